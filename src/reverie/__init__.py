@@ -1,0 +1,1 @@
+"""Reverie: an open, complete, real-time interactive world model."""

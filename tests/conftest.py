@@ -1,0 +1,17 @@
+"""Settings that every test shares: small thread counts (the machine's cores are few) and no network."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    """Each test starts from the same torch seed, so that a failure comes back when it is run alone."""
+    torch.manual_seed(0)

@@ -1,0 +1,156 @@
+"""Holds the import direction of the package by reading every module's syntax tree.
+
+types, errors <- nn <- models <- flow <- {train, engine} <- {evaluate, serve, env} <- cli
+worlds and data need types and errors only; train and evaluate may use data; engine and train never meet;
+serve/protocol and worlds are free of torch; types imports errors alone and errors nothing of ours.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src"
+
+BASE = {"types", "errors"}
+NETWORK = BASE | {"nn", "models", "flow"}
+ALLOWED = {
+    "errors": set[str](),
+    "types": {"errors"},
+    "nn": BASE,
+    "models": BASE | {"nn"},
+    "flow": BASE | {"nn", "models"},
+    "worlds": BASE,
+    "data": BASE | {"worlds"},
+    "train": NETWORK | {"data"},
+    "engine": NETWORK,
+    "evaluate": NETWORK | {"engine", "data"},
+    "serve": NETWORK | {"engine", "worlds"},
+    "env": NETWORK | {"engine", "worlds"},
+    "cli": NETWORK | {"engine", "worlds", "data", "train", "evaluate", "serve", "env"},
+    "__init__": NETWORK | {"engine"},
+    "__main__": {"cli"},
+}
+"""What each part of the package may import besides itself."""
+
+DEFERRED_ONLY = {("data", "worlds")}
+"""Allowed inside a function only: recording opens a game by name, reading a recording must not need one."""
+
+TORCH_FREE = ("worlds", "types", "errors", "serve.protocol")
+TORCH = {"torch", "torchvision", "torchaudio"}
+
+
+def test_imports_run_one_way() -> None:
+    problems = [problem for path in sorted(SRC.rglob("*.py")) for problem in problems_of(module_of(path), path)]
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "complaint"),
+    [
+        ("reverie.nn.attention", "from reverie.models.dit import WorldModel", "nn may not import models"),
+        ("reverie.engine.session", "import reverie.train.loop", "engine may not import train"),
+        ("reverie.train.loop", "def f():\n    from reverie import engine", "train may not import engine"),
+        ("reverie.types", "from reverie.nn import rope", "types may not import nn"),
+        ("reverie.errors", "from . import types", "errors may not import types"),
+        (
+            "reverie.data.record",
+            "from reverie.worlds import open_world",
+            "data may import worlds inside a function only",
+        ),
+        ("reverie.data.dataset", "from ..train.loop import Trainer", "data may not import train"),
+        ("reverie.worlds.vizdoom", "import torch.nn", "must stay free of torch"),
+        ("reverie.serve.protocol", "from torch import Tensor", "must stay free of torch"),
+        ("reverie.models.dit", "import reverie", "imports the whole package"),
+        ("reverie.surprise.thing", "import json", "unknown part"),
+    ],
+)
+def test_a_violation_is_seen(module: str, code: str, complaint: str, tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(code)
+    assert any(complaint in problem for problem in problems_of(module, path))
+
+
+@pytest.mark.parametrize(
+    ("module", "code"),
+    [
+        ("reverie.engine.session", "from reverie.flow import denoise\nimport torch\nfrom . import pace"),
+        ("reverie.train.world", "from reverie.data.loader import ClipLoader"),
+        ("reverie.data.record", "def run():\n    from reverie.worlds import open_world"),
+        (
+            "reverie.types",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from reverie.nn.cache import KVCache",
+        ),
+    ],
+)
+def test_what_is_allowed_passes(module: str, code: str, tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(code)
+    assert problems_of(module, path) == []
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(SRC).with_suffix("").parts).removesuffix(".__init__")
+
+
+def problems_of(module: str, path: Path) -> list[str]:
+    """Every breach of the direction in one file, one line each."""
+    part = part_of(module)
+    if part not in ALLOWED:
+        return [f"{module}: unknown part {part!r} of the package; give it a place in ALLOWED"]
+    torch_free = any(module.startswith(f"reverie.{name}") for name in TORCH_FREE)
+    problems = []
+    for line, target, deferred in imports_of(module, path):
+        where = f"{module}:{line}"
+        if torch_free and target.split(".")[0] in TORCH:
+            problems.append(f"{where}: must stay free of torch, imports {target}")
+        if target == "reverie" and part not in ("cli", "evaluate", "serve", "env"):
+            problems.append(f"{where}: imports the whole package; import the module that is needed")
+        if not target.startswith("reverie.") or (other := part_of(target)) == part:
+            continue
+        if other not in ALLOWED[part]:
+            problems.append(f"{where}: {part} may not import {other} ({target})")
+        elif (part, other) in DEFERRED_ONLY and not deferred:
+            problems.append(f"{where}: {part} may import {other} inside a function only ({target})")
+    return problems
+
+
+def part_of(module: str) -> str:
+    """The part of the package that a module belongs to: `reverie.nn.rope` -> `nn`, `reverie` -> `__init__`."""
+    return ([*module.split("."), "__init__"])[1]
+
+
+def imports_of(module: str, path: Path) -> list[tuple[int, str, bool]]:
+    """(line, full module name, inside a function) of each import, those for type checking only left out."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found: list[tuple[int, str, bool]] = []
+
+    def visit(node: ast.AST, deferred: bool) -> None:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.orelse:
+                visit(child, deferred)
+            return
+        if isinstance(node, ast.Import):
+            found.extend((node.lineno, alias.name, deferred) for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            found.extend((node.lineno, name, deferred) for name in targets_of(node, package))
+        inside = deferred or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for child in ast.iter_child_nodes(node):
+            visit(child, inside)
+
+    visit(ast.parse(path.read_text(encoding="utf-8"), str(path)), False)
+    return found
+
+
+def targets_of(node: ast.ImportFrom, package: str) -> list[str]:
+    """The modules that a `from` import may load: `from reverie import engine` -> `reverie.engine`."""
+    base = node.module or ""
+    if node.level:
+        parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+        base = ".".join([*parents, base] if base else parents)
+    if base != "reverie":
+        return [base]
+    parts = {path.stem for path in (SRC / "reverie").iterdir()}
+    return [f"reverie.{alias.name}" if alias.name in parts else "reverie" for alias in node.names]

@@ -1,0 +1,148 @@
+"""The command line: one command, `reverie`.
+
+Each subcommand is a frozen dataclass with a `run()`, written where its work is done; this file only lists them.  They
+are imported when they are asked for, so `reverie --help` needs neither torch nor a web server.
+Exit codes: 0 done; 1 a bug of ours; 2 a mistake that can be put right, told in one line; 130 stopped with Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from reverie.errors import ReverieError
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A subcommand: its words, one line of help, and where its config dataclass lives."""
+
+    name: str
+    summary: str
+    module: str
+    config: str
+
+    def load(self) -> type[Any]:
+        return getattr(import_module(self.module), self.config)
+
+
+COMMANDS = (
+    Command("play", "play a dreamt world, or a real game, in the browser", "reverie.serve.app", "PlayConfig"),
+    Command("serve", "the same page for many players, without opening a browser", "reverie.serve.app", "ServeConfig"),
+    Command("generate", "make a video of a picture and an action script", "reverie.engine.generate", "GenerateConfig"),
+    Command("record", "record a real game as a dataset", "reverie.data.record", "RecordConfig"),
+    Command("train tokenizer", "train the video tokenizer", "reverie.train.tokenizer", "TrainTokenizerConfig"),
+    Command("train world", "train the world model", "reverie.train.world", "TrainWorldConfig"),
+    Command("evaluate", "measure how well a model obeys and lasts", "reverie.evaluate.report", "EvaluateConfig"),
+    Command("bench", "measure speed, latency and memory", "reverie.engine.bench", "BenchConfig"),
+    Command("doctor", "tell what this machine has and how fast it is", "reverie.engine.doctor", "DoctorConfig"),
+    Command("models", "list the bundled models and their figures", "reverie.engine.models", "ModelsConfig"),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code.  `argv` defaults to the process's own arguments."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    try:
+        return _dispatch(args)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as in `reverie models | head -1`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ReverieError as error:
+        if debug:
+            traceback.print_exc()
+            return 2
+        print(f"reverie: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+            return 1
+        first = (str(error).splitlines() or [""])[0]
+        print(f"reverie: unexpected {type(error).__name__}: {first} (a bug; --debug shows where)", file=sys.stderr)
+        return 1
+
+
+def _dispatch(args: list[str]) -> int:
+    if not args or args[0] in {"-h", "--help", "help"}:
+        print(_overview())
+        return 0
+    if args[0] == "--version":
+        from reverie import __version__
+
+        print(f"reverie {__version__}")
+        return 0
+    command, rest = _find(args)
+    if command is None:
+        return _unknown(args)
+    return _run(command, rest)
+
+
+def _find(args: list[str]) -> tuple[Command | None, list[str]]:
+    """The command whose words open `args`, and what follows them."""
+    for command in COMMANDS:
+        words = command.name.split()
+        if args[: len(words)] == words:
+            return command, args[len(words) :]
+    return None, args
+
+
+def _run(command: Command, args: list[str]) -> int:
+    import tyro
+
+    config_class = command.load()
+    description = inspect.cleandoc(config_class.__doc__ or command.summary)
+    try:
+        config = tyro.cli(config_class, prog=f"reverie {command.name}", description=description, args=args)
+    except SystemExit as stop:  # tyro has printed the help (0) or what is wrong (2)
+        return stop.code if isinstance(stop.code, int) else 2
+    result = config.run()
+    return result if isinstance(result, int) else 0
+
+
+def _unknown(args: list[str]) -> int:
+    """`reverie train` names a group: list it.  Anything else is unknown: say what is known."""
+    group = [command for command in COMMANDS if command.name.startswith(f"{args[0]} ")]
+    asks_help = bool(group) and len(args) == 2 and args[1] in {"-h", "--help"}
+    if asks_help:
+        print(_table(group))
+        return 0
+    if group:
+        choices = ", ".join(f"reverie {command.name}" for command in group)
+        print(f"reverie: {args[0]} what? Say {choices}", file=sys.stderr)
+    else:
+        choices = ", ".join(dict.fromkeys(command.name.split()[0] for command in COMMANDS))
+        print(f"reverie: unknown command {args[0]!r}; expected one of {choices}", file=sys.stderr)
+    return 2
+
+
+def _overview() -> str:
+    return (
+        "usage: reverie COMMAND [OPTIONS]\n\n"
+        "One picture in, a world you walk through out.\n\n"
+        f"{_table(COMMANDS)}\n\n"
+        "  --help       after a command: its options, and an example\n"
+        "  --debug      show the traceback of an error\n"
+        "  --version    print the version\n\n"
+        "example: reverie play"
+    )
+
+
+def _table(commands: Sequence[Command]) -> str:
+    width = max(len(command.name) for command in commands)
+    return "\n".join(f"  {command.name:<{width}}  {command.summary}" for command in commands)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

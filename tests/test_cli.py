@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from reverie import cli
+from reverie.errors import ReverieError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig:
+    """Do as told.
+
+    Example: reverie toy --do fail
+    """
+
+    do: str = "nothing"
+
+    def run(self) -> None:
+        if self.do == "fail":
+            raise ReverieError("got a thing,\nexpected another; do this")
+        if self.do == "stop":
+            raise KeyboardInterrupt
+        if self.do == "crash":
+            raise RuntimeError("a bug\nand more")
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch) -> None:
+    command = cli.Command("toy", "a toy", __name__, "ToyConfig")
+    monkeypatch.setattr(command.__class__, "load", lambda _: ToyConfig)
+    monkeypatch.setattr(cli, "COMMANDS", (*cli.COMMANDS, command))
+
+
+def test_help_and_version_need_no_heavy_import() -> None:
+    heavy = "{'torch', 'numpy', 'fastapi', 'tyro'}"
+    code = (
+        f"import sys, reverie.cli as c; c.main(['--help']); c.main(['--version']); print({heavy} & sys.modules.keys())"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "generate" in out
+    assert out.splitlines()[-1] == "set()"
+
+
+def test_a_command_runs() -> None:
+    assert cli.main(["toy"]) == 0
+
+
+def test_our_errors_are_one_line_and_exit_code_2(capsys) -> None:
+    assert cli.main(["toy", "--do", "fail"]) == 2
+    assert capsys.readouterr().err == "reverie: got a thing, expected another; do this\n"
+
+
+def test_debug_shows_the_traceback(capsys) -> None:
+    assert cli.main(["toy", "--do", "fail", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_and_bugs(capsys) -> None:
+    assert cli.main(["toy", "--do", "stop"]) == 130
+    assert cli.main(["toy", "--do", "crash"]) == 1
+    assert "unexpected RuntimeError: a bug (" in capsys.readouterr().err
+
+
+def test_help_of_a_command_shows_its_example(capsys) -> None:
+    assert cli.main(["toy", "--help"]) == 0
+    assert "Example: reverie toy --do fail" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["paly"], "unknown command 'paly'; expected one of play, "),
+        (["train"], "train what? Say reverie train tokenizer, reverie train world"),
+        (["train", "nothing"], "train what?"),
+        (["toy", "--no-such-option"], "no-such-option"),
+    ],
+)
+def test_what_cannot_be_read_exits_with_2(args: list[str], message: str, capsys) -> None:
+    assert cli.main(args) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_of_a_group(capsys) -> None:
+    assert cli.main(["train", "--help"]) == 0
+    assert "train world" in capsys.readouterr().out

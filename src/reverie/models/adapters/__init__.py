@@ -1,0 +1,1 @@
+"""Foreign weights, read into our own modules."""

@@ -1,0 +1,138 @@
+"""Flow matching: noise levels, noise, velocity and clean estimates, and the one sampler.
+
+`x = (1 - sigma) z + sigma eps`, velocity `v = eps - z`.  Engine, evaluation, training and distillation all roll out with
+`denoise`; `begin` and `advance` are the loop of a session.  Source: Lipman et al., arXiv 2210.02747.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reverie.errors import ShapeError
+from reverie.models.dit import Condition, WorldModel, WorldState
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How a block is denoised.
+
+    sigmas: descending noise levels, from 1; one network pass each.  renoise: between passes the clean estimate gets fresh
+    noise (few-step distilled models), else the straight path is followed (Euler).  context_sigma: noise that is mixed into a
+    block before it becomes context, which hides small errors and so stops them from growing (GameNGen, arXiv 2408.14837).
+    """
+
+    sigmas: tuple[float, ...]
+    renoise: bool = False
+    context_sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.sigmas or list(self.sigmas) != sorted(self.sigmas, reverse=True) or not 0 < self.sigmas[0] <= 1:
+            raise ShapeError(f"noise levels descend from at most 1 to above 0, got {self.sigmas}")
+
+
+def shifted(sigma: float, shift: float) -> float:
+    """A noise level moved towards 1, `s' = shift s / (1 + (shift - 1) s)` (Esser et al., arXiv 2403.03206, eq. 23)."""
+    return shift * sigma / (1 + (shift - 1) * sigma)
+
+
+def add_noise(z: Tensor, eps: Tensor, sigma: Tensor | float) -> Tensor:
+    """Clean (b, t, c, h, w) -> noisy; sigma: (b, t) or a number."""
+    level = _level(sigma, z)
+    return (1 - level) * z + level * eps
+
+
+def clean_from_velocity(x: Tensor, v: Tensor, sigma: Tensor | float) -> Tensor:
+    """The clean estimate `x - sigma v`."""
+    return x - _level(sigma, x) * v
+
+
+def velocity_from_clean(x: Tensor, z: Tensor, sigma: Tensor | float) -> Tensor:
+    """The velocity that leads from `x` to `z`; sigma above 0."""
+    return (x - z) / _level(sigma, x)
+
+
+def _level(sigma: Tensor | float, like: Tensor) -> Tensor | float:
+    return sigma if isinstance(sigma, float) else sigma[..., None, None, None].to(like.dtype)
+
+
+def denoise(
+    model: WorldModel,
+    noise: Tensor,
+    cond: Condition,
+    schedule: Schedule,
+    state: WorldState | None = None,
+    fresh: Callable[[int], Tensor] | None = None,
+) -> Tensor:
+    """Noise (b, t, c, h, w) -> clean steps of the block after `state`, which is left uncommitted.
+
+    fresh(i): the noise that is added after pass i, for schedules that renoise.
+    """
+    x = noise
+    for i, sigma in enumerate(schedule.sigmas):
+        levels = torch.full(x.shape[:2], sigma, device=x.device)
+        v = model(x, levels, cond, state)
+        clean = clean_from_velocity(x.double(), v.double(), sigma).to(x.dtype)
+        if i + 1 == len(schedule.sigmas):
+            return clean
+        following = schedule.sigmas[i + 1]
+        if schedule.renoise:
+            if fresh is None:
+                raise ShapeError("a schedule that renoises needs a source of fresh noise")
+            x = add_noise(clean, fresh(i), following)
+        else:
+            x = x + (following - sigma) * v
+    raise AssertionError(schedule)
+
+
+def commit(model: WorldModel, z: Tensor, cond: Condition, schedule: Schedule, state: WorldState, eps: Tensor | None) -> None:
+    """Let clean steps `z` (b, t, c, h, w) into `state` as context, noised by `schedule.context_sigma`."""
+    sigma = schedule.context_sigma
+    x = z if eps is None else add_noise(z, eps, sigma)
+    model(x, torch.full(z.shape[:2], sigma, device=z.device), cond, state, commit=True)
+    state.last.copy_(x[:, -1])
+    state.step += z.shape[1]
+
+
+def begin(
+    model: WorldModel, z0: Tensor, image: Tensor, schedule: Schedule, state: WorldState, generator: torch.Generator
+) -> None:
+    """Open a world on a picture: `state` is reset and the picture becomes step 0.
+
+    z0: (b, 1, c, h, w) the picture's latent; image: (b, n, image_dim) its tokens.
+    """
+    state.reset()
+    for (k, v), (new_k, new_v) in zip(state.image, model.image_keys_values(image), strict=True):
+        k.copy_(new_k)
+        v.copy_(new_v)
+    commit(model, z0, model.start_condition(state), schedule, state, _noise_like(z0, generator))
+
+
+def advance(
+    model: WorldModel, rows: Tensor, schedule: Schedule, state: WorldState, generator: torch.Generator
+) -> Tensor:
+    """Dream the next block and commit it.
+
+    rows: (b, 4 block, a) the actions of its frames.  Returns clean latents (b, block, c, h, w).  All noise comes from
+    `generator`, so the same state, actions and generator state give the same block.
+    """
+    expected = (state.rows.shape[0], model.config.block_frames, model.config.action_space.size)
+    if tuple(rows.shape) != expected:
+        raise ShapeError(f"a block takes action rows of shape {expected}, got {tuple(rows.shape)}")
+    cond = model.next_condition(rows, state)
+    like = state.last[:, None].expand(-1, model.config.block, -1, -1, -1)
+    z = denoise(
+        model, _noise_like(like, generator), cond, schedule, state, lambda i: _noise_like(like, generator)
+    )
+    commit(model, z, cond, schedule, state, _noise_like(like, generator) if schedule.context_sigma else None)
+    turned = model._turns(rows)  # pyright: ignore[reportPrivateUsage]
+    state.turn += turned[:, -1]
+    state.rows.copy_(torch.cat([state.rows, rows.to(state.rows)], 1)[:, -state.rows.shape[1] :])
+    return z
+
+
+def _noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(x.shape, generator=generator, device=x.device).to(x.dtype)

@@ -1,0 +1,114 @@
+"""How actions reach the transformer: windows of action rows, the mouse module and the keyboard module.
+
+Source: Matrix-Game 2.0, arXiv 2508.13009, section 3.2, and its public weights' layout.
+Legend: b batch, t steps, n tokens of a step, d width, a numbers in an action row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from reverie.errors import ShapeError
+from reverie.nn.attention import Memory
+from reverie.nn.rope import rotate
+
+STEP_FRAMES = 4
+"""Frames that one latent step holds (the first step of a video holds one)."""
+WINDOW_FRAMES = 12
+"""Action rows that a step sees: those of its own 4 frames and of the 8 before."""
+
+BeforeStart = Literal["repeat", "idle"]
+"""What rows below 0 hold: the first row again (Matrix-Game 2), or nothing pressed (a session that opens on a picture)."""
+
+
+def action_windows(rows: Tensor, num_steps: int, before: BeforeStart) -> Tensor:
+    """The 12 action rows that each step of a clip sees.
+
+    rows: (b, 4 (t - 1) or more, a); row j leads from frame j to frame j + 1, and step i ends at frame 4 i.
+    Returns (b, t, 12, a): rows 4 i - 12 .. 4 i - 1.  Raises ShapeError when there are too few rows.
+    """
+    needed = STEP_FRAMES * (num_steps - 1)
+    if rows.shape[1] < needed:
+        raise ShapeError(f"{num_steps} steps need {needed} action rows, got {rows.shape[1]}")
+    lead = rows[:, :1] if rows.shape[1] else rows.new_zeros(rows.shape[0], 1, rows.shape[2])
+    lead = (lead if before == "repeat" else torch.zeros_like(lead)).expand(-1, WINDOW_FRAMES, -1)
+    padded = torch.cat([lead, rows[:, :needed]], 1)
+    return rearrange(padded.unfold(1, WINDOW_FRAMES, STEP_FRAMES), "b t a f -> b t f a")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActionModuleConfig:
+    """One kind of action module: the blocks that hold it and its size.
+
+    blocks: indices of transformer blocks; heads * head_dim: its attention width; time_pairs: number pairs that time
+    turns; hidden: width of the per-frame key embedding (keyboard only); scale: what a value is multiplied by first.
+    """
+
+    blocks: tuple[int, ...]
+    heads: int
+    head_dim: int
+    time_pairs: int = 4
+    theta: float = 256.0
+    hidden: int = 32
+    scale: float = 1.0
+
+
+class MouseModule(nn.Module):
+    """Turns are concatenated to every token; each position then attends over its own past."""
+
+    def __init__(self, dim: int, config: ActionModuleConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.heads * config.head_dim
+        self.mouse_mlp = nn.Sequential(
+            nn.Linear(dim + 2 * WINDOW_FRAMES, width),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(width, width),
+            nn.LayerNorm(width),
+        )
+        self.t_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.proj_mouse = nn.Linear(width, dim, bias=False)
+
+    def forward(self, x: Tensor, mouse: Tensor, time: Tensor, memory: Memory, layer: int) -> Tensor:
+        """x: (b, t, n, d); mouse: (b, t, 12, 2) degrees; time: (t, pairs) rotary table.  Returns x, updated."""
+        b, t, n, _ = x.shape
+        turns = (mouse * self.config.scale).to(x.dtype).flatten(2).unsqueeze(2).expand(b, t, n, -1)
+        hidden = self.mouse_mlp(torch.cat([x, turns], -1))
+        q, k, v = rearrange(self.t_qkv(hidden), "b t n (three h d) -> three (b n) t h d", three=3, h=self.config.heads)
+        q, k = (rotate(F.rms_norm(y, y.shape[-1:], eps=1e-6), time) for y in (q, k))
+        out = memory.attend(layer, *(rearrange(y, "r t h d -> r h t d") for y in (q, k, v)))
+        return x + self.proj_mouse(rearrange(out, "(b n) h t d -> b t n (h d)", b=b))
+
+
+class KeyboardModule(nn.Module):
+    """Tokens ask, keys answer: cross-attention over time to the embedded keys, shared by all positions."""
+
+    def __init__(self, dim: int, num_keys: int, config: ActionModuleConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.heads * config.head_dim
+        self.keyboard_embed = nn.Sequential(
+            nn.Linear(num_keys, config.hidden), nn.SiLU(), nn.Linear(config.hidden, config.hidden)
+        )
+        self.keyboard_attn_kv = nn.Linear(WINDOW_FRAMES * config.hidden, 2 * width, bias=False)
+        self.mouse_attn_q = nn.Linear(dim, width, bias=False)
+        self.proj_keyboard = nn.Linear(width, dim, bias=False)
+
+    def forward(self, x: Tensor, keys: Tensor, time: Tensor, memory: Memory, layer: int) -> Tensor:
+        """x: (b, t, n, d); keys: (b, t, 12, keys) of 0 and 1; time: (t, pairs) rotary table.  Returns x, updated."""
+        heads = self.config.heads
+        embedded = self.keyboard_embed((keys * self.config.scale).to(x.dtype)).flatten(2)
+        k, v = rearrange(self.keyboard_attn_kv(embedded), "b t (two h d) -> two b t h d", two=2, h=heads)
+        q = rearrange(self.mouse_attn_q(x), "b t n (h d) -> b t n h d", h=heads)
+        q = rotate(F.rms_norm(q, q.shape[-1:], eps=1e-6), time.unsqueeze(-2))
+        k = rotate(F.rms_norm(k, k.shape[-1:], eps=1e-6), time)
+        q = rearrange(q, "b t n h d -> b h (t n) d")
+        k, v = (rearrange(y, "b t h d -> b h t d") for y in (k, v))
+        out = memory.attend(layer, q, k, v)
+        return x + self.proj_keyboard(rearrange(out, "b h (t n) d -> b t n (h d)", t=x.shape[1]))

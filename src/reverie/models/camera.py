@@ -1,0 +1,131 @@
+"""A camera that is turned by the mouse: where a token looks, and what a picture becomes when the camera turns.
+
+In a game with a free camera the mouse moves every pixel in a way that needs no learning: a turn is a known mapping of the
+picture, whatever is in it.  The transformer is told so twice.  Rotary positions are the directions in which tokens look,
+so that what was seen at an angle is found at that angle; and the condition of a step is the step before it, turned.
+Both cost next to nothing and are exact for turns; walking is left to the network.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from reverie.models.actions import STEP_FRAMES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Camera:
+    """fov_deg: the horizontal field of view of the whole picture, in degrees."""
+
+    fov_deg: float
+
+    def focal(self, width: float) -> float:
+        """Focal length of a picture `width` units wide, in those units."""
+        return width / 2 / math.tan(math.radians(self.fov_deg) / 2)
+
+    def directions(self, rows: int, columns: int, turn: Tensor) -> Tensor:
+        """Where the cells of a grid look, in cells at the centre of the picture.
+
+        turn: (..., 2) pitch and yaw in degrees, up and right positive.  Returns (..., rows * columns, 2) float64:
+        downwards and to the right.
+        """
+        focal = self.focal(columns)
+        unit = math.degrees(math.atan(1 / focal))
+        y = torch.arange(rows, dtype=torch.float64, device=turn.device) + 0.5 - rows / 2
+        x = torch.arange(columns, dtype=torch.float64, device=turn.device) + 0.5 - columns / 2
+        x = torch.rad2deg(torch.atan(x / focal)) / unit
+        down = y - turn[..., :1].double() / unit
+        right = x + turn[..., 1:].double() / unit
+        shape = (*turn.shape[:-1], rows, columns)
+        grid = torch.stack([down.unsqueeze(-1).expand(shape), right.unsqueeze(-2).expand(shape)], -1)
+        return grid.flatten(-3, -2)
+
+    def turn(self, picture: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+        """What `picture` becomes when the camera turns, and where that is known.
+
+        picture: (r, c, H, W); turn: (r, j, 2) degrees of pitch and yaw, j turns of each picture.
+        Returns (r, j, c, H, W) and a (r, j, H, W) mask, 1 where the old picture covers the new one.  Yaw turns about the
+        vertical axis; pitch shifts, as in games that shear the view, and nearly so in others while it is small.
+        """
+        r, j = turn.shape[:2]
+        height, width = picture.shape[-2:]
+        focal = self.focal(width)
+        x = torch.arange(width, device=picture.device, dtype=torch.float32) + 0.5 - width / 2
+        y = torch.arange(height, device=picture.device, dtype=torch.float32) + 0.5 - height / 2
+        pitch, yaw = torch.deg2rad(turn.float()).unbind(-1)
+        new = torch.atan(x / focal)
+        old = (new + yaw.unsqueeze(-1)).clamp(-1.5, 1.5)
+        from_x = focal * torch.tan(old)
+        stretch = torch.cos(new) / torch.cos(old)
+        from_y = (y[:, None] - focal * torch.tan(pitch)[..., None, None]) * stretch.unsqueeze(-2)
+        grid = torch.stack(
+            [(from_x * (2 / width)).unsqueeze(-2).expand_as(from_y), from_y * (2 / height)], -1
+        )  # (r, j, H, W, 2)
+        known = (grid.abs() <= 1).all(-1)
+        flat = rearrange(grid, "r j h w two -> r (j h) w two").to(picture.dtype)
+        turned = F.grid_sample(picture, flat, padding_mode="border", align_corners=False)
+        return rearrange(turned, "r c (j h) w -> r j c h w", j=j), known.to(picture.dtype)
+
+
+class TurnedStep(nn.Module):
+    """The condition of a step: the step before it, as the camera's turn leaves it, in latent space.
+
+    A linear map reads the last frame off a latent (at half size: 4x4 pixels a cell), the frame is turned as each of the
+    next 4 frames is, and another linear map writes the 4 frames as a latent.  Both maps are fitted by least squares on
+    a tokenizer's latents (`fit`), then fixed.  Channels out: 4 of mask, and the latent, as Matrix-Game 2's condition has.
+    """
+
+    CELL = 4
+
+    def __init__(self, camera: Camera, channels: int) -> None:
+        super().__init__()
+        self.camera = camera
+        pixels = 3 * self.CELL**2
+        self.to_pixels = nn.Conv2d(channels, pixels, 3, padding=1).requires_grad_(False)
+        self.to_latent = nn.Conv2d(STEP_FRAMES * pixels, channels, 1).requires_grad_(False)
+
+    def forward(self, z: Tensor, turn: Tensor) -> Tensor:
+        """z: (r, c, h, w) the latent of the step before; turn: (r, 4, 2) degrees turned since its last frame, at each of the
+        next 4 frames.  Returns (r, 4 + c, h, w)."""
+        picture = F.pixel_shuffle(self.to_pixels(z), self.CELL)
+        frames, known = self.camera.turn(picture, turn)
+        frames = frames * known.unsqueeze(2)
+        latent = self.to_latent(rearrange(F.pixel_unshuffle(frames, self.CELL), "r j c h w -> r (j c) h w"))
+        mask = F.avg_pool2d(known, self.CELL)
+        return torch.cat([mask, latent], 1)
+
+    @torch.no_grad()
+    def fit(self, z: Tensor, last: Tensor, frames: Tensor, ridge: float = 1e-3) -> dict[str, float]:
+        """Fit both maps by least squares.
+
+        z: (r, c, h, w) latents of steps; last: (r, 3, H, W) their last frames; frames: (r, 4, 3, H, W) all their frames;
+        pictures in [-1, 1] at half size (H = 4 h).  Returns the share of variance that each map explains.
+        """
+        near = rearrange(F.unfold(z, 3, padding=1), "r k n -> (r n) k")
+        pixels = rearrange(F.pixel_unshuffle(last, self.CELL), "r c h w -> (r h w) c")
+        weight, bias, seen = _least_squares(near, pixels, ridge)
+        self.to_pixels.weight.copy_(weight.view_as(self.to_pixels.weight))
+        self.to_pixels.bias.copy_(bias)  # type: ignore[union-attr]
+        patches = rearrange(F.pixel_unshuffle(frames, self.CELL), "r j c h w -> (r h w) (j c)")
+        weight, bias, written = _least_squares(patches, rearrange(z, "r c h w -> (r h w) c"), ridge)
+        self.to_latent.weight.copy_(weight.view_as(self.to_latent.weight))
+        self.to_latent.bias.copy_(bias)  # type: ignore[union-attr]
+        return {"read": seen, "written": written}
+
+
+def _least_squares(x: Tensor, y: Tensor, ridge: float) -> tuple[Tensor, Tensor, float]:
+    """Ridge regression y = W x + b.  Returns W (out, in), b (out,) and the share of variance explained."""
+    x, y = x.double(), y.double()
+    x_mean, y_mean = x.mean(0), y.mean(0)
+    xc, yc = x - x_mean, y - y_mean
+    gram = xc.T @ xc / len(x)
+    gram += ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    weight = torch.linalg.solve(gram, xc.T @ yc / len(x))
+    explained = 1 - ((yc - xc @ weight) ** 2).mean() / (yc**2).mean()
+    return weight.T.float(), (y_mean - x_mean @ weight).float(), float(explained)

@@ -1,0 +1,490 @@
+"""The causal action transformer: one code path from the bundled nano to Matrix-Game 2.0's 1.8B.
+
+Legend: b batch, t latent steps, n tokens of a step, d width, (c h w) a latent step, a numbers in an action row.
+Sources: Wan 2.1 (block layout, rotary split), Matrix-Game 2.0 (arXiv 2508.13009: actions, causality, conditions).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from reverie.errors import ShapeError
+from reverie.models.actions import (
+    STEP_FRAMES,
+    WINDOW_FRAMES,
+    ActionModuleConfig,
+    BeforeStart,
+    KeyboardModule,
+    MouseModule,
+    action_windows,
+)
+from reverie.models.camera import Camera, TurnedStep
+from reverie.nn.attention import ClipMemory, Memory, RingMemory, Visibility, attend
+from reverie.nn.cache import KVCache
+from reverie.nn.norm import RMSNorm
+from reverie.nn.rope import rotary_table, rotate, split_pairs
+from reverie.types import ActionSpace
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorldModelConfig:
+    """Everything that decides the shape of a world model.
+
+    latent: (c, h, w) of a step; cond_channels: condition channels beside the noisy latent; window: steps that attention
+    reaches, the block at hand included; block: steps generated together; image_dim: width of image-encoder tokens;
+    image_blocks: transformer blocks with image cross-attention.
+
+    What nano has and Matrix-Game 2 has not: camera (directions as rotary positions, and the turned step before as the
+    condition), action_modulation (actions also through the timestep embedding), learned_positions (a table added to the
+    tokens: walking needs to know where in the picture it is), local_start (attention starts local), predicts_clean (the
+    network's output is the clean latent, which a narrow network finds easier; `forward` still returns velocity).
+    """
+
+    action_space: ActionSpace
+    latent: tuple[int, int, int]
+    dim: int
+    ffn_dim: int
+    layers: int
+    heads: int
+    window: int
+    block: int
+    image_dim: int
+    image_tokens: int
+    image_blocks: tuple[int, ...]
+    keyboard: ActionModuleConfig | None
+    mouse: ActionModuleConfig | None
+    cond_channels: int = 20
+    freq_dim: int = 256
+    theta: float = 10000.0
+    generates_start: bool = False
+    before_start: BeforeStart = "idle"
+    camera: Camera | None = None
+    action_modulation: bool = False
+    learned_positions: bool = False
+    local_start: bool = False
+    predicts_clean: bool = False
+    mouse_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.latent[1] % 2 or self.latent[2] % 2:
+            raise ShapeError(f"a latent's height and width must be even, got {self.latent}")
+        if self.window < self.block:
+            raise ShapeError(f"the window ({self.window} steps) must hold a block ({self.block} steps)")
+        if self.dim % self.heads:
+            raise ShapeError(f"width {self.dim} does not divide into {self.heads} heads")
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.heads
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Tokens down and across."""
+        return self.latent[1] // 2, self.latent[2] // 2
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def block_frames(self) -> int:
+        return STEP_FRAMES * self.block
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What the steps of one forward pass are told.
+
+    extra: (b, t, cond_channels, h, w) beside the noisy latent; rows: (b, t, 12, a) action rows; time: (t,) index of each
+    step; turn: (b, t, 2) pitch and yaw in degrees since the start, or None; image: (b, n, c) tokens, None to use the state's.
+    """
+
+    extra: Tensor
+    rows: Tensor
+    time: Tensor
+    turn: Tensor | None = None
+    image: Tensor | None = None
+
+    def repeat(self, copies: int) -> Condition:
+        """The same steps `copies` times, one after another."""
+        turn = None if self.turn is None else self.turn.repeat(1, copies, 1)
+        extra, rows = self.extra.repeat(1, copies, 1, 1, 1), self.rows.repeat(1, copies, 1, 1)
+        return Condition(extra, rows, self.time.repeat(copies), turn, self.image)
+
+
+@dataclass(slots=True)
+class WorldState:
+    """All that a session remembers of its past; allocated once, updated in place.
+
+    step: latent steps so far; caches: one ring for each attention layer; rows: (b, 8, a) the last action rows; turn: (b, 2)
+    float64 degrees turned since the start; last: (b, c, h, w) the last committed latent; image: keys and values of the start
+    picture for each image cross-attention, (b, heads, n, d).
+    """
+
+    caches: list[KVCache]
+    rows: Tensor
+    turn: Tensor
+    last: Tensor
+    image: list[tuple[Tensor, Tensor]]
+    step: int = 0
+
+    def clone(self) -> WorldState:
+        return WorldState(
+            [cache.clone() for cache in self.caches],
+            self.rows.clone(),
+            self.turn.clone(),
+            self.last.clone(),
+            [(k.clone(), v.clone()) for k, v in self.image],
+            self.step,
+        )
+
+    def copy_(self, other: WorldState) -> None:
+        """Take over `other`'s content without allocating."""
+        for mine, theirs in zip(self.caches, other.caches, strict=True):
+            mine.copy_(theirs)
+        for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
+            mine.copy_(theirs)
+        self.step = other.step
+
+    def reset(self) -> None:
+        """As new.  Rings need no clearing: what is not committed is not seen."""
+        for cache in self.caches:
+            cache.step = 0
+        for tensor in self.tensors():
+            tensor.zero_()
+        self.step = 0
+
+    def tensors(self) -> list[Tensor]:
+        """The state's own tensors, rings left out."""
+        return [self.rows, self.turn, self.last, *(x for pair in self.image for x in pair)]
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.heads = config.heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.o = nn.Linear(dim, dim)
+        self.norm_q = RMSNorm(dim, offset=config.local_start)
+        self.norm_k = RMSNorm(dim, offset=config.local_start)
+
+    def forward(self, x: Tensor, table: Tensor, memory: Memory, layer: int) -> Tensor:
+        """x: (b, t, n, d); table: (b or 1, t, n, pairs).  Returns (b, t, n, d)."""
+        t = x.shape[1]
+        q, k, v = self.qkv(x).chunk(3, -1)
+        q, k, v = (y.unflatten(-1, (self.heads, -1)) for y in (self.norm_q(q), self.norm_k(k), v))
+        q, k = rotate(q, table), rotate(k, table)
+        out = memory.attend(layer, *(rearrange(y, "b t n h d -> b h (t n) d") for y in (q, k, v)))
+        return self.o(rearrange(out, "b h (t n) d -> b t n (h d)", t=t))
+
+
+class ImageAttention(nn.Module):
+    """Cross-attention to the start picture's tokens; its keys and values are computed once a session."""
+
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.heads = config.heads
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.o = nn.Linear(dim, dim)
+        self.norm_q = RMSNorm(dim)
+        self.norm_k = RMSNorm(dim)
+
+    def keys_values(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """image: (b, n, d) embedded tokens.  Returns keys and values, (b, h, n, d)."""
+        k, v = self.kv(image).chunk(2, -1)
+        k, v = (rearrange(y, "b n (h d) -> b h n d", h=self.heads) for y in (self.norm_k(k), v))
+        return k, v
+
+    def forward(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        t = x.shape[1]
+        q = rearrange(self.norm_q(self.q(self.norm(x))), "b t n (h d) -> b h (t n) d", h=self.heads)
+        return x + self.o(rearrange(attend(q, k, v), "b h (t n) d -> b t n (h d)", t=t))
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What all blocks of one forward pass share."""
+
+    memory: Memory
+    rows: Tensor
+    table: Tensor
+    key_time: Tensor | None
+    mouse_time: Tensor | None
+    image: list[tuple[Tensor, Tensor]]
+
+
+class Block(nn.Module):
+    """Self-attention, image cross-attention, mouse, keyboard, feed-forward; timestep-modulated as in Wan 2.1."""
+
+    def __init__(self, config: WorldModelConfig, index: int, first_layer: int) -> None:
+        super().__init__()
+        dim = config.dim
+        self.num_keys = len(config.action_space.keys)
+        self.self_attn = SelfAttention(config)
+        self.image_index = config.image_blocks.index(index) if index in config.image_blocks else None
+        self.cross_attn = ImageAttention(config) if self.image_index is not None else None
+        has_mouse = config.mouse is not None and index in config.mouse.blocks
+        has_keyboard = config.keyboard is not None and index in config.keyboard.blocks
+        self.mouse = MouseModule(dim, config.mouse) if config.mouse and has_mouse else None
+        self.keyboard = KeyboardModule(dim, self.num_keys, config.keyboard) if config.keyboard and has_keyboard else None
+        self.layer = first_layer
+        self.ffn = nn.Sequential(
+            nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)
+        )
+        self.modulation = nn.Parameter(torch.randn(6, dim) / dim**0.5)
+
+    @property
+    def num_layers(self) -> int:
+        """Attention layers with a past."""
+        return 1 + (self.mouse is not None) + (self.keyboard is not None)
+
+    def forward(self, x: Tensor, e: Tensor, shared: _Pass) -> Tensor:
+        """x: (b, t, n, d); e: (b, t, 6, d) timestep modulation."""
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (e + self.modulation).to(x.dtype).unsqueeze(3).unbind(2)
+        layer = self.layer
+        y = _modulate(x, scale_a, shift_a)
+        x = x + gate_a * self.self_attn(y, shared.table, shared.memory, layer)
+        if self.cross_attn is not None and self.image_index is not None:
+            x = self.cross_attn(x, *shared.image[self.image_index])
+        if self.mouse is not None and shared.mouse_time is not None:
+            layer += 1
+            x = self.mouse(x, shared.rows[..., self.num_keys :], shared.mouse_time, shared.memory, layer)
+        if self.keyboard is not None and shared.key_time is not None:
+            layer += 1
+            x = self.keyboard(x, shared.rows[..., : self.num_keys], shared.key_time, shared.memory, layer)
+        return x + gate_f * self.ffn(_modulate(x, scale_f, shift_f))
+
+
+def _modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
+
+
+class WorldModel(nn.Module):
+    """Velocity of noisy latent steps, given their past and the actions."""
+
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, (channels, _, _) = config.dim, config.latent
+        self.patch_embedding = nn.Linear(4 * (channels + config.cond_channels), dim)
+        self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.time_projection = nn.Linear(dim, 6 * dim)
+        self.img_emb = nn.Sequential(
+            nn.LayerNorm(config.image_dim),
+            nn.Linear(config.image_dim, config.image_dim),
+            nn.GELU(),
+            nn.Linear(config.image_dim, dim),
+            nn.LayerNorm(dim),
+        )
+        self.positions = (
+            nn.Parameter(torch.zeros(config.tokens_per_step, dim)) if config.learned_positions else None
+        )
+        self.action_embedding = (
+            nn.Sequential(nn.Linear(WINDOW_FRAMES * config.action_space.size, dim), nn.SiLU(), nn.Linear(dim, dim))
+            if config.action_modulation
+            else None
+        )
+        self.turned_step = TurnedStep(config.camera, channels) if config.camera else None
+        self.blocks = nn.ModuleList()
+        layer = 0
+        for index in range(config.layers):
+            block = Block(config, index, layer)
+            layer += block.num_layers
+            self.blocks.append(block)
+        self.head = nn.Linear(dim, 4 * channels)
+        self.head_modulation = nn.Parameter(torch.randn(2, dim) / dim**0.5)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Start near the identity: gates half open, small residual outputs, a zero head; actions start silent."""
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(self.time_projection.weight)
+        nn.init.zeros_(self.time_projection.bias)
+        if self.positions is not None:
+            nn.init.normal_(self.positions, std=0.02)
+        if self.action_embedding is not None:
+            nn.init.normal_(self.action_embedding[2].weight, std=0.02)  # type: ignore[arg-type]
+        start = torch.linspace(0.4, 1.2, self.config.heads).repeat_interleave(self.config.head_dim)
+        with torch.no_grad():
+            for block in self._blocks():
+                block.modulation.zero_()
+                block.modulation[2] = block.modulation[5] = 0.5
+                for output in (block.self_attn.o, block.ffn[2]):
+                    output.weight.mul_(0.5)  # type: ignore[operator]
+                for module in (block.self_attn.norm_q, block.self_attn.norm_k):
+                    if module.bias is not None:
+                        module.bias.copy_(start)
+
+    def _blocks(self) -> list[Block]:
+        return list(self.blocks)  # type: ignore[arg-type]
+
+    def new_state(self, batch: int = 1, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> WorldState:
+        """An empty state for `batch` worlds; every tensor that a session will ever need."""
+        config, device = self.config, torch.device(device)
+        caches = []
+
+        def ring(rows: int, heads: int, head_dim: int, tokens: int) -> None:
+            caches.append(
+                KVCache.empty(rows, heads, head_dim, window=config.window, tokens=tokens, device=device, dtype=dtype)
+            )
+
+        image = []
+        for block in self._blocks():
+            ring(batch, config.heads, config.head_dim, config.tokens_per_step)
+            if block.cross_attn is not None:
+                shape = (batch, config.heads, config.image_tokens, config.head_dim)
+                image.append((torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype)))
+            if block.mouse is not None:
+                ring(batch * config.tokens_per_step, block.mouse.config.heads, block.mouse.config.head_dim, 1)
+            if block.keyboard is not None:
+                ring(batch, block.keyboard.config.heads, block.keyboard.config.head_dim, 1)
+        rows = torch.zeros(batch, WINDOW_FRAMES - STEP_FRAMES, config.action_space.size, device=device)
+        turn = torch.zeros(batch, 2, dtype=torch.float64, device=device)
+        return WorldState(caches, rows, turn, torch.zeros(batch, *config.latent, device=device, dtype=dtype), image)
+
+    def image_keys_values(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of the start picture for every block that looks at it.  image: (b, n, image_dim)."""
+        embedded = self.img_emb(image)
+        return [b.cross_attn.keys_values(embedded) for b in self._blocks() if b.cross_attn is not None]
+
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        cond: Condition,
+        state: WorldState | None = None,
+        *,
+        commit: bool = False,
+        visibility: Visibility | None = None,
+    ) -> Tensor:
+        """Velocity (noise minus clean) of noisy steps.
+
+        x: (b, t, c, h, w) noisy latents; sigma: (b, t) noise levels in [0, 1].  Without a state the steps are a whole clip,
+        block-causal and windowed, or as `visibility` says; with one they are the next block after it, and `commit` lets the
+        block into the state's rings.  Returns (b, t, c, h, w).  Raises ShapeError for a latent of another shape.
+        """
+        config = self.config
+        if x.shape[2:] != config.latent:
+            raise ShapeError(f"this model's latent steps are {config.latent} (c, h, w), got {tuple(x.shape[2:])}")
+        tokens = rearrange(
+            torch.cat([x, cond.extra], 2), "b t c (h p) (w q) -> b t (h w) (c p q)", p=2, q=2
+        )
+        hidden = self.patch_embedding(tokens)
+        if self.positions is not None:
+            hidden = hidden + self.positions.to(hidden.dtype)
+        emb = self.time_embedding(sinusoid(1000 * sigma, config.freq_dim).to(hidden.dtype))
+        if self.action_embedding is not None:
+            scale = torch.ones(config.action_space.size, device=x.device)
+            scale[len(config.action_space.keys) :] = config.mouse_scale
+            emb = emb + self.action_embedding((cond.rows * scale).flatten(2).to(hidden.dtype))
+        e = self.time_projection(F.silu(emb)).unflatten(-1, (6, -1))
+        shared = self._shared(cond, state, commit, visibility or Visibility.windowed(x.shape[1], config.window, config.block))
+        for block in self.blocks:
+            hidden = block(hidden, e, shared)
+        shift, scale_ = (emb.unsqueeze(2) + self.head_modulation).to(hidden.dtype).unsqueeze(3).unbind(2)
+        out = self.head(_modulate(hidden, scale_, shift))
+        out = rearrange(
+            out, "b t (h w) (p q c) -> b t c (h p) (w q)", h=config.grid[0], p=2, q=2
+        ).to(x.dtype)
+        if not config.predicts_clean:
+            return out
+        return (x - out) / sigma.clamp(min=0.02)[..., None, None, None].to(x.dtype)
+
+    def _shared(self, cond: Condition, state: WorldState | None, commit: bool, visibility: Visibility) -> _Pass:
+        config = self.config
+        memory: Memory = ClipMemory(visibility) if state is None else RingMemory(state.caches, commit)
+        if cond.image is not None:
+            image = self.image_keys_values(cond.image)
+        elif state is not None:
+            image = state.image
+        else:
+            raise ShapeError("a whole clip needs its image tokens (cond.image)")
+        time = cond.time.double()
+        rows, columns = config.grid
+        if config.camera is not None and cond.turn is not None:
+            cells = config.camera.directions(rows, columns, cond.turn)
+        else:
+            grid = torch.meshgrid(
+                torch.arange(rows, device=time.device), torch.arange(columns, device=time.device), indexing="ij"
+            )
+            cells = torch.stack(grid, -1).double().flatten(0, 1).expand(1, len(time), -1, -1)
+        positions = torch.cat([time[None, :, None, None].expand(*cells.shape[:3], 1), cells], -1)
+        table = rotary_table(positions, split_pairs(config.head_dim), config.theta)
+
+        def clock(module: ActionModuleConfig | None) -> Tensor | None:
+            return None if module is None else rotary_table(time[:, None], [module.time_pairs], module.theta)
+
+        return _Pass(memory, cond.rows, table, clock(config.keyboard), clock(config.mouse), image)
+
+    def clip_condition(self, rows: Tensor, context: Tensor, image: Tensor) -> Condition:
+        """The condition of a whole clip of a model that starts from a picture.
+
+        rows: (b, 4 (t - 1), a) action rows; context: (b, t, c, h, w) the latents that the condition may look back at;
+        image: (b, n, image_dim).
+        """
+        b, t = context.shape[:2]
+        windows = action_windows(rows, t, self.config.before_start)
+        turned = self._turns(rows)
+        steps = torch.cat([turned.new_zeros(b, 1, 2), turned[:, :, :].unflatten(1, (t - 1, STEP_FRAMES)).mean(2)], 1)
+        extra = context.new_zeros(b, t, self.config.cond_channels, *self.config.latent[1:])
+        if self.turned_step is not None and t > 1:
+            since = self._since_last(turned.unflatten(1, (t - 1, STEP_FRAMES)), turned.new_zeros(b, 2))
+            turned_steps = self.turned_step(context[:, :-1].flatten(0, 1), since.flatten(0, 1))
+            extra = torch.cat([extra[:, :1], turned_steps.unflatten(0, (b, t - 1))], 1)
+        return Condition(extra, windows, torch.arange(t, device=context.device), steps, image)
+
+    def next_condition(self, rows: Tensor, state: WorldState) -> Condition:
+        """The condition of the next block after `state`.  rows: (b, 4 block, a).  The state is left alone."""
+        b, t = rows.shape[0], self.config.block
+        seen = torch.cat([state.rows, rows.to(state.rows)], 1)
+        windows = rearrange(seen.unfold(1, WINDOW_FRAMES, STEP_FRAMES), "b t a f -> b t f a")
+        turned = self._turns(rows).unflatten(1, (t, STEP_FRAMES))
+        extra = state.last.new_zeros(b, t, self.config.cond_channels, *self.config.latent[1:])
+        if self.turned_step is not None:
+            since = self._since_last(turned, turned.new_zeros(b, 2))
+            extra[:, 0] = self.turned_step(state.last, since[:, 0])
+        time = state.step + torch.arange(t, device=rows.device)
+        return Condition(extra, windows, time, state.turn[:, None] + turned.mean(2))
+
+    def start_condition(self, state: WorldState) -> Condition:
+        """The condition of a start picture's own step: nothing done yet, nothing seen before."""
+        b, size = state.rows.shape[0], self.config.action_space.size
+        extra = state.last.new_zeros(b, 1, self.config.cond_channels, *self.config.latent[1:])
+        windows = state.rows.new_zeros(b, 1, WINDOW_FRAMES, size)
+        return Condition(extra, windows, torch.arange(1, device=state.rows.device), state.turn[:, None])
+
+    def _turns(self, rows: Tensor) -> Tensor:
+        """(b, f, 2) float64 degrees turned since the first row began."""
+        if not self.config.action_space.mouse:
+            return torch.zeros(*rows.shape[:2], 2, dtype=torch.float64, device=rows.device)
+        return rows[..., -2:].double().cumsum(1)
+
+    @staticmethod
+    def _since_last(turned: Tensor, start: Tensor) -> Tensor:
+        """(b, t, 4, 2) turns since the last frame of the step before, from (b, t, 4, 2) turns since the start."""
+        before = torch.cat([start[:, None], turned[:, :-1, -1]], 1)
+        return turned - before.unsqueeze(2)
+
+
+def sinusoid(values: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding (..., dim) of `values`, cosines first, as Wan 2.1 has it; float32, computed in float64."""
+    half = dim // 2
+    frequency = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float64, device=values.device) / half)
+    angle = values.double().unsqueeze(-1) * frequency
+    return torch.cat([angle.cos(), angle.sin()], -1).float()
+
+
+def count_parameters(modules: Sequence[nn.Module]) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())

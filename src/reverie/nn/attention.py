@@ -1,0 +1,172 @@
+"""Attention, whole clips under a mask or streamed from a ring: the same numbers.
+
+Legend: b batch, h heads, n tokens, d head width; a step is `tokens` neighbouring tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reverie.nn.cache import KVCache
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Softmax attention of (b, h, n, d) queries over (b, h, m, d) keys; `mask` (n, m) is true where a query may look.
+
+    On a CPU without gradients the explicit product is faster than the fused kernel (bench/RESULTS.md).
+    """
+    if mask is None and q.device.type == "cpu" and not (torch.is_grad_enabled() and q.requires_grad):
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        return scores.softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """For each query step of a clip, the ranges `(start, stop)` of key steps that it sees."""
+
+    ranges: tuple[tuple[tuple[int, int], ...], ...]
+
+    @classmethod
+    def windowed(cls, num_steps: int, window: int, block: int) -> Visibility:
+        """Block-causal: a step sees its whole block, and the `window - block` steps before it."""
+        return cls(tuple(cls._window(i, num_steps, window, block) for i in range(num_steps)))
+
+    @classmethod
+    def teacher_forced(cls, num_steps: int, window: int, block: int, copies: int = 1) -> Visibility:
+        """A clean clip followed by `copies` noisy ones: each noisy block sees itself and the *clean* steps before it.
+
+        This is what sampling does with its ring, for every block of a clip at once.
+        """
+        rows = [cls._window(i, num_steps, window, block) for i in range(num_steps)]
+        for copy in range(1, copies + 1):
+            offset = copy * num_steps
+            for i in range(num_steps):
+                ((start, stop),) = cls._window(i, num_steps, window, block)
+                own = i - i % block
+                rows.append(((start, own), (offset + own, offset + stop)))
+        return cls(tuple(tuple(r for r in row if r[0] < r[1]) for row in rows))
+
+    @staticmethod
+    def _window(i: int, num_steps: int, window: int, block: int) -> tuple[tuple[int, int], ...]:
+        stop = min(i - i % block + block, num_steps)
+        return ((max(0, i - i % block + block - window), stop),)
+
+    def __len__(self) -> int:
+        return len(self.ranges)
+
+    def mask(self, q_tokens: int, k_tokens: int, device: torch.device) -> Tensor:
+        """(steps * q_tokens, steps * k_tokens) bool, true where a query may look."""
+        steps = torch.zeros(len(self), len(self), dtype=torch.bool)
+        for i, ranges in enumerate(self.ranges):
+            for start, stop in ranges:
+                steps[i, start:stop] = True
+        return steps.repeat_interleave(q_tokens, 0).repeat_interleave(k_tokens, 1).to(device)
+
+    def runs(self) -> Iterator[tuple[slice, tuple[slice, ...]]]:
+        """Neighbouring query steps that see the same keys, with those keys, in steps."""
+        start = 0
+        for i in range(1, len(self) + 1):
+            if i == len(self) or self.ranges[i] != self.ranges[start]:
+                yield slice(start, i), tuple(slice(*r) for r in self.ranges[start])
+                start = i
+
+
+class _StepAttention(torch.autograd.Function):
+    """Attention a step at a time over only the keys that it sees: no masked work, and its own backward.
+
+    A masked kernel would do about three times the arithmetic (measured on two CPU cores: docs/LOG.md).
+    q, k, v: (rows, n, d), contiguous.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, tokens: int) -> Tensor:
+        out = torch.empty_like(q)
+        scale = q.shape[-1] ** -0.5
+        weights = []
+        for rows, keys in visibility.runs():
+            mine = slice(rows.start * tokens, rows.stop * tokens)
+            k_seen, v_seen = _gather(k, keys, tokens), _gather(v, keys, tokens)
+            w = torch.bmm(q[:, mine], k_seen.transpose(1, 2)).mul_(scale).softmax(-1)
+            out[:, mine] = torch.bmm(w, v_seen)
+            weights.append(w)
+        ctx.save_for_backward(q, k, v, *weights)
+        ctx.visibility, ctx.tokens = visibility, tokens
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        (d_out,) = grads
+        q, k, v, *weights = ctx.saved_tensors
+        tokens = ctx.tokens
+        scale = q.shape[-1] ** -0.5
+        d_out = d_out.contiguous()
+        dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        for (rows, keys), w in zip(ctx.visibility.runs(), weights, strict=True):
+            mine = slice(rows.start * tokens, rows.stop * tokens)
+            k_seen, v_seen = _gather(k, keys, tokens), _gather(v, keys, tokens)
+            d = d_out[:, mine]
+            d_scores = torch._softmax_backward_data(torch.bmm(d, v_seen.transpose(1, 2)), w, -1, w.dtype).mul_(scale)
+            dq[:, mine] = torch.bmm(d_scores, k_seen)
+            _scatter_add(dk, keys, tokens, torch.bmm(d_scores.transpose(1, 2), q[:, mine]))
+            _scatter_add(dv, keys, tokens, torch.bmm(w.transpose(1, 2), d))
+        return dq, dk, dv, None, None
+
+
+def _gather(x: Tensor, steps: tuple[slice, ...], tokens: int) -> Tensor:
+    parts = [x[:, s.start * tokens : s.stop * tokens] for s in steps]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _scatter_add(x: Tensor, steps: tuple[slice, ...], tokens: int, values: Tensor) -> None:
+    offset = 0
+    for s in steps:
+        count = (s.stop - s.start) * tokens
+        x[:, s.start * tokens : s.stop * tokens] += values[:, offset : offset + count]
+        offset += count
+
+
+def attend_steps(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility) -> Tensor:
+    """Attention of a whole clip, each step over the steps that `visibility` gives it.
+
+    q: (b, h, steps * q_tokens, d); k, v: (b, h, steps * k_tokens, d).
+    """
+    q_tokens, k_tokens = q.shape[-2] // len(visibility), k.shape[-2] // len(visibility)
+    if q.device.type != "cpu" or q_tokens != k_tokens or q_tokens < 16:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visibility.mask(q_tokens, k_tokens, q.device))
+    rows = [x.flatten(0, 1).contiguous() for x in (q, k, v)]
+    return _StepAttention.apply(*rows, visibility, q_tokens).unflatten(0, q.shape[:2])  # type: ignore[no-any-return]
+
+
+class Memory(Protocol):
+    """Where an attention layer finds its past: `layer` numbers the attention layers of a model."""
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ClipMemory:
+    """A whole clip at once, under a mask."""
+
+    visibility: Visibility
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend_steps(q, k, v, self.visibility)
+
+
+@dataclass(frozen=True, slots=True)
+class RingMemory:
+    """A stream: the block at hand, and the rings of what came before.  `commit` keeps the block."""
+
+    caches: list[KVCache]
+    commit: bool
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        cache = self.caches[layer]
+        return attend(q, *(cache.commit(k, v) if self.commit else cache.read(k, v)))

@@ -1,0 +1,42 @@
+"""Rotary positions: each axis of a position turns its own share of a head's number pairs.
+
+Tables are computed in float64 from absolute positions, so that a difference of positions is as exact after a week as at
+the start: the numbers depend on differences only, there is no table to run out of, and a key is turned once, when it is
+made.  Method: RoFormer, arXiv 2104.09864; the split over axes is Wan 2.1's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def split_pairs(head_dim: int) -> tuple[int, int, int]:
+    """How Wan 2.1 shares a head's number pairs among time, height and width: `[d/2 - 2(d/6), d/6, d/6]`."""
+    return head_dim // 2 - 2 * (head_dim // 6), head_dim // 6, head_dim // 6
+
+
+def rotary_table(positions: Tensor, pairs: Sequence[int], theta: float) -> Tensor:
+    """Unit complex numbers that turn pairs to `positions`.
+
+    positions: (..., axes), any real numbers; pairs: pairs for each axis.  Returns (..., sum(pairs)) complex64.
+    """
+    turns = []
+    for axis, count in enumerate(pairs):
+        frequency = theta ** (-torch.arange(count, dtype=torch.float64, device=positions.device) / max(count, 1))
+        turns.append(positions[..., axis, None].double() * frequency)
+    angle = torch.cat(turns, -1)
+    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+
+
+def rotate(x: Tensor, table: Tensor) -> Tensor:
+    """Turn the first `table.shape[-1]` neighbouring pairs of `x`; what is left stays as it is (position 0).
+
+    x: (..., n, heads, d); table: (..., n, pairs) complex64, broadcast over heads.
+    """
+    turned = 2 * table.shape[-1]
+    head = torch.view_as_complex(x[..., :turned].float().unflatten(-1, (-1, 2)))
+    out = torch.view_as_real(head * table.unsqueeze(-2)).flatten(-2).to(x.dtype)
+    return out if turned == x.shape[-1] else torch.cat([out, x[..., turned:]], -1)

@@ -1,0 +1,54 @@
+"""The small image encoder: the start picture as tokens for cross-attention.
+
+It tells every block what kind of place the session began in, long after the picture has left the window.
+Matrix-Game 2.0 uses CLIP's ViT-H for this; a world model that knows a few games needs far less.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from reverie.errors import ShapeError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageEncoderConfig:
+    """size: (height, width) that pictures are brought to, multiples of 16; width: channels of a token."""
+
+    size: tuple[int, int]
+    width: int
+
+    def __post_init__(self) -> None:
+        if self.size[0] % 16 or self.size[1] % 16:
+            raise ShapeError(f"the image encoder's size must be multiples of 16, got {self.size}")
+
+    @property
+    def num_tokens(self) -> int:
+        return self.size[0] // 16 * (self.size[1] // 16)
+
+
+class ImageEncoder(nn.Module):
+    """Four strided convolutions: a token for each 16x16 pixels of the brought-down picture."""
+
+    def __init__(self, config: ImageEncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [3] + [max(16, config.width // 2 ** (3 - i)) for i in range(3)] + [config.width]
+        self.stages = nn.ModuleList(
+            nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in zip(widths, widths[1:], strict=False)
+        )
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """picture: (b, 3, H, W) in [-1, 1], any size.  Returns tokens (b, n, width)."""
+        if picture.ndim != 4 or picture.shape[1] != 3:
+            raise ShapeError(f"the image encoder takes (b, 3, H, W) pictures, got {tuple(picture.shape)}")
+        if picture.shape[-2:] != self.config.size:
+            picture = F.interpolate(picture, self.config.size, mode="area")
+        x = picture
+        for i, stage in enumerate(self.stages):
+            x = stage(F.silu(x) if i else x)
+        return rearrange(x, "b c h w -> b (h w) c")

@@ -1,0 +1,421 @@
+"""The one training loop: the tokenizer's, the world model's and distillation's.
+
+A `Task` says what is trained (a module, batches, a loss, pictures to look at); the `Trainer` does the rest: schedule,
+optimizers, clipping, averaging of weights, checkpoints that resume bit for bit, several processes, and reports.
+
+Everything random in step `i` follows from `(seed, i, micro-batch, rank)` alone, so a training that was killed and
+resumed takes the very steps that it would have taken (with `steps` as its budget; `minutes` depends on the clock).
+
+    class Double(Task):
+        def __init__(self): self.model = torch.nn.Linear(1, 1)
+        def batch(self, rng): x = torch.from_numpy(rng.normal(size=(8, 1)).astype("float32")); return x, 2 * x
+        def loss(self, batch, generator): x, y = batch; return (self.model(x) - y).square().mean(), {}
+
+    Trainer(Double(), TrainerConfig(folder=Path("runs/double"), steps=100)).run()
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import statistics
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from reverie.errors import DeviceError, TrainError
+from reverie.train.checkpoints import Checkpoints, FolderLock, Progress
+from reverie.train.optimizers import build_optimizers
+from reverie.train.parallel import Ranks
+from reverie.train.report import Report
+
+MALLOC_HINTS = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    "MALLOC_TOP_PAD_": "268435456",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+"""Memory kept by glibc instead of being given back and faulted in again: steps of fixed shapes run 25-30% faster."""
+
+NORMS_KEPT = 100
+"""Gradient norms remembered to tell a huge one."""
+
+MAX_SKIPPED_IN_A_ROW = 25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerConfig:
+    """How to train.  The budget is `steps` or `minutes` of wall clock, one of them; time is kept over resumes.
+
+    The learning rate rises over `warmup_steps`, holds, and falls linearly to zero over the last `decay` of the budget.
+    muon: matrices, and kernels seen as matrices, are optimised by Muon (at AdamW's scale), the rest by AdamW.
+    skip_above: a step whose gradient norm is that many times the recent median is left out.
+    accumulate: micro-batches per step.  workers: threads that make batches ahead.  dtype: what autocast computes in.
+    """
+
+    folder: Path
+    steps: int | None = None
+    minutes: float | None = None
+    seed: int = 0
+    lr: float = 3e-4
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.01
+    muon: bool = False
+    warmup_steps: int = 100
+    decay: float = 0.3
+    clip: float = 1.0
+    skip_above: float = 10.0
+    ema: float = 0.999
+    accumulate: int = 1
+    workers: int = 1
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    checkpoint_minutes: float = 5.0
+    validate_minutes: float = 5.0
+    log_steps: int = 20
+    tensorboard: bool = True
+    resume: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise TrainError(
+                f"give a budget of either steps or minutes, got steps={self.steps}, minutes={self.minutes}"
+            )
+        budget = self.steps if self.steps is not None else self.minutes
+        if budget is None or not budget > 0:
+            raise TrainError(f"the training budget must be above zero, got {budget}")
+        if self.accumulate < 1 or self.workers < 1 or self.log_steps < 1:
+            raise TrainError("accumulate, workers and log_steps must be at least 1")
+        if not (0 <= self.decay <= 1 and 0 <= self.ema < 1 and self.lr > 0 and self.clip > 0):
+            raise TrainError(
+                f"expected 0 <= decay <= 1, 0 <= ema < 1, lr > 0 and clip > 0, got {self.decay}, {self.ema}, "
+                f"{self.lr}, {self.clip}"
+            )
+
+
+class Task(ABC):
+    """What is trained.  Subclasses set `model`; the trainer sets `device` before anything else and `progress` always.
+
+    model: every trained weight; its state is what checkpoints hold.  progress: part of the budget used, 0..1.
+    """
+
+    model: nn.Module
+    device: torch.device = torch.device("cpu")
+    progress: float = 0.0
+
+    @abstractmethod
+    def batch(self, rng: np.random.Generator) -> Any:
+        """A training batch on the CPU (tensors, or tuples, lists and dicts of them), a function of `rng` alone.
+
+        Called ahead of time from another thread.
+        """
+
+    @abstractmethod
+    def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """The scalar to minimise, and scalars to log.  `batch` is on the device; draw noise from `generator`."""
+
+    def validate(self) -> dict[str, float]:
+        """Figures on held-out data.  Called with the averaged weights, in eval mode, without gradients."""
+        return {}
+
+    def sample(self, folder: Path, step: int) -> None:
+        """Write pictures to look at into `folder`.  Called after `validate`, in the same way."""
+
+    def export(self, folder: Path, summary: dict[str, Any]) -> None:
+        """Write the finished model into `folder`.  Called once at the end with the averaged weights."""
+
+    def prefers_adamw(self, name: str) -> bool:
+        """Whether a matrix of this name is left to AdamW although Muon is on (embeddings, first and last layers)."""
+        return False
+
+    def compile(self) -> None:
+        """Compile the heavy part, in place."""
+        self.model.compile()
+
+
+class Trainer:
+    """Runs a task within its budget.  `run` trains (or goes on training) and returns the last validation figures."""
+
+    def __init__(self, task: Task, config: TrainerConfig) -> None:
+        self.task, self.config = task, config
+        self.ranks = Ranks.from_environment()
+        self.device = self.ranks.device(pick_device(config.device))
+        task.device = self.device
+        task.model.to(self.device)
+        self.optimizers = build_optimizers(task.model, config, task.prefers_adamw)
+        self.parameters = [p for p in task.model.parameters() if p.requires_grad]
+        self.ema = [p.detach().clone() for p in self.parameters]
+        self.progress = Progress()
+        self.norms: deque[float] = deque(maxlen=NORMS_KEPT)
+        self._checkpoints = Checkpoints(config.folder)
+        self._stop = False
+        self._skipped_in_a_row = 0
+
+    def run(self) -> dict[str, float]:
+        """Train until the budget is used, then validate and export.  An interrupt saves and ends early.
+
+        Raises TrainError if the folder is in use or of another model, or the loss is no longer a number.
+        """
+        config = self.config
+        with self.ranks, FolderLock(config.folder, held=self.ranks.is_first):
+            self._resume()
+            self.ranks.broadcast([*self.task.model.state_dict().values(), *self.ema])
+            with Report(config, self.progress.step, active=self.ranks.is_first) as report, self._stop_on_signal():
+                if config.compile:
+                    self.task.compile()
+                self._train(report)
+                if self._stop:
+                    self._save()
+                    raise TrainError(f"stopped at step {self.progress.step}; run the same command to go on")
+                metrics = self._validate(report)
+                self._save()
+                if self.ranks.is_first:
+                    with self.averaged_weights():
+                        self.task.export(config.folder, self._summary(metrics))
+                return metrics
+
+    @contextmanager
+    def averaged_weights(self) -> Iterator[None]:
+        """The model with its averaged weights, in eval mode and without gradients."""
+        self._swap()
+        self.task.model.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.task.model.train()
+            self._swap()
+
+    def _train(self, report: Report) -> None:
+        config = self.config
+        started = time.monotonic() - self.progress.elapsed_s
+        last_save = last_validation = time.monotonic()
+        self.task.model.train()
+        with _Batches(self.task, config, self.progress.step, self.ranks.rank) as batches:
+            while self._agree(started) < 1 and not self._stop:
+                scalars = self._step(batches)
+                report.step(self.progress, self.task.progress, scalars)
+                now = time.monotonic()
+                minutes = self.ranks.same((now - last_save) / 60, (now - last_validation) / 60)
+                if minutes[0] >= config.checkpoint_minutes:
+                    self._save()
+                    last_save = time.monotonic()
+                if minutes[1] >= config.validate_minutes:
+                    self._validate(report)
+                    last_validation = time.monotonic()
+        self.progress.elapsed_s = time.monotonic() - started
+
+    def _agree(self, started: float) -> float:
+        """The part of the budget used, the same in every process; also whether to stop."""
+        config = self.config
+        elapsed_s, stop = self.ranks.same(time.monotonic() - started, float(self._stop))
+        self.progress.elapsed_s, self._stop = elapsed_s, bool(stop)
+        if config.steps is not None:
+            self.task.progress = self.progress.step / config.steps
+        else:
+            self.task.progress = elapsed_s / 60 / (config.minutes or 1)
+        return self.task.progress
+
+    def _step(self, batches: _Batches) -> dict[str, float]:
+        config, step = self.config, self.progress.step
+        totals: dict[str, Tensor] = {}
+        for micro in range(config.accumulate):
+            batch = move(batches.next(), self.device)
+            generator = self._seed(step, micro)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+                loss, scalars = self.task.loss(batch, generator)
+            (loss / config.accumulate).backward()
+            for name, value in {"loss": loss, **scalars}.items():
+                value = torch.as_tensor(value, dtype=torch.float32, device=self.device).detach()
+                totals[name] = totals.get(name, 0) + value / config.accumulate
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.ranks.average([*gradients, totals["loss"]])
+        norm_tensor = torch.nn.utils.get_total_norm(gradients)
+        names = list(totals)
+        *values, norm = torch.stack([*(totals[name] for name in names), norm_tensor.float()]).tolist()
+        figures = dict(zip(names, values, strict=True))
+        if not math.isfinite(figures["loss"]):
+            raise TrainError(
+                f"the loss became {figures['loss']} at step {step}; the last good checkpoint is "
+                f"{self._checkpoints.latest() or 'none'}: lower --lr, or raise the warm-up, and run again"
+            )
+        lr = config.lr * lr_scale(step, self.task.progress, config)
+        if self._is_usable(norm):
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, config.clip, norm_tensor)
+            self._update(lr)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        self.progress.step += 1
+        return figures | {"grad_norm": norm, "lr": lr, "skipped": float(self.progress.skipped)}
+
+    def _is_usable(self, norm: float) -> bool:
+        """Whether to take a step with this gradient norm; counts those left out.  Raises TrainError after too many."""
+        median = statistics.median(self.norms) if len(self.norms) >= 20 else math.inf
+        if math.isfinite(norm):
+            self.norms.append(norm)
+            if norm <= self.config.skip_above * median:
+                self._skipped_in_a_row = 0
+                return True
+        self.progress.skipped += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row > MAX_SKIPPED_IN_A_ROW:
+            raise TrainError(
+                f"{self._skipped_in_a_row} steps in a row had a huge or infinite gradient (now {norm:.3g}, median "
+                f"{median:.3g}) at step {self.progress.step}; the last checkpoint is {self._checkpoints.latest()}: lower --lr"
+            )
+        return False
+
+    def _update(self, lr: float) -> None:
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = lr * group["lr_factor"]
+            optimizer.step()
+        keep = min(self.config.ema, (1 + self.progress.step) / (10 + self.progress.step))
+        torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - keep)
+
+    def _seed(self, step: int, micro: int) -> torch.Generator:
+        seed = int(np.random.SeedSequence((self.config.seed, step, micro, self.ranks.rank, 1)).generate_state(1)[0])
+        torch.manual_seed(seed)
+        return torch.Generator(self.device).manual_seed(seed)
+
+    def _swap(self) -> None:
+        for parameter, average in zip(self.parameters, self.ema, strict=True):
+            parameter.data, average.data = average.data, parameter.data
+
+    def _validate(self, report: Report) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        if self.ranks.is_first:
+            folder = self.config.folder / "samples"
+            folder.mkdir(parents=True, exist_ok=True)
+            with self.averaged_weights():
+                metrics = self.task.validate()
+                self.task.sample(folder, self.progress.step)
+            report.validation(self.progress, metrics)
+        self.ranks.barrier()
+        return metrics
+
+    def _resume(self) -> None:
+        latest = self._checkpoints.latest()
+        if latest is None:
+            return
+        if not self.config.resume:
+            raise TrainError(
+                f"{self.config.folder} holds a training already ({latest.name}); resume it or give another folder"
+            )
+        self.progress, norms = self._checkpoints.load(latest, self.task.model, self.ema, self.optimizers)
+        self.norms.extend(norms)
+
+    def _save(self) -> None:
+        if self.ranks.is_first:
+            self._checkpoints.save(self.progress, list(self.norms), self.task.model, self.ema, self.optimizers)
+        self.ranks.barrier()
+
+    def _summary(self, metrics: dict[str, float]) -> dict[str, Any]:
+        """What a model card says of the training."""
+        return {
+            "steps": self.progress.step,
+            "minutes": round(self.progress.elapsed_s / 60, 1),
+            "parameters": sum(p.numel() for p in self.parameters),
+            "device": self.device.type,
+            "processes": self.ranks.count,
+            "seed": self.config.seed,
+            "metrics": {name: round(value, 4) for name, value in metrics.items()},
+        }
+
+    @contextmanager
+    def _stop_on_signal(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the training after the step in hand (only where this is the main thread)."""
+
+        def stop(*_: object) -> None:
+            self._stop = True
+
+        try:
+            before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:
+            before = {}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class _Batches:
+    """Batches in order, made ahead in threads; each from its own random stream, so that order and resumes agree."""
+
+    def __init__(self, task: Task, config: TrainerConfig, step: int, rank: int) -> None:
+        self._task, self._config, self._rank = task, config, rank
+        self._index = step * config.accumulate
+        self._pool = ThreadPoolExecutor(config.workers, thread_name_prefix="batch")
+        self._ahead: deque[Future[Any]] = deque()
+
+    def __enter__(self) -> _Batches:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def next(self) -> Any:
+        while len(self._ahead) < 2 * self._config.workers:
+            step, micro = divmod(self._index, self._config.accumulate)
+            rng = np.random.default_rng((self._config.seed, step, micro, self._rank))
+            self._ahead.append(self._pool.submit(self._task.batch, rng))
+            self._index += 1
+        return self._ahead.popleft().result()
+
+
+def lr_scale(step: int, progress: float, config: TrainerConfig) -> float:
+    """The trapezoid: warm-up by steps, then hold, then down to zero over the last `decay` of the budget."""
+    rise = min(1.0, (step + 1) / max(1, config.warmup_steps))
+    fall = (1 - progress) / config.decay if config.decay > 0 else 1.0
+    return max(0.0, min(rise, fall, 1.0))
+
+
+def move(batch: Any, device: torch.device) -> Any:
+    """The tensors of `batch`, in tuples, lists and dicts, on `device`; anything else as it is."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: move(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        return type(batch)(move(value, device) for value in batch)
+    return batch
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is a GPU where there is one.  Raises DeviceError for a device that this machine does not have."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"unknown device {name!r}; expected auto, cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("cuda was asked for but this machine has no usable NVIDIA GPU; use --device cpu")
+    return device
+
+
+def use_malloc_hints(device: str) -> None:
+    """On a Linux CPU, start this command again with `MALLOC_HINTS` unless memory settings were chosen already.
+
+    The hints are read by glibc at start-up only.  Call it first thing in a training command.
+    """
+    chosen = any(name in os.environ for name in MALLOC_HINTS)
+    if chosen or not sys.platform.startswith("linux") or pick_device(device).type != "cpu":
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | MALLOC_HINTS)

@@ -1,0 +1,130 @@
+"""What a training tells: a progress bar (or lines, where there is no terminal), a JSONL log and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import IO, TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from reverie.train.checkpoints import Progress as TrainProgress
+
+if TYPE_CHECKING:
+    from reverie.train.loop import TrainerConfig
+
+PLAIN_LINE_S = 20.0
+"""Seconds between lines where output is not a terminal."""
+
+
+class Report:
+    """Collects scalars and writes their means every `log_steps`.  `folder/log.jsonl` has one object a line."""
+
+    def __init__(self, config: TrainerConfig, first_step: int, active: bool = True) -> None:
+        self._config, self._first_step, self._active = config, first_step, active
+        self._sums: dict[str, float] = {}
+        self._count = 0
+        self._last_log = self._last_line = time.monotonic()
+        self._speed = 0.0
+        self._log: IO[str] | None = None
+        self._board: Any = None
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+        self._bar_task: TaskID | None = None
+
+    def __enter__(self) -> Report:
+        if not self._active:
+            return self
+        self._log = self._open_log()
+        self._board = self._open_board()
+        if self._console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:5.1f}% {task.fields[text]}"),
+            )
+            self._bar = Progress(*columns, console=self._console)
+            self._bar.start()
+            self._bar_task = self._bar.add_task("training", total=1.0, text="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        if self._log is not None:
+            self._log.close()
+        if self._board is not None:
+            self._board.close()
+
+    def step(self, progress: TrainProgress, fraction: float, scalars: dict[str, float]) -> None:
+        """Take one step's scalars."""
+        if not self._active:
+            return
+        for name, value in scalars.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+        self._count += 1
+        if self._count >= self._config.log_steps:
+            self._write(progress, fraction)
+
+    def validation(self, progress: TrainProgress, metrics: dict[str, float]) -> None:
+        """Write the figures of a validation."""
+        if not self._active or not metrics:
+            return
+        self._emit(progress, {f"val/{name}": value for name, value in metrics.items()})
+        text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        self._console.print(f"validation at step {progress.step}: {text}", highlight=False)
+
+    def _write(self, progress: TrainProgress, fraction: float) -> None:
+        now = time.monotonic()
+        self._speed = self._count / max(now - self._last_log, 1e-9)
+        means = {name: total / self._count for name, total in self._sums.items()}
+        self._sums, self._count, self._last_log = {}, 0, now
+        self._emit(progress, means | {"steps_per_s": self._speed})
+        text = self._line(progress, fraction, means)
+        if self._bar is not None and self._bar_task is not None:
+            self._bar.update(self._bar_task, completed=fraction, text=text)
+        elif now - self._last_line >= PLAIN_LINE_S:
+            self._last_line = now
+            print(f"{100 * fraction:5.1f}% {text}", file=sys.stderr, flush=True)
+
+    def _line(self, progress: TrainProgress, fraction: float, means: dict[str, float]) -> str:
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in means.items() if name not in ("lr", "skipped"))
+        steps, minutes = self._config.steps, self._config.minutes
+        left_s = (minutes or 0) * 60 - progress.elapsed_s if steps is None else (steps - progress.step) / self._speed
+        return f"step {progress.step}  {shown}  {self._speed:.2f} steps/s  {max(0.0, left_s) / 60:.1f} min left"
+
+    def _emit(self, progress: TrainProgress, scalars: dict[str, float]) -> None:
+        if self._log is not None:
+            row = {"step": progress.step, "elapsed_s": round(progress.elapsed_s, 2)} | scalars
+            self._log.write(json.dumps(row) + "\n")
+            self._log.flush()
+        if self._board is not None:
+            for name, value in scalars.items():
+                self._board.add_scalar(name, value, progress.step)
+
+    def _open_log(self) -> IO[str]:
+        """The log, without the lines of steps that a kill undid."""
+        path = self._config.folder / "log.jsonl"
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step_of(line) <= self._first_step]
+            path.write_text("".join(f"{line}\n" for line in kept))
+        return path.open("a")
+
+    def _open_board(self) -> Any:
+        if not self._config.tensorboard:
+            return None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return None
+        return SummaryWriter(str(self._config.folder / "tensorboard"), purge_step=self._first_step or None)
+
+
+def _step_of(line: str) -> float:
+    """The step of a log line; a line that a kill cut short counts as one to drop."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

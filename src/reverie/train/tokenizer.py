@@ -1,0 +1,273 @@
+"""Training the video tokenizer: `reverie train tokenizer --data DIR -o RUN --minutes 20`.
+
+Every run ends with a folder of `config.json` and `tokenizer.safetensors`.  Loss: L1, the same on differences between
+neighbouring pixels at three scales, and on differences between frames; the decoder sees latents with a little noise.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from einops import rearrange
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from reverie.data.dataset import Dataset
+from reverie.errors import TrainError
+from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
+from reverie.train.loop import Task, Trainer, TrainerConfig, use_malloc_hints
+from reverie.train.pca import fit_linear
+from reverie.types import Frames
+
+PRESETS = {"nano": nano, "tiny": tiny}
+FIT_CLIPS = 96
+SHEET_COLUMNS = (0, 1, 2, 3, 4, 7, 10, 13, 16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainTokenizerConfig:
+    """Train a video tokenizer on a recording.  Example: reverie train tokenizer --data rec -o runs/tok --minutes 20
+
+    data, held_out: datasets in the LeRobot v3 layout.  Without `held_out` figures are on the data itself.
+    clip_frames: 1 + 4n.  crop: height and width of the training crops, multiples of 16.
+    pool_clips: clips decoded into memory at the start (one of 17 frames at 128x224 is 1.4 MiB).
+    noise: deviation of what is added to the latents before decoding, up to this, clip by clip.
+    """
+
+    data: Path
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    held_out: Path | None = None
+    preset: Literal["nano", "tiny"] = "nano"
+    minutes: float | None = None
+    steps: int | None = None
+    batch: int = 6
+    clip_frames: int = 13
+    crop: tuple[int, int] = (64, 112)
+    pool_clips: int = 2048
+    lr: float = 4e-4
+    muon: bool = True
+    noise: float = 0.1
+    seed: int = 0
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    workers: int = 1
+    checkpoint_minutes: float = 4.0
+    validate_minutes: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.clip_frames % 4 != 1 or self.batch < 1 or self.pool_clips < 1:
+            raise TrainError(
+                f"expected clip_frames of 1 + 4n, and batch and pool_clips of at least 1, got {self.clip_frames}, "
+                f"{self.batch}, {self.pool_clips}"
+            )
+        if min(self.crop) < 16 or any(side % 16 for side in self.crop):
+            raise TrainError(f"the crop must be multiples of 16, got {self.crop[0]}x{self.crop[1]}")
+
+    def run(self) -> dict[str, float]:
+        """Train; returns the figures on the held-out data."""
+        use_malloc_hints(self.device)
+        return train_tokenizer(self)
+
+
+class TokenizerTask(Task):
+    """The tokenizer's batches, loss, figures and pictures.  `pool` and `held_out`: clips `(n, f, H, W, 3)` uint8."""
+
+    def __init__(self, tokenizer: VideoTokenizer, config: TrainTokenizerConfig, pool: Frames, held_out: Frames) -> None:
+        height, width = pool.shape[2:4]
+        if config.crop[0] > height or config.crop[1] > width:
+            raise TrainError(f"the crop {config.crop[0]}x{config.crop[1]} is larger than the data's {height}x{width}")
+        self.model, self.config, self.pool, self.held_out = tokenizer, config, pool, held_out
+        self._reconstructed: Tensor | None = None
+
+    def batch(self, rng: np.random.Generator) -> Tensor:
+        """Crops `b f 3 H W` in uint8, half of them mirrored."""
+        (height, width), frames = self.config.crop, self.config.clip_frames
+        out = np.empty((self.config.batch, frames, height, width, 3), np.uint8)
+        for row in out:
+            clip = self.pool[rng.integers(len(self.pool))]
+            start = rng.integers(len(clip) - frames + 1)
+            top, left = (rng.integers(clip.shape[i] - side + 1) for i, side in ((1, height), (2, width)))
+            crop = clip[start : start + frames, top : top + height, left : left + width]
+            row[:] = crop[:, :, ::-1] if rng.random() < 0.5 else crop
+        return rearrange(torch.from_numpy(out), "b f h w c -> b f c h w")
+
+    def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """The sum of all terms, and the terms."""
+        video = to_pixels(batch)
+        z = self.model.encode(video)
+        level = torch.rand(len(z), 1, 1, 1, 1, device=z.device, generator=generator) * self.config.noise
+        noise = torch.randn(z.shape, device=z.device, generator=generator)
+        decoded = self.model.decode(z + level * noise).float()
+        error = decoded - video
+        l1 = error.abs().mean()
+        edges = edge_error(error.flatten(0, 1))
+        motion = (error[:, 1:] - error[:, :-1]).abs().mean()
+        size = z.float().square().mean()
+        loss = l1 + 0.4 * edges + 0.2 * motion + 1e-4 * size
+        psnr = -10 * torch.log10(error.detach().square().mean() / 4)
+        return loss, {"l1": l1, "edges": edges, "motion": motion, "z2": size, "psnr": psnr}
+
+    def validate(self) -> dict[str, float]:
+        """PSNR in dB, the mean over frames: of all, of a stream's first frame, and of the rest."""
+        videos, decoded, latents = [], [], []
+        for clip in self.held_out:
+            video = to_pixels(rearrange(torch.from_numpy(clip[None]), "b f h w c -> b f c h w").to(self.device))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
+                z = self.model.encode(video)
+                decoded.append(self.model.decode(z).float().clamp(-1, 1).cpu())
+            latents.append(z.float().cpu())
+            videos.append(video.cpu())
+        self._reconstructed = torch.cat(decoded)
+        psnr = -10 * torch.log10((torch.cat(videos) - self._reconstructed).square().mean((2, 3, 4)) / 4)
+        return {
+            "psnr": psnr.mean().item(),
+            "psnr_first": psnr[:, 0].mean().item(),
+            "psnr_rest": psnr[:, 1:].mean().item(),
+            "psnr_worst_clip": psnr.mean(1).min().item(),
+            "latent_std": torch.cat(latents).std().item(),
+        }
+
+    def sample(self, folder: Path, step: int) -> None:
+        """A sheet of the eight clips that move most: originals above reconstructions."""
+        if self._reconstructed is None:
+            return
+        moving = np.abs(np.diff(self.held_out.astype(np.int16), axis=1)).mean((1, 2, 3, 4)).argsort()[::-1][:8]
+        columns = [i for i in SHEET_COLUMNS if i < self.held_out.shape[1]]
+        rows = []
+        for clip in moving:
+            decoded = ((self._reconstructed[clip] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+            rows += [np.concatenate([frames[i] for i in columns], 1) for frames in (self.held_out[clip], decoded)]
+        Image.fromarray(np.concatenate(rows, 0)).save(folder / f"tokenizer-{step:07d}.png")
+
+    def export(self, folder: Path, summary: dict[str, Any]) -> None:
+        """Write the folder's `config.json` and `tokenizer.safetensors`, with latents brought to unit deviation."""
+        normalise(self.model, self.held_out, self.device)
+        save_tokenizer(folder, self.model, summary | {"tokenizer_ms": time_tokenizer(self.model, self.held_out)})
+
+
+def train_tokenizer(config: TrainTokenizerConfig) -> dict[str, float]:
+    """Train as told.  Raises DataError for a missing dataset and TrainError for one too small."""
+    torch.manual_seed(config.seed)
+    rng = np.random.default_rng(config.seed)
+    length = max(17, config.clip_frames)
+    pool = read_pool(Dataset(config.data), config.pool_clips, length, rng)
+    held_out = read_pool(Dataset(config.held_out or config.data), 24, length, np.random.default_rng(0))
+    tokenizer = VideoTokenizer(PRESETS[config.preset]())
+    picks = rng.permutation(len(pool))[:FIT_CLIPS]
+    fit_linear(
+        tokenizer, [to_pixels(torch.from_numpy(pool[i][None]).permute(0, 1, 4, 2, 3)) for i in picks], config.noise / 2
+    )
+    trainer_config = TrainerConfig(
+        folder=config.output,
+        steps=config.steps,
+        minutes=config.minutes,
+        seed=config.seed,
+        lr=config.lr,
+        muon=config.muon,
+        clip=0.5,
+        weight_decay=0.01,
+        warmup_steps=30,
+        decay=0.4,
+        ema=0.99,
+        device=config.device,
+        dtype=config.dtype,
+        compile=config.compile,
+        workers=config.workers,
+        checkpoint_minutes=config.checkpoint_minutes,
+        validate_minutes=config.validate_minutes,
+    )
+    return Trainer(TokenizerTask(tokenizer, config, pool, held_out), trainer_config).run()
+
+
+def read_pool(dataset: Dataset, clips: int, length: int, rng: np.random.Generator) -> Frames:
+    """Random clips `(n, length, H, W, 3)`.  Raises TrainError if no episode is long enough."""
+    lengths = np.array([episode.length for episode in dataset.episodes])
+    room = np.maximum(0, lengths - length + 1)
+    if not room.any():
+        raise TrainError(f"no episode of the dataset has {length} frames; record longer ones")
+    pool = np.empty((clips, length, *dataset.resolution, 3), np.uint8)
+    picks = np.sort(rng.choice(len(room), clips, p=room / room.sum()))
+    for row, episode in zip(pool, picks, strict=True):
+        row[:] = dataset.clip(int(episode), int(rng.integers(room[episode])), length).frames
+    return pool
+
+
+def to_pixels(frames: Tensor) -> Tensor:
+    """uint8 -> float in [-1, 1]."""
+    return frames.float().div_(127.5).sub_(1)
+
+
+def edge_error(error: Tensor) -> Tensor:
+    """The mean absolute difference between neighbouring pixels of `n 3 H W`, summed over three scales."""
+    total = error.new_zeros(())
+    for scale in range(3):
+        if scale:
+            error = F.avg_pool2d(error, 2)
+        total = total + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
+    return total
+
+
+@torch.no_grad()
+def normalise(tokenizer: VideoTokenizer, clips: Frames, device: torch.device) -> None:
+    """Set the latents' mean (each channel) and deviation (overall) from `clips`, so that they come out at 0 and 1."""
+    latents = torch.cat([tokenizer.encode(_video(clip, device)) for clip in clips]).float()
+    latents = latents * tokenizer.latent_std + tokenizer.latent_mean.view(-1, 1, 1)
+    tokenizer.latent_mean.copy_(latents.mean((0, 1, 3, 4)))
+    tokenizer.latent_std.copy_((latents - tokenizer.latent_mean.view(-1, 1, 1)).square().mean().sqrt())
+
+
+def save_tokenizer(folder: Path, tokenizer: VideoTokenizer, summary: dict[str, Any]) -> None:
+    """Write `config.json` and `tokenizer.safetensors` into `folder`."""
+    weights = {name: tensor.cpu().contiguous() for name, tensor in tokenizer.state_dict().items()}
+    save_file(weights, folder / "tokenizer.safetensors")
+    config = {"kind": "tokenizer", "tokenizer": asdict(tokenizer.config), "training": summary}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def load_tokenizer(folder: Path) -> VideoTokenizer:
+    """Read what `save_tokenizer` wrote."""
+    from safetensors.torch import load_file
+
+    sizes = json.loads((folder / "config.json").read_text())["tokenizer"]
+    config = TokenizerConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()})
+    tokenizer = VideoTokenizer(config)
+    tokenizer.load_state_dict(load_file(folder / "tokenizer.safetensors"))
+    return tokenizer.eval()
+
+
+@torch.inference_mode()
+def time_tokenizer(tokenizer: VideoTokenizer, clips: Frames, rounds: int = 15) -> dict[str, float]:
+    """Median milliseconds to encode, and to decode, one step of a stream."""
+    video = _video(clips[0], next(tokenizer.parameters()).device)
+    size = 1, *video.shape[-2:], video.device
+    encoder, decoder = tokenizer.new_encoder_state(*size), tokenizer.new_decoder_state(*size)
+    z = tokenizer.encode(video[:, :1], encoder)
+    tokenizer.decode(z, decoder)
+    times: dict[str, list[float]] = {"encode": [], "decode": []}
+    for _ in range(rounds):
+        started = time.perf_counter()
+        z = tokenizer.encode(video[:, 1:5], encoder)
+        middle = time.perf_counter()
+        tokenizer.decode(z, decoder)
+        times["encode"].append(middle - started)
+        times["decode"].append(time.perf_counter() - middle)
+    return {name: round(1e3 * float(np.median(values)), 2) for name, values in times.items()}
+
+
+def _video(clip: Frames, device: torch.device) -> Tensor:
+    return to_pixels(torch.from_numpy(clip[None]).permute(0, 1, 4, 2, 3).to(device))
+
+
+if __name__ == "__main__":
+    tyro.cli(TrainTokenizerConfig).run()

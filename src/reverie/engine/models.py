@@ -1,0 +1,106 @@
+"""Model folders by name: the bundled ones, and `reverie models`.  Torch-free."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reverie.errors import CheckpointError
+
+WEIGHTS = Path(__file__).parent.parent / "weights"
+"""Where the bundled models live."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundledModel:
+    """A model folder that came with the package.  `config` is its config.json."""
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+
+    @property
+    def size_mib(self) -> float:
+        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file()) / 2**20
+
+    @property
+    def card(self) -> str:
+        """The model card, Markdown."""
+        file = self.folder / "README.md"
+        return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def bundled_models() -> list[BundledModel]:
+    """Every bundled model, by name."""
+    return [
+        BundledModel(file.parent.name, file.parent, json.loads(file.read_text(encoding="utf-8")))
+        for file in sorted(WEIGHTS.glob("*/config.json"))
+    ]
+
+
+def find_model(model: str | Path) -> Path:
+    """The folder of a bundled name, or a folder as it is.
+
+    Raises CheckpointError, naming what there is, where there is no such model.
+    """
+    path = Path(model)
+    if path.is_dir():
+        return path
+    names = [bundled.name for bundled in bundled_models()]
+    if str(model) in names:
+        return WEIGHTS / str(model)
+    choices = f"expected a bundled model ({', '.join(names) or 'none is installed'}) or the path of a model folder"
+    if path.is_file():
+        raise CheckpointError(f"{str(model)!r} is a file; {choices}")
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
+        raise CheckpointError(f"there is no folder {str(model)!r}; {choices}; a hub's model must be downloaded first")
+    raise CheckpointError(f"there is no model {str(model)!r}; {choices}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelsConfig:
+    """List the bundled models, or show one's card.
+
+    Example: reverie models --card nano
+    """
+
+    card: str | None = None
+    """Print the card of this model."""
+
+    def run(self) -> None:
+        from rich.console import Console
+
+        console = Console()
+        if self.card is not None:
+            folder = find_model(self.card)
+            console.print(BundledModel(folder.name, folder, {}).card or f"{folder} has no model card", markup=False)
+            return
+        models = bundled_models()
+        if not models:
+            console.print("no models are bundled; train one with `reverie train world`")
+        for model in models:
+            _print_model(console, model)
+
+
+def _print_model(console: Any, model: BundledModel) -> None:
+    from rich.table import Table
+
+    table = Table(title=f"{model.name}  ({model.size_mib:.0f} MiB)", title_justify="left", show_header=False, box=None)
+    for name, value in _rows(model.config):
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _rows(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """A config as lines: nested tables flattened to `a.b`, lists on one line."""
+    rows: list[tuple[str, str]] = []
+    for name, value in config.items():
+        if isinstance(value, dict):
+            rows += _rows(value, f"{prefix}{name}.")
+        else:
+            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            rows.append((prefix + name, text))
+    return rows

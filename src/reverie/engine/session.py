@@ -1,0 +1,249 @@
+"""A session: one dreamt world being played.  It is a World, and it can be saved, rewound and split in two."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from reverie import flow
+from reverie.engine import states
+from reverie.errors import ActionError, CheckpointError, WorldError
+from reverie.models.tokenizer import DecoderState
+from reverie.types import Action, ActionSpace, Frames
+
+if TYPE_CHECKING:
+    from reverie.engine.engine import Engine
+
+_KIND = "reverie.snapshot"
+_NOISE = "noise"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """Everything that decides how a session goes on; independent of the session, and of what it does later.
+
+    model: what made it (weights and number type; only the same can go on).  num_frames: frames shown so far.
+    picture: the start picture, (H, W, 3).  tensors, numbers: the state of the networks and of the noise, by name.
+    """
+
+    model: str
+    seed: int
+    num_frames: int
+    picture: npt.NDArray[np.uint8]
+    tensors: dict[str, Tensor]
+    numbers: dict[str, int]
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, atomically."""
+        path = Path(path)
+        facts = {"model": self.model, "seed": self.seed, "num_frames": self.num_frames, "numbers": self.numbers}
+        tensors = {f"state.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            save_file(
+                {"picture": torch.from_numpy(self.picture), **tensors},
+                temporary,
+                metadata={"kind": _KIND, "facts": json.dumps(facts)},
+            )
+            os.replace(temporary, path)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"cannot write the snapshot {str(path)!r}: {error}") from None
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Snapshot:
+        """Read what `save` wrote.  Raises CheckpointError for any other file."""
+        try:
+            with safe_open(str(path), "pt") as file:  # type: ignore[no-untyped-call]
+                metadata: dict[str, str] = file.metadata() or {}
+                if metadata.get("kind") != _KIND:
+                    raise CheckpointError(f"{str(path)!r} is a safetensors file, but not a snapshot of a session")
+                facts = json.loads(metadata["facts"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+            picture = tensors.pop("picture").numpy()
+            state = {name.removeprefix("state."): tensor for name, tensor in tensors.items()}
+            return cls(picture=picture, tensors=state, **facts)
+        except FileNotFoundError:
+            raise CheckpointError(f"there is no snapshot {str(path)!r}") from None
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{str(path)!r} is not a readable snapshot ({error}); save it again") from None
+
+
+class Session:
+    """A dream that began in one picture.  Made by `Engine.open`; any number may live at once, each with its own state.
+
+    Frames are uint8 `(f, H, W, 3)` and belong to the caller.  All memory is taken when the session is made.
+    """
+
+    def __init__(self, engine: Engine, picture: npt.NDArray[np.uint8], seed: int) -> None:
+        self._engine = engine
+        with torch.inference_mode():
+            self._world = engine.bundle.model.new_state(1, engine.device, engine.dtype)
+            self._decoder = self._new_decoder()
+        self._generator = torch.Generator(engine.device)
+        self._is_open = True
+        self._start_from(picture)
+        self.reset(seed)
+
+    @property
+    def action_space(self) -> ActionSpace:
+        return self._engine.action_space
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """(H, W) in pixels."""
+        return self._engine.resolution
+
+    @property
+    def block_frames(self) -> int:
+        """Frames that one `step` returns."""
+        return self._engine.block_frames
+
+    @property
+    def seed(self) -> int:
+        return self._seed
+
+    @property
+    def num_frames(self) -> int:
+        """Frames shown so far, the first picture included."""
+        return self._num_frames
+
+    @property
+    def picture(self) -> Frames:
+        """The start picture as it was given, cropped and resized: (1, H, W, 3)."""
+        return self._picture[None].copy()
+
+    @property
+    def first_frame(self) -> Frames:
+        """The start picture as the model sees it, which `reset` returns: (1, H, W, 3)."""
+        return self._first_frame.copy()
+
+    @torch.inference_mode()
+    def reset(self, seed: int) -> Frames:
+        """Start again from the same picture; `seed` decides the noise.  Returns the first picture, (1, H, W, 3)."""
+        self._check_open()
+        self._seed, self._num_frames = int(seed), 1
+        self._generator.manual_seed(self._seed % 2**63)
+        self._decoder.reset()
+        bundle = self._engine.bundle
+        with self._engine.lock:
+            flow.begin(bundle.model, self._z0, self._image, bundle.config.schedule, self._world, self._generator)
+            self._first_frame = to_frames(bundle.tokenizer.decode(self._z0, self._decoder))
+        return self.first_frame
+
+    @torch.inference_mode()
+    def step(self, action: Action | Sequence[Action]) -> Frames:
+        """Dream the next block under `action`, held for the block, or under one action for each of its frames.
+
+        Returns (block_frames, H, W, 3).  Raises ActionError, with nothing changed, for what cannot be said.
+        """
+        self._check_open()
+        rows = self._encode(action)
+        bundle = self._engine.bundle
+        with self._engine.lock:
+            z = flow.advance(bundle.model, rows, bundle.config.schedule, self._world, self._generator)
+            frames = to_frames(bundle.tokenizer.decode(z, self._decoder))
+        self._num_frames += len(frames)
+        return frames
+
+    @torch.inference_mode()
+    def snapshot(self) -> Snapshot:
+        """What `restore` needs to go on from here, bit for bit."""
+        self._check_open()
+        tensors, numbers = states.flatten(self._state())
+        return Snapshot(
+            model=self._engine.fingerprint,
+            seed=self._seed,
+            num_frames=self._num_frames,
+            picture=self._picture.copy(),
+            tensors={
+                **{name: tensor.clone() for name, tensor in tensors.items()},
+                _NOISE: self._generator.get_state(),
+            },
+            numbers=numbers,
+        )
+
+    @torch.inference_mode()
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back (or over) to where `snapshot` was taken, in this session or another one of the same model.
+
+        Raises CheckpointError, with nothing changed, for a snapshot of another model or number type.
+        """
+        self._check_open()
+        if snapshot.model != self._engine.fingerprint:
+            raise CheckpointError(
+                f"the snapshot was made by {snapshot.model}, this session runs {self._engine.fingerprint}; "
+                "load that model with that dtype"
+            )
+        if _NOISE not in snapshot.tensors:
+            raise CheckpointError("the snapshot has no state of the noise; it was made by another version")
+        states.fill(self._state(), snapshot.tensors, snapshot.numbers)
+        self._generator.set_state(snapshot.tensors[_NOISE])
+        if not np.array_equal(snapshot.picture, self._picture):
+            self._start_from(snapshot.picture)
+            self._first_frame = to_frames(self._engine.bundle.tokenizer.decode(self._z0, self._new_decoder()))
+        self._seed, self._num_frames = snapshot.seed, snapshot.num_frames
+
+    @torch.inference_mode()
+    def fork(self) -> Session:
+        """A second session that goes on from here on its own.  What never changes (the picture) is shared."""
+        self._check_open()
+        twin = object.__new__(Session)
+        twin.__dict__.update(self.__dict__)
+        twin._world, twin._decoder = self._world.clone(), self._decoder.clone()
+        twin._generator = torch.Generator(self._engine.device)
+        twin._generator.set_state(self._generator.get_state())
+        return twin
+
+    def close(self) -> None:
+        """Give the memory back.  A closed session cannot be used again; closing twice does no harm."""
+        self._is_open = False
+        for name in ("_world", "_decoder", "_z0", "_image"):
+            self.__dict__.pop(name, None)
+
+    @torch.inference_mode()
+    def _start_from(self, picture: npt.NDArray[np.uint8]) -> None:
+        """Encode the start picture.  Every session encodes for itself: the result is the same each time."""
+        self._picture = picture.copy()
+        bundle = self._engine.bundle
+        pixels = torch.from_numpy(self._picture).to(self._engine.device).permute(2, 0, 1)[None]
+        pixels = (pixels.float() / 127.5 - 1).to(self._engine.dtype)
+        with self._engine.lock:
+            self._z0 = bundle.tokenizer.encode(pixels[:, None])
+            self._image = bundle.image_encoder(pixels)
+
+    def _new_decoder(self) -> DecoderState:
+        engine = self._engine
+        return engine.bundle.tokenizer.new_decoder_state(1, *engine.resolution, engine.device, engine.dtype)
+
+    def _encode(self, action: Action | Sequence[Action]) -> Tensor:
+        """(1, block_frames, action size) float32."""
+        actions = [action] * self.block_frames if isinstance(action, Action) else list(action)
+        if len(actions) != self.block_frames:
+            raise ActionError(f"a step takes one action or {self.block_frames}, one per frame; got {len(actions)}")
+        return torch.from_numpy(self.action_space.encode(actions))[None].to(self._engine.device)
+
+    def _state(self) -> dict[str, Any]:
+        return {"world": self._world, "decoder": self._decoder}
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise WorldError("this session is closed; open another one with engine.open(image)")
+
+
+def to_frames(video: Tensor) -> Frames:
+    """Decoded video (1, f, 3, H, W), about [-1, 1] -> (f, H, W, 3) uint8, owned by the caller."""
+    scaled = video[0].float().add(1).mul_(127.5).round_().clamp_(0, 255)
+    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -1,0 +1,305 @@
+"""The play server: the page, its pictures, and a WebSocket that plays.
+
+GET  /                the page
+GET  /health          {"status": "warming" | "ready" | "failed", "progress", "message", "model", "kind", ...};
+                      200 when ready, else 503
+GET  /starts          the start pictures: [{"id", "name", "thumbnail"}]
+GET  /starts/ID.jpg   one of them
+POST /upload          the body is a picture file; answers `uploaded` or `error` of `serve.protocol`
+WS   /ws              see `serve.protocol`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.requests import ClientDisconnect
+
+from reverie import __version__
+from reverie.errors import ImageError, ServeError
+from reverie.serve.host import Host, Limits, describe, jpeg
+from reverie.serve.player import Player
+from reverie.serve.protocol import MAX_MESSAGE_BYTES, Error, ErrorCode, Refusal, Uploaded, to_json
+from reverie.serve.sources import GameSource, ModelSource, Source
+
+STATIC = Path(__file__).parent / "static"
+
+MAX_NAME = 60
+_FRESH = {"Cache-Control": "no-cache"}
+
+
+def create_app(
+    source: Source, limits: Limits | None = None, *, on_failure: Callable[[Exception], None] | None = None
+) -> FastAPI:
+    """The server of `source`.  The warm-up begins with the app; `on_failure` is told if it fails."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        host = Host(source, limits)
+        app.state.host = host
+        warm_up = asyncio.create_task(_warm_up(host, on_failure))
+        try:
+            yield
+        finally:
+            warm_up.cancel()
+            with suppress(asyncio.CancelledError):
+                await warm_up
+            await asyncio.to_thread(host.close)
+
+    app = FastAPI(title="Reverie", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    _add_page(app)
+    _add_pictures(app)
+
+    @app.websocket("/ws")
+    async def play(websocket: WebSocket) -> None:
+        await Player(websocket, app.state.host).run()
+
+    return app
+
+
+async def _warm_up(host: Host, on_failure: Callable[[Exception], None] | None) -> None:
+    await host.warm_up()
+    if host.failure is not None and on_failure is not None:
+        on_failure(host.failure)
+
+
+def _add_page(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return FileResponse(STATIC / "index.html", headers=_FRESH)
+
+    @app.get("/health")
+    async def health() -> Response:
+        host: Host = app.state.host
+        body = {
+            **asdict(host.status),
+            "model": host.name,
+            "kind": host.spec.kind if host.spec else None,
+            "players": host.num_players,
+            "version": __version__,
+        }
+        return JSONResponse(body, 200 if host.status.status == "ready" else 503, headers=_FRESH)
+
+    app.mount("/static", _FreshFiles(directory=STATIC), name="static")
+
+
+class _FreshFiles(StaticFiles):
+    """The page's files; browsers ask each time whether they have changed, so an update is never half an update."""
+
+    async def get_response(self, path: str, scope) -> Response:  # type: ignore[override]
+        response = await super().get_response(path, scope)
+        response.headers.update(_FRESH)
+        return response
+
+
+def _add_pictures(app: FastAPI) -> None:
+    @app.get("/starts")
+    async def starts() -> Response:
+        spec = app.state.host.spec
+        if spec is None:
+            return _error(503, ErrorCode.UNAVAILABLE, app.state.host.status.message)
+        return JSONResponse([asdict(describe(start)) for start in spec.starts])
+
+    @app.get("/starts/{start_id}.jpg")
+    async def thumbnail(start_id: str) -> Response:
+        start = app.state.host.start(start_id)
+        if start is None:
+            return _error(404, ErrorCode.UNKNOWN_START, "there is no such start picture")
+        return Response(jpeg(start.picture), media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
+
+    @app.post("/upload")
+    async def upload(request: Request, name: str = "your picture") -> Response:
+        host: Host = app.state.host
+        try:
+            data = await _read_body(request, host.limits.max_upload_bytes)
+            start = await host.upload(data, name[:MAX_NAME])
+        except ImageError as error:
+            return _error(400, ErrorCode.BAD_PICTURE, str(error))
+        except Refusal as refusal:
+            return _error(413 if refusal.code == ErrorCode.TOO_LARGE else 409, refusal.code, str(refusal))
+        except ClientDisconnect:
+            return Response(status_code=400)
+        return Response(to_json(Uploaded(start)), media_type="application/json")
+
+
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body.  Raises Refusal as soon as it is known to be too large, ImageError if it is empty."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        size += len(part)
+        if size > max_bytes:
+            raise Refusal(ErrorCode.TOO_LARGE, f"a picture file has at most {max_bytes // 2**20} MiB; make it smaller")
+        parts.append(part)
+    if size == 0:
+        raise ImageError("no picture came with the upload; choose a PNG, JPEG or WebP file")
+    return b"".join(parts)
+
+
+def _error(status: int, code: ErrorCode, message: str) -> Response:
+    body = to_json(Error(code, message, fatal=False))
+    return Response(body, status, media_type="application/json", headers=_FRESH)
+
+
+# ------------------------------------------------------------------------------------------------------- running
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket (port 0: any free one).  Raises ServeError, in one line, if that cannot be."""
+    if not 0 <= port <= 65535:
+        raise ServeError(f"a port is a number from 0 to 65535, got {port}")
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (socket.gaierror, UnicodeError):
+        raise ServeError(
+            f"there is no host {host!r}; use 127.0.0.1 for this machine, 0.0.0.0 for all networks"
+        ) from None
+    listener = socket.socket(family, kind, protocol)
+    try:
+        if os.name == "posix":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise ServeError(_bind_problem(error, host, port)) from None
+    return listener
+
+
+def _bind_problem(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"port {port} on {host} is in use by another program; stop it, or choose another with --port {port + 1}"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"port {port} is reserved for the system; choose one above 1023, such as --port 8000"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is not an address of this machine; use --host 127.0.0.1 or 0.0.0.0"
+    return f"cannot listen on {host} port {port}: {error.strerror or error}; choose another --host or --port"
+
+
+def serve(
+    source: Source,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    limits: Limits | None = None,
+    announce: Callable[[str], None] | None = None,
+) -> None:
+    """Serve `source` until Ctrl-C.  `announce` gets the page's address once it can be opened.
+
+    Raises ServeError if it cannot listen, and the source's own error if the warm-up fails.
+    """
+    listener = bind(host, port)
+    failures: list[Exception] = []
+
+    def stop(error: Exception) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    app = create_app(source, limits, on_failure=stop)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        lifespan="on",
+        ws_max_size=4 * MAX_MESSAGE_BYTES,
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
+    with listener:
+        if announce is not None:
+            announce(page_address(host, listener.getsockname()[1]))
+        server.run(sockets=[listener])
+    if failures:
+        raise failures[0]
+
+
+def page_address(host: str, port: int) -> str:
+    """Where a browser on this machine finds the page."""
+    if host in ("0.0.0.0", "::", ""):
+        host = "localhost"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def open_browser(address: str) -> None:
+    """Open the page, if this machine has a screen to show it on; silent if that fails."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return
+    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+
+
+def source_of(model: str, world: str | None, device: str) -> Source:
+    """The game `world` if there is one, else the model."""
+    return GameSource(world) if world is not None else ModelSource(model, device=device)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlayConfig:
+    """Play a dreamt world, or a real game, in the browser.
+
+    Examples: reverie play;  reverie play --model path/to/model --port 9000;  reverie play --world vizdoom
+    """
+
+    model: str = "nano"
+    """A bundled model's name, or a model folder."""
+    world: str | None = None
+    """Play this real game (such as vizdoom) instead of a model."""
+    host: str = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 lets other machines in."""
+    port: int = 8000
+    """The port to listen on; 0 takes any free one."""
+    browser: bool = True
+    """Open the page in the browser."""
+    device: str = "auto"
+    """Where the model runs: auto, cpu or cuda."""
+
+    def run(self) -> None:
+        def announce(address: str) -> None:
+            print(f"{self.world or self.model} is at {address} (Ctrl-C stops it)", flush=True)
+            if self.browser:
+                open_browser(address)
+
+        source = source_of(self.model, self.world, self.device)
+        serve(source, host=self.host, port=self.port, announce=announce)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServeConfig:
+    """Serve the page to several players, without opening a browser; they take turns at the model.
+
+    Examples: reverie serve;  reverie serve --host 0.0.0.0 --port 80 --max-players 8
+    """
+
+    model: str = "nano"
+    """A bundled model's name, or a model folder."""
+    world: str | None = None
+    """Serve this real game (such as vizdoom) instead of a model."""
+    host: str = "0.0.0.0"
+    """The address to listen on."""
+    port: int = 8000
+    """The port to listen on."""
+    device: str = "auto"
+    """Where the model runs: auto, cpu or cuda."""
+    max_players: int = 4
+    """Connections at once; on a CPU, one player fills it."""
+
+    def run(self) -> None:
+        def announce(address: str) -> None:
+            print(f"serving {self.world or self.model} at {address} (Ctrl-C stops it)", flush=True)
+
+        source = source_of(self.model, self.world, self.device)
+        limits = Limits(max_players=self.max_players)
+        serve(source, host=self.host, port=self.port, limits=limits, announce=announce)

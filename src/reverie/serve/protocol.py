@@ -1,0 +1,390 @@
+"""What the page and the server say to each other.  Torch-free; `static/protocol.js` is the same thing in the page.
+
+A client opens the WebSocket and says `hello` with the version it speaks.  The server reports `status` while its world
+warms up, then answers `welcome` (what can be played and how).  `start` opens a world and is answered by `started`;
+from then on the server sends binary frames and the client sends `input`, and `played` for each frame that it shows.
+
+Text messages are JSON objects with a `type`; fields that are not known are ignored.  Binary messages are frames:
+
+    offset  0  u8   version          12  u32  action   the latest input that this frame obeys
+            1  u8   kind (1: frame)  16  u16  width, u16 height (20: u32 payload bytes)
+            2  u8   format           24  f64  sampled_ms, when its input was taken
+            3  u8   flags            32  f64  sent_ms, both on the server's clock
+            4  u32  epoch            40       payload: a JPEG, or RGB bytes
+            8  u32  index
+
+all little-endian.  `epoch` counts the starts and restarts of one connection: frames of an older epoch are dropped.
+Keys travel as W3C `KeyboardEvent.code` names (plus `Mouse0`-`Mouse2`), the mouse as pixels moved; what they mean is the
+world's business (see `bindings`).  A client that breaks these rules gets an `error` and, if it is fatal, a close.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum, IntFlag, StrEnum
+from typing import Any, ClassVar, NoReturn
+
+from reverie.errors import ProtocolError
+
+VERSION = 1
+
+MAX_MESSAGE_BYTES = 16 * 1024
+"""The largest text message of a client."""
+MAX_CODES = 32
+"""Keys that may be held at once."""
+MAX_MOUSE_PX = 1e5
+MAX_UINT32 = 2**32 - 1
+MAX_SEED = 2**31 - 1
+
+_HEADER = struct.Struct("<BBBBIIIHHIdd")
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9]{0,31}")
+_START_ID = re.compile(r"[A-Za-z0-9_.-]{1,80}")
+
+
+class ErrorCode(StrEnum):
+    """Why the server refused something."""
+
+    BAD_MESSAGE = "bad-message"
+    TOO_LARGE = "too-large"
+    VERSION = "version"
+    FLOOD = "flood"
+    FULL = "full"
+    TIMEOUT = "timeout"
+    UNAVAILABLE = "unavailable"
+    UNKNOWN_START = "unknown-start"
+    BAD_PICTURE = "bad-picture"
+    WORLD_FAILED = "world-failed"
+    INTERNAL = "internal"
+
+
+CLOSE_CODES = {
+    ErrorCode.BAD_MESSAGE: 4400,
+    ErrorCode.TIMEOUT: 4408,
+    ErrorCode.TOO_LARGE: 4413,
+    ErrorCode.VERSION: 4426,
+    ErrorCode.FLOOD: 4429,
+    ErrorCode.FULL: 4503,
+    ErrorCode.UNAVAILABLE: 4504,
+}
+"""The fatal errors, and the WebSocket close code that follows each."""
+
+
+class Refusal(ProtocolError):
+    """A ProtocolError with the code that the client is told."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+# ---------------------------------------------------------------------------------------------- binary: frames
+
+
+class Kind(IntEnum):
+    FRAME = 1
+
+
+class Format(IntEnum):
+    """How a frame's payload is written."""
+
+    JPEG = 1
+    RGB = 2
+
+
+class Flags(IntFlag):
+    NONE = 0
+    FIRST = 1
+    """The first picture of an epoch."""
+    BLOCK = 2
+    """The first frame of a block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameMessage:
+    """One picture on the wire; see the module's docstring for the layout."""
+
+    format: Format
+    flags: Flags
+    epoch: int
+    index: int
+    action: int
+    width: int
+    height: int
+    sampled_ms: float
+    sent_ms: float
+    payload: bytes
+
+    def encode(self) -> bytes:
+        header = _HEADER.pack(
+            VERSION, Kind.FRAME, self.format, self.flags, self.epoch, self.index, self.action,
+            self.width, self.height, len(self.payload), self.sampled_ms, self.sent_ms,
+        )  # fmt: skip
+        return header + self.payload
+
+    @classmethod
+    def decode(cls, message: bytes) -> FrameMessage:
+        """Raises ProtocolError for another version or kind, or a wrong length."""
+        if len(message) < _HEADER.size:
+            raise ProtocolError(f"a frame has at least {_HEADER.size} bytes, got {len(message)}")
+        fields = _HEADER.unpack_from(message)
+        version, kind, fmt, flags, epoch, index, action, width, height, size, sampled_ms, sent_ms = fields
+        if version != VERSION or kind != Kind.FRAME:
+            raise ProtocolError(f"expected version {VERSION} kind {Kind.FRAME:d}, got version {version} kind {kind}")
+        if fmt not in list(Format):
+            raise ProtocolError(f"expected a frame format among {[int(f) for f in Format]}, got {fmt}")
+        payload = message[_HEADER.size :]
+        if len(payload) != size:
+            raise ProtocolError(f"the header promises {size} payload bytes, got {len(payload)}")
+        return cls(
+            format=Format(fmt), flags=Flags(flags), epoch=epoch, index=index, action=action, width=width,
+            height=height, sampled_ms=sampled_ms, sent_ms=sent_ms, payload=payload,
+        )  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------- client -> server
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first message: the version spoken, and how pictures are wanted (`jpeg` or `rgb`)."""
+
+    TYPE: ClassVar = "hello"
+    version: int
+    format: Format = Format.JPEG
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Open a world in the picture named `start` (an id of `welcome.starts` or of an upload; None: the first)."""
+
+    TYPE: ClassVar = "start"
+    start: str | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """Begin again in the same picture; everything under way is dropped."""
+
+    TYPE: ClassVar = "restart"
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    TYPE: ClassVar = "pause"
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """All keys held now, and how far the mouse moved since the last `input`, in pixels: right and down are positive."""
+
+    TYPE: ClassVar = "input"
+    seq: int
+    codes: frozenset[str] = frozenset()
+    mouse: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """The frame `index` of `epoch` has come on the screen.  round_trip_ms: what the client's last ping measured."""
+
+    TYPE: ClassVar = "played"
+    epoch: int
+    index: int
+    round_trip_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    TYPE: ClassVar = "ping"
+    time_ms: float
+
+
+ClientMessage = Hello | Start | Restart | Pause | Input | Played | Ping
+
+
+def parse(text: str | bytes) -> ClientMessage:
+    """Read a client's text message.  Raises Refusal (too-large or bad-message) for all that is not one."""
+    if len(text) > MAX_MESSAGE_BYTES:
+        raise Refusal(ErrorCode.TOO_LARGE, f"a message has at most {MAX_MESSAGE_BYTES} bytes, got {len(text)}")
+    try:
+        body = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        _bad("a message is a JSON object", text[:40])
+    if not isinstance(body, dict):
+        _bad("a message is a JSON object", body)
+    reader = _READERS.get(body["type"]) if isinstance(body.get("type"), str) else None
+    if reader is None:
+        _bad(f"a message has a type among {', '.join(_READERS)}", body.get("type"))
+    return reader(body)
+
+
+def _bad(expected: str, got: object) -> NoReturn:
+    shown = repr(got)
+    raise Refusal(ErrorCode.BAD_MESSAGE, f"{expected}; got {shown if len(shown) <= 60 else shown[:57] + '...'}")
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _number(body: dict[str, Any], name: str, low: float, high: float, default: float | None = None) -> float:
+    value = body.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        _bad(f"{body['type']}.{name} is a number from {low:g} to {high:g}", value)
+    return float(value)
+
+
+def _integer(body: dict[str, Any], name: str, high: int, default: int | None = None) -> int:
+    value = body.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= high:
+        _bad(f"{body['type']}.{name} is a whole number from 0 to {high}", value)
+    return value
+
+
+def _read_hello(body: dict[str, Any]) -> Hello:
+    formats = {"jpeg": Format.JPEG, "rgb": Format.RGB}
+    name = body.get("format", "jpeg")
+    if not isinstance(name, str) or name not in formats:
+        _bad("hello.format is jpeg or rgb", name)
+    return Hello(_integer(body, "version", MAX_UINT32), formats[name])
+
+
+def _read_start(body: dict[str, Any]) -> Start:
+    start = body.get("start")
+    if start is not None and not (isinstance(start, str) and _START_ID.fullmatch(start)):
+        _bad("start.start is the id of a start picture", start)
+    return Start(start, _integer(body, "seed", MAX_SEED, 0))
+
+
+def _read_pause(body: dict[str, Any]) -> Pause:
+    if not isinstance(body.get("paused"), bool):
+        _bad("pause.paused is true or false", body.get("paused"))
+    return Pause(body["paused"])
+
+
+def _read_input(body: dict[str, Any]) -> Input:
+    codes, mouse = body.get("codes", []), body.get("mouse", [0, 0])
+    if not isinstance(codes, list) or len(codes) > MAX_CODES:
+        _bad(f"input.codes is a list of at most {MAX_CODES} key codes", codes)
+    for code in codes:
+        if not isinstance(code, str) or not _CODE.fullmatch(code):
+            _bad("input.codes are key codes such as KeyW", code)
+    if not isinstance(mouse, list) or len(mouse) != 2 or not all(_is_step(value) for value in mouse):
+        _bad(f"input.mouse is two numbers of at most {MAX_MOUSE_PX:g}", mouse)
+    return Input(_integer(body, "seq", MAX_UINT32), frozenset(codes), (float(mouse[0]), float(mouse[1])))
+
+
+def _is_step(value: object) -> bool:
+    return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) <= MAX_MOUSE_PX
+
+
+def _read_played(body: dict[str, Any]) -> Played:
+    round_trip = None if body.get("round_trip_ms") is None else _number(body, "round_trip_ms", 0, 1e7)
+    return Played(_integer(body, "epoch", MAX_UINT32), _integer(body, "index", MAX_UINT32), round_trip)
+
+
+_READERS: dict[str, Callable[[dict[str, Any]], ClientMessage]] = {
+    Hello.TYPE: _read_hello,
+    Start.TYPE: _read_start,
+    Restart.TYPE: lambda body: Restart(_integer(body, "seed", MAX_SEED, 0)),
+    Pause.TYPE: _read_pause,
+    Input.TYPE: _read_input,
+    Played.TYPE: _read_played,
+    Ping.TYPE: lambda body: Ping(_number(body, "time_ms", -1e15, 1e15)),
+}
+
+
+# ---------------------------------------------------------------------------------------------- server -> client
+
+
+@dataclass(frozen=True, slots=True)
+class StartInfo:
+    """A picture to start in: its id, what to call it, and where its thumbnail is (relative to the page)."""
+
+    id: str
+    name: str
+    thumbnail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How far the warm-up is (`warming`, `ready` or `failed`); progress 0..1.  Also the heart of GET /health."""
+
+    TYPE: ClassVar = "status"
+    status: str
+    progress: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """What can be played.  kind: `dream` or `game`.  bindings: {keys: {code: key}, turns: {code: [pitch, yaw]}}."""
+
+    TYPE: ClassVar = "welcome"
+    version: int = VERSION
+    model: str
+    kind: str
+    keys: tuple[str, ...]
+    mouse: bool
+    width: int
+    height: int
+    fps: float
+    block_frames: int
+    uploads: bool
+    starts: tuple[StartInfo, ...]
+    bindings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A world is open: frames of `epoch` follow."""
+
+    TYPE: ClassVar = "started"
+    epoch: int
+    start: str | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    TYPE: ClassVar = "paused"
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    TYPE: ClassVar = "pong"
+    time_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """One line for the player.  After a fatal one the connection is closed with `CLOSE_CODES[code]`."""
+
+    TYPE: ClassVar = "error"
+    code: str
+    message: str
+    fatal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """The answer of POST /upload: a start picture that any later `start` may name."""
+
+    TYPE: ClassVar = "uploaded"
+    start: StartInfo
+
+
+ServerMessage = Status | Welcome | Started | Paused | Pong | Error | Uploaded
+
+
+def to_json(message: ServerMessage) -> str:
+    """A server's text message."""
+    return json.dumps({"type": message.TYPE, **asdict(message)}, separators=(",", ":"), allow_nan=False)

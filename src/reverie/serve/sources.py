@@ -1,0 +1,147 @@
+"""What can be played: a model that dreams, or a real game.  Both open Worlds, and the page cannot tell them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from reverie.errors import WorldError
+from reverie.serve.bindings import Bindings, bindings_for
+from reverie.types import FPS, ActionSpace, World
+
+if TYPE_CHECKING:
+    from reverie.engine.engine import Engine
+
+Picture = npt.NDArray[np.uint8]
+"""One picture, `(H, W, 3)` uint8 RGB."""
+
+Progress = Callable[[float, str], None]
+"""Told how far a warm-up is: 0..1, and what is being done."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StartPicture:
+    """A picture to start in."""
+
+    id: str
+    name: str
+    picture: Picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class WorldSpec:
+    """What a loaded source plays.  resolution: (H, W).  uploads: whether any picture can be started in."""
+
+    name: str
+    kind: Literal["dream", "game"]
+    action_space: ActionSpace
+    resolution: tuple[int, int]
+    block_frames: int
+    bindings: Bindings
+    fps: float = FPS
+    uploads: bool = False
+    starts: tuple[StartPicture, ...] = field(default=())
+
+
+class Source(Protocol):
+    """Opens Worlds.  All calls come from one thread, the generation thread; `load` comes first, once."""
+
+    @property
+    def name(self) -> str:
+        """What is being loaded, known before it is."""
+        ...
+
+    def load(self, progress: Progress) -> WorldSpec:
+        """Make ready to play; may take a minute.  Raises ReverieError."""
+        ...
+
+    def open(self, picture: Picture | None, seed: int) -> World:
+        """A World that starts in `picture` (`(H, W, 3)` of the spec's resolution; None where there is no choice)."""
+        ...
+
+
+class ModelSource:
+    """Worlds dreamt by a model: `model` is a name or folder for `reverie.load`, or an Engine that is loaded already."""
+
+    def __init__(self, model: str | Engine = "nano", *, device: str = "auto") -> None:
+        self._model = model
+        self._device = device
+        self._engine: Engine | None = None if isinstance(model, str) else model
+
+    @property
+    def name(self) -> str:
+        return self._model if isinstance(self._model, str) else self._model.name
+
+    def load(self, progress: Progress) -> WorldSpec:
+        if isinstance(self._model, str):
+            from reverie.engine.engine import load  # torch: only now, in the background of the page
+
+            self._engine = load(self._model, device=self._device, progress=progress)
+        engine = self._loaded()
+        return WorldSpec(
+            name=engine.name,
+            kind="dream",
+            action_space=engine.action_space,
+            resolution=engine.resolution,
+            fps=engine.fps,
+            block_frames=engine.block_frames,
+            bindings=bindings_for(engine.action_space),
+            uploads=True,
+            starts=_starts(engine.start_images(), engine.resolution),
+        )
+
+    def open(self, picture: Picture | None, seed: int) -> World:
+        if picture is None:
+            raise WorldError(f"{self.name} dreams on from a picture, and none is given; choose one or upload your own")
+        return self._loaded().open(picture, seed=seed)
+
+    def _loaded(self) -> Engine:
+        if self._engine is None:
+            raise WorldError(f"{self.name} is not loaded yet; call load first")
+        return self._engine
+
+
+class GameSource:
+    """A real game, by its name in `reverie.worlds`; `options` are the game's own."""
+
+    def __init__(self, name: str, **options: Any) -> None:
+        self._name = name
+        self._options = options
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def load(self, progress: Progress) -> WorldSpec:
+        progress(0.2, f"starting {self._name}")
+        world = self.open(None, 0)
+        try:
+            world.reset(0)
+            return WorldSpec(
+                name=self._name,
+                kind="game",
+                action_space=world.action_space,
+                resolution=world.resolution,
+                block_frames=world.block_frames,
+                bindings=bindings_for(world.action_space),
+            )
+        finally:
+            world.close()
+
+    def open(self, picture: Picture | None, seed: int) -> World:
+        from reverie.worlds import open_world
+
+        return open_world(self._name, **self._options)
+
+
+def _starts(images: list[tuple[str, Any]], resolution: tuple[int, int]) -> tuple[StartPicture, ...]:
+    from reverie.engine.images import load_image
+
+    return tuple(
+        StartPicture(f"start-{index}", name, load_image(image, resolution))
+        for index, (name, image) in enumerate(images)
+    )

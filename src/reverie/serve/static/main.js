@@ -1,0 +1,203 @@
+// The page: puts the parts together.
+
+import { Connection } from "./connection.js";
+import { Gallery } from "./gallery.js";
+import { Hud } from "./hud.js";
+import { Input } from "./input.js";
+import { Meters } from "./meters.js";
+import { Playback } from "./playback.js";
+import * as say from "./protocol.js";
+import { Screen } from "./screen.js";
+
+const METERS_EVERY_MS = 250;
+const MAX_SEED = 2 ** 31 - 1;
+
+const byId = (id) => document.getElementById(id);
+const stage = byId("stage");
+const hud = new Hud();
+const screen = new Screen(byId("screen"), byId("glow"));
+const input = new Input(stage);
+const meters = new Meters();
+const gallery = new Gallery({ list: byId("gallery"), button: byId("add"), file: byId("file"), drop: byId("drop") });
+const address = new URL("ws", location.href);
+address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+const connection = new Connection(address);
+
+let playback = new Playback({ fps: 25, blockFrames: 4 });
+let epoch = 0;
+let isPaused = false;
+let metersAtMs = 0;
+
+const randomSeed = () => Math.floor(Math.random() * MAX_SEED);
+
+// ------------------------------------------------------------------------------------------ what the server says
+
+connection.addEventListener("message", ({ detail }) => answers[detail.type]?.(detail));
+
+const answers = {
+  status({ status, progress, message }) {
+    if (status === "warming") hud.state("warming", { title: "Waking up", text: message, progress });
+  },
+  welcome(welcome) {
+    hud.welcome(welcome);
+    input.bind(welcome);
+    screen.resize(welcome.width, welcome.height);
+    playback = new Playback({ fps: welcome.fps, blockFrames: welcome.block_frames });
+    gallery.offer(welcome);
+    begin(gallery.first);
+  },
+  started(started) {
+    epoch = started.epoch;
+    playback.reset();
+    meters.reset();
+    gallery.mark(started.start);
+    setPaused(false);
+    hud.state("playing");
+  },
+  paused({ paused }) {
+    setPaused(paused);
+  },
+  error({ code, message }) {
+    hud.say(message, true);
+    if (code === "unknown-start") return lostPicture();
+    if (hud.current === "opening") hud.state("failed", { title: "This did not open", text: message });
+    else if (code === "world-failed" || code === "internal") hud.state("failed", { title: "The world broke off", text: message });
+  },
+};
+
+/** The server has forgotten a picture (it was restarted): go on with one that it has. */
+function lostPicture() {
+  if (gallery.first) gallery.forget(gallery.first.id);
+  begin(gallery.first);
+}
+
+connection.addEventListener("frame", ({ detail: frame }) => {
+  if (frame.epoch !== epoch) return;
+  screen.decode(frame);
+  playback.push(frame, performance.now());
+});
+
+connection.addEventListener("lost", ({ detail: { final, reason } }) => {
+  epoch = 0;
+  input.isEnabled = false;
+  input.release();
+  input.unlock();
+  meters.reset();
+  if (final) hud.state("failed", { title: "The server says no", text: reason });
+  else hud.state("lost", { title: "Connecting", text: "waiting for the server" });
+});
+
+// ------------------------------------------------------------------------------------------------ what one does
+
+function begin(start) {
+  epoch = 0;
+  hud.unsay();
+  hud.state("opening", { title: "Opening", text: start?.name ?? "" });
+  gallery.mark(start?.id ?? null);
+  connection.send(say.start(start?.id ?? null, randomSeed()));
+}
+
+function restart() {
+  if (!["playing", "paused", "failed"].includes(hud.current) || !connection.isOpen) return;
+  epoch = 0;
+  connection.send(say.restart(randomSeed()));
+}
+
+function togglePause() {
+  if (!["playing", "paused"].includes(hud.current)) return;
+  setPaused(!isPaused);
+  connection.send(say.pause(isPaused));
+}
+
+function setPaused(paused) {
+  isPaused = paused;
+  input.isEnabled = !paused;
+  if (paused) {
+    input.release();
+    input.unlock();
+    hud.state("paused", { title: "Paused", text: "click, or press P, to go on" });
+  } else {
+    playback.resume();
+    if (hud.current === "paused") hud.state("playing");
+  }
+  byId("pause").setAttribute("aria-pressed", String(paused));
+  byId("pause").querySelector("span").textContent = paused ? "Go on" : "Pause";
+}
+
+input.addEventListener("input", ({ detail: { seq, codes, mouse } }) => {
+  connection.send(say.input(seq, codes, mouse));
+  if (hud.current === "playing") meters.sent(seq, performance.now());
+});
+input.addEventListener("held", () => hud.held(input.codes));
+input.addEventListener("lock", () => document.body.classList.toggle("locked", input.isLocked));
+
+gallery.addEventListener("choose", ({ detail }) => begin(detail));
+gallery.addEventListener("problem", ({ detail }) => hud.say(detail, true));
+
+stage.addEventListener("click", (event) => {
+  if (hud.current === "paused") togglePause();
+  if (hud.current === "playing" && event.pointerType !== "touch") input.lock();
+});
+
+addEventListener("keydown", (event) => {
+  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey || input.bound.has(event.code)) return;
+  if (event.code === "KeyR") restart();
+  if (event.code === "KeyP") togglePause();
+});
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden && hud.current === "playing") togglePause();
+});
+
+function button(id, act) {
+  byId(id).addEventListener("click", (event) => {
+    event.currentTarget.blur(); // else the space bar would press it again
+    act();
+  });
+}
+
+button("restart", restart);
+button("pause", togglePause);
+button("full", () => (document.fullscreenElement ? document.exitFullscreen() : byId("page").requestFullscreen?.()));
+button("sharp", () => setSharp(!document.body.classList.contains("sharp")));
+
+function setSharp(isSharp) {
+  document.body.classList.toggle("sharp", isSharp);
+  byId("sharp").setAttribute("aria-pressed", String(isSharp));
+  try {
+    localStorage.setItem("reverie.sharp", isSharp ? "1" : "0");
+  } catch {
+    // private windows may have no storage; the choice then lasts for the visit
+  }
+}
+
+function rememberedSharp() {
+  try {
+    return localStorage.getItem("reverie.sharp") === "1";
+  } catch {
+    return false;
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------- the picture
+
+function refresh() {
+  const now = performance.now();
+  input.poll(now);
+  const frame = isPaused ? null : playback.next(now);
+  if (frame) {
+    screen.draw(frame);
+    meters.shown(frame.action, now);
+    connection.send(say.played(frame.epoch, frame.index, connection.roundTripMs));
+  }
+  if (now - metersAtMs > METERS_EVERY_MS) {
+    metersAtMs = now;
+    hud.meters(meters.fps(now), meters.latencyMs);
+  }
+  requestAnimationFrame(refresh);
+}
+
+setSharp(rememberedSharp());
+hud.state("connecting", { title: "Connecting", text: "" });
+connection.open();
+requestAnimationFrame(refresh);

@@ -1,0 +1,62 @@
+// Touch: a thumb on the left half of the picture walks, one on the right half looks around.
+
+const STICK_PX = 46; // how far the stick goes
+const DEAD = 0.3;
+const LOOK_GAIN = 3.2;
+
+export class TouchPads {
+  #walk = null;
+  #look = null;
+
+  constructor(stage, input) {
+    this.stage = stage;
+    this.input = input;
+    this.stick = stage.querySelector("#stick");
+    stage.addEventListener("pointerdown", (event) => this.#down(event));
+    stage.addEventListener("pointermove", (event) => this.#move(event));
+    for (const type of ["pointerup", "pointercancel"]) stage.addEventListener(type, (event) => this.#up(event));
+  }
+
+  #down(event) {
+    if (event.pointerType !== "touch" || !this.input.isEnabled) return;
+    document.body.classList.add("touched");
+    const box = this.stage.getBoundingClientRect();
+    const finger = { id: event.pointerId, x: event.clientX, y: event.clientY };
+    const isLeft = event.clientX < box.left + box.width / 2;
+    if ((isLeft || !this.input.hasMouse) && !this.#walk) {
+      this.#walk = finger;
+      this.stick.style.left = `${event.clientX - box.left}px`;
+      this.stick.style.top = `${event.clientY - box.top}px`;
+      this.stick.classList.add("held");
+    } else if (!this.#look) this.#look = finger;
+  }
+
+  #move(event) {
+    if (event.pointerId === this.#walk?.id) this.#steer(event.clientX - this.#walk.x, event.clientY - this.#walk.y);
+    if (event.pointerId === this.#look?.id) {
+      this.input.move((event.clientX - this.#look.x) * LOOK_GAIN, (event.clientY - this.#look.y) * LOOK_GAIN);
+      this.#look = { id: event.pointerId, x: event.clientX, y: event.clientY };
+    }
+  }
+
+  #steer(x, y) {
+    const length = Math.hypot(x, y) || 1;
+    const reach = Math.min(1, STICK_PX / length);
+    this.stick.style.setProperty("--x", `${x * reach}px`);
+    this.stick.style.setProperty("--y", `${y * reach}px`);
+    const codes = [];
+    if (y < -DEAD * STICK_PX) codes.push("KeyW");
+    if (y > DEAD * STICK_PX) codes.push("KeyS");
+    if (x < -DEAD * STICK_PX) codes.push("KeyA");
+    if (x > DEAD * STICK_PX) codes.push("KeyD");
+    this.input.hold("stick", codes);
+  }
+
+  #up(event) {
+    if (event.pointerId === this.#look?.id) this.#look = null;
+    if (event.pointerId !== this.#walk?.id) return;
+    this.#walk = null;
+    this.stick.classList.remove("held");
+    this.#steer(0, 0);
+  }
+}

@@ -116,6 +116,11 @@ class Session:
         return self._seed
 
     @property
+    def fingerprint(self) -> str:
+        """The model that dreams this, with its weights' hash and number type."""
+        return self._engine.fingerprint
+
+    @property
     def num_frames(self) -> int:
         """Frames shown so far, the first picture included."""
         return self._num_frames

@@ -1,0 +1,128 @@
+"""`reverie doctor`: what this machine has, and how fast it is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from reverie.engine.models import bundled_models
+
+EXTRAS = {
+    "vizdoom": 'play and record Doom: pip install "reverie[worlds]"',
+    "tensorboard": 'watch a training: pip install "reverie[train]"',
+    "cv2": 'evaluate: pip install "reverie[evaluate]"',
+}
+"""Optional packages, and what each is for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DoctorConfig:
+    """Tell what this machine has and how fast it is; the first thing to quote in a bug report.
+
+    Example: reverie doctor
+    """
+
+    def run(self) -> None:
+        from rich.console import Console
+        from rich.table import Table
+
+        console = Console()
+        with console.status("measuring"):
+            rows = [*software(), *hardware(), *speeds(), *extras(), *models()]
+        table = Table(show_header=False, box=None)
+        for name, value in rows:
+            table.add_row(f"[bold]{name}[/bold]", value)
+        console.print(table)
+
+
+Rows = list[tuple[str, str]]
+
+
+def software() -> Rows:
+    import torch
+
+    from reverie import __version__
+
+    return [
+        ("reverie", f"{__version__}, {Path(__file__).parent.parent}"),
+        ("python", f"{platform.python_version()}, {sys.executable}"),
+        ("system", platform.platform()),
+        ("torch", f"{torch.__version__}, {'CUDA ' + torch.version.cuda if torch.version.cuda else 'without CUDA'}"),
+    ]
+
+
+def hardware() -> Rows:
+    import torch
+
+    from reverie.engine import device
+
+    rows = [
+        ("processor", device.cpu_name()),
+        ("cores", f"{device.num_cores()} to use; torch starts with {torch.get_num_threads()} threads"),
+        (
+            "instructions",
+            f"{', '.join(device.instruction_sets()) or 'unknown'}; {torch.backends.cpu.get_cpu_capability()}",
+        ),
+        ("memory free", f"{device.memory_free_mib():,.0f} MiB"),
+    ]
+    for index in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(index)
+        rows.append((f"cuda:{index}", f"{gpu.name}, {gpu.total_memory / 2**20:,.0f} MiB"))
+    return rows if torch.cuda.device_count() else [*rows, ("cuda", "none")]
+
+
+def speeds() -> Rows:
+    """Matrix products in each number type, and which one `--dtype auto` takes."""
+    from reverie.engine import device
+
+    device.set_threads()
+    target = device.pick_device("auto")
+    speed = {
+        name: device.measure_matmul_gflops(dtype, target)
+        for name, dtype in device.DTYPES.items()
+        if name != "float16" or target.type == "cuda"
+    }
+    picked = str(device.pick_dtype("auto", target)).removeprefix("torch.")
+    figures = ", ".join(f"{name} {gflops:,.0f} GFLOP/s" for name, gflops in speed.items())
+    return [(f"speed on {target}", f"{figures}; auto takes {picked}")]
+
+
+def extras() -> Rows:
+    rows = []
+    for name, purpose in EXTRAS.items():
+        if find_spec(name) is not None:
+            rows.append((name, _version(name)))
+        else:
+            rows.append((name, f"missing; to {purpose}"))
+    return [
+        *rows,
+        ("chromium", chromium() or "missing; only the page's own tests need it: playwright install chromium"),
+    ]
+
+
+def chromium() -> str | None:
+    """Where a Chromium is that can run the page's tests, or None."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    caches = [Path.home() / ".cache/ms-playwright", Path.home() / "Library/Caches/ms-playwright"]
+    found = sorted(folder for cache in caches for folder in cache.glob("chromium*"))
+    return str(found[-1]) if found else None
+
+
+def models() -> Rows:
+    bundled = bundled_models()
+    if not bundled:
+        return [("models", "none bundled")]
+    return [("models", ", ".join(f"{model.name} ({model.size_mib:.0f} MiB)" for model in bundled))]
+
+
+def _version(name: str) -> str:
+    for distribution in importlib.metadata.packages_distributions().get(name, []):
+        return importlib.metadata.version(distribution)
+    return "present"

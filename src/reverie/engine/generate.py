@@ -1,0 +1,191 @@
+"""`reverie generate`: a picture and an action script -> a video, through the same session that a player has."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import tyro
+from PIL import Image
+
+from reverie.engine.overlay import Picture, add_keys, contact_sheet, strip_height
+from reverie.engine.script import ActionScript, load_script
+from reverie.engine.video import VideoWriter, check_output
+from reverie.errors import ImageError
+from reverie.types import FPS, Action, Frames
+
+if TYPE_CHECKING:
+    from reverie.engine.engine import Engine
+    from reverie.engine.session import Session
+
+SHEET_PICTURES = 24
+"""The most pictures on a contact sheet."""
+MAX_SCALE = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenerateConfig:
+    """Make a video of a picture and an action script.
+
+    A script holds keys and turns the camera for a time, in seconds (s) or frames (f, 25 a second); yaw and pitch are
+    degrees per frame, right and up positive: "forward 2s; forward yaw+3 1s; yaw-5 1s; idle 1s".  It can also be a file:
+    the same text (.txt), or JSON (.json), a list such as [{"keys": ["forward"], "mouse": [0, 3], "frames": 25}], where
+    mouse is [pitch, yaw] and "seconds" can stand for "frames".
+
+    Example: reverie generate --model nano --image room.png --actions "forward 2s; yaw+3 1s" -o out.mp4
+    """
+
+    actions: str
+    """What to do: a script, or the path of one."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("out.mp4")
+    """The video to write."""
+    image: str | None = None
+    """The start picture: a path, or the name of one that came with the model (the default is its first)."""
+    model: str = "nano"
+    """A bundled model, or a model folder."""
+    seed: int = 0
+    """Decides the noise: the same seed, picture and script give the same video."""
+    overlay: bool = False
+    """Show the keys and the turn below the picture."""
+    scale: int = 1
+    """Enlarge the video by this whole factor."""
+    sheet: Path | None = None
+    """Also write a contact sheet of the video, a .png file."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    dtype: str = "auto"
+    """auto, float32 or bfloat16."""
+
+    def run(self) -> None:
+        from rich.console import Console
+
+        script = load_script(self.actions)
+        if not 1 <= self.scale <= MAX_SCALE:
+            raise ImageError(f"--scale is a whole factor from 1 to {MAX_SCALE}, got {self.scale}")
+        check_output(self.output, ".mp4")
+        if self.sheet is not None:
+            check_output(self.sheet, ".png")
+        console = Console(stderr=True)
+        engine = _load(self, console)
+        script.check(engine.action_space)
+        session = engine.open(find_image(engine, self.image), self.seed)
+        frames = render(session, script, self, console)
+        if self.sheet is not None:
+            write_sheet(self.sheet, frames, script)
+        session.close()
+        console.print(
+            f"{self.output}: {script.seconds:g} s, {script.num_frames + 1} frames", highlight=False, soft_wrap=True
+        )
+
+
+def find_image(engine: Engine, image: str | None) -> Image.Image | str:
+    """A start picture of the model by name (None: its first), else the path as it is.
+
+    Raises ImageError where the model has none and none was given.
+    """
+    starts = engine.start_images()
+    if image is None:
+        if not starts:
+            raise ImageError(f"the model {engine.name!r} has no start pictures; give one with --image")
+        return starts[0][1]
+    return dict(starts).get(image, image)
+
+
+def rollout(session: Session, script: ActionScript) -> Iterator[tuple[Frames, list[Action]]]:
+    """The first picture, then the frames of each block of `script` with the actions that led to them.
+
+    The last block is cut where the script ends: script.num_frames + 1 frames in all.
+    """
+    yield session.first_frame, [Action()]
+    left = script.num_frames
+    for actions in script.blocks(session.block_frames):
+        frames = session.step(actions)
+        yield frames[:left], actions[:left]
+        left -= len(frames)
+
+
+def render(session: Session, script: ActionScript, config: GenerateConfig, console: Any) -> list[Picture]:
+    """Write the video; returns the pictures for a contact sheet, spread evenly over it."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    height, width = (side * config.scale for side in session.resolution)
+    wanted = set(sheet_frames(script.num_frames + 1))
+    kept: list[Picture] = []
+    columns = TextColumn("dreaming"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} frames")
+    log = describe(session, script, config)
+    full_height = height + (strip_height(width) if config.overlay else 0)
+    with (
+        VideoWriter(config.output, (full_height, width), log) as video,
+        Progress(
+            *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+        ) as progress,
+    ):
+        task = progress.add_task("", total=script.num_frames + 1)
+        num_seen = 0
+        for frames, actions in rollout(session, script):
+            kept += [frame for i, frame in enumerate(frames, num_seen) if i in wanted]
+            num_seen += len(frames)
+            pictures = [enlarge(frame, (height, width)) for frame in frames]
+            if config.overlay:
+                pictures = [add_keys(p, a, session.action_space) for p, a in zip(pictures, actions, strict=True)]
+            video.write(np.stack(pictures))
+            progress.advance(task, len(frames))
+    return kept
+
+
+def describe(session: Session, script: ActionScript, config: GenerateConfig) -> dict[str, Any]:
+    """What made a video, for its comment: enough to make it again."""
+    from reverie import __version__
+
+    return {
+        "reverie": __version__,
+        "model": session.fingerprint,
+        "seed": config.seed,
+        "image": config.image,
+        "actions": str(script),
+        "fps": FPS,
+    }
+
+
+def sheet_frames(num_frames: int) -> list[int]:
+    """Which frames go on a contact sheet: one a second, or fewer, so that they are at most SHEET_PICTURES."""
+    step = max(FPS, -(-num_frames // SHEET_PICTURES))
+    return list(range(0, num_frames, step))
+
+
+def write_sheet(path: Path, pictures: list[Picture], script: ActionScript) -> None:
+    """A contact sheet; under each picture its time and the action that is being done."""
+    actions = [Action(), *script.actions()]
+    captions = []
+    for frame in sheet_frames(script.num_frames + 1):
+        said = str(ActionScript.from_actions([actions[frame]])).rsplit(" ", 1)[0] if frame else "start"
+        captions.append(f"{frame / FPS:.1f}s {said}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial.png")
+    try:
+        contact_sheet(pictures, captions).save(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def enlarge(frame: Picture, size: tuple[int, int]) -> Picture:
+    """(H, W, 3) -> `size`, smoothly."""
+    if frame.shape[:2] == size:
+        return frame
+    return np.asarray(Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+
+def _load(config: GenerateConfig, console: Any) -> Engine:
+    from reverie.engine.engine import load
+
+    with console.status(f"loading {config.model}") as status:
+        return load(
+            config.model,
+            device=config.device,
+            dtype=config.dtype,
+            progress=lambda share, text: status.update(f"{text} ({share:.0%})"),
+        )

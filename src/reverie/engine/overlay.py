@@ -1,0 +1,79 @@
+"""What the player did, drawn: a strip of keys under a picture, and sheets of pictures.  Torch-free."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from reverie.types import Action, ActionSpace
+
+INK, PAPER, FAINT, LIT = (235, 235, 235), (18, 18, 22), (58, 58, 66), (255, 176, 32)
+FULL_TURN_DEG = 8.0
+"""The turn per frame that fills the mouse's gauge."""
+
+Picture = npt.NDArray[np.uint8]
+
+
+def strip_height(width: int) -> int:
+    """Height in pixels of the strip under a picture `width` pixels wide; even, as video wants it."""
+    return max(20, round(width / 11 / 2) * 2)
+
+
+def add_keys(frame: Picture, action: Action, space: ActionSpace) -> Picture:
+    """`frame` (H, W, 3) with a strip below it: the space's keys, lit while held, and a gauge of the mouse's turn.
+
+    Returns (H + strip_height(W), W, 3).
+    """
+    width = frame.shape[1]
+    strip = Image.new("RGB", (width, strip_height(width)), PAPER)
+    draw = ImageDraw.Draw(strip)
+    gauge = strip.height if space.mouse else 0
+    cell = (width - gauge) / max(1, len(space.keys))
+    for i, key in enumerate(space.keys):
+        _draw_key(draw, (i * cell + 1, 2, (i + 1) * cell - 2, strip.height - 3), key, key in action.keys)
+    if space.mouse:
+        _draw_turn(draw, width - gauge / 2, strip.height / 2, gauge / 2 - 3, action.mouse)
+    return np.concatenate([frame, np.asarray(strip)])
+
+
+def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], columns: int | None = None) -> Image.Image:
+    """Pictures (H, W, 3) in rows, each with its caption below it."""
+    height, width = pictures[0].shape[:2]
+    columns = columns or max(1, round(math.sqrt(len(pictures) * height / width)))
+    rows = math.ceil(len(pictures) / columns)
+    line, gap = 16, 4
+    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + line + gap) + gap), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
+        x, y = gap + i % columns * (width + gap), gap + i // columns * (height + line + gap)
+        sheet.paste(Image.fromarray(picture), (x, y))
+        draw.text((x + 2, y + height + 1), _fit(draw, caption, width - 4), fill=INK, font=_font(11))
+    return sheet
+
+
+def _draw_key(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], key: str, held: bool) -> None:
+    draw.rounded_rectangle(box, 3, fill=LIT if held else FAINT)
+    size = next((s for s in range(14, 6, -1) if draw.textlength(key, font=_font(s)) <= box[2] - box[0] - 4), 6)
+    middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+    draw.text(middle, key, fill=PAPER if held else INK, font=_font(size), anchor="mm")
+
+
+def _draw_turn(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, turn: tuple[float, float]) -> None:
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=FAINT)
+    pitch, yaw = (max(-1.0, min(1.0, degrees / FULL_TURN_DEG)) for degrees in turn)
+    draw.line((x, y, x + yaw * radius, y - pitch * radius), fill=LIT, width=2)
+    draw.ellipse((x - 1, y - 1, x + 1, y + 1), fill=INK)
+
+
+def _fit(draw: ImageDraw.ImageDraw, text: str, width: float) -> str:
+    while len(text) > 1 and draw.textlength(text, font=_font(11)) > width:
+        text = text[:-2] + "…"
+    return text
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from reverie import cli
+from reverie.engine import doctor, models
+
+
+@pytest.fixture
+def bundled(model_folder, tmp_path, monkeypatch) -> None:
+    shutil.copytree(model_folder, tmp_path / "weights" / "small")
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path / "weights")
+
+
+def test_bundled_models_are_found_by_name(bundled, tmp_path) -> None:
+    assert [model.name for model in models.bundled_models()] == ["small"]
+    assert models.find_model("small") == tmp_path / "weights" / "small"
+    assert models.find_model(tmp_path) == tmp_path
+
+
+def test_they_are_listed_with_their_figures(bundled, capsys) -> None:
+    assert cli.main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert "small" in out
+    assert "32, 64" in out
+
+
+def test_cards_are_shown(bundled, capsys) -> None:
+    assert cli.main(["models", "--card", "small"]) == 0
+    assert "# tiny" in capsys.readouterr().out
+    assert cli.main(["models", "--card", "big"]) == 2
+    assert "bundled model (small)" in capsys.readouterr().err
+
+
+def test_no_models(monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.setattr(models, "WEIGHTS", tmp_path)
+    assert cli.main(["models"]) == 0
+    assert "train world" in capsys.readouterr().out
+
+
+def test_the_doctor_tells(capsys) -> None:
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for word in ("python", "torch", "cores", "memory free", "float32", "bfloat16", "vizdoom", "chromium", "models"):
+        assert word in out
+
+
+def test_the_doctor_finds_what_is_missing(monkeypatch) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    monkeypatch.setattr(doctor, "chromium", lambda: None)
+    rows = dict(doctor.extras())
+    assert 'pip install "reverie[worlds]"' in rows["vizdoom"]
+    assert rows["chromium"].startswith("missing")

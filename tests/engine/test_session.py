@@ -146,7 +146,7 @@ def test_the_callers_picture_is_copied(engine, picture) -> None:
 def test_memory_is_flat(engine, picture) -> None:
     session = engine.open(picture)
     play(session, 8)
-    tensors, _ = states.flatten(session._state())
+    tensors, _ = states.flatten(session.state)
     addresses = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     gc.collect()
     alive = sum(type(thing) is torch.Tensor for thing in gc.get_objects())
@@ -155,7 +155,7 @@ def test_memory_is_flat(engine, picture) -> None:
     play(session, 2)
     gc.collect()
     assert sum(type(thing) is torch.Tensor for thing in gc.get_objects()) <= alive
-    assert {name: tensor.data_ptr() for name, tensor in states.flatten(session._state())[0].items()} == addresses
+    assert {name: tensor.data_ptr() for name, tensor in states.flatten(session.state)[0].items()} == addresses
 
 
 def test_bfloat16_plays_too(model_folder, picture) -> None:

@@ -98,6 +98,20 @@ class Session:
         self.reset(seed)
 
     @property
+    def engine(self) -> Engine:
+        return self._engine
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The live states of the transformer (`world`) and of the tokenizer's decoder (`decoder`)."""
+        return {"world": self._world, "decoder": self._decoder}
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory that the state takes; it never changes."""
+        return states.num_bytes(self.state)
+
+    @property
     def action_space(self) -> ActionSpace:
         return self._engine.action_space
 
@@ -167,7 +181,7 @@ class Session:
     def snapshot(self) -> Snapshot:
         """What `restore` needs to go on from here, bit for bit."""
         self._check_open()
-        tensors, numbers = states.flatten(self._state())
+        tensors, numbers = states.flatten(self.state)
         return Snapshot(
             model=self._engine.fingerprint,
             seed=self._seed,
@@ -194,7 +208,7 @@ class Session:
             )
         if _NOISE not in snapshot.tensors:
             raise CheckpointError("the snapshot has no state of the noise; it was made by another version")
-        states.fill(self._state(), snapshot.tensors, snapshot.numbers)
+        states.fill(self.state, snapshot.tensors, snapshot.numbers)
         self._generator.set_state(snapshot.tensors[_NOISE])
         if not np.array_equal(snapshot.picture, self._picture):
             self._start_from(snapshot.picture)
@@ -239,9 +253,6 @@ class Session:
         if len(actions) != self.block_frames:
             raise ActionError(f"a step takes one action or {self.block_frames}, one per frame; got {len(actions)}")
         return torch.from_numpy(self.action_space.encode(actions))[None].to(self._engine.device)
-
-    def _state(self) -> dict[str, Any]:
-        return {"world": self._world, "decoder": self._decoder}
 
     def _check_open(self) -> None:
         if not self._is_open:

@@ -1,0 +1,195 @@
+"""The four questions of an evaluation, each answered as a table: does it obey, does it look like the real game under
+the same actions, does it last, and what does the tokenizer lose?
+
+Shares are in [0, 1].  Frame i + 1 of a clip is the first to show action i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from reverie.evaluate import metrics
+from reverie.evaluate.rollout import Start
+from reverie.evaluate.scripts import PAIRS, TURN_DEG, can_say
+from reverie.evaluate.tables import Column, Table
+from reverie.types import FPS, ActionSpace, Clip, Frames
+
+WINDOW_FRAMES = 16
+"""Length of the real clips that check the ruler itself."""
+
+LIKENESS_S = (1, 4)
+DRIFT_S = (1, 5, 10, 20)
+SHARE, RATE = "{:.3f}", "{:+.2f}"
+
+OBEDIENCE = (
+    Column("turn", "turns the right way", SHARE),
+    Column("turn_deg", "turn, deg/frame"),
+    Column("look", "looks the right way", SHARE),
+    Column("look_deg", "look, deg/frame"),
+    Column("forward_expands", "forward expands", SHARE),
+    Column("back_contracts", "back contracts", SHARE),
+    Column("walk_clips", "walk clips right", SHARE),
+    Column("walk_apart", "forward above back", SHARE),
+    Column("strafe", "strafes the right way", SHARE),
+    Column("clips", "clips", "{:.0f}"),
+)
+
+
+class Obedience:
+    """Collects clips of held actions and says how many went the right way.
+
+    turn, look, strafe: share of clips whose mean camera motion (yaw, pitch, yaw) has the asked sign and is at least
+    `metrics.MIN_TURN_DEG`.  turn_deg, look_deg: the mean motion in the asked direction, degrees per frame.
+    forward_expands, back_contracts: share of clips whose mean expansion from the centre has that sign and at least
+    `metrics.MIN_ZOOM`; walk_clips: both kinds together.  walk_apart: share of starts where forward's expansion exceeds
+    back's by twice MIN_ZOOM.  A still picture gets 0 everywhere.
+    """
+
+    def __init__(self, fov_deg: float) -> None:
+        self._fov_deg = fov_deg
+        self._rates: dict[tuple[str, int], list[float]] = {}
+
+    def add(self, pair: str, side: int, frames: Frames) -> None:
+        """A clip of `PAIRS[pair][side]`."""
+        if pair == "walk":
+            rate = metrics.zoom_rate(frames)
+        else:
+            pitch, yaw = metrics.turn_deg(frames, self._fov_deg)
+            rate = pitch if pair == "look" else yaw
+        self._rates.setdefault((pair, side), []).append(rate)
+
+    def figures(self, paired: bool = True) -> dict[str, float]:
+        """The row.  paired: clip k of either side began in the same start."""
+        row: dict[str, float] = {}
+        for pair in ("turn", "look", "strafe"):
+            signed = [(rate, sign) for side, sign in ((0, -1), (1, 1)) for rate in self._rates.get((pair, side), [])]
+            if signed:
+                row[pair] = float(np.mean([metrics.turns_towards(rate, sign) for rate, sign in signed]))
+            if signed and pair != "strafe":
+                row[f"{pair}_deg"] = float(np.mean([rate * sign for rate, sign in signed]))
+        forward, back = self._rates.get(("walk", 0), []), self._rates.get(("walk", 1), [])
+        right = [[metrics.zooms_towards(r, sign) for r in rates] for rates, sign in ((forward, 1), (back, -1))]
+        for name, flags in zip(("forward_expands", "back_contracts"), right, strict=True):
+            if flags:
+                row[name] = float(np.mean(flags))
+        if right[0] and right[1]:
+            row["walk_clips"] = float(np.mean(right[0] + right[1]))
+        if paired and forward and back:
+            apart = [f - b >= 2 * metrics.MIN_ZOOM for f, b in zip(forward, back, strict=True)]
+            row["walk_apart"] = float(np.mean(apart))
+        row["clips"] = float(sum(map(len, self._rates.values())))
+        return row
+
+
+def obedience_table() -> Table:
+    note = (
+        f"Asked: {TURN_DEG:g} degrees of yaw a frame. The real row is stretches of the recording in which the player "
+        "turned or walked: it checks the ruler."
+    )
+    return Table("obedience", "Obedience", OBEDIENCE, note)
+
+
+def real_windows(clip: Clip, space: ActionSpace) -> Iterator[tuple[str, int, Frames]]:
+    """Stretches of a real clip in which the player did one of PAIRS: (pair, side, frames `(WINDOW_FRAMES + 1, H, W,
+    3)`).
+
+    turn: yaw of one sign, at least 1 degree a frame on average.  walk: forward or back held, the yaw below 1 degree
+    a frame.  Where the recording has poses, a walk must also move at least 2 of their units a frame: players meet
+    walls.
+    """
+    n = WINDOW_FRAMES
+    yaw = clip.actions[:, len(space.keys) + 1] if space.mouse else np.zeros(len(clip.actions))
+    for i in range(0, len(clip.frames) - n, n):
+        part, turn = slice(i, i + n), yaw[i : i + n]
+        frames = clip.frames[i : i + n + 1]
+        if abs(turn.mean()) >= 1 and (np.sign(turn) == np.sign(turn.mean())).all():
+            yield "turn", int(turn.mean() > 0), frames
+        for side, key in enumerate(("forward", "back")):
+            is_held = key in space.keys and clip.actions[part, space.keys.index(key)].min() > 0.5
+            if is_held and np.abs(turn).max() < 1 and _moved(clip, i, n):
+                yield "walk", side, frames
+
+
+def _moved(clip: Clip, start: int, num_frames: int) -> bool:
+    if clip.poses is None:
+        return True
+    ground = clip.poses[start : start + num_frames + 1, :2]
+    return bool(np.linalg.norm(ground[-1] - ground[0]) >= 2 * num_frames)
+
+
+def static(frames: Frames) -> Frames:
+    """The control that never moves: the first frame, repeated."""
+    return np.broadcast_to(frames[:1], frames.shape)
+
+
+def delayed(frames: Frames) -> Frames:
+    """The control that copies: each frame is the true frame before it.  It sees the truth; a dream does not."""
+    return np.concatenate([frames[:1], frames[:-1]])
+
+
+def likeness_table() -> Table:
+    columns = tuple(
+        Column(f"{metric}_{s}s", f"{label}, {s} s", form)
+        for s in LIKENESS_S
+        for metric, label, form in (("psnr_db", "PSNR dB", "{:.2f}"), ("ssim", "SSIM", "{:.3f}"))
+    )
+    note = (
+        "Against the real frames under the recorded actions, over the 4 frames that end at that time. "
+        "The tokenizer row is the ceiling; the copy row sees the true frame before each."
+    )
+    return Table("likeness", "Likeness to the real game", columns, note)
+
+
+def likeness_figures(videos: Sequence[Frames], starts: Sequence[Start]) -> dict[str, float]:
+    """PSNR and SSIM of videos against the starts' real clips, over the 4 frames that end at each of LIKENESS_S,
+    averaged.
+    """
+    row: dict[str, float] = {}
+    for s in LIKENESS_S:
+        at = slice(s * FPS - 3, s * FPS + 1)
+        pairs = [(video[at], start.clip.frames[at]) for video, start in zip(videos, starts, strict=True)]
+        row[f"psnr_db_{s}s"] = float(np.mean([metrics.psnr_db(a, b) for a, b in pairs]))
+        row[f"ssim_{s}s"] = float(np.mean([metrics.ssim(a, b) for a, b in pairs]))
+    return row
+
+
+LOOKS: Mapping[str, tuple[str, Callable[[Frames], metrics.Values]]] = {
+    "sharpness": ("sharpness", metrics.sharpness),
+    "contrast": ("contrast", metrics.contrast),
+    "saturation": ("colour", metrics.saturation),
+}
+"""What is compared with real frames over a long dream: JSON name -> (label, metric)."""
+
+
+def drift_table() -> Table:
+    columns = tuple(Column(f"{name}_{s}s", f"{label}, {s} s") for name, (label, _) in LOOKS.items() for s in DRIFT_S)
+    note = "Relative to real frames of the same places (1 is equal), averaged over the second that ends at that time."
+    change = Column("frame_change", "change/frame")
+    return Table("drift", "Drift over 20 s", (*columns, change), note)
+
+
+def drift_figures(videos: Sequence[Frames], real: Sequence[Frames]) -> dict[str, float]:
+    """Looks of long videos at DRIFT_S relative to real frames of the same places, averaged; and the mean change per
+    frame.
+
+    Times past a video's end are left out.
+    """
+    row: dict[str, float] = {}
+    for name, (_, metric) in LOOKS.items():
+        for s in DRIFT_S:
+            if all(len(video) > s * FPS for video in videos):
+                at = slice((s - 1) * FPS + 1, s * FPS + 1)
+                ratios = [
+                    metric(v[at]).mean() / max(float(metric(r).mean()), 1e-6) for v, r in zip(videos, real, strict=True)
+                ]
+                row[f"{name}_{s}s"] = float(np.mean(ratios))
+    row["frame_change"] = float(np.mean([metrics.frame_change(video).mean() for video in videos]))
+    return row
+
+
+def pair_names(space: ActionSpace, quick: bool) -> list[str]:
+    """The opposite actions of PAIRS that `space` can say; quick: turning and walking alone."""
+    names = ("turn", "walk") if quick else tuple(PAIRS)
+    return [name for name in names if all(can_say(space, held) for held in PAIRS[name])]

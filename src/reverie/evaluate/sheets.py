@@ -1,0 +1,61 @@
+"""Sheets of pictures and videos: figures do not say what a dream looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reverie.engine.overlay import add_keys, contact_sheet
+from reverie.engine.video import VideoWriter
+from reverie.types import FPS, Action, ActionSpace, Frames
+
+
+@dataclass(slots=True)
+class Row:
+    """Pictures (H, W, 3) of one start, side by side, each with its caption."""
+
+    pictures: list[Frames]
+    captions: list[str]
+
+    def add(self, picture: Frames, caption: str) -> None:
+        self.pictures.append(picture.copy())
+        self.captions.append(caption)
+
+
+def timeline(
+    video: Frames,
+    label: str,
+    times_s: Sequence[float],
+    actions: Sequence[Action] | None = None,
+    space: ActionSpace | None = None,
+) -> Row:
+    """The frames of a video at some seconds; with `actions`, each with the keys that led to it.  Later times are left
+    out.
+    """
+    row = Row([], [])
+    for time_s in times_s:
+        i = round(time_s * FPS)
+        if i >= len(video):
+            continue
+        picture = video[i]
+        if actions is not None and space is not None:
+            picture = add_keys(picture, actions[i - 1] if i else Action(), space)
+        row.add(picture, f"{label}, {time_s:g} s")
+    return row
+
+
+def save(rows: Sequence[Row], path: Path) -> None:
+    """One PNG with a line of pictures for each row; rows must be equally long."""
+    pictures = [picture for row in rows for picture in row.pictures]
+    captions = [caption for row in rows for caption in row.captions]
+    contact_sheet(pictures, captions, columns=len(rows[0].pictures)).save(path, optimize=True)
+
+
+def save_video(video: Frames, actions: Sequence[Action], space: ActionSpace, path: Path) -> None:
+    """An MP4 of a dream with the keys drawn below: frame i + 1 shows action i."""
+    shown = [Action(), *actions]
+    first = add_keys(video[0], shown[0], space)
+    with VideoWriter(path, (first.shape[0], first.shape[1]), {"kind": "reverie.evaluate"}) as writer:
+        for frame, action in zip(video, shown, strict=True):
+            writer.write(add_keys(frame, action, space)[None])

@@ -224,9 +224,9 @@ class _Decoder(_Part):
         x = rearrange(x.movedim(2, -1), "b t h w (s p q c) -> b (t s) (h p) (w q) c", s=FRAMES, p=2, q=2).movedim(-1, 2)
         x = self.fine(x, next(carries))
         x = _flat(self.leave, F.silu(x))
-        detail = rearrange(x, "b f (p q c) h w -> b f c (h p) (w q)", p=2, q=2)
-        base = rearrange(linear, "b t (s p q c) h w -> b (t s) c (h p) (w q)", s=FRAMES, p=CELL, q=CELL)
-        return base + detail
+        detail = rearrange(x.movedim(2, -1), "b f h w (p q c) -> b f (h p) (w q) c", p=2, q=2)
+        base = rearrange(linear.movedim(2, -1), "b t h w (s p q c) -> b (t s) (h p) (w q) c", s=FRAMES, p=CELL, q=CELL)
+        return (base + detail).movedim(-1, 2)
 
 
 class VideoTokenizer(nn.Module):

@@ -37,7 +37,7 @@ class TemporalConv2d(nn.Module):
         return carry.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, carry: Tensor | None = None) -> Tensor:
-        """`b t c h w` -> `b t out h w`; `carry`, if given, is continued and updated.  Raises ShapeError if it differs."""
+        """`b t c h w` -> `b t out h w`; `carry`, if given, is continued.  Raises ShapeError if it does not fit."""
         b, t, _, h, w = x.shape
         if carry is not None and carry.shape != (b, self.past, h, w):
             raise ShapeError(
@@ -69,7 +69,7 @@ class CausalConv3d(nn.Conv3d):
         return torch.zeros(batch, self.in_channels, self.frames_kept, height, width, device=device, dtype=dtype)
 
     def forward(self, x: Tensor, carry: Tensor | None = None) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]  # the carry is the point
-        """`b c t h w` -> `b out t h w`; `carry`, if given, is continued and updated.  Raises ShapeError if it differs."""
+        """`b c t h w` -> `b out t h w`; `carry`, if given, is continued.  Raises ShapeError if it does not fit."""
         b, c, _, h, w = x.shape
         if carry is not None and carry.shape != (b, c, self.frames_kept, h, w):
             raise ShapeError(

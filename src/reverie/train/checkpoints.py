@@ -1,4 +1,4 @@
-"""Checkpoints of a training: written under another name, then renamed, so that a kill loses none; and the folder's lock."""
+"""Checkpoints of a training, written under another name, then renamed, so that a kill loses none; the folder's lock."""
 
 from __future__ import annotations
 

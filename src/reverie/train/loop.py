@@ -85,6 +85,7 @@ class TrainerConfig:
     compile: bool = False
     checkpoint_minutes: float = 5.0
     validate_minutes: float = 5.0
+    validate_first: bool = True
     log_steps: int = 20
     tensorboard: bool = True
     resume: bool = True
@@ -131,10 +132,10 @@ class Task(ABC):
         """Figures on held-out data.  Called with the averaged weights, in eval mode, without gradients."""
         return {}
 
-    def sample(self, folder: Path, step: int) -> None:
+    def sample(self, folder: Path, step: int) -> None:  # noqa: B027  # optional
         """Write pictures to look at into `folder`.  Called after `validate`, in the same way."""
 
-    def export(self, folder: Path, summary: dict[str, Any]) -> None:
+    def export(self, folder: Path, summary: dict[str, Any]) -> None:  # noqa: B027  # optional
         """Write the finished model into `folder`.  Called once at the end with the averaged weights."""
 
     def prefers_adamw(self, name: str) -> bool:
@@ -176,6 +177,8 @@ class Trainer:
             with Report(config, self.progress.step, active=self.ranks.is_first) as report, self._stop_on_signal():
                 if config.compile:
                     self.task.compile()
+                if config.validate_first and self.progress.step == 0:
+                    self._validate(report)
                 self._train(report)
                 if self._stop:
                     self._save()
@@ -273,8 +276,8 @@ class Trainer:
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row > MAX_SKIPPED_IN_A_ROW:
             raise TrainError(
-                f"{self._skipped_in_a_row} steps in a row had a huge or infinite gradient (now {norm:.3g}, median "
-                f"{median:.3g}) at step {self.progress.step}; the last checkpoint is {self._checkpoints.latest()}: lower --lr"
+                f"{self._skipped_in_a_row} steps in a row up to {self.progress.step} had a huge or infinite gradient "
+                f"(now {norm:.3g}, median {median:.3g}); last checkpoint {self._checkpoints.latest()}: lower --lr"
             )
         return False
 
@@ -284,7 +287,8 @@ class Trainer:
                 group["lr"] = lr * group["lr_factor"]
             optimizer.step()
         keep = min(self.config.ema, (1 + self.progress.step) / (10 + self.progress.step))
-        torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - keep)
+        for average, parameter in zip(self.ema, self.parameters, strict=True):
+            average.lerp_(parameter.detach(), 1 - keep)
 
     def _seed(self, step: int, micro: int) -> torch.Generator:
         seed = int(np.random.SeedSequence((self.config.seed, step, micro, self.ranks.rank, 1)).generate_state(1)[0])

@@ -48,7 +48,7 @@ class MatrixMuon(torch.optim.Optimizer):
         super().__init__(parameters, {"lr": config.lr, "lr_factor": 1.0})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # no closures here
         """Update the parameters in place."""
         for group in self._muon.param_groups:
             group["lr"] = self.param_groups[0]["lr"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,17 +18,18 @@ import torch
 import tyro
 from einops import rearrange
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from reverie.data.dataset import Dataset
-from reverie.errors import TrainError
+from reverie.errors import CheckpointError, TrainError
+from reverie.models.checkpoint import from_json, load_weights, save_weights, to_json, write_json_atomic
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
 from reverie.train.loop import Task, Trainer, TrainerConfig, use_malloc_hints
 from reverie.train.pca import fit_linear
 from reverie.types import Frames
 
+KIND = "reverie.tokenizer"
 PRESETS = {"nano": nano, "tiny": tiny}
 FIT_CLIPS = 96
 SHEET_COLUMNS = (0, 1, 2, 3, 4, 7, 10, 13, 16)
@@ -87,7 +88,8 @@ class TokenizerTask(Task):
         height, width = pool.shape[2:4]
         if config.crop[0] > height or config.crop[1] > width:
             raise TrainError(f"the crop {config.crop[0]}x{config.crop[1]} is larger than the data's {height}x{width}")
-        self.model, self.config, self.pool, self.held_out = tokenizer, config, pool, held_out
+        self.model = self.tokenizer = tokenizer
+        self.config, self.pool, self.held_out = config, pool, held_out
         self._reconstructed: Tensor | None = None
 
     def batch(self, rng: np.random.Generator) -> Tensor:
@@ -105,10 +107,10 @@ class TokenizerTask(Task):
     def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """The sum of all terms, and the terms."""
         video = to_pixels(batch)
-        z = self.model.encode(video)
+        z = self.tokenizer.encode(video)
         level = torch.rand(len(z), 1, 1, 1, 1, device=z.device, generator=generator) * self.config.noise
         noise = torch.randn(z.shape, device=z.device, generator=generator)
-        decoded = self.model.decode(z + level * noise).float()
+        decoded = self.tokenizer.decode(z + level * noise).float()
         error = decoded - video
         l1 = error.abs().mean()
         edges = edge_error(error.flatten(0, 1))
@@ -124,8 +126,8 @@ class TokenizerTask(Task):
         for clip in self.held_out:
             video = to_pixels(rearrange(torch.from_numpy(clip[None]), "b f h w c -> b f c h w").to(self.device))
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
-                z = self.model.encode(video)
-                decoded.append(self.model.decode(z).float().clamp(-1, 1).cpu())
+                z = self.tokenizer.encode(video)
+                decoded.append(self.tokenizer.decode(z).float().clamp(-1, 1).cpu())
             latents.append(z.float().cpu())
             videos.append(video.cpu())
         self._reconstructed = torch.cat(decoded)
@@ -152,8 +154,9 @@ class TokenizerTask(Task):
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:
         """Write the folder's `config.json` and `tokenizer.safetensors`, with latents brought to unit deviation."""
-        normalise(self.model, self.held_out, self.device)
-        save_tokenizer(folder, self.model, summary | {"tokenizer_ms": time_tokenizer(self.model, self.held_out)})
+        normalise(self.tokenizer, self.held_out, self.device)
+        timing = time_tokenizer(self.tokenizer, self.held_out)
+        save_tokenizer(folder, self.tokenizer, summary | {"step_ms": timing})
 
 
 def train_tokenizer(config: TrainTokenizerConfig) -> dict[str, float]:
@@ -229,20 +232,26 @@ def normalise(tokenizer: VideoTokenizer, clips: Frames, device: torch.device) ->
 
 def save_tokenizer(folder: Path, tokenizer: VideoTokenizer, summary: dict[str, Any]) -> None:
     """Write `config.json` and `tokenizer.safetensors` into `folder`."""
-    weights = {name: tensor.cpu().contiguous() for name, tensor in tokenizer.state_dict().items()}
-    save_file(weights, folder / "tokenizer.safetensors")
-    config = {"kind": "tokenizer", "tokenizer": asdict(tokenizer.config), "training": summary}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_weights(folder / "tokenizer.safetensors", tokenizer)
+    config = {"kind": KIND, "tokenizer": to_json(tokenizer.config), "training": summary}
+    write_json_atomic(folder / "config.json", config)
 
 
 def load_tokenizer(folder: Path) -> VideoTokenizer:
-    """Read what `save_tokenizer` wrote."""
-    from safetensors.torch import load_file
-
-    sizes = json.loads((folder / "config.json").read_text())["tokenizer"]
-    config = TokenizerConfig(**{name: tuple(v) if isinstance(v, list) else v for name, v in sizes.items()})
-    tokenizer = VideoTokenizer(config)
-    tokenizer.load_state_dict(load_file(folder / "tokenizer.safetensors"))
+    """Read what `save_tokenizer` wrote, in eval mode.  Raises CheckpointError."""
+    path = folder / "config.json"
+    try:
+        raw = json.loads(path.read_text())
+        if raw["kind"] != KIND:
+            raise CheckpointError(f"{path} is of kind {raw['kind']!r}, expected {KIND!r}")
+        tokenizer = VideoTokenizer(from_json(TokenizerConfig, raw["tokenizer"]))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path} is missing; train a tokenizer first: reverie train tokenizer -o {folder}"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is not the config of a tokenizer: {error}") from error
+    load_weights(folder / "tokenizer.safetensors", tokenizer)
     return tokenizer.eval()
 
 
@@ -250,8 +259,9 @@ def load_tokenizer(folder: Path) -> VideoTokenizer:
 def time_tokenizer(tokenizer: VideoTokenizer, clips: Frames, rounds: int = 15) -> dict[str, float]:
     """Median milliseconds to encode, and to decode, one step of a stream."""
     video = _video(clips[0], next(tokenizer.parameters()).device)
-    size = 1, *video.shape[-2:], video.device
-    encoder, decoder = tokenizer.new_encoder_state(*size), tokenizer.new_decoder_state(*size)
+    height, width = video.shape[-2:]
+    encoder = tokenizer.new_encoder_state(1, height, width, video.device)
+    decoder = tokenizer.new_decoder_state(1, height, width, video.device)
     z = tokenizer.encode(video[:, :1], encoder)
     tokenizer.decode(z, decoder)
     times: dict[str, list[float]] = {"encode": [], "decode": []}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -8,6 +9,13 @@ import pytest
 
 from reverie import cli
 from reverie.errors import ReverieError
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
+def test_every_command_exists_and_shows_an_example(command: cli.Command) -> None:
+    config = command.load()
+    assert callable(config.run)
+    assert f"reverie {command.name}" in inspect.getdoc(config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +36,7 @@ class ToyConfig:
             raise RuntimeError("a bug\nand more")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def toy(monkeypatch) -> None:
     command = cli.Command("toy", "a toy", __name__, "ToyConfig")
     monkeypatch.setattr(command.__class__, "load", lambda _: ToyConfig)
@@ -45,26 +53,31 @@ def test_help_and_version_need_no_heavy_import() -> None:
     assert out.splitlines()[-1] == "set()"
 
 
+@pytest.mark.usefixtures("toy")
 def test_a_command_runs() -> None:
     assert cli.main(["toy"]) == 0
 
 
+@pytest.mark.usefixtures("toy")
 def test_our_errors_are_one_line_and_exit_code_2(capsys) -> None:
     assert cli.main(["toy", "--do", "fail"]) == 2
     assert capsys.readouterr().err == "reverie: got a thing, expected another; do this\n"
 
 
+@pytest.mark.usefixtures("toy")
 def test_debug_shows_the_traceback(capsys) -> None:
     assert cli.main(["toy", "--do", "fail", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("toy")
 def test_ctrl_c_and_bugs(capsys) -> None:
     assert cli.main(["toy", "--do", "stop"]) == 130
     assert cli.main(["toy", "--do", "crash"]) == 1
     assert "unexpected RuntimeError: a bug (" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("toy")
 def test_help_of_a_command_shows_its_example(capsys) -> None:
     assert cli.main(["toy", "--help"]) == 0
     assert "Example: reverie toy --do fail" in capsys.readouterr().out
@@ -79,6 +92,7 @@ def test_help_of_a_command_shows_its_example(capsys) -> None:
         (["toy", "--no-such-option"], "no-such-option"),
     ],
 )
+@pytest.mark.usefixtures("toy")
 def test_what_cannot_be_read_exits_with_2(args: list[str], message: str, capsys) -> None:
     assert cli.main(args) == 2
     assert message in capsys.readouterr().err

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from reverie import cli
-from reverie.engine.bench import latency_ms, near_frame
+from reverie.engine.measure import latency_ms, near_frame
 
 KEYS = {
     "frames_per_s", "latency_p50_ms", "latency_p95_ms", "dit_pass_ms", "decode_block_ms", "peak_memory_mib", "machine"

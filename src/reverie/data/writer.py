@@ -1,0 +1,314 @@
+"""Writing a dataset: episodes are prepared under temporary names and appear one by one, complete or not at all.
+
+Order of a commit: the video, the rows, then the episode table, each by rename.  An episode exists once the table lists
+it, so a writer killed at any moment leaves a dataset that reads; what it left is swept away by the next writer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from reverie.data.dataset import (
+    CODEBASE_VERSION,
+    DATA_PATH,
+    EPISODES_PATH,
+    VIDEO_KEY,
+    VIDEO_PATH,
+    _read_info,
+    _read_parquet,
+)
+from reverie.data.video import KEY_EVERY_FRAMES
+from reverie.errors import DataError
+from reverie.types import ActionSpace
+
+FILES_PER_CHUNK = 1000
+POSE_NAMES = ("x", "y", "z", "yaw", "pitch")
+
+
+class DatasetWriter:
+    """Appends episodes to the dataset at `root`, which is made if it is not there.
+
+    One writer at a time: a second raises DataError, and so does a dataset of another kind than asked for.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        action_space: ActionSpace,
+        resolution: tuple[int, int],
+        fps: int,
+        *,
+        pose_names: tuple[str, ...] = (),
+        task: str = "explore",
+        notes: dict[str, Any] | None = None,
+    ) -> None:
+        self.root = Path(root)
+        self.action_space = action_space
+        self.resolution = resolution
+        self.fps = fps
+        self.task = task
+        self._pose_names = pose_names
+        self._lock = _take_lock(self.root)
+        self.rows: list[dict[str, Any]] = []
+        try:
+            self._resume()
+            self._write_head(notes or {})
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> DatasetWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def partial(self) -> Path:
+        """Where unfinished work may lie; emptied by the next writer."""
+        return self.root / ".partial"
+
+    @property
+    def num_frames(self) -> int:
+        return sum(row["length"] for row in self.rows)
+
+    def add(
+        self,
+        video: Path,
+        actions: npt.NDArray[np.float32],
+        poses: npt.NDArray[np.float32] | None,
+        picture_stats: dict[str, list[Any]],
+        meta: dict[str, Any],
+    ) -> int:
+        """Commit an episode; `video` is moved from its place in `partial`.  Returns the episode's index.
+
+        actions: `(f, size)`; poses: `(f, len(pose_names))` or None; picture_stats: from `picture_statistics`.
+        """
+        index, length = len(self.rows), len(actions)
+        chunk, file = divmod(index, FILES_PER_CHUNK)
+        place = {"chunk_index": chunk, "file_index": file}
+        table = self._frames_table(index, actions, poses)
+        data_file = self.root / DATA_PATH.format(**place)
+        video_file = self.root / VIDEO_PATH.format(video_key=VIDEO_KEY, **place)
+        video_file.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(video, video_file)
+        _write_table(data_file, table)
+        row = {
+            "episode_index": index,
+            "tasks": [self.task],
+            "length": length,
+            "dataset_from_index": self.num_frames,
+            "dataset_to_index": self.num_frames + length,
+            "data/chunk_index": chunk,
+            "data/file_index": file,
+            f"videos/{VIDEO_KEY}/chunk_index": chunk,
+            f"videos/{VIDEO_KEY}/file_index": file,
+            f"videos/{VIDEO_KEY}/from_timestamp": 0.0,
+            f"videos/{VIDEO_KEY}/to_timestamp": length / self.fps,
+            "meta/episodes/chunk_index": 0,
+            "meta/episodes/file_index": 0,
+            **meta,
+            **_flat_stats(table, picture_stats),
+        }
+        self.rows.append(row)
+        _write_table(self.root / EPISODES_PATH, pa.Table.from_pylist(self.rows))
+        self._write_info()
+        return index
+
+    def close(self) -> None:
+        """Let another writer in; safe to call twice."""
+        if self._lock is not None:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = None
+
+    def _resume(self) -> None:
+        """Take up what is there, and sweep away what a killed writer left."""
+        shutil.rmtree(self.partial, ignore_errors=True)
+        self.partial.mkdir(parents=True)
+        if (self.root / "meta/info.json").is_file():
+            info = _read_info(self.root)
+            if info["features"] != json.loads(json.dumps(self._features())) or info["fps"] != self.fps:
+                raise DataError(f"{self.root}: holds a dataset with other features; choose another folder")
+        if (self.root / EPISODES_PATH).is_file():
+            self.rows = _read_parquet(self.root / EPISODES_PATH).to_pylist()
+        chunk, file = divmod(len(self.rows), FILES_PER_CHUNK)
+        place = {"chunk_index": chunk, "file_index": file}
+        for pattern in (DATA_PATH, VIDEO_PATH):
+            (self.root / pattern.format(video_key=VIDEO_KEY, **place)).unlink(missing_ok=True)
+
+    def _features(self) -> dict[str, Any]:
+        height, width = self.resolution
+        video_info = {
+            "video.height": height,
+            "video.width": width,
+            "video.codec": "h264",
+            "video.pix_fmt": "yuv420p",
+            "video.is_depth_map": False,
+            "video.fps": self.fps,
+            "video.channels": 3,
+            "video.g": KEY_EVERY_FRAMES,
+            "has_audio": False,
+        }
+        features: dict[str, Any] = {
+            VIDEO_KEY: {
+                "dtype": "video",
+                "shape": [height, width, 3],
+                "names": ["height", "width", "channels"],
+                "info": video_info,
+            },
+            "action": {"dtype": "float32", "shape": [self.action_space.size], "names": list(self.action_space.names)},
+        }
+        if self._pose_names:
+            names = list(self._pose_names)
+            features["observation.state"] = {"dtype": "float32", "shape": [len(names)], "names": names}
+        features["timestamp"] = {"dtype": "float32", "shape": [1], "names": None}
+        for name in ("frame_index", "episode_index", "index", "task_index"):
+            features[name] = {"dtype": "int64", "shape": [1], "names": None}
+        return features
+
+    def _frames_table(
+        self, episode: int, actions: npt.NDArray[np.float32], poses: npt.NDArray[np.float32] | None
+    ) -> pa.Table:
+        length = len(actions)
+        if actions.shape[1:] != (self.action_space.size,) or (poses is None) != (not self._pose_names):
+            raise DataError(f"{self.root}: an episode of other features, actions {actions.shape}")
+        frame = np.arange(length, dtype=np.int64)
+        columns: dict[str, Any] = {"action": _vectors(actions)}
+        if poses is not None:
+            columns["observation.state"] = _vectors(poses)
+        columns["timestamp"] = (frame / self.fps).astype(np.float32)
+        columns["frame_index"] = frame
+        columns["episode_index"] = np.full(length, episode, np.int64)
+        columns["index"] = frame + self.num_frames
+        columns["task_index"] = np.zeros(length, np.int64)
+        return pa.table(columns)
+
+    def _write_head(self, notes: dict[str, Any]) -> None:
+        _write_table(self.root / "meta/tasks.parquet", _tasks_table([self.task]))
+        if notes:
+            _write_text(self.root / "meta/reverie.json", json.dumps(notes, indent=2))
+        self._write_info()
+
+    def _write_info(self) -> None:
+        info = {
+            "codebase_version": CODEBASE_VERSION,
+            "robot_type": None,
+            "total_episodes": len(self.rows),
+            "total_frames": self.num_frames,
+            "total_tasks": 1,
+            "chunks_size": FILES_PER_CHUNK,
+            "data_files_size_in_mb": 100,
+            "video_files_size_in_mb": 200,
+            "fps": self.fps,
+            "splits": {"train": f"0:{len(self.rows)}"},
+            "data_path": DATA_PATH,
+            "video_path": VIDEO_PATH,
+            "features": self._features(),
+        }
+        if self.rows:
+            _write_text(self.root / "meta/stats.json", json.dumps(_merge_stats(self.rows), indent=2))
+        _write_text(self.root / "meta/info.json", json.dumps(info, indent=2))
+
+
+def picture_statistics(frames: npt.NDArray[np.uint8]) -> dict[str, list[Any]]:
+    """Range, mean and deviation of each colour in [0, 1] over every 25th frame, in LeRobot's (3, 1, 1) shape."""
+    pixels = frames[::25].reshape(-1, 3).astype(np.float64) / 255.0
+    found = {"min": pixels.min(0), "max": pixels.max(0), "mean": pixels.mean(0), "std": pixels.std(0)}
+    stats: dict[str, list[Any]] = {name: value.reshape(3, 1, 1).tolist() for name, value in found.items()}
+    stats["count"] = [len(frames[::25])]
+    return stats
+
+
+def _take_lock(root: Path) -> int:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(root / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise DataError(f"{root}: cannot write there ({error.strerror}); choose another folder") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise DataError(f"{root}: another recorder is writing there; wait for it, or choose another folder") from None
+    return handle
+
+
+def _vectors(rows: npt.NDArray[np.float32]) -> pa.Array:
+    flat = pa.array(np.ascontiguousarray(rows, np.float32).reshape(-1))
+    return pa.FixedSizeListArray.from_arrays(flat, rows.shape[1])
+
+
+def _tasks_table(tasks: list[str]) -> pa.Table:
+    """The task list as pandas would write it, with the text as the index."""
+    table = pa.table({"task_index": pa.array(range(len(tasks)), pa.int64()), "task": pa.array(tasks, pa.string())})
+    column = {"metadata": None}
+    pandas = {
+        "index_columns": ["task"],
+        "column_indexes": [],
+        "columns": [
+            {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64", **column},
+            {"name": "task", "field_name": "task", "pandas_type": "unicode", "numpy_type": "object", **column},
+        ],
+        "pandas_version": "2.0.0",
+    }
+    return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
+
+
+def _flat_stats(table: pa.Table, picture_stats: dict[str, list[Any]]) -> dict[str, Any]:
+    """Columns `stats/<feature>/<figure>` of one episode."""
+    flat = {f"stats/{VIDEO_KEY}/{name}": value for name, value in picture_stats.items()}
+    for name in table.column_names:
+        column = table.column(name).combine_chunks()
+        values = np.asarray(column.flatten() if pa.types.is_nested(column.type) else column, np.float64)
+        values = values.reshape(table.num_rows, -1)
+        figures = {"min": values.min(0), "max": values.max(0), "mean": values.mean(0), "std": values.std(0)}
+        flat |= {f"stats/{name}/{figure}": value.tolist() for figure, value in figures.items()}
+        flat[f"stats/{name}/count"] = [table.num_rows]
+    return flat
+
+
+def _merge_stats(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The statistics of all episodes together, weighted by their counts."""
+    features = sorted({key.split("/")[1] for key in rows[0] if key.startswith("stats/")})
+    merged: dict[str, dict[str, Any]] = {}
+    for feature in features:
+        part = {
+            figure: np.array([row[f"stats/{feature}/{figure}"] for row in rows], np.float64)
+            for figure in ("min", "max", "mean", "std", "count")
+        }
+        count = part["count"].reshape(-1, *([1] * (part["mean"].ndim - 1)))
+        mean = (part["mean"] * count).sum(0) / count.sum()
+        square = ((part["std"] ** 2 + part["mean"] ** 2) * count).sum(0) / count.sum()
+        merged[feature] = {
+            "min": part["min"].min(0).tolist(),
+            "max": part["max"].max(0).tolist(),
+            "mean": mean.tolist(),
+            "std": np.sqrt(np.maximum(square - mean**2, 0)).tolist(),
+            "count": [int(count.sum())],
+        }
+    return merged
+
+
+def _write_table(path: Path, table: pa.Table) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.tmp"
+    pq.write_table(table, temporary)
+    os.replace(temporary, path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.tmp"
+    temporary.write_text(text)
+    os.replace(temporary, path)

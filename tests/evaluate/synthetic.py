@@ -103,7 +103,10 @@ class FakeEpisode:
 class FakeRecording:
     """Episodes made by a FakeDream under a script of turns and walks."""
 
-    def __init__(self, lengths: Sequence[int], heldout: Sequence[bool] | None = None) -> None:
+    def __init__(
+        self, lengths: Sequence[int], heldout: Sequence[bool] | None = None, size: tuple[int, int] = (64, 112)
+    ) -> None:
+        self.size = size
         flags = heldout or [True] * len(lengths)
         self.episodes = [
             FakeEpisode(n, {"heldout": flag, "map": f"M{i}"})
@@ -111,7 +114,7 @@ class FakeRecording:
         ]
 
     def clip(self, episode: int, start: int, length: int) -> Clip:
-        engine = FakeEngine()
+        engine = FakeEngine(resolution=self.size)
         dream = engine.open(np.zeros(0, np.uint8))
         script = (
             [Action(frozenset({"forward"}))] * 20 + [Action(mouse=(0.0, 2.0))] * 20 + [Action(mouse=(0.0, -2.0))] * 20

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from reverie.evaluate import metrics
 from reverie.evaluate.rollout import Start
@@ -100,23 +101,33 @@ def real_windows(clip: Clip, space: ActionSpace) -> Iterator[tuple[str, int, Fra
     walls.
     """
     n = WINDOW_FRAMES
-    yaw = clip.actions[:, len(space.keys) + 1] if space.mouse else np.zeros(len(clip.actions))
-    for i in range(0, len(clip.frames) - n, n):
-        part, turn = slice(i, i + n), yaw[i : i + n]
-        frames = clip.frames[i : i + n + 1]
-        if abs(turn.mean()) >= 1 and (np.sign(turn) == np.sign(turn.mean())).all():
-            yield "turn", int(turn.mean() > 0), frames
-        for side, key in enumerate(("forward", "back")):
-            is_held = key in space.keys and clip.actions[part, space.keys.index(key)].min() > 0.5
-            if is_held and np.abs(turn).max() < 1 and _moved(clip, i, n):
-                yield "walk", side, frames
+    yaw = clip.actions[:, len(space.keys) + 1] if space.mouse else np.zeros(len(clip.actions), np.float32)
+    i = 0
+    while i + n < len(clip.frames):
+        found = _what_was_done(clip, space, yaw[i : i + n], slice(i, i + n))
+        if found:
+            yield *found, clip.frames[i : i + n + 1]
+        i += n if found else n // 4
 
 
-def _moved(clip: Clip, start: int, num_frames: int) -> bool:
+def _what_was_done(
+    clip: Clip, space: ActionSpace, turn: npt.NDArray[np.float32], part: slice
+) -> tuple[str, int] | None:
+    """The pair and side of PAIRS that the player did throughout a part of a clip, if any; turn: its yaw."""
+    if abs(turn.mean()) >= 1 and (np.sign(turn) == np.sign(turn.mean())).all():
+        return "turn", int(turn.mean() > 0)
+    for side, key in enumerate(("forward", "back")):
+        is_held = key in space.keys and clip.actions[part, space.keys.index(key)].min() > 0.5
+        if is_held and np.abs(turn).max() < 1 and _moved(clip, part):
+            return "walk", side
+    return None
+
+
+def _moved(clip: Clip, part: slice) -> bool:
     if clip.poses is None:
         return True
-    ground = clip.poses[start : start + num_frames + 1, :2]
-    return bool(np.linalg.norm(ground[-1] - ground[0]) >= 2 * num_frames)
+    ground = clip.poses[[part.start, part.stop], :2]
+    return bool(np.linalg.norm(ground[1] - ground[0]) >= 2 * (part.stop - part.start))
 
 
 def static(frames: Frames) -> Frames:

@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+from tests.evaluate.synthetic import SPACE, FakeEngine, FakeRecording, moving
+
+from reverie.evaluate import measure
+from reverie.evaluate.rollout import Start, pick_starts, roll
+from reverie.evaluate.scripts import PAIRS
+from reverie.types import ActionSpace, Clip
+
+
+def obedience_of(engine: FakeEngine, swap: bool = False) -> dict[str, float]:
+    """The row of an engine over 2 starts; swap: every action is carried out as its opposite."""
+    collected = measure.Obedience(fov_deg=73.5)
+    for _ in range(2):
+        for pair in PAIRS:
+            for side in (0, 1):
+                held = PAIRS[pair][1 - side if swap else side]
+                picture = np.asarray(roll(engine, np.zeros((64, 112, 3), np.uint8), [held.action] * 8, 0)[1])
+                collected.add(pair, side, roll(engine, picture, [held.action] * 8, 0)[1:])
+    return collected.figures()
+
+
+def test_a_world_that_obeys_gets_full_marks() -> None:
+    row = obedience_of(FakeEngine())
+    shares = ("turn", "look", "strafe", "forward_expands", "back_contracts", "walk_clips", "walk_apart")
+    assert {name: row[name] for name in shares} == dict.fromkeys(shares, 1.0)
+    # A field of view of 73.5 degrees over 112 px is 1.31 px a degree in the middle, more outside; the fake moves 1.5.
+    assert row["turn_deg"] == pytest.approx(3.0, abs=0.4)
+    assert row["look_deg"] == pytest.approx(1.0, abs=0.25)
+    assert row["clips"] == 16
+
+
+def test_a_world_that_does_the_opposite_or_nothing_gets_none() -> None:
+    for row in (obedience_of(FakeEngine(), swap=True), obedience_of(FakeEngine(obeys=False))):
+        assert {row[name] for name in ("turn", "look", "strafe", "walk_clips", "walk_apart")} == {0.0}
+
+
+def test_real_windows_are_found_by_what_the_player_did() -> None:
+    clip = FakeRecording([81]).clip(0, 0, 81)
+    found = [(pair, side) for pair, side, _ in measure.real_windows(clip, SPACE)]
+    assert found == [("walk", 0), ("turn", 1), ("turn", 0), ("walk", 1)]
+    assert all(frames.shape[0] == measure.WINDOW_FRAMES + 1 for _, _, frames in measure.real_windows(clip, SPACE))
+
+
+def test_walks_against_a_wall_are_left_out_where_poses_tell() -> None:
+    clip = FakeRecording([81]).clip(0, 0, 81)
+    poses = np.zeros((81, 5), np.float32)
+    standing = Clip(clip.frames, clip.actions, poses=poses)
+    assert {pair for pair, _, _ in measure.real_windows(standing, SPACE)} == {"turn"}
+    walking = Clip(clip.frames, clip.actions, poses=poses + np.arange(81, dtype=np.float32)[:, None] * 10)
+    assert {pair for pair, _, _ in measure.real_windows(walking, SPACE)} == {"turn", "walk"}
+
+
+def test_the_ruler_passes_on_the_recording_it_was_made_for() -> None:
+    collected = measure.Obedience(fov_deg=73.5)
+    for start in pick_starts(FakeRecording([200, 200]), 2, 101, seed=0):
+        for pair, side, frames in measure.real_windows(start.clip, SPACE):
+            collected.add(pair, side, frames)
+    row = collected.figures(paired=False)
+    assert row["turn"] == row["walk_clips"] == 1.0
+
+
+def test_likeness_of_the_truth_its_copies_and_a_still_picture() -> None:
+    frames = moving(101, x_px=1.0)
+    starts = [Start("a", Clip(frames, np.zeros((101, 6), np.float32)))]
+    truth = measure.likeness_figures([frames], starts)
+    late = measure.likeness_figures([measure.delayed(frames)], starts)
+    still = measure.likeness_figures([measure.static(frames)], starts)
+    assert truth["psnr_db_1s"] == 60.0
+    assert truth["ssim_4s"] == pytest.approx(1.0, abs=1e-4)
+    assert still["psnr_db_1s"] < late["psnr_db_1s"] < truth["psnr_db_1s"]
+    assert np.array_equal(measure.delayed(frames)[1:], frames[:-1])
+
+
+def test_drift_of_the_real_thing_is_one_and_fog_shows() -> None:
+    video = np.repeat(moving(1), 126, 0)
+    fog = (video.astype(np.float32) * 0.5 + 60).astype(np.uint8)
+    same = measure.drift_figures([video], [video[:20]])
+    assert same["sharpness_1s"] == same["contrast_5s"] == pytest.approx(1.0)
+    assert same["saturation_5s"] == pytest.approx(1.0)
+    assert same["frame_change"] == 0
+    assert "contrast_10s" not in same
+    assert measure.drift_figures([fog], [video[:20]])["contrast_5s"] == pytest.approx(0.5, abs=0.02)
+
+
+def test_only_what_the_space_can_say_is_asked() -> None:
+    assert measure.pair_names(SPACE, quick=False) == list(PAIRS)
+    assert measure.pair_names(SPACE, quick=True) == ["turn", "walk"]
+    assert measure.pair_names(ActionSpace(("forward", "back"), mouse=False), quick=False) == ["walk"]

@@ -210,7 +210,18 @@ def serve(
         server.should_exit = True
 
     app = create_app(source, limits, on_failure=stop)
-    config = uvicorn.Config(
+    server = uvicorn.Server(server_config(app))
+    with listener:
+        if announce is not None:
+            announce(page_address(host, listener.getsockname()[1]))
+        server.run(sockets=[listener])
+    if failures:
+        raise failures[0]
+
+
+def server_config(app: FastAPI) -> uvicorn.Config:
+    """How uvicorn runs the app: quiet, with small messages only (larger ones end the connection), quick to stop."""
+    return uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
@@ -218,13 +229,6 @@ def serve(
         ws_max_size=4 * MAX_MESSAGE_BYTES,
         timeout_graceful_shutdown=2,
     )
-    server = uvicorn.Server(config)
-    with listener:
-        if announce is not None:
-            announce(page_address(host, listener.getsockname()[1]))
-        server.run(sockets=[listener])
-    if failures:
-        raise failures[0]
 
 
 def page_address(host: str, port: int) -> str:

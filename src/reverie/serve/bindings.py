@@ -110,4 +110,4 @@ class InputBox:
 
 
 def _clamp(value: float, limit: float) -> float:
-    return max(-limit, min(limit, value))
+    return max(-limit, min(limit, value)) + 0.0  # + 0.0: no minus zero in logs

@@ -119,12 +119,12 @@ class Player:
         loops = [asyncio.create_task(self._read()), asyncio.create_task(self._play())]
         try:
             done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
-            for loop in done:
-                loop.result()
+            errors = [loop.exception() for loop in done]  # all are looked at, one is told
+            raise next(error for error in errors if error is not None)
         finally:
             for loop in loops:
                 loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
+            await asyncio.wait(loops)
 
     # ------------------------------------------------------------------------------------------------- messages
 

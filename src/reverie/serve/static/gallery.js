@@ -36,6 +36,7 @@ export class Gallery extends EventTarget {
     this.#chosen = id;
     for (const tile of this.list.querySelectorAll("[data-id]")) {
       tile.setAttribute("aria-pressed", String(tile.dataset.id === id));
+      if (tile.dataset.id === id) tile.scrollIntoView({ block: "nearest", inline: "nearest" });
     }
   }
 

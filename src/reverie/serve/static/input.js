@@ -30,7 +30,7 @@ export class Input extends EventTarget {
     stage.addEventListener("mousemove", (event) => this.isLocked && this.move(event.movementX, event.movementY));
     stage.addEventListener("mousedown", (event) => this.isLocked && this.#button(event, true));
     addEventListener("mouseup", (event) => this.#button(event, false));
-    this.touch = new TouchPads(stage, this);
+    this.touch = new TouchPads(stage.parentElement, this);
   }
 
   /** What the world listens to, from the server's welcome. */

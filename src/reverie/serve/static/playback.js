@@ -7,7 +7,8 @@ import { FLAG } from "./protocol.js";
 
 const MAX_STRETCH = 2.5;
 const STEADY = 1.15; // blocks that come at most this much late are on time
-const EARLY_MS = 4; // the screen refreshes when it will; a frame may be this early
+const EARLY_MS = 4; // the screen refreshes when it will: a frame may be this early,
+const LATE_MS = 20; // and this late without moving those after it
 
 export class Playback {
   constructor({ fps, blockFrames }) {
@@ -38,14 +39,14 @@ export class Playback {
   /** How long each frame is shown at present. */
   get intervalMs() {
     const late = this.spacingMs / this.frameMs;
-    if (late <= STEADY || this.queue.length > this.blockFrames) return this.frameMs;
+    if (late <= STEADY || this.queue.length > 1.5 * this.blockFrames) return this.frameMs;
     return this.frameMs * Math.min(late, MAX_STRETCH);
   }
 
   /** The frame to show now, or null to leave the picture as it is. */
   next(nowMs) {
     if (!this.queue.length || !this.queue[0].ready || nowMs < this.dueMs - EARLY_MS) return null;
-    const isBehind = nowMs - this.dueMs > this.intervalMs;
+    const isBehind = nowMs - this.dueMs > LATE_MS;
     this.dueMs = (isBehind ? nowMs : this.dueMs) + this.intervalMs;
     return this.queue.shift();
   }

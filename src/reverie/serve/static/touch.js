@@ -1,4 +1,4 @@
-// Touch: a thumb on the left half of the picture walks, one on the right half looks around.
+// Touch: a thumb on the left half walks, one on the right half looks around, on the picture or below it.
 
 const STICK_PX = 46; // how far the stick goes
 const DEAD = 0.3;
@@ -8,19 +8,19 @@ export class TouchPads {
   #walk = null;
   #look = null;
 
-  constructor(stage, input) {
-    this.stage = stage;
+  constructor(area, input) {
+    this.area = area;
     this.input = input;
-    this.stick = stage.querySelector("#stick");
-    stage.addEventListener("pointerdown", (event) => this.#down(event));
-    stage.addEventListener("pointermove", (event) => this.#move(event));
-    for (const type of ["pointerup", "pointercancel"]) stage.addEventListener(type, (event) => this.#up(event));
+    this.stick = area.querySelector("#stick");
+    area.addEventListener("pointerdown", (event) => this.#down(event));
+    area.addEventListener("pointermove", (event) => this.#move(event));
+    for (const type of ["pointerup", "pointercancel"]) area.addEventListener(type, (event) => this.#up(event));
   }
 
   #down(event) {
     if (event.pointerType !== "touch" || !this.input.isEnabled) return;
     document.body.classList.add("touched");
-    const box = this.stage.getBoundingClientRect();
+    const box = this.area.getBoundingClientRect();
     const finger = { id: event.pointerId, x: event.clientX, y: event.clientY };
     const isLeft = event.clientX < box.left + box.width / 2;
     if ((isLeft || !this.input.hasMouse) && !this.#walk) {

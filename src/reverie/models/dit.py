@@ -112,11 +112,10 @@ class Condition:
     turn: Tensor | None = None
     image: Tensor | None = None
 
-    def repeat(self, copies: int) -> Condition:
-        """The same steps `copies` times, one after another."""
-        turn = None if self.turn is None else self.turn.repeat(1, copies, 1)
-        extra, rows = self.extra.repeat(1, copies, 1, 1, 1), self.rows.repeat(1, copies, 1, 1)
-        return Condition(extra, rows, self.time.repeat(copies), turn, self.image)
+    def select(self, steps: Tensor) -> Condition:
+        """These steps alone, in this order; a step may come more than once."""
+        turn = None if self.turn is None else self.turn[:, steps]
+        return Condition(self.extra[:, steps], self.rows[:, steps], self.time[steps], turn, self.image)
 
 
 @dataclass(slots=True)

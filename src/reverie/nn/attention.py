@@ -39,19 +39,20 @@ class Visibility:
         return cls(tuple(cls._window(i, num_steps, window, block) for i in range(num_steps)))
 
     @classmethod
-    def teacher_forced(cls, num_steps: int, window: int, block: int, copies: int = 1) -> Visibility:
-        """A clean clip followed by `copies` noisy ones: each noisy block sees itself and the *clean* steps before it.
+    def teacher_forced(cls, num_steps: int, window: int, given: int = 1, copies: int = 1) -> Visibility:
+        """Clean steps `0 .. num_steps - 2`, then `copies` times noisy steps `given .. num_steps - 1` (blocks of one step).
 
-        This is what sampling does with its ring, for every block of a clip at once.
+        A clean step sees the clean window; a noisy one sees itself and the *clean* steps before it, which is what sampling
+        does with its ring, for every step of a clip at once.
         """
-        rows = [cls._window(i, num_steps, window, block) for i in range(num_steps)]
-        for copy in range(1, copies + 1):
-            offset = copy * num_steps
-            for i in range(num_steps):
-                ((start, stop),) = cls._window(i, num_steps, window, block)
-                own = i - i % block
-                rows.append(((start, own), (offset + own, offset + stop)))
-        return cls(tuple(tuple(r for r in row if r[0] < r[1]) for row in rows))
+        clean = num_steps - 1
+        rows = [((max(0, i + 1 - window), i + 1),) for i in range(clean)]
+        for copy in range(copies):
+            offset = clean + copy * (num_steps - given)
+            for i in range(given, num_steps):
+                past, own = (max(0, i + 1 - window), i), offset + i - given
+                rows.append(((own, own + 1),) if past[0] == past[1] else (past, (own, own + 1)))  # type: ignore[arg-type]
+        return cls(tuple(rows))
 
     @staticmethod
     def _window(i: int, num_steps: int, window: int, block: int) -> tuple[tuple[int, int], ...]:
@@ -88,13 +89,13 @@ class _StepAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, tokens: int) -> Tensor:
         out = torch.empty_like(q)
-        scale = q.shape[-1] ** -0.5
+        q = q * q.shape[-1] ** -0.5
         weights = []
         for rows, keys in visibility.runs():
             mine = slice(rows.start * tokens, rows.stop * tokens)
-            k_seen, v_seen = _gather(k, keys, tokens), _gather(v, keys, tokens)
-            w = torch.bmm(q[:, mine], k_seen.transpose(1, 2)).mul_(scale).softmax(-1)
-            out[:, mine] = torch.bmm(w, v_seen)
+            w = torch.bmm(q[:, mine], _gather(k, keys, tokens).transpose(1, 2))
+            torch.softmax(w, -1, out=w)
+            torch.bmm(w, _gather(v, keys, tokens), out=out[:, mine])
             weights.append(w)
         ctx.save_for_backward(q, k, v, *weights)
         ctx.visibility, ctx.tokens = visibility, tokens
@@ -105,18 +106,17 @@ class _StepAttention(torch.autograd.Function):
         (d_out,) = grads
         q, k, v, *weights = ctx.saved_tensors
         tokens = ctx.tokens
-        scale = q.shape[-1] ** -0.5
         d_out = d_out.contiguous()
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for (rows, keys), w in zip(ctx.visibility.runs(), weights, strict=True):
             mine = slice(rows.start * tokens, rows.stop * tokens)
             k_seen, v_seen = _gather(k, keys, tokens), _gather(v, keys, tokens)
             d = d_out[:, mine]
-            d_scores = torch._softmax_backward_data(torch.bmm(d, v_seen.transpose(1, 2)), w, -1, w.dtype).mul_(scale)
-            dq[:, mine] = torch.bmm(d_scores, k_seen)
+            d_scores = torch._softmax_backward_data(torch.bmm(d, v_seen.transpose(1, 2)), w, -1, w.dtype)
+            torch.bmm(d_scores, k_seen, out=dq[:, mine])
             _scatter_add(dk, keys, tokens, torch.bmm(d_scores.transpose(1, 2), q[:, mine]))
             _scatter_add(dv, keys, tokens, torch.bmm(w.transpose(1, 2), d))
-        return dq, dk, dv, None, None
+        return dq.mul_(q.shape[-1] ** -0.5), dk, dv, None, None
 
 
 def _gather(x: Tensor, steps: tuple[slice, ...], tokens: int) -> Tensor:

@@ -1,0 +1,306 @@
+"""Training the world model: `reverie train world --data DIR --tokenizer RUN -o RUN --minutes 60`.
+
+Flow matching on latent clips, teacher-forced as sampling is: a clean copy of a clip, lightly noised as context is, gives
+keys and values; noisy copies of its steps, each with its own noise level, see the clean steps before them.  Towards the end
+some of the context is what the model itself predicts, so that it learns to go on from its own mistakes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from einops import rearrange
+from torch import Tensor, nn
+
+from reverie.errors import CheckpointError, TrainError
+from reverie.flow import Schedule, add_noise, clean_from_velocity
+from reverie.models.checkpoint import ModelBundle, ModelConfig, load_weights, save_model
+from reverie.models.dit import WorldModel, count_parameters
+from reverie.models.image_encoder import ImageEncoder
+from reverie.models.presets import PRESETS, Preset
+from reverie.models.tokenizer import VideoTokenizer
+from reverie.nn.attention import Visibility
+from reverie.train.latents import LatentClips, load_latents
+from reverie.train.loop import Task, Trainer, TrainerConfig, pick_device, use_malloc_hints
+from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
+
+SIGMA_FLOOR = 0.25
+"""Below this noise level errors of the clean estimate weigh no more: there is little left to decide."""
+UNKNOWN_KEY = -1.0
+"""What a dropped-out action says of every key: neither held nor free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainWorldConfig:
+    """Train a world model on a recording.  Example: reverie train world --data rec --tokenizer runs/tok -o runs/world --minutes 60
+
+    data, held_out: datasets in the LeRobot v3 layout.  tokenizer: a folder that `reverie train tokenizer` or a model has written.
+    fov_deg: horizontal field of view of the recorded pictures.  clip_steps: latent steps of a training clip.
+    copies: noisy copies of a clip that share one clean copy.  context_noise: the most noise that context gets.
+    shift: moves training noise levels towards 1.  action_dropout: share of clips whose actions are hidden.
+    self_context: share of context steps that the model's own predictions replace, from self_context_from of the budget on.
+    sigmas, context_sigma: the schedule that the model folder names and samples are drawn with.
+    start: weights to start from, a world training's own folder.
+    """
+
+    data: Path
+    tokenizer: Path
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    held_out: Path | None = None
+    preset: Literal["tiny", "nano", "nano-wide"] = "nano"
+    name: str = "nano"
+    fov_deg: float = 100.0
+    max_hours: float | None = None
+    minutes: float | None = None
+    steps: int | None = None
+    batch: int = 6
+    clip_steps: int = 8
+    copies: int = 2
+    context_noise: float = 0.25
+    shift: float = 3.0
+    action_dropout: float = 0.03
+    self_context: float = 0.5
+    self_context_from: float = 0.6
+    sigmas: tuple[float, ...] = (1.0, 0.8, 0.5)
+    context_sigma: float = 0.06
+    start: Path | None = None
+    lr: float = 1e-3
+    muon: bool = True
+    ema: float = 0.999
+    decay: float = 0.35
+    seed: int = 0
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    compile: bool = False
+    accumulate: int = 1
+    checkpoint_minutes: float = 4.0
+    validate_minutes: float = 8.0
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.copies < 1 or self.clip_steps < 2:
+            raise TrainError(
+                f"expected batch and copies of at least 1 and clip_steps of at least 2, got {self.batch}, {self.copies}, "
+                f"{self.clip_steps}"
+            )
+
+    def run(self) -> dict[str, float]:
+        """Train; returns the figures on the held-out data."""
+        use_malloc_hints(self.device)
+        return train_world(self)
+
+
+class WorldTask(Task):
+    """The world model's batches, loss, figures and pictures."""
+
+    def __init__(
+        self, preset: Preset, config: TrainWorldConfig, tokenizer: VideoTokenizer, train: LatentClips, held_out: LatentClips
+    ) -> None:
+        self.preset, self.config, self.tokenizer = preset, config, tokenizer
+        self.train, self.held_out = train, held_out
+        self.world = WorldModel(preset.world)
+        self.encoder = ImageEncoder(preset.image_encoder)
+        self.model = nn.ModuleDict({"world": self.world, "image_encoder": self.encoder})
+        self.starts = train.starts(config.clip_steps)
+        self.explained = {} if self.world.turned_step is None else self.world.turned_step.fit(*train.turned_step_data())
+
+    def prefers_adamw(self, name: str) -> bool:
+        return not name.startswith("world.blocks.") or "keyboard_embed" in name
+
+    def compile(self) -> None:
+        for block in self.world.blocks:
+            block.compile()
+
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        return take(self.train, rng.choice(self.starts, self.config.batch), self.config.clip_steps)
+
+    def loss(self, batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator) -> tuple[Tensor, Mapping[str, Any]]:
+        z, rows, picture = batch
+        config = self.config
+        rows = self._hide_actions(rows, generator)
+        context, levels = self._context(z, generator)
+        if config.self_context and self.progress >= config.self_context_from:
+            predicted = self._predict(context, levels, z, rows, picture, generator)
+            swap = torch.rand(z.shape[:2], generator=generator, device=z.device) < config.self_context
+            swap[:, 0] = False
+            noised = add_noise(predicted, self._noise(z, generator), levels)
+            context = torch.where(swap[..., None, None, None], noised, context)
+        error, sigma = self._errors(context, levels, z, rows, picture, config.copies, generator)
+        weight = 1 / sigma.clamp(min=SIGMA_FLOOR) ** 2
+        high = (error * (sigma > 0.8)).sum() / (sigma > 0.8).sum().clamp(min=1)
+        return (error * weight).mean(), {"clean_mse": error.mean(), "clean_mse_high": high}
+
+    def _errors(
+        self,
+        context: Tensor,
+        levels: Tensor,
+        z: Tensor,
+        rows: Tensor,
+        picture: Tensor,
+        copies: int,
+        generator: torch.Generator,
+        sigma: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Squared errors of clean estimates (b, copies * (t - 1)), and their noise levels."""
+        target = z[:, 1:].repeat(1, copies, 1, 1, 1)
+        if sigma is None:
+            sigma = self._sigmas(target.shape[:2], generator)
+        noisy = add_noise(target, self._noise(target, generator), sigma)
+        estimate = self._estimate(context, levels, noisy, sigma, rows, picture, copies)
+        return (estimate.float() - target).square().mean((2, 3, 4)), sigma
+
+    def _estimate(
+        self, context: Tensor, levels: Tensor, noisy: Tensor, sigma: Tensor, rows: Tensor, picture: Tensor, copies: int
+    ) -> Tensor:
+        """Clean estimates of noisy steps 1 .. t - 1 (`copies` times), given clean steps before them."""
+        t = context.shape[1]
+        world = self.world
+        image = self.encoder(picture.float() / 127.5 - 1)
+        cond = world.clip_condition(rows, context, image)
+        steps = torch.arange(t, device=context.device)
+        cond = cond.select(torch.cat([steps[:-1], steps[1:].repeat(copies)]))
+        visibility = Visibility.teacher_forced(t, world.config.window, copies=copies)
+        x, s = torch.cat([context[:, :-1], noisy], 1), torch.cat([levels[:, :-1], sigma], 1)
+        v = world(x, s, cond, visibility=visibility)
+        return clean_from_velocity(noisy, v[:, t - 1 :], sigma)
+
+    def _predict(
+        self, context: Tensor, levels: Tensor, z: Tensor, rows: Tensor, picture: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """What the model makes of every step from (nearly) pure noise: (b, t, c, h, w), step 0 as it is."""
+        with torch.no_grad():
+            sigma = 1 - 0.4 * torch.rand(z.shape[0], z.shape[1] - 1, generator=generator, device=z.device)
+            noisy = add_noise(z[:, 1:], self._noise(z[:, 1:], generator), sigma)
+            estimate = self._estimate(context, levels, noisy, sigma, rows, picture, 1)
+        return torch.cat([z[:, :1], estimate.to(z.dtype)], 1)
+
+    def _context(self, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The clip as context: each step with a little noise of its own."""
+        levels = self.config.context_noise * torch.rand(z.shape[:2], generator=generator, device=z.device)
+        return add_noise(z, self._noise(z, generator), levels), levels
+
+    def _sigmas(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
+        """Logit-normal noise levels moved towards 1, a tenth of them at exactly 1, where every block begins."""
+        s = torch.randn(shape, generator=generator, device=self.device).sigmoid()
+        s = self.config.shift * s / (1 + (self.config.shift - 1) * s)
+        return torch.where(torch.rand(shape, generator=generator, device=self.device) < 0.1, torch.ones_like(s), s)
+
+    def _hide_actions(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        hidden = torch.rand(len(rows), generator=generator, device=rows.device) < self.config.action_dropout
+        unknown = torch.zeros_like(rows)
+        unknown[..., : len(self.preset.world.action_space.keys)] = UNKNOWN_KEY
+        return torch.where(hidden[:, None, None], unknown, rows)
+
+    @staticmethod
+    def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
+        return torch.randn(like.shape, generator=generator, device=like.device)
+
+    def validate(self) -> dict[str, float]:
+        """On held-out clips: the error of a step dreamt from noise in one pass; with the actions of another clip; that of
+        repeating the step before.  And the share of the variance that the turned step explains."""
+        generator = torch.Generator(self.device).manual_seed(0)
+        starts = self.held_out.starts(self.config.clip_steps)
+        chosen = np.linspace(0, len(starts) - 1, min(48, len(starts))).astype(int)
+        sums: dict[str, list[float]] = {"next_mse": [], "wrong_actions_mse": [], "repeat_mse": []}
+        for part in np.array_split(starts[chosen], max(1, len(chosen) // 8)):
+            z, rows, picture = (x.to(self.device) for x in take(self.held_out, part, self.config.clip_steps))
+            context, levels = self._context(z, generator)
+            sigma = torch.ones(z.shape[0], z.shape[1] - 1, device=self.device)
+            for name, actions in (("next_mse", rows), ("wrong_actions_mse", rows.roll(1, 0))):
+                error, _ = self._errors(context, levels, z, actions, picture, 1, generator, sigma)
+                sums[name].append(error.mean().item())
+            sums["repeat_mse"].append((z[:, 1:] - z[:, :-1]).square().mean().item())
+        return {name: float(np.mean(values)) for name, values in sums.items()} | {
+            f"turned_step_{name}": value for name, value in self.explained.items()
+        }
+
+    def sample(self, folder: Path, step: int) -> None:
+        """A sheet of rollouts under fixed scripts, from two held-out start pictures."""
+        space = self.preset.world.action_space
+        index = np.linspace(0, len(self.held_out) - 1, 4).astype(int)[1:3]
+        z0 = torch.from_numpy(self.held_out.still[index]).float().to(self.device)
+        picture = torch.from_numpy(self.held_out.picture[index]).to(self.device)
+        rows = script_rows(space, 64).to(self.device)
+        z0, picture = (x.repeat_interleave(len(SCRIPTS), 0) for x in (z0, picture))
+        image = self.encoder(picture.float() / 127.5 - 1)
+        clips = roll_out(self.world, self.tokenizer, z0[:, None], image, rows.repeat(len(index), 1, 1), self.schedule)
+        save_sheet(folder / f"{step:07d}.png", clips)
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule(self.config.sigmas, context_sigma=self.config.context_sigma)
+
+    def export(self, folder: Path, summary: dict[str, Any]) -> None:
+        """The finished model folder, at `folder`/model."""
+        config = ModelConfig(
+            name=self.config.name,
+            resolution=self.preset.resolution,
+            schedule=self.schedule,
+            world=self.preset.world,
+            tokenizer=self.preset.tokenizer,
+            image_encoder=self.preset.image_encoder,
+            summary=summary,
+        )
+        save_model(folder / "model", ModelBundle(config, self.world, self.tokenizer, self.encoder))
+
+
+def take(clips: LatentClips, starts: np.ndarray, num_steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Clips that start at these steps: latents with the first step as a start picture's, rows, and first pictures."""
+    index = starts[:, None] + np.arange(num_steps)
+    z = clips.z[index].astype(np.float32)
+    z[:, 0] = clips.still[starts]
+    rows = rearrange(clips.rows[index[:, 1:]], "b t f a -> b (t f) a")
+    return torch.from_numpy(z), torch.from_numpy(rows), torch.from_numpy(clips.picture[starts])
+
+
+def read_tokenizer(folder: Path, preset: Preset) -> VideoTokenizer:
+    """The tokenizer of a training run or a model folder, frozen."""
+    if not folder.is_dir():
+        raise CheckpointError(f"no tokenizer folder at {folder}; make one with `reverie train tokenizer`")
+    tokenizer = VideoTokenizer(preset.tokenizer)
+    load_weights(folder / "tokenizer.safetensors", tokenizer)
+    return tokenizer.eval().requires_grad_(False)
+
+
+def train_world(config: TrainWorldConfig) -> dict[str, float]:
+    """Encode the recordings, train, and write a model folder to `output`/model."""
+    device = pick_device(config.device)
+    plain = PRESETS[config.preset]()
+    tokenizer = read_tokenizer(config.tokenizer, plain).to(device)
+    train = load_latents(config.data, tokenizer, config.output / "latents", device, config.max_hours)
+    held_out = (
+        train
+        if config.held_out is None
+        else load_latents(config.held_out, tokenizer, config.output / "latents-held-out", device)
+    )
+    if held_out.action_space != train.action_space:
+        raise TrainError(f"held-out actions are {held_out.action_space.names}, training actions {train.action_space.names}")
+    preset = PRESETS[config.preset](train.action_space, config.fov_deg)
+    if train.z.shape[1:] != preset.world.latent:
+        raise TrainError(
+            f"the data's latents are {train.z.shape[1:]} (c, h, w), preset {config.preset} takes {preset.world.latent}"
+        )
+    torch.manual_seed(config.seed)
+    task = WorldTask(preset, config, tokenizer, train, held_out)
+    if config.start is not None:
+        load_weights(config.start / "model" / "dit.safetensors", task.world)
+        load_weights(config.start / "model" / "image_encoder.safetensors", task.encoder)
+    trainer = TrainerConfig(
+        folder=config.output,
+        **{
+            field.name: getattr(config, field.name)
+            for field in dataclasses.fields(TrainerConfig)
+            if field.name != "folder" and hasattr(config, field.name)
+        },
+    )
+    return Trainer(task, trainer).run() | {"parameters": float(count_parameters([task.model]))}
+
+
+if __name__ == "__main__":
+    tyro.cli(TrainWorldConfig).run()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -101,3 +102,16 @@ def test_what_cannot_be_read_exits_with_2(args: list[str], message: str, capsys)
 def test_help_of_a_group(capsys) -> None:
     assert cli.main(["train", "--help"]) == 0
     assert "train world" in capsys.readouterr().out
+
+
+def test_idle_threads_sleep_unless_told_otherwise(monkeypatch) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    cli.main(["--version"])
+    assert "GOMP_SPINCOUNT" not in os.environ
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    cli.main(["--version"])
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
+    cli.main(["--version"])
+    assert os.environ["GOMP_SPINCOUNT"] == "5"

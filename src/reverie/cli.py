@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.  `argv` defaults to the process's own arguments."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
+    _let_threads_sleep()
     args = [arg for arg in args if arg != "--debug"]
     try:
         return _dispatch(args)
@@ -72,6 +73,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         first = (str(error).splitlines() or [""])[0]
         print(f"reverie: unexpected {type(error).__name__}: {first} (a bug; --debug shows where)", file=sys.stderr)
         return 1
+
+
+def _let_threads_sleep() -> None:
+    """Make idle OpenMP threads sleep after some microseconds instead of spinning for milliseconds.
+
+    Where a browser, a game or a second training shares the cores, spinning threads hold up the very one they wait for:
+    a block then took four to eight times as long (bench/RESULTS.md).  Must be said before torch is imported.
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 def _dispatch(args: list[str]) -> int:

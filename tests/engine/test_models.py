@@ -24,7 +24,9 @@ def test_they_are_listed_with_their_figures(bundled, capsys) -> None:
     assert cli.main(["models"]) == 0
     out = capsys.readouterr().out
     assert "small" in out
-    assert "32, 64" in out
+    assert "32 x 64" in out
+    assert "forward, back, left, right, mouse" in out
+    assert "steps" in out
 
 
 def test_cards_are_shown(bundled, capsys) -> None:

@@ -94,13 +94,25 @@ def _print_model(console: Any, model: BundledModel) -> None:
     console.print(table)
 
 
-def _rows(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """A config as lines: nested tables flattened to `a.b`, lists on one line."""
+def _rows(config: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a player wants to know of a config, then the figures of its training."""
+    space = config.get("world", {}).get("action_space", {})
+    keys = [*space.get("keys", []), *(["mouse"] if space.get("mouse") else [])]
+    facts = {
+        "resolution": " x ".join(map(str, config.get("resolution", []))),
+        "played with": ", ".join(keys),
+        "denoising steps": len(config.get("schedule", {}).get("sigmas", [])),
+        "licence": config.get("licence", "unknown"),
+    }
+    return [(name, str(value)) for name, value in facts.items()] + _flat(config.get("summary", {}))
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested tables as lines `a.b`, lists on one line."""
     rows: list[tuple[str, str]] = []
-    for name, value in config.items():
+    for name, value in table.items():
         if isinstance(value, dict):
-            rows += _rows(value, f"{prefix}{name}.")
+            rows += _flat(value, f"{prefix}{name}.")
         else:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            rows.append((prefix + name, text))
+            rows.append((prefix + name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
     return rows

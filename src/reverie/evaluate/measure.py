@@ -96,9 +96,9 @@ def real_windows(clip: Clip, space: ActionSpace) -> Iterator[tuple[str, int, Fra
     """Stretches of a real clip in which the player did one of PAIRS: (pair, side, frames `(WINDOW_FRAMES + 1, H, W,
     3)`).
 
-    turn: yaw of one sign, at least 1 degree a frame on average.  walk: forward or back held, the yaw below 1 degree
-    a frame.  Where the recording has poses, a walk must also move at least 2 of their units a frame: players meet
-    walls.
+    turn: no key held, yaw of one sign, at least 1 degree a frame on average (with a key held, near walls may truly move the
+    other way).  walk: forward or back held, the yaw below 1 degree a frame.  Where the recording has poses, a walk must
+    also move at least 2 of their units a frame: players meet walls.
     """
     n = WINDOW_FRAMES
     yaw = clip.actions[:, len(space.keys) + 1] if space.mouse else np.zeros(len(clip.actions), np.float32)
@@ -114,7 +114,8 @@ def _what_was_done(
     clip: Clip, space: ActionSpace, turn: npt.NDArray[np.float32], part: slice
 ) -> tuple[str, int] | None:
     """The pair and side of PAIRS that the player did throughout a part of a clip, if any; turn: its yaw."""
-    if abs(turn.mean()) >= 1 and (np.sign(turn) == np.sign(turn.mean())).all():
+    stands = clip.actions[part, : len(space.keys)].max(initial=0) < 0.5
+    if stands and abs(turn.mean()) >= 1 and (np.sign(turn) == np.sign(turn.mean())).all():
         return "turn", int(turn.mean() > 0)
     for side, key in enumerate(("forward", "back")):
         is_held = key in space.keys and clip.actions[part, space.keys.index(key)].min() > 0.5

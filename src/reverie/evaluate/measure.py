@@ -96,7 +96,7 @@ def real_windows(clip: Clip, space: ActionSpace) -> Iterator[tuple[str, int, Fra
     """Stretches of a real clip in which the player did one of PAIRS: (pair, side, frames `(WINDOW_FRAMES + 1, H, W,
     3)`).
 
-    turn: no key held, yaw of one sign, at least 1 degree a frame on average (with a key held, near walls may truly move the
+    turn: no key held, yaw of one sign, at least 1 degree a frame on average (while walking, near walls may truly move the
     other way).  walk: forward or back held, the yaw below 1 degree a frame.  Where the recording has poses, a walk must
     also move at least 2 of their units a frame: players meet walls.
     """

@@ -1,7 +1,7 @@
 """Flow matching: noise levels, noise, velocity and clean estimates, and the one sampler.
 
-`x = (1 - sigma) z + sigma eps`, velocity `v = eps - z`.  Engine, evaluation, training and distillation all roll out with
-`denoise`; `begin` and `advance` are the loop of a session.  Source: Lipman et al., arXiv 2210.02747.
+`x = (1 - sigma) z + sigma eps`, velocity `v = eps - z`.  Engine, evaluation, training and distillation all roll out
+with `denoise`; `begin` and `advance` are the loop of a session.  Source: Lipman et al., arXiv 2210.02747.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from reverie.models.dit import Condition, WorldModel, WorldState
 class Schedule:
     """How a block is denoised.
 
-    sigmas: descending noise levels, from 1; one network pass each.  renoise: between passes the clean estimate gets fresh
-    noise (few-step distilled models), else the straight path is followed (Euler).  context_sigma: noise that is mixed into a
-    block before it becomes context, which hides small errors and so stops them from growing (GameNGen, arXiv 2408.14837).
+    sigmas: descending noise levels, from 1; one network pass each.  renoise: between passes the clean estimate gets
+    fresh noise (few-step distilled models), else the straight path is followed (Euler).  context_sigma: noise that is
+    mixed into a block before it becomes context, which hides small errors and so stops them from growing (GameNGen,
+    arXiv 2408.14837).
     """
 
     sigmas: tuple[float, ...]
@@ -56,7 +57,7 @@ def velocity_from_clean(x: Tensor, z: Tensor, sigma: Tensor | float) -> Tensor:
 
 
 def _level(sigma: Tensor | float, like: Tensor) -> Tensor | float:
-    return sigma if isinstance(sigma, float) else sigma[..., None, None, None].to(like.dtype)
+    return sigma if not isinstance(sigma, Tensor) else sigma[..., None, None, None].to(like.dtype)
 
 
 def denoise(
@@ -88,7 +89,9 @@ def denoise(
     raise AssertionError(schedule)
 
 
-def commit(model: WorldModel, z: Tensor, cond: Condition, schedule: Schedule, state: WorldState, eps: Tensor | None) -> None:
+def commit(
+    model: WorldModel, z: Tensor, cond: Condition, schedule: Schedule, state: WorldState, eps: Tensor | None
+) -> None:
     """Let clean steps `z` (b, t, c, h, w) into `state` as context, noised by `schedule.context_sigma`."""
     sigma = schedule.context_sigma
     x = z if eps is None else add_noise(z, eps, sigma)
@@ -124,9 +127,7 @@ def advance(
         raise ShapeError(f"a block takes action rows of shape {expected}, got {tuple(rows.shape)}")
     cond = model.next_condition(rows, state)
     like = state.last[:, None].expand(-1, model.config.block, -1, -1, -1)
-    z = denoise(
-        model, _noise_like(like, generator), cond, schedule, state, lambda i: _noise_like(like, generator)
-    )
+    z = denoise(model, _noise_like(like, generator), cond, schedule, state, lambda i: _noise_like(like, generator))
     commit(model, z, cond, schedule, state, _noise_like(like, generator) if schedule.context_sigma else None)
     turned = model._turns(rows)  # pyright: ignore[reportPrivateUsage]
     state.turn += turned[:, -1]

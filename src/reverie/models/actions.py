@@ -24,7 +24,8 @@ WINDOW_FRAMES = 12
 """Action rows that a step sees: those of its own 4 frames and of the 8 before."""
 
 BeforeStart = Literal["repeat", "idle"]
-"""What rows below 0 hold: the first row again (Matrix-Game 2), or nothing pressed (a session that opens on a picture)."""
+"""What rows below 0 hold: the first row again (Matrix-Game 2), or nothing pressed (a session that opens on a
+picture)."""
 
 
 def action_windows(rows: Tensor, num_steps: int, before: BeforeStart) -> Tensor:

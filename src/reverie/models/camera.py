@@ -1,9 +1,9 @@
 """A camera that is turned by the mouse: where a token looks, and what a picture becomes when the camera turns.
 
-In a game with a free camera the mouse moves every pixel in a way that needs no learning: a turn is a known mapping of the
-picture, whatever is in it.  The transformer is told so twice.  Rotary positions are the directions in which tokens look,
-so that what was seen at an angle is found at that angle; and the condition of a step is the step before it, turned.
-Both cost next to nothing and are exact for turns; walking is left to the network.
+In a game with a free camera the mouse moves every pixel in a way that needs no learning: a turn is a known mapping of
+the picture, whatever is in it.  The transformer is told so twice.  Rotary positions are the directions in which
+tokens look, so that what was seen at an angle is found at that angle; and the condition of a step is the step before
+it, turned. Both cost next to nothing and are exact for turns; walking is left to the network.
 """
 
 from __future__ import annotations
@@ -49,11 +49,12 @@ class Camera:
     def turn(self, picture: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
         """What `picture` becomes when the camera turns, and where that is known.
 
-        picture: (r, c, H, W); turn: (r, j, 2) degrees of pitch and yaw, j turns of each picture.
-        Returns (r, j, c, H, W) and a (r, j, H, W) mask, 1 where the old picture covers the new one.  Yaw turns about the
-        vertical axis; pitch shifts, as in games that shear the view, and nearly so in others while it is small.
+        picture: (r, c, H, W); turn: (r, j, 2) degrees of pitch and yaw, j turns of each picture. Returns (r, j, c, H,
+        W) and a (r, j, H, W) mask, 1 where the old picture covers the new one.  Yaw turns about the vertical axis;
+        pitch shifts, as in games that shear the view, and nearly so in others while it is small. Places are computed
+        in float32 whatever the picture's type: bfloat16 would miss by half a pixel.
         """
-        r, j = turn.shape[:2]
+        j = turn.shape[1]
         height, width = picture.shape[-2:]
         focal = self.focal(width)
         x = torch.arange(width, device=picture.device, dtype=torch.float32) + 0.5 - width / 2
@@ -68,17 +69,18 @@ class Camera:
             [(from_x * (2 / width)).unsqueeze(-2).expand_as(from_y), from_y * (2 / height)], -1
         )  # (r, j, H, W, 2)
         known = (grid.abs() <= 1).all(-1)
-        flat = rearrange(grid, "r j h w two -> r (j h) w two").to(picture.dtype)
-        turned = F.grid_sample(picture, flat, padding_mode="border", align_corners=False)
-        return rearrange(turned, "r c (j h) w -> r j c h w", j=j), known.to(picture.dtype)
+        flat = rearrange(grid, "r j h w two -> r (j h) w two")
+        turned = F.grid_sample(picture.float(), flat, padding_mode="border", align_corners=False)
+        return rearrange(turned, "r c (j h) w -> r j c h w", j=j).to(picture.dtype), known.to(picture.dtype)
 
 
 class TurnedStep(nn.Module):
     """The condition of a step: the step before it, as the camera's turn leaves it, in latent space.
 
-    A linear map reads the last frame off a latent (at half size: 4x4 pixels a cell), the frame is turned as each of the
-    next 4 frames is, and another linear map writes the 4 frames as a latent.  Both maps are fitted by least squares on
-    a tokenizer's latents (`fit`), then fixed.  Channels out: 4 of mask, and the latent, as Matrix-Game 2's condition has.
+    A linear map reads the last frame off a latent (at half size: 4x4 pixels a cell), the frame is turned as each of
+    the next 4 frames is, and another linear map writes the 4 frames as a latent.  Both maps are fitted by least
+    squares on a tokenizer's latents (`fit`), then fixed.  Channels out: 4 of mask, and the latent, as Matrix-Game 2's
+    condition has.
     """
 
     CELL = 4
@@ -91,8 +93,8 @@ class TurnedStep(nn.Module):
         self.to_latent = nn.Conv2d(STEP_FRAMES * pixels, channels, 1).requires_grad_(False)
 
     def forward(self, z: Tensor, turn: Tensor) -> Tensor:
-        """z: (r, c, h, w) the latent of the step before; turn: (r, 4, 2) degrees turned since its last frame, at each of the
-        next 4 frames.  Returns (r, 4 + c, h, w)."""
+        """z: (r, c, h, w) the latent of the step before; turn: (r, 4, 2) degrees turned since its last frame, at each
+        of the next 4 frames.  Returns (r, 4 + c, h, w)."""
         picture = F.pixel_shuffle(self.to_pixels(z), self.CELL)
         frames, known = self.camera.turn(picture, turn)
         frames = frames * known.unsqueeze(2)
@@ -104,8 +106,8 @@ class TurnedStep(nn.Module):
     def fit(self, z: Tensor, last: Tensor, frames: Tensor, ridge: float = 1e-3) -> dict[str, float]:
         """Fit both maps by least squares.
 
-        z: (r, c, h, w) latents of steps; last: (r, 3, H, W) their last frames; frames: (r, 4, 3, H, W) all their frames;
-        pictures in [-1, 1] at half size (H = 4 h).  Returns the share of variance that each map explains.
+        z: (r, c, h, w) latents of steps; last: (r, 3, H, W) their last frames; frames: (r, 4, 3, H, W) all their
+        frames; pictures in [-1, 1] at half size (H = 4 h).  Returns the share of variance that each map explains.
         """
         near = rearrange(F.unfold(z, 3, padding=1), "r k n -> (r n) k")
         pixels = rearrange(F.pixel_unshuffle(last, self.CELL), "r c h w -> (r h w) c")

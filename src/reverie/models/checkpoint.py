@@ -28,7 +28,11 @@ from reverie.types import FPS, ActionSpace
 
 KIND = "reverie.world"
 VERSION = 1
-WEIGHTS = {"model": "dit.safetensors", "tokenizer": "tokenizer.safetensors", "image_encoder": "image_encoder.safetensors"}
+WEIGHTS = {
+    "model": "dit.safetensors",
+    "tokenizer": "tokenizer.safetensors",
+    "image_encoder": "image_encoder.safetensors",
+}
 T = TypeVar("T")
 
 
@@ -63,7 +67,9 @@ class ModelBundle:
     @classmethod
     def new(cls, config: ModelConfig) -> ModelBundle:
         """Fresh, untrained networks."""
-        return cls(config, WorldModel(config.world), VideoTokenizer(config.tokenizer), ImageEncoder(config.image_encoder))
+        return cls(
+            config, WorldModel(config.world), VideoTokenizer(config.tokenizer), ImageEncoder(config.image_encoder)
+        )
 
     def modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, "tokenizer": self.tokenizer, "image_encoder": self.image_encoder}
@@ -117,7 +123,9 @@ def load_weights(path: Path, module: nn.Module) -> None:
     module.load_state_dict(stored)
 
 
-def save_model(folder: Path, bundle: ModelBundle, *, dtype: torch.dtype | None = torch.bfloat16, card: str = "") -> None:
+def save_model(
+    folder: Path, bundle: ModelBundle, *, dtype: torch.dtype | None = torch.bfloat16, card: str = ""
+) -> None:
     """Write a model folder; the weights as `dtype` (None keeps theirs), `card` as its README.md."""
     folder.mkdir(parents=True, exist_ok=True)
     modules = bundle.modules()
@@ -134,7 +142,9 @@ def read_config(folder: Path) -> ModelConfig:
     if not folder.is_dir():
         raise CheckpointError(f"no model folder at {folder}; `reverie models` lists the bundled ones")
     if not path.is_file():
-        raise CheckpointError(f"{folder} has no config.json, so it is no model folder; `reverie models` lists the bundled ones")
+        raise CheckpointError(
+            f"{folder} has no config.json, so it is no model folder; `reverie models` lists the bundled ones"
+        )
     try:
         raw = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:

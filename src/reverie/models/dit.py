@@ -102,8 +102,9 @@ class WorldModelConfig:
 class Condition:
     """What the steps of one forward pass are told.
 
-    extra: (b, t, cond_channels, h, w) beside the noisy latent; rows: (b, t, 12, a) action rows; time: (t,) index of each
-    step; turn: (b, t, 2) pitch and yaw in degrees since the start, or None; image: (b, n, c) tokens, None to use the state's.
+    extra: (b, t, cond_channels, h, w) beside the noisy latent; rows: (b, t, 12, a) action rows; time: (t,) index of
+    each step; turn: (b, t, 2) pitch and yaw in degrees since the start, or None; image: (b, n, c) tokens, None to use
+    the state's.
     """
 
     extra: Tensor
@@ -122,9 +123,9 @@ class Condition:
 class WorldState:
     """All that a session remembers of its past; allocated once, updated in place.
 
-    step: latent steps so far; caches: one ring for each attention layer; rows: (b, 8, a) the last action rows; turn: (b, 2)
-    float64 degrees turned since the start; last: (b, c, h, w) the last committed latent; image: keys and values of the start
-    picture for each image cross-attention, (b, heads, n, d).
+    step: latent steps so far; caches: one ring for each attention layer; rows: (b, 8, a) the last action rows; turn:
+    (b, 2) float64 degrees turned since the start; last: (b, c, h, w) the last committed latent; image: keys and
+    values of the start picture for each image cross-attention, (b, heads, n, d).
     """
 
     caches: list[KVCache]
@@ -236,7 +237,9 @@ class Block(nn.Module):
         has_mouse = config.mouse is not None and index in config.mouse.blocks
         has_keyboard = config.keyboard is not None and index in config.keyboard.blocks
         self.mouse = MouseModule(dim, config.mouse) if config.mouse and has_mouse else None
-        self.keyboard = KeyboardModule(dim, self.num_keys, config.keyboard) if config.keyboard and has_keyboard else None
+        self.keyboard = (
+            KeyboardModule(dim, self.num_keys, config.keyboard) if config.keyboard and has_keyboard else None
+        )
         self.layer = first_layer
         self.ffn = nn.Sequential(
             nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)
@@ -253,7 +256,7 @@ class Block(nn.Module):
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (e + self.modulation).to(x.dtype).unsqueeze(3).unbind(2)
         layer = self.layer
         y = _modulate(x, scale_a, shift_a)
-        x = x + gate_a * self.self_attn(y, shared.table, shared.memory, layer)
+        x = torch.addcmul(x, gate_a, self.self_attn(y, shared.table, shared.memory, layer))
         if self.cross_attn is not None and self.image_index is not None:
             x = self.cross_attn(x, *shared.image[self.image_index])
         if self.mouse is not None and shared.mouse_time is not None:
@@ -262,7 +265,7 @@ class Block(nn.Module):
         if self.keyboard is not None and shared.key_time is not None:
             layer += 1
             x = self.keyboard(x, shared.rows[..., : self.num_keys], shared.key_time, shared.memory, layer)
-        return x + gate_f * self.ffn(_modulate(x, scale_f, shift_f))
+        return torch.addcmul(x, gate_f, self.ffn(_modulate(x, scale_f, shift_f)))
 
 
 def _modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -286,9 +289,7 @@ class WorldModel(nn.Module):
             nn.Linear(config.image_dim, dim),
             nn.LayerNorm(dim),
         )
-        self.positions = (
-            nn.Parameter(torch.zeros(config.tokens_per_step, dim)) if config.learned_positions else None
-        )
+        self.positions = nn.Parameter(torch.zeros(config.tokens_per_step, dim)) if config.learned_positions else None
         self.action_embedding = (
             nn.Sequential(nn.Linear(WINDOW_FRAMES * config.action_space.size, dim), nn.SiLU(), nn.Linear(dim, dim))
             if config.action_modulation
@@ -329,7 +330,9 @@ class WorldModel(nn.Module):
     def _blocks(self) -> list[Block]:
         return list(self.blocks)  # type: ignore[arg-type]
 
-    def new_state(self, batch: int = 1, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> WorldState:
+    def new_state(
+        self, batch: int = 1, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> WorldState:
         """An empty state for `batch` worlds; every tensor that a session will ever need."""
         config, device = self.config, torch.device(device)
         caches = []
@@ -344,7 +347,9 @@ class WorldModel(nn.Module):
             ring(batch, config.heads, config.head_dim, config.tokens_per_step)
             if block.cross_attn is not None:
                 shape = (batch, config.heads, config.image_tokens, config.head_dim)
-                image.append((torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype)))
+                image.append(
+                    (torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
+                )
             if block.mouse is not None:
                 ring(batch * config.tokens_per_step, block.mouse.config.heads, block.mouse.config.head_dim, 1)
             if block.keyboard is not None:
@@ -370,16 +375,15 @@ class WorldModel(nn.Module):
     ) -> Tensor:
         """Velocity (noise minus clean) of noisy steps.
 
-        x: (b, t, c, h, w) noisy latents; sigma: (b, t) noise levels in [0, 1].  Without a state the steps are a whole clip,
-        block-causal and windowed, or as `visibility` says; with one they are the next block after it, and `commit` lets the
-        block into the state's rings.  Returns (b, t, c, h, w).  Raises ShapeError for a latent of another shape.
+        x: (b, t, c, h, w) noisy latents; sigma: (b, t) noise levels in [0, 1].  Without a state the steps are a whole
+        clip, block-causal and windowed, or as `visibility` says; with one they are the next block after it, and
+        `commit` lets the block into the state's rings.  Returns (b, t, c, h, w).  Raises ShapeError for a latent of
+        another shape.
         """
         config = self.config
         if x.shape[2:] != config.latent:
             raise ShapeError(f"this model's latent steps are {config.latent} (c, h, w), got {tuple(x.shape[2:])}")
-        tokens = rearrange(
-            torch.cat([x, cond.extra], 2), "b t c (h p) (w q) -> b t (h w) (c p q)", p=2, q=2
-        )
+        tokens = rearrange(torch.cat([x, cond.extra], 2), "b t c (h p) (w q) -> b t (h w) (c p q)", p=2, q=2)
         hidden = self.patch_embedding(tokens)
         if self.positions is not None:
             hidden = hidden + self.positions.to(hidden.dtype)
@@ -389,14 +393,14 @@ class WorldModel(nn.Module):
             scale[len(config.action_space.keys) :] = config.mouse_scale
             emb = emb + self.action_embedding((cond.rows * scale).flatten(2).to(hidden.dtype))
         e = self.time_projection(F.silu(emb)).unflatten(-1, (6, -1))
-        shared = self._shared(cond, state, commit, visibility or Visibility.windowed(x.shape[1], config.window, config.block))
+        shared = self._shared(
+            cond, state, commit, visibility or Visibility.windowed(x.shape[1], config.window, config.block)
+        )
         for block in self.blocks:
             hidden = block(hidden, e, shared)
         shift, scale_ = (emb.unsqueeze(2) + self.head_modulation).to(hidden.dtype).unsqueeze(3).unbind(2)
         out = self.head(_modulate(hidden, scale_, shift))
-        out = rearrange(
-            out, "b t (h w) (p q c) -> b t c (h p) (w q)", h=config.grid[0], p=2, q=2
-        ).to(x.dtype)
+        out = rearrange(out, "b t (h w) (p q c) -> b t c (h p) (w q)", h=config.grid[0], p=2, q=2).to(x.dtype)
         if not config.predicts_clean:
             return out
         return (x - out) / sigma.clamp(min=0.02)[..., None, None, None].to(x.dtype)

@@ -7,6 +7,7 @@ Matrix-Game 2.0 uses CLIP's ViT-H for this; a world model that knows a few games
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch.nn.functional as F
 from einops import rearrange
@@ -39,7 +40,7 @@ class ImageEncoder(nn.Module):
         self.config = config
         widths = [3] + [max(16, config.width // 2 ** (3 - i)) for i in range(3)] + [config.width]
         self.stages = nn.ModuleList(
-            nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in pairwise(widths)
         )
 
     def forward(self, picture: Tensor) -> Tensor:

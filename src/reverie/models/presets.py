@@ -78,7 +78,9 @@ def _walker(action_space: ActionSpace, fov_deg: float, dim: int, layers: int, wi
             image_tokens=encoder.num_tokens,
             image_blocks=(1, middle + 1),
             keyboard=ActionModuleConfig(blocks=(0, middle), heads=dim // 64, head_dim=64),
-            mouse=ActionModuleConfig(blocks=(0,), heads=dim // 64, head_dim=64, scale=0.25) if action_space.mouse else None,
+            mouse=ActionModuleConfig(blocks=(0,), heads=dim // 64, head_dim=64, scale=0.25)
+            if action_space.mouse
+            else None,
             theta=100.0,
             camera=Camera(fov_deg=fov_deg) if action_space.mouse else None,
             action_modulation=True,

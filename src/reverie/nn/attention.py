@@ -40,18 +40,19 @@ class Visibility:
 
     @classmethod
     def teacher_forced(cls, num_steps: int, window: int, given: int = 1, copies: int = 1) -> Visibility:
-        """Clean steps `0 .. num_steps - 2`, then `copies` times noisy steps `given .. num_steps - 1` (blocks of one step).
+        """Clean steps `0 .. num_steps - 2`, then `copies` times noisy steps `given .. num_steps - 1` (blocks of one
+        step).
 
-        A clean step sees the clean window; a noisy one sees itself and the *clean* steps before it, which is what sampling
-        does with its ring, for every step of a clip at once.
+        A clean step sees the clean window; a noisy one sees itself and the *clean* steps before it, which is what
+        sampling does with its ring, for every step of a clip at once.
         """
         clean = num_steps - 1
-        rows = [((max(0, i + 1 - window), i + 1),) for i in range(clean)]
+        rows: list[tuple[tuple[int, int], ...]] = [((max(0, i + 1 - window), i + 1),) for i in range(clean)]
         for copy in range(copies):
             offset = clean + copy * (num_steps - given)
             for i in range(given, num_steps):
-                past, own = (max(0, i + 1 - window), i), offset + i - given
-                rows.append(((own, own + 1),) if past[0] == past[1] else (past, (own, own + 1)))  # type: ignore[arg-type]
+                past, own = (max(0, i + 1 - window), i), (offset + i - given, offset + i - given + 1)
+                rows.append((past, own) if past[0] < past[1] else (own,))
         return cls(tuple(rows))
 
     @staticmethod
@@ -112,7 +113,7 @@ class _StepAttention(torch.autograd.Function):
             mine = slice(rows.start * tokens, rows.stop * tokens)
             k_seen, v_seen = _gather(k, keys, tokens), _gather(v, keys, tokens)
             d = d_out[:, mine]
-            d_scores = torch._softmax_backward_data(torch.bmm(d, v_seen.transpose(1, 2)), w, -1, w.dtype)
+            d_scores = torch.ops.aten._softmax_backward_data(torch.bmm(d, v_seen.transpose(1, 2)), w, -1, w.dtype)
             torch.bmm(d_scores, k_seen, out=dq[:, mine])
             _scatter_add(dk, keys, tokens, torch.bmm(d_scores.transpose(1, 2), q[:, mine]))
             _scatter_add(dv, keys, tokens, torch.bmm(w.transpose(1, 2), d))
@@ -132,6 +133,7 @@ def _scatter_add(x: Tensor, steps: tuple[slice, ...], tokens: int, values: Tenso
         offset += count
 
 
+@torch.compiler.disable
 def attend_steps(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility) -> Tensor:
     """Attention of a whole clip, each step over the steps that `visibility` gives it.
 

@@ -12,8 +12,8 @@ from torch import Tensor
 class KVCache:
     """Keys and values of the last `window` steps of one attention layer, in a ring of fixed size.
 
-    Step i lives in slot `i % window`.  The block at hand is written to the slots that fall out of its window, so reading
-    copies nothing and moves nothing: keys carry their positions, and attention does not care about order.
+    Step i lives in slot `i % window`.  The block at hand is written to the slots that fall out of its window, so
+    reading copies nothing and moves nothing: keys carry their positions, and attention does not care about order.
 
     k, v: (b, heads, window * tokens, d); tokens: tokens in a step; step: steps committed so far.
     """
@@ -26,7 +26,15 @@ class KVCache:
 
     @classmethod
     def empty(
-        cls, batch: int, heads: int, head_dim: int, *, window: int, tokens: int, device: torch.device, dtype: torch.dtype
+        cls,
+        batch: int,
+        heads: int,
+        head_dim: int,
+        *,
+        window: int,
+        tokens: int,
+        device: torch.device,
+        dtype: torch.dtype,
     ) -> KVCache:
         shape = (batch, heads, window * tokens, head_dim)
         k, v = (torch.zeros(shape, device=device, dtype=dtype) for _ in range(2))

@@ -37,6 +37,13 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
     x: (..., n, heads, d); table: (..., n, pairs) complex64, broadcast over heads.
     """
     turned = 2 * table.shape[-1]
-    head = torch.view_as_complex(x[..., :turned].float().unflatten(-1, (-1, 2)))
-    out = torch.view_as_real(head * table.unsqueeze(-2)).flatten(-2).to(x.dtype)
+    pairs = x[..., :turned].float().unflatten(-1, (-1, 2))
+    turn = table.unsqueeze(-2)
+    if torch.compiler.is_compiling():  # its generated code has no complex numbers
+        real, imaginary = pairs.unbind(-1)
+        cos, sin = torch.view_as_real(turn).unbind(-1)
+        out = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], -1)
+    else:
+        out = torch.view_as_real(torch.view_as_complex(pairs) * turn)
+    out = out.flatten(-2).to(x.dtype)
     return out if turned == x.shape[-1] else torch.cat([out, x[..., turned:]], -1)

@@ -1,8 +1,8 @@
 """Recordings as latents: a dataset is put through the tokenizer once, and kept beside the training run.
 
-For every latent step of every episode: the step as the stream has it, the actions of its four frames, and a small picture
-for the image encoder.  Every third step's last frame is also encoded alone, as a start picture is, because every session
-opens on such a step: training clips start there.
+For every latent step of every episode: the step as the stream has it, the actions of its four frames, and a small
+picture for the image encoder.  Every third step's last frame is also encoded alone, as a start picture is, because
+every session opens on such a step: training clips start there.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ FIT_STEPS = 384
 class LatentClips:
     """The latents of a dataset.  N steps in all; an episode is a run of them.
 
-    z: (N, c, h, w) float16; still: the same, steps that open a clip alone, zeros elsewhere; rows: (N, 4, a) float32, the actions that lead to the step's frames; picture:
-    (N, 3, H/2, W/2) uint8, the step's last frame; episode: (N,) which episode a step is of; opens: (N,) whether a clip can start there; fit_index: (n,) steps whose
-    frames (n, 4, 3, H/2, W/2) uint8 were kept.
+    z: (N, c, h, w) float16; still: the same, steps that open a clip alone, zeros elsewhere; rows: (N, 4, a) float32,
+    the actions that lead to the step's frames; picture: (N, 3, H/2, W/2) uint8, the step's last frame; episode: (N,)
+    which episode a step is of; opens: (N,) whether a clip can start there; fit_index: (n,) steps whose frames (n, 4,
+    3, H/2, W/2) uint8 were kept.
     """
 
     z: npt.NDArray[np.float16]

@@ -40,14 +40,14 @@ def roll_out(
 ) -> Frames:
     """Dream from start pictures, all rows of a batch at once.
 
-    z0: (b, 1, c, h, w); image: (b, n, d) tokens; rows: (b, f, a), f a multiple of the block.  Returns (b, 1 + f, H, W, 3) uint8.
+    z0: (b, 1, c, h, w); image: (b, n, d) tokens; rows: (b, f, a), f a multiple of the block.  Returns (b, 1 + f, H,
+    W, 3) uint8.
     """
     generator = torch.Generator(z0.device).manual_seed(seed)
     state = model.new_state(len(z0), z0.device, z0.dtype)
     flow.begin(model, z0, image, schedule, state, generator)
-    steps = [z0]
-    for block in rows.split(model.config.block_frames, 1):
-        steps.append(flow.advance(model, block, schedule, state, generator))
+    blocks = rows.split(model.config.block_frames, 1)
+    steps = [z0, *(flow.advance(model, block, schedule, state, generator) for block in blocks)]
     frames = [to_frames(tokenizer.decode(clip[None])[0]) for clip in torch.cat(steps, 1)]
     return np.stack(frames)
 

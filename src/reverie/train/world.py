@@ -1,8 +1,9 @@
 """Training the world model: `reverie train world --data DIR --tokenizer RUN -o RUN --minutes 60`.
 
-Flow matching on latent clips, teacher-forced as sampling is: a clean copy of a clip, lightly noised as context is, gives
-keys and values; noisy copies of its steps, each with its own noise level, see the clean steps before them.  Towards the end
-some of the context is what the model itself predicts, so that it learns to go on from its own mistakes.
+Flow matching on latent clips, teacher-forced as sampling is: a clean copy of a clip, lightly noised as context is,
+gives keys and values; noisy copies of its steps, each with its own noise level, see the clean steps before them.
+Towards the end some of the context is what the model itself predicts, so that it learns to go on from its own
+mistakes.
 """
 
 from __future__ import annotations
@@ -39,15 +40,17 @@ UNKNOWN_KEY = -1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainWorldConfig:
-    """Train a world model on a recording.  Example: reverie train world --data rec --tokenizer runs/tok -o runs/world --minutes 60
+    """Train a world model on a recording.
 
-    data, held_out: datasets in the LeRobot v3 layout.  tokenizer: a folder that `reverie train tokenizer` or a model has written.
-    fov_deg: horizontal field of view of the recorded pictures.  clip_steps: latent steps of a training clip.
-    copies: noisy copies of a clip that share one clean copy.  context_noise: the most noise that context gets.
-    shift: moves training noise levels towards 1.  action_dropout: share of clips whose actions are hidden.
-    self_context: share of context steps that the model's own predictions replace, from self_context_from of the budget on.
-    sigmas, context_sigma: the schedule that the model folder names and samples are drawn with.
-    start: weights to start from, a world training's own folder.
+    Example: reverie train world --data rec --tokenizer runs/tok -o runs/world --minutes 60
+
+    data, held_out: datasets in the LeRobot v3 layout.  tokenizer: a folder that `reverie train tokenizer` or a model
+    has written. max_hours, held_out_hours: how much of them is used.  fov_deg: horizontal field of view of the
+    recorded pictures.  clip_steps: latent steps of a training clip. copies: noisy copies of a clip that share one
+    clean copy.  context_noise: the most noise that context gets. shift: moves training noise levels towards 1.
+    action_dropout: share of clips whose actions are hidden. self_context: share of context steps that the model's own
+    predictions replace, from self_context_from of the budget on. sigmas, context_sigma: the schedule that the model
+    folder names and samples are drawn with. start: weights to start from, a world training's own folder.
     """
 
     data: Path
@@ -58,9 +61,10 @@ class TrainWorldConfig:
     name: str = "nano"
     fov_deg: float = 100.0
     max_hours: float | None = None
+    held_out_hours: float = 0.1
     minutes: float | None = None
     steps: int | None = None
-    batch: int = 6
+    batch: int = 4
     clip_steps: int = 8
     copies: int = 2
     context_noise: float = 0.25
@@ -71,10 +75,11 @@ class TrainWorldConfig:
     sigmas: tuple[float, ...] = (1.0, 0.8, 0.5)
     context_sigma: float = 0.06
     start: Path | None = None
-    lr: float = 1e-3
+    lr: float = 1.5e-3
+    warmup_steps: int = 40
     muon: bool = True
     ema: float = 0.999
-    decay: float = 0.35
+    decay: float = 0.4
     seed: int = 0
     device: str = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -86,8 +91,8 @@ class TrainWorldConfig:
     def __post_init__(self) -> None:
         if self.batch < 1 or self.copies < 1 or self.clip_steps < 2:
             raise TrainError(
-                f"expected batch and copies of at least 1 and clip_steps of at least 2, got {self.batch}, {self.copies}, "
-                f"{self.clip_steps}"
+                "expected batch and copies of at least 1 and clip_steps of at least 2, "
+                f"got {self.batch}, {self.copies}, {self.clip_steps}"
             )
 
     def run(self) -> dict[str, float]:
@@ -100,7 +105,12 @@ class WorldTask(Task):
     """The world model's batches, loss, figures and pictures."""
 
     def __init__(
-        self, preset: Preset, config: TrainWorldConfig, tokenizer: VideoTokenizer, train: LatentClips, held_out: LatentClips
+        self,
+        preset: Preset,
+        config: TrainWorldConfig,
+        tokenizer: VideoTokenizer,
+        train: LatentClips,
+        held_out: LatentClips,
     ) -> None:
         self.preset, self.config, self.tokenizer = preset, config, tokenizer
         self.train, self.held_out = train, held_out
@@ -120,7 +130,9 @@ class WorldTask(Task):
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         return take(self.train, rng.choice(self.starts, self.config.batch), self.config.clip_steps)
 
-    def loss(self, batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator) -> tuple[Tensor, Mapping[str, Any]]:
+    def loss(
+        self, batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Any]]:
         z, rows, picture = batch
         config = self.config
         rows = self._hide_actions(rows, generator)
@@ -202,8 +214,8 @@ class WorldTask(Task):
         return torch.randn(like.shape, generator=generator, device=like.device)
 
     def validate(self) -> dict[str, float]:
-        """On held-out clips: the error of a step dreamt from noise in one pass; with the actions of another clip; that of
-        repeating the step before.  And the share of the variance that the turned step explains."""
+        """On held-out clips: the error of a step dreamt from noise in one pass; with the actions of another clip;
+        that of repeating the step before.  And the share of the variance that the turned step explains."""
         generator = torch.Generator(self.device).manual_seed(0)
         starts = self.held_out.starts(self.config.clip_steps)
         chosen = np.linspace(0, len(starts) - 1, min(48, len(starts))).astype(int)
@@ -277,10 +289,12 @@ def train_world(config: TrainWorldConfig) -> dict[str, float]:
     held_out = (
         train
         if config.held_out is None
-        else load_latents(config.held_out, tokenizer, config.output / "latents-held-out", device)
+        else load_latents(config.held_out, tokenizer, config.output / "latents-held-out", device, config.held_out_hours)
     )
     if held_out.action_space != train.action_space:
-        raise TrainError(f"held-out actions are {held_out.action_space.names}, training actions {train.action_space.names}")
+        raise TrainError(
+            f"held-out actions are {held_out.action_space.names}, training actions {train.action_space.names}"
+        )
     preset = PRESETS[config.preset](train.action_space, config.fov_deg)
     if train.z.shape[1:] != preset.world.latent:
         raise TrainError(

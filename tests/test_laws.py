@@ -1,8 +1,8 @@
 """The laws of DESIGN section 5, over every stateful module, in several chunkings and seeds.
 
-streamed == whole · the future never alters the past · reset == fresh · restore == replay, bit for bit · a copy leaves its
-original alone · rows of a batch are independent · the ring's eviction == the windowed mask · memory is flat.
-Each subject streams a sequence of steps: the tokenizer's two halves, the transformer, and the session's loop.
+streamed == whole · the future never alters the past · reset == fresh · restore == replay, bit for bit · a copy leaves
+its original alone · rows of a batch are independent · the ring's eviction == the windowed mask · memory is flat. Each
+subject streams a sequence of steps: the tokenizer's two halves, the transformer, and the session's loop.
 """
 
 from __future__ import annotations
@@ -155,7 +155,10 @@ def transformer(seed: int, block: int = 1, window: int = 4) -> Subject:
         visibility = Visibility.windowed(sum(one.x.shape[1] for one in inputs), config.window, block)
         clip = dataclasses.replace(picked(inputs), image=image[: len(inputs[0].x)])
         return model(
-            torch.cat([one.x for one in inputs], 1), torch.cat([one.sigma for one in inputs], 1), clip, visibility=visibility
+            torch.cat([one.x for one in inputs], 1),
+            torch.cat([one.sigma for one in inputs], 1),
+            clip,
+            visibility=visibility,
         )
 
     return Subject(
@@ -249,7 +252,9 @@ def test_reset_equals_fresh(name: str) -> None:
     state = subject.make_state(BATCH)
     stream(subject, state, [subject.perturb(x) for x in subject.inputs])
     state.reset()
-    assert torch.equal(stream(subject, state, subject.inputs), stream(subject, subject.make_state(BATCH), subject.inputs))
+    assert torch.equal(
+        stream(subject, state, subject.inputs), stream(subject, subject.make_state(BATCH), subject.inputs)
+    )
 
 
 @every_subject

@@ -1,0 +1,122 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from reverie.errors import CheckpointError
+from reverie.flow import Schedule
+from reverie.models import presets
+from reverie.models.checkpoint import ModelBundle, ModelConfig, from_json, load_model, save_model, to_json
+
+
+def bundle() -> ModelBundle:
+    preset = presets.tiny()
+    config = ModelConfig(
+        name="test",
+        resolution=preset.resolution,
+        schedule=Schedule((1.0, 0.5), context_sigma=0.1),
+        world=preset.world,
+        tokenizer=preset.tokenizer,
+        image_encoder=preset.image_encoder,
+        summary={"steps": 3},
+    )
+    return ModelBundle.new(config)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_model(tmp_path / "m", bundle(), card="# test\n")
+    return tmp_path / "m"
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+def test_configs_survive_json(preset: str) -> None:
+    config = presets.PRESETS[preset]().world
+    assert from_json(type(config), json.loads(json.dumps(to_json(config)))) == config
+
+
+def test_a_model_survives_its_folder(tmp_path: Path) -> None:
+    made = bundle()
+    save_model(tmp_path / "m", made, dtype=None)
+    read = load_model(tmp_path / "m")
+    assert read.config == made.config
+    for name, module in made.modules().items():
+        for key, tensor in module.state_dict().items():
+            assert torch.equal(tensor, read.modules()[name].state_dict()[key]), (name, key)
+
+
+def test_weights_are_half_size_by_default(folder: Path) -> None:
+    stored = load_file(folder / "dit.safetensors")
+    assert {t.dtype for t in stored.values() if t.is_floating_point()} == {torch.bfloat16}
+
+
+def break_nothing_there(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
+def break_no_weights(folder: Path) -> None:
+    (folder / "dit.safetensors").unlink()
+
+
+def break_cut_weights(folder: Path) -> None:
+    path = folder / "tokenizer.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def break_foreign_weights(folder: Path) -> None:
+    save_file({"conv.weight": torch.zeros(3)}, folder / "dit.safetensors")
+
+
+def break_shape(folder: Path) -> None:
+    stored = load_file(folder / "dit.safetensors")
+    stored["head.bias"] = torch.zeros(3)
+    save_file(stored, folder / "dit.safetensors")
+
+
+def break_json(folder: Path) -> None:
+    (folder / "config.json").write_text("{not json")
+
+
+def break_kind(folder: Path) -> None:
+    (folder / "config.json").write_text('{"_class_name": "CausalWanModel"}')
+
+
+def break_field(folder: Path) -> None:
+    raw = json.loads((folder / "config.json").read_text())
+    raw["world"]["wings"] = 2
+    (folder / "config.json").write_text(json.dumps(raw))
+
+
+def break_type(folder: Path) -> None:
+    raw = json.loads((folder / "config.json").read_text())
+    raw["world"]["dim"] = "wide"
+    (folder / "config.json").write_text(json.dumps(raw))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (break_nothing_there, "no config.json"),
+        (break_no_weights, "dit.safetensors is missing"),
+        (break_cut_weights, "not a readable safetensors"),
+        (break_foreign_weights, "does not fit"),
+        (break_shape, "misshaped"),
+        (break_json, "not readable JSON"),
+        (break_kind, "not the config of a Reverie model"),
+        (break_field, "no field 'wings'"),
+        (break_type, "expected int"),
+    ],
+)
+def test_a_damaged_folder_gives_one_clear_line(folder: Path, damage: object, says: str) -> None:
+    damage(folder)  # type: ignore[operator]
+    with pytest.raises(CheckpointError, match=says) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_folder_at_all(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no model folder"):
+        load_model(tmp_path / "nothing")

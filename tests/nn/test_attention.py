@@ -1,0 +1,88 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from reverie.nn.attention import Visibility, attend, attend_steps
+from reverie.nn.cache import KVCache
+from reverie.nn.norm import RMSNorm
+from reverie.nn.rope import rotary_table, rotate, split_pairs
+
+CPU = torch.device("cpu")
+
+
+def qkv(steps: int, tokens: int, grad: bool = False) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(2, 3, steps * tokens, 8, dtype=torch.double, generator=generator).requires_grad_(grad)
+        for _ in range(3)
+    ]
+
+
+@pytest.mark.parametrize(
+    "visibility",
+    [
+        Visibility.windowed(7, 3, 1),
+        Visibility.windowed(6, 4, 3),
+        Visibility.teacher_forced(5, 3),
+        Visibility.teacher_forced(4, 4, copies=3),
+    ],
+)
+def test_step_attention_equals_masked_attention_and_so_do_its_gradients(visibility: Visibility) -> None:
+    q, k, v = qkv(len(visibility), 16, grad=True)
+    out = attend_steps(q, k, v, visibility)
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=visibility.mask(16, 16, CPU))
+    torch.testing.assert_close(out, expected)
+    weight = torch.randn_like(out)
+    ours = torch.autograd.grad((out * weight).sum(), (q, k, v))
+    theirs = torch.autograd.grad((expected * weight).sum(), (q, k, v))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_who_sees_whom() -> None:
+    assert Visibility.windowed(4, 2, 1).ranges == (((0, 1),), ((0, 2),), ((1, 3),), ((2, 4),))
+    assert Visibility.windowed(4, 4, 2).ranges == (((0, 2),), ((0, 2),), ((0, 4),), ((0, 4),))
+    # clean 0 1 2, then noisy 1 2 3: a noisy step sees clean steps before it and itself, never its own clean self
+    assert Visibility.teacher_forced(4, 3).ranges[3:] == (((0, 1), (3, 4)), ((0, 2), (4, 5)), ((1, 3), (5, 6)))
+
+
+@pytest.mark.parametrize(("window", "block"), [(1, 1), (4, 1), (6, 3), (4, 3), (5, 2)])
+def test_the_rings_eviction_is_the_windowed_mask(window: int, block: int) -> None:
+    steps, tokens = 4 * block * window, 2
+    q, k, v = qkv(steps, tokens)
+    mask = Visibility.windowed(steps, window, block).mask(tokens, tokens, CPU)
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    ring = KVCache.empty(2, 3, 8, window=window, tokens=tokens, device=CPU, dtype=torch.double)
+    for start in range(0, steps, block):
+        mine = slice(start * tokens, (start + block) * tokens)
+        for _ in range(2):  # a block may be read many times before it is committed
+            ring.read(torch.randn_like(k[:, :, mine]), v[:, :, mine])
+        out = attend(q[:, :, mine], *ring.commit(k[:, :, mine], v[:, :, mine]))
+        torch.testing.assert_close(out, expected[:, :, mine])
+
+
+def test_rotary_attention_depends_on_differences_only() -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 5, 1, 24, generator=generator).unbind(0)
+    positions = torch.randint(0, 9, (5, 3), generator=generator).double()
+    scores = []
+    for offset in (0, 1_000_000):
+        table = rotary_table(positions + offset, split_pairs(24), 10000.0)
+        scores.append(torch.einsum("nhd,mhd->nm", rotate(q, table), rotate(k, table)))
+    torch.testing.assert_close(scores[0], scores[1], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(scores[0], torch.einsum("nhd,mhd->nm", q, k))
+
+
+def test_rotation_leaves_the_rest_of_a_head_alone() -> None:
+    x = torch.randn(4, 2, 10)
+    out = rotate(x, rotary_table(torch.arange(4.0)[:, None], [3], 100.0))
+    assert torch.equal(out[..., 6:], x[..., 6:])
+    torch.testing.assert_close(out.norm(dim=-1), x.norm(dim=-1))
+
+
+def test_rms_norm() -> None:
+    norm = RMSNorm(6, offset=True)
+    x = 5 * torch.randn(3, 6)
+    torch.testing.assert_close(norm(x).square().mean(-1), torch.ones(3))
+    assert norm.bias is not None
+    torch.nn.init.constant_(norm.bias, 2.0)
+    torch.testing.assert_close(norm(x), F.rms_norm(x, (6,)) + 2)

@@ -1,0 +1,119 @@
+"""World training on latents made up for the test: it learns, it listens, it leaves a model that loads."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reverie.errors import DataError, TrainError
+from reverie.models import presets
+from reverie.models.checkpoint import load_model
+from reverie.models.tokenizer import VideoTokenizer
+from reverie.train.latents import LatentClips
+from reverie.train.loop import Trainer, TrainerConfig
+from reverie.train.world import TrainWorldConfig, WorldTask, take
+
+PRESET = presets.tiny()
+
+
+def clips(episodes: int = 6, length: int = 20, seed: int = 0) -> LatentClips:
+    """Latents that the actions decide: the first key's share of a step's frames is added to all of the latent."""
+    rng = np.random.default_rng(seed)
+    count = episodes * length
+    rows = np.zeros((count, 4, 6), np.float32)
+    rows[..., 0] = rng.integers(0, 2, (count, 1))
+    level = 2 * rows[..., 0].mean(1) - 1
+    z = np.broadcast_to(level[:, None, None, None], (count, 16, 4, 8)).astype(np.float16)
+    return LatentClips(
+        z=z,
+        still=z,
+        rows=rows,
+        picture=rng.integers(0, 255, (count, 3, 16, 32), dtype=np.uint8),
+        episode=np.repeat(np.arange(episodes), length).astype(np.int32),
+        opens=np.ones(count, bool),
+        fit_index=np.arange(1, 60),
+        fit_frames=rng.integers(0, 255, (59, 4, 3, 16, 32), dtype=np.uint8),
+        action_space=PRESET.world.action_space,
+    )
+
+
+def config(folder: Path, **changes: object) -> TrainWorldConfig:
+    base = TrainWorldConfig(
+        data=folder, tokenizer=folder, output=folder, preset="tiny", steps=60, batch=4, clip_steps=5, copies=1, lr=3e-3
+    )
+    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
+
+
+def task(folder: Path, **changes: object) -> WorldTask:
+    torch.manual_seed(0)
+    return WorldTask(PRESET, config(folder, **changes), VideoTokenizer(PRESET.tokenizer), clips(), clips(seed=1))
+
+
+def trainer(folder: Path, steps: int) -> TrainerConfig:
+    return TrainerConfig(folder=folder, steps=steps, lr=3e-3, warmup_steps=5, ema=0.9, device="cpu", tensorboard=False)
+
+
+def test_training_learns_what_actions_do_and_leaves_a_model(tmp_path: Path) -> None:
+    world = task(tmp_path)
+    before = world.validate()
+    after = Trainer(world, trainer(tmp_path, 60)).run()
+    assert after["next_mse"] < 0.5 * before["next_mse"]
+    assert after["wrong_actions_mse"] > 1.5 * after["next_mse"]
+    bundle = load_model(tmp_path / "model")
+    assert bundle.config.world == PRESET.world
+    assert bundle.config.schedule == world.schedule
+    assert list((tmp_path / "samples").glob("*.png"))
+
+
+def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    whole = task(tmp_path / "a")
+    Trainer(whole, trainer(tmp_path / "a", 6)).run()
+    half = task(tmp_path / "b")
+    half_config = trainer(tmp_path / "b", 6)
+
+    class Killed(Exception):
+        pass
+
+    real, calls = half.loss, []
+
+    def dies(batch: object, generator: torch.Generator) -> object:
+        calls.append(None)
+        if len(calls) == 4:
+            raise Killed
+        return real(batch, generator)  # type: ignore[arg-type]
+
+    half.loss = dies  # type: ignore[method-assign, assignment]
+    with pytest.raises(Killed):
+        Trainer(half, dataclasses.replace(half_config, checkpoint_minutes=0.0)).run()
+    again = task(tmp_path / "b")
+    Trainer(again, half_config).run()
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(tensor, again.model.state_dict()[name]), name
+
+
+def test_hidden_actions_and_own_predictions_train_too(tmp_path: Path) -> None:
+    world = task(tmp_path, action_dropout=1.0, self_context=0.5, self_context_from=0.0)
+    world.progress = 1.0
+    loss, _ = world.loss(world.batch(np.random.default_rng(0)), torch.Generator().manual_seed(0))
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert world.world.head.weight.grad is not None
+
+
+def test_clips_stay_inside_their_episode() -> None:
+    data = clips(episodes=3, length=7)
+    starts = data.starts(5)
+    assert all(data.episode[s] == data.episode[s + 4] for s in starts)
+    z, rows, picture = take(data, starts[:2], 5)
+    assert z.shape == (2, 5, 16, 4, 8)
+    assert rows.shape == (2, 16, 6)
+    assert picture.shape == (2, 3, 16, 32)
+    with pytest.raises(DataError, match="8 latent steps"):
+        data.starts(8)
+
+
+def test_an_impossible_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="clip_steps"):
+        config(tmp_path, clip_steps=1)

@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from reverie.errors import CheckpointError, ReverieError
-from reverie.flow import Schedule
 from reverie.models.dit import WorldModel, WorldModelConfig
 from reverie.models.image_encoder import ImageEncoder, ImageEncoderConfig
+from reverie.models.schedule import Schedule
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer
 from reverie.types import FPS, ActionSpace
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from reverie.errors import CheckpointError
-from reverie.flow import Schedule, shifted
 from reverie.models.actions import ActionModuleConfig
 from reverie.models.dit import WorldModelConfig
+from reverie.models.schedule import Schedule, shifted
 from reverie.types import ActionSpace
 
 KEYS: dict[int, tuple[str, ...]] = {

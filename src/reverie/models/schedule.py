@@ -1,0 +1,31 @@
+"""Which noise levels a model is sampled at: part of what a model folder says.  `reverie.flow` does the sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reverie.errors import ShapeError
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How a block is denoised.
+
+    sigmas: descending noise levels, from 1; one network pass each.  renoise: between passes the clean estimate gets
+    fresh noise (few-step distilled models), else the straight path is followed (Euler).  context_sigma: noise that is
+    mixed into a block before it becomes context, which hides small errors and so stops them from growing (GameNGen,
+    arXiv 2408.14837).
+    """
+
+    sigmas: tuple[float, ...]
+    renoise: bool = False
+    context_sigma: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.sigmas or list(self.sigmas) != sorted(self.sigmas, reverse=True) or not 0 < self.sigmas[0] <= 1:
+            raise ShapeError(f"noise levels descend from at most 1 to above 0, got {self.sigmas}")
+
+
+def shifted(sigma: float, shift: float) -> float:
+    """A noise level moved towards 1, `s' = shift s / (1 + (shift - 1) s)` (Esser et al., arXiv 2403.03206, eq. 23)."""
+    return shift * sigma / (1 + (shift - 1) * sigma)

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import IO
 
 import torch
@@ -122,10 +123,9 @@ class Checkpoints:
             averages = load_file(path / "ema.safetensors")
             states = torch.load(path / "optimizers.pt", map_location="cpu", weights_only=True)
             saved = json.loads((path / "progress.json").read_text())
-        except (OSError, SafetensorError, RuntimeError, ValueError, EOFError) as error:
-            raise TrainError(
-                f"the checkpoint {path} is damaged ({error}); delete it to resume from the one before"
-            ) from error
+        except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise TrainError(f"{path} is damaged ({reason}); delete it to resume from the one before") from error
         try:
             model.load_state_dict(weights)
             with torch.no_grad():
@@ -134,7 +134,7 @@ class Checkpoints:
             for optimizer, state in zip(optimizers, states, strict=True):
                 optimizer.load_state_dict(state)
         except (RuntimeError, KeyError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise TrainError(
                 f"the checkpoint {path} is of another model or optimizer ({reason}); give another folder"
             ) from error

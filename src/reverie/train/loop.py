@@ -142,6 +142,10 @@ class Task(ABC):
         """Whether a matrix of this name is left to AdamW although Muon is on (embeddings, first and last layers)."""
         return False
 
+    def lr_factor(self, name: str) -> float:
+        """What the learning rate is multiplied by for the parameter of this name."""
+        return 1.0
+
     def compile(self) -> None:
         """Compile the heavy part, in place."""
         self.model.compile()
@@ -156,7 +160,7 @@ class Trainer:
         self.device = self.ranks.device(pick_device(config.device))
         task.device = self.device
         task.model.to(self.device)
-        self.optimizers = build_optimizers(task.model, config, task.prefers_adamw)
+        self.optimizers = build_optimizers(task.model, config, task.prefers_adamw, task.lr_factor)
         self.parameters = [p for p in task.model.parameters() if p.requires_grad]
         self.ema = [p.detach().clone() for p in self.parameters]
         self.progress = Progress()

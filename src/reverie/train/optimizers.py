@@ -15,29 +15,36 @@ if TYPE_CHECKING:
 
 
 def build_optimizers(
-    model: nn.Module, config: TrainerConfig, prefers_adamw: Callable[[str], bool] = lambda name: False
+    model: nn.Module,
+    config: TrainerConfig,
+    prefers_adamw: Callable[[str], bool] = lambda name: False,
+    lr_factor: Callable[[str], float] = lambda name: 1.0,
 ) -> list[torch.optim.Optimizer]:
     """AdamW for all (decay on matrices and kernels only), or Muon for those.  Raises TrainError without Muon."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    matrices = {name for name, p in named if config.muon and p.ndim >= 2 and not prefers_adamw(name)}
-    rest = [p for name, p in named if name not in matrices]
+    adamw: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    muon: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if config.muon and parameter.ndim >= 2 and not prefers_adamw(name):
+            muon.setdefault(lr_factor(name), []).append(parameter)
+        else:
+            adamw.setdefault((lr_factor(name), parameter.ndim >= 2), []).append(parameter)
     groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay, "lr_factor": 1.0},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "lr_factor": 1.0},
+        {"params": parameters, "weight_decay": config.weight_decay if decays else 0.0, "lr_factor": factor}
+        for (factor, decays), parameters in adamw.items()
     ]
-    groups = [group for group in groups if group["params"]]
     optimizers: list[torch.optim.Optimizer] = []
     if groups:
         optimizers.append(torch.optim.AdamW(groups, lr=config.lr, betas=config.betas))
-    if matrices:
-        optimizers.append(MatrixMuon([p for name, p in named if name in matrices], config))
+    optimizers += [MatrixMuon(parameters, config, factor) for factor, parameters in muon.items()]
     return optimizers
 
 
 class MatrixMuon(torch.optim.Optimizer):
     """torch's Muon over parameters of two or more dimensions, each seen as the matrix (first dimension, the rest)."""
 
-    def __init__(self, parameters: list[nn.Parameter], config: TrainerConfig) -> None:
+    def __init__(self, parameters: list[nn.Parameter], config: TrainerConfig, lr_factor: float = 1.0) -> None:
         if not hasattr(torch.optim, "Muon"):
             raise TrainError(f"torch {torch.__version__} has no Muon; train without it, or install torch 2.9 or newer")
         self._parameters = parameters
@@ -45,7 +52,7 @@ class MatrixMuon(torch.optim.Optimizer):
         self._muon = torch.optim.Muon(
             self._matrices, lr=config.lr, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
         )
-        super().__init__(parameters, {"lr": config.lr, "lr_factor": 1.0})
+        super().__init__(parameters, {"lr": config.lr, "lr_factor": lr_factor})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # no closures here

@@ -1,0 +1,315 @@
+"""The training loop: schedule, resuming, refusals, averaging."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from reverie.errors import DeviceError, TrainError
+from reverie.train.checkpoints import Checkpoints, FolderLock
+from reverie.train.loop import Task, Trainer, TrainerConfig, lr_scale, move, pick_device, use_malloc_hints
+from reverie.train.optimizers import as_matrix, build_optimizers
+
+
+class Line(Task):
+    """Learns y = 2x with a network that has matrices, kernels, biases and dropout.  `broken` steps give NaN."""
+
+    def __init__(self, broken: frozenset[int] = frozenset(), huge: frozenset[int] = frozenset(), pause_s: float = 0.0):
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Dropout(0.1), nn.Flatten(), nn.Linear(32, 4))
+        self.model.to(memory_format=torch.channels_last)
+        self.broken, self.huge, self.pause_s, self.calls = broken, huge, pause_s, 0
+        self.seen: list[float] = []
+        self.validated: list[bool] = []
+        self.exported: dict[str, Any] = {}
+
+    def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
+        return {"x": torch.from_numpy(rng.normal(size=(4, 1, 2, 2)).astype(np.float32))}
+
+    def loss(self, batch: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        x = batch["x"] + 0.01 * torch.randn(4, 1, 2, 2, generator=generator)
+        loss = (self.model(x) - 2 * x.flatten(1)).square().mean()
+        self.seen.append(loss.item())
+        time.sleep(self.pause_s)
+        self.calls += 1
+        if self.calls - 1 in self.broken:
+            loss = loss * float("nan")
+        if self.calls - 1 in self.huge:
+            loss = loss * 1e6
+        return loss, {"half": loss / 2, "constant": 1.0}
+
+    def validate(self) -> dict[str, float]:
+        self.validated.append(self.model.training or torch.is_grad_enabled())
+        return {"weight": self.model[3].weight.abs().mean().item()}
+
+    def sample(self, folder: Path, step: int) -> None:
+        (folder / f"{step}.txt").write_text("picture")
+
+    def export(self, folder: Path, summary: dict[str, Any]) -> None:
+        self.exported = summary
+
+
+def config(folder: Path, **changes: Any) -> TrainerConfig:
+    base = TrainerConfig(folder=folder, steps=30, lr=3e-3, warmup_steps=3, device="cpu", log_steps=5, tensorboard=False)
+    return replace(base, **changes)
+
+
+def weights(task: Task) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in task.model.parameters()]
+
+
+def same(left: list[Tensor], right: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_it_learns_and_reports(tmp_path: Path, muon: bool) -> None:
+    task = Line()
+    metrics = Trainer(task, config(tmp_path, steps=150, lr=1e-2, muon=muon)).run()
+    assert np.mean(task.seen[-10:]) < 0.5 * np.mean(task.seen[:10])
+    assert metrics == {"weight": pytest.approx(metrics["weight"])}
+    assert task.exported["steps"] == 150
+    assert task.exported["metrics"]["weight"] == pytest.approx(metrics["weight"], abs=1e-4)
+    assert task.validated == [False, False]
+    assert (tmp_path / "samples/150.txt").exists()
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, *range(5, 151, 5), 150]
+    assert {"loss", "half", "constant", "lr", "grad_norm", "steps_per_s", "elapsed_s"} <= rows[1].keys()
+
+
+def test_what_is_finished_stays_finished(tmp_path: Path) -> None:
+    first, again = Line(), Line()
+    Trainer(first, config(tmp_path)).run()
+    Trainer(again, config(tmp_path)).run()
+    assert again.seen == []
+    assert same(weights(first), weights(again))
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_a_longer_budget_goes_on_as_if_never_stopped(tmp_path: Path, muon: bool) -> None:
+    whole, first, second = Line(), Line(), Line()
+    flat = {"decay": 0.0, "muon": muon, "accumulate": 2, "workers": 2}
+    Trainer(whole, config(tmp_path / "whole", steps=24, **flat)).run()
+    Trainer(first, config(tmp_path / "parts", steps=11, **flat)).run()
+    trainer = Trainer(second, config(tmp_path / "parts", steps=24, **flat))
+    trainer.run()
+    assert first.seen + second.seen == whole.seen
+    assert same(weights(second), weights(whole))
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from test_loop import Line, config
+from reverie.train.loop import Trainer
+Trainer(Line(pause_s=0.02), config(Path(sys.argv[1]), steps=60, muon=True, checkpoint_minutes=0.002)).run()
+"""
+
+
+def test_killed_and_resumed_is_never_killed_bit_for_bit(tmp_path: Path) -> None:
+    settings = {"steps": 60, "muon": True}
+    whole = Line()
+    unbroken = Trainer(whole, config(tmp_path / "whole", **settings))
+    unbroken.run()
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path / "killed")], env=environment)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "killed/checkpoints").glob("step-*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    (tmp_path / "killed/checkpoints/.step-000000099.partial").mkdir()
+    resumed = Line()
+    trainer = Trainer(resumed, config(tmp_path / "killed", **settings))
+    trainer.run()
+    assert 0 < len(resumed.seen) < 60
+    assert resumed.seen == whole.seen[-len(resumed.seen) :]
+    assert same(weights(resumed), weights(whole))
+    assert same(trainer.ema, unbroken.ema)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "killed/log.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    Trainer(Line(), config(tmp_path, steps=10, decay=0.0)).run()
+    task = Line(broken=frozenset({5}))
+    with pytest.raises(TrainError, match=r"became nan at step 15; the last good checkpoint is .*step-000000010"):
+        Trainer(task, config(tmp_path, decay=0.0)).run()
+    latest = Checkpoints(tmp_path).latest()
+    assert latest is not None
+    assert latest.name == "step-000000010"
+
+
+def test_a_huge_gradient_is_left_out(tmp_path: Path) -> None:
+    task = Line(huge=frozenset({25}))
+    trainer = Trainer(task, config(tmp_path, decay=0.0))
+    trainer.run()
+    assert trainer.progress.skipped == 1
+
+
+def test_endless_infinite_gradients_stop(tmp_path: Path) -> None:
+    class Infinite(Line):
+        def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+            loss, scalars = super().loss(batch, generator)
+            return loss + 0 * (self.model[3].bias * 0).sum().sqrt(), scalars  # the root's slope at 0 is infinite
+
+    with pytest.raises(TrainError, match="26 steps in a row"):
+        Trainer(Infinite(), config(tmp_path)).run()
+
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
+    with (
+        FolderLock(tmp_path),
+        pytest.raises(TrainError, match=f"is being trained already by process {os.getpid()}"),
+    ):
+        Trainer(Line(), config(tmp_path)).run()
+    Trainer(Line(), config(tmp_path, steps=1)).run()
+
+
+def test_an_interrupt_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    class Interrupted(Line):
+        def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+            if self.calls == 7:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().loss(batch, generator)
+
+    whole, first, second = Line(), Interrupted(), Line()
+    Trainer(whole, config(tmp_path / "whole")).run()
+    with pytest.raises(TrainError, match="stopped at step 8; run the same command"):
+        Trainer(first, config(tmp_path / "parts")).run()
+    Trainer(second, config(tmp_path / "parts")).run()
+    assert same(weights(second), weights(whole))
+
+
+def test_another_model_in_the_folder_is_refused(tmp_path: Path) -> None:
+    Trainer(Line(), config(tmp_path, steps=1)).run()
+    other = Line()
+    other.model = nn.Linear(2, 2)
+    with pytest.raises(TrainError, match="of another model or optimizer"):
+        Trainer(other, config(tmp_path)).run()
+    with pytest.raises(TrainError, match="holds a training"):
+        Trainer(Line(), config(tmp_path, resume=False)).run()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizers.pt", "progress.json"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str) -> None:
+    Trainer(Line(), config(tmp_path, steps=1)).run()
+    (tmp_path / "checkpoints/step-000000001" / name).write_bytes(b"\x00broken")
+    with pytest.raises(TrainError, match=r"step-000000001 is damaged .* delete it"):
+        Trainer(Line(), config(tmp_path)).run()
+
+
+def test_only_the_last_checkpoints_are_kept(tmp_path: Path) -> None:
+    Trainer(Line(), config(tmp_path, steps=9, checkpoint_minutes=0.0)).run()
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert names == ["step-000000008", "step-000000009"]
+
+
+def test_a_budget_of_minutes_ends_and_time_is_kept_over_resumes(tmp_path: Path) -> None:
+    task = Line(pause_s=0.005)
+    trainer = Trainer(task, config(tmp_path, steps=None, minutes=0.005))
+    trainer.run()
+    assert task.progress >= 1
+    again = Line()
+    Trainer(again, config(tmp_path, steps=None, minutes=0.005)).run()
+    assert again.seen == []
+
+
+def test_averaged_weights_follow_and_are_put_back(tmp_path: Path) -> None:
+    task = Line()
+    trainer = Trainer(task, config(tmp_path, ema=0.9))
+    trainer.run()
+    trained = weights(task)
+    assert not same(trained, trainer.ema)
+    with trainer.averaged_weights():
+        averaged = weights(task)
+    assert same(weights(task), trained)
+    assert same(averaged, trainer.ema)
+
+
+def test_the_schedule_is_a_trapezoid(tmp_path: Path) -> None:
+    settings = config(tmp_path, steps=100, warmup_steps=10, decay=0.4)
+    assert lr_scale(0, 0.0, settings) == pytest.approx(0.1)
+    assert lr_scale(9, 0.09, settings) == lr_scale(60, 0.6, settings) == 1
+    assert lr_scale(80, 0.8, settings) == pytest.approx(0.5)
+    assert lr_scale(100, 1.0, settings) == 0
+
+
+def test_muon_gets_matrices_and_updates_kernels_of_any_layout(tmp_path: Path) -> None:
+    for layout in (torch.contiguous_format, torch.channels_last):
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4, 2)).to(memory_format=layout)
+        adamw, muon = build_optimizers(model, config(tmp_path, muon=True))
+        assert [p.ndim for group in adamw.param_groups for p in group["params"]] == [1, 1]
+        before = [p.detach().clone() for p in model.parameters()]
+        model(torch.ones(2, 3, 3, 3)).square().sum().backward()
+        muon.step()
+        changed = [not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True)]
+        assert changed == [True, False, True, False]
+
+
+def test_a_kernel_as_a_matrix_is_a_view_in_channels_last() -> None:
+    kernel = torch.randn(4, 3, 3, 3).to(memory_format=torch.channels_last)
+    assert as_matrix(kernel).shape == (4, 27)
+    assert as_matrix(kernel).data_ptr() == kernel.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": None}, "either steps or minutes"),
+        ({"minutes": 1.0}, "either steps or minutes"),
+        ({"steps": 0}, "above zero"),
+        ({"accumulate": 0}, "at least 1"),
+        ({"ema": 1.0}, "0 <= ema < 1"),
+        ({"lr": 0.0}, "lr > 0"),
+    ],
+)
+def test_odd_settings_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainError, match=message):
+        config(tmp_path, **changes)
+
+
+def test_devices() -> None:
+    assert pick_device("cpu").type == "cpu"
+    with pytest.raises(DeviceError, match="unknown device 'abacus'"):
+        pick_device("abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="no usable NVIDIA GPU"):
+            pick_device("cuda")
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TrainError, match="cannot write to"):
+        Trainer(Line(), config(tmp_path / "file/run")).run()
+
+
+def test_batches_move_in_any_nesting() -> None:
+    moved = move({"a": [torch.ones(1), "text"], "b": (torch.ones(2),)}, torch.device("meta"))
+    assert moved["a"][0].is_meta
+    assert moved["a"][1] == "text"
+    assert moved["b"][0].is_meta
+
+
+def test_malloc_hints_start_the_command_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr(os, "execve", lambda path, argv, environment: started.append(environment))
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    use_malloc_hints("cpu")
+    assert started[0]["MALLOC_TOP_PAD_"] == "268435456"
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
+    use_malloc_hints("cpu")
+    assert len(started) == 1

@@ -110,7 +110,7 @@ def begin(config: PaceConfig, now_s: float, *, before: PaceState | None = None) 
 def made(
     config: PaceConfig, state: PaceState, num_frames: int, now_s: float, *, cost_s: float | None = None
 ) -> PaceState:
-    """`num_frames` have just been sent, after `cost_s` seconds of work (None: not a measure, such as a first picture)."""
+    """`num_frames` have just been sent, after `cost_s` seconds of work (None: no measure, as for a first picture)."""
     dry_at_s = max(state.dry_at_s, now_s + state.round_trip_s) + num_frames * config.frame_s
     state = replace(state, made_frames=state.made_frames + num_frames, dry_at_s=dry_at_s)
     if cost_s is None:

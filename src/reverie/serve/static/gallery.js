@@ -16,6 +16,7 @@ export class Gallery extends EventTarget {
       if (file.files.length) this.upload(file.files[0]);
       file.value = "";
     });
+    list.addEventListener("wheel", (event) => (list.scrollLeft += event.deltaY), { passive: true });
     this.#listenToDrops();
   }
 

@@ -19,6 +19,7 @@ export class Input extends EventTarget {
   bound = new Set();
   hasMouse = false;
   isEnabled = false;
+  drags = false; // the browser does not lend the mouse out: looking around is by dragging
 
   constructor(stage) {
     super();
@@ -27,7 +28,11 @@ export class Input extends EventTarget {
     addEventListener("keyup", (event) => this.#key(event, false));
     addEventListener("blur", () => this.release());
     document.addEventListener("pointerlockchange", () => this.#lockChanged());
-    stage.addEventListener("mousemove", (event) => this.isLocked && this.move(event.movementX, event.movementY));
+    document.addEventListener("pointerlockerror", () => {
+      this.drags = true;
+      this.dispatchEvent(new Event("lock"));
+    });
+    stage.addEventListener("mousemove", (event) => this.#moved(event));
     stage.addEventListener("mousedown", (event) => this.isLocked && this.#button(event, true));
     addEventListener("mouseup", (event) => this.#button(event, false));
     this.touch = new TouchPads(stage.parentElement, this);
@@ -117,6 +122,10 @@ export class Input extends EventTarget {
     this.#changed();
   }
 
+  #moved(event) {
+    if (this.isLocked || (this.drags && event.buttons & 1)) this.move(event.movementX, event.movementY);
+  }
+
   #button(event, isDown) {
     const code = `Mouse${event.button}`;
     if (!this.bound.has(code) || isDown === this.#keyboard.has(code)) return;
@@ -126,7 +135,8 @@ export class Input extends EventTarget {
   }
 
   #lockChanged() {
-    if (!this.isLocked) this.release();
+    if (this.isLocked) this.drags = false;
+    else this.release();
     this.dispatchEvent(new Event("lock"));
   }
 

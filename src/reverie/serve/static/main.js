@@ -129,7 +129,10 @@ input.addEventListener("input", ({ detail: { seq, codes, mouse } }) => {
   if (hud.current === "playing") meters.sent(seq, performance.now());
 });
 input.addEventListener("held", () => hud.held(input.codes));
-input.addEventListener("lock", () => document.body.classList.toggle("locked", input.isLocked));
+input.addEventListener("lock", () => {
+  document.body.classList.toggle("locked", input.isLocked);
+  document.body.classList.toggle("drags", input.drags);
+});
 
 gallery.addEventListener("choose", ({ detail }) => begin(detail));
 gallery.addEventListener("problem", ({ detail }) => hud.say(detail, true));

@@ -2,7 +2,9 @@
 
 import { FORMAT } from "./protocol.js";
 
-const GLOW_EVERY_FRAMES = 5;
+const GLOW_EVERY_FRAMES = 6;
+const GLOW = 0.5; // how much of the picture's light fills the room
+const NIGHT = "11, 11, 18"; // the room, as in style.css
 
 export class Screen {
   #drawn = 0;
@@ -11,6 +13,8 @@ export class Screen {
     this.canvas = canvas;
     this.context = canvas.getContext("2d", { alpha: false });
     this.glow = glow.getContext("2d", { alpha: false });
+    this.glow.imageSmoothingQuality = "medium";
+    this.vignette = vignette(this.glow);
   }
 
   resize(width, height) {
@@ -37,10 +41,28 @@ export class Screen {
     if (!frame.image) return;
     this.context.drawImage(frame.image, 0, 0, this.canvas.width, this.canvas.height);
     frame.image.close();
-    if (this.#drawn++ % GLOW_EVERY_FRAMES === 0) {
-      this.glow.drawImage(this.canvas, 0, 0, this.glow.canvas.width, this.glow.canvas.height);
-    }
+    if (this.#drawn++ % GLOW_EVERY_FRAMES === 0) this.#shine();
   }
+
+  /** A handful of pixels, so that it costs nothing; the browser's own stretching makes them soft. */
+  #shine() {
+    const { width, height } = this.glow.canvas;
+    this.glow.drawImage(this.canvas, 0, 0, width, height);
+    this.glow.save();
+    this.glow.scale(width, height);
+    this.glow.fillStyle = this.vignette;
+    this.glow.fillRect(0, 0, 1, 1);
+    this.glow.restore();
+  }
+}
+
+/** Darkness from the middle of the unit square outwards. */
+function vignette(context) {
+  const fade = context.createRadialGradient(0.5, 0.5, 0.1, 0.5, 0.5, 0.62);
+  fade.addColorStop(0, `rgba(${NIGHT}, ${1 - GLOW})`);
+  fade.addColorStop(0.5, `rgba(${NIGHT}, ${1 - GLOW * 0.75})`);
+  fade.addColorStop(1, `rgba(${NIGHT}, 1)`);
+  return fade;
 }
 
 function fromRgb({ payload, width, height }) {

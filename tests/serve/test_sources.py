@@ -1,0 +1,99 @@
+"""Sources: a tiny dream and the real game are described alike and play through the same server."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from starlette.testclient import TestClient
+from tests.serve.test_server import Client, connected
+
+from reverie.engine.engine import STARTS
+from reverie.errors import CheckpointError, WorldError
+from reverie.flow import Schedule
+from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
+from reverie.models.presets import tiny
+from reverie.serve.app import create_app
+from reverie.serve.sources import GameSource, ModelSource, Source
+from reverie.types import Action, World
+
+needs_vizdoom = pytest.mark.skipif(
+    importlib.util.find_spec("vizdoom") is None, reason='vizdoom is not installed: pip install "reverie[worlds]"'
+)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny untrained model with one start picture."""
+    torch.manual_seed(0)
+    preset = tiny()
+    config = ModelConfig(
+        name="tiny",
+        resolution=preset.resolution,
+        schedule=Schedule((1.0, 0.5), renoise=True, context_sigma=0.1),
+        world=preset.world,
+        tokenizer=preset.tokenizer,
+        image_encoder=preset.image_encoder,
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(folder, ModelBundle.new(config), card="# tiny\n")
+    (folder / STARTS).mkdir(exist_ok=True)
+    Image.new("RGB", (64, 48), (200, 100, 50)).save(folder / STARTS / "dusk.png")
+    return folder
+
+
+def play_through_the_server(source: Source) -> list[int]:
+    """Start, walk, restart; returns the indices of the frames after the restart."""
+    with TestClient(create_app(source)) as http, connected(http) as client:
+        assert isinstance(client, Client)
+        welcome = client.hello()
+        first = client.play(seed=1)
+        assert len(first.payload) == welcome["width"] * welcome["height"] * 3
+        client.input(["KeyW"], mouse=(8, 2))
+        while client.frame().action < 1:
+            pass
+        client.say("restart", seed=2)
+        client.expect("started")
+        return [client.frame().index for _ in range(6)]
+
+
+def test_a_dream(model_folder: Path):
+    told: list[float] = []
+    source = ModelSource(str(model_folder), device="cpu")
+    spec = source.load(lambda share, text: told.append(share))
+    assert (spec.name, spec.kind, spec.uploads) == ("tiny", "dream", True)
+    assert [start.name for start in spec.starts] == ["dusk"]
+    assert spec.starts[0].picture.shape == (*spec.resolution, 3)
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    world = source.open(spec.starts[0].picture, seed=0)
+    assert isinstance(world, World)
+    assert world.step(Action()).shape == (spec.block_frames, *spec.resolution, 3)
+    with pytest.raises(WorldError, match="choose one or upload"):
+        source.open(None, 0)
+
+
+def test_a_dream_through_the_server(model_folder: Path):
+    assert play_through_the_server(ModelSource(str(model_folder), device="cpu")) == list(range(6))
+
+
+def test_a_model_that_is_not_there():
+    with pytest.raises(CheckpointError):
+        ModelSource("no-such-model").load(lambda share, text: None)
+    with pytest.raises(WorldError, match="load first"):
+        ModelSource("no-such-model").open(np.zeros((32, 64, 3), np.uint8), 0)
+
+
+@needs_vizdoom
+def test_a_game_through_the_server():
+    source = GameSource("vizdoom", maps=("freedoom2/MAP01",))
+    assert play_through_the_server(source) == list(range(6))
+
+
+def test_an_unknown_game():
+    with pytest.raises(WorldError, match="unknown game"):
+        GameSource("quake").load(lambda share, text: None)

@@ -93,12 +93,11 @@ def obedience_table() -> Table:
 
 
 def real_windows(clip: Clip, space: ActionSpace) -> Iterator[tuple[str, int, Frames]]:
-    """Stretches of a real clip in which the player did one of PAIRS: (pair, side, frames `(WINDOW_FRAMES + 1, H, W,
-    3)`).
+    """Stretches of a real clip in which the player did one of PAIRS: (pair, side, frames (17, H, W, 3)).
 
-    turn: no key held, yaw of one sign, at least 1 degree a frame on average (while walking, near walls may truly move the
-    other way).  walk: forward or back held, the yaw below 1 degree a frame.  Where the recording has poses, a walk must
-    also move at least 2 of their units a frame: players meet walls.
+    turn: no key held, yaw of one sign, at least 1 degree a frame on average (while walking, near walls may truly move
+    the other way).  walk: forward or back held, the yaw below 1 degree a frame.  Where the recording has poses, a walk
+    must also move at least 2 of their units a frame: players meet walls.
     """
     n = WINDOW_FRAMES
     yaw = clip.actions[:, len(space.keys) + 1] if space.mouse else np.zeros(len(clip.actions), np.float32)

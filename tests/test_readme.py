@@ -1,0 +1,122 @@
+"""The README tells the truth: its Python runs, its commands parse, its files exist.  The examples do too."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import tyro
+
+from reverie import cli
+from reverie.flow import Schedule
+from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
+from reverie.models.presets import tiny
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+SCRIPT = (ROOT / "examples/record_and_train.sh").read_text()
+
+
+def blocks(text: str, language: str) -> list[str]:
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [content for name, content in found if name == language]
+
+
+def commands(text: str, program: str) -> list[list[str]]:
+    """The words of every line that calls `program`, comments and line continuations taken out."""
+    lines = text.replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(f"{program} ")]
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model folder with one start picture."""
+    from PIL import Image
+
+    torch.manual_seed(0)
+    preset = tiny()
+    config = ModelConfig(
+        name="tiny",
+        resolution=preset.resolution,
+        schedule=Schedule((1.0,)),
+        world=preset.world,
+        tokenizer=preset.tokenizer,
+        image_encoder=preset.image_encoder,
+    )
+    folder = tmp_path_factory.mktemp("readme") / "tiny"
+    save_model(folder, ModelBundle.new(config))
+    (folder / "starts").mkdir()
+    Image.new("RGB", (64, 32), (90, 60, 40)).save(folder / "starts" / "room.png")
+    return folder
+
+
+@pytest.mark.parametrize("block", blocks(README, "python"))
+def test_the_python_runs(block: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block.replace('"nano"', repr(str(tiny_model))), "README.md", "exec"), {})
+
+
+def config_of(words: list[str]) -> Any:
+    """The command's configuration as the command line reads it, `reverie` itself left out."""
+    command, rest = cli._find(words)
+    assert command is not None, f"no such command: {' '.join(words)}"
+    return tyro.cli(command.load(), args=rest)
+
+
+@pytest.mark.parametrize(
+    "words", [c[1:] for c in commands("\n".join(blocks(README, "sh")) + "\n" + SCRIPT, "reverie")], ids=" ".join
+)
+def test_the_commands_parse(words: list[str]) -> None:
+    numbers = {"$HOURS": "1", "$TOKENIZER_MINUTES": "30", "$WORLD_MINUTES": "120"}
+    config_of([numbers.get(word, word.replace("$OUT", "out")) for word in words])
+
+
+@pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
+def test_make_targets_exist(text: str) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {words[1] for block in blocks(text, "sh") for words in commands(block, "make")}
+    assert named
+    assert named <= targets
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/LOG.md"])
+def test_linked_files_exist(name: str) -> None:
+    path = ROOT / name
+    links = re.findall(r"\]\(([^)#]+)\)", path.read_text())
+    missing = [link for link in links if "://" not in link and not (path.parent / link).exists()]
+    assert not missing
+
+
+def test_files_of_the_tree_exist() -> None:
+    tree = blocks(README, "")[0]
+    names = [re.match(r"((?:[\w/]+(?:/|\.py) *)+)", line.strip()) for line in tree.splitlines()]
+    paths = [path for name in names if name for path in name[1].split()]
+    assert len(paths) > 12
+    homes = (ROOT, ROOT / "src/reverie")
+    assert [name for name in paths if not any((home / name).exists() for home in homes)] == []
+
+
+def test_the_results_have_a_place() -> None:
+    assert re.search(r"<!-- results -->\n.+\n<!-- /results -->", README, re.DOTALL)
+
+
+def test_the_walk_example_makes_a_video(tiny_model: Path, tmp_path: Path) -> None:
+    example = runpy.run_path(str(ROOT / "examples/play_offline.py"))
+    example["main"](str(tiny_model), None, str(tmp_path / "walk.mp4"), blocks=3)
+    assert (tmp_path / "walk.mp4").stat().st_size > 500
+
+
+def test_the_environment_example_runs(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(ROOT / "examples/gym_env.py"))["main"](str(tiny_model), num_steps=3)
+    assert "3 steps of 4 frames" in capsys.readouterr().out
+
+
+def test_the_shell_example_is_valid() -> None:
+    subprocess.run(["bash", "-n", str(ROOT / "examples/record_and_train.sh")], check=True)

@@ -242,7 +242,7 @@ class VideoTokenizer(nn.Module):
         self.decoder = _Decoder(config)
         self.register_buffer("latent_mean", torch.zeros(CHANNELS))
         self.register_buffer("latent_std", torch.ones(()))
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # torch's stub lacks it alone
 
     def new_encoder_state(
         self,
@@ -342,4 +342,5 @@ def _initialise(part: nn.Module) -> None:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             gain = 0.3 if name.endswith(".out") else 0.0 if name == "leave" else 1.0
             nn.init.normal_(layer.weight, std=gain / layer.weight[0].numel() ** 0.5)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -15,7 +15,7 @@ import reverie.env  # noqa: F401  # registers Reverie/Dream-v0
 
 def main(model: str = "nano", num_steps: int = 25) -> None:
     env = gymnasium.make("Reverie/Dream-v0", model=model, max_steps=num_steps)
-    picture, _ = env.reset(seed=1)
+    picture, info = env.reset(seed=1)
     truncated = False
     steps = 0
     while not truncated:
@@ -28,4 +28,4 @@ def main(model: str = "nano", num_steps: int = 25) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    main(sys.argv[1] if len(sys.argv) > 1 else "nano")

@@ -39,5 +39,5 @@ def start_picture(engine: Engine) -> ImageSource:
 
 
 if __name__ == "__main__":
-    given = dict(zip(("model", "image", "output"), sys.argv[1:], strict=False))
-    main(**given)  # pyright: ignore[reportArgumentType]  # all three are text
+    model, image, output = (*sys.argv[1:4], *("nano", None, "out.mp4")[len(sys.argv[1:4]) :])
+    main(str(model), image, str(output))

@@ -29,7 +29,7 @@ play: $(STAMP)  ## play the bundled world in the browser (ARGS="--port 9000" and
 	@$(BIN)/reverie play $(ARGS)
 
 lint: $(STAMP)  ## ruff: format and rules
-	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --check .; echo "make fmt puts this right" >&2; exit 1; }
+	@$(BIN)/ruff format --check --quiet . || { echo "make fmt puts this right" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 
 type: $(STAMP)  ## pyright

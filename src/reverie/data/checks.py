@@ -1,11 +1,13 @@
-"""What makes recorded play good or bad: stuck, staring at a wall, teleported."""
+"""What makes recorded play good or bad (stuck, staring at a wall, teleported), and whether a dataset is sound."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from reverie.types import ActionSpace
+from reverie.data.dataset import Dataset
+from reverie.errors import DataError
+from reverie.types import MAX_TURN_DEG, ActionSpace
 
 STUCK_FRAMES = 14
 """A player who holds keys and does not move for so long is stuck."""
@@ -63,3 +65,25 @@ def first_stare(depths: npt.NDArray[np.float32]) -> int:
         if run >= STARE_FRAMES:
             return index - run + 1
     return len(depths)
+
+
+def problems(dataset: Dataset) -> list[str]:
+    """Read every file of a dataset; one line for each episode that is damaged or holds impossible actions."""
+    found = []
+    keys = len(dataset.action_space.keys)
+    for index in range(dataset.num_episodes):
+        try:
+            clip = dataset.clip(index)
+        except DataError as error:
+            found.append(str(error))
+            continue
+        name = f"{dataset.episodes[index].data_file}: episode {index}"
+        if not np.isfinite(clip.actions).all():
+            found.append(f"{name} has actions that are not numbers")
+        elif not np.isin(clip.actions[:, :keys], (0.0, 1.0)).all():
+            found.append(f"{name} has keys that are neither 0 nor 1")
+        elif np.abs(clip.actions[:, keys:]).max(initial=0.0) > MAX_TURN_DEG:
+            found.append(f"{name} has turns of more than {MAX_TURN_DEG:g} degrees a frame")
+        if clip.poses is not None and not np.isfinite(clip.poses).all():
+            found.append(f"{name} has poses that are not numbers")
+    return found

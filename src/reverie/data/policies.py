@@ -161,7 +161,7 @@ class ExploringPolicy:
             self._set("still", set(), 8, 24)
             self._turn_goal = 0.0
         elif mode == "flick":
-            self._set("flick", set(self._keys & {"forward"}) if rng.random() < 0.5 else set(), 8, 14)
+            self._set("flick", set() if rng.random() < 0.5 else set(self._keys & {"forward"}), 8, 14)
             self._turn_goal = sign * float(rng.uniform(TURN_LIMIT, FLICK_LIMIT))
         else:
             self._set("look", set(), 14, 45)

@@ -19,7 +19,7 @@ QUALITY_CRF = 17
 def write_video(path: Path, frames: Frames, fps: int) -> None:
     """Encode `(f, H, W, 3)` uint8 at `path`: H.264, yuv420p, no B-frames, one thread."""
     _, height, width, _ = frames.shape
-    options = {"crf": str(QUALITY_CRF), "preset": "veryfast", "bf": "0"}
+    options = {"crf": str(QUALITY_CRF), "preset": "superfast", "bf": "0"}
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -18,14 +17,15 @@ Cleanup = Callable[[], object]
 def worker_pool(processes: int, start: Callable[..., Cleanup | None], args: tuple[Any, ...]) -> ProcessPoolExecutor:
     """A pool whose workers each call `start(*args)` first; what it returns is called if the parent is killed.
 
-    The workers leave Ctrl-C to the parent.  `start` and `args` must pickle: workers are fresh interpreters.
+    Ctrl-C reaches the parent alone: each worker, with the game it may start, is a session of its own.  `start` and
+    `args` must pickle: workers are fresh interpreters.
     """
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(processes, context, _begin, (os.getpid(), start, args))
 
 
 def _begin(parent: int, start: Callable[..., Cleanup | None], args: tuple[Any, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setsid()
     cleanup = start(*args)
     threading.Thread(target=_follow, args=(parent, cleanup), daemon=True).start()
 

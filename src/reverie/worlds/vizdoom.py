@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,7 @@ class VizDoomWorld:
         self._game: Any = None
         self._state: Any = None
         self._folder = Path(tempfile.mkdtemp(prefix="reverie-vizdoom-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._table = (255.0 * (np.arange(256) / 255.0) ** (1.0 / GAMMA) + 0.5).astype(np.uint8)
         _import_vizdoom()
 
@@ -121,7 +124,7 @@ class VizDoomWorld:
         return self._picture()
 
     def step(self, action: Action) -> Frames:
-        """One frame under `action`, `(1, H, W, 3)`.  Where the level ends, sets `finished` and starts the walk again."""
+        """One frame under `action`, `(1, H, W, 3)`.  At the level's end sets `finished` and starts the walk again."""
         self.action_space.check(action)
         if self._game is None:
             raise WorldError("step before reset; call reset(seed) first")
@@ -153,25 +156,33 @@ class VizDoomWorld:
 
     def _tic(self, forward: float = 0.0, right: float = 0.0, yaw: float = 0.0, pitch: float = 0.0) -> None:
         self._state = None
-        try:
+        with self._guarded():
             self._game.make_action([forward, right, yaw, pitch], 1)
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """The game is another process and may die at any time: then say so, and let the next reset start it again."""
+        try:
+            yield
         except Exception as error:
+            self._wad = ""
             raise WorldError(f"VizDoom stopped on {self.map}: {error}; reset to start it again") from error
 
     def _picture(self) -> Frames:
         screen = self._now().screen_buffer[:, 4:508]
         height, width = self.resolution
         small = np.asarray(Image.fromarray(screen).resize((width, height), Image.Resampling.BOX))
-        return self._table[small][None]
+        return self._table.take(small)[None]
 
     def _open_map(self, name: str) -> None:
         wad, level = name.split("/")
         if wad != self._wad:
             self._start(wad, level)
         self.map = name
-        self._game.set_doom_map(level)
-        self._game.set_seed(self._seed & 0x7FFFFFFF)
-        self._game.new_episode()
+        with self._guarded():
+            self._game.set_doom_map(level)
+            self._game.set_seed(self._seed & 0x7FFFFFFF)
+            self._game.new_episode()
         self._state = None
 
     def _start(self, wad: str, level: str) -> None:
@@ -181,7 +192,8 @@ class VizDoomWorld:
         self._game, self._wad = None, ""
         game = _configure(vizdoom, wad, level, self._folder)
         try:
-            game.init()
+            with contextlib.chdir(self._folder):  # the game litters the folder it is started in
+                game.init()
         except Exception as error:
             raise WorldError(f"VizDoom did not start {wad}/{level}: {error}; try reinstalling vizdoom") from error
         self._game, self._wad = game, wad

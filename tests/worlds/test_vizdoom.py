@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+
+from reverie.data.record import play_episode
+from reverie.errors import ActionError, WorldError
+from reverie.types import Action, World
+from reverie.worlds import WORLDS, open_world
+
+pytest.importorskip("vizdoom")
+
+from reverie.worlds import vizdoom
+from reverie.worlds.vizdoom import FOV_DEG, HELDOUT_MAPS, TRAIN_MAPS, VizDoomWorld
+
+FORWARD = Action(frozenset({"forward"}))
+MAPS = ("freedoom2/MAP01", "freedoom2/MAP03")
+
+
+@pytest.fixture(scope="module")
+def world():
+    game = VizDoomWorld(MAPS)
+    yield game
+    game.close()
+
+
+def run(game: VizDoomWorld, seed: int, actions: list[Action]) -> np.ndarray:
+    return np.concatenate([game.reset(seed), *(game.step(action) for action in actions)])
+
+
+def test_it_is_a_world(world: VizDoomWorld) -> None:
+    assert isinstance(world, World)
+    picture = world.reset(0)
+    assert picture.shape == (1, 128, 224, 3)
+    assert picture.dtype == np.uint8
+    assert picture.std() > 5
+    assert world.depth.shape == (32, 56)
+
+
+def test_reset_is_decided_by_the_seed(world: VizDoomWorld) -> None:
+    actions = [Action(frozenset({"forward"}), (0.0, 2.0))] * 12
+    first = run(world, 5, actions)
+    spot, level = world.pose, world.map
+    run(world, 6, actions)
+    np.testing.assert_array_equal(run(world, 5, actions), first)
+    np.testing.assert_array_equal(world.pose, spot)
+    assert world.map == level
+    fresh = VizDoomWorld(MAPS)
+    np.testing.assert_array_equal(run(fresh, 5, actions), first)
+    fresh.close()
+    assert len({tuple(run(world, seed, [])[0].ravel()[:3000]) for seed in range(4)}) == 4
+
+
+@pytest.mark.parametrize("when", [0, 3, 7])
+def test_an_action_shows_first_in_the_next_frame(world: VizDoomWorld, when: int) -> None:
+    idle = [Action()] * 10
+    turned = list(idle)
+    turned[when] = Action(frozenset(), (0.0, 4.0))
+    plain, other = run(world, 1, idle), run(world, 1, turned)
+    differs = (plain != other).reshape(len(plain), -1).any(axis=1)
+    assert int(np.argmax(differs)) == when + 1
+
+
+@pytest.mark.parametrize("key", ["forward", "back", "left", "right"])
+def test_keys_show_in_the_next_frame_too(world: VizDoomWorld, key: str) -> None:
+    """Compared at two spots, for at some there is a wall behind or beside."""
+    shown = set()
+    for seed in (1, 2):
+        pressed = run(world, seed, [Action(), Action(frozenset({key}))])
+        plain = run(world, seed, [Action()] * 2)
+        differs = (plain != pressed).reshape(3, -1).any(axis=1)
+        assert not differs[:2].any()
+        shown.add(bool(differs[2]))
+    assert True in shown
+
+
+def test_signs_and_amount_of_turns(world: VizDoomWorld) -> None:
+    world.reset(1)
+    before = world.pose
+    world.step(Action(frozenset(), (2.0, 3.0)))
+    after = world.pose
+    assert (after[3] - before[3]) % 360 == pytest.approx(3.0, abs=0.05)
+    assert after[4] - before[4] == pytest.approx(2.0, abs=0.05)
+
+
+def test_turning_right_moves_the_picture_left_by_as_much_as_the_field_of_view_says(world: VizDoomWorld) -> None:
+    focal_px = 112 / np.tan(np.radians(FOV_DEG / 2))
+    ratios = []
+    for seed in range(6):
+        frames = run(world, seed, [Action(frozenset(), (0.0, 4.0))])
+        a, b = frames[:, 40:88].mean(axis=(1, 3))
+        errors = [np.abs(a[80 + shift : 144 + shift] - b[80:144]).mean() for shift in range(-12, 13)]
+        ratios.append((int(np.argmin(errors)) - 12) / (focal_px * np.tan(np.radians(4.0))))
+    assert np.median(ratios) == pytest.approx(1.0, abs=0.2)
+
+
+def test_forward_and_back_move_along_the_view(world: VizDoomWorld) -> None:
+    for key, sign in (("forward", 1), ("back", -1)):
+        moved = []
+        for seed in range(4):
+            world.reset(seed)
+            before = world.pose
+            for _ in range(6):
+                world.step(Action(frozenset({key})))
+            dx, dy = (world.pose - before)[:2]
+            heading = np.radians(-before[3])
+            moved.append(sign * (dx * np.cos(heading) + dy * np.sin(heading)))
+        assert np.median(moved) > 8, key
+
+
+def test_no_text_weapon_or_flash_appears(world: VizDoomWorld) -> None:
+    """Standing still, a level's picture stays as it is but for its animated textures."""
+    frames = run(world, 3, [Action()] * 30).astype(int)
+    assert np.abs(np.diff(frames, axis=0)).mean(axis=(1, 2, 3)).max() < 8
+
+
+def test_the_policy_walks_and_does_not_stare(world: VizDoomWorld) -> None:
+    stuck, near, frames = 0, 0, 0
+    for seed in range(3):
+        _, actions, poses, depths = play_episode(world, seed, 200)
+        held = actions[:-1, :4].any(axis=1)
+        moved = np.abs(np.diff(poses[:, :2], axis=0)).sum(axis=1)
+        stuck += int((held & (moved < 1.0)).sum())
+        near += int((depths < 4).sum())
+        frames += len(actions)
+    assert stuck / frames < 0.12
+    assert near / frames < 0.25
+
+
+def test_heldout_levels_are_never_played_for_training() -> None:
+    assert not set(HELDOUT_MAPS) & set(TRAIN_MAPS)
+    assert len(HELDOUT_MAPS) == 17
+    assert {f"freedoom2/MAP{m}" for m in range(25, 33)} | {f"freedoom1/E4M{m}" for m in range(1, 10)} == set(
+        HELDOUT_MAPS
+    )
+    assert not set(vizdoom.choose_maps(None, heldout=False)) & set(HELDOUT_MAPS)
+    assert set(vizdoom.choose_maps(None, heldout=True)) == set(HELDOUT_MAPS)
+    with pytest.raises(WorldError, match="is a held-out map"):
+        VizDoomWorld(("freedoom2/MAP25",))
+    with pytest.raises(WorldError, match="is a training map"):
+        VizDoomWorld(("freedoom2/MAP01",), heldout=True)
+
+
+def test_bad_requests_are_one_clear_line(world: VizDoomWorld) -> None:
+    with pytest.raises(WorldError, match=r"unknown game 'quake'; known games: .*vizdoom"):
+        open_world("quake")
+    with pytest.raises(WorldError, match="unknown VizDoom map 'MAP01'"):
+        open_world("vizdoom", maps=("MAP01",))
+    with pytest.raises(WorldError, match="at least one map"):
+        open_world("vizdoom", maps=())
+    with pytest.raises(WorldError, match="does not take these options"):
+        open_world("vizdoom", weather="rain")
+    with pytest.raises(ActionError, match="unknown key 'jump'"):
+        world.step(Action(frozenset({"jump"})))
+    unopened = VizDoomWorld(MAPS)
+    with pytest.raises(WorldError, match="step before reset"):
+        unopened.step(FORWARD)
+    unopened.close()
+    unopened.close()
+
+
+def test_a_game_that_died_is_one_clear_line_and_starts_again_at_reset() -> None:
+    game = VizDoomWorld(MAPS[:1])
+    first = game.reset(2)
+    game._game.close()
+    with pytest.raises(WorldError, match=r"VizDoom stopped on freedoom2/MAP01: .*; reset to start it again"):
+        game.step(FORWARD)
+    np.testing.assert_array_equal(game.reset(2), first)
+    game.close()
+
+
+def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "vizdoom", None)
+    with pytest.raises(WorldError, match=r'pip install "reverie\[worlds\]"'):
+        open_world("vizdoom")
+    assert "vizdoom" in WORLDS

@@ -48,6 +48,7 @@ class FakeEpisode:
 class FakeDataset:
     """What `read_pool` needs of a dataset."""
 
+    path = Path("fake")
     resolution = (H, W)
 
     def __init__(self, lengths: list[int]) -> None:
@@ -139,11 +140,11 @@ def test_batches_follow_from_their_random_stream(tmp_path: Path) -> None:
 
 def test_the_pool_takes_long_enough_episodes_only() -> None:
     dataset: Any = FakeDataset([20, 5, 18])
-    pool = read_pool(dataset, 6, 17, np.random.default_rng(0))
+    pool = read_pool(dataset, 6, 17, seed=0)
     assert pool.shape == (6, 17, H, W, 3)
     short: Any = FakeDataset([5])
-    with pytest.raises(TrainError, match="no episode of the dataset has 17 frames"):
-        read_pool(short, 6, 17, np.random.default_rng(0))
+    with pytest.raises(DataError, match="no episode has 17 frames"):
+        read_pool(short, 6, 17, seed=0)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ neighbouring pixels at three scales, and on differences between frames; the deco
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from reverie.data.dataset import Dataset
+from reverie.data.loader import ClipLoader
 from reverie.errors import CheckpointError, TrainError
 from reverie.models.checkpoint import from_json, load_weights, save_weights, to_json, write_json_atomic
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
@@ -32,6 +34,8 @@ from reverie.types import Frames
 KIND = "reverie.tokenizer"
 PRESETS = {"nano": nano, "tiny": tiny}
 FIT_CLIPS = 96
+CLIPS_WORTH_WORKERS = 128
+"""Fewer clips are decoded sooner here than worker processes start."""
 SHEET_COLUMNS = (0, 1, 2, 3, 4, 7, 10, 13, 16)
 
 
@@ -172,8 +176,9 @@ def train_tokenizer(config: TrainTokenizerConfig) -> dict[str, float]:
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     length = max(17, config.clip_frames)
-    pool = read_pool(Dataset(config.data), config.pool_clips, max(33, config.clip_frames), rng)
-    held_out = read_pool(Dataset(config.held_out or config.data), 24, length, np.random.default_rng(0))
+    decoders = min(8, os.cpu_count() or 1) if config.pool_clips >= CLIPS_WORTH_WORKERS else 0
+    pool = read_pool(Dataset(config.data), config.pool_clips, max(33, config.clip_frames), config.seed, decoders)
+    held_out = read_pool(Dataset(config.held_out or config.data), 24, length, seed=0)
     tokenizer = VideoTokenizer(PRESETS[config.preset]())
     picks = rng.permutation(len(pool))[:FIT_CLIPS]
     fit_linear(
@@ -201,17 +206,11 @@ def train_tokenizer(config: TrainTokenizerConfig) -> dict[str, float]:
     return Trainer(TokenizerTask(tokenizer, config, pool, held_out), trainer_config).run()
 
 
-def read_pool(dataset: Dataset, clips: int, length: int, rng: np.random.Generator) -> Frames:
-    """Random clips `(n, length, H, W, 3)`.  Raises TrainError if no episode is long enough."""
-    lengths = np.array([episode.length for episode in dataset.episodes])
-    room = np.maximum(0, lengths - length + 1)
-    if not room.any():
-        raise TrainError(f"no episode of the dataset has {length} frames; record longer ones")
-    pool = np.empty((clips, length, *dataset.resolution, 3), np.uint8)
-    picks = np.sort(rng.choice(len(room), clips, p=room / room.sum()))
-    for row, episode in zip(pool, picks, strict=True):
-        row[:] = dataset.clip(int(episode), int(rng.integers(room[episode])), length).frames
-    return pool
+def read_pool(dataset: Dataset, clips: int, length: int, seed: int, workers: int = 0) -> Frames:
+    """Random clips `(n, length, H, W, 3)`, decoded by `workers` processes.  Raises DataError if no episode is long
+    enough."""
+    with ClipLoader(dataset, length, batch=1, seed=seed, workers=workers) as loader:
+        return np.concatenate([next(loader)[0] for _ in range(clips)])
 
 
 def to_pixels(frames: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ mistakes.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,9 @@ import tyro
 from einops import rearrange
 from torch import Tensor, nn
 
-from reverie.errors import CheckpointError, TrainError
+from reverie.errors import TrainError
 from reverie.flow import Schedule, add_noise, clean_from_velocity
-from reverie.models.checkpoint import ModelBundle, ModelConfig, load_weights, save_model
+from reverie.models.checkpoint import KIND, ModelBundle, ModelConfig, load_model, load_weights, save_model
 from reverie.models.dit import WorldModel, count_parameters
 from reverie.models.image_encoder import ImageEncoder
 from reverie.models.presets import PRESETS, Preset
@@ -31,6 +32,7 @@ from reverie.nn.attention import Visibility
 from reverie.train.latents import LatentClips, load_latents
 from reverie.train.loop import Task, Trainer, TrainerConfig, pick_device, use_malloc_hints
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
+from reverie.train.tokenizer import load_tokenizer
 
 SIGMA_FLOOR = 0.25
 """Below this noise level errors of the clean estimate weigh no more: there is little left to decide."""
@@ -255,7 +257,7 @@ class WorldTask(Task):
             resolution=self.preset.resolution,
             schedule=self.schedule,
             world=self.preset.world,
-            tokenizer=self.preset.tokenizer,
+            tokenizer=self.tokenizer.config,
             image_encoder=self.preset.image_encoder,
             summary=summary,
         )
@@ -271,20 +273,18 @@ def take(clips: LatentClips, starts: np.ndarray, num_steps: int) -> tuple[Tensor
     return torch.from_numpy(z), torch.from_numpy(rows), torch.from_numpy(clips.picture[starts])
 
 
-def read_tokenizer(folder: Path, preset: Preset) -> VideoTokenizer:
-    """The tokenizer of a training run or a model folder, frozen."""
-    if not folder.is_dir():
-        raise CheckpointError(f"no tokenizer folder at {folder}; make one with `reverie train tokenizer`")
-    tokenizer = VideoTokenizer(preset.tokenizer)
-    load_weights(folder / "tokenizer.safetensors", tokenizer)
+def read_tokenizer(folder: Path) -> VideoTokenizer:
+    """The tokenizer of a tokenizer training or of a model folder, frozen.  Raises CheckpointError."""
+    path = folder / "config.json"
+    kind = json.loads(path.read_text()).get("kind") if path.is_file() else None
+    tokenizer = load_model(folder).tokenizer if kind == KIND else load_tokenizer(folder)
     return tokenizer.eval().requires_grad_(False)
 
 
 def train_world(config: TrainWorldConfig) -> dict[str, float]:
     """Encode the recordings, train, and write a model folder to `output`/model."""
     device = pick_device(config.device)
-    plain = PRESETS[config.preset]()
-    tokenizer = read_tokenizer(config.tokenizer, plain).to(device)
+    tokenizer = read_tokenizer(config.tokenizer).to(device)
     train = load_latents(config.data, tokenizer, config.output / "latents", device, config.max_hours)
     held_out = (
         train

@@ -46,7 +46,17 @@ def test_reset_is_decided_by_the_seed(world: VizDoomWorld) -> None:
     fresh = VizDoomWorld(MAPS)
     np.testing.assert_array_equal(run(fresh, 5, actions), first)
     fresh.close()
-    assert len({tuple(run(world, seed, [])[0].ravel()[:3000]) for seed in range(4)}) == 4
+
+
+def test_seeds_lead_to_different_spots_and_directions_with_room_ahead(world: VizDoomWorld) -> None:
+    poses, room = [], []
+    for seed in range(5):
+        world.reset(seed)
+        poses.append(world.pose)
+        room.append(float(np.median(world.depth[12:20, 18:38])))
+    assert len({tuple(pose[:2]) for pose in poses}) >= 4
+    assert len({round(float(pose[3])) for pose in poses if pose[3] % 90}) >= 4
+    assert np.median(room) >= vizdoom.OPEN_DEPTH
 
 
 @pytest.mark.parametrize("when", [0, 3, 7])

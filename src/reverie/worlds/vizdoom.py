@@ -35,7 +35,10 @@ STRAFE_SPEED = 32.0
 """What a held key asks of the game (its own walk is 25, its run 50): 12 and 10.7 map units a frame at full speed."""
 
 DEPTH_SHAPE = (32, 56)
-SETTLE_TICS = 24
+WAKE_TICS = 16
+"""A level ignores the player for its first tics."""
+
+SETTLE_TICS = 8
 MAX_SPAWN_TRIES = 24
 OPEN_DEPTH = 12
 """A spawn spot must see at least this far in the middle, in the depth picture's units (about 10 map units each)."""
@@ -206,6 +209,8 @@ class VizDoomWorld:
         spots = sorted({(x, y) for name, x, y in things if name in _PICKUPS})
         for name in sorted({name for name, _, _ in things if name in _PICKUPS}):
             self._game.send_game_command(f"remove {name}")
+        for _ in range(WAKE_TICS):
+            self._tic()
         order = rng.permutation(len(spots))[:MAX_SPAWN_TRIES]
         self._tic(yaw=float(rng.uniform(-180, 180)))
         for i in order:

@@ -19,7 +19,8 @@ from torch import Tensor
 from reverie import flow
 from reverie.flow import Schedule
 from reverie.models import presets, tokenizer
-from reverie.models.dit import WorldModel, WorldModelConfig, WorldState
+from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.models.state import WorldState
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.nn.attention import Visibility
 

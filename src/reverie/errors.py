@@ -1,16 +1,16 @@
 """Every error that Reverie raises on purpose.
 
-    ReverieError                 one line: what was got, what was expected, what to do; exit code 2 on the command line
-    ├── ActionError              an action, a key name or an action script that cannot be said
-    ├── ImageError               a picture that cannot be read or used
-    ├── ShapeError               a tensor or array of another shape than asked for
-    ├── CheckpointError          a model folder or a weight file that cannot be loaded
-    ├── DataError                a dataset or recording that is missing, damaged or of another kind
-    ├── WorldError               a game that is unknown, missing or failed
-    ├── DeviceError              a device or a dtype that this machine does not have
-    ├── TrainError               a training that cannot start, resume or go on
-    └── ServeError               the server cannot start (a port in use, say)
-        └── ProtocolError        a message of a client that breaks the protocol
+ReverieError                 one line: what was got, what was expected, what to do; exit code 2 on the command line
+├── ActionError              an action, a key name or an action script that cannot be said
+├── ImageError               a picture that cannot be read or used
+├── ShapeError               a tensor or array of another shape than asked for
+├── CheckpointError          a model folder or a weight file that cannot be loaded
+├── DataError                a dataset or recording that is missing, damaged or of another kind
+├── WorldError               a game that is unknown, missing or failed
+├── DeviceError              a device or a dtype that this machine does not have
+├── TrainError               a training that cannot start, resume or go on
+└── ServeError               the server cannot start (a port in use, say)
+    └── ProtocolError        a message of a client that breaks the protocol
 """
 
 

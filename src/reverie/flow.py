@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from reverie.errors import ShapeError
-from reverie.models.dit import Condition, WorldModel, WorldState
+from reverie.models.dit import WorldModel
 from reverie.models.schedule import Schedule, shifted
+from reverie.models.state import Condition, WorldState
 
 __all__ = [
     "Schedule",

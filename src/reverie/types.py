@@ -40,7 +40,8 @@ class Action:
 class ActionSpace:
     """What a game, or a model, can be told: the keys by name, and whether it has a free camera.
 
-    As numbers an action is one float32 row: a 0/1 value for each key in order, then, if `mouse`, pitch and yaw in degrees.
+    As numbers an action is one float32 row: a 0/1 value for each key in order, then, if `mouse`, pitch and yaw in
+    degrees.
     """
 
     keys: tuple[str, ...]
@@ -59,7 +60,7 @@ class ActionSpace:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The name of each number in a row, as recordings store them: `key.forward`, ..., `mouse.pitch`, `mouse.yaw`."""
+        """The name of each number in a row, as recordings store them: `key.forward`, ..., `mouse.yaw`."""
         return tuple(f"key.{key}" for key in self.keys) + (("mouse.pitch", "mouse.yaw") if self.mouse else ())
 
     @classmethod
@@ -138,6 +139,7 @@ class World(Protocol):
     def resolution(self) -> tuple[int, int]:
         """(H, W) in pixels."""
         ...
+
     @property
     def block_frames(self) -> int: ...
 

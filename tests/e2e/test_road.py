@@ -1,4 +1,4 @@
-"""The whole road at tiny size: record a game, train a tokenizer, train a world, open it, play it, evaluate nothing by eye."""
+"""The whole road at tiny size: record a game, train a tokenizer, train a world, open it, play it."""
 
 from pathlib import Path
 from typing import Any

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 from reverie import flow
 from reverie.models.actions import action_windows
 from reverie.models.adapters import matrix_game
-from reverie.models.dit import Condition, WorldModel
+from reverie.models.dit import WorldModel
+from reverie.models.state import Condition
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 STEPS = {"universal": (1000, 666, 333), "templerun": (1000, 750, 500, 250)}

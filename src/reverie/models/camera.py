@@ -79,11 +79,12 @@ class TurnedStep(nn.Module):
 
     A linear map reads the last frame off a latent (at half size: 4x4 pixels a cell), the frame is turned as each of
     the next 4 frames is, and another linear map writes the 4 frames as a latent.  Both maps are fitted by least
-    squares on a tokenizer's latents (`fit`), then fixed.  Channels out: 4 of mask, and the latent, as Matrix-Game 2's
-    condition has.
+    squares on a tokenizer's latents (`fit`), then fixed.  Where the turn uncovers what was not seen, the border is
+    drawn out, and a mask says so: a grey there would be a far worse guess (docs/LOG.md).
     """
 
     CELL = 4
+    MASK_CHANNELS = STEP_FRAMES
 
     def __init__(self, camera: Camera, channels: int) -> None:
         super().__init__()
@@ -94,13 +95,12 @@ class TurnedStep(nn.Module):
 
     def forward(self, z: Tensor, turn: Tensor) -> Tensor:
         """z: (r, c, h, w) the latent of the step before; turn: (r, 4, 2) degrees turned since its last frame, at each
-        of the next 4 frames.  Returns (r, 4 + c, h, w)."""
+        of the next 4 frames.  Returns (r, 4 + c + c, h, w): the mask, the step before as turned, and as it is."""
         picture = F.pixel_shuffle(self.to_pixels(z), self.CELL)
         frames, known = self.camera.turn(picture, turn)
-        frames = frames * known.unsqueeze(2)
         latent = self.to_latent(rearrange(F.pixel_unshuffle(frames, self.CELL), "r j c h w -> r (j c) h w"))
         mask = F.avg_pool2d(known, self.CELL)
-        return torch.cat([mask, latent], 1)
+        return torch.cat([mask, latent, z], 1)
 
     @torch.no_grad()
     def fit(self, z: Tensor, last: Tensor, frames: Tensor, ridge: float = 1e-3) -> dict[str, float]:

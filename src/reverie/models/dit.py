@@ -21,15 +21,14 @@ from reverie.models.actions import (
     WINDOW_FRAMES,
     ActionModuleConfig,
     BeforeStart,
-    KeyboardModule,
-    MouseModule,
     action_windows,
 )
+from reverie.models.blocks import Block, Pass, modulate
 from reverie.models.camera import Camera, TurnedStep
-from reverie.nn.attention import ClipMemory, Memory, RingMemory, Visibility, attend
+from reverie.models.state import Condition, WorldState
+from reverie.nn.attention import ClipMemory, Memory, RingMemory, Visibility
 from reverie.nn.cache import KVCache
-from reverie.nn.norm import RMSNorm
-from reverie.nn.rope import rotary_table, rotate, split_pairs
+from reverie.nn.rope import rotary_table, split_pairs
 from reverie.types import ActionSpace
 
 
@@ -41,10 +40,11 @@ class WorldModelConfig:
     reaches, the block at hand included; block: steps generated together; image_dim: width of image-encoder tokens;
     image_blocks: transformer blocks with image cross-attention.
 
-    What nano has and Matrix-Game 2 has not: camera (directions as rotary positions, and the turned step before as the
-    condition), action_modulation (actions also through the timestep embedding), learned_positions (a table added to the
-    tokens: walking needs to know where in the picture it is), local_start (attention starts local), predicts_clean (the
-    network's output is the clean latent, which a narrow network finds easier; `forward` still returns velocity).
+    What nano has and Matrix-Game 2 has not: camera (directions as rotary positions; the step before, turned and as it
+    was, as the condition; and the turned one as what the network's clean estimate starts from), action_modulation
+    (actions also through the timestep embedding), learned_positions (a table added to the tokens: walking needs to know
+    where in the picture it is), local_start (attention starts local), predicts_clean (the network's output is the clean
+    latent, which a narrow network finds easier; `forward` still returns velocity).
     """
 
     action_space: ActionSpace
@@ -96,180 +96,6 @@ class WorldModelConfig:
     @property
     def block_frames(self) -> int:
         return STEP_FRAMES * self.block
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What the steps of one forward pass are told.
-
-    extra: (b, t, cond_channels, h, w) beside the noisy latent; rows: (b, t, 12, a) action rows; time: (t,) index of
-    each step; turn: (b, t, 2) pitch and yaw in degrees since the start, or None; image: (b, n, c) tokens, None to use
-    the state's.
-    """
-
-    extra: Tensor
-    rows: Tensor
-    time: Tensor
-    turn: Tensor | None = None
-    image: Tensor | None = None
-
-    def select(self, steps: Tensor) -> Condition:
-        """These steps alone, in this order; a step may come more than once."""
-        turn = None if self.turn is None else self.turn[:, steps]
-        return Condition(self.extra[:, steps], self.rows[:, steps], self.time[steps], turn, self.image)
-
-
-@dataclass(slots=True)
-class WorldState:
-    """All that a session remembers of its past; allocated once, updated in place.
-
-    step: latent steps so far; caches: one ring for each attention layer; rows: (b, 8, a) the last action rows; turn:
-    (b, 2) float64 degrees turned since the start; last: (b, c, h, w) the last committed latent; image: keys and
-    values of the start picture for each image cross-attention, (b, heads, n, d).
-    """
-
-    caches: list[KVCache]
-    rows: Tensor
-    turn: Tensor
-    last: Tensor
-    image: list[tuple[Tensor, Tensor]]
-    step: int = 0
-
-    def clone(self) -> WorldState:
-        return WorldState(
-            [cache.clone() for cache in self.caches],
-            self.rows.clone(),
-            self.turn.clone(),
-            self.last.clone(),
-            [(k.clone(), v.clone()) for k, v in self.image],
-            self.step,
-        )
-
-    def copy_(self, other: WorldState) -> None:
-        """Take over `other`'s content without allocating."""
-        for mine, theirs in zip(self.caches, other.caches, strict=True):
-            mine.copy_(theirs)
-        for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
-            mine.copy_(theirs)
-        self.step = other.step
-
-    def reset(self) -> None:
-        """As new.  Rings need no clearing: what is not committed is not seen."""
-        for cache in self.caches:
-            cache.step = 0
-        for tensor in self.tensors():
-            tensor.zero_()
-        self.step = 0
-
-    def tensors(self) -> list[Tensor]:
-        """The state's own tensors, rings left out."""
-        return [self.rows, self.turn, self.last, *(x for pair in self.image for x in pair)]
-
-
-class SelfAttention(nn.Module):
-    def __init__(self, config: WorldModelConfig) -> None:
-        super().__init__()
-        dim = config.dim
-        self.heads = config.heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.o = nn.Linear(dim, dim)
-        self.norm_q = RMSNorm(dim, offset=config.local_start)
-        self.norm_k = RMSNorm(dim, offset=config.local_start)
-
-    def forward(self, x: Tensor, table: Tensor, memory: Memory, layer: int) -> Tensor:
-        """x: (b, t, n, d); table: (b or 1, t, n, pairs).  Returns (b, t, n, d)."""
-        t = x.shape[1]
-        q, k, v = self.qkv(x).chunk(3, -1)
-        q, k, v = (y.unflatten(-1, (self.heads, -1)) for y in (self.norm_q(q), self.norm_k(k), v))
-        q, k = rotate(q, table), rotate(k, table)
-        out = memory.attend(layer, *(rearrange(y, "b t n h d -> b h (t n) d") for y in (q, k, v)))
-        return self.o(rearrange(out, "b h (t n) d -> b t n (h d)", t=t))
-
-
-class ImageAttention(nn.Module):
-    """Cross-attention to the start picture's tokens; its keys and values are computed once a session."""
-
-    def __init__(self, config: WorldModelConfig) -> None:
-        super().__init__()
-        dim = config.dim
-        self.heads = config.heads
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim)
-        self.o = nn.Linear(dim, dim)
-        self.norm_q = RMSNorm(dim)
-        self.norm_k = RMSNorm(dim)
-
-    def keys_values(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """image: (b, n, d) embedded tokens.  Returns keys and values, (b, h, n, d)."""
-        k, v = self.kv(image).chunk(2, -1)
-        k, v = (rearrange(y, "b n (h d) -> b h n d", h=self.heads) for y in (self.norm_k(k), v))
-        return k, v
-
-    def forward(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        t = x.shape[1]
-        q = rearrange(self.norm_q(self.q(self.norm(x))), "b t n (h d) -> b h (t n) d", h=self.heads)
-        return x + self.o(rearrange(attend(q, k, v), "b h (t n) d -> b t n (h d)", t=t))
-
-
-@dataclass(frozen=True, slots=True)
-class _Pass:
-    """What all blocks of one forward pass share."""
-
-    memory: Memory
-    rows: Tensor
-    table: Tensor
-    key_time: Tensor | None
-    mouse_time: Tensor | None
-    image: list[tuple[Tensor, Tensor]]
-
-
-class Block(nn.Module):
-    """Self-attention, image cross-attention, mouse, keyboard, feed-forward; timestep-modulated as in Wan 2.1."""
-
-    def __init__(self, config: WorldModelConfig, index: int, first_layer: int) -> None:
-        super().__init__()
-        dim = config.dim
-        self.num_keys = len(config.action_space.keys)
-        self.self_attn = SelfAttention(config)
-        self.image_index = config.image_blocks.index(index) if index in config.image_blocks else None
-        self.cross_attn = ImageAttention(config) if self.image_index is not None else None
-        has_mouse = config.mouse is not None and index in config.mouse.blocks
-        has_keyboard = config.keyboard is not None and index in config.keyboard.blocks
-        self.mouse = MouseModule(dim, config.mouse) if config.mouse and has_mouse else None
-        self.keyboard = (
-            KeyboardModule(dim, self.num_keys, config.keyboard) if config.keyboard and has_keyboard else None
-        )
-        self.layer = first_layer
-        self.ffn = nn.Sequential(
-            nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)
-        )
-        self.modulation = nn.Parameter(torch.randn(6, dim) / dim**0.5)
-
-    @property
-    def num_layers(self) -> int:
-        """Attention layers with a past."""
-        return 1 + (self.mouse is not None) + (self.keyboard is not None)
-
-    def forward(self, x: Tensor, e: Tensor, shared: _Pass) -> Tensor:
-        """x: (b, t, n, d); e: (b, t, 6, d) timestep modulation."""
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (e + self.modulation).to(x.dtype).unsqueeze(3).unbind(2)
-        layer = self.layer
-        y = _modulate(x, scale_a, shift_a)
-        x = torch.addcmul(x, gate_a, self.self_attn(y, shared.table, shared.memory, layer))
-        if self.cross_attn is not None and self.image_index is not None:
-            x = self.cross_attn(x, *shared.image[self.image_index])
-        if self.mouse is not None and shared.mouse_time is not None:
-            layer += 1
-            x = self.mouse(x, shared.rows[..., self.num_keys :], shared.mouse_time, shared.memory, layer)
-        if self.keyboard is not None and shared.key_time is not None:
-            layer += 1
-            x = self.keyboard(x, shared.rows[..., : self.num_keys], shared.key_time, shared.memory, layer)
-        return torch.addcmul(x, gate_f, self.ffn(_modulate(x, scale_f, shift_f)))
-
-
-def _modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
 
 
 class WorldModel(nn.Module):
@@ -399,13 +225,16 @@ class WorldModel(nn.Module):
         for block in self.blocks:
             hidden = block(hidden, e, shared)
         shift, scale_ = (emb.unsqueeze(2) + self.head_modulation).to(hidden.dtype).unsqueeze(3).unbind(2)
-        out = self.head(_modulate(hidden, scale_, shift))
+        out = self.head(modulate(hidden, scale_, shift))
         out = rearrange(out, "b t (h w) (p q c) -> b t c (h p) (w q)", h=config.grid[0], p=2, q=2).to(x.dtype)
         if not config.predicts_clean:
             return out
+        if self.turned_step is not None:
+            mask = self.turned_step.MASK_CHANNELS
+            out = out + cond.extra[:, :, mask : mask + config.latent[0]]
         return (x - out) / sigma.clamp(min=0.02)[..., None, None, None].to(x.dtype)
 
-    def _shared(self, cond: Condition, state: WorldState | None, commit: bool, visibility: Visibility) -> _Pass:
+    def _shared(self, cond: Condition, state: WorldState | None, commit: bool, visibility: Visibility) -> Pass:
         config = self.config
         memory: Memory = ClipMemory(visibility) if state is None else RingMemory(state.caches, commit)
         if cond.image is not None:
@@ -429,7 +258,7 @@ class WorldModel(nn.Module):
         def clock(module: ActionModuleConfig | None) -> Tensor | None:
             return None if module is None else rotary_table(time[:, None], [module.time_pairs], module.theta)
 
-        return _Pass(memory, cond.rows, table, clock(config.keyboard), clock(config.mouse), image)
+        return Pass(memory, cond.rows, table, clock(config.keyboard), clock(config.mouse), image)
 
     def clip_condition(self, rows: Tensor, context: Tensor, image: Tensor) -> Condition:
         """The condition of a whole clip of a model that starts from a picture.

@@ -49,6 +49,7 @@ def tiny(action_space: ActionSpace = WALKER, fov_deg: float = 90.0) -> Preset:
             freq_dim=32,
             theta=100.0,
             camera=Camera(fov_deg=fov_deg) if action_space.mouse else None,
+            cond_channels=36 if action_space.mouse else 20,
             action_modulation=True,
             learned_positions=True,
             local_start=True,
@@ -83,6 +84,7 @@ def _walker(action_space: ActionSpace, fov_deg: float, dim: int, layers: int, wi
             else None,
             theta=100.0,
             camera=Camera(fov_deg=fov_deg) if action_space.mouse else None,
+            cond_channels=36 if action_space.mouse else 20,
             action_modulation=True,
             learned_positions=True,
             local_start=True,
@@ -92,12 +94,12 @@ def _walker(action_space: ActionSpace, fov_deg: float, dim: int, layers: int, wi
     )
 
 
-def nano(action_space: ActionSpace = WALKER, fov_deg: float = 100.0) -> Preset:
+def nano(action_space: ActionSpace = WALKER, fov_deg: float = 105.4) -> Preset:
     """The bundled size: what two CPU cores can both play in real time and train in an hour or two."""
     return _walker(action_space, fov_deg, dim=256, layers=7, window=5)
 
 
-def nano_wide(action_space: ActionSpace = WALKER, fov_deg: float = 100.0) -> Preset:
+def nano_wide(action_space: ActionSpace = WALKER, fov_deg: float = 105.4) -> Preset:
     """The same design with about 25M parameters: still real time on two fast cores, worth it when a GPU trains it."""
     return _walker(action_space, fov_deg, dim=448, layers=10, window=8)
 

@@ -61,7 +61,7 @@ class TrainWorldConfig:
     held_out: Path | None = None
     preset: Literal["tiny", "nano", "nano-wide"] = "nano"
     name: str = "nano"
-    fov_deg: float = 100.0
+    fov_deg: float = 105.4
     max_hours: float | None = None
     held_out_hours: float = 0.1
     minutes: float | None = None
@@ -237,7 +237,8 @@ class WorldTask(Task):
     def sample(self, folder: Path, step: int) -> None:
         """A sheet of rollouts under fixed scripts, from two held-out start pictures."""
         space = self.preset.world.action_space
-        index = np.linspace(0, len(self.held_out) - 1, 4).astype(int)[1:3]
+        opens = np.flatnonzero(self.held_out.opens)
+        index = opens[[len(opens) // 3, 2 * len(opens) // 3]]
         z0 = torch.from_numpy(self.held_out.still[index]).float().to(self.device)
         picture = torch.from_numpy(self.held_out.picture[index]).to(self.device)
         rows = script_rows(space, 64).to(self.device)

@@ -1,0 +1,128 @@
+"""The transformer's block and its attentions.
+
+Legend: b batch, t latent steps, n tokens of a step, d width, h heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from reverie.models.actions import KeyboardModule, MouseModule
+from reverie.nn.attention import Memory, attend
+from reverie.nn.norm import RMSNorm
+from reverie.nn.rope import rotate
+
+if TYPE_CHECKING:
+    from reverie.models.dit import WorldModelConfig
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.heads = config.heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.o = nn.Linear(dim, dim)
+        self.norm_q = RMSNorm(dim, offset=config.local_start)
+        self.norm_k = RMSNorm(dim, offset=config.local_start)
+
+    def forward(self, x: Tensor, table: Tensor, memory: Memory, layer: int) -> Tensor:
+        """x: (b, t, n, d); table: (b or 1, t, n, pairs).  Returns (b, t, n, d)."""
+        t = x.shape[1]
+        q, k, v = self.qkv(x).chunk(3, -1)
+        q, k, v = (y.unflatten(-1, (self.heads, -1)) for y in (self.norm_q(q), self.norm_k(k), v))
+        q, k = rotate(q, table), rotate(k, table)
+        out = memory.attend(layer, *(rearrange(y, "b t n h d -> b h (t n) d") for y in (q, k, v)))
+        return self.o(rearrange(out, "b h (t n) d -> b t n (h d)", t=t))
+
+
+class ImageAttention(nn.Module):
+    """Cross-attention to the start picture's tokens; its keys and values are computed once a session."""
+
+    def __init__(self, config: WorldModelConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.heads = config.heads
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.o = nn.Linear(dim, dim)
+        self.norm_q = RMSNorm(dim)
+        self.norm_k = RMSNorm(dim)
+
+    def keys_values(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """image: (b, n, d) embedded tokens.  Returns keys and values, (b, h, n, d)."""
+        k, v = self.kv(image).chunk(2, -1)
+        k, v = (rearrange(y, "b n (h d) -> b h n d", h=self.heads) for y in (self.norm_k(k), v))
+        return k, v
+
+    def forward(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        t = x.shape[1]
+        q = rearrange(self.norm_q(self.q(self.norm(x))), "b t n (h d) -> b h (t n) d", h=self.heads)
+        return x + self.o(rearrange(attend(q, k, v), "b h (t n) d -> b t n (h d)", t=t))
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What all blocks of one forward pass share."""
+
+    memory: Memory
+    rows: Tensor
+    table: Tensor
+    key_time: Tensor | None
+    mouse_time: Tensor | None
+    image: list[tuple[Tensor, Tensor]]
+
+
+class Block(nn.Module):
+    """Self-attention, image cross-attention, mouse, keyboard, feed-forward; timestep-modulated as in Wan 2.1."""
+
+    def __init__(self, config: WorldModelConfig, index: int, first_layer: int) -> None:
+        super().__init__()
+        dim = config.dim
+        self.num_keys = len(config.action_space.keys)
+        self.self_attn = SelfAttention(config)
+        self.image_index = config.image_blocks.index(index) if index in config.image_blocks else None
+        self.cross_attn = ImageAttention(config) if self.image_index is not None else None
+        has_mouse = config.mouse is not None and index in config.mouse.blocks
+        has_keyboard = config.keyboard is not None and index in config.keyboard.blocks
+        self.mouse = MouseModule(dim, config.mouse) if config.mouse and has_mouse else None
+        self.keyboard = (
+            KeyboardModule(dim, self.num_keys, config.keyboard) if config.keyboard and has_keyboard else None
+        )
+        self.layer = first_layer
+        self.ffn = nn.Sequential(
+            nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)
+        )
+        self.modulation = nn.Parameter(torch.randn(6, dim) / dim**0.5)
+
+    @property
+    def num_layers(self) -> int:
+        """Attention layers with a past."""
+        return 1 + (self.mouse is not None) + (self.keyboard is not None)
+
+    def forward(self, x: Tensor, e: Tensor, shared: Pass) -> Tensor:
+        """x: (b, t, n, d); e: (b, t, 6, d) timestep modulation."""
+        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (e + self.modulation).to(x.dtype).unsqueeze(3).unbind(2)
+        layer = self.layer
+        y = modulate(x, scale_a, shift_a)
+        x = torch.addcmul(x, gate_a, self.self_attn(y, shared.table, shared.memory, layer))
+        if self.cross_attn is not None and self.image_index is not None:
+            x = self.cross_attn(x, *shared.image[self.image_index])
+        if self.mouse is not None and shared.mouse_time is not None:
+            layer += 1
+            x = self.mouse(x, shared.rows[..., self.num_keys :], shared.mouse_time, shared.memory, layer)
+        if self.keyboard is not None and shared.key_time is not None:
+            layer += 1
+            x = self.keyboard(x, shared.rows[..., : self.num_keys], shared.key_time, shared.memory, layer)
+        return torch.addcmul(x, gate_f, self.ffn(modulate(x, scale_f, shift_f)))
+
+
+def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)

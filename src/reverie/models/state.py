@@ -1,0 +1,80 @@
+"""What a world model is told, and what a session of it remembers.
+
+Legend: b batch, t latent steps, n tokens, d head width, (c h w) a latent step, a numbers in an action row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from reverie.nn.cache import KVCache
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What the steps of one forward pass are told.
+
+    extra: (b, t, cond_channels, h, w) beside the noisy latent; rows: (b, t, 12, a) action rows; time: (t,) index of
+    each step; turn: (b, t, 2) pitch and yaw in degrees since the start, or None; image: (b, n, c) tokens, None to use
+    the state's.
+    """
+
+    extra: Tensor
+    rows: Tensor
+    time: Tensor
+    turn: Tensor | None = None
+    image: Tensor | None = None
+
+    def select(self, steps: Tensor) -> Condition:
+        """These steps alone, in this order; a step may come more than once."""
+        turn = None if self.turn is None else self.turn[:, steps]
+        return Condition(self.extra[:, steps], self.rows[:, steps], self.time[steps], turn, self.image)
+
+
+@dataclass(slots=True)
+class WorldState:
+    """All that a session remembers of its past; allocated once, updated in place.
+
+    step: latent steps so far; caches: one ring for each attention layer; rows: (b, 8, a) the last action rows; turn:
+    (b, 2) float64 degrees turned since the start; last: (b, c, h, w) the last committed latent; image: keys and
+    values of the start picture for each image cross-attention, (b, heads, n, d).
+    """
+
+    caches: list[KVCache]
+    rows: Tensor
+    turn: Tensor
+    last: Tensor
+    image: list[tuple[Tensor, Tensor]]
+    step: int = 0
+
+    def clone(self) -> WorldState:
+        return WorldState(
+            [cache.clone() for cache in self.caches],
+            self.rows.clone(),
+            self.turn.clone(),
+            self.last.clone(),
+            [(k.clone(), v.clone()) for k, v in self.image],
+            self.step,
+        )
+
+    def copy_(self, other: WorldState) -> None:
+        """Take over `other`'s content without allocating."""
+        for mine, theirs in zip(self.caches, other.caches, strict=True):
+            mine.copy_(theirs)
+        for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
+            mine.copy_(theirs)
+        self.step = other.step
+
+    def reset(self) -> None:
+        """As new.  Rings need no clearing: what is not committed is not seen."""
+        for cache in self.caches:
+            cache.step = 0
+        for tensor in self.tensors():
+            tensor.zero_()
+        self.step = 0
+
+    def tensors(self) -> list[Tensor]:
+        """The state's own tensors, rings left out."""
+        return [self.rows, self.turn, self.last, *(x for pair in self.image for x in pair)]

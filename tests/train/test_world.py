@@ -94,7 +94,7 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_hidden_actions_and_own_predictions_train_too(tmp_path: Path) -> None:
-    world = task(tmp_path, action_dropout=1.0, self_context=0.5, self_context_from=0.0)
+    world = task(tmp_path, action_dropout=1.0, self_context=1.0, self_context_from=0.0)
     world.progress = 1.0
     loss, _ = world.loss(world.batch(np.random.default_rng(0)), torch.Generator().manual_seed(0))
     loss.backward()

@@ -50,9 +50,10 @@ class TrainWorldConfig:
     has written. max_hours, held_out_hours: how much of them is used.  fov_deg: horizontal field of view of the
     recorded pictures.  clip_steps: latent steps of a training clip. copies: noisy copies of a clip that share one
     clean copy.  context_noise: the most noise that context gets. shift: moves training noise levels towards 1.
-    action_dropout: share of clips whose actions are hidden. self_context: share of context steps that the model's own
-    predictions replace, from self_context_from of the budget on. sigmas, context_sigma: the schedule that the model
-    folder names and samples are drawn with. start: weights to start from, a world training's own folder.
+    action_dropout: share of clips whose actions are hidden. self_context: share of batches whose context is the
+    model's own prediction, made up to self_context_rounds times over, from self_context_from of the budget on.
+    sigmas, context_sigma: the schedule that the model folder names and samples are drawn with. start: weights to start
+    from, a world training's own folder.
     """
 
     data: Path
@@ -73,7 +74,8 @@ class TrainWorldConfig:
     shift: float = 3.0
     action_dropout: float = 0.03
     self_context: float = 0.5
-    self_context_from: float = 0.6
+    self_context_rounds: int = 3
+    self_context_from: float = 0.5
     sigmas: tuple[float, ...] = (1.0, 0.8, 0.5)
     context_sigma: float = 0.06
     start: Path | None = None
@@ -139,12 +141,9 @@ class WorldTask(Task):
         config = self.config
         rows = self._hide_actions(rows, generator)
         context, levels = self._context(z, generator)
-        if config.self_context and self.progress >= config.self_context_from:
+        for _ in range(self._rounds(generator)):
             predicted = self._predict(context, levels, z, rows, picture, generator)
-            swap = torch.rand(z.shape[:2], generator=generator, device=z.device) < config.self_context
-            swap[:, 0] = False
-            noised = add_noise(predicted, self._noise(z, generator), levels)
-            context = torch.where(swap[..., None, None, None], noised, context)
+            context = add_noise(predicted, self._noise(z, generator), levels)
         error, sigma = self._errors(context, levels, z, rows, picture, config.copies, generator)
         weight = 1 / sigma.clamp(min=SIGMA_FLOOR) ** 2
         high = (error * (sigma > 0.8)).sum() / (sigma > 0.8).sum().clamp(min=1)
@@ -183,6 +182,17 @@ class WorldTask(Task):
         x, s = torch.cat([context[:, :-1], noisy], 1), torch.cat([levels[:, :-1], sigma], 1)
         v = world(x, s, cond, visibility=visibility)
         return clean_from_velocity(noisy, v[:, t - 1 :], sigma)
+
+    def _rounds(self, generator: torch.Generator) -> int:
+        """How many times over the context is what the model made of the context: 0 for recorded context.
+
+        Each round adds a generation of the model's own mistakes, for all steps at once, at the price of one forward pass.
+        """
+        config = self.config
+        if self.progress < config.self_context_from:
+            return 0
+        share, rounds = torch.rand(2, generator=generator, device=self.device).tolist()
+        return 1 + int(rounds * config.self_context_rounds) if share < config.self_context else 0
 
     def _predict(
         self, context: Tensor, levels: Tensor, z: Tensor, rows: Tensor, picture: Tensor, generator: torch.Generator

@@ -44,7 +44,7 @@ class Bindings:
     turns: dict[str, tuple[float, float]] = field(default_factory=dict)
     turn_deg: tuple[float, float] = (1.5, 3.5)
     deg_per_px: float = 0.12
-    max_turn_deg: tuple[float, float] = (6.0, 14.0)
+    max_turn_deg: tuple[float, float] = (2.0, 6.0)
 
     def describe(self) -> dict[str, object]:
         """For the page: which code does what."""

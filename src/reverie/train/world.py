@@ -186,7 +186,7 @@ class WorldTask(Task):
     def _rounds(self, generator: torch.Generator) -> int:
         """How many times over the context is what the model made of the context: 0 for recorded context.
 
-        Each round adds a generation of the model's own mistakes, for all steps at once, at the price of one forward pass.
+        Each round adds a generation of the model's own mistakes, for all steps at once, for one forward pass.
         """
         config = self.config
         if self.progress < config.self_context_from:

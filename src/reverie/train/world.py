@@ -50,10 +50,11 @@ class TrainWorldConfig:
     has written. max_hours, held_out_hours: how much of them is used.  fov_deg: horizontal field of view of the
     recorded pictures.  clip_steps: latent steps of a training clip. copies: noisy copies of a clip that share one
     clean copy.  context_noise: the most noise that context gets. shift: moves training noise levels towards 1.
-    action_dropout: share of clips whose actions are hidden. self_context: share of batches whose context is the
-    model's own prediction, made up to self_context_rounds times over, from self_context_from of the budget on.
-    sigmas, context_sigma: the schedule that the model folder names and samples are drawn with. start: weights to start
-    from, a world training's own folder.
+    action_dropout: share of clips whose actions are hidden. still_clips: share of clips that are made to stand still:
+    recorded play seldom does, and standing still must not rot the picture. self_context: share of batches whose
+    context is the model's own prediction, made up to self_context_rounds times over, from self_context_from of the
+    budget on. sigmas, context_sigma: the schedule that the model folder names and samples are drawn with. start:
+    weights to start from, a world training's own folder.
     """
 
     data: Path
@@ -73,6 +74,7 @@ class TrainWorldConfig:
     context_noise: float = 0.25
     shift: float = 3.0
     action_dropout: float = 0.03
+    still_clips: float = 0.15
     self_context: float = 0.5
     self_context_rounds: int = 3
     self_context_from: float = 0.5
@@ -132,7 +134,10 @@ class WorldTask(Task):
             block.compile()
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        return take(self.train, rng.choice(self.starts, self.config.batch), self.config.clip_steps)
+        z, rows, picture = take(self.train, rng.choice(self.starts, self.config.batch), self.config.clip_steps)
+        still = torch.from_numpy(rng.random(len(z)) < self.config.still_clips)
+        z[still], rows[still] = z[still, :1], 0.0
+        return z, rows, picture
 
     def loss(
         self, batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,16 @@ Trainer(Line(pause_s=0.02), config(Path(sys.argv[1]), steps=60, muon=True, check
 """
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Bit for bit holds for one number of threads: sums are split among them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_killed_and_resumed_is_never_killed_bit_for_bit(tmp_path: Path) -> None:
     settings = {"steps": 60, "muon": True}
     whole = Line()

@@ -19,6 +19,7 @@ from torch import Tensor
 from reverie import flow
 from reverie.engine import states
 from reverie.errors import ActionError, CheckpointError, WorldError
+from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import DecoderState
 from reverie.types import Action, ActionSpace, Frames
 
@@ -159,7 +160,7 @@ class Session:
         bundle = self._engine.bundle
         with self._engine.lock:
             flow.begin(bundle.model, self._z0, self._image, bundle.config.schedule, self._world, self._generator)
-            self._first_frame = to_frames(bundle.tokenizer.decode(self._z0, self._decoder))
+            self._first_frame = to_frames(bundle.tokenizer.decode(self._z0, self._decoder)[0])
         return self.first_frame
 
     @torch.inference_mode()
@@ -173,7 +174,7 @@ class Session:
         bundle = self._engine.bundle
         with self._engine.lock:
             z = flow.advance(bundle.model, rows, bundle.config.schedule, self._world, self._generator)
-            frames = to_frames(bundle.tokenizer.decode(z, self._decoder))
+            frames = to_frames(bundle.tokenizer.decode(z, self._decoder)[0])
         self._num_frames += len(frames)
         return frames
 
@@ -212,7 +213,7 @@ class Session:
         self._generator.set_state(snapshot.tensors[_NOISE])
         if not np.array_equal(snapshot.picture, self._picture):
             self._start_from(snapshot.picture)
-            self._first_frame = to_frames(self._engine.bundle.tokenizer.decode(self._z0, self._new_decoder()))
+            self._first_frame = to_frames(self._engine.bundle.tokenizer.decode(self._z0, self._new_decoder())[0])
         self._seed, self._num_frames = snapshot.seed, snapshot.num_frames
 
     @torch.inference_mode()
@@ -238,7 +239,7 @@ class Session:
         self._picture = picture.copy()
         bundle = self._engine.bundle
         pixels = torch.from_numpy(self._picture).to(self._engine.device).permute(2, 0, 1)[None]
-        pixels = (pixels.float() / 127.5 - 1).to(self._engine.dtype)
+        pixels = to_pixels(pixels).to(self._engine.dtype)
         with self._engine.lock:
             self._z0 = bundle.tokenizer.encode(pixels[:, None])
             self._image = bundle.image_encoder(pixels)
@@ -257,9 +258,3 @@ class Session:
     def _check_open(self) -> None:
         if not self._is_open:
             raise WorldError("this session is closed; open another one with engine.open(image)")
-
-
-def to_frames(video: Tensor) -> Frames:
-    """Decoded video (1, f, 3, H, W), about [-1, 1] -> (f, H, W, 3) uint8, owned by the caller."""
-    scaled = video[0].float().add(1).mul_(127.5).round_().clamp_(0, 255)
-    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -17,6 +17,7 @@ from reverie.evaluate import measure, metrics, sheets
 from reverie.evaluate.rollout import Dreamer, Recording, Start, num_blocks, pick_starts, roll
 from reverie.evaluate.scripts import PAIRS, player_actions
 from reverie.evaluate.tables import Column, Table
+from reverie.models.pixels import to_frames, to_pixels
 from reverie.types import FPS, Action, Frames
 
 if TYPE_CHECKING:
@@ -243,9 +244,8 @@ def reconstruct(engine: Engine, frames: Frames) -> Frames:
     pieces = []
     for first, last in chunk_bounds(len(whole)):
         video = torch.from_numpy(np.ascontiguousarray(whole[first:last])).to(engine.device)
-        video = (video.permute(0, 3, 1, 2)[None].float() / 127.5 - 1).to(engine.dtype)
-        decoded = tokenizer.decode(tokenizer.encode(video, encoder), decoder)[0].float()
-        pieces.append(((decoded + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy())
+        video = to_pixels(video.permute(0, 3, 1, 2)[None]).to(engine.dtype)
+        pieces.append(to_frames(tokenizer.decode(tokenizer.encode(video, encoder), decoder)[0]))
     return np.concatenate(pieces)[: len(frames)]
 
 

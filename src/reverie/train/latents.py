@@ -24,6 +24,7 @@ from reverie.data.dataset import Dataset
 from reverie.errors import DataError
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.checkpoint import write_json_atomic
+from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.types import ActionSpace
 
@@ -73,7 +74,7 @@ class LatentClips:
 
     def turned_step_data(self) -> tuple[Tensor, Tensor, Tensor]:
         """What `TurnedStep.fit` takes."""
-        frames = torch.from_numpy(self.fit_frames).float() / 127.5 - 1
+        frames = to_pixels(torch.from_numpy(self.fit_frames))
         return torch.from_numpy(self.z[self.fit_index]).float(), frames[:, -1], frames
 
 
@@ -130,7 +131,7 @@ def _encode(dataset: Dataset, tokenizer: VideoTokenizer, device: torch.device, b
                 start = 0 if first == 0 else STEP_FRAMES * first - 3
                 stop = STEP_FRAMES * (last - 1) + 1
                 clip = dataset.clip(int(index), start, stop - start)
-                video = rearrange(torch.from_numpy(clip.frames).to(device), "f h w c -> 1 f c h w").float() / 127.5 - 1
+                video = to_pixels(rearrange(torch.from_numpy(clip.frames).to(device), "f h w c -> 1 f c h w"))
                 if state is None:
                     state = tokenizer.new_encoder_state(1, *video.shape[-2:], device=device)
                 z = tokenizer.encode(video, state)[0]
@@ -142,14 +143,14 @@ def _encode(dataset: Dataset, tokenizer: VideoTokenizer, device: torch.device, b
                 still[torch.from_numpy(opens)] = tokenizer.encode(ends[torch.from_numpy(opens), None])[:, 0]
                 parts["opens"].append(opens)
                 parts["still"].append(still.half().cpu().numpy())
-                parts["picture"].append(_bytes(F.avg_pool2d(ends, 2)))
+                parts["picture"].append(to_bytes(F.avg_pool2d(ends, 2)).cpu().numpy())
                 parts["episode"].append(np.full(last - first, index, np.int32))
                 for step in range(first, last):
                     if (steps_done + step) % keep_every == 0 and step > 0:
                         offset = STEP_FRAMES * step - 3 - start
                         parts["fit_index"].append(np.asarray([steps_done + step]))
                         parts["fit_frames"].append(
-                            _bytes(F.avg_pool2d(video[0, offset : offset + STEP_FRAMES], 2))[None]
+                            to_bytes(F.avg_pool2d(video[0, offset : offset + STEP_FRAMES], 2)).cpu().numpy()[None]
                         )
             led = np.concatenate(actions)[: STEP_FRAMES * (num_steps - 1)]
             led = np.concatenate([np.zeros((STEP_FRAMES, led.shape[1]), np.float32), led])
@@ -161,7 +162,3 @@ def _encode(dataset: Dataset, tokenizer: VideoTokenizer, device: torch.device, b
     if "fit_index" not in joined:
         raise DataError("the dataset holds no episode of 5 frames or more; record longer ones")
     return LatentClips(**joined, action_space=dataset.action_space)
-
-
-def _bytes(pictures: Tensor) -> npt.NDArray[np.uint8]:
-    return ((pictures.clamp(-1, 1) + 1) * 127.5).round().byte().cpu().numpy()

@@ -14,6 +14,7 @@ from torch import Tensor
 from reverie import flow
 from reverie.flow import Schedule
 from reverie.models.dit import WorldModel
+from reverie.models.pixels import to_frames
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.types import Action, ActionSpace, Frames
 
@@ -50,11 +51,6 @@ def roll_out(
     steps = [z0, *(flow.advance(model, block, schedule, state, generator) for block in blocks)]
     frames = [to_frames(tokenizer.decode(clip[None])[0]) for clip in torch.cat(steps, 1)]
     return np.stack(frames)
-
-
-def to_frames(video: Tensor) -> Frames:
-    """(f, 3, H, W) in [-1, 1] -> (f, H, W, 3) uint8."""
-    return rearrange(((video.clamp(-1, 1) + 1) * 127.5).round().byte(), "f c h w -> f h w c").cpu().numpy()
 
 
 def script_rows(space: ActionSpace, frames: int, scripts: Sequence[Action] | None = None) -> Tensor:

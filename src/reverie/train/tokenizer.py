@@ -26,6 +26,7 @@ from reverie.data.dataset import Dataset
 from reverie.data.loader import ClipLoader
 from reverie.errors import CheckpointError, TrainError
 from reverie.models.checkpoint import from_json, load_weights, save_weights, to_json, write_json_atomic
+from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
 from reverie.train.loop import Task, Trainer, TrainerConfig, use_malloc_hints
 from reverie.train.pca import fit_linear
@@ -160,7 +161,7 @@ class TokenizerTask(Task):
         columns = [i for i in SHEET_COLUMNS if i < self.held_out.shape[1]]
         rows = []
         for clip in moving:
-            decoded = ((self._reconstructed[clip] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+            decoded = to_frames(self._reconstructed[clip])
             rows += [np.concatenate([frames[i] for i in columns], 1) for frames in (self.held_out[clip], decoded)]
         Image.fromarray(np.concatenate(rows, 0)).save(folder / f"tokenizer-{step:07d}.png")
 
@@ -211,11 +212,6 @@ def read_pool(dataset: Dataset, clips: int, length: int, seed: int, workers: int
     enough."""
     with ClipLoader(dataset, length, batch=1, seed=seed, workers=workers) as loader:
         return np.concatenate([next(loader)[0] for _ in range(clips)])
-
-
-def to_pixels(frames: Tensor) -> Tensor:
-    """uint8 -> float in [-1, 1]."""
-    return frames.float().div_(127.5).sub_(1)
 
 
 def edge_error(error: Tensor) -> Tensor:

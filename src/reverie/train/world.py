@@ -26,6 +26,7 @@ from reverie.flow import Schedule, add_noise, clean_from_velocity
 from reverie.models.checkpoint import KIND, ModelBundle, ModelConfig, load_model, load_weights, save_model
 from reverie.models.dit import WorldModel, count_parameters
 from reverie.models.image_encoder import ImageEncoder
+from reverie.models.pixels import to_pixels
 from reverie.models.presets import PRESETS, Preset
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.nn.attention import Visibility
@@ -179,7 +180,7 @@ class WorldTask(Task):
         """Clean estimates of noisy steps 1 .. t - 1 (`copies` times), given clean steps before them."""
         t = context.shape[1]
         world = self.world
-        image = self.encoder(picture.float() / 127.5 - 1)
+        image = self.encoder(to_pixels(picture))
         cond = world.clip_condition(rows, context, image)
         steps = torch.arange(t, device=context.device)
         cond = cond.select(torch.cat([steps[:-1], steps[1:].repeat(copies)]))
@@ -258,7 +259,7 @@ class WorldTask(Task):
         picture = torch.from_numpy(self.held_out.picture[index]).to(self.device)
         rows = script_rows(space, 64).to(self.device)
         z0, picture = (x.repeat_interleave(len(SCRIPTS), 0) for x in (z0, picture))
-        image = self.encoder(picture.float() / 127.5 - 1)
+        image = self.encoder(to_pixels(picture))
         clips = roll_out(self.world, self.tokenizer, z0[:, None], image, rows.repeat(len(index), 1, 1), self.schedule)
         save_sheet(folder / f"{step:07d}.png", clips)
 

@@ -13,6 +13,7 @@ import toy_world
 from toy_world import record_toy, toy_config
 
 from reverie.data.dataset import Dataset
+from reverie.data.policies import policy_for
 from reverie.data.record import RecordConfig, play_episode, record
 from reverie.errors import DataError, WorldError
 from reverie.types import Action
@@ -53,7 +54,7 @@ def test_recorded_frames_are_the_world_s_pictures(toy_dataset_path: Path) -> Non
 
 def test_an_episode_ends_where_the_level_does() -> None:
     world = toy_world.ToyWorld(ends_after=25)
-    frames, actions, poses, _ = play_episode(world, 0, 100)
+    frames, actions, poses, _ = play_episode(world, policy_for("toy", 0), 0, 100)
     assert len(frames) == len(actions) == len(poses) == 25
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from reverie.data.policies import policy_for
 from reverie.data.record import play_episode
 from reverie.errors import ActionError, WorldError
 from reverie.types import Action, World
@@ -125,7 +126,7 @@ def test_no_text_weapon_or_flash_appears(world: VizDoomWorld) -> None:
 def test_the_policy_walks_and_does_not_stare(world: VizDoomWorld) -> None:
     stuck, near, frames = 0, 0, 0
     for seed in range(3):
-        _, actions, poses, depths = play_episode(world, seed, 200)
+        _, actions, poses, depths = play_episode(world, policy_for("vizdoom", seed), seed, 200)
         held = actions[:-1, :4].any(axis=1)
         moved = np.abs(np.diff(poses[:, :2], axis=0)).sum(axis=1)
         stuck += int((held & (moved < 1.0)).sum())

@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reverie.data.checks import good_length
-from reverie.data.policies import Clearance, ExploringPolicy
+from reverie.data.policies import Policy, policy_for, seen_now
+from reverie.data.policies.explore import Clearance
 from reverie.data.video import write_video
 from reverie.data.workers import worker_pool
 from reverie.data.writer import POSE_NAMES, DatasetWriter, picture_statistics
@@ -116,20 +117,21 @@ def record(config: RecordConfig, *, show_progress: bool = False) -> int:
         world.close()
 
 
-def play_episode(world: World, seed: int, num_frames: int) -> tuple[npt.NDArray[np.uint8], Any, Any, Any]:
-    """Let the exploring policy play `num_frames` frames from `reset(seed)`, or until the level ends.
+def play_episode(
+    world: World, policy: Policy, seed: int, num_frames: int
+) -> tuple[npt.NDArray[np.uint8], Any, Any, Any]:
+    """Let `policy` play `num_frames` frames from `reset(seed)`, or until the level ends.
 
     Returns frames `(f, H, W, 3)`, actions `(f, size)`, poses `(f, 5)` or None, and how far the middle of the view is,
     `(f,)` or None.
     Action i is chosen on seeing frame i, and shows in frame i + 1.
     """
-    policy = ExploringPolicy(seed)
     pictures, actions, poses, depths = [world.reset(seed)[0]], [], [], []
     while True:
-        pose, depth = getattr(world, "pose", None), getattr(world, "depth", None)
-        poses.append(pose)
-        depths.append(None if depth is None else Clearance.of(depth).middle)
-        actions.append(world.action_space.restrict(policy.act(pose, depth)))
+        seen = seen_now(world, pictures[-1])
+        poses.append(seen.pose)
+        depths.append(None if seen.depth is None else Clearance.of(seen.depth).middle)
+        actions.append(world.action_space.restrict(policy.act(seen)))
         if len(actions) == num_frames:
             break
         picture = world.step(actions[-1])[0]
@@ -146,13 +148,16 @@ def play_episode(world: World, seed: int, num_frames: int) -> tuple[npt.NDArray[
 
 def make_draft(world: World, config: RecordConfig, seed: int, partial: Path) -> Draft | None:
     """Play, cut where it goes wrong, and encode one episode; None if too little of it is good."""
-    frames, actions, poses, depths = play_episode(world, seed, round(config.episode_seconds * FPS))
+    frames, actions, poses, depths = play_episode(
+        world, policy_for(config.world, seed), seed, round(config.episode_seconds * FPS)
+    )
     length = good_length(actions, poses, depths, world.action_space)
     if length < config.min_episode_seconds * FPS:
         return None
     video = partial / f"{seed}-{os.getpid()}.mp4"
     write_video(video, frames[:length], FPS)
     meta = {"seed": seed, "map": str(getattr(world, "map", "")), "heldout": config.heldout}
+    meta |= getattr(world, "episode_info", {})
     stats = picture_statistics(frames[:length])
     return Draft(video, actions[:length], None if poses is None else poses[:length], stats, meta)
 

@@ -1,47 +1,136 @@
-"""Real games behind the World protocol.  `open_world("vizdoom")` starts one; `WORLDS` lists them.  No torch here."""
+"""Real games behind the World protocol.  `open_world("vizdoom")` starts one; `WORLDS` lists them.  No torch here.
+
+Beyond the protocol a game may have: `pose` (x, y, z, yaw, pitch) float32, in degrees, yaw to the right and pitch up;
+`depth`; `hints`, what a policy may steer by; `map`, the name of the place; `episode_info`, what else is worth keeping
+of an episode (weather, time of day); `finished`, true after a step that ended the level; `fov_deg`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from reverie.errors import WorldError
 from reverie.types import World
 
-__all__ = ["WORLDS", "WorldInfo", "open_world"]
+__all__ = ["WORLDS", "WorldInfo", "install_command", "missing", "open_world"]
 
 
 @dataclass(frozen=True, slots=True)
 class WorldInfo:
-    """A game that can be opened: its name, one line about it, and what starts it."""
+    """A game that can be opened: its name, one line about it, what starts it, and what must be installed for it.
+
+    programs: commands that must be found.  packages: Python modules.  debian, pip: what installs them.
+    """
 
     name: str
     summary: str
     open: Callable[..., World]
+    programs: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    debian: tuple[str, ...] = ()
+    pip: str = ""
 
 
-def _open_vizdoom(**options: Any) -> World:
-    from reverie.worlds.vizdoom import VizDoomWorld
+def _lazily(module: str, name: str) -> Callable[..., World]:
+    """A class that is imported when the game is opened."""
 
-    return VizDoomWorld(**options)
+    def start(**options: Any) -> World:
+        return getattr(import_module(module), name)(**options)
 
+    return start
+
+
+SHIM_PROGRAMS = ("Xvfb", "gcc")
+SHIM_DEBIAN = ("xvfb", "libgl1-mesa-dri", "libx11-dev", "libxtst-dev", "gcc", "libc6-dev")
+"""What every game under the lock-step shim needs: a display, software OpenGL, a compiler."""
+
+PIP = 'pip install "reverie[worlds]"'
 
 WORLDS: dict[str, WorldInfo] = {
-    "vizdoom": WorldInfo("vizdoom", "the Freedoom levels, empty, at 25 frames a second", _open_vizdoom),
+    info.name: info
+    for info in (
+        WorldInfo(
+            "vizdoom",
+            "the Freedoom levels at 25 frames a second",
+            _lazily("reverie.worlds.vizdoom", "VizDoomWorld"),
+            packages=("vizdoom",),
+            pip=PIP,
+        ),
+        WorldInfo(
+            "minetest",
+            "voxel terrain without end: walk, jump, dig and build",
+            _lazily("reverie.worlds.minetest", "MinetestWorld"),
+            programs=("minetest", *SHIM_PROGRAMS),
+            debian=("minetest", "minetest-data", *SHIM_DEBIAN),
+        ),
+        WorldInfo(
+            "trigger-rally",
+            "a rally car on forest, desert and mountain tracks",
+            _lazily("reverie.worlds.trigger_rally", "TriggerRallyWorld"),
+            programs=("trigger-rally", *SHIM_PROGRAMS),
+            debian=("trigger-rally", *SHIM_DEBIAN),
+        ),
+        WorldInfo(
+            "tux-racer",
+            "a penguin that slides down snowy courses, seen from behind",
+            _lazily("reverie.worlds.tux_racer", "TuxRacerWorld"),
+            programs=("etr", *SHIM_PROGRAMS),
+            debian=("extremetuxracer", *SHIM_DEBIAN),
+        ),
+        WorldInfo(
+            "city",
+            "streets with traffic, by car or on foot",
+            _lazily("reverie.worlds.city", "CityWorld"),
+            packages=("panda3d",),
+            pip=PIP,
+        ),
+        WorldInfo(
+            "temple",
+            "an endless run over ruined causeways: jump, slide, lean and turn",
+            _lazily("reverie.worlds.temple", "TempleWorld"),
+            packages=("panda3d",),
+            pip=PIP,
+        ),
+    )
 }
 """Every game by name.  Add to it to make a game known to `reverie record` and `reverie play --world`."""
+
+
+def missing(info: WorldInfo) -> tuple[str, ...]:
+    """The programs and packages that `info` needs and this machine lacks."""
+    programs = [name for name in info.programs if _find_program(name) is None]
+    return (*programs, *(name for name in info.packages if find_spec(name) is None))
+
+
+def install_command(infos: Iterable[WorldInfo]) -> str:
+    """One shell line that installs what `infos` lack; empty if nothing is missing."""
+    lacking = [info for info in infos if missing(info)]
+    debian = sorted({package for info in lacking for package in info.debian})
+    lines = [f"sudo apt install {' '.join(debian)}"] if debian else []
+    return " && ".join([*lines, *sorted({info.pip for info in lacking if info.pip})])
 
 
 def open_world(name: str, **options: Any) -> World:
     """Start the game `name`; `options` are its own (VizDoom: maps, heldout).
 
-    Raises WorldError for an unknown game, a missing package or an unknown option.
+    Raises WorldError for an unknown game, one that is not installed, or an unknown option.
     """
     info = WORLDS.get(name)
     if info is None:
         raise WorldError(f"unknown game {name!r}; known games: {', '.join(sorted(WORLDS))}")
+    if lacks := missing(info):
+        raise WorldError(f"{name} needs {', '.join(lacks)}, not installed here; {install_command([info])}")
     try:
         return info.open(**options)
     except TypeError as error:
         raise WorldError(f"{name} does not take these options: {error}") from error
+
+
+def _find_program(name: str) -> str | None:
+    """Debian puts games where root's PATH does not look."""
+    return shutil.which(name) or shutil.which(name, path="/usr/games:/usr/local/games")

@@ -2,16 +2,19 @@ import numpy as np
 import pytest
 from toy_world import ToyWorld
 
-from reverie.data.policies import FLICK_LIMIT, PITCH_LIMIT, Clearance, ExploringPolicy
+from reverie.data.policies import Seen, seen_now
+from reverie.data.policies.explore import FLICK_LIMIT, PITCH_LIMIT, Clearance, ExploringPolicy
+
+FRAME = np.zeros((8, 8, 3), np.uint8)
 
 
 def blind_actions(seed: int, frames: int) -> np.ndarray:
     world = ToyWorld()
-    world.reset(0)
+    frame = world.reset(0)[0]
     policy, actions = ExploringPolicy(seed), []
     for _ in range(frames):
-        actions.append(policy.act(world.pose, None))
-        world.step(actions[-1])
+        actions.append(policy.act(seen_now(world, frame)))
+        frame = world.step(actions[-1])[0]
     return ToyWorld.action_space.encode(actions)
 
 
@@ -60,7 +63,7 @@ def test_it_turns_from_a_wall_to_the_open_side(open_side: int) -> None:
     turns = []
     for seed in range(12):
         policy = ExploringPolicy(seed)
-        yaw = [policy.act(np.zeros(5, np.float32), depth).mouse[1] for _ in range(60)]
+        yaw = [policy.act(Seen(FRAME, np.zeros(5, np.float32), depth)).mouse[1] for _ in range(60)]
         turns.append(np.sign(np.sum(yaw)))
     assert np.mean(turns) * open_side > 0.3
 

@@ -1,6 +1,6 @@
 """A policy that plays like a person who looks around: keys held for a while, smooth turns, walls avoided.
 
-It sees the pose and a small depth picture where the world has them (`world.pose`, `world.depth`), else it plays blind.
+It steers by the pose and a small depth picture where the world has them, else it plays blind.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from reverie.data.policies import Seen
 from reverie.types import Action
 
-Pose = npt.NDArray[np.float32]
 Depth = npt.NDArray[np.uint8]
 
 TURN_LIMIT = 4.0
@@ -78,12 +78,12 @@ class ExploringPolicy:
         self._held = 0
         self._staring = 0
 
-    def act(self, pose: Pose | None = None, depth: Depth | None = None) -> Action:
-        """The action for the next frame, given the pose (x, y, z, yaw, pitch) and the depth picture seen now."""
-        room = Clearance.of(depth) if depth is not None else Clearance()
-        if pose is not None:
-            self._track.append((float(pose[0]), float(pose[1])))
-            self._pitch = float(pose[4])
+    def act(self, seen: Seen) -> Action:
+        """The action for the next frame; steers by the pose and the depth picture where there are such."""
+        room = Clearance.of(seen.depth) if seen.depth is not None else Clearance()
+        if seen.pose is not None:
+            self._track.append((float(seen.pose[0]), float(seen.pose[1])))
+            self._pitch = float(seen.pose[4])
         self._left -= 1
         self._held = self._held + 1 if self._keys else 0
         self._staring = self._staring + 1 if room.middle < 1.5 * NEAR and self._mode != "away" else 0

@@ -1,7 +1,7 @@
 """Holds the import direction of the package by reading every module's syntax tree.
 
 types, errors <- nn <- models <- flow <- {train, engine} <- {evaluate, serve, env} <- cli
-worlds and data need types and errors only; train and evaluate may use data; engine and train never meet;
+worlds and data need types and errors only; train, evaluate and serve may use data; engine and train never meet;
 serve/protocol and worlds are free of torch; types imports errors alone and errors nothing of ours.
 """
 
@@ -27,7 +27,7 @@ ALLOWED = {
     "train": NETWORK | {"data"},
     "engine": NETWORK,
     "evaluate": NETWORK | {"engine", "data"},
-    "serve": NETWORK | {"engine", "worlds"},
+    "serve": NETWORK | {"engine", "worlds", "data"},
     "env": NETWORK | {"engine", "worlds"},
     "cli": NETWORK | {"engine", "worlds", "data", "train", "evaluate", "serve", "env"},
     "__init__": NETWORK | {"engine"},

@@ -76,6 +76,7 @@ class FakeSource:
     gate: threading.Event | None = None
     pictures: tuple[Picture, ...] = ()
     name: str = "fake"
+    is_closed: bool = False
     worlds: list[FakeWorld] = field(default_factory=list)
     actions: list[Action] = field(default_factory=list)
 
@@ -102,6 +103,9 @@ class FakeSource:
             raise WorldError("the fake world needs a picture; choose one")
         self.worlds.append(FakeWorld(self, picture))
         return self.worlds[-1]
+
+    def close(self) -> None:
+        self.is_closed = True
 
 
 def _picture(index: int) -> Picture:

@@ -52,6 +52,22 @@ def test_a_world_without_a_camera_gets_no_turns():
     assert bindings.keys["ArrowLeft"] == "left"
 
 
+def test_each_kind_of_game_can_be_played():
+    car = bindings_for(ActionSpace(("forward", "back", "left", "right", "handbrake"), mouse=False)).keys
+    assert (car["ArrowLeft"], car["Space"]) == ("left", "handbrake")
+    city = bindings_for(ActionSpace(("forward", "left", "jump", "handbrake"))).keys
+    assert (city["Space"], city["ShiftLeft"]) == ("jump", "handbrake")
+    runner = bindings_for(ActionSpace(("left", "right", "jump", "crouch", "turn-left", "turn-right"), mouse=False)).keys
+    assert (runner["ArrowLeft"], runner["KeyA"], runner["ArrowUp"], runner["ArrowDown"]) == (
+        "turn-left",
+        "left",
+        "jump",
+        "crouch",
+    )
+    miner = bindings_for(ActionSpace(("jump", "crouch", "attack", "use"))).keys
+    assert (miner["ShiftLeft"], miner["Mouse0"], miner["Mouse2"]) == ("crouch", "attack", "use")
+
+
 def test_the_latest_keys_count():
     box = box_with(Input(1, frozenset({"KeyW"})))
     assert box.take(BINDINGS, 4)[0].keys == {"forward"}

@@ -12,14 +12,17 @@ from PIL import Image
 from starlette.testclient import TestClient
 from tests.serve.test_server import Client, connected
 
+from reverie.data import live
+from reverie.data.dataset import Dataset
 from reverie.engine.engine import STARTS
-from reverie.errors import CheckpointError, WorldError
+from reverie.errors import CheckpointError, ServeError, WorldError
 from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.presets import tiny
-from reverie.serve.app import create_app
+from reverie.serve.app import create_app, source_of
 from reverie.serve.sources import GameSource, ModelSource, Source
-from reverie.types import Action, World
+from reverie.types import Action, ActionSpace, Frames, World
+from reverie.worlds import WORLDS, WorldInfo
 
 needs_vizdoom = pytest.mark.skipif(
     importlib.util.find_spec("vizdoom") is None, reason='vizdoom is not installed: pip install "reverie[worlds]"'
@@ -97,3 +100,44 @@ def test_a_game_through_the_server():
 def test_an_unknown_game():
     with pytest.raises(WorldError, match="unknown game"):
         GameSource("quake").load(lambda share, text: None)
+
+
+def test_a_persons_play_is_recorded_through_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WORLDS, "pan", WorldInfo("pan", "a picture that slides", _Panorama))
+    monkeypatch.setattr(live, "MIN_EPISODE_FRAMES", 1)
+    play_through_the_server(GameSource("pan", record=tmp_path / "play"))
+    dataset = Dataset(tmp_path / "play")
+    assert [(episode.meta["seed"], episode.meta["player"]) for episode in dataset.episodes][:1] == [(1, "person")]
+    clip = dataset.clip(0)
+    assert clip.actions[:, 0].max() == 1.0, "the key that was held"
+    before, after = clip.frames[:-1].astype(int).mean(axis=(1, 2, 3)), clip.frames[1:].astype(int).mean(axis=(1, 2, 3))
+    held = clip.actions[:-1, 0] > 0.5
+    assert (after - before)[held & (before < 240)].min() > 4, "what row i holds shows in frame i + 1"
+    assert abs((after - before)[~held]).max(initial=0) < 3
+
+
+def test_a_dream_is_not_recorded(tmp_path: Path) -> None:
+    with pytest.raises(ServeError, match="--world"):
+        source_of("nano", None, "cpu", tmp_path)
+
+
+class _Panorama:
+    """Each frame under `forward` is brighter, until it is white."""
+
+    action_space = ActionSpace(("forward",))
+    resolution = (32, 48)
+    block_frames = 1
+
+    def reset(self, seed: int) -> Frames:
+        self._light = 30
+        return self._draw()
+
+    def step(self, action: Action) -> Frames:
+        self._light = min(self._light + 8 * ("forward" in action.keys), 255)
+        return self._draw()
+
+    def close(self) -> None:
+        pass
+
+    def _draw(self) -> Frames:
+        return np.full((1, 32, 48, 3), self._light, np.uint8)

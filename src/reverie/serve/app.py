@@ -245,9 +245,13 @@ def open_browser(address: str) -> None:
     threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
-def source_of(model: str, world: str | None, device: str) -> Source:
-    """The game `world` if there is one, else the model."""
-    return GameSource(world) if world is not None else ModelSource(model, device=device)
+def source_of(model: str, world: str | None, device: str, record: Path | None = None) -> Source:
+    """The game `world` if there is one, else the model.  Raises ServeError if a dream is to be recorded."""
+    if world is not None:
+        return GameSource(world, record=record)
+    if record is not None:
+        raise ServeError("only a real game is recorded, and none is named; add --world vizdoom, say, or leave --record")
+    return ModelSource(model, device=device)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -255,12 +259,15 @@ class PlayConfig:
     """Play a dreamt world, or a real game, in the browser.
 
     Examples: reverie play;  reverie play --model path/to/model --port 9000;  reverie play --world vizdoom
+    --record my-play
     """
 
     model: str = "nano"
     """A bundled model's name, or a model folder."""
     world: str | None = None
     """Play this real game (such as vizdoom) instead of a model."""
+    record: Path | None = None
+    """With --world: keep all that is played as a dataset in this folder, made or continued."""
     host: str = "127.0.0.1"
     """The address to listen on; 0.0.0.0 lets other machines in."""
     port: int = 8000
@@ -276,8 +283,9 @@ class PlayConfig:
             if self.browser:
                 open_browser(address)
 
-        source = source_of(self.model, self.world, self.device)
-        serve(source, host=self.host, port=self.port, announce=announce)
+        source = source_of(self.model, self.world, self.device, self.record)
+        limits = None if self.record is None else Limits(max_players=1)  # one person's play, in order
+        serve(source, host=self.host, port=self.port, limits=limits, announce=announce)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

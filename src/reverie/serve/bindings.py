@@ -12,20 +12,32 @@ from reverie.serve.protocol import Input
 from reverie.types import Action, ActionSpace
 
 KEYS = {
-    "KeyW": "forward",
-    "KeyS": "back",
-    "KeyA": "left",
-    "KeyD": "right",
-    "Space": "jump",
-    "KeyC": "crouch",
-    "KeyE": "use",
-    "KeyF": "attack",
-    "Mouse0": "attack",
+    "KeyW": ("forward",),
+    "KeyS": ("back",),
+    "KeyA": ("left", "lean-left"),
+    "KeyD": ("right", "lean-right"),
+    "Space": ("jump", "handbrake"),
+    "ShiftLeft": ("handbrake", "crouch"),
+    "KeyC": ("crouch", "slide"),
+    "KeyQ": ("turn-left",),
+    "KeyE": ("turn-right", "use"),
+    "KeyT": ("trick",),
+    "KeyF": ("attack",),
+    "Mouse0": ("attack",),
+    "Mouse2": ("use",),
 }
-"""Key codes and the keys of an action space that they hold."""
+"""Key codes, and the key of an action space that each holds: the first that the world knows."""
 
-MOVES = {"ArrowUp": "forward", "ArrowDown": "back"}
+MOVES = {"ArrowUp": ("forward",), "ArrowDown": ("back",)}
 """Bound as well, as in the games of old: with the arrows alone one can walk and turn."""
+
+STEERING = {
+    "ArrowUp": ("forward", "jump"),
+    "ArrowDown": ("back", "crouch", "slide"),
+    "ArrowLeft": ("turn-left", "left"),
+    "ArrowRight": ("turn-right", "right"),
+}
+"""What the arrows do where there is no camera to turn."""
 
 TURNS = {"ArrowLeft": (0.0, -1.0), "ArrowRight": (0.0, 1.0), "PageUp": (1.0, 0.0), "PageDown": (-1.0, 0.0)}
 """Key codes that turn the camera: (pitch, yaw) directions."""
@@ -66,9 +78,9 @@ class Bindings:
 
 def bindings_for(space: ActionSpace) -> Bindings:
     """The usual keys, as far as `space` knows them; turning by arrows and mouse where it has a camera."""
-    keys = {code: key for code, key in {**KEYS, **MOVES}.items() if key in space.keys}
-    if not space.mouse:
-        keys |= {code: key for code, key in (("ArrowLeft", "left"), ("ArrowRight", "right")) if key in space.keys}
+    table = {**KEYS, **(MOVES if space.mouse else STEERING)}
+    known = {code: [name for name in names if name in space.keys] for code, names in table.items()}
+    keys = {code: names[0] for code, names in known.items() if names}
     return Bindings(keys=keys, turns=dict(TURNS) if space.mouse else {})
 
 

@@ -95,7 +95,8 @@ class Host:
             _logged(work)
 
     def close(self) -> None:
-        """Finish what is under way (worlds that are closing) and end the thread."""
+        """Finish what is under way (worlds that are closing), close the source and end the thread."""
+        self.later(self._source.close)
         self._thread.shutdown(wait=True)
 
     def open(self, start_id: str | None, seed: int) -> World:

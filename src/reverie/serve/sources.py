@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from reverie.data.live import RecordedWorld, open_writer
 from reverie.errors import WorldError
 from reverie.serve.bindings import Bindings, bindings_for
 from reverie.types import FPS, ActionSpace, World
+from reverie.worlds import open_world
 
 if TYPE_CHECKING:
+    from reverie.data.writer import DatasetWriter
     from reverie.engine.engine import Engine
 
 Picture = npt.NDArray[np.uint8]
@@ -63,6 +67,10 @@ class Source(Protocol):
         """A World that starts in `picture` (`(H, W, 3)` of the spec's resolution; None where there is no choice)."""
         ...
 
+    def close(self) -> None:
+        """Let go of what `load` took; comes last, after every World is closed."""
+        ...
+
 
 class ModelSource:
     """Worlds dreamt by a model: `model` is a name or folder for `reverie.load`, or an Engine that is loaded already."""
@@ -99,6 +107,9 @@ class ModelSource:
             raise WorldError(f"{self.name} dreams on from a picture, and none is given; choose one or upload your own")
         return self._loaded().open(picture, seed=seed)
 
+    def close(self) -> None:
+        pass
+
     def _loaded(self) -> Engine:
         if self._engine is None:
             raise WorldError(f"{self.name} is not loaded yet; call load first")
@@ -106,11 +117,16 @@ class ModelSource:
 
 
 class GameSource:
-    """A real game, by its name in `reverie.worlds`; `options` are the game's own."""
+    """A real game, by its name in `reverie.worlds`; `options` are the game's own.
 
-    def __init__(self, name: str, **options: Any) -> None:
+    record: the folder of a dataset that is made, or continued, of everything that is played.
+    """
+
+    def __init__(self, name: str, *, record: Path | None = None, **options: Any) -> None:
         self._name = name
         self._options = options
+        self._record = record
+        self._writer: DatasetWriter | None = None
 
     @property
     def name(self) -> str:
@@ -118,8 +134,10 @@ class GameSource:
 
     def load(self, progress: Progress) -> WorldSpec:
         progress(0.2, f"starting {self._name}")
-        world = self.open(None, 0)
+        world = open_world(self._name, **self._options)
         try:
+            if self._record is not None:
+                self._writer = open_writer(self._record, self._name, world)
             world.reset(0)
             return WorldSpec(
                 name=self._name,
@@ -133,9 +151,12 @@ class GameSource:
             world.close()
 
     def open(self, picture: Picture | None, seed: int) -> World:
-        from reverie.worlds import open_world
+        world = open_world(self._name, **self._options)
+        return world if self._writer is None else RecordedWorld(world, self._writer)
 
-        return open_world(self._name, **self._options)
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
 
 
 def _starts(images: list[tuple[str, Any]], resolution: tuple[int, int]) -> tuple[StartPicture, ...]:

@@ -1,12 +1,12 @@
 // What lies around and over the picture: the veil with the state, the keys, the read-outs, one-line messages.
 
 const TOAST_MS = 7000;
-const LABELS = { Space: "space", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Mouse0: "click" };
+const LABELS = { Space: "space", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Mouse0: "click", Mouse2: "right click", ShiftLeft: "shift" };
 const ROWS = [
   ["KeyW"],
   ["KeyA", "KeyS", "KeyD"],
 ];
-const OTHERS = ["ArrowLeft", "ArrowRight", "Space", "KeyC", "KeyE", "KeyF"];
+const OTHERS = ["ArrowLeft", "ArrowRight", "Space", "ShiftLeft", "KeyC", "KeyQ", "KeyE", "KeyT", "KeyF", "Mouse2"];
 
 const byId = (id) => document.getElementById(id);
 

@@ -35,6 +35,7 @@ export class Input extends EventTarget {
     stage.addEventListener("mousemove", (event) => this.#moved(event));
     stage.addEventListener("mousedown", (event) => this.isLocked && this.#button(event, true));
     addEventListener("mouseup", (event) => this.#button(event, false));
+    stage.addEventListener("contextmenu", (event) => this.isLocked && event.preventDefault());
     this.touch = new TouchPads(stage.parentElement, this);
   }
 

@@ -53,5 +53,5 @@ def test_the_doctor_finds_what_is_missing(monkeypatch) -> None:
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
     monkeypatch.setattr(doctor, "chromium", lambda: None)
     rows = dict(doctor.extras())
-    assert 'pip install "reverie[worlds]"' in rows["vizdoom"]
+    assert 'pip install "reverie[cluster]"' in rows["ray"]
     assert rows["chromium"].startswith("missing")

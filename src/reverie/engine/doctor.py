@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from reverie.engine.models import bundled_models
+from reverie.worlds import WORLDS, install_command, missing
 
 EXTRAS = {
-    "vizdoom": 'play and record Doom: pip install "reverie[worlds]"',
+    "ray": 'record on many machines: pip install "reverie[cluster]"',
     "tensorboard": 'watch a training: pip install "reverie[train]"',
-    "cv2": 'evaluate: pip install "reverie[evaluate]"',
 }
 """Optional packages, and what each is for."""
 
@@ -33,7 +33,7 @@ class DoctorConfig:
 
         console = Console()
         with console.status("measuring"):
-            rows = [*software(), *hardware(), *speeds(), *extras(), *models()]
+            rows = [*software(), *hardware(), *speeds(), *games(), *extras(), *models()]
         table = Table(show_header=False, box=None)
         for name, value in rows:
             table.add_row(f"[bold]{name}[/bold]", value)
@@ -90,6 +90,16 @@ def speeds() -> Rows:
     picked = str(device.pick_dtype("auto", target)).removeprefix("torch.")
     figures = ", ".join(f"{name} {gflops:,.0f} GFLOP/s" for name, gflops in speed.items())
     return [(f"speed on {target}", f"{figures}; auto takes {picked}")]
+
+
+def games() -> Rows:
+    """Which games can be played and recorded, and the one command that installs the rest."""
+    rows = []
+    for info in WORLDS.values():
+        lacks = missing(info)
+        rows.append((info.name, f"missing {', '.join(lacks)}" if lacks else f"ready: {info.summary}"))
+    command = install_command(WORLDS.values())
+    return [*rows, ("to install them", command)] if command else rows
 
 
 def extras() -> Rows:

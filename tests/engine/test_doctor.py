@@ -1,0 +1,37 @@
+"""The doctor tells which games are there, and the one line that installs the rest."""
+
+from __future__ import annotations
+
+import pytest
+
+from reverie.engine import doctor
+from reverie.errors import WorldError
+from reverie.worlds import WORLDS, WorldInfo, install_command, missing, open_world
+
+
+def test_games_that_are_there_and_games_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    games = {
+        "here": WorldInfo("here", "a game of nothing", object, programs=("sh",), packages=("numpy",)),
+        "apt": WorldInfo("apt", "a game", object, programs=("no-such-game", "sh"), debian=("game", "game-data")),
+        "pip": WorldInfo("pip", "a game", object, packages=("no_such_package",), pip="pip install it"),
+    }
+    monkeypatch.setattr(doctor, "WORLDS", games)
+    rows = dict(doctor.games())
+    assert rows["here"] == "ready: a game of nothing"
+    assert rows["apt"] == "missing no-such-game"
+    assert rows["to install them"] == "sudo apt install game game-data && pip install it"
+    monkeypatch.setattr(doctor, "WORLDS", {"here": games["here"]})
+    assert list(dict(doctor.games())) == ["here"]
+
+
+def test_opening_a_missing_game_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = WorldInfo("apt", "a game", object, programs=("no-such-game",), debian=("game",))
+    monkeypatch.setitem(WORLDS, "apt", info)
+    with pytest.raises(WorldError, match="needs no-such-game, not installed here; sudo apt install game"):
+        open_world("apt")
+
+
+@pytest.mark.parametrize("info", WORLDS.values(), ids=lambda info: info.name)
+def test_what_is_missing_can_be_installed(info: WorldInfo) -> None:
+    assert info.debian if info.programs else info.pip
+    assert bool(missing(info)) == bool(install_command([info]))

@@ -1,6 +1,7 @@
 """What the Panda3D worlds share: a headless renderer with sun, shadows, sky and fog, and meshes made of arrays.
 
-Panda3D's `p3headlessgl` draws through EGL: on a GPU if there is one, else in software (Mesa's llvmpipe), with no display.
+Panda3D's `p3headlessgl` draws through EGL, with no display: on a GPU if there is one, else in software (Mesa's
+llvmpipe).
 World axes are metres, x to the east, y to the north, z up; yaw is in degrees, 0 to the north, growing to the right.
 
     screen = Panda((128, 224), fov_deg=75)
@@ -12,10 +13,8 @@ World axes are metres, x to the east, y to the north, z up; yaw is in degrees, 0
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +24,12 @@ import numpy.typing as npt
 from reverie.errors import WorldError
 from reverie.types import Frames
 from reverie.worlds import panda_shaders as glsl
+from reverie.worlds.panda_mesh import Mesh, Vec3, import_panda, make_texture, make_texture_array, tileable_noise
+
+__all__ = [
+    "RESOLUTION", "STEP_S", "Light", "Mesh", "Panda", "Vec3", "import_panda", "make_texture", "make_texture_array",
+    "tileable_noise",
+]  # fmt: skip
 
 RESOLUTION = (128, 224)
 """(H, W) of the pictures."""
@@ -51,8 +56,6 @@ notify-level-egldisplay error
 notify-level-display error
 notify-level-glgsg error
 """
-
-Vec3 = Sequence[float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,15 +87,6 @@ class Light:
         return math.sin(yaw) * math.cos(height), math.cos(yaw) * math.cos(height), math.sin(height)
 
 
-def import_panda() -> Any:
-    """`panda3d.core`.  Raises WorldError if the package is missing."""
-    with contextlib.suppress(ImportError):
-        from panda3d import core
-
-        return core
-    raise WorldError('the package panda3d is not installed; pip install "reverie[worlds]"')
-
-
 _pipe: Any = None
 
 
@@ -107,166 +101,6 @@ def _graphics_pipe(core: Any) -> Any:
             raise WorldError(f"no EGL on this machine, which Panda3D draws with; {INSTALL}")
         _pipe = pipe
     return _pipe
-
-
-class Mesh:
-    """Triangles gathered as arrays and drawn as one piece: positions, normals, sRGB colours, texture coordinates."""
-
-    def __init__(self) -> None:
-        self._parts: list[npt.NDArray[np.void]] = []
-        self._triangles: list[npt.NDArray[np.uint32]] = []
-        self._count = 0
-
-    @property
-    def num_triangles(self) -> int:
-        """Triangles so far."""
-        return sum(len(part) for part in self._triangles)
-
-    def add(
-        self,
-        positions: npt.ArrayLike,
-        triangles: npt.ArrayLike,
-        normals: npt.ArrayLike,
-        colour: npt.ArrayLike = (1.0, 1.0, 1.0, 1.0),
-        uv: npt.ArrayLike = (0.0, 0.0),
-    ) -> None:
-        """positions, normals `(n, 3)`, triangles `(m, 3)` counter-clockwise seen from outside, colour `(4,)` or `(n, 4)`
-        of 0..1 (one less alpha is gloss), uv `(2,)` or `(n, 2)`.  Normals may be `(3,)`."""
-        where = np.asarray(positions, np.float32)
-        part = np.empty(len(where), _VERTEX)
-        part["position"], part["normal"], part["uv"] = where, normals, uv
-        part["colour"] = np.clip(np.asarray(colour, np.float32) * 255.0 + 0.5, 0, 255)
-        self._parts.append(part)
-        self._triangles.append(np.asarray(triangles, np.uint32).reshape(-1, 3) + np.uint32(self._count))
-        self._count += len(part)
-
-    def quads(
-        self,
-        corners: npt.ArrayLike,
-        colour: npt.ArrayLike = (1.0, 1.0, 1.0, 1.0),
-        uv: npt.ArrayLike = (0.0, 0.0, 1.0, 1.0),
-        normals: npt.ArrayLike | None = None,
-    ) -> None:
-        """Flat quads `(k, 4, 3)` or one `(4, 3)`, counter-clockwise from bottom left.
-
-        colour `(4,)` or `(k, 4)`; uv the rectangle u0, v0, u1, v1, `(4,)` or `(k, 4)`; normals `(k, 3)` or `(3,)`.
-        """
-        where = np.asarray(corners, np.float32).reshape(-1, 4, 3)
-        k = len(where)
-        if normals is None:
-            normals = np.cross(where[:, 1] - where[:, 0], where[:, 3] - where[:, 0])
-            normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
-        facing = np.repeat(np.broadcast_to(np.asarray(normals, np.float32), (k, 3)), 4, axis=0)
-        tint = np.repeat(np.broadcast_to(np.asarray(colour, np.float32), (k, 4)), 4, axis=0)
-        box = np.broadcast_to(np.asarray(uv, np.float32), (k, 4))
-        at = box[:, [0, 1, 2, 1, 2, 3, 0, 3]].reshape(-1, 2)
-        first = 4 * np.arange(k, dtype=np.uint32)[:, None]
-        triangles = (first + np.array([0, 1, 2, 0, 2, 3], np.uint32)).reshape(-1, 3)
-        self.add(where.reshape(-1, 3), triangles, facing, tint, at)
-
-    def box(self, low: Vec3, high: Vec3, colour: npt.ArrayLike = (1.0, 1.0, 1.0, 1.0), *, bottom: bool = False) -> None:
-        """An upright box between two corners, without its bottom unless asked for."""
-        (x0, y0, z0), (x1, y1, z1) = low, high
-        faces = [
-            [(x0, y0, z0), (x1, y0, z0), (x1, y0, z1), (x0, y0, z1)],
-            [(x1, y0, z0), (x1, y1, z0), (x1, y1, z1), (x1, y0, z1)],
-            [(x1, y1, z0), (x0, y1, z0), (x0, y1, z1), (x1, y1, z1)],
-            [(x0, y1, z0), (x0, y0, z0), (x0, y0, z1), (x0, y1, z1)],
-            [(x0, y0, z1), (x1, y0, z1), (x1, y1, z1), (x0, y1, z1)],
-        ]
-        if bottom:
-            faces.append([(x0, y1, z0), (x1, y1, z0), (x1, y0, z0), (x0, y0, z0)])
-        self.quads(faces, colour)
-
-    def extend(self, other: Mesh, offset: Vec3 = (0.0, 0.0, 0.0), yaw_deg: float = 0.0, scale: float = 1.0) -> None:
-        """Another mesh's triangles, scaled, turned to the right by `yaw_deg`, then moved."""
-        yaw = math.radians(yaw_deg)
-        turn = np.array([[math.cos(yaw), math.sin(yaw), 0], [-math.sin(yaw), math.cos(yaw), 0], [0, 0, 1]], np.float32)
-        for part, triangles in zip(other._parts, other._triangles, strict=True):
-            moved = part.copy()
-            moved["position"] = part["position"] @ turn.T * scale + np.asarray(offset, np.float32)
-            moved["normal"] = part["normal"] @ turn.T
-            self._parts.append(moved)
-            self._triangles.append(triangles + np.uint32(self._count))
-        self._count += other._count
-
-    def node(self, name: str) -> Any:
-        """A NodePath, not yet in a scene, that draws it all in one go."""
-        core = import_panda()
-        rows = np.concatenate(self._parts) if self._parts else np.empty(0, _VERTEX)
-        indices = np.concatenate(self._triangles).reshape(-1) if self._triangles else np.empty(0, np.uint32)
-        data = core.GeomVertexData(name, _vertex_format(core), core.Geom.UHStatic)
-        data.uncleanSetNumRows(len(rows))
-        data.modifyArrayHandle(0).copyDataFrom(rows.tobytes())
-        triangles = core.GeomTriangles(core.Geom.UHStatic)
-        triangles.setIndexType(core.Geom.NTUint32)
-        array = triangles.modifyVertices()
-        array.uncleanSetNumRows(len(indices))
-        array.modifyHandle().copyDataFrom(indices.tobytes())
-        geom = core.Geom(data)
-        geom.addPrimitive(triangles)
-        node = core.GeomNode(name)
-        node.addGeom(geom)
-        return core.NodePath(node)
-
-
-_VERTEX = np.dtype([("position", "<f4", 3), ("normal", "<f4", 3), ("colour", "u1", 4), ("uv", "<f4", 2)])
-
-_format: Any = None
-
-
-def _vertex_format(core: Any) -> Any:
-    global _format
-    if _format is None:
-        array, geom, name = core.GeomVertexArrayFormat(), core.Geom, core.InternalName
-        array.addColumn(name.getVertex(), 3, geom.NTFloat32, geom.CPoint)
-        array.addColumn(name.getNormal(), 3, geom.NTFloat32, geom.CNormal)
-        array.addColumn(name.getColor(), 4, geom.NTUint8, geom.CColor)
-        array.addColumn(name.getTexcoord(), 2, geom.NTFloat32, geom.CTexcoord)
-        layout = core.GeomVertexFormat()
-        layout.addArray(array)
-        _format = core.GeomVertexFormat.registerFormat(layout)
-    return _format
-
-
-def make_texture(
-    pixels: npt.NDArray[np.uint8], *, repeat: bool = True, anisotropy: int = 0, smooth: bool = True, name: str = ""
-) -> Any:
-    """A texture with mipmaps of `(h, w, 1 | 3 | 4)` uint8 pixels, the first row at the top (v = 1)."""
-    core = import_panda()
-    height, width, channels = pixels.shape
-    texture = core.Texture(name or "pixels")
-    kind = {1: core.Texture.FLuminance, 3: core.Texture.FRgb, 4: core.Texture.FRgba}[channels]
-    if channels == 1:
-        kind = core.Texture.FRed
-    texture.setup2dTexture(width, height, core.Texture.TUnsignedByte, kind)
-    order = [0, 1, 2, 3][:channels] if channels == 1 else [2, 1, 0, 3][:channels]
-    texture.setRamImage(np.ascontiguousarray(pixels[::-1, :, order]).tobytes())
-    texture.setMinfilter(core.Texture.FTLinearMipmapLinear)
-    texture.setMagfilter(core.Texture.FTLinear if smooth else core.Texture.FTNearest)
-    if anisotropy:
-        texture.setAnisotropicDegree(anisotropy)
-    wrap = core.SamplerState.WMRepeat if repeat else core.SamplerState.WMClamp
-    texture.setWrapU(wrap)
-    texture.setWrapV(wrap)
-    return texture
-
-
-def tileable_noise(rng: np.random.Generator, size: int, cells: int, octaves: int = 4) -> npt.NDArray[np.float32]:
-    """Smooth noise `(size, size)` in 0..1 that repeats at its borders; `cells` is the number of its largest waves."""
-    whole = np.zeros((size, size), np.float32)
-    for octave in range(octaves):
-        n = cells * 2**octave
-        if n > size:
-            break
-        grid = rng.random((n, n), dtype=np.float32)
-        at = np.arange(size, dtype=np.float32) * n / size
-        low = at.astype(int)
-        part = at - low
-        part = part * part * (3 - 2 * part)
-        rows = grid[low] * (1 - part)[:, None] + grid[(low + 1) % n] * part[:, None]
-        whole += (rows[:, low] * (1 - part) + rows[:, (low + 1) % n] * part) * 0.5**octave
-    return (whole - whole.min()) / max(float(np.ptp(whole)), 1e-6)
 
 
 class Panda:
@@ -293,7 +127,7 @@ class Panda:
         self.resolution = resolution
         self._supersample = supersample
         self._engine = core.GraphicsEngine.getGlobalPtr()
-        self._buffer = self._open_buffer(samples)
+        self._buffer: Any = self._open_buffer(samples)
         self._picture = core.Texture("picture")
         self._buffer.addRenderTexture(self._picture, core.GraphicsOutput.RTMCopyRam)
         self._buffer.setClearColor((0, 0, 0, 1))
@@ -358,6 +192,11 @@ class Panda:
         """The one spotlight (a car's headlights, a torch); strength 0 turns it off, 30 suits a dark street."""
         self._eye.setShaderInput("lamp_pos", (*position, strength))
         self._eye.setShaderInput("lamp_dir", (*direction, math.cos(math.radians(half_angle_deg))))
+
+    def use_texture_array(self, node: Any, texture: Any) -> None:
+        """Draw `node` with a `make_texture_array`: each corner says its layer."""
+        node.setShader(self._shaders["array"])
+        node.setTexture(texture)
 
     def use_cutout(self, node: Any) -> None:
         """Where the texture's alpha is under a half, nothing is drawn: leaves, fences."""
@@ -435,9 +274,7 @@ class Panda:
         n = self._supersample
         raw = np.frombuffer(self._picture.getRamImage(), np.uint8).reshape(height * n, width * n, -1)
         if n == 2:
-            thin = raw.view(np.uint32) if raw.shape[2] == 4 else None
-            if thin is not None:
-                return _halve(raw)[None]
+            return _halve(raw)[None]
         whole = raw[:, :, :3].reshape(height, n, width, n, 3).mean((1, 3), dtype=np.float32)
         return np.ascontiguousarray((whole + 0.5).astype(np.uint8)[::-1, :, ::-1])[None]
 
@@ -463,12 +300,12 @@ class Panda:
         return buffer
 
     def _make_shadow_map(self, size_px: int) -> None:
-        core = self._core
+        core, buffer = self._core, self._buffer
         bits = core.FrameBufferProperties()
         bits.setDepthBits(24)
         self._shadow = self._engine.makeOutput(
-            self._buffer.getPipe(), "shadow", -10, bits, core.WindowProperties.size(size_px, size_px),
-            core.GraphicsPipe.BFRefuseWindow, self._buffer.getGsg(), self._buffer,
+            buffer.getPipe(), "shadow", -10, bits, core.WindowProperties.size(size_px, size_px),
+            core.GraphicsPipe.BFRefuseWindow, buffer.getGsg(), buffer,
         )  # fmt: skip
         if self._shadow is None:
             raise WorldError("Panda3D could not make a shadow map; update the graphics driver")
@@ -522,6 +359,7 @@ def _compile(core: Any, *, shadows: bool) -> dict[str, Any]:
     pairs = {
         "lit": (glsl.LIT_VERTEX, glsl.define(glsl.LIT_FRAGMENT, *names)),
         "cutout": (glsl.LIT_VERTEX, glsl.define(glsl.LIT_FRAGMENT, "CUTOUT", *names)),
+        "array": (glsl.LIT_VERTEX, glsl.define(glsl.LIT_FRAGMENT, "ARRAY", *names)),
         "glow": (glsl.GLOW_VERTEX, glsl.GLOW_FRAGMENT),
         "sky": (glsl.SKY_VERTEX, glsl.SKY_FRAGMENT),
         "depth": (glsl.DEPTH_VERTEX, glsl.DEPTH_FRAGMENT),

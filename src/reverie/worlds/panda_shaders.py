@@ -1,4 +1,4 @@
-"""The GLSL of the Panda3D worlds: one lit material, one for glows and blob shadows, one for the sky, one for shadow maps.
+"""The GLSL of the Panda3D worlds: a lit material, one for glows and blob shadows, the sky, the shadow map.
 
 Colours are authored in sRGB; lighting is done on their squares and `finish` brings the sum back.  One less the vertex
 alpha is the gloss of a surface (alpha 1 dull, 0 chrome); the alpha of a texture says where it shines by itself (lit
@@ -21,10 +21,12 @@ vec3 finish(vec3 light) {
     return sqrt(clamp(x, 0.0, 1.0));
 }
 vec3 sky_gradient(vec3 dir) {
-    float up = clamp(dir.z, 0.0, 1.0);
-    vec3 sky = mix(sky_horizon.rgb, sky_zenith.rgb, 1.0 - pow(1.0 - up, 3.0));
-    float toward = max(dot(dir, sun_dir.xyz), 0.0);
-    return sky + sun_colour.rgb * sun_colour.w * (0.10 * pow(toward, 4.0) + 0.25 * pow(toward, 32.0));
+    float down = 1.0 - clamp(dir.z, 0.0, 1.0);
+    vec3 sky = mix(sky_zenith.rgb, sky_horizon.rgb, down * down * down);
+    float t = max(dot(dir, sun_dir.xyz), 0.0);
+    float t4 = t * t * t * t;
+    float t16 = t4 * t4 * t4 * t4;
+    return sky + sun_colour.rgb * (sun_colour.w * (0.10 * t4 + 0.25 * t16 * t16));
 }
 vec3 fogged(vec3 light, vec3 to_point, float distance_m) {
     float clear = exp(-max(distance_m - weather.z, 0.0) * sky_horizon.w);
@@ -37,10 +39,10 @@ vec3 fogged(vec3 light, vec3 to_point, float distance_m) {
 LIT_VERTEX = (
     COMMON
     + """
-in vec4 p3d_Vertex; in vec3 p3d_Normal; in vec4 p3d_Color; in vec2 p3d_MultiTexCoord0;
+in vec4 p3d_Vertex; in vec3 p3d_Normal; in vec4 p3d_Color; in vec3 p3d_MultiTexCoord0;
 uniform mat4 p3d_ModelViewProjectionMatrix; uniform mat4 p3d_ModelMatrix; uniform mat4 shadow_matrix;
 uniform vec4 p3d_ColorScale;
-out vec2 uv; out vec4 tint; out vec3 to_point; out vec3 sun; out vec3 ambient; out vec3 shadow_at; out vec3 normal;
+out vec3 uv; out vec4 tint; out vec3 to_point; out vec3 sun; out vec3 ambient; out vec3 shadow_at; out vec3 normal;
 void main() {
     vec4 world = p3d_ModelMatrix * p3d_Vertex;
     normal = normalize(mat3(p3d_ModelMatrix) * p3d_Normal);
@@ -61,11 +63,18 @@ void main() {
 LIT_FRAGMENT = (
     COMMON
     + """
-uniform sampler2D p3d_Texture0; uniform sampler2DShadow shadow_map;
-in vec2 uv; in vec4 tint; in vec3 to_point; in vec3 sun; in vec3 ambient; in vec3 shadow_at; in vec3 normal;
+#ifdef ARRAY
+uniform sampler2DArray p3d_Texture0;
+#define AT uv
+#else
+uniform sampler2D p3d_Texture0;
+#define AT uv.xy
+#endif
+uniform sampler2DShadow shadow_map;
+in vec3 uv; in vec4 tint; in vec3 to_point; in vec3 sun; in vec3 ambient; in vec3 shadow_at; in vec3 normal;
 out vec4 colour;
 void main() {
-    vec4 texel = texture(p3d_Texture0, uv);
+    vec4 texel = texture(p3d_Texture0, AT);
 #ifdef CUTOUT
     if (texel.a < 0.5) discard;
     float shine = 0.0;
@@ -88,14 +97,19 @@ void main() {
         light += vec3(1.0, 0.93, 0.8) * (lamp_pos.w * cone * facing / (1.0 + 0.02 * far * far));
     }
     vec3 sum = albedo * light + texel.rgb * texel.rgb * tint.rgb * (shine * eye.w);
-    if (tint.a < 0.99) {
+    float puddle = normal.z > 0.9 ? ground_colour.w : 0.0;
+    float gloss = max(1.0 - tint.a, puddle);
+    if (gloss > 0.01) {
         vec3 view = to_point / distance_m;
         vec3 mirror = reflect(view, normal);
-        float gloss = 1.0 - tint.a;
-        float fresnel = gloss * (0.06 + 0.94 * pow(1.0 - max(dot(-view, normal), 0.0), 4.0));
+        float grazing = 1.0 - max(dot(-view, normal), 0.0);
+        grazing *= grazing;
         mirror.z = abs(mirror.z);
-        sum += fresnel * sky_gradient(mirror);
-        sum += gloss * lit * sun_colour.rgb * pow(max(dot(mirror, sun_dir.xyz), 0.0), 60.0) * 1.5;
+        float glint = max(dot(mirror, sun_dir.xyz), 0.0);
+        glint *= glint; glint *= glint; glint *= glint; glint *= glint; glint *= glint;
+        sum *= 1.0 - 0.4 * puddle;
+        sum += gloss * (0.06 + 0.94 * grazing * grazing) * sky_gradient(mirror);
+        sum += gloss * lit * sun_colour.rgb * glint * 1.5;
     }
     colour = vec4(finish(fogged(sum, to_point, distance_m)), 1.0);
 }
@@ -155,10 +169,11 @@ void main() {
     sky += sun_colour.rgb * sun_colour.w * 6.0 * smoothstep(0.9990, 0.9997, toward);
     if (dir.z > 0.02) {
         vec2 at = dir.xy / (dir.z + 0.12) * 0.16 + weather.xy;
-        float puff = texture(p3d_Texture0, at).r * 0.65 + texture(p3d_Texture0, at * 2.7).r * 0.35;
+        float puff = texture(p3d_Texture0, at).r;
         float cover = smoothstep(0.78 - 0.55 * sun_dir.w, 0.98 - 0.4 * sun_dir.w, puff);
         cover *= smoothstep(0.02, 0.18, dir.z);
-        vec3 lit = sun_colour.rgb * (0.22 + 0.5 * pow(max(toward, 0.0), 6.0));
+        float t = max(toward, 0.0) * max(toward, 0.0);
+        vec3 lit = sun_colour.rgb * (0.22 + 0.5 * t * t * t);
         lit += sky_zenith.rgb * 0.7 + sky_horizon.rgb * 0.5;
         sky = mix(sky, lit * (1.1 - 0.45 * puff), cover * 0.9);
     }

@@ -36,7 +36,14 @@ COMMANDS = (
     Command("play", "play a dreamt world, or a real game, in the browser", "reverie.serve.app", "PlayConfig"),
     Command("serve", "the same page for many players, without opening a browser", "reverie.serve.app", "ServeConfig"),
     Command("generate", "make a video of a picture and an action script", "reverie.engine.generate", "GenerateConfig"),
+    Command(
+        "record screen", "record any window while you play in it", "reverie.data.screen.command", "RecordScreenConfig"
+    ),
     Command("record", "record a real game as a dataset", "reverie.data.record", "RecordConfig"),
+    Command("import", "bring in what others recorded", "reverie.data.importers.command", "ImportConfig"),
+    Command("data check", "find what is damaged or poor in a dataset", "reverie.data.commands", "CheckConfig"),
+    Command("data sheet", "draw a dataset's pictures with their keys", "reverie.data.commands", "SheetConfig"),
+    Command("data report", "tell what a dataset covers", "reverie.data.commands", "ReportConfig"),
     Command("train tokenizer", "train the video tokenizer", "reverie.train.tokenizer", "TrainTokenizerConfig"),
     Command("train world", "train the world model", "reverie.train.world", "TrainWorldConfig"),
     Command("evaluate", "measure how well a model obeys and lasts", "reverie.evaluate.report", "EvaluateConfig"),
@@ -102,7 +109,7 @@ def _dispatch(args: list[str]) -> int:
 
 def _find(args: list[str]) -> tuple[Command | None, list[str]]:
     """The command whose words open `args`, and what follows them."""
-    for command in COMMANDS:
+    for command in sorted(COMMANDS, key=lambda command: -len(command.name.split())):  # `record screen` before `record`
         words = command.name.split()
         if args[: len(words)] == words:
             return command, args[len(words) :]

@@ -16,11 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from reverie.data.video import write_video
 from reverie.data.writer import POSE_NAMES, DatasetWriter, picture_statistics
 from reverie.errors import DataError
 from reverie.types import FPS, Action, ActionSpace, Frames, World
+
+Picture = npt.NDArray[np.uint8]
+Pose = npt.NDArray[np.float32]
 
 EPISODE_FRAMES = 60 * FPS
 """A longer walk is cut here into episodes that follow each other: a killed recorder loses a minute at most."""
@@ -45,26 +49,73 @@ def open_writer(root: Path, name: str, world: World) -> DatasetWriter:
     )
 
 
+class EpisodeKeeper:
+    """Gathers rows into an episode and adds it to `writer`, encoding on a thread of its own.
+
+    What goes wrong there (a full disk, say) is raised by the next `end` or `close`.  The writer stays the caller's.
+    """
+
+    def __init__(self, writer: DatasetWriter) -> None:
+        self._writer = writer
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reverie-record")
+        self._pending: Future[None] | None = None
+        self._rows: list[tuple[Picture, Action, Pose | None]] = []
+
+    def __len__(self) -> int:
+        """Frames of the episode under way."""
+        return len(self._rows)
+
+    def add(self, picture: Picture, action: Action, pose: Pose | None = None) -> None:
+        """A row: what was seen `(H, W, 3)`, and the action that shows in the next picture."""
+        self._rows.append((picture, action, pose))
+
+    def end(self, meta: dict[str, Any]) -> None:
+        """The episode ends here; what follows is another.  One shorter than MIN_EPISODE_FRAMES is thrown away."""
+        rows, self._rows = self._rows, []
+        self._settle()
+        if len(rows) >= MIN_EPISODE_FRAMES:
+            self._pending = self._thread.submit(self._keep, rows, meta)
+
+    def close(self) -> None:
+        """Wait until all is in the dataset.  Raises DataError if it could not be kept."""
+        try:
+            self._settle()
+        finally:
+            self._thread.shutdown(wait=True)
+
+    def _keep(self, rows: list[tuple[Picture, Action, Pose | None]], meta: dict[str, Any]) -> None:
+        frames = np.stack([picture for picture, _, _ in rows])
+        actions = self._writer.action_space.encode(action for _, action, _ in rows)
+        poses = [pose for _, _, pose in rows if pose is not None]
+        video = self._writer.partial / f"{uuid.uuid4().hex}.mp4"
+        write_video(video, frames, FPS)
+        stacked = np.stack(poses).astype(np.float32) if poses else None
+        self._writer.add(video, actions, stacked, picture_statistics(frames), meta)
+
+    def _settle(self) -> None:
+        """Wait for the episode before; what went wrong with it is told now."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            try:
+                pending.result()
+            except OSError as error:
+                raise DataError(f"{self._writer.root}: the recording stopped, {error.strerror or error}") from error
+
+
 class RecordedWorld:
     """`world`, played as always, with every frame and action added to `writer` as episodes.
 
-    An episode ends with `reset`, with `close` and after a minute.  Encoding runs on a thread of its own; what goes
-    wrong there (a full disk, say) is raised when the next episode ends.  The writer stays the caller's to close.
+    An episode ends with `reset`, with `close`, where the game ends and after a minute.
     """
 
     def __init__(self, world: World, writer: DatasetWriter, *, player: str = "person") -> None:
         if world.block_frames != 1:
             raise DataError(f"only games of one frame a step are recorded, got steps of {world.block_frames} frames")
         self._world = world
-        self._writer = writer
         self._player = player
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reverie-record")
-        self._pending: Future[None] | None = None
+        self._keeper = EpisodeKeeper(writer)
         self._seed = 0
-        self._frames: list[Frames] = []
-        self._actions: list[Action] = []
-        self._poses: list[Any] = []
-        self._seen: tuple[Frames, Any] | None = None
+        self._seen: tuple[Picture, Pose | None] | None = None
 
     @property
     def action_space(self) -> ActionSpace:
@@ -77,11 +128,6 @@ class RecordedWorld:
     @property
     def block_frames(self) -> int:
         return 1
-
-    @property
-    def num_frames(self) -> int:
-        """Frames that are in the dataset, or on their way."""
-        return self._writer.num_frames + len(self._frames)
 
     def reset(self, seed: int) -> Frames:
         """End the episode, and start again."""
@@ -97,11 +143,9 @@ class RecordedWorld:
             raise DataError("step before reset; call reset(seed) first")
         frames = self._world.step(action)
         picture, pose = self._seen
-        self._frames.append(picture)
-        self._poses.append(pose)
-        self._actions.append(action)
+        self._keeper.add(picture, action, pose)
         self._look(frames)
-        if len(self._frames) >= EPISODE_FRAMES or getattr(self._world, "finished", False):
+        if len(self._keeper) >= EPISODE_FRAMES or getattr(self._world, "finished", False):
             self._cut()
         return frames
 
@@ -109,42 +153,14 @@ class RecordedWorld:
         """Keep the last episode, then close the game.  Raises DataError if the recording could not be kept."""
         try:
             self._cut()
-            self._settle()
+            self._keeper.close()
         finally:
-            self._thread.shutdown(wait=True)
             self._world.close()
 
     def _look(self, frames: Frames) -> None:
         self._seen = (np.array(frames[-1]), getattr(self._world, "pose", None))
 
     def _cut(self) -> None:
-        """Hand the rows so far to the thread that encodes; the walk goes on in a new episode."""
-        frames, actions, poses = self._frames, self._actions, self._poses
-        self._frames, self._actions, self._poses = [], [], []
-        self._settle()
-        if len(frames) < MIN_EPISODE_FRAMES:
-            return
         world = self._world
-        meta = {
-            "seed": self._seed,
-            "map": str(getattr(world, "map", "")),
-            "heldout": bool(getattr(world, "heldout", False)),
-        }
-        meta |= {"player": self._player, **getattr(world, "episode_info", {})}
-        rows = self.action_space.encode(actions)
-        stacked = None if poses[0] is None else np.stack(poses).astype(np.float32)
-        self._pending = self._thread.submit(self._keep, np.stack(frames), rows, stacked, meta)
-
-    def _keep(self, frames: Frames, rows: Any, poses: Any, meta: dict[str, Any]) -> None:
-        video = self._writer.partial / f"{uuid.uuid4().hex}.mp4"
-        write_video(video, frames, FPS)
-        self._writer.add(video, rows, poses, picture_statistics(frames), meta)
-
-    def _settle(self) -> None:
-        """Wait for the episode before; what went wrong with it is told now."""
-        pending, self._pending = self._pending, None
-        if pending is not None:
-            try:
-                pending.result()
-            except OSError as error:
-                raise DataError(f"{self._writer.root}: the recording stopped, {error.strerror or error}") from error
+        meta = {"seed": self._seed, "map": str(getattr(world, "map", "")), "heldout": getattr(world, "heldout", False)}
+        self._keeper.end({**meta, "player": self._player, **getattr(world, "episode_info", {})})

@@ -258,8 +258,7 @@ def source_of(model: str, world: str | None, device: str, record: Path | None = 
 class PlayConfig:
     """Play a dreamt world, or a real game, in the browser.
 
-    Examples: reverie play;  reverie play --model path/to/model --port 9000;  reverie play --world vizdoom
-    --record my-play
+    Examples: reverie play;  reverie play --model path/to/model;  reverie play --world vizdoom --record my-play
     """
 
     model: str = "nano"

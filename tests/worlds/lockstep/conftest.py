@@ -45,7 +45,7 @@ def start(toy: str) -> Iterator[Start]:
 
 
 def descendants(root: int) -> dict[int, str]:
-    """The living processes below `root`: their ids and names."""
+    """The living processes below `root` that are not Python: their ids and names."""
     parents: dict[int, tuple[int, str]] = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -64,7 +64,7 @@ def descendants(root: int) -> dict[int, str]:
             if pid not in found and (parent == root or parent in found):
                 found[pid] = name
                 grown = True
-    return found
+    return {pid: name for pid, name in found.items() if not name.startswith(("python", "pytest"))}
 
 
 def is_alive(pid: int) -> bool:

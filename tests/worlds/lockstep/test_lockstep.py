@@ -1,6 +1,6 @@
 """The shim with a game of the tests' own: pairing, clock, picture, and what happens when the game goes wrong."""
 
-import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from .conftest import SIZE, Start
 UPPER, MIDDLE, LOWER = (8, 8), (32, 8), (60, 8)
 
 
-def colour(frame: np.ndarray, spot: tuple[int, int]) -> tuple[int, int, int]:
+def colour(frame: np.ndarray, spot: tuple[int, int]) -> tuple[int, ...]:
     return tuple(int(c) for c in frame[spot])
 
 
@@ -87,11 +87,11 @@ def test_other_threads_sleep_in_the_games_time(start: Start) -> None:
         game.step()
     first = colour(game.step(), LOWER)[0]
     for _ in range(50):
-        frame = game.step(dt_ns=1_000_000)
-    assert colour(frame, LOWER)[0] - first <= 4
+        game.step(dt_ns=1_000_000)
+    assert colour(game.frame, LOWER)[0] - first <= 4
     for _ in range(100):
-        frame = game.step()
-    assert 10 < colour(frame, LOWER)[0] - first <= 205
+        game.step()
+    assert 10 < colour(game.frame, LOWER)[0] - first <= 205
 
 
 def test_the_camera_of_fixed_function_games(start: Start) -> None:
@@ -129,9 +129,10 @@ def test_frames_are_the_callers_to_keep(start: Start) -> None:
 )
 def test_a_game_that_goes_wrong_is_an_error_with_the_end_of_its_log(start: Start, mode: str, says: str) -> None:
     game = start(mode, 5, step_timeout_s=1.0)
+    for _ in range(4):
+        game.step()
     with pytest.raises(WorldError, match=f"{says}.*about to {mode}") as caught:
-        for _ in range(10):
-            game.step()
+        game.step()
     assert "\n" not in str(caught.value)
     assert not game.home.exists()
     with pytest.raises(WorldError, match="closed"):
@@ -141,7 +142,7 @@ def test_a_game_that_goes_wrong_is_an_error_with_the_end_of_its_log(start: Start
 def test_a_game_that_ends_before_its_first_frame(toy: str) -> None:
     with pytest.raises(WorldError, match="ended with status 3; it wrote nothing"):
         LockstepGame(["sh", "-c", "exit 3"], SIZE)
-    with pytest.raises(WorldError, match="sh hangs: no frame for 0.5 s; waiting"):
+    with pytest.raises(WorldError, match=r"sh hangs: no frame for 0\.5 s; waiting"):
         LockstepGame(["sh", "-c", "echo waiting; sleep 100"], SIZE, start_timeout_s=0.5)
 
 
@@ -149,8 +150,7 @@ def test_a_wrapper_script_may_start_the_game(toy: str) -> None:
     with LockstepGame(["sh", "-c", f"{toy} 96 64; exit 0"], SIZE) as game:
         assert colour(game.step(["w"]), UPPER) == (255, 0, 0)
         pid = game.pid
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_wrong_requests_say_what_is_wrong(start: Start) -> None:

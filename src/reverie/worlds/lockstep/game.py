@@ -32,7 +32,6 @@ GAME_PATH = "/usr/games:/usr/local/games"
 _ENVIRONMENT = {
     "LIBGL_ALWAYS_SOFTWARE": "1",
     "LP_NUM_THREADS": "0",  # llvmpipe draws in the game's own thread: one core a game, and no waiting between threads
-    "vblank_mode": "0",
     "SDL_VIDEODRIVER": "x11",
     "SDL_AUDIODRIVER": "dummy",
     "ALSOFT_DRIVERS": "null",
@@ -50,7 +49,8 @@ class LockstepGame:
     None makes one.
     matrices: capture the camera of fixed-function OpenGL games.
     present: show frames on the display too; only needed to look on.
-    epoch_s: the time of day at the start, seconds since 1970 (games seed their random numbers with it); 0: the real one.
+    epoch_s: the time of day at the start, seconds since 1970 (games seed their random numbers with it); 0: the real
+    one.
     start_timeout_s, step_timeout_s: real seconds after which a game that shows no frame counts as hung.
 
     `window` is the size of the game's window, `time_ns` the virtual clock, `modelview` and `projection` are `(4, 4)`
@@ -141,6 +141,7 @@ class LockstepGame:
     def close(self) -> None:
         """End the game and its display and remove its folder; safe to call twice.  Also done when this is collected."""
         self._close()
+        self._pixels = np.empty((0, 0, 3), np.uint8)  # gives the shared memory back
 
     def __enter__(self) -> LockstepGame:
         return self

@@ -76,8 +76,8 @@ class Kept:
         """How it ended, in words; waits for that a little."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = self.process.wait(seconds)
-            if code > 128:
-                return f"was ended by {_signal_name(code - 128)}"
+            if code < 0 or code > 128:  # of the keeper, or passed on by it
+                return f"was ended by {_signal_name(-code if code < 0 else code - 128)}"
             return f"ended with status {code}"
         return "closed its connection"
 

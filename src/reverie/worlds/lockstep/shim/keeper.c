@@ -17,6 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define REAP_MS 1000
+
 enum { ARG_PIPE = 1, ARG_SIGNAL, ARG_GRACE, ARG_FOLDER, ARG_COMMAND };
 
 static int open_process(pid_t pid) { return (int)syscall(SYS_pidfd_open, pid, 0); }
@@ -47,6 +49,16 @@ static void stop(pid_t child, int signal_number, int grace_ms) {
   kill(child, SIGKILL);
 }
 
+/* What the command left became ours: see it off, or it stays in the process table where nobody else does. */
+static void reap(void) {
+  for (int waited_ms = 0; waited_ms < REAP_MS; waited_ms++) {
+    pid_t ended;
+    while ((ended = waitpid(-1, NULL, WNOHANG)) > 0) continue;
+    if (ended < 0) return;
+    usleep(1000);
+  }
+}
+
 int main(int count, char **arguments) {
   if (count <= ARG_COMMAND) {
     fprintf(stderr, "keeper: PIPE_FD SIGNAL GRACE_MS FOLDER COMMAND...\n");
@@ -70,7 +82,7 @@ int main(int count, char **arguments) {
   int status = 0;
   waitpid(child, &status, 0);
   kill(-child, SIGKILL); /* what it started and left */
-  while (waitpid(-1, NULL, WNOHANG) > 0) continue;
+  reap();
   if (unwanted && *arguments[ARG_FOLDER]) execlp("rm", "rm", "-rf", "--", arguments[ARG_FOLDER], (char *)NULL);
   if (WIFSIGNALED(status)) return 128 + WTERMSIG(status);
   return WEXITSTATUS(status);

@@ -1,0 +1,33 @@
+/* What a game takes from the machine that it runs on: whose home it is in, and where chance begins. */
+#define _GNU_SOURCE
+#include "shim.h"
+
+#include <pwd.h>
+#include <stdlib.h>
+
+/* Some games ask the user database where their settings belong, not HOME: they get what HOME says. */
+EXPORT struct passwd *getpwuid(uid_t user) {
+  REAL(getpwuid);
+  static struct passwd entry;
+  struct passwd *found = real_getpwuid(user);
+  if (!found || !getenv("LOCKSTEP_FDS") || !getenv("HOME")) return found;
+  entry = *found;
+  entry.pw_dir = getenv("HOME");
+  return &entry;
+}
+
+/* LOCKSTEP_SEED stands in for every seed that the game thinks of, such as the time of day. */
+static unsigned chosen_seed(unsigned seed) {
+  const char *chosen = getenv("LOCKSTEP_SEED");
+  return chosen ? (unsigned)strtoul(chosen, NULL, 10) : seed;
+}
+
+EXPORT void srand(unsigned seed) {
+  REAL(srand);
+  real_srand(chosen_seed(seed));
+}
+
+EXPORT void srandom(unsigned seed) {
+  REAL(srandom);
+  real_srandom(chosen_seed(seed));
+}

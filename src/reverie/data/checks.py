@@ -1,89 +1,364 @@
-"""What makes recorded play good or bad (stuck, staring at a wall, teleported), and whether a dataset is sound."""
+"""What makes recorded play good or bad, and where it turns bad: stuck, frozen, teleported, blank, out of step.
+
+`judge` is the one entry: `reverie record` calls it on each episode before it is encoded, the importers on what they
+bring, `reverie data check` on what lies on disk.  Standing still without keys is no fault: it must be in the data.
+
+Every threshold is in LIMITS, one row a game.  They are free of scale where they can be: lengths are counted in frames
+of travel, the way that the player covers in one frame at full speed, and changes in levels of 0 to 255.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from reverie.data.dataset import Dataset
-from reverie.errors import DataError
-from reverie.types import MAX_TURN_DEG, ActionSpace
+from reverie.data import signals
+from reverie.types import FPS, MAX_TURN_DEG, ActionSpace, Frames
 
-STUCK_FRAMES = 14
-"""A player who holds keys and does not move for so long is stuck."""
-STUCK_UNITS = 8.0
-STARE_FRAMES = 45
-STARE_DEPTH = 5.0
-JUMP_UNITS = 48.0
-"""Nobody walks so far in a frame: a teleport."""
-CELL_FRAMES = 250
-CELL_UNITS = 160.0
-"""Who has not come so far after ten seconds is in a cell."""
+Rows = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+WALKING = ("forward", "back", "left", "right")
 
 
-def good_length(
-    actions: npt.NDArray[np.float32],
-    poses: npt.NDArray[np.float32] | None,
-    depths: npt.NDArray[np.float32] | None,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What counts as wrong in one game.  Times are in seconds of 25 frames; None switches a check off."""
+
+    travel: float | None = None
+    """The way covered in one frame at full speed, in the units of the pose.  None: the episode's own, the 90th
+    percentile of its steps while keys of motion are held, so that an episode that never moves has none."""
+    keys: tuple[str, ...] = WALKING
+    """Keys that should move the player, opposite ones cancelling; none: the player moves always, as a runner does."""
+    stuck_s: float | None = 1.0
+    """Keys of motion held so long within `stuck_share` of the way that they should have covered: stuck."""
+    stuck_share: float = 0.05
+    cell_travel: float | None = 13.0
+    """Who has not come so many frames of travel from the start after ten seconds is in a cell."""
+    jump_travel: float | None = 6.0
+    """Nobody goes so many frames of travel in one frame: a teleport."""
+    stare_depth: float | None = None
+    """A view whose middle is nearer than this, in units of the depth picture, is of a wall and nothing else."""
+    stare_s: float = 1.8
+    blank_s: float = 1.0
+    """Pictures of one colour, black or not, for so long."""
+    frozen_s: float = 0.4
+    """The same picture for so long while the player turned or moved: the game hung."""
+    duplicates: float | None = 0.1
+    """The largest share of repeated pictures among those that should have changed: it draws fewer than 25 a second."""
+    still: float = 0.7
+    """The largest share of pictures that hardly change: almost nothing happens."""
+    agree: float | None = 0.55
+    """The smallest share of clear turns that the picture shows the right way round; chance gives a half."""
+    steers: bool = False
+    """The keys left and right turn the view (a car)."""
+
+
+LIMITS: dict[str, Limits] = {
+    # 12 map units a frame is the walk of worlds/vizdoom.py; its levels are narrow, so that 14 frames at a wall are
+    # enough to say stuck; the depth picture has about 10 map units a level.
+    "vizdoom": Limits(travel=12.0, stuck_s=0.56, jump_travel=4.0, stare_depth=5.0),
+    # Speeds differ (walk, sneak, swim, fall): the episode's own.  Digging at a wall with forward held is play, and so
+    # is a hole that takes a while to climb out of.  Sky fills the view for long, and falls are fast.
+    "minetest": Limits(stuck_s=3.0, cell_travel=6.0, jump_travel=12.0, blank_s=3.0, agree=0.55),
+    # A crash takes seconds to back out of, and that is worth having; the game puts a lost car back on the track.
+    "trigger-rally": Limits(keys=("forward",), stuck_s=4.0, cell_travel=None, jump_travel=6.0, steers=True),
+    # Slides by itself, slowly uphill; snow and fog are plain for long.
+    "tux-racer": Limits(keys=(), stuck_s=5.0, cell_travel=None, blank_s=2.0, still=0.8),
+    # By car or on foot: the speeds differ tenfold, so that a start from a red light is slow for long.
+    "city": Limits(keys=("forward",), stuck_s=4.0, stuck_share=0.02, cell_travel=None, jump_travel=8.0),
+    # Runs by itself; after a fall the run starts again elsewhere, which the world shows as the episode's end.
+    "temple": Limits(keys=(), stuck_s=2.0, cell_travel=None, jump_travel=6.0),
+    # People stand, dig, read signs and look at walls; a source below 25 frames a second repeats pictures.
+    "imported": Limits(stuck_s=None, cell_travel=None, jump_travel=None, blank_s=2.0, duplicates=None, still=0.9),
+}
+"""One row a game; any other game has the defaults."""
+
+FLAT = 1.0
+"""A picture whose brightness deviates less than this, in levels, has one colour."""
+SAME = 0.25
+"""Pictures that differ by less than this on average, in levels, are the same: H.264 at our quality adds less."""
+TEXTURE = 4.0
+"""Only pictures that deviate more than this, in levels, must change when the player turns."""
+FLASH = 24.0
+"""One picture that differs by this from both neighbours, while they differ little from one another, is broken."""
+CLEAR_TURN_DEG = (1.0, 15.0)
+"""Turns a frame that the picture's motion can be told from."""
+PAIRS = 40
+"""Pairs of frames whose motion is measured; enough for a share, few enough to cost nothing."""
+MIN_PAIRS = 12
+LAG_GAIN = 0.6
+"""Turns fit the picture one frame earlier or later: the error there is less than this part of the one in step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How many frames from the start are worth keeping, and what is wrong after them; no reasons: all is well."""
+
+    length: int
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong from frame `start` on; 0 spoils the whole episode."""
+
+    start: int
+    reason: str
+
+
+def judge(
+    frames: Frames | None,
+    actions: Rows,
+    poses: Rows | None,
+    depths: Rows | None,
     space: ActionSpace,
-) -> int:
-    """How many frames from the start are worth keeping; all of them where poses and depths are not known.
+    world: str = "",
+) -> Verdict:
+    """Where an episode turns bad, and why.
 
-    actions: `(f, size)`; poses: `(f, 5)` x, y, z, yaw, pitch; depths: `(f,)` distance of the view's middle.
+    frames: `(f, H, W, 3)` uint8, or None to leave the pictures alone; actions: `(f, size)` rows of `space`; poses:
+    `(f, 5)` x, y, z, yaw, pitch or None; depths: `(f,)` distance of the view's middle or None; world: a row of LIMITS.
     """
-    length = len(actions)
+    limits = LIMITS.get(world, Limits())
+    length, reasons = len(actions), []
+    for fault in _faults(frames, actions, poses, depths, space, limits):
+        reasons.append(fault.reason)
+        length = min(length, fault.start)
+    if frames is not None and length > 0:
+        for fault in _turn_faults(frames[:length], actions[:length], poses, space, limits):
+            reasons.append(fault.reason)
+            length = 0
+    return Verdict(length, tuple(reasons))
+
+
+def good_length(actions: Rows, poses: Rows | None, depths: Rows | None, space: ActionSpace) -> int:
+    """`judge` for vizdoom without the pictures; callers should move to `judge`."""
+    return judge(None, actions, poses, depths, space, "vizdoom").length
+
+
+def _faults(
+    frames: Frames | None,
+    actions: Rows,
+    poses: Rows | None,
+    depths: Rows | None,
+    space: ActionSpace,
+    limits: Limits,
+) -> Iterator[Fault]:
+    if fault := bad_actions(actions, space):
+        yield fault
+        return
+    moving = held(actions, space, limits.keys)
     if poses is not None:
-        held = np.asarray(actions[:, : len(space.keys)].max(axis=1, initial=0.0) > 0.5)
-        for bad in (first_jump(poses), first_stuck(poses, held)):
-            length = min(length, bad)
-        reach = np.abs(poses[:CELL_FRAMES, :2] - poses[0, :2]).max() if len(poses) >= CELL_FRAMES else np.inf
-        if reach < CELL_UNITS:
-            return 0
-    return length if depths is None else min(length, first_stare(depths))
+        if not np.isfinite(poses).all():
+            start = int(np.argmin(np.isfinite(poses).all(axis=1)))
+            yield Fault(start, f"the pose is not a number from frame {start}")
+            poses = poses[:start]
+        yield from _pose_faults(poses, moving[: len(poses)], limits)
+    if depths is not None and limits.stare_depth is not None:
+        start = first_run(depths < limits.stare_depth, round(limits.stare_s * FPS))
+        if start < len(depths):
+            yield Fault(start, f"stares at a wall from frame {start}")
+    if frames is not None:
+        turned = np.abs(actions[:, len(space.keys) :]).sum(axis=1)
+        yield from _picture_faults(frames, turned, _steps(poses), limits)
 
 
-def first_jump(poses: npt.NDArray[np.float32]) -> int:
-    """The first frame that is far from the one before; the number of frames if there is none."""
-    moved = np.abs(np.diff(poses[:, :2], axis=0)).max(axis=1, initial=0.0)
-    return int(np.argmax(moved > JUMP_UNITS)) + 1 if (moved > JUMP_UNITS).any() else len(poses)
+def bad_actions(actions: Rows, space: ActionSpace) -> Fault | None:
+    """Actions that are not numbers, keys that are neither 0 nor 1, turns that nobody can make."""
+    keys, turns = actions[:, : len(space.keys)], actions[:, len(space.keys) :]
+    for bad, what in (
+        (~np.isfinite(actions), "actions that are not numbers"),
+        (~np.isin(keys, (0.0, 1.0)), "keys that are neither 0 nor 1"),
+        (np.abs(turns) > MAX_TURN_DEG, f"turns of more than {MAX_TURN_DEG:g} degrees a frame"),
+    ):
+        if bad.any():
+            return Fault(0, f"has {what}, first at frame {int(np.argmax(bad.any(axis=1)))}")
+    return None
 
 
-def first_stuck(poses: npt.NDArray[np.float32], held: npt.NDArray[np.bool_]) -> int:
-    """Where keys begin to be held without effect for STUCK_FRAMES; the number of frames if nowhere."""
-    for start in range(len(poses) - STUCK_FRAMES):
-        stretch = slice(start, start + STUCK_FRAMES)
-        if held[stretch].all() and np.ptp(poses[stretch, :2], axis=0).max() < STUCK_UNITS:
-            return start
-    return len(poses)
+def held(actions: Rows, space: ActionSpace, keys: tuple[str, ...]) -> Mask:
+    """Frames `(f,)` in which `keys` ask for motion: held, and not cancelled by their opposites.  Always if none."""
+    down = {key: actions[:, i] > 0.5 for i, key in enumerate(space.keys)}
+    known = [key for key in keys if key in down]
+    if not known:
+        return np.full(len(actions), not keys)
+    opposite = {"forward": "back", "back": "forward", "left": "right", "right": "left"}
+    never = np.zeros(len(actions), np.bool_)
+    return np.any([down[key] & ~down.get(opposite.get(key, ""), never) for key in known], axis=0)
 
 
-def first_stare(depths: npt.NDArray[np.float32]) -> int:
-    """Where STARE_FRAMES of nothing but a near wall begin; the number of frames if nowhere."""
-    run = 0
-    for index, depth in enumerate(depths):
-        run = run + 1 if depth < STARE_DEPTH else 0
-        if run >= STARE_FRAMES:
-            return index - run + 1
-    return len(depths)
+def first_run(mask: Mask, length: int) -> int:
+    """Where the first `length` True in a row begin; len(mask) if nowhere."""
+    if len(mask) < length:
+        return len(mask)
+    total = np.concatenate([[0], np.cumsum(mask)])
+    full = total[length:] - total[:-length] == length
+    return int(np.argmax(full)) if full.any() else len(mask)
 
 
-def problems(dataset: Dataset) -> list[str]:
-    """Read every file of a dataset; one line for each episode that is damaged or holds impossible actions."""
-    found = []
-    keys = len(dataset.action_space.keys)
-    for index in range(dataset.num_episodes):
-        try:
-            clip = dataset.clip(index)
-        except DataError as error:
-            found.append(str(error))
-            continue
-        name = f"{dataset.episodes[index].data_file}: episode {index}"
-        if not np.isfinite(clip.actions).all():
-            found.append(f"{name} has actions that are not numbers")
-        elif not np.isin(clip.actions[:, :keys], (0.0, 1.0)).all():
-            found.append(f"{name} has keys that are neither 0 nor 1")
-        elif np.abs(clip.actions[:, keys:]).max(initial=0.0) > MAX_TURN_DEG:
-            found.append(f"{name} has turns of more than {MAX_TURN_DEG:g} degrees a frame")
-        if clip.poses is not None and not np.isfinite(clip.poses).all():
-            found.append(f"{name} has poses that are not numbers")
-    return found
+def usual_travel(steps: Rows, moving: Mask) -> float:
+    """The way of one frame at the episode's own full speed: the 90th percentile of the steps under keys of motion."""
+    under_keys = steps[moving[: len(steps)]]
+    return float(np.percentile(under_keys, 90)) if len(under_keys) else 0.0
+
+
+def _steps(poses: Rows | None) -> Rows | None:
+    """How far the player came in each frame, `(f - 1,)`, in the pose's units."""
+    return None if poses is None else np.linalg.norm(np.diff(poses[:, :3], axis=0), axis=1)
+
+
+def _pose_faults(poses: Rows, moving: Mask, limits: Limits) -> Iterator[Fault]:
+    steps = _steps(poses)
+    if steps is None or not len(steps):
+        return
+    travel = usual_travel(steps, moving) if limits.travel is None else limits.travel
+    if limits.jump_travel is not None and (steps > limits.jump_travel * travel).any() and travel > 0:
+        start = int(np.argmax(steps > limits.jump_travel * travel)) + 1
+        yield Fault(start, f"jumps {steps[start - 1]:.3g} units at frame {start}, goes {travel:.3g} a frame")
+    if limits.stuck_s is not None:
+        start = first_stuck(poses, moving, round(limits.stuck_s * FPS), limits.stuck_share * travel)
+        if start < len(poses):
+            yield Fault(start, f"is stuck from frame {start}: keys held for {limits.stuck_s:g} s without effect")
+    if limits.cell_travel is not None and len(poses) >= 10 * FPS:
+        reach = float(np.linalg.norm(poses[: 10 * FPS, :3] - poses[0, :3], axis=1).max())
+        if reach < limits.cell_travel * travel:
+            yield Fault(0, f"comes no further than {reach:.3g} units in ten seconds: in a cell, or idle")
+
+
+def first_stuck(poses: Rows, moving: Mask, window: int, least_step: float) -> int:
+    """Where `window` frames of held keys begin that end less than `window * least_step` away; len(poses) if nowhere."""
+    if len(poses) < window:
+        return len(poses)
+    places = np.lib.stride_tricks.sliding_window_view(poses[:, :3], window, axis=0)
+    here = np.ptp(places, axis=-1).max(axis=-1) <= window * least_step
+    asked = np.convolve(moving, np.ones(window, np.int64), "valid") == window
+    return int(np.argmax(here & asked)) if (here & asked).any() else len(poses)
+
+
+def _picture_faults(frames: Frames, turned_deg: Rows, steps: Rows | None, limits: Limits) -> Iterator[Fault]:
+    """What the pictures alone, and what turns and steps against the pictures tell.
+
+    turned_deg: `(f,)` how much the mouse turned under each row; steps: `(f - 1,)` how far the player came, or None.
+    """
+    thumbs = signals.thumbnails(frames)
+    if len(thumbs) < 3:
+        return
+    depth = thumbs.std(axis=(1, 2), dtype=np.float32)
+    start = first_run(depth < FLAT, round(limits.blank_s * FPS))
+    if start < len(thumbs):
+        colour = "black" if thumbs[start].mean() < 16 else "blank"
+        yield Fault(start, f"is {colour} from frame {start}")
+    changed = signals.change(thumbs)
+    far = (np.minimum(changed[:-1], changed[1:]) > FLASH) & (turned_deg[:-2] + turned_deg[1:-1] < CLEAR_TURN_DEG[0])
+    if far.any():
+        near = signals.change(thumbs, 2)[far] < FLASH / 4
+        if near.any():
+            start = int(np.flatnonzero(far)[np.argmax(near)]) + 1
+            yield Fault(start, f"has a broken picture at frame {start}, unlike both neighbours")
+    same = (changed < SAME) & (depth[1:] > TEXTURE)
+    should = turned_deg[:-1] > CLEAR_TURN_DEG[0]
+    if steps is not None and len(steps) == len(same) and (travel := np.percentile(steps, 90)) > 0:
+        should |= steps > 0.5 * travel
+    yield from _repeated(same, should, limits)
+    still = float((changed < SAME).mean())
+    if still > limits.still and len(changed) > 2 * FPS:
+        yield Fault(0, f"hardly changes: {still:.0%} of the pictures are like the one before")
+
+
+def _repeated(same: Mask, should: Mask, limits: Limits) -> Iterator[Fault]:
+    """Pictures that stay the same although they should have changed: in one stretch (frozen), or all over."""
+    start = first_run(same & should, round(limits.frozen_s * FPS))
+    if start < len(same):
+        yield Fault(start + 1, f"is frozen from frame {start + 1}: the player moves, the picture does not")
+    elif limits.duplicates is not None and should.sum() >= FPS:
+        share = float((same & should).sum() / should.sum())
+        if share > limits.duplicates:
+            yield Fault(0, f"repeats pictures: {share:.0%} of those that should have changed")
+
+
+def _turn_faults(
+    frames: Frames, actions: Rows, poses: Rows | None, space: ActionSpace, limits: Limits
+) -> Iterator[Fault]:
+    """Whether the picture moves with the recorded turns: the right way round, and in the right frame."""
+    if limits.agree is None:
+        return
+    keys = len(space.keys)
+    if space.mouse:
+        pitch, yaw = actions[:-1, keys], actions[:-1, keys + 1]
+        turns = {"yaw": yaw, "pitch": np.where(np.abs(pitch) > np.abs(yaw), pitch, 0.0)}
+    elif poses is not None and poses.shape[1] > 3:
+        turns = {"yaw": (np.diff(poses[: len(frames), 3]) + 180.0) % 360.0 - 180.0}
+    else:
+        turns = {}
+    for name, turn in turns.items():
+        share = agreement(frames, turn, name)
+        if share is not None and share < limits.agree:
+            yield Fault(0, f"turns the wrong way: the picture follows {share:.0%} of the recorded {name}")
+        elif name == "yaw" and (lag := out_of_step(frames, turn)):
+            yield Fault(0, f"is out of step: the picture turns {'after' if lag > 0 else 'before'} its row, by a frame")
+    if limits.steers and turns and {"left", "right"} <= set(space.keys):
+        share = steering(actions, turns["yaw"], space)
+        if share is not None and share < limits.agree:
+            yield Fault(0, f"steers the wrong way: the view follows {share:.0%} of the keys left and right")
+
+
+def agreement(frames: Frames, turn_deg: Rows, name: str) -> float | None:
+    """The share of clear turns `(f - 1,)` that the picture shows the right way round; None if there are too few.
+
+    name: yaw, which moves the picture against its sign, or pitch, which moves it with its sign (up: it slides down).
+    """
+    low, high = CLEAR_TURN_DEG
+    clear = np.flatnonzero((np.abs(turn_deg) >= low) & (np.abs(turn_deg) <= high))
+    clear = np.random.default_rng(0).permutation(clear)[:PAIRS]
+    moved = _moved(frames, clear, name)
+    sure = np.abs(moved) > 0.5
+    if sure.sum() < MIN_PAIRS:
+        return None
+    return float((np.sign(moved[sure]) == np.sign(turn_deg[clear[sure]])).mean())
+
+
+def out_of_step(frames: Frames, turn_deg: Rows) -> int:
+    """+1 where the picture shows turns a frame later than it should, -1 a frame earlier, 0 in step or unknown.
+
+    Looks where the turn differs most from the frames around it.
+    """
+    sudden = np.minimum(np.abs(turn_deg[1:-1] - turn_deg[:-2]), np.abs(turn_deg[1:-1] - turn_deg[2:]))
+    chosen = np.argsort(-sudden)[:PAIRS]
+    chosen = chosen[sudden[chosen] >= 0.5] + 1
+    moved = _moved(frames, chosen, "yaw")
+    size = np.abs(turn_deg[chosen]) > 0.5
+    if size.sum() < MIN_PAIRS:
+        return 0
+    ratios = [_fit(moved, turn_deg[chosen + step]) for step in (0, -1, 1)]
+    best = min((1, 2), key=lambda i: ratios[i])
+    return (0, 1, -1)[best] if ratios[best] < LAG_GAIN * ratios[0] else 0
+
+
+def _fit(moved: Rows, turn: Rows) -> float:
+    """The median error, in degrees, of turns told from the picture's motion, its scale fitted."""
+    sure = np.abs(turn) > 0.5
+    scale = float(np.median(moved[sure] / turn[sure])) if sure.sum() >= MIN_PAIRS else 0.0
+    return float(np.median(np.abs(moved / scale - turn))) if scale > 0.1 else float(np.inf)
+
+
+def _moved(frames: Frames, pairs: npt.NDArray[np.intp], name: str) -> Rows:
+    """The picture's motion after frames `pairs`, in pixels, with the sign of the turn that makes it."""
+    if not len(pairs):
+        return np.zeros(0, np.float32)
+    if name == "yaw":
+        return -signals.slide(frames[pairs], frames[pairs + 1], signals.SIDEWAYS)
+    return signals.slide(frames[pairs], frames[pairs + 1], signals.UPRIGHT)
+
+
+def steering(actions: Rows, yaw_deg: Rows, space: ActionSpace) -> float | None:
+    """The share of frames that turn the way the keys left and right have asked for 0.4 s; None if there are few."""
+    asked = actions[:, space.keys.index("right")] - actions[:, space.keys.index("left")]
+    steady = np.abs(np.convolve(asked, np.ones(10) / 10)[: len(asked)]) > 0.95
+    clear = steady[:-1] & (np.abs(yaw_deg) > 0.2)
+    if clear.sum() < FPS:
+        return None
+    return float((np.sign(asked[:-1][clear]) == np.sign(yaw_deg[clear])).mean())

@@ -9,7 +9,7 @@ from PIL import Image
 
 from reverie import cli
 from reverie.engine.generate import rollout, sheet_frames
-from reverie.engine.overlay import add_keys, contact_sheet, strip_height
+from reverie.overlay import add_keys, contact_sheet, strip_height
 from reverie.engine.script import parse
 from reverie.engine.video import VideoWriter, read_frames, read_log
 from reverie.errors import DataError

@@ -12,7 +12,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from reverie.engine.overlay import Picture, add_keys, contact_sheet, strip_height
+from reverie.overlay import Picture, add_keys, contact_sheet, strip_height
 from reverie.engine.script import ActionScript, load_script
 from reverie.engine.video import VideoWriter, check_output
 from reverie.errors import ImageError

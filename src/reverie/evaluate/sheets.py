@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reverie.engine.overlay import add_keys, contact_sheet
+from reverie.overlay import add_keys, contact_sheet
 from reverie.engine.video import VideoWriter
 from reverie.types import FPS, Action, ActionSpace, Frames
 

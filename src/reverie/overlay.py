@@ -40,6 +40,29 @@ def add_keys(frame: Picture, action: Action, space: ActionSpace) -> Picture:
     return np.concatenate([frame, np.asarray(strip)])
 
 
+def add_arrow(frame: Picture, turn: tuple[float, float]) -> Picture:
+    """`frame` (H, W, 3) with an arrow from its middle the way the mouse turns; none for less than half a degree."""
+    if max(map(abs, turn)) < 0.5:
+        return frame
+    picture = Image.fromarray(frame)
+    draw = ImageDraw.Draw(picture)
+    x, y = picture.width / 2, picture.height / 2
+    pitch, yaw = (max(-1.0, min(1.0, degrees / FULL_TURN_DEG)) for degrees in turn)
+    reach = 0.3 * picture.height
+    tip = (x + yaw * reach, y - pitch * reach)
+    length = math.dist((x, y), tip)
+    along = ((tip[0] - x) / length, (tip[1] - y) / length)
+    head = max(3.0, picture.height / 26)
+    for width, colour in ((4, PAPER), (2, LIT)):
+        draw.line((x, y, *tip), fill=colour, width=width)
+        sides = [
+            (tip[0] - head * along[0] + side * head * along[1], tip[1] - head * along[1] - side * head * along[0])
+            for side in (0.8, -0.8)
+        ]
+        draw.line((*sides[0], *tip, *sides[1]), fill=colour, width=width, joint="curve")
+    return np.asarray(picture)
+
+
 def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], columns: int | None = None) -> Image.Image:
     """Pictures (H, W, 3) in rows, each with its caption below it."""
     height, width = pictures[0].shape[:2]

@@ -1,0 +1,129 @@
+"""`reverie data check | sheet | report`: look at a dataset before training on it."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from reverie.data import audit
+from reverie.data.dataset import Dataset
+from reverie.data.sheet import choose_episodes, draw_sheet, image_format
+from reverie.errors import DataError
+from reverie.types import FPS
+
+Folder = Annotated[Path, tyro.conf.Positional]
+SUSPECT, DAMAGED = 1, 2
+"""Exit codes of `reverie data check`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckConfig:
+    """Read every file of a dataset and judge every episode again.
+
+    Exit code: 0 all is well; 1 some episodes are sound but poor (stuck, frozen, out of step); 2 something is damaged.
+
+    Example: reverie data check recordings/vizdoom
+    """
+
+    dataset: Folder
+    """The dataset's folder."""
+    episodes: int | None = None
+    """Check only so many, spread evenly."""
+    every: bool = False
+    """List the good episodes too."""
+
+    def __post_init__(self) -> None:
+        if self.episodes is not None and self.episodes < 1:
+            raise DataError(f"episodes must be at least 1, got {self.episodes}; leave it out to check them all")
+
+    def run(self) -> int:
+        """Print a table and the lines of what is wrong; returns the exit code."""
+        dataset = audit.open_dataset(self.dataset)
+        total = min(self.episodes or dataset.num_episodes, dataset.num_episodes)
+        console = Console(stderr=True)
+        watched = track(audit.examine(dataset, self.episodes), "checking", total, console=console, transient=True)
+        seen = list(watched)
+        damage = [*audit.head_problems(dataset), *(line for one in seen for line in audit.damage_lines(one))]
+        bad = [one for one in seen if one.damage or one.reasons]
+        if listed := (seen if self.every else bad):
+            Console().print(_table(listed))
+        for line in damage:
+            print(f"damaged: {line}", file=sys.stderr)
+        print(_summary(dataset, seen, len(damage)))
+        return DAMAGED if damage else SUSPECT if bad else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SheetConfig:
+    """Draw a contact sheet: a row an episode, the keys under each picture and an arrow for the mouse.
+
+    Example: reverie data sheet recordings/vizdoom -o sheet.png --episodes 6 --apart 0.5
+    """
+
+    dataset: Folder
+    """The dataset's folder."""
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("sheet.png")
+    """The picture to write, .png or .jpg."""
+    episodes: int = 8
+    """Rows."""
+    frames: int = 8
+    """Pictures in a row."""
+    apart: float | None = None
+    """Seconds between pictures; leave it out to spread them over the whole episode."""
+    seed: int | None = None
+    """Draw episodes by this seed; leave it out to spread them evenly."""
+    scale: int = 1
+    """Enlarge each picture so many times, 1 to 4."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("episodes", 1, 1000), ("frames", 1, 1000), ("scale", 1, 4)):
+            if not low <= getattr(self, name) <= high:
+                raise DataError(f"{name} must be {low} to {high}, got {getattr(self, name)}")
+        if self.apart is not None and not self.apart > 0:
+            raise DataError(f"apart must be positive, got {self.apart}")
+
+    def run(self) -> None:
+        """Write the picture and say where it is."""
+        kind = image_format(self.out)
+        dataset = audit.open_dataset(self.dataset)
+        chosen = choose_episodes(dataset, self.episodes, self.seed)
+        sheet = draw_sheet(dataset, chosen, self.frames, self.apart, self.scale)
+        sheet.save(self.out, kind, **({"quality": 88} if kind == "JPEG" else {}))
+        print(f"{self.out}: {len(chosen)} episodes, {sheet.width}x{sheet.height} pixels")
+
+
+def _table(seen: list[audit.Examined]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for name in ("episode", "map", "frames", "still", "idle", "verdict"):
+        table.add_column(name, justify="left" if name in ("map", "verdict") else "right", overflow="fold")
+    for one in seen:
+        verdict = "; ".join((*(f"damaged: {line}" for line in one.damage), *one.reasons)) or "good"
+        table.add_row(
+            str(one.episode.index),
+            str(one.episode.meta.get("map", "")),
+            str(one.episode.length),
+            f"{one.still:.0%}",
+            f"{one.idle:.0%}",
+            verdict,
+        )
+    return table
+
+
+def _summary(dataset: Dataset, seen: list[audit.Examined], damaged: int) -> str:
+    hours = sum(one.episode.length for one in seen) / dataset.fps / 3600
+    poor = sum(bool(one.reasons) for one in seen)
+    frames = max(1, sum(one.episode.length for one in seen))
+    idle = sum(one.idle * one.episode.length for one in seen) / frames
+    still = sum(one.still * one.episode.length for one in seen) / frames
+    return (
+        f"{dataset.path}: {len(seen)} of {dataset.num_episodes} episodes checked, {hours:.2f} h at {dataset.fps} fps;"
+        f" {damaged} damaged, {poor} poor; idle {idle:.1%}, still {still:.1%}"
+        + ("" if dataset.fps == FPS else f"; Reverie works at {FPS} fps: import it with `reverie import lerobot`")
+    )

@@ -76,7 +76,7 @@ static int64_t chosen_epoch_s(void) {
 void clock_start(void) {
   int64_t epoch_s = chosen_epoch_s();
   main_thread = pthread_self();
-  atomic_store(&now_ns, real_now(CLOCK_MONOTONIC));
+  atomic_store(&now_ns, real_now(CLOCK_MONOTONIC) / MILLISECOND_NS * MILLISECOND_NS);
   next_frame_ns = clock_now();
   realtime_ns = (epoch_s ? epoch_s * SECOND_NS : real_now(CLOCK_REALTIME)) - clock_now();
   atomic_store(&running, true);
@@ -144,10 +144,14 @@ static void sleep_for(int64_t ns) {
 
 /* ---- reading clocks ---- */
 
+/* SDL counts its milliseconds from the moment it starts, by the raw clock, and rounds towards zero: with a start in the
+ * middle of a second, frames of 40 ms are 39 or 41 now and then, at other places in each run.  So it starts on a second. */
 EXPORT int clock_gettime(clockid_t id, struct timespec *t) {
   if (!is_virtual(id)) {
     REAL(clock_gettime);
-    return real_clock_gettime(id, t);
+    int result = real_clock_gettime(id, t);
+    if (id == CLOCK_MONOTONIC_RAW && result == 0) t->tv_nsec = 0;
+    return result;
   }
   *t = to_timespec(look(id));
   return 0;

@@ -46,6 +46,7 @@ COMMANDS = (
     Command("data report", "tell what a dataset covers", "reverie.data.commands", "ReportConfig"),
     Command("train tokenizer", "train the video tokenizer", "reverie.train.tokenizer", "TrainTokenizerConfig"),
     Command("train world", "train the world model", "reverie.train.world", "TrainWorldConfig"),
+    Command("train idm", "train the model that names actions from pictures", "reverie.train.idm", "TrainIdmConfig"),
     Command("evaluate", "measure how well a model obeys and lasts", "reverie.evaluate.report", "EvaluateConfig"),
     Command("bench", "measure speed, latency and memory", "reverie.engine.bench", "BenchConfig"),
     Command("doctor", "tell what this machine has and how fast it is", "reverie.engine.doctor", "DoctorConfig"),

@@ -1,0 +1,181 @@
+"""An inverse-dynamics model: frames in, the action between each two of them out.
+
+It sees the past and the future of every step: what a key does is often plain only some frames later (Baker et al. 2022,
+arXiv 2206.11795, section 3, train theirs the same way).  Ours is small enough for a CPU: dense optical flow and small
+pictures (`look`) instead of raw frames, a convolutional tower for each step, then convolutions over time.
+
+Letters: b clips, f frames, t = f - 1 steps, k keys.  Step j leads from frame j to frame j + 1.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from reverie.errors import CheckpointError
+from reverie.models.checkpoint import from_json, load_weights, save_weights, to_json, write_json_atomic
+from reverie.models.motion import estimate_flow
+from reverie.types import ActionSpace, Frames
+
+KIND = "reverie.idm"
+WEIGHTS = "idm.safetensors"
+
+FLOW_GRID = (16, 28)
+PICTURE_SIZE = (32, 56)
+FLOW_SCALE_PX = 4.0
+"""Flow is divided by this: about the deviation of what play shows."""
+
+LOOK_CHUNK = 64
+SIGNS = 3
+"""Ways an axis of the mouse can go: down or left, not at all, up or right."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IDMConfig:
+    """Sizes.  width: channels of a step.  layers: residual convolutions over time, of 5 steps each.
+
+    dead_zone_deg: turns below this count as none, on each axis.
+    """
+
+    action_space: ActionSpace
+    width: int = 128
+    layers: int = 4
+    dead_zone_deg: float = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What the model sees of a clip: flow (t, 3, 16, 28) float16, pixels and trust; pictures (f, 3, 32, 56) uint8."""
+
+    flow: npt.NDArray[np.float16]
+    pictures: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """keys: logits `(b, t, k)`.  turn_deg: `(b, t, 2)` pitch and yaw.  sign: logits `(b, t, 2, 3)` of SIGNS."""
+
+    keys: Tensor
+    turn_deg: Tensor
+    sign: Tensor
+
+
+@torch.no_grad()
+def look(frames: Frames) -> Views:
+    """Frames `(f, H, W, 3)` uint8, f > 1, as the model sees them.  Flow is scaled to pictures 224 wide."""
+    flows = []
+    for first in range(0, len(frames) - 1, LOOK_CHUNK):
+        flow = estimate_flow(frames[first : first + LOOK_CHUNK + 1])
+        trust = flow.weight[:, None]
+        summed = F.adaptive_avg_pool2d(torch.cat((flow.uv * trust, trust), 1), FLOW_GRID)
+        uv = summed[:, :2] / (summed[:, 2:] + 1e-3) * (224 / flow.size[1])
+        flows.append(torch.cat((uv, summed[:, 2:]), 1).half())
+    rgb = rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "f h w c -> f c h w").float()
+    pictures = F.adaptive_avg_pool2d(rgb, PICTURE_SIZE).round().to(torch.uint8)
+    return Views(torch.cat(flows).numpy(), pictures.numpy())
+
+
+class InverseDynamics(nn.Module):
+    """Names the action of every step of a clip."""
+
+    def __init__(self, config: IDMConfig) -> None:
+        super().__init__()
+        self.config = config
+        num_keys, width = len(config.action_space.keys), config.width
+        self.seen = nn.Sequential(_down(9, 24), _down(24, 32, stride=1))
+        self.moved = _down(3, 32, stride=1)
+        self.tower = nn.Sequential(_down(64, 64), _down(64, 96), nn.Flatten(1), nn.Linear(96 * 4 * 7, width))
+        self.time = nn.ModuleList(_TimeBlock(width, dilation=(1, 2)[i % 2]) for i in range(config.layers))
+        self.norm = nn.LayerNorm(width)
+        self.keys = nn.Linear(width, num_keys)
+        self.turn = nn.Linear(width, 2)
+        self.sign = nn.Linear(width, 2 * SIGNS)
+
+    def forward(self, flow: Tensor, pictures: Tensor) -> Guess:
+        """flow: `b t 3 16 28` in pixels; pictures: `b f 3 32 56` uint8."""
+        batch = len(flow)
+        rgb = pictures.float() / 127.5 - 1
+        change = (rgb[:, 1:] - rgb[:, :-1]) * 4
+        seen = torch.cat((rgb[:, :-1], rgb[:, 1:], change), 2)
+        moved = torch.cat((flow[:, :, :2].float() / FLOW_SCALE_PX, flow[:, :, 2:].float()), 2)
+        joined = torch.cat((self.seen(seen.flatten(0, 1)), self.moved(moved.flatten(0, 1))), 1)
+        x = rearrange(self.tower(joined), "(b t) c -> b c t", b=batch)
+        for block in self.time:
+            x = block(x)
+        x = self.norm(rearrange(x, "b c t -> b t c"))
+        sign = rearrange(self.sign(x), "b t (two way) -> b t two way", two=2)
+        return Guess(self.keys(x), self.turn(x), sign)
+
+    @torch.inference_mode()
+    def label(self, frames: Frames, views: Views | None = None) -> npt.NDArray[np.float32]:
+        """The actions of a clip `(f, H, W, 3)` as rows of the action space, `(f - 1, size)`.
+
+        Keys are 0 or 1; turns are degrees, and 0 on an axis that the model thinks did not turn.
+        """
+        views = views or look(frames)
+        device = self.turn.weight.device
+        guess = self(torch.from_numpy(views.flow)[None].to(device), torch.from_numpy(views.pictures)[None].to(device))
+        return self.rows(guess)[0].cpu().numpy()
+
+    def rows(self, guess: Guess) -> Tensor:
+        """A guess as rows of the action space, `(b, t, size)` float32."""
+        keys = (guess.keys > 0).float()
+        if not self.config.action_space.mouse:
+            return keys
+        # the two heads differ for turns next to the dead zone alone: there the sign decides, and the size follows
+        size = guess.turn_deg.float().abs().clamp(min=self.config.dead_zone_deg)
+        return torch.cat((keys, (guess.sign.argmax(-1) - 1) * size), -1)
+
+
+class _TimeBlock(nn.Module):
+    def __init__(self, width: int, dilation: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.mix = nn.Conv1d(width, width, 5, padding=2 * dilation, dilation=dilation)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`b c t` -> the same."""
+        y = self.mix(self.norm(x.transpose(1, 2)).transpose(1, 2))
+        return x + self.out(F.gelu(y).transpose(1, 2)).transpose(1, 2)
+
+
+def _down(inside: int, outside: int, stride: int = 2) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inside, outside, 3, stride, 1), nn.GroupNorm(8, outside), nn.GELU())
+
+
+def ways(turn_deg: Tensor, dead_zone_deg: float) -> Tensor:
+    """0, 1, 2 for an axis that turns down or left, not at all, up or right."""
+    return (turn_deg > dead_zone_deg).long() - (turn_deg < -dead_zone_deg).long() + 1
+
+
+def save_idm(folder: Path, model: InverseDynamics, summary: dict[str, Any]) -> None:
+    """Write `config.json` and `idm.safetensors` into `folder`."""
+    save_weights(folder / WEIGHTS, model)
+    write_json_atomic(folder / "config.json", {"kind": KIND, "idm": to_json(model.config), "training": summary})
+
+
+def load_idm(folder: Path) -> tuple[InverseDynamics, dict[str, float]]:
+    """What `save_idm` wrote, in eval mode, with its figures on held-out data.  Raises CheckpointError."""
+    path = folder / "config.json"
+    try:
+        raw = json.loads(path.read_text())
+        if raw["kind"] != KIND:
+            raise CheckpointError(f"{path} is of kind {raw['kind']!r}, expected {KIND!r}")
+        model = InverseDynamics(from_json(IDMConfig, raw["idm"]))
+        figures = raw["training"].get("metrics", {})
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; train one first: reverie train idm -o {folder}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is not the config of an inverse-dynamics model: {error}") from error
+    load_weights(folder / WEIGHTS, model)
+    return model.eval(), figures

@@ -1,0 +1,260 @@
+"""Training the inverse-dynamics model: `reverie train idm --data DIR --held-out DIR -o RUN --minutes 10`.
+
+A run ends with a folder of `config.json` and `idm.safetensors`, which `reverie evaluate --idm` takes.  What the model
+sees of the recordings (`models.idm.look`) is worked out once and kept beside the run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import tyro
+from rich.progress import track
+from torch import Tensor
+from torch.nn import functional as F
+
+from reverie.data.dataset import Dataset
+from reverie.data.loader import ClipLoader
+from reverie.data.workers import worker_pool
+from reverie.errors import DataError, TrainError
+from reverie.models.checkpoint import write_json_atomic
+from reverie.models.idm import IDMConfig, InverseDynamics, look, save_idm, ways
+from reverie.train.loop import Task, Trainer, TrainerConfig, use_malloc_hints
+from reverie.types import ActionSpace
+
+MIRRORED = (("left", "right"), ("turn-left", "turn-right"), ("lean-left", "lean-right"))
+"""Keys that change places in a mirror."""
+
+EDGE_STEPS = 8
+"""Steps at either end of a clip that figures leave out: there the model sees less than it is made for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainIdmConfig:
+    """Train the model that names actions from pictures, by which `reverie evaluate` measures obedience.
+
+    Example: reverie train idm --data rec/vizdoom --held-out rec/vizdoom-heldout -o runs/idm --minutes 10
+    """
+
+    data: Path
+    """A recording of one game."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """Folder of the run."""
+    held_out: Path | None = None
+    """A held-out recording, for the figures; without it they are on the data itself, and say so."""
+    minutes: float | None = None
+    """Budget of wall clock, or `steps`."""
+    steps: int | None = None
+    clips: int = 1200
+    """Clips taken from the recording."""
+    held_out_clips: int = 200
+    clip_frames: int = 65
+    batch: int = 12
+    lr: float = 1.5e-3
+    width: int = 128
+    seed: int = 0
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    workers: int = 2
+    """Processes that look at the recording."""
+
+    def __post_init__(self) -> None:
+        if self.clip_frames < 2 * EDGE_STEPS + 8 or min(self.clips, self.held_out_clips, self.batch) < 1:
+            raise TrainError(
+                f"expected clips of at least {2 * EDGE_STEPS + 8} frames, and counts above zero, got "
+                f"{self.clip_frames} frames, {self.clips} and {self.held_out_clips} clips, a batch of {self.batch}"
+            )
+
+    def run(self) -> dict[str, float]:
+        """Train; returns the figures on the held-out data."""
+        use_malloc_hints(self.device)
+        return train_idm(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Clips as the model sees them: flow (n, t, 3, 16, 28), pictures (n, f, 3, 32, 56), rows (n, t, size)."""
+
+    flow: npt.NDArray[np.float16]
+    pictures: npt.NDArray[np.uint8]
+    rows: npt.NDArray[np.float32]
+
+    FIELDS = ("flow", "pictures", "rows")
+
+
+class IdmTask(Task):
+    """Batches, half of them mirrored; the loss of the three heads; accuracy on held-out clips."""
+
+    def __init__(self, model: InverseDynamics, config: TrainIdmConfig, looks: Looks, held_out: Looks) -> None:
+        self.model = self.idm = model
+        self.config, self.looks, self.held_out = config, looks, held_out
+        self._space = model.config.action_space
+        keys = looks.rows[..., : len(self._space.keys)]
+        held = keys.mean((0, 1)).clip(0.01, 0.99)
+        self._rare = torch.from_numpy(np.sqrt((1 - held) / held)).float()
+
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """flow, pictures and rows."""
+        picks = rng.integers(len(self.looks.rows), size=self.config.batch)
+        flow, pictures, rows = (getattr(self.looks, field)[picks].copy() for field in Looks.FIELDS)
+        for i in np.flatnonzero(rng.random(len(picks)) < 0.5):
+            flow[i], pictures[i], rows[i] = mirror(flow[i], pictures[i], rows[i], self._space)
+        return torch.from_numpy(flow), torch.from_numpy(pictures), torch.from_numpy(rows)
+
+    def loss(
+        self, batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        """Keys by cross-entropy, rare ones weighted up; turns by their sign and by a robust distance."""
+        flow, pictures, rows = batch
+        guess = self.idm(flow, pictures)
+        num_keys = len(self._space.keys)
+        weight = self._rare.to(rows.device).clamp(1, 4)
+        keys = F.binary_cross_entropy_with_logits(guess.keys.float(), rows[..., :num_keys], pos_weight=weight)
+        if not self._space.mouse:
+            return keys, {"keys": keys}
+        turn = rows[..., num_keys:]
+        sign = F.cross_entropy(
+            guess.sign.float().flatten(0, 2), ways(turn, self.idm.config.dead_zone_deg).flatten(), label_smoothing=0.02
+        )
+        size = F.smooth_l1_loss(guess.turn_deg.float(), turn, beta=0.2)
+        return keys + sign + size, {"keys": keys, "sign": sign, "turn": size}
+
+    def validate(self) -> dict[str, float]:
+        """Share of right answers for each key and for the mouse's nine directions; the turn's mean error."""
+        named, true = [], []
+        inside = slice(EDGE_STEPS, -EDGE_STEPS)
+        for flow, pictures, rows in zip(*(getattr(self.held_out, f) for f in Looks.FIELDS), strict=True):
+            guess = self.idm(*(torch.from_numpy(np.array(x))[None].to(self.device) for x in (flow, pictures)))
+            named.append(self.idm.rows(guess)[0, inside].cpu())
+            true.append(torch.from_numpy(np.array(rows))[inside])
+        guessed, told = torch.cat(named), torch.cat(true)
+        num_keys = len(self._space.keys)
+        right = (guessed[:, :num_keys] == told[:, :num_keys]).float().mean(0)
+        figures = {f"key.{key}": share for key, share in zip(self._space.keys, right.tolist(), strict=True)}
+        if self._space.mouse:
+            zone = self.idm.config.dead_zone_deg
+            turn, asked = guessed[:, num_keys:], told[:, num_keys:]
+            same = (ways(turn, zone) == ways(asked, zone)).all(1)
+            figures["mouse.direction"] = same.float().mean().item()
+            figures["mouse.error_deg"] = (turn - asked).abs().mean().item()
+        return figures
+
+    def export(self, folder: Path, summary: dict[str, Any]) -> None:
+        save_idm(folder, self.idm, {**summary, "held_out": str(self.config.held_out or "none: figures on the data")})
+
+
+def mirror(
+    flow: npt.NDArray[np.float16],
+    pictures: npt.NDArray[np.uint8],
+    rows: npt.NDArray[np.float32],
+    space: ActionSpace,
+) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """The clip as in a mirror: left and right change places in pictures, flow, keys and yaw."""
+    flow, pictures, rows = flow[..., ::-1].copy(), pictures[..., ::-1], rows.copy()
+    flow[:, 0] *= -1
+    for left, right in MIRRORED:
+        if left in space.keys and right in space.keys:
+            pair = [space.keys.index(left), space.keys.index(right)]
+            rows[:, pair] = rows[:, pair[::-1]]
+    if space.mouse:
+        rows[:, -1] *= -1
+    return flow, pictures, rows
+
+
+def train_idm(config: TrainIdmConfig) -> dict[str, float]:
+    """Train as told.  Raises DataError for a dataset that is missing or too short, or held-out data of another game."""
+    torch.manual_seed(config.seed)
+    dataset, held_out = Dataset(config.data), Dataset(config.held_out or config.data)
+    if dataset.action_space != held_out.action_space:
+        raise DataError(
+            f"{held_out.path} has the actions {', '.join(held_out.action_space.names)}, {dataset.path} has "
+            f"{', '.join(dataset.action_space.names)}; take a held-out recording of the same game"
+        )
+    looks = load_looks(dataset, config, config.clips, config.output / "looks", seed=config.seed)
+    figures = load_looks(held_out, config, config.held_out_clips, config.output / "looks-held-out", seed=1)
+    model = InverseDynamics(IDMConfig(action_space=dataset.action_space, width=config.width))
+    trainer_config = TrainerConfig(
+        folder=config.output,
+        steps=config.steps,
+        minutes=config.minutes,
+        seed=config.seed,
+        lr=config.lr,
+        weight_decay=0.02,
+        warmup_steps=50,
+        decay=0.5,
+        ema=0.995,
+        device=config.device,
+        dtype=config.dtype,
+        checkpoint_minutes=2.0,
+        validate_minutes=2.0,
+        validate_first=False,
+    )
+    return Trainer(IdmTask(model, config, looks, figures), trainer_config).run()
+
+
+def load_looks(dataset: Dataset, config: TrainIdmConfig, clips: int, cache: Path, seed: int) -> Looks:
+    """`clips` random clips as the model sees them, from `cache` if it holds them."""
+    wanted = {
+        "data": str(dataset.path.resolve()),
+        "frames": dataset.num_frames,
+        "clips": clips,
+        "clip_frames": config.clip_frames,
+        "seed": seed,
+    }
+    stamp = cache / "looks.json"
+    if not (stamp.is_file() and json.loads(stamp.read_text()) == wanted):
+        cache.mkdir(parents=True, exist_ok=True)
+        loader = ClipLoader(dataset, config.clip_frames, clips, seed=seed, workers=0)
+        picks = loader.picks(0)
+        made = _look_at(dataset, picks, config.clip_frames, config.workers)
+        for field, arrays in zip(Looks.FIELDS, zip(*made, strict=True), strict=True):
+            np.save(cache / f"{field}.npy", np.stack(arrays))
+        write_json_atomic(stamp, wanted)
+    return Looks(**{field: np.load(cache / f"{field}.npy", mmap_mode="r") for field in Looks.FIELDS})
+
+
+_Made = tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8], npt.NDArray[np.float32]]
+
+
+def _look_at(dataset: Dataset, picks: list[tuple[int, int]], length: int, workers: int) -> list[_Made]:
+    name = f"looking at {dataset.path.name}"
+    if workers < 1 or len(picks) < 32:
+        return [_look_once(dataset, length, *pick) for pick in picks]
+    pool: ProcessPoolExecutor = worker_pool(workers, _start_worker, (dataset, length))
+    try:
+        futures = [pool.submit(_look_here, *pick) for pick in picks]
+        return [future.result() for future in track(futures, name)]
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _look_once(dataset: Dataset, length: int, episode: int, start: int) -> _Made:
+    clip = dataset.clip(episode, start, length)
+    views = look(clip.frames)
+    return views.flow, views.pictures, clip.actions[:-1]
+
+
+_worker: tuple[Dataset, int] | None = None
+
+
+def _start_worker(dataset: Dataset, length: int) -> None:
+    global _worker
+    torch.set_num_threads(1)
+    _worker = (dataset, length)
+
+
+def _look_here(episode: int, start: int) -> _Made:
+    assert _worker is not None, "a worker looks after _start_worker"
+    return _look_once(*_worker, episode, start)
+
+
+if __name__ == "__main__":
+    tyro.cli(TrainIdmConfig).run()

@@ -1,0 +1,120 @@
+"""The inverse-dynamics model learns what a small made-up game shows, keeps what it learnt, and refuses wrong data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.data import toy_world
+from tests.evaluate.synthetic import moving
+
+from reverie.errors import CheckpointError, DataError, TrainError
+from reverie.models.idm import WEIGHTS, IDMConfig, InverseDynamics, Views, load_idm, look, save_idm
+from reverie.train.idm import IdmTask, Looks, TrainIdmConfig, mirror, train_idm
+from reverie.train.loop import Trainer, TrainerConfig
+from reverie.types import ActionSpace
+
+SPACE = ActionSpace(("left", "right", "jump"))
+
+
+@pytest.fixture
+def toy_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small recording: 3 episodes of 40 frames."""
+    toy_world.register(monkeypatch.setitem)
+    return toy_world.record_toy(tmp_path / "recording", frames=120)
+
+
+def made_up(clips: int, seed: int, steps: int = 24) -> Looks:
+    """Turning right moves the picture to the left; a jump brightens it two frames later; left and right tilt the flow."""
+    rng = np.random.default_rng(seed)
+    rows = np.zeros((clips, steps, SPACE.size), np.float32)
+    flow = rng.normal(0, 0.2, (clips, steps, 3, 16, 28)).astype(np.float16)
+    pictures = rng.integers(90, 110, (clips, steps + 1, 3, 32, 56)).astype(np.uint8)
+    for c in range(clips):
+        for first in range(0, steps, 6):
+            part = slice(first, first + 6)
+            yaw, pitch = rng.choice([-3.0, 0.0, 3.0], 2)
+            side, jump = rng.integers(3), rng.random() < 0.4
+            rows[c, part, 3:] = pitch, yaw
+            flow[c, part, 0] -= yaw
+            flow[c, part, 1] += pitch
+            if side < 2:
+                rows[c, part, side] = 1
+                flow[c, part, 0, :8] += 4 * (0.5 - side)
+                flow[c, part, 0, 8:] -= 4 * (0.5 - side)
+            if jump:
+                rows[c, part, 2] = 1
+                pictures[c, first + 2 : first + 8] += 80
+    return Looks(flow, pictures, rows)
+
+
+def test_it_learns_keys_and_turns(tmp_path: Path) -> None:
+    config = TrainIdmConfig(data=tmp_path, output=tmp_path, batch=4, clip_frames=25)
+    model = InverseDynamics(IDMConfig(action_space=SPACE, width=32, layers=2))
+    task = IdmTask(model, config, made_up(64, 0), made_up(16, 1))
+    before = task.validate()
+    trainer = TrainerConfig(folder=tmp_path / "run", steps=80, lr=5e-3, ema=0.8, warmup_steps=5, tensorboard=False)
+    figures = Trainer(task, trainer).run()
+    assert figures["mouse.direction"] > max(0.8, before["mouse.direction"])
+    assert figures["mouse.error_deg"] < 0.8
+    assert min(figures["key.left"], figures["key.right"], figures["key.jump"]) > 0.75
+    again, kept = load_idm(tmp_path / "run")
+    assert kept["mouse.direction"] == pytest.approx(figures["mouse.direction"], abs=1e-3)
+    held = made_up(1, 5)
+    rows = again.label(np.zeros((25, 64, 64, 3), np.uint8), Views(held.flow[0], held.pictures[0]))
+    assert rows.shape == (24, SPACE.size)
+    assert set(np.unique(rows[:, :3])) <= {0.0, 1.0}
+    assert (np.sign(rows[8:16, 4]) == np.sign(held.rows[0, 8:16, 4])).mean() > 0.8
+
+
+def test_a_mirror_turns_left_into_right() -> None:
+    looks = made_up(1, 3)
+    flow, pictures, rows = mirror(looks.flow[0], looks.pictures[0], looks.rows[0], SPACE)
+    np.testing.assert_array_equal(rows[:, 0], looks.rows[0, :, 1])
+    np.testing.assert_array_equal(rows[:, 4], -looks.rows[0, :, 4])
+    np.testing.assert_array_equal(rows[:, 2:4], looks.rows[0, :, 2:4])
+    np.testing.assert_array_equal(flow[:, 0, :, 0], -looks.flow[0, :, 0, :, -1])
+    np.testing.assert_array_equal(flow[:, 1, :, 0], looks.flow[0, :, 1, :, -1])
+    back = mirror(flow, pictures, rows, SPACE)
+    for twice, once in zip(back, (looks.flow[0], looks.pictures[0], looks.rows[0]), strict=True):
+        np.testing.assert_array_equal(twice, once)
+
+
+def test_what_it_sees_of_a_shift() -> None:
+    views = look(moving(5, 3.0, size=(128, 224)))
+    assert views.flow.shape == (4, 3, 16, 28)
+    assert views.pictures.shape == (5, 3, 32, 56)
+    assert float(np.median(views.flow[:, 0])) == pytest.approx(-3.0, abs=0.4)
+
+
+def test_labels_fit_the_frames() -> None:
+    model = InverseDynamics(IDMConfig(action_space=ActionSpace(("left",), mouse=False), width=32)).eval()
+    assert model.label(moving(9, 1.0, size=(64, 112))).shape == (8, 1)
+
+
+def test_a_run_on_a_recording(toy_dataset: Path, tmp_path: Path) -> None:
+    config = TrainIdmConfig(
+        data=toy_dataset, output=tmp_path / "idm", steps=2, clips=4, held_out_clips=2, clip_frames=33, batch=2, width=32
+    )
+    figures = train_idm(config)
+    assert {"key.forward", "mouse.direction", "mouse.error_deg"} <= figures.keys()
+    model, kept = load_idm(tmp_path / "idm")
+    assert model.config.action_space.keys == ("forward", "back", "left", "right")
+    assert kept.keys() == figures.keys()
+
+
+def test_bad_input(toy_dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainError, match="at least 24 frames"):
+        TrainIdmConfig(data=toy_dataset, output=tmp_path, clip_frames=9)
+    with pytest.raises(DataError, match="no dataset"):
+        train_idm(TrainIdmConfig(data=tmp_path / "none", output=tmp_path, steps=1))
+    with pytest.raises(CheckpointError, match="train one first"):
+        load_idm(tmp_path)
+    (tmp_path / "config.json").write_text('{"kind": "reverie.model"}')
+    with pytest.raises(CheckpointError, match="kind"):
+        load_idm(tmp_path)
+    save_idm(tmp_path, InverseDynamics(IDMConfig(action_space=SPACE, width=32)), {})
+    (tmp_path / WEIGHTS).write_bytes(b"cut short")
+    with pytest.raises(CheckpointError):
+        load_idm(tmp_path)

@@ -1,0 +1,148 @@
+"""An endless run over ruined causeways high above a river, dunes, ice or lava, as a World of its own.
+
+The runner runs by itself and slowly gains speed.  Held keys: `left`, `right` lean to the side of the way and back to
+its middle when let go; `jump`; `crouch` slides (in the air it dives); `turn-left`, `turn-right` take a corner, and are
+remembered for a third of a second if they come early.  With no key held the runner runs on, into whatever comes first:
+this game never stands still.  A low wall makes the runner stumble.  Who falls, or runs into a beam, a pillar or the end of
+the way, is seen to fall for a second; mist closes over the picture, and the run goes on behind that spot.  Keys do
+nothing during a fall.
+
+The track, the place and its light follow from reset's seed.  Metres; the pose is the camera's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reverie.errors import WorldError
+from reverie.types import Action, ActionSpace, Frames
+from reverie.worlds.panda import RESOLUTION, Panda
+from reverie.worlds.temple_parts.biomes import BIOMES, varied
+from reverie.worlds.temple_parts.camera import ChaseCamera
+from reverie.worlds.temple_parts.runner import MIN_SPEED, Runner
+from reverie.worlds.temple_parts.stage import Stage
+from reverie.worlds.temple_parts.track import first_leg
+
+FOV_DEG = 72.0
+"""Horizontal field of view, degrees."""
+
+ACTION_SPACE = ActionSpace(("left", "right", "jump", "crouch", "turn-left", "turn-right"), mouse=False)
+MAPS = tuple(BIOMES)
+HELDOUT_EVERY = 10
+"""One track number in so many is never recorded for training."""
+
+
+def track_number(seed: int, heldout: bool) -> int:
+    """The track that `seed` stands for: numbers that end in 9 are held out, the others are for training."""
+    if heldout:
+        return seed * HELDOUT_EVERY + HELDOUT_EVERY - 1
+    return seed // (HELDOUT_EVERY - 1) * HELDOUT_EVERY + seed % (HELDOUT_EVERY - 1)
+
+
+def choose_maps(maps: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The places to play.  Raises WorldError for an unknown one, or none."""
+    if maps is None:
+        return MAPS
+    if not maps:
+        raise WorldError("temple needs at least one map, got none; leave maps out to play them all")
+    for name in maps:
+        if name not in BIOMES:
+            raise WorldError(f"unknown temple map {name!r}; its maps are {', '.join(MAPS)}")
+    return tuple(maps)
+
+
+class TempleWorld:
+    """An endless run.  `reset(seed)` alone decides the track, the place, the light and the runner.
+
+    maps: places such as `jungle`; None for all.  heldout: run the held-out tracks, and only those.
+    Raises WorldError if Panda3D is missing or cannot draw.
+    """
+
+    fov_deg = FOV_DEG
+    action_space = ACTION_SPACE
+    resolution = RESOLUTION
+    block_frames = 1
+    finished = False
+
+    def __init__(
+        self,
+        maps: tuple[str, ...] | None = None,
+        heldout: bool = False,
+        resolution: tuple[int, int] = RESOLUTION,
+    ) -> None:
+        self.maps = choose_maps(tuple(maps) if maps is not None else None)
+        self.heldout = heldout
+        self.resolution = tuple(resolution)
+        self.map = ""
+        self.episode_info: dict[str, Any] = {}
+        self._runner: Runner | None = None
+        self._camera = ChaseCamera()
+        self._screen: Panda | None = Panda(resolution, fov_deg=FOV_DEG, shadow_px=1024, near_m=0.3, far_m=260.0)
+        self._stage = Stage(self._screen)
+
+    @property
+    def pose(self) -> npt.NDArray[np.float32]:
+        """(x, y, z, yaw, pitch) float32 of the camera: metres and degrees; yaw to the right, pitch up."""
+        return np.array([*self._camera.position, self._camera.yaw, self._camera.pitch], np.float32)
+
+    @property
+    def hints(self) -> Mapping[str, Any]:
+        """What comes next and which key answers it, see Runner.hints."""
+        return self._now().hints()
+
+    @property
+    def score(self) -> Mapping[str, int]:
+        """Coins, falls and stumbles since the reset."""
+        runner = self._now()
+        return {"coins": runner.coins, "deaths": runner.deaths, "stumbles": runner.stumbles}
+
+    def reset(self, seed: int) -> Frames:
+        """Begin the run that belongs to `seed`; `(1, H, W, 3)`.  Raises WorldError for a negative seed."""
+        if seed < 0:
+            raise WorldError(f"a seed is 0 or more, got {seed}")
+        if self._screen is None:
+            raise WorldError("the temple is closed; open the world again")
+        track = track_number(seed, self.heldout)
+        rng = np.random.default_rng([track, 0x10])
+        self.map = self.maps[int(rng.integers(len(self.maps)))]
+        biome = varied(BIOMES[self.map], rng)
+        self._runner = Runner(first_leg(track), MIN_SPEED + 4.0 * float(rng.random()) ** 2, stride=float(rng.random()) * 2)
+        self._camera.snap(self._runner)
+        light = biome.light
+        self.episode_info = {
+            "track": track,
+            "sun_yaw_deg": round(light.sun_yaw_deg, 1),
+            "sun_height_deg": round(light.sun_height_deg, 1),
+            "clouds": round(light.clouds, 2),
+            "fog_per_m": round(light.fog_per_m, 4),
+        }
+        self._stage.open(self._runner, biome, track)
+        return self._stage.picture(self._runner, self._camera)
+
+    def step(self, action: Action) -> Frames:
+        """One frame under `action`, `(1, H, W, 3)`."""
+        self.action_space.check(action)
+        runner = self._now()
+        was_dying = runner.dying
+        runner.step(action.keys)
+        if was_dying and not runner.dying:  # hidden by the mist
+            self._camera.snap(runner)
+        else:
+            self._camera.follow(runner)
+        return self._stage.picture(runner, self._camera)
+
+    def close(self) -> None:
+        """Give the screen back; safe to call twice."""
+        if self._screen is not None:
+            self._stage.close()
+            self._screen.close()
+        self._screen, self._runner = None, None
+
+    def _now(self) -> Runner:
+        if self._runner is None:
+            raise WorldError("step before reset; call reset(seed) first")
+        return self._runner

@@ -102,6 +102,12 @@ class InverseDynamics(nn.Module):
 
     def forward(self, flow: Tensor, pictures: Tensor) -> Guess:
         """flow: `b t 3 16 28` in pixels; pictures: `b f 3 32 56` uint8."""
+        x = self.think(flow, pictures)
+        sign = rearrange(self.sign(x), "b t (two way) -> b t two way", two=2)
+        return Guess(self.keys(x), self.turn(x), sign)
+
+    def think(self, flow: Tensor, pictures: Tensor) -> Tensor:
+        """What the heads read: `b t width`."""
         batch = len(flow)
         rgb = pictures.float() / 127.5 - 1
         change = (rgb[:, 1:] - rgb[:, :-1]) * 4
@@ -111,9 +117,7 @@ class InverseDynamics(nn.Module):
         x = rearrange(self.tower(joined), "(b t) c -> b c t", b=batch)
         for block in self.time:
             x = block(x)
-        x = self.norm(rearrange(x, "b c t -> b t c"))
-        sign = rearrange(self.sign(x), "b t (two way) -> b t two way", two=2)
-        return Guess(self.keys(x), self.turn(x), sign)
+        return self.norm(rearrange(x, "b c t -> b t c"))
 
     @torch.inference_mode()
     def label(self, frames: Frames, views: Views | None = None) -> npt.NDArray[np.float32]:

@@ -1,0 +1,81 @@
+"""When a long dream has stopped being a picture of the game: judged by how much real recordings differ.
+
+A second of video has a look: the logarithms of its sharpness, contrast and saturation, and its brightness.  Real
+seconds of the same game say how looks are spread; a dream has collapsed where its look lies further out, for two
+seconds on end, than all but one in a thousand of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from reverie.errors import DataError
+from reverie.evaluate import metrics
+from reverie.types import FPS, Frames
+
+Looks = npt.NDArray[np.float64]
+
+QUANTILE = 0.999
+MARGIN = 1.15
+"""The limit is this times the quantile: few recordings show only a part of the spread."""
+
+SUSTAINED_S = 2
+MIN_SECONDS = 40
+
+
+def looks(frames: Frames) -> Looks:
+    """The look of each whole second of a video `(f, H, W, 3)`: `(f // 25, 4)`; every fifth frame is taken."""
+    seconds = len(frames) // FPS
+    rows = []
+    for second in range(seconds):
+        part = frames[second * FPS : (second + 1) * FPS : 5]
+        light = part.mean() / 255
+        logs = [
+            np.log(float(metric(part).mean()) + 1.0)
+            for metric in (metrics.sharpness, metrics.contrast, metrics.saturation)
+        ]
+        rows.append([*logs, light])
+    return np.array(rows, np.float64).reshape(seconds, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """centre, inverse: of the looks of real seconds.  limit: the distance beyond which a second is not of this game."""
+
+    centre: npt.NDArray[np.float64]
+    inverse: npt.NDArray[np.float64]
+    limit: float
+
+    @classmethod
+    def fit(cls, real: Sequence[Frames]) -> Detector:
+        """From real clips of the game.  Raises DataError for fewer than MIN_SECONDS seconds in all."""
+        seen = np.concatenate([looks(frames) for frames in real])
+        if len(seen) < MIN_SECONDS:
+            raise DataError(
+                f"the collapse detector needs {MIN_SECONDS} s of real recording, got {len(seen)} s; record more"
+            )
+        centre = seen.mean(0)
+        spread = np.cov(seen, rowvar=False) + 1e-4 * np.eye(seen.shape[1])
+        inverse = np.linalg.inv(spread).astype(np.float64)
+        return cls(centre, inverse, MARGIN * float(np.quantile(_distance(seen, centre, inverse), QUANTILE)))
+
+    def distance(self, frames: Frames) -> npt.NDArray[np.float64]:
+        """How far each second of a video is from the real ones, in deviations (Mahalanobis), `(f // 25,)`."""
+        return _distance(looks(frames), self.centre, self.inverse)
+
+    def collapsed_at_s(self, frames: Frames) -> float | None:
+        """When the video collapses for SUSTAINED_S seconds or more, in seconds from its start; None if never."""
+        outside = self.distance(frames) > self.limit
+        for second in range(len(outside) - SUSTAINED_S + 1):
+            if outside[second : second + SUSTAINED_S].all():
+                return float(second)
+        return None
+
+
+def _distance(seen: Looks, centre: npt.NDArray[np.float64], inverse: npt.NDArray[np.float64]) -> Looks:
+    away = seen - centre
+    return np.sqrt(np.einsum("ni,ij,nj->n", away, inverse, away).clip(0))

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from reverie.data.policies import policy_for
+from reverie.data.policies import policy_for, seen_now
 from reverie.data.record import play_episode
 from reverie.errors import ActionError, WorldError
 from reverie.types import Action, World
@@ -33,7 +33,8 @@ def test_it_is_a_world(world: VizDoomWorld) -> None:
     assert picture.shape == (1, 128, 224, 3)
     assert picture.dtype == np.uint8
     assert picture.std() > 5
-    assert world.depth.shape == (32, 56)
+    assert world.depth is not None
+    assert world.depth.shape == vizdoom.DEPTH_SHAPE
 
 
 def test_reset_is_decided_by_the_seed(world: VizDoomWorld) -> None:
@@ -54,7 +55,8 @@ def test_seeds_lead_to_different_spots_and_directions_with_room_ahead(world: Viz
     for seed in range(5):
         world.reset(seed)
         poses.append(world.pose)
-        room.append(float(np.median(world.depth[12:20, 18:38])))
+        assert world.depth is not None
+        room.append(float(np.median(world.depth[:, 18:38])))
     assert len({tuple(pose[:2]) for pose in poses}) >= 4
     assert len({round(float(pose[3])) for pose in poses if pose[3] % 90}) >= 4
     assert np.median(room) >= vizdoom.OPEN_DEPTH
@@ -81,6 +83,59 @@ def test_keys_show_in_the_next_frame_too(world: VizDoomWorld, key: str) -> None:
         assert not differs[:2].any()
         shown.add(bool(differs[2]))
     assert True in shown
+
+
+def test_attack_shows_in_the_next_frame(world: VizDoomWorld) -> None:
+    for when in (0, 5):
+        actions = [Action(frozenset({"attack"}) if i == when else frozenset()) for i in range(8)]
+        differs = np.abs(run(world, 1, actions).astype(int) - run(world, 1, [Action()] * 8)).mean(axis=(1, 2, 3))
+        assert int(np.argmax(differs > 0)) == when + 1
+        assert differs[when + 1] > 0.5, "the flash of the gun is seen"
+
+
+def test_use_opens_a_door_from_the_next_frame_on(world: VizDoomWorld) -> None:
+    """The policy walks up to doors; where it first uses one, the same walk without that key differs from then on."""
+    keys = run_until_use(world)
+    used = int(np.argmax(["use" in action.keys for action in keys]))
+    without = [Action(action.keys - {"use"}, action.mouse) for action in keys]
+    differs = np.abs(run(world, 3, keys).astype(int) - run(world, 3, without)).mean(axis=(1, 2, 3))
+    assert int(np.argmax(differs > 0)) == used + 1
+    assert differs[-1] > 4, "the door is open"
+
+
+def run_until_use(game: VizDoomWorld) -> list[Action]:
+    frame, policy, actions = game.reset(3)[0], policy_for("vizdoom", 3), []
+    for _ in range(1500):
+        actions.append(policy.act(seen_now(game, frame)))
+        frame = game.step(actions[-1])[0]
+        if "use" in actions[-1].keys:
+            return actions + [Action()] * 24
+    raise AssertionError("no door was found")
+
+
+def test_without_hands_it_is_the_world_that_nano_was_trained_in() -> None:
+    game = VizDoomWorld(MAPS[:1], hands=False)
+    assert game.action_space.keys == ("forward", "back", "left", "right")
+    picture = game.reset(1)[0]
+    armed = VizDoomWorld(MAPS[:1])
+    differs = np.abs(picture.astype(int) - armed.reset(1)[0]).max(axis=(1, 2)) > 8
+    assert not differs[:80].any()
+    assert differs[100:].any(), "the gun is in the lower part of the picture alone"
+    assert game.episode_info == {"monsters": False, "hands": False}
+    game.close()
+    armed.close()
+
+
+def test_monsters_come_when_asked_for() -> None:
+    game = VizDoomWorld(MAPS[:1], monsters=True)
+    plain = VizDoomWorld(MAPS[:1])
+    moved = [
+        np.abs(np.diff(run(each, 4, [Action()] * 40).astype(int), axis=0)).max(axis=(0, 3)).mean()
+        for each in (game, plain)
+    ]
+    assert moved[0] > moved[1]
+    game.close()
+    plain.close()
 
 
 def test_signs_and_amount_of_turns(world: VizDoomWorld) -> None:
@@ -171,7 +226,7 @@ def test_bad_requests_are_one_clear_line(world: VizDoomWorld) -> None:
 def test_a_game_that_died_is_one_clear_line_and_starts_again_at_reset() -> None:
     game = VizDoomWorld(MAPS[:1])
     first = game.reset(2)
-    game._game.close()
+    game._games["freedoom2"].close()
     with pytest.raises(WorldError, match=r"VizDoom stopped on freedoom2/MAP01: .*; reset to start it again"):
         game.step(FORWARD)
     np.testing.assert_array_equal(game.reset(2), first)

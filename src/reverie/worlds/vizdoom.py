@@ -1,32 +1,44 @@
-"""Doom's levels as a World: the Freedoom maps that come with the `vizdoom` package, empty of monsters and items.
+"""Doom's levels as a World: the Freedoom maps that come with the `vizdoom` package, empty of items and, unless asked
+for, of monsters.
 
-One tic of the game is one frame.  The game draws 512x288; the middle 504x288 is averaged down to 224x128, so that
-textures shimmer little.  Doom is dark: its `r_visibility` is raised so that light reaches further, and the picture gets
-a fixed gamma, which keeps the shading of the rooms.
+One tic of the game is one frame.  The game draws 320x180, in planes; the middle 315x180 is scaled down to 224x128 with
+a triangle filter, so that textures shimmer little.  Doom is dark: its `r_visibility` is raised so that light reaches
+further, and its palette gets a fixed gamma, which keeps the shading of the rooms.  Pictures lie in memory as planes
+(their strides say so): they are encoded without being taken apart again.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from reverie.errors import WorldError
 from reverie.types import Action, ActionSpace, Frames
+from reverie.worlds.doom_level import Level, Sight, read_level
+from reverie.worlds.wad import Wad, write_palette
 
 RESOLUTION = (128, 224)
 """(H, W) of the pictures."""
 
 FOV_DEG = 105.4
-"""Horizontal field of view of the 224 px picture, degrees: 2 atan(4/3 * 504/512)."""
+"""Horizontal field of view of the 224 px picture, degrees: 2 atan(4/3 * 315/320)."""
+
+DRAWN = (180, 320)
+"""(H, W) that the game draws."""
+CROP = slice(2, 317)
+"""The columns of it that are shown: 315, for the shape of the picture."""
 
 GAMMA = 1.4
 VISIBILITY = 30
@@ -34,7 +46,17 @@ WALK_SPEED = 36.0
 STRAFE_SPEED = 32.0
 """What a held key asks of the game (its own walk is 25, its run 50): 12 and 10.7 map units a frame at full speed."""
 
-DEPTH_SHAPE = (32, 56)
+DEPTH_SHAPE = (8, 56)
+DEPTH_UNITS = 10.0
+"""Map units of one step of the depth picture."""
+LOOK_EVERY_FRAMES = 4
+"""How often the depth picture and the hints are made anew; in between they are the last ones."""
+
+USE_UNITS = 64.0
+"""How far the player's hand reaches, map units."""
+OPEN_FRAMES = 120
+"""For so long after a use doors are taken to be open; the game closes most after 150."""
+
 WAKE_TICS = 16
 """A level ignores the player for its first tics."""
 
@@ -43,7 +65,13 @@ MAX_SPAWN_TRIES = 24
 OPEN_DEPTH = 12
 """A spawn spot must see at least this far in the middle, in the depth picture's units (about 10 map units each)."""
 
-ACTION_SPACE = ActionSpace(("forward", "back", "left", "right"), mouse=True)
+MOVES = ("forward", "back", "left", "right")
+ACTION_SPACE = ActionSpace((*MOVES, "attack", "use"), mouse=True)
+WALK_SPACE = ActionSpace(MOVES, mouse=True)
+"""What is left without hands: the space in which nano was trained."""
+
+READY_TICS = 40
+"""What it takes to put the weapon away and have the other one up."""
 
 _PICKUPS = (
     "ArmorBonus", "HealthBonus", "Stimpack", "Medikit", "GreenArmor", "BlueArmor", "Soulsphere", "Megasphere",
@@ -83,27 +111,41 @@ class VizDoomWorld:
     """A walk through Doom levels.  `reset(seed)` alone decides the map, the spot and the direction.
 
     maps: names such as `freedoom2/MAP01`; None for all of the split.  heldout: play only the held-out maps.
+    monsters: with the levels' monsters; the player cannot be hurt.  hands: hold a chaingun, which fires in the very
+    frame that `attack` is pressed, and open doors with `use`; without, only walk and look, as nano's recordings do.
     Raises WorldError if the package is missing or the game does not start.
     """
 
     fov_deg = FOV_DEG
-    action_space = ACTION_SPACE
     resolution = RESOLUTION
     block_frames = 1
 
-    def __init__(self, maps: tuple[str, ...] | None = None, heldout: bool = False) -> None:
+    def __init__(
+        self, maps: tuple[str, ...] | None = None, heldout: bool = False, monsters: bool = False, hands: bool = True
+    ) -> None:
         self.maps = choose_maps(tuple(maps) if maps is not None else None, heldout)
         self.heldout = heldout
+        self.monsters = monsters
+        self.hands = hands
+        self.action_space = ACTION_SPACE if hands else WALK_SPACE
         self.map = ""
         self.finished = False
         self._seed = 0
-        self._wad = ""
+        self._games: dict[str, Any] = {}  # one for each WAD: starting one takes longer than opening a level
         self._game: Any = None
         self._state: Any = None
+        self._steps = 0
+        self._open_until = 0
+        self._level: Level | None = None
+        self._seen: tuple[Sight, npt.NDArray[np.uint8]] | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="reverie-vizdoom-"))
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self._table = (255.0 * (np.arange(256) / 255.0) ** (1.0 / GAMMA) + 0.5).astype(np.uint8)
+        self._scaler = Scaler()
         _import_vizdoom()
+
+    @property
+    def episode_info(self) -> dict[str, Any]:
+        return {"monsters": self.monsters, "hands": self.hands}
 
     @property
     def pose(self) -> npt.NDArray[np.float32]:
@@ -112,15 +154,30 @@ class VizDoomWorld:
         return np.array([x, y, z, (-angle) % 360.0, -((pitch + 180.0) % 360.0 - 180.0)], np.float32)
 
     @property
-    def depth(self) -> npt.NDArray[np.uint8]:
-        """How far the walls are, `(32, 56)` uint8, about 10 map units each: what a policy steers by."""
-        whole = self._now().depth_buffer
-        return whole[4::9, 8:504:9][: DEPTH_SHAPE[0], : DEPTH_SHAPE[1]]
+    def depth(self) -> npt.NDArray[np.uint8] | None:
+        """How far the walls are that stop a player, `(8, 56)` uint8, about 10 map units each, all rows alike: what a
+        policy steers by.  None in the scenarios.  Made anew every LOOK_EVERY_FRAMES, so that it may be that old.
+        """
+        sight = self._look()
+        return None if sight is None else sight[1]
+
+    @property
+    def hints(self) -> Mapping[str, float]:
+        """`use_units`: how far the nearest door, lift or switch in view is, in map units; infinity if there is none.
+        `use_deg`: how far to the right it is, in degrees.  `view_depth`: how far the walls are that fill the middle of
+        the view, in units of the depth picture.  Empty in the scenarios.
+        """
+        if (found := self._look()) is None:
+            return {}
+        sight = found[0]
+        direction = math.degrees(math.atan(sight.use_slope))
+        return {"use_units": sight.use, "use_deg": direction, "view_depth": sight.view / DEPTH_UNITS}
 
     def reset(self, seed: int) -> Frames:
         """Go to the map, spot and direction that belong to `seed`; `(1, H, W, 3)`."""
         rng = np.random.default_rng(seed)
         self._seed = seed
+        self._steps, self._seen, self._open_until = 0, None, 0
         self.finished = False
         self._open_map(self.maps[int(rng.integers(len(self.maps)))])
         self._spawn(rng)
@@ -132,11 +189,18 @@ class VizDoomWorld:
         if self._game is None:
             raise WorldError("step before reset; call reset(seed) first")
         keys, (pitch, yaw) = action.keys, action.mouse
+        self._steps += 1
+        if "use" in keys and self.hints.get("use_units", math.inf) < USE_UNITS:
+            self._open_until = self._steps + OPEN_FRAMES
+        if self._steps % LOOK_EVERY_FRAMES == 0:
+            self._seen = None
         self._tic(
             WALK_SPEED * (("forward" in keys) - ("back" in keys)),
             STRAFE_SPEED * (("right" in keys) - ("left" in keys)),
             yaw,
             pitch,
+            attack="attack" in keys,
+            use="use" in keys,
         )
         if self._game.is_episode_finished():
             picture = self.reset(self._seed)
@@ -146,21 +210,35 @@ class VizDoomWorld:
 
     def close(self) -> None:
         """End the game's process; safe to call twice."""
-        if self._game is not None:
-            self._game.close()
-        self._game, self._state, self._wad = None, None, ""
+        for game in self._games.values():
+            game.close()
+        self._games, self._game, self._state = {}, None, None
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _now(self) -> Any:
         """What the game shows now; fetched once a tic."""
         if self._state is None:
-            self._state = self._game.get_state()
+            with self._guarded():
+                self._state = self._game.get_state()
         return self._state
 
-    def _tic(self, forward: float = 0.0, right: float = 0.0, yaw: float = 0.0, pitch: float = 0.0) -> None:
+    def _tic(
+        self,
+        forward: float = 0.0,
+        right: float = 0.0,
+        yaw: float = 0.0,
+        pitch: float = 0.0,
+        attack: bool = False,
+        use: bool = False,
+    ) -> None:
         self._state = None
         with self._guarded():
-            self._game.make_action([forward, right, yaw, pitch], 1)
+            self._game.make_action([forward, right, yaw, pitch, float(attack), float(use)], 1)
+
+    def _command(self, text: str) -> None:
+        """Type into the game's console; takes effect with the next tic."""
+        with self._guarded():
+            self._game.send_game_command(text)
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -168,53 +246,53 @@ class VizDoomWorld:
         try:
             yield
         except Exception as error:
-            self._wad = ""
+            self._games.pop(self.map.split("/")[0], None)
             raise WorldError(f"VizDoom stopped on {self.map}: {error}; reset to start it again") from error
 
     def _picture(self) -> Frames:
-        screen = self._now().screen_buffer[:, 4:508]
-        height, width = self.resolution
-        small = np.asarray(Image.fromarray(screen).resize((width, height), Image.Resampling.BOX))
-        return self._table.take(small)[None]
+        return self._scaler.scale(self._now().screen_buffer)[None]
 
     def _open_map(self, name: str) -> None:
         wad, level = name.split("/")
-        if wad != self._wad:
-            self._start(wad, level)
         self.map = name
+        if wad not in self._games:
+            self._games[wad] = self._started(wad, level)
+        self._game = self._games[wad]
         with self._guarded():
             self._game.set_doom_map(level)
             self._game.set_seed(self._seed & 0x7FFFFFFF)
             self._game.new_episode()
         self._state = None
 
-    def _start(self, wad: str, level: str) -> None:
-        if self._game is not None:
-            self._game.close()
+    def _started(self, wad: str, level: str) -> Any:
         vizdoom = _import_vizdoom()
-        self._game, self._wad = None, ""
-        game = _configure(vizdoom, wad, level, self._folder)
+        folder = self._folder / wad
+        folder.mkdir(parents=True, exist_ok=True)
+        game = _configure(vizdoom, wad, level, folder, monsters=self.monsters, hands=self.hands)
         try:
-            with contextlib.chdir(self._folder):  # the game litters the folder it is started in
+            with contextlib.chdir(folder):  # the game litters the folder it is started in
                 game.init()
         except Exception as error:
             raise WorldError(f"VizDoom did not start {wad}/{level}: {error}; try reinstalling vizdoom") from error
-        self._game, self._wad = game, wad
+        return game
 
     def _spawn(self, rng: np.random.Generator) -> None:
         """Clear the level of items and stand the player on a spot with room in front."""
-        for command in ("god", f"r_visibility {VISIBILITY}"):
-            self._game.send_game_command(command)
-        things = {(o.name, o.position_x, o.position_y) for o in self._now().objects}
-        spots = sorted({(x, y) for name, x, y in things if name in _PICKUPS})
-        for name in sorted({name for name, _, _ in things if name in _PICKUPS}):
-            self._game.send_game_command(f"remove {name}")
-        for _ in range(WAKE_TICS):
+        self._level = _level_of(self.map)
+        spots = self._level.spots if self._level is not None else []
+        for command in ("god", f"r_visibility {VISIBILITY}", *(f"remove {name}" for name in _PICKUPS)):
+            self._command(command)
+        if self.hands:
+            for command in ("give keys", "give chaingun"):
+                self._command(command)
+            self._tic()  # only what is held already can be used
+            self._command("use chaingun")
+        for _ in range(READY_TICS if self.hands else WAKE_TICS):
             self._tic()
         order = rng.permutation(len(spots))[:MAX_SPAWN_TRIES]
         self._tic(yaw=float(rng.uniform(-180, 180)))
         for i in order:
-            self._game.send_game_command(f"warp {spots[i][0]:.0f} {spots[i][1]:.0f}")
+            self._command(f"warp {spots[i][0]} {spots[i][1]}")
             self._tic(yaw=float(rng.uniform(-180, 180)))
             if self._face_open_space():
                 break
@@ -226,10 +304,66 @@ class VizDoomWorld:
     def _face_open_space(self) -> bool:
         """Turn by sixths of a circle until there is room ahead; False where there is none."""
         for _ in range(6):
-            if float(np.median(self.depth[12:20, 18:38])) >= OPEN_DEPTH:
+            self._seen = None
+            depth = self.depth
+            if depth is None or float(np.median(depth[:, 18:38])) >= OPEN_DEPTH:
                 return True
             self._tic(yaw=60.0)
         return False
+
+    def _look(self) -> tuple[Sight, npt.NDArray[np.uint8]] | None:
+        """What is seen by the map, and the depth picture of it."""
+        if self._seen is None and self._level is not None:
+            x, y, _, yaw, _ = self.pose
+            sight = self._level.look(float(x), float(y), float(yaw), _SLOPES, self._steps < self._open_until)
+            columns = np.repeat(sight.free / DEPTH_UNITS, 2).astype(np.uint8)
+            self._seen = sight, np.broadcast_to(columns, DEPTH_SHAPE)
+        return self._seen
+
+
+class Scaler:
+    """Scales what the game draws to what is shown, plane by plane, in buffers of its own."""
+
+    def __init__(self) -> None:
+        height, width = DRAWN[0], CROP.stop - CROP.start
+        # Three planes of one size are called yuv444p, whatever they hold; nothing converts colours here.
+        self._drawn = av.VideoFrame(width, height, "yuv444p")
+        self._planes = [_pixels(plane, width) for plane in self._drawn.planes]
+        self._scaler = VideoReformatter()
+
+    def scale(self, screen: npt.NDArray[np.uint8]) -> Frames:
+        """`(3, 180, 320)` -> `(H, W, 3)`, a view of fresh memory that holds the planes R, G, B one after the other."""
+        for plane, drawn in zip(self._planes, screen, strict=True):
+            plane[:] = drawn[:, CROP]
+        height, width = RESOLUTION
+        scaled = self._scaler.reformat(
+            self._drawn, width=width, height=height, interpolation=Interpolation.BILINEAR, threads=1
+        )
+        out = np.empty((3, height, width), np.uint8)
+        for target, plane in zip(out, scaled.planes, strict=True):
+            target[:] = _pixels(plane, width)
+        return out.transpose(1, 2, 0)
+
+
+def _pixels(plane: Any, width: int) -> npt.NDArray[np.uint8]:
+    """The memory of an av plane, without what pads its rows."""
+    return np.frombuffer(plane, np.uint8).reshape(plane.height, -1)[:, :width]
+
+
+_SLOPES = ((np.arange(28) - 13.5) / 14 * np.tan(np.radians(FOV_DEG / 2))).astype(np.float32)
+"""Where the depth picture looks: slopes from straight ahead, right positive; each fills two columns."""
+
+
+@cache
+def _wad_of(name: str) -> Wad:
+    return Wad(Path(_import_vizdoom().__file__).parent / f"{name}.wad")
+
+
+@cache
+def _level_of(name: str) -> Level | None:
+    """The level's file, read once; the scenarios are in another format, which is not read."""
+    wad, level = name.split("/")
+    return None if name in SCENARIO_MAPS else read_level(_wad_of(wad), level)
 
 
 def _import_vizdoom() -> Any:
@@ -240,33 +374,39 @@ def _import_vizdoom() -> Any:
     raise WorldError('the package vizdoom is not installed; pip install "reverie[worlds]"')
 
 
-def _configure(vizdoom: Any, wad: str, level: str, folder: Path) -> Any:
-    """A game of `wad` that shows nothing but the level: no hands, no messages, no flashes."""
+def _configure(vizdoom: Any, wad: str, level: str, folder: Path, *, monsters: bool, hands: bool) -> Any:
+    """A game of `wad` that shows the level and perhaps a weapon: no messages, no flashes of the screen."""
     home = Path(vizdoom.__file__).parent
     game = vizdoom.DoomGame()
     game.set_doom_config_path(str(folder / "vizdoom.ini"))
-    if wad.startswith("freedoom"):
-        game.set_doom_game_path(str(home / f"{wad}.wad"))
-    else:
-        game.set_doom_game_path(str(home / "freedoom2.wad"))
+    base = wad if wad.startswith("freedoom") else "freedoom2"
+    game.set_doom_game_path(str(home / f"{base}.wad"))
+    if base != wad:
         game.set_doom_scenario_path(str(home / "scenarios" / f"{wad}.wad"))
+    palette = folder / f"{base}-bright.wad"
+    write_palette(palette, _wad_of(base), GAMMA)
     game.set_doom_map(level)
     game.set_mode(vizdoom.Mode.PLAYER)
-    game.set_screen_resolution(vizdoom.ScreenResolution.RES_512X288)
-    game.set_screen_format(vizdoom.ScreenFormat.RGB24)
-    game.set_depth_buffer_enabled(True)
-    game.set_objects_info_enabled(True)
+    game.set_screen_resolution(vizdoom.ScreenResolution.RES_320X180)
+    game.set_screen_format(vizdoom.ScreenFormat.CRCGCB)
     game.set_window_visible(False)
     game.set_sound_enabled(False)
     game.set_episode_timeout(0)
-    for part in ("hud", "crosshair", "weapon", "messages", "screen_flashes", "decals", "particles"):
+    for part in ("hud", "crosshair", "messages", "screen_flashes", "decals", "particles"):
         getattr(game, f"set_render_{part}")(False)
+    game.set_render_weapon(hands)
     axes = ("MOVE_FORWARD_BACKWARD_DELTA", "MOVE_LEFT_RIGHT_DELTA", "TURN_LEFT_RIGHT_DELTA", "LOOK_UP_DOWN_DELTA")
     for name in axes:
         game.add_available_button(getattr(vizdoom.Button, name))
         game.set_button_max_value(getattr(vizdoom.Button, name), 0)
+    for name in ("ATTACK", "USE"):
+        game.add_available_button(getattr(vizdoom.Button, name))
     for name in ("POSITION_X", "POSITION_Y", "POSITION_Z", "ANGLE", "PITCH"):
         game.add_available_game_variable(getattr(vizdoom.GameVariable, name))
-    game.add_game_args("+freelook 1 -nomonsters +sv_cheats 1 +movebob 0")
+    game.add_game_args(f"-file {palette} +freelook 1 +sv_cheats 1 +movebob 0")
     game.add_game_args("+pickup_fade_scalar 0 +cl_showsecretmessage 0 +con_midtime 0")
+    if hands:
+        game.add_game_args("+sv_infiniteammo 1 +neverswitchonpickup 1")
+    if not monsters:
+        game.add_game_args("-nomonsters")
     return game

@@ -13,7 +13,7 @@ def blind_actions(seed: int, frames: int) -> np.ndarray:
     frame = world.reset(0)[0]
     policy, actions = ExploringPolicy(seed), []
     for _ in range(frames):
-        actions.append(policy.act(seen_now(world, frame)))
+        actions.append(world.action_space.restrict(policy.act(seen_now(world, frame))))
         frame = world.step(actions[-1])[0]
     return ToyWorld.action_space.encode(actions)
 
@@ -75,3 +75,29 @@ def test_clearance_reads_the_picture() -> None:
     assert room.left < 10 < room.right
     assert room.ahead == 50
     assert room.gap_deg > 0
+
+
+def test_it_goes_to_a_door_in_view_and_uses_it_then_leaves_it_alone() -> None:
+    policy, units, used = ExploringPolicy(1), 300.0, []
+    for frame in range(400):
+        action = policy.act(
+            Seen(FRAME, np.array([frame * 9.0, 0, 0, 0, 0]), None, {"use_units": units, "use_deg": 0.0})
+        )
+        units = max(units - 9.0 * ("forward" in action.keys), 40.0)
+        used.append("use" in action.keys)
+    presses = np.flatnonzero(np.diff(np.array(used, int)) == 1)
+    assert len(presses) >= 1
+    assert np.diff(presses).min(initial=1000) > 100
+    assert max(map(len, "".join("u" if u else " " for u in used).split())) <= 6
+
+
+def test_it_fires_in_bursts_and_rests_for_seconds() -> None:
+    policy, rests, fired, run = ExploringPolicy(2), 0, 0, 0
+    frames = 20_000
+    for frame in range(frames):
+        action = policy.act(Seen(FRAME, np.array([frame * 9.0, 0, 0, 0, 0])))
+        fired += "attack" in action.keys
+        run = 0 if action.keys or any(action.mouse) else run + 1
+        rests += run == 75
+    assert 0.03 < fired / frames < 0.12
+    assert rests >= 2, "stands still for three seconds now and then"

@@ -1,12 +1,15 @@
 """A policy that plays like a person who looks around: keys held for a while, smooth turns, walls avoided.
 
-It steers by the pose and a small depth picture where the world has them, else it plays blind.
+It steers by the pose and a small depth picture where the world has them, else it plays blind.  It opens the doors that
+`hints["use_units"]` tells of, fires in bursts, looks up and down, and at times stands still for seconds.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +21,7 @@ Depth = npt.NDArray[np.uint8]
 
 TURN_LIMIT = 4.0
 FLICK_LIMIT = 6.0
-PITCH_LIMIT = 15.0
+PITCH_LIMIT = 20.0
 NEAR = 8.0
 """Depth below which the way ahead counts as blocked, in units of the depth picture."""
 WARY = 30.0
@@ -28,8 +31,19 @@ STARE = 4.0
 VIEW_SLOPE = 1.31
 """Tangent of half the view's width: enough to steer by."""
 
+USE_UNITS = 60.0
+"""Doors and switches no further than this are tried."""
+GO_UNITS = 320.0
+"""Those that are no further than this are gone to."""
+USE_DEG = 20.0
+USE_AGAIN_FRAMES = 150
+BURST_CHANCE = 0.006
+"""Of beginning to fire, each frame; a burst is a third of a second on average."""
+LONG_REST_CHANCE = 0.25
+"""Of standing still for seconds, when it stands still at all."""
+
 MODES = ("walk", "look", "still", "back", "strafe", "flick")
-WEIGHTS = np.array([0.42, 0.10, 0.04, 0.22, 0.18, 0.04])
+WEIGHTS = np.array([0.41, 0.10, 0.06, 0.21, 0.18, 0.04])
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +91,27 @@ class ExploringPolicy:
         self._track: deque[tuple[float, float]] = deque(maxlen=6)
         self._held = 0
         self._staring = 0
+        self._firing = 0
+        self._using = -USE_AGAIN_FRAMES
+        self._depth: Depth | None = None
+        self._room = Clearance()
 
     def act(self, seen: Seen) -> Action:
         """The action for the next frame; steers by the pose and the depth picture where there are such."""
-        room = Clearance.of(seen.depth) if seen.depth is not None else Clearance()
+        if seen.depth is not self._depth:  # worlds make a new one every few frames
+            self._depth = seen.depth
+            self._room = Clearance.of(seen.depth) if seen.depth is not None else Clearance()
+        room = self._room
         if seen.pose is not None:
             self._track.append((float(seen.pose[0]), float(seen.pose[1])))
             self._pitch = float(seen.pose[4])
         self._left -= 1
         self._held = self._held + 1 if self._keys else 0
         self._staring = self._staring + 1 if room.middle < 1.5 * NEAR and self._mode != "away" else 0
-        if self._is_stuck():
+        if self._is_going(seen.hints) or self._mode == "wait":
+            if self._mode == "wait" and self._left <= 0:
+                self._walk()
+        elif self._is_stuck():
             self._recover(room)
         elif self._is_blocked(room):
             self._turn_away(room)
@@ -97,7 +121,39 @@ class ExploringPolicy:
             self._choose(room)
         if self._mode == "walk":
             self._steer(room)
-        return Action(self._keys, (self._next_pitch(), self._next_turn()))
+        keys = self._keys | self._hands(seen)
+        return Action(keys, (self._next_pitch(), self._next_turn()))
+
+    def _hands(self, seen: Seen) -> set[str]:
+        """What the hands do: fire in bursts, and try doors and switches that are near ahead."""
+        keys = set()
+        if self._firing > 0:
+            self._firing -= 1
+            keys.add("attack")
+        elif self._rng.random() < BURST_CHANCE:
+            self._firing = int(self._rng.integers(2, 20))
+        self._using -= 1
+        if self._using > 0:
+            keys.add("use")
+        return keys
+
+    def _is_going(self, hints: Mapping[str, Any]) -> bool:
+        """Go to a door or a switch in view, use it, and wait for it to open; False if there is none worth a try."""
+        units, right_deg = hints.get("use_units", np.inf), hints.get("use_deg", 0.0)
+        if self._mode == "go" and (self._left <= 0 or units > 1.5 * GO_UNITS):
+            self._using = 0  # it was not reached: leave it for a while
+            self._walk()
+            return False
+        if self._mode != "go":
+            if units > GO_UNITS or self._using > -USE_AGAIN_FRAMES or self._mode not in ("walk", "away"):
+                return False
+            self._set("go", {"forward"}, 50, 60)
+        self._turn_goal = 0.15 * right_deg
+        self._keys = frozenset({"forward"} if abs(right_deg) < 35.0 and units > 40.0 else ())
+        if units < USE_UNITS and abs(right_deg) < USE_DEG:
+            self._set("wait", set(), 24, 30)
+            self._using, self._turn_goal = 4, 0.0
+        return True
 
     def _is_stuck(self) -> bool:
         """Keys were held for six frames, and there was hardly any way."""
@@ -158,7 +214,7 @@ class ExploringPolicy:
             self._set("strafe", {roomy if min(room.left, room.right) < NEAR or rng.random() < 0.5 else other}, 10, 34)
             self._turn_goal = 0.0 if rng.random() < 0.5 else float(rng.uniform(-2.5, 2.5))
         elif mode == "still":
-            self._set("still", set(), 8, 24)
+            self._set("still", set(), *((75, 130) if rng.random() < LONG_REST_CHANCE else (8, 30)))
             self._turn_goal = 0.0
         elif mode == "flick":
             self._set("flick", set() if rng.random() < 0.5 else set(self._keys & {"forward"}), 8, 14)
@@ -182,7 +238,7 @@ class ExploringPolicy:
 
     def _next_turn(self) -> float:
         limit = FLICK_LIMIT if self._mode == "flick" else TURN_LIMIT
-        goal = float(np.clip(self._turn_goal, -limit, limit))
+        goal = _clip(self._turn_goal, limit)
         self._turn += 0.3 * (goal - self._turn)
         if abs(self._turn) < 0.05:
             self._turn = 0.0
@@ -200,6 +256,10 @@ class ExploringPolicy:
         away = self._pitch_goal - self._pitch
         if abs(away) < 0.3:
             return 0.0
-        move = round(float(np.clip(0.25 * away, -1.5, 1.5)), 3)
+        move = round(_clip(0.25 * away, 1.5), 3)
         self._pitch += move
         return move
+
+
+def _clip(value: float, limit: float) -> float:
+    return max(-limit, min(limit, value))

@@ -49,6 +49,7 @@ COMMANDS = (
     Command("train idm", "train the model that names actions from pictures", "reverie.train.idm", "TrainIdmConfig"),
     Command("evaluate", "measure how well a model obeys and lasts", "reverie.evaluate.report", "EvaluateConfig"),
     Command("bench", "measure speed, latency and memory", "reverie.engine.bench", "BenchConfig"),
+    Command("convert", "turn published weights into a model folder", "reverie.engine.convert", "ConvertConfig"),
     Command("doctor", "tell what this machine has and how fast it is", "reverie.engine.doctor", "DoctorConfig"),
     Command("models", "list the bundled models and their figures", "reverie.engine.models", "ModelsConfig"),
 )

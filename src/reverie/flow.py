@@ -20,11 +20,13 @@ __all__ = [
     "Schedule",
     "add_noise",
     "advance",
+    "advance_with",
     "begin",
     "clean_from_velocity",
     "commit",
     "denoise",
     "shifted",
+    "show",
     "velocity_from_clean",
 ]
 
@@ -92,35 +94,61 @@ def commit(
 def begin(
     model: WorldModel, z0: Tensor, image: Tensor, schedule: Schedule, state: WorldState, generator: torch.Generator
 ) -> None:
-    """Open a world on a picture: `state` is reset and the picture becomes step 0.
+    """Open a world on a picture: `state` is reset, and the picture becomes step 0, or that is left to the model.
 
     z0: (b, 1, c, h, w) the picture's latent; image: (b, n, image_dim) its tokens.
     """
     state.reset()
+    show(model, image, state)
+    if not model.config.generates_start:
+        commit(model, z0, model.start_condition(state), schedule, state, _noise_like(z0, generator))
+
+
+def show(model: WorldModel, image: Tensor, state: WorldState) -> None:
+    """Let `state` know the start picture's tokens, (b, n, image_dim)."""
     for (k, v), (new_k, new_v) in zip(state.image, model.image_keys_values(image), strict=True):
         k.copy_(new_k)
         v.copy_(new_v)
-    commit(model, z0, model.start_condition(state), schedule, state, _noise_like(z0, generator))
 
 
 def advance(
-    model: WorldModel, rows: Tensor, schedule: Schedule, state: WorldState, generator: torch.Generator
+    model: WorldModel,
+    rows: Tensor,
+    schedule: Schedule,
+    state: WorldState,
+    generator: torch.Generator,
+    extra: Tensor | None = None,
 ) -> Tensor:
     """Dream the next block and commit it.
 
-    rows: (b, 4 block, a) the actions of its frames.  Returns clean latents (b, block, c, h, w).  All noise comes from
-    `generator`, so the same state, actions and generator state give the same block.
+    rows: (b, model.config.block_rows(state.step), a) the actions of its frames.  extra: as `next_condition` takes it.
+    Returns clean latents (b, block, c, h, w).  All noise comes from `generator`, so the same state, actions and
+    generator state give the same block.
     """
-    expected = (state.rows.shape[0], model.config.block_frames, model.config.action_space.size)
+    like = state.last[:, None].expand(-1, model.config.block, -1, -1, -1)
+    return advance_with(model, rows, schedule, state, lambda: _noise_like(like, generator), extra)
+
+
+def advance_with(
+    model: WorldModel,
+    rows: Tensor,
+    schedule: Schedule,
+    state: WorldState,
+    draw: Callable[[], Tensor],
+    extra: Tensor | None = None,
+) -> Tensor:
+    """As `advance`, with noise (b, block, c, h, w) from `draw`: the block's, then that of each pass in turn."""
+    expected = (state.rows.shape[0], model.config.block_rows(state.step), model.config.action_space.size)
     if tuple(rows.shape) != expected:
         raise ShapeError(f"a block takes action rows of shape {expected}, got {tuple(rows.shape)}")
-    cond = model.next_condition(rows, state)
-    like = state.last[:, None].expand(-1, model.config.block, -1, -1, -1)
-    z = denoise(model, _noise_like(like, generator), cond, schedule, state, lambda i: _noise_like(like, generator))
-    commit(model, z, cond, schedule, state, _noise_like(like, generator) if schedule.context_sigma else None)
+    cond = model.next_condition(rows, state, extra)
+    z = denoise(model, draw(), cond, schedule, state, lambda _: draw())
+    commit(model, z, cond, schedule, state, draw() if schedule.context_sigma else None)
     turned = model._turns(rows)  # pyright: ignore[reportPrivateUsage]
     state.turn += turned[:, -1]
-    state.rows.copy_(torch.cat([state.rows, rows.to(state.rows)], 1)[:, -state.rows.shape[1] :])
+    num_kept = state.rows.shape[1]
+    before = cond.rows[:, 0, :num_kept]  # what the block's first step saw of the time before the block
+    state.rows.copy_(torch.cat([before, rows.to(before)], 1)[:, -num_kept:])
     return z
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,34 +15,55 @@ from reverie.engine.device import pick_device, pick_dtype, set_threads
 from reverie.engine.images import ImageSource, load_image
 from reverie.engine.models import find_model
 from reverie.engine.session import Session
-from reverie.models.checkpoint import WEIGHTS, ModelBundle, load_model
+from reverie.engine.source import open_source
+from reverie.errors import CheckpointError
+from reverie.models.checkpoint import ModelBundle
+from reverie.models.dit import count_parameters
+from reverie.models.tiny_decoder import TinyDecoder
+from reverie.models.tokenizer import VideoTokenizer
+from reverie.models.wan_vae import WanVAE
 from reverie.types import Action, ActionSpace
 
 Progress = Callable[[float, str], None]
 """Told how much of the loading is done, from 0 to 1, and what is being done."""
 
+MAX_WARM_UP_PARAMETERS = 500_000_000
+MAX_HASHED_BYTES, NUM_SAMPLES, SAMPLE_BYTES = 256 * 2**20, 256, 64 * 2**10
 STARTS = "starts"
 """The folder of start pictures in a model folder."""
 
 
 def load(
-    model: str | Path = "nano", *, device: str = "auto", dtype: str = "auto", progress: Progress | None = None
+    model: str | Path = "nano",
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    variant: str | None = None,
+    decoder: str = "full",
+    resolution: tuple[int, int] | None = None,
+    progress: Progress | None = None,
 ) -> Engine:
     """Load a model and warm it up.
 
-    model: the name of a bundled model, or a model folder.  device: auto, cpu, cuda, cuda:N.  dtype: auto (measured
-    on a CPU), float32, bfloat16, and float16 on a GPU.
+    model: the name of a bundled model, a model folder, a folder of published Matrix-Game 2.0 weights, or the id of
+    either on the Hugging Face hub.  device: auto, cpu, cuda, cuda:N.  dtype: auto (measured on a CPU), float32,
+    bfloat16, and float16 on a GPU.  decoder: full, or tiny where the model has one.  Of published weights only:
+    variant (universal, gta or templerun) and resolution, (H, W).
     Raises CheckpointError for a folder that is missing or broken, DeviceError for what this machine does not have.
     """
     tell = progress or (lambda share, text: None)
-    folder = find_model(model)
-    tell(0.0, "looking at the machine")
+    tell(0.0, f"looking for {model}")
     picked_device = pick_device(device)
+    folder = find_model(model, variant, lambda text: tell(0.0, text))
+    source = open_source(folder, variant, resolution)
+    tell(0.1, "looking at the machine")
     set_threads()
     picked_dtype = pick_dtype(dtype, picked_device)
     tell(0.2, "reading the weights")
-    bundle = load_model(folder, picked_device, picked_dtype)
-    engine = Engine(bundle, folder=folder, device=picked_device, dtype=picked_dtype)
+    bundle = source.load(picked_device, picked_dtype)
+    engine = Engine(
+        bundle, folder=folder, device=picked_device, dtype=picked_dtype, decoder=decoder, files=source.files
+    )
     engine.warm_up(lambda share, text: tell(0.4 + 0.6 * share, text))
     return engine
 
@@ -50,12 +71,23 @@ def load(
 class Engine:
     """A loaded model.  Sessions share its weights; `lock` lets one block be made at a time, on all cores."""
 
-    def __init__(self, bundle: ModelBundle, *, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        bundle: ModelBundle,
+        *,
+        folder: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        files: Sequence[Path],
+        decoder: str = "full",
+    ) -> None:
+        """files: what the model was read from; decoder: `full` or `tiny`."""
         self.bundle = bundle
         self.folder = folder
         self.device = device
         self.dtype = dtype
-        self.weights_hash = hash_weights(folder)
+        self.decoder = pick_decoder(bundle, decoder)
+        self.weights_hash = hash_files(files)
         self.lock = threading.RLock()
 
     @property
@@ -78,14 +110,15 @@ class Engine:
 
     @property
     def block_frames(self) -> int:
-        """Frames that one step of a session returns."""
+        """Frames that one step of a session returns (the first may return fewer: `Session.next_frames`)."""
         return self.bundle.config.world.block_frames
 
     @property
     def fingerprint(self) -> str:
         """Equal for engines whose snapshots can be exchanged: same name, weights, number type and kind of device."""
         dtype = str(self.dtype).removeprefix("torch.")
-        return f"{self.name}/{self.weights_hash}/{dtype}/{self.device.type}"
+        tiny = "/tiny" if self.decoder is self.bundle.tiny_decoder else ""
+        return f"{self.name}/{self.weights_hash}/{dtype}/{self.device.type}{tiny}"
 
     def start_images(self) -> list[tuple[str, Image.Image]]:
         """The start pictures that came with the model, by name; empty where there are none."""
@@ -101,7 +134,13 @@ class Engine:
         return Session(self, load_image(image, self.resolution), seed)
 
     def warm_up(self, progress: Progress) -> None:
-        """Run until every shape that a session meets has been seen: kernels are chosen, memory is taken."""
+        """Run until every shape that a session meets has been seen: kernels are chosen, memory is taken.
+
+        Not for a large model on a CPU: there a block takes minutes, and nothing is gained.
+        """
+        if self.device.type == "cpu" and count_parameters([self.bundle.model]) > MAX_WARM_UP_PARAMETERS:
+            progress(1.0, "ready; a model of this size is not warmed up on a CPU")
+            return
         ramp = np.linspace(64, 192, self.resolution[1], dtype=np.uint8)[None, :, None]
         progress(0.0, "warming up")
         session = self.open(np.broadcast_to(ramp, (*self.resolution, 3)))
@@ -112,10 +151,30 @@ class Engine:
         session.close()
 
 
-def hash_weights(folder: Path) -> str:
-    """A short hash of a model folder's weights and configuration: 12 hexadecimal digits."""
+def pick_decoder(bundle: ModelBundle, name: str) -> VideoTokenizer | WanVAE | TinyDecoder:
+    """`full` or `tiny`.  Raises CheckpointError where the model has no tiny one."""
+    if name not in ("full", "tiny"):
+        raise CheckpointError(f"there is no decoder {name!r}; expected full or tiny")
+    if name == "full":
+        return bundle.tokenizer
+    if bundle.tiny_decoder is None:
+        raise CheckpointError(
+            f"{bundle.config.name} has no tiny decoder; put taew2_1.pth (github.com/madebyollin/taehv) into its folder"
+        )
+    return bundle.tiny_decoder
+
+
+def hash_files(files: Sequence[Path]) -> str:
+    """A short hash of a model's files: 12 hexadecimal digits.  Of large ones it reads samples."""
     digest = hashlib.sha256()
-    for name in ("config.json", *sorted(WEIGHTS.values())):
-        with (folder / name).open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in files:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            if size <= MAX_HASHED_BYTES:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+                continue
+            digest.update(str(size).encode())
+            for start in range(0, size, size // NUM_SAMPLES):
+                file.seek(start)
+                digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()[:12]

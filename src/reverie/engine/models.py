@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,10 @@ def bundled_models() -> list[BundledModel]:
     ]
 
 
-def find_model(model: str | Path) -> Path:
-    """The folder of a bundled name, or a folder as it is.
+def find_model(model: str | Path, variant: str | None = None, tell: Callable[[str], None] = lambda text: None) -> Path:
+    """The folder of a bundled name, a folder as it is, or a hub's model, whose files are fetched if need be.
 
+    variant: which of a hub's models is meant; tell: told what is being fetched.
     Raises CheckpointError, naming what there is, where there is no such model.
     """
     path = Path(model)
@@ -56,8 +58,10 @@ def find_model(model: str | Path) -> Path:
     if path.is_file():
         raise CheckpointError(f"{str(model)!r} is a file; {choices}")
     if re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
-        raise CheckpointError(f"there is no folder {str(model)!r}; {choices}; a hub's model must be downloaded first")
-    raise CheckpointError(f"there is no model {str(model)!r}; {choices}")
+        from reverie.engine.hub import fetch
+
+        return fetch(str(model), variant, tell)
+    raise CheckpointError(f"there is no model {str(model)!r}; {choices}, or a hub id such as Skywork/Matrix-Game-2.0")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

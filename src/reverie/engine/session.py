@@ -18,9 +18,10 @@ from torch import Tensor
 
 from reverie import flow
 from reverie.engine import states
+from reverie.engine.start import StartStream
 from reverie.errors import ActionError, CheckpointError, WorldError
 from reverie.models.pixels import to_frames, to_pixels
-from reverie.models.tokenizer import DecoderState
+from reverie.models.tokenizer import FRAMES, DecoderState
 from reverie.types import Action, ActionSpace, Frames
 
 if TYPE_CHECKING:
@@ -127,6 +128,16 @@ class Session:
         return self._engine.block_frames
 
     @property
+    def next_frames(self) -> int:
+        """Frames that the next `step` returns, which is also how many actions it takes when given one for each.
+
+        As `block_frames`, but for the first block of a model that generates the start frame too: its first step is
+        that frame alone.
+        """
+        is_start = self._engine.bundle.config.world.generates_start and self._world.step == 0
+        return self.block_frames - (FRAMES - 1 if is_start else 0)
+
+    @property
     def seed(self) -> int:
         return self._seed
 
@@ -160,21 +171,26 @@ class Session:
         bundle = self._engine.bundle
         with self._engine.lock:
             flow.begin(bundle.model, self._z0, self._image, bundle.config.schedule, self._world, self._generator)
-            self._first_frame = to_frames(bundle.tokenizer.decode(self._z0, self._decoder)[0])
+            self._first_frame = self._show_start(self._decoder)
         return self.first_frame
 
     @torch.inference_mode()
     def step(self, action: Action | Sequence[Action]) -> Frames:
         """Dream the next block under `action`, held for the block, or under one action for each of its frames.
 
-        Returns (block_frames, H, W, 3).  Raises ActionError, with nothing changed, for what cannot be said.
+        Returns (next_frames, H, W, 3).  Raises ActionError, with nothing changed, for what cannot be said.
         """
         self._check_open()
-        rows = self._encode(action)
         bundle = self._engine.bundle
+        config = bundle.config.world
+        # The start frame that a model generates again comes before all actions: nothing leads to it.
+        rows = self._encode(action)[:, -config.block_rows(self._world.step) :]
         with self._engine.lock:
-            z = flow.advance(bundle.model, rows, bundle.config.schedule, self._world, self._generator)
-            frames = to_frames(bundle.tokenizer.decode(z, self._decoder)[0])
+            extra = None
+            if self._start is not None:
+                extra = self._start.condition(self._world.step, config.block, config.cond_channels)
+            z = flow.advance(bundle.model, rows, bundle.config.schedule, self._world, self._generator, extra)
+            frames = to_frames(self._engine.decoder.decode(z, self._decoder)[0])
         self._num_frames += len(frames)
         return frames
 
@@ -213,7 +229,7 @@ class Session:
         self._generator.set_state(snapshot.tensors[_NOISE])
         if not np.array_equal(snapshot.picture, self._picture):
             self._start_from(snapshot.picture)
-            self._first_frame = to_frames(self._engine.bundle.tokenizer.decode(self._z0, self._new_decoder())[0])
+            self._first_frame = self._show_start(self._new_decoder())
         self._seed, self._num_frames = snapshot.seed, snapshot.num_frames
 
     @torch.inference_mode()
@@ -230,7 +246,7 @@ class Session:
     def close(self) -> None:
         """Give the memory back.  A closed session cannot be used again; closing twice does no harm."""
         self._is_open = False
-        for name in ("_world", "_decoder", "_z0", "_image"):
+        for name in ("_world", "_decoder", "_z0", "_image", "_start"):
             self.__dict__.pop(name, None)
 
     @torch.inference_mode()
@@ -241,19 +257,34 @@ class Session:
         pixels = torch.from_numpy(self._picture).to(self._engine.device).permute(2, 0, 1)[None]
         pixels = to_pixels(pixels).to(self._engine.dtype)
         with self._engine.lock:
-            self._z0 = bundle.tokenizer.encode(pixels[:, None])
+            self._start = StartStream(bundle.tokenizer, pixels) if bundle.config.world.generates_start else None
+            self._z0 = self._start.latents(0, 1) if self._start else bundle.tokenizer.encode(pixels[:, None])
             self._image = bundle.image_encoder(pixels)
+
+    def _show_start(self, decoder: DecoderState) -> Frames:
+        """The start picture, (1, H, W, 3): as a fresh `decoder` gives it, or as it is where the model makes its own."""
+        if self._start is not None:
+            return self._picture[None].copy()
+        return to_frames(self._engine.decoder.decode(self._z0, decoder)[0])
 
     def _new_decoder(self) -> DecoderState:
         engine = self._engine
-        return engine.bundle.tokenizer.new_decoder_state(1, *engine.resolution, engine.device, engine.dtype)
+        return engine.decoder.new_decoder_state(1, *engine.resolution, engine.device, engine.dtype)
 
     def _encode(self, action: Action | Sequence[Action]) -> Tensor:
-        """(1, block_frames, action size) float32."""
-        actions = [action] * self.block_frames if isinstance(action, Action) else list(action)
-        if len(actions) != self.block_frames:
-            raise ActionError(f"a step takes one action or {self.block_frames}, one per frame; got {len(actions)}")
-        return torch.from_numpy(self.action_space.encode(actions))[None].to(self._engine.device)
+        """(1, next_frames, action size) float32."""
+        num_frames = self.next_frames
+        actions = [action] * num_frames if isinstance(action, Action) else list(action)
+        if len(actions) != num_frames:
+            raise ActionError(f"a step takes one action or {num_frames}, one per frame; got {len(actions)}")
+        rows = self.action_space.encode(actions)
+        idle = self._engine.bundle.config.world.idle_key
+        if idle is not None:
+            keys = len(self.action_space.keys)
+            place = self.action_space.keys.index(idle)
+            rows[:, place] = 0
+            rows[:, place] = rows[:, :keys].sum(1) == 0
+        return torch.from_numpy(rows)[None].to(self._engine.device)
 
     def _check_open(self) -> None:
         if not self._is_open:

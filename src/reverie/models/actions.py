@@ -21,26 +21,30 @@ from reverie.nn.rope import rotate
 STEP_FRAMES = 4
 """Frames that one latent step holds (the first step of a video holds one)."""
 WINDOW_FRAMES = 12
-"""Action rows that a step sees: those of its own 4 frames and of the 8 before."""
+"""Action rows that a step sees, unless its model says otherwise: those of its own 4 frames and of the 8 before."""
 
 BeforeStart = Literal["repeat", "idle"]
 """What rows below 0 hold: the first row again (Matrix-Game 2), or nothing pressed (a session that opens on a
 picture)."""
 
 
-def action_windows(rows: Tensor, num_steps: int, before: BeforeStart) -> Tensor:
-    """The 12 action rows that each step of a clip sees.
+def action_windows(rows: Tensor, num_steps: int, before: BeforeStart, window: int = WINDOW_FRAMES) -> Tensor:
+    """The action rows that each step of a clip sees, `window` of them.
 
     rows: (b, 4 (t - 1) or more, a); row j leads from frame j to frame j + 1, and step i ends at frame 4 i.
-    Returns (b, t, 12, a): rows 4 i - 12 .. 4 i - 1.  Raises ShapeError when there are too few rows.
+    Returns (b, t, window, a): rows 4 i - window .. 4 i - 1.  Raises ShapeError when there are too few rows.
     """
     needed = STEP_FRAMES * (num_steps - 1)
     if rows.shape[1] < needed:
         raise ShapeError(f"{num_steps} steps need {needed} action rows, got {rows.shape[1]}")
+    padded = torch.cat([rows_before_start(rows, before, window), rows[:, :needed]], 1)
+    return rearrange(padded.unfold(1, window, STEP_FRAMES), "b t a f -> b t f a")
+
+
+def rows_before_start(rows: Tensor, before: BeforeStart, count: int) -> Tensor:
+    """(b, count, a): what the rows before a clip's first one are taken to be."""
     lead = rows[:, :1] if rows.shape[1] else rows.new_zeros(rows.shape[0], 1, rows.shape[2])
-    lead = (lead if before == "repeat" else torch.zeros_like(lead)).expand(-1, WINDOW_FRAMES, -1)
-    padded = torch.cat([lead, rows[:, :needed]], 1)
-    return rearrange(padded.unfold(1, WINDOW_FRAMES, STEP_FRAMES), "b t a f -> b t f a")
+    return (lead if before == "repeat" else torch.zeros_like(lead)).expand(-1, count, -1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +52,8 @@ class ActionModuleConfig:
     """One kind of action module: the blocks that hold it and its size.
 
     blocks: indices of transformer blocks; heads * head_dim: its attention width; time_pairs: number pairs that time
-    turns; hidden: width of the per-frame key embedding (keyboard only); scale: what a value is multiplied by first.
+    turns; hidden: width of the per-frame key embedding (keyboard only); scale: what a value is multiplied by first;
+    window_frames: action rows that a step sees.
     """
 
     blocks: tuple[int, ...]
@@ -58,6 +63,7 @@ class ActionModuleConfig:
     theta: float = 256.0
     hidden: int = 32
     scale: float = 1.0
+    window_frames: int = WINDOW_FRAMES
 
 
 class MouseModule(nn.Module):
@@ -68,7 +74,7 @@ class MouseModule(nn.Module):
         self.config = config
         width = config.heads * config.head_dim
         self.mouse_mlp = nn.Sequential(
-            nn.Linear(dim + 2 * WINDOW_FRAMES, width),
+            nn.Linear(dim + 2 * config.window_frames, width),
             nn.GELU(approximate="tanh"),
             nn.Linear(width, width),
             nn.LayerNorm(width),
@@ -97,7 +103,7 @@ class KeyboardModule(nn.Module):
         self.keyboard_embed = nn.Sequential(
             nn.Linear(num_keys, config.hidden), nn.SiLU(), nn.Linear(config.hidden, config.hidden)
         )
-        self.keyboard_attn_kv = nn.Linear(WINDOW_FRAMES * config.hidden, 2 * width, bias=False)
+        self.keyboard_attn_kv = nn.Linear(config.window_frames * config.hidden, 2 * width, bias=False)
         self.mouse_attn_q = nn.Linear(dim, width, bias=False)
         self.proj_keyboard = nn.Linear(width, dim, bias=False)
 

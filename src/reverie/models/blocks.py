@@ -29,8 +29,8 @@ class SelfAttention(nn.Module):
         self.heads = config.heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.o = nn.Linear(dim, dim)
-        self.norm_q = RMSNorm(dim, offset=config.local_start)
-        self.norm_k = RMSNorm(dim, offset=config.local_start)
+        self.norm_q = RMSNorm(dim, config.eps, offset=config.local_start)
+        self.norm_k = RMSNorm(dim, config.eps, offset=config.local_start)
 
     def forward(self, x: Tensor, table: Tensor, memory: Memory, layer: int) -> Tensor:
         """x: (b, t, n, d); table: (b or 1, t, n, pairs).  Returns (b, t, n, d)."""
@@ -49,12 +49,12 @@ class ImageAttention(nn.Module):
         super().__init__()
         dim = config.dim
         self.heads = config.heads
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.norm = nn.LayerNorm(dim, eps=config.eps)
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
         self.o = nn.Linear(dim, dim)
-        self.norm_q = RMSNorm(dim)
-        self.norm_k = RMSNorm(dim)
+        self.norm_q = RMSNorm(dim, config.eps)
+        self.norm_k = RMSNorm(dim, config.eps)
 
     def keys_values(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """image: (b, n, d) embedded tokens.  Returns keys and values, (b, h, n, d)."""
@@ -87,6 +87,7 @@ class Block(nn.Module):
         super().__init__()
         dim = config.dim
         self.num_keys = len(config.action_space.keys)
+        self.eps = config.eps
         self.self_attn = SelfAttention(config)
         self.image_index = config.image_blocks.index(index) if index in config.image_blocks else None
         self.cross_attn = ImageAttention(config) if self.image_index is not None else None
@@ -111,7 +112,7 @@ class Block(nn.Module):
         """x: (b, t, n, d); e: (b, t, 6, d) timestep modulation."""
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (e + self.modulation).to(x.dtype).unsqueeze(3).unbind(2)
         layer = self.layer
-        y = modulate(x, scale_a, shift_a)
+        y = modulate(x, scale_a, shift_a, self.eps)
         x = torch.addcmul(x, gate_a, self.self_attn(y, shared.table, shared.memory, layer))
         if self.cross_attn is not None and self.image_index is not None:
             x = self.cross_attn(x, *shared.image[self.image_index])
@@ -121,8 +122,8 @@ class Block(nn.Module):
         if self.keyboard is not None and shared.key_time is not None:
             layer += 1
             x = self.keyboard(x, shared.rows[..., : self.num_keys], shared.key_time, shared.memory, layer)
-        return torch.addcmul(x, gate_f, self.ffn(modulate(x, scale_f, shift_f)))
+        return torch.addcmul(x, gate_f, self.ffn(modulate(x, scale_f, shift_f, self.eps)))
 
 
-def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-6), 1 + scale)
+def modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=eps), 1 + scale)

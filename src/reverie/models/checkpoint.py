@@ -5,6 +5,7 @@ Filenames and folder names mean nothing: what a model is stands in its config.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import os
@@ -15,15 +16,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import nn
 
 from reverie.errors import CheckpointError, ReverieError
+from reverie.models.clip_vision import ClipVision, ClipVisionConfig
 from reverie.models.dit import WorldModel, WorldModelConfig
 from reverie.models.image_encoder import ImageEncoder, ImageEncoderConfig
+from reverie.models.parked import Parked
 from reverie.models.schedule import Schedule
+from reverie.models.tiny_decoder import TinyDecoder, TinyDecoderConfig
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer
+from reverie.models.wan_vae import WanVAE, WanVAEConfig
+from reverie.models.weights import TensorFile, fill
 from reverie.types import FPS, ActionSpace
 
 KIND = "reverie.world"
@@ -33,22 +38,27 @@ WEIGHTS = {
     "tokenizer": "tokenizer.safetensors",
     "image_encoder": "image_encoder.safetensors",
 }
+TINY_DECODER = "tiny_decoder.safetensors"
+"""A second, faster decoder, which few models have."""
+HINT = f"a model folder holds config.json and {', '.join(WEIGHTS.values())}"
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
-    """`config.json` of a model folder.  resolution: (H, W); summary: figures of the training, for people."""
+    """`config.json` of a model folder.  resolution: (H, W); summary: figures of the training, for people; tiny_decoder:
+    of the same latents, where there is one."""
 
     name: str
     resolution: tuple[int, int]
     schedule: Schedule
     world: WorldModelConfig
-    tokenizer: TokenizerConfig
-    image_encoder: ImageEncoderConfig
+    tokenizer: TokenizerConfig | WanVAEConfig
+    image_encoder: ImageEncoderConfig | ClipVisionConfig
     fps: int = FPS
     licence: str = "MIT"
     summary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tiny_decoder: TinyDecoderConfig | None = None
 
     @property
     def action_space(self) -> ActionSpace:
@@ -57,27 +67,48 @@ class ModelConfig:
 
 @dataclass(slots=True)
 class ModelBundle:
-    """The three networks of a model folder, and its configuration."""
+    """The networks of a model folder, and its configuration.
+
+    A large image encoder is parked: it is needed for a moment at the start of a session, and takes much memory.
+    """
 
     config: ModelConfig
     model: WorldModel
-    tokenizer: VideoTokenizer
-    image_encoder: ImageEncoder
+    tokenizer: VideoTokenizer | WanVAE
+    image_encoder: ImageEncoder | ClipVision | Parked
+    tiny_decoder: TinyDecoder | None = None
 
     @classmethod
     def new(cls, config: ModelConfig) -> ModelBundle:
         """Fresh, untrained networks."""
         return cls(
-            config, WorldModel(config.world), VideoTokenizer(config.tokenizer), ImageEncoder(config.image_encoder)
+            config,
+            WorldModel(config.world),
+            new_tokenizer(config.tokenizer),
+            new_image_encoder(config.image_encoder),
+            TinyDecoder(config.tiny_decoder) if config.tiny_decoder else None,
         )
 
     def modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, "tokenizer": self.tokenizer, "image_encoder": self.image_encoder}
+        encoder = self.image_encoder
+        encoder = encoder.read() if isinstance(encoder, Parked) else encoder
+        modules: dict[str, nn.Module] = {"model": self.model, "tokenizer": self.tokenizer, "image_encoder": encoder}
+        if self.tiny_decoder is not None:
+            modules["tiny_decoder"] = self.tiny_decoder
+        return modules
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> ModelBundle:
         for module in self.modules().values():
             module.to(device, dtype)
         return self
+
+
+def new_tokenizer(config: TokenizerConfig | WanVAEConfig) -> VideoTokenizer | WanVAE:
+    return WanVAE(config) if isinstance(config, WanVAEConfig) else VideoTokenizer(config)
+
+
+def new_image_encoder(config: ImageEncoderConfig | ClipVisionConfig) -> ImageEncoder | ClipVision:
+    return ClipVision(config) if isinstance(config, ClipVisionConfig) else ImageEncoder(config)
 
 
 def write_json_atomic(path: Path, content: Any) -> None:
@@ -90,7 +121,7 @@ def write_json_atomic(path: Path, content: Any) -> None:
 def save_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = None) -> None:
     """Write a module's tensors, floating ones as `dtype` where it is given; atomic."""
     tensors = {
-        name: (t.to(dtype) if dtype is not None and t.is_floating_point() else t).detach().cpu().contiguous().clone()
+        name: (t.to(dtype) if dtype is not None and t.is_floating_point() else t).detach().cpu().contiguous()
         for name, t in module.state_dict().items()
     }
     temporary = path.with_name(path.name + ".tmp")
@@ -98,29 +129,9 @@ def save_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = None
     os.replace(temporary, path)
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.  Raises CheckpointError for a missing or damaged one."""
-    if not path.is_file():
-        raise CheckpointError(f"{path} is missing; a model folder holds config.json and {', '.join(WEIGHTS.values())}")
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file ({error}); copy it again") from error
-
-
 def load_weights(path: Path, module: nn.Module) -> None:
-    """Fill a module from a safetensors file.  Raises CheckpointError that names missing, extra or misshaped tensors."""
-    stored, wanted = load_tensors(path), module.state_dict()
-    missing, extra = sorted(wanted.keys() - stored.keys()), sorted(stored.keys() - wanted.keys())
-    misshaped = [n for n in wanted.keys() & stored.keys() if wanted[n].shape != stored[n].shape]
-    problems = [
-        f"{len(names)} {word} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for word, names in (("missing", missing), ("unknown", extra), ("misshaped", sorted(misshaped)))
-        if names
-    ]
-    if problems:
-        raise CheckpointError(f"{path} does not fit the model in config.json: tensors {'; '.join(problems)}")
-    module.load_state_dict(stored)
+    """Fill a module from a file.  Raises CheckpointError that names missing, unknown or misshaped tensors."""
+    fill(module, TensorFile(path, HINT))
 
 
 def save_model(
@@ -129,11 +140,21 @@ def save_model(
     """Write a model folder; the weights as `dtype` (None keeps theirs), `card` as its README.md."""
     folder.mkdir(parents=True, exist_ok=True)
     modules = bundle.modules()
-    for name, filename in WEIGHTS.items():
-        save_weights(folder / filename, modules[name], dtype)
+    for name, module in modules.items():
+        save_weights(folder / file_of(name), module, dtype)
+    save_config(folder, bundle.config, card)
+
+
+def save_config(folder: Path, config: ModelConfig, card: str = "") -> None:
+    """Write `config.json`, which makes a folder a model folder, and `card` as its README.md."""
     if card:
         (folder / "README.md").write_text(card)
-    write_json_atomic(folder / "config.json", {"kind": KIND, "version": VERSION, **to_json(bundle.config)})
+    write_json_atomic(folder / "config.json", {"kind": KIND, "version": VERSION, **to_json(config)})
+
+
+def file_of(part: str) -> str:
+    """The file that holds one of `ModelBundle.modules`."""
+    return TINY_DECODER if part == "tiny_decoder" else WEIGHTS[part]
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -165,11 +186,24 @@ def load_model(
     """Read a model folder.  Raises CheckpointError, in one line, for whatever is wrong with it."""
     folder = Path(folder)
     config = read_config(folder)
-    bundle = ModelBundle.new(config)
-    for name, module in bundle.modules().items():
-        load_weights(folder / WEIGHTS[name], module)
-        module.eval().requires_grad_(False)
-    return bundle.to(device, dtype)
+
+    def read(part: str, module: T) -> T:
+        fill(module, TensorFile(folder / file_of(part), HINT), device=device, dtype=dtype)  # type: ignore[arg-type]
+        return module.eval().requires_grad_(False)  # type: ignore[attr-defined]
+
+    with torch.device("meta"):
+        bundle = ModelBundle.new(config)
+    read("model", bundle.model)
+    read("tokenizer", bundle.tokenizer)
+    if bundle.tiny_decoder is not None:
+        read("tiny_decoder", bundle.tiny_decoder)
+    if isinstance(bundle.image_encoder, ClipVision):
+        encoder = bundle.image_encoder
+        TensorFile(folder / file_of("image_encoder"), HINT)  # if it is missing or damaged, say so now
+        bundle.image_encoder = Parked(lambda: read("image_encoder", copy.deepcopy(encoder)))
+    else:
+        read("image_encoder", bundle.image_encoder)
+    return bundle
 
 
 def to_json(value: Any) -> Any:
@@ -199,8 +233,9 @@ def _field(hint: Any, value: Any) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None:
             return None
-        hint = next(a for a in arguments if a is not type(None))
-        return _field(hint, value)
+        kinds = [a for a in arguments if a is not type(None)]
+        fitting = [kind for kind in kinds if len(kinds) > 1 and _could_be(kind, value)]
+        return _field((fitting or kinds)[0], value)
     if dataclasses.is_dataclass(hint):
         return from_json(hint, value)  # type: ignore[arg-type]
     if origin is tuple:
@@ -211,3 +246,12 @@ def _field(hint: Any, value: Any) -> Any:
     if hint in (int, float, str, bool) and not isinstance(value, (int, float) if hint is float else hint):
         raise TypeError(f"expected {hint.__name__}, got {value!r}")
     return value
+
+
+def _could_be(kind: Any, value: Any) -> bool:
+    """Whether all of an object's fields are fields of this dataclass."""
+    return (
+        dataclasses.is_dataclass(kind)
+        and isinstance(value, dict)
+        and value.keys() <= {f.name for f in dataclasses.fields(kind)}
+    )

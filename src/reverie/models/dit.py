@@ -22,6 +22,7 @@ from reverie.models.actions import (
     ActionModuleConfig,
     BeforeStart,
     action_windows,
+    rows_before_start,
 )
 from reverie.models.blocks import Block, Pass, modulate
 from reverie.models.camera import Camera, TurnedStep
@@ -38,7 +39,8 @@ class WorldModelConfig:
 
     latent: (c, h, w) of a step; cond_channels: condition channels beside the noisy latent; window: steps that attention
     reaches, the block at hand included; block: steps generated together; image_dim: width of image-encoder tokens;
-    image_blocks: transformer blocks with image cross-attention.
+    image_blocks: transformer blocks with image cross-attention; patch: latent cells of a token, down and across; eps:
+    of the norms; action_frames: action rows that a step sees; idle_key: a key that is down whenever no other key is.
 
     What nano has and Matrix-Game 2 has not: camera (directions as rotary positions; the step before, turned and as it
     was, as the condition; and the turned one as what the network's clean estimate starts from), action_modulation
@@ -71,10 +73,18 @@ class WorldModelConfig:
     local_start: bool = False
     predicts_clean: bool = False
     mouse_scale: float = 1.0
+    patch: tuple[int, int] = (2, 2)
+    eps: float = 1e-6
+    action_frames: int = WINDOW_FRAMES
+    idle_key: str | None = None
 
     def __post_init__(self) -> None:
-        if self.latent[1] % 2 or self.latent[2] % 2:
-            raise ShapeError(f"a latent's height and width must be even, got {self.latent}")
+        if self.latent[1] % self.patch[0] or self.latent[2] % self.patch[1]:
+            raise ShapeError(f"a latent's height and width must be multiples of {self.patch}, got {self.latent}")
+        if self.action_frames < STEP_FRAMES or self.action_frames % STEP_FRAMES:
+            raise ShapeError(f"a step sees a multiple of {STEP_FRAMES} action rows, got {self.action_frames}")
+        if self.idle_key is not None and self.idle_key not in self.action_space.keys:
+            raise ShapeError(f"the idle key {self.idle_key!r} is none of the keys {', '.join(self.action_space.keys)}")
         if self.window < self.block:
             raise ShapeError(f"the window ({self.window} steps) must hold a block ({self.block} steps)")
         if self.dim % self.heads:
@@ -87,15 +97,24 @@ class WorldModelConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """Tokens down and across."""
-        return self.latent[1] // 2, self.latent[2] // 2
+        return self.latent[1] // self.patch[0], self.latent[2] // self.patch[1]
 
     @property
     def tokens_per_step(self) -> int:
         return self.grid[0] * self.grid[1]
 
     @property
+    def patch_cells(self) -> int:
+        return self.patch[0] * self.patch[1]
+
+    @property
     def block_frames(self) -> int:
         return STEP_FRAMES * self.block
+
+    def block_rows(self, step: int) -> int:
+        """Action rows of the block that begins at `step`: one for each of its frames, but for the start frame that a
+        model generates (at least one: what was done before the start is guessed from it)."""
+        return max(1, self.block_frames - STEP_FRAMES) if self.generates_start and step == 0 else self.block_frames
 
 
 class WorldModel(nn.Module):
@@ -105,7 +124,7 @@ class WorldModel(nn.Module):
         super().__init__()
         self.config = config
         dim, (channels, _, _) = config.dim, config.latent
-        self.patch_embedding = nn.Linear(4 * (channels + config.cond_channels), dim)
+        self.patch_embedding = nn.Linear(config.patch_cells * (channels + config.cond_channels), dim)
         self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
         self.time_projection = nn.Linear(dim, 6 * dim)
         self.img_emb = nn.Sequential(
@@ -116,10 +135,9 @@ class WorldModel(nn.Module):
             nn.LayerNorm(dim),
         )
         self.positions = nn.Parameter(torch.zeros(config.tokens_per_step, dim)) if config.learned_positions else None
+        seen = config.action_frames * config.action_space.size
         self.action_embedding = (
-            nn.Sequential(nn.Linear(WINDOW_FRAMES * config.action_space.size, dim), nn.SiLU(), nn.Linear(dim, dim))
-            if config.action_modulation
-            else None
+            nn.Sequential(nn.Linear(seen, dim), nn.SiLU(), nn.Linear(dim, dim)) if config.action_modulation else None
         )
         self.turned_step = TurnedStep(config.camera, channels) if config.camera else None
         self.blocks = nn.ModuleList()
@@ -128,7 +146,7 @@ class WorldModel(nn.Module):
             block = Block(config, index, layer)
             layer += block.num_layers
             self.blocks.append(block)
-        self.head = nn.Linear(dim, 4 * channels)
+        self.head = nn.Linear(dim, config.patch_cells * channels)
         self.head_modulation = nn.Parameter(torch.randn(2, dim) / dim**0.5)
         self._initialise()
 
@@ -180,7 +198,7 @@ class WorldModel(nn.Module):
                 ring(batch * config.tokens_per_step, block.mouse.config.heads, block.mouse.config.head_dim, 1)
             if block.keyboard is not None:
                 ring(batch, block.keyboard.config.heads, block.keyboard.config.head_dim, 1)
-        rows = torch.zeros(batch, WINDOW_FRAMES - STEP_FRAMES, config.action_space.size, device=device)
+        rows = torch.zeros(batch, config.action_frames - STEP_FRAMES, config.action_space.size, device=device)
         turn = torch.zeros(batch, 2, dtype=torch.float64, device=device)
         return WorldState(caches, rows, turn, torch.zeros(batch, *config.latent, device=device, dtype=dtype), image)
 
@@ -209,7 +227,8 @@ class WorldModel(nn.Module):
         config = self.config
         if x.shape[2:] != config.latent:
             raise ShapeError(f"this model's latent steps are {config.latent} (c, h, w), got {tuple(x.shape[2:])}")
-        tokens = rearrange(torch.cat([x, cond.extra], 2), "b t c (h p) (w q) -> b t (h w) (c p q)", p=2, q=2)
+        p, q = config.patch
+        tokens = rearrange(torch.cat([x, cond.extra], 2), "b t c (h p) (w q) -> b t (h w) (c p q)", p=p, q=q)
         hidden = self.patch_embedding(tokens)
         if self.positions is not None:
             hidden = hidden + self.positions.to(hidden.dtype)
@@ -225,8 +244,8 @@ class WorldModel(nn.Module):
         for block in self.blocks:
             hidden = block(hidden, e, shared)
         shift, scale_ = (emb.unsqueeze(2) + self.head_modulation).to(hidden.dtype).unsqueeze(3).unbind(2)
-        out = self.head(modulate(hidden, scale_, shift))
-        out = rearrange(out, "b t (h w) (p q c) -> b t c (h p) (w q)", h=config.grid[0], p=2, q=2).to(x.dtype)
+        out = self.head(modulate(hidden, scale_, shift, config.eps))
+        out = rearrange(out, "b t (h w) (p q c) -> b t c (h p) (w q)", h=config.grid[0], p=p, q=q).to(x.dtype)
         if not config.predicts_clean:
             return out
         if self.turned_step is not None:
@@ -267,7 +286,7 @@ class WorldModel(nn.Module):
         image: (b, n, image_dim).
         """
         b, t = context.shape[:2]
-        windows = action_windows(rows, t, self.config.before_start)
+        windows = action_windows(rows, t, self.config.before_start, self.config.action_frames)
         turned = self._turns(rows)
         steps = torch.cat([turned.new_zeros(b, 1, 2), turned[:, :, :].unflatten(1, (t - 1, STEP_FRAMES)).mean(2)], 1)
         extra = context.new_zeros(b, t, self.config.cond_channels, *self.config.latent[1:])
@@ -277,24 +296,36 @@ class WorldModel(nn.Module):
             extra = torch.cat([extra[:, :1], turned_steps.unflatten(0, (b, t - 1))], 1)
         return Condition(extra, windows, torch.arange(t, device=context.device), steps, image)
 
-    def next_condition(self, rows: Tensor, state: WorldState) -> Condition:
-        """The condition of the next block after `state`.  rows: (b, 4 block, a).  The state is left alone."""
-        b, t = rows.shape[0], self.config.block
-        seen = torch.cat([state.rows, rows.to(state.rows)], 1)
-        windows = rearrange(seen.unfold(1, WINDOW_FRAMES, STEP_FRAMES), "b t a f -> b t f a")
-        turned = self._turns(rows).unflatten(1, (t, STEP_FRAMES))
-        extra = state.last.new_zeros(b, t, self.config.cond_channels, *self.config.latent[1:])
+    def next_condition(self, rows: Tensor, state: WorldState, extra: Tensor | None = None) -> Condition:
+        """The condition of the next block after `state`, which is left alone.
+
+        rows: (b, config.block_rows(state.step), a); extra: (b, block, cond_channels, h, w) the condition channels of a
+        model that generates its start, None where the model makes them itself.
+        """
+        config = self.config
+        b, t = rows.shape[0], config.block
+        is_start = config.generates_start and state.step == 0
+        before = rows_before_start(rows, config.before_start, config.action_frames) if is_start else state.rows
+        taken = rows if t > 1 or not is_start else rows[:, :0]
+        seen = torch.cat([before, taken], 1).to(state.rows)
+        windows = rearrange(seen.unfold(1, config.action_frames, STEP_FRAMES), "b t a f -> b t f a")
+        time = state.step + torch.arange(t, device=rows.device)
+        if extra is not None:
+            return Condition(extra, windows, time)
+        if config.generates_start:
+            raise ShapeError("a model that generates its start needs the picture's condition channels for each block")
+        extra = state.last.new_zeros(b, t, config.cond_channels, *config.latent[1:])
+        turned = self._turns(rows).unflatten(1, (-1, STEP_FRAMES))
         if self.turned_step is not None:
             since = self._since_last(turned, turned.new_zeros(b, 2))
             extra[:, 0] = self.turned_step(state.last, since[:, 0])
-        time = state.step + torch.arange(t, device=rows.device)
         return Condition(extra, windows, time, state.turn[:, None] + turned.mean(2))
 
     def start_condition(self, state: WorldState) -> Condition:
         """The condition of a start picture's own step: nothing done yet, nothing seen before."""
         b, size = state.rows.shape[0], self.config.action_space.size
         extra = state.last.new_zeros(b, 1, self.config.cond_channels, *self.config.latent[1:])
-        windows = state.rows.new_zeros(b, 1, WINDOW_FRAMES, size)
+        windows = state.rows.new_zeros(b, 1, self.config.action_frames, size)
         return Condition(extra, windows, torch.arange(1, device=state.rows.device), state.turn[:, None])
 
     def _turns(self, rows: Tensor) -> Tensor:

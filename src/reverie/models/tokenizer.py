@@ -273,7 +273,7 @@ class VideoTokenizer(nn.Module):
         Raises ShapeError for other frame counts, sizes that are not multiples of 16, or a state of another size.
         """
         is_first = state is None or state.steps == 0
-        frames = _check_video(video, is_first)
+        frames = check_video(video, is_first)
         if is_first:
             video = torch.cat([video[:, :1].expand(-1, FRAMES - 1, -1, -1, -1), video], 1)
         raw = self.encoder(video, _carries(state))
@@ -302,7 +302,7 @@ def check_size(height: int, width: int) -> None:
         raise ShapeError(f"height and width must be multiples of 16, got {height}x{width}; resize or crop the pictures")
 
 
-def _check_video(video: Tensor, is_first: bool) -> int:
+def check_video(video: Tensor, is_first: bool) -> int:
     if video.ndim != 5 or video.shape[2] != 3:
         raise ShapeError(f"expected video (b, f, 3, H, W), got {tuple(video.shape)}")
     frames, height, width = video.shape[1], video.shape[3], video.shape[4]

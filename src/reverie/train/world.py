@@ -21,7 +21,7 @@ import tyro
 from einops import rearrange
 from torch import Tensor, nn
 
-from reverie.errors import TrainError
+from reverie.errors import CheckpointError, TrainError
 from reverie.flow import Schedule, add_noise, clean_from_velocity
 from reverie.models.checkpoint import KIND, ModelBundle, ModelConfig, load_model, load_weights, save_model
 from reverie.models.dit import WorldModel, count_parameters
@@ -295,6 +295,8 @@ def read_tokenizer(folder: Path) -> VideoTokenizer:
     path = folder / "config.json"
     kind = json.loads(path.read_text()).get("kind") if path.is_file() else None
     tokenizer = load_model(folder).tokenizer if kind == KIND else load_tokenizer(folder)
+    if not isinstance(tokenizer, VideoTokenizer):
+        raise CheckpointError(f"{folder} has a {type(tokenizer).__name__}; worlds are trained on tokenizers of our own")
     return tokenizer.eval().requires_grad_(False)
 
 

@@ -1,114 +1,176 @@
-"""Matrix-Game 2.0's transformer weights and configuration, as ours (the published layout, keys prefixed `model.`)."""
+"""Matrix-Game 2.0's transformer: its configuration and the names of its weights, as ours.
+
+    python -m reverie.models.adapters.matrix_game check DIR [DIR ...]
+    python -m reverie.models.adapters.matrix_game check-vae DIR [DIR ...]
+
+compare our numbers with stored ones of the reference (`reverie.models.adapters.check`).
+"""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from reverie.errors import CheckpointError
-from reverie.models.actions import ActionModuleConfig
+from reverie.models.actions import STEP_FRAMES, ActionModuleConfig
 from reverie.models.dit import WorldModelConfig
 from reverie.models.schedule import Schedule, shifted
+from reverie.models.weights import Names, TensorFile
 from reverie.types import ActionSpace
 
 KEYS: dict[int, tuple[str, ...]] = {
     4: ("forward", "back", "left", "right"),
     2: ("forward", "back"),
-    7: ("still", "jump", "slide", "turn-left", "turn-right", "lean-left", "lean-right"),
+    7: ("still", "jump", "crouch", "turn-left", "turn-right", "left", "right"),
 }
-"""Keys of the universal, GTA driving and Temple Run models, by their number."""
+"""Keys of the universal, GTA driving and Temple Run models, by their number.  Temple Run's `still` is down whenever no
+other key is; to crouch is to slide, left and right are to lean."""
+VARIANTS: dict[tuple[int, bool], str] = {(4, True): "universal", (2, True): "gta", (7, False): "templerun"}
+"""Published models by their number of keys and whether they have a mouse."""
+TIMESTEPS = {"templerun": (1000, 750, 500, 250)}
+DEFAULT_TIMESTEPS = (1000, 666, 333)
+IDLE_KEY = "still"
+
 BLOCK_STEPS = 3
+UNLIMITED_STEPS = 15
+"""How far a model without a window looks back in play: the length of the clips that it was trained on."""
 TURN_SCALE = 1 / 15
 """Mouse values for one degree, as users of the published models report it."""
-
-_RENAMED = (
-    (r"^model\.", ""),
-    (r"^patch_embedding\.weight$", "patch_embedding.weight"),
-    (r"^time_projection\.1\.", "time_projection."),
-    (r"^img_emb\.proj\.", "img_emb."),
-    (r"^head\.head\.", "head."),
-    (r"^head\.modulation$", "head_modulation"),
-    (r"\.norm3\.", ".cross_attn.norm."),
-    (r"\.action_model\.(mouse_mlp|t_qkv|proj_mouse)\.", r".mouse.\1."),
-    (r"\.action_model\.(keyboard_embed|keyboard_attn_kv|mouse_attn_q|proj_keyboard)\.", r".keyboard.\1."),
-)
-_UNUSED = re.compile(r"\.action_model\.(img|key)_attn_[qk]_norm\.weight$")
+UNUSED = r"\.action_model\.(img|key)_attn_[qk]_norm\.weight$"
 """Stored, but never applied by the reference."""
+
+_PUBLISHED = (
+    (r"^time_projection\.", "time_projection.1."),
+    (r"^img_emb\.", "img_emb.proj."),
+    (r"^head\.", "head.head."),
+    (r"^head_modulation$", "head.modulation"),
+    (r"\.cross_attn\.norm\.", ".norm3."),
+    (r"\.(mouse|keyboard)\.", ".action_model."),
+)
+_STACKED = re.compile(r"\.(qkv|kv)\.(weight|bias)$")
+
+
+def variant_of(raw: Mapping[str, Any]) -> str:
+    """Which published model a `config.json` belongs to; `unknown` for none of them."""
+    actions = raw.get("action_config") or {}
+    return VARIANTS.get((actions.get("keyboard_dim_in", 0), bool(actions.get("enable_mouse"))), "unknown")
+
+
+def names_in(file: TensorFile) -> Names:
+    """Our names -> those in a published file: queries, keys and values lie apart there."""
+    prefix = "model." if any(name.startswith("model.") for name in file.shapes) else ""
+
+    def names(ours: str) -> tuple[str, ...]:
+        name = ours
+        for pattern, replacement in _PUBLISHED:
+            name = re.sub(pattern, replacement, name)
+        if match := _STACKED.search(name):
+            return tuple(f"{prefix}{name[: match.start()]}.{part}.{match[2]}" for part in match[1])
+        return (prefix + name,)
+
+    return names
+
+
+def patch_of(file: TensorFile) -> tuple[int, int]:
+    """Latent cells of a token, down and across, from the shape of the first layer's weight."""
+    shape = next((s for name, s in file.shapes.items() if name.endswith("patch_embedding.weight")), ())
+    if len(shape) != 5 or shape[2] != 1:
+        raise CheckpointError(
+            f"{file.path} is no Matrix-Game 2.0 model: its patch_embedding.weight is {list(shape) or 'missing'}, "
+            "expected (width, channels, 1, rows, columns)"
+        )
+    return shape[3], shape[4]
 
 
 def read_config(
-    raw: Mapping[str, Any], latent: tuple[int, int, int], image_tokens: int = 257, image_dim: int = 1280
+    raw: Mapping[str, Any],
+    latent: tuple[int, int, int],
+    image_tokens: int = 257,
+    image_dim: int = 1280,
+    *,
+    patch: tuple[int, int] = (2, 2),
+    block: int = BLOCK_STEPS,
+    unlimited: int = UNLIMITED_STEPS,
 ) -> WorldModelConfig:
     """A published `config.json` -> ours.
 
-    latent: (c, h, w) of a step, which the published file leaves to the caller (16, 44, 80 at 352x640).
+    What the file leaves open: latent, (c, h, w) of a step (16, 44, 80 at 352x640); image_tokens, image_dim: of the
+    image encoder; patch: cells of a token; block: steps generated together; unlimited: the window of a model without.
     Raises CheckpointError for a file that is not one of these.
     """
     try:
-        actions, dim = raw["action_config"], int(raw["dim"])
-        blocks, heads = tuple(actions["blocks"]), int(actions["heads_num"])
-        num_keys, mouse = int(actions["keyboard_dim_in"]), bool(actions["enable_mouse"])
-        time_pairs, theta = actions["rope_dim_list"][0] // 2, float(actions["rope_theta"])
-
-        def module(width: int, scale: float) -> ActionModuleConfig:
-            return ActionModuleConfig(
-                blocks=blocks,
-                heads=heads,
-                head_dim=width // heads,
-                time_pairs=time_pairs,
-                theta=theta,
-                hidden=int(actions["hidden_size"]),
-                scale=scale,
-            )
-
+        actions, out = raw["action_config"], int(raw["out_dim"])
+        num_keys = int(actions["keyboard_dim_in"]) if actions.get("enable_keyboard", True) else 0
+        keys = KEYS.get(num_keys, tuple(f"key{i}" for i in range(num_keys)))
+        window = int(raw["local_attn_size"])
+        _check_supported(raw, actions, latent)
         return WorldModelConfig(
-            action_space=ActionSpace(KEYS.get(num_keys, tuple(f"key{i}" for i in range(num_keys))), mouse=mouse),
+            action_space=ActionSpace(keys, mouse=bool(actions["enable_mouse"])),
             latent=latent,
-            dim=dim,
+            dim=int(raw["dim"]),
             ffn_dim=int(raw["ffn_dim"]),
             layers=int(raw["num_layers"]),
             heads=int(raw["num_heads"]),
-            window=int(raw["local_attn_size"]),
-            block=BLOCK_STEPS,
+            window=window if window > 0 else max(unlimited, block),
+            block=block,
             image_dim=image_dim,
             image_tokens=image_tokens,
             image_blocks=tuple(range(int(raw["num_layers"]))),
-            keyboard=module(int(actions["keyboard_hidden_dim"]), 1.0),
-            mouse=module(int(actions["mouse_hidden_dim"]), TURN_SCALE) if mouse else None,
-            cond_channels=int(raw["in_dim"]) - int(raw["out_dim"]),
+            keyboard=_module(actions, "keyboard_hidden_dim", 1.0) if keys else None,
+            mouse=_module(actions, "mouse_hidden_dim", TURN_SCALE) if actions["enable_mouse"] else None,
+            cond_channels=int(raw["in_dim"]) - out,
             freq_dim=int(raw["freq_dim"]),
             generates_start=True,
             before_start="repeat",
+            patch=patch,
+            eps=float(raw.get("eps", 1e-6)),
+            action_frames=STEP_FRAMES * int(actions.get("windows_size", 3)),
+            idle_key=IDLE_KEY if IDLE_KEY in keys else None,
         )
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise CheckpointError(f"not a Matrix-Game 2.0 config.json: {error!r} is missing or wrong") from error
 
 
-def convert_weights(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Published tensors -> a state dict for `WorldModel`: renamed, with queries, keys and values joined."""
-    weights: dict[str, Tensor] = {}
-    for name, tensor in stored.items():
-        if _UNUSED.search(name):
-            continue
-        for pattern, replacement in _RENAMED:
-            name = re.sub(pattern, replacement, name)
-        if name == "patch_embedding.weight":
-            tensor = tensor.flatten(1)
-        elif name == "head_modulation" or name.endswith(".modulation"):
-            tensor = tensor.squeeze(0)
-        weights[name] = tensor
-    for name in [n for n in weights if re.search(r"(self_attn|cross_attn)\.v\.(weight|bias)$", n)]:
-        stem, kind = name.rsplit(".v.", 1)
-        parts = ("q", "k", "v") if stem.endswith("self_attn") else ("k", "v")
-        joined = [weights.pop(f"{stem}.{part}.{kind}") for part in parts]
-        weights[f"{stem}.{''.join(parts)}.{kind}"] = torch.cat(joined)
-    return weights
+def _module(actions: Mapping[str, Any], width: str, scale: float) -> ActionModuleConfig:
+    heads = int(actions["heads_num"])
+    return ActionModuleConfig(
+        blocks=tuple(actions["blocks"]),
+        heads=heads,
+        head_dim=int(actions[width]) // heads,
+        time_pairs=actions.get("mouse_qk_dim_list", (8, 28, 28))[0] // 2,  # the keyboard's too
+        theta=float(actions["rope_theta"]),
+        hidden=int(actions["hidden_size"]),
+        scale=scale,
+        window_frames=STEP_FRAMES * int(actions.get("windows_size", 3)),
+    )
 
 
-def schedule(timesteps: tuple[int, ...] = (1000, 666, 333), shift: float = 5.0) -> Schedule:
+def _check_supported(raw: Mapping[str, Any], actions: Mapping[str, Any], latent: tuple[int, int, int]) -> None:
+    """Raise CheckpointError for what no published model has and this code has not either."""
+    expected = {
+        "model_type": (raw.get("model_type", "i2v"), "i2v"),
+        "out_dim": (raw["out_dim"], latent[0]),
+        "sink_size": (raw.get("sink_size", 0), 0),
+        "qk_norm": (actions.get("qk_norm", True), True),
+        "qkv_bias": (actions.get("qkv_bias", False), False),
+        "vae_time_compression_ratio": (actions.get("vae_time_compression_ratio", STEP_FRAMES), STEP_FRAMES),
+        "mouse_dim_in": (actions.get("mouse_dim_in", 2) if actions["enable_mouse"] else 2, 2),
+    }
+    for name, (got, wanted) in expected.items():
+        if got != wanted:
+            raise CheckpointError(
+                f"not a Matrix-Game 2.0 model that is supported: {name} is {got!r}, expected {wanted!r}"
+            )
+
+
+def schedule(timesteps: tuple[int, ...] = DEFAULT_TIMESTEPS, shift: float = 5.0) -> Schedule:
     """The published few-step schedule: indices into a shifted grid of 1000 levels, fresh noise between passes."""
     return Schedule(tuple(shifted(step / 1000, shift) for step in timesteps), renoise=True)
+
+
+if __name__ == "__main__":
+    from reverie.models.adapters.check import main
+
+    sys.exit(main(sys.argv[1:]))

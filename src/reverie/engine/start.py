@@ -1,0 +1,59 @@
+"""What a model that generates its start is told of the start picture, for as long as a session lasts.
+
+The picture is encoded, and grey frames after it without end.  The encoding of endless grey comes to rest once the
+picture has left the encoder's memory (after some 30 steps): from then on it is one fixed value.  Steps are encoded when
+they are first needed, and kept, so that a session that starts again, goes back or splits encodes nothing twice.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from reverie.models.tokenizer import FRAMES, EncoderState, VideoTokenizer
+from reverie.models.wan_vae import WanVAE
+
+MAX_STEPS = 64
+"""Where the encoding is taken to have come to rest even if it still trembles."""
+
+
+class StartStream:
+    """The encoding of one picture and of the grey after it."""
+
+    def __init__(self, tokenizer: VideoTokenizer | WanVAE, picture: Tensor) -> None:
+        """picture: (1, 3, H, W) in [-1, 1]."""
+        self._tokenizer = tokenizer
+        self._grey = torch.zeros_like(picture)[:, None].expand(-1, FRAMES, -1, -1, -1)
+        height, width = picture.shape[2:]
+        self._state: EncoderState | None = tokenizer.new_encoder_state(1, height, width, picture.device, picture.dtype)
+        self._steps = [tokenizer.encode(picture[:, None], self._state)]
+
+    @property
+    def num_steps(self) -> int:
+        """Steps kept so far."""
+        return len(self._steps)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the last step kept holds for ever."""
+        return self._state is None
+
+    def latents(self, first: int, count: int) -> Tensor:
+        """Steps first .. first + count - 1: (1, count, c, h, w)."""
+        while self._state is not None and len(self._steps) < first + count:
+            new = self._tokenizer.encode(self._grey, self._state)
+            if torch.equal(new, self._steps[-1]) or len(self._steps) >= MAX_STEPS:
+                self._state = None  # and with it the encoder's memory of the frames before, which is large
+            else:
+                self._steps.append(new)
+        last = len(self._steps) - 1
+        return torch.cat([self._steps[min(step, last)] for step in range(first, first + count)], 1)
+
+    def condition(self, first: int, count: int, channels: int) -> Tensor:
+        """Condition channels (1, count, channels, h, w): a mask, 1 at the start picture's own step, then `latents`."""
+        latents = self.latents(first, count)
+        b, t, c, h, w = latents.shape
+        mask = latents.new_zeros(b, t, channels - c, h, w)
+        if first == 0:
+            mask[:, 0] = 1
+        return torch.cat([mask, latents], 2)

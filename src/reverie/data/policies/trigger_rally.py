@@ -15,13 +15,13 @@ from reverie.data.policies import Seen
 from reverie.types import Action
 
 MOODS: dict[str, tuple[float, int, int]] = {
-    "drive": (0.52, 75, 300),
+    "drive": (0.46, 75, 280),
     "explore": (0.10, 60, 160),
     "weave": (0.08, 40, 110),
-    "slide": (0.08, 15, 40),
+    "slide": (0.11, 18, 45),
     "idle": (0.08, 30, 140),
     "coast": (0.05, 15, 60),
-    "reverse": (0.05, 30, 75),
+    "reverse": (0.08, 35, 80),
     "circle": (0.04, 60, 130),
 }
 """What the driver may be up to: how often it is chosen, and its shortest and longest time in frames."""
@@ -36,6 +36,8 @@ STANDING = 1.0
 
 SHORTEST_HOLD, LONGEST_HOLD = 3, 15
 """Frames for which a steering key is held."""
+
+OPPOSITE = {"left": "right", "right": "left", "forward": "back", "back": "forward"}
 
 
 class RallyPolicy:
@@ -58,6 +60,8 @@ class RallyPolicy:
         """For how many frames the car's turn is thought to go on: who has too little of it sways."""
         self._last_error = self._turning = 0.0
         self._slow = 0
+        self._held: set[str] = set()
+        self._age = dict.fromkeys(("forward", "back", "left", "right", "handbrake"), SHORTEST_HOLD)
         self._set("idle" if rng.random() < 0.35 else "drive")
 
     def act(self, seen: Seen) -> Action:
@@ -77,7 +81,17 @@ class RallyPolicy:
             "reverse": self._reverse,
             "circle": self._circle,
         }
-        return Action(frozenset(steps[self._mood](speed, ahead)))
+        return Action(self._press(steps[self._mood](speed, ahead)))
+
+    def _press(self, wanted: set[str]) -> frozenset[str]:
+        """Fingers are no faster than SHORTEST_HOLD, and press no key against its opposite."""
+        for key, age in self._age.items():
+            is_held = key in self._held
+            if is_held != (key in wanted) and age >= SHORTEST_HOLD and (is_held or OPPOSITE.get(key) not in self._held):
+                self._held ^= {key}
+                self._age[key] = 0
+            self._age[key] += 1
+        return frozenset(self._held)
 
     # ---- what the driver is up to ----
 
@@ -147,7 +161,7 @@ class RallyPolicy:
                 self._wheel, self._wheel_left = "", int(rng.integers(2, 7))
             else:
                 longest = round(np.clip(100.0 / max(speed, 1.0), 5, LONGEST_HOLD))
-                hold = round(abs(error) * (0.3 if speed < 8.0 else 0.15))
+                hold = round(2 + abs(error) * (0.3 if speed < 8.0 else 0.15))
                 self._wheel = "right" if error > 0 else "left"
                 self._wheel_left = int(np.clip(hold, SHORTEST_HOLD, longest))
         return {self._wheel} - {""}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reverie.models import tokenizer
 from reverie.models.actions import ActionModuleConfig
@@ -104,4 +104,12 @@ def nano_wide(action_space: ActionSpace = WALKER, fov_deg: float = 105.4) -> Pre
     return _walker(action_space, fov_deg, dim=448, layers=10, window=8)
 
 
-PRESETS = {"tiny": tiny, "nano": nano, "nano-wide": nano_wide}
+def nano_embedded(action_space: ActionSpace = WALKER, fov_deg: float = 105.4) -> Preset:
+    """nano without its mouse and keyboard modules and its camera: actions come through the timestep embedding alone, as
+    in MIND-World.  For comparison: it says what those parts are worth."""
+    full = nano(action_space, fov_deg)
+    world = replace(full.world, keyboard=None, mouse=None, camera=None, cond_channels=20)
+    return replace(full, world=world)
+
+
+PRESETS = {"tiny": tiny, "nano": nano, "nano-wide": nano_wide, "nano-embedded": nano_embedded}

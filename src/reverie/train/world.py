@@ -62,7 +62,7 @@ class TrainWorldConfig:
     tokenizer: Path
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     held_out: Path | None = None
-    preset: Literal["tiny", "nano", "nano-wide"] = "nano"
+    preset: Literal["tiny", "nano", "nano-wide", "nano-embedded"] = "nano"
     name: str = "nano"
     fov_deg: float = 105.4
     max_hours: float | None = None

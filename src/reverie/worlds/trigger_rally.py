@@ -23,7 +23,7 @@ from PIL import Image
 
 from reverie.errors import WorldError
 from reverie.types import Action, ActionSpace, Frames
-from reverie.worlds.lockstep import LockstepGame
+from reverie.worlds.lockstep import STEP_NS, LockstepGame
 from reverie.worlds.rally_tracks import LEVEL_NAME, GameData, Route, Track, level_xml
 
 RESOLUTION = (128, 224)
@@ -67,9 +67,14 @@ NEAR_START_M = 30.0
 AHEAD_M = (8.0, 16.0, 30.0, 50.0, 80.0)
 """How far ahead on its route a policy is told the way."""
 
-STUCK_FRAMES = 250
-STUCK_M = 2.0
-"""An episode ends where the car has not come so far in so many frames with the pedal held: it lies on its roof."""
+STUCK_FRAMES = 125
+STUCK_M = 1.5
+STUCK_PUSHES = 0.7
+"""An episode ends where the car has not come so far in so many frames with a pedal held for this part of them."""
+
+LIFT_FRAMES = 12
+LIFT_M = 0.3
+"""The game lifts a car that lies on its roof straight up and turns it over, and ignores the player: an end too."""
 
 DROWNED_FRAMES = 50
 RACES_PER_PROCESS = 30
@@ -148,7 +153,8 @@ class TriggerRallyWorld:
         self.episode_info = {"car": car, "weather": describe(weather), "start": "line" if begin is None else "corner"}
         self._race(level_xml(track, start, weather, TILE_M), car, start)
         self._track: deque[npt.NDArray[np.float32]] = deque([self._car_place()], maxlen=STUCK_FRAMES)
-        self._pushing = self._drowned = 0
+        self._pushes: deque[bool] = deque(maxlen=STUCK_FRAMES)
+        self._drowned = 0
         water = track.root.find("water")
         self._water_z = -math.inf if water is None else float(water.get("height", "0"))
         return self._picture()
@@ -161,11 +167,12 @@ class TriggerRallyWorld:
         self.finished = False
         self._step(*(KEYS[key] for key in action.keys))
         if self._view_is_lost():
+            self.close()
             raise WorldError(f"Trigger Rally left the race on {self.map}; reset to start it again")
         self._track.append(self._car_place())
-        self._pushing = self._pushing + 1 if action.keys & {"forward", "back"} else 0
+        self._pushes.append(bool(action.keys & {"forward", "back"}))
         self._drowned = self._drowned + 1 if self._camera[2, 3] < self._water_z - 0.5 else 0
-        if self._is_stuck() or self._drowned > DROWNED_FRAMES:
+        if self._is_stuck() or self._is_lifted() or self._drowned > DROWNED_FRAMES:
             picture = self.reset(self._seed)
             self.finished = True
             return picture
@@ -182,10 +189,14 @@ class TriggerRallyWorld:
         return np.asarray(Image.fromarray(self._frame).resize((width, height), Image.Resampling.BOX))[None]
 
     def _is_stuck(self) -> bool:
-        first = self._track[0]
-        if self._pushing < 0.8 * STUCK_FRAMES or len(self._track) < STUCK_FRAMES:
+        if len(self._pushes) < STUCK_FRAMES or sum(self._pushes) < STUCK_PUSHES * STUCK_FRAMES:
             return False
-        return max(math.dist(first, place) for place in self._track) < STUCK_M
+        return float(np.ptp(np.array(self._track)[:, :2], axis=0).max()) < STUCK_M
+
+    def _is_lifted(self) -> bool:
+        if len(self._track) < LIFT_FRAMES or self._track[-1][2] - self._track[-LIFT_FRAMES][2] < LIFT_M:
+            return False
+        return float(np.ptp([place[:2] for place in list(self._track)[-LIFT_FRAMES:]], axis=0).max()) < 0.02
 
     def _motion(self) -> tuple[npt.NDArray[np.float32], float, float]:
         """Where the car is, its speed (m/s, negative backwards), and its course (degrees as yaw)."""
@@ -207,11 +218,11 @@ class TriggerRallyWorld:
     def _view_is_lost(self) -> bool:
         return self._game is None or self._game.modelview is None
 
-    def _step(self, *keys: str, dt_ns: int = 40_000_000) -> None:
+    def _step(self, *keys: str, dt_ns: int = STEP_NS, **mouse: Any) -> None:
         """One frame of the game.  A game that died is started again by the next reset."""
         assert self._game is not None
         try:
-            self._frame = self._game.step(keys, dt_ns=dt_ns)
+            self._frame = self._game.step(keys, dt_ns=dt_ns, **mouse)
         except WorldError:
             self.close()
             raise
@@ -272,7 +283,8 @@ class TriggerRallyWorld:
             assert self._game is not None
             lines = [line for line in self._game.log_text().splitlines() if "rror" in line or "fail" in line.lower()]
             self.close()
-            raise WorldError(f"Trigger Rally shows a menu where {self.map} should begin; {lines[-1:] or 'no message'}")
+            why = lines[-1] if lines else "no message"
+            raise WorldError(f"Trigger Rally shows a menu where {self.map} should begin: {why}; choose another track")
         if math.dist(self._camera[:2, 3], start[:2]) > NEAR_START_M:
             self.close()
             raise WorldError(f"Trigger Rally began {self.map} at another place than asked for; reset to start it again")
@@ -295,9 +307,9 @@ class TriggerRallyWorld:
         assert self._game is not None
         width, height = self._game.render_size
         x, y = width / 2 + (place[0] - 400) / 600 * height, (600 - place[1]) / 600 * height
-        self._game.step(move_to=(int(x), int(y)))
+        self._step(move_to=(int(x), int(y)))
         for buttons in ((), (1,), (), ()):
-            self._frame = self._game.step(buttons=buttons)
+            self._step(buttons=buttons)
 
     def _choose_car(self, car: str) -> None:
         """Leave one car to choose from: then the game does not ask."""

@@ -1,0 +1,116 @@
+"""`reverie import KIND SRC DST`: bring in what others recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from reverie.data.importers.take import Source, read_json
+from reverie.data.importers.transfer import Report, Transfer
+from reverie.data.writer import POSE_NAMES, DatasetWriter
+from reverie.errors import DataError
+from reverie.types import FPS
+
+Kind = Literal["vpt", "gf-minecraft", "owamcap", "folder", "lerobot"]
+Place = Annotated[Path, tyro.conf.Positional]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportConfig:
+    """Bring in what others recorded, at 25 frames a second, each action with the frame before the one it shows in.
+
+    Kinds: vpt (OpenAI's contractors: mp4 and jsonl), gf-minecraft (GameFactory: metadata and video), owamcap (ocap's
+    mcap and mkv), folder (videos, each with a .csv or .jsonl of the same name), lerobot (any LeRobot v3 dataset).
+    A table of actions has columns frame or time_s, key.NAME (0 or 1), mouse.pitch and mouse.yaw (degrees, up and right
+    positive).  Running it again on the same folder brings in what is missing.
+
+    Example: reverie import vpt downloads/vpt recordings/minecraft
+    """
+
+    kind: Annotated[Kind, tyro.conf.Positional]
+    """What it is."""
+    src: Place
+    """The folder, or one file of it."""
+    dst: Place
+    """The dataset's folder; made, or continued."""
+    resolution: tuple[int, int] = (128, 224)
+    """Height and width of the pictures; the middle of the source is cut to that shape."""
+    episode_seconds: float = 40.0
+    """Longest episode."""
+    min_episode_seconds: float = 2.0
+    """A shorter stretch is dropped."""
+    map: tuple[str, ...] = ()
+    """owamcap: KEY=NAME, such as w=forward mouse.left=attack; lerobot: DIMENSION=key.NAME or DIMENSION=mouse.yaw*57."""
+    degrees_per_count: float | None = None
+    """owamcap: how far one count of the mouse turns the camera (0: there is no camera to turn)."""
+    video_key: str | None = None
+    """lerobot: which video, where there are several."""
+    late_frames: int = 0
+    """The source's pictures show actions so many of its frames later than its table says."""
+    heldout: bool = False
+    """Mark the episodes as held out: never trained on."""
+    checks: bool = True
+    """Judge each episode (blank, broken, out of step, turning the wrong way) and keep bad ones out."""
+    limit: int | None = None
+    """Bring in only so many takes."""
+
+    def __post_init__(self) -> None:
+        for name in ("episode_seconds", "min_episode_seconds"):
+            if not getattr(self, name) > 0:
+                raise DataError(f"{name} must be positive, got {getattr(self, name)}")
+        if min(self.resolution) < 16 or any(side % 2 for side in self.resolution):
+            raise DataError(f"resolution must be two even numbers of at least 16, got {self.resolution}")
+
+    def run(self) -> None:
+        """Import, and print what was brought in and what was dropped."""
+        report = import_takes(self, show=True)
+        Console().print(report.table())
+        for note in report.notes:
+            print(f"note: {note}", file=sys.stderr)
+        print(f"{self.dst}: {report.episodes} episodes and {report.frames / FPS / 3600:.2f} h added")
+
+
+def open_source(config: ImportConfig) -> Source:
+    """The takes at `config.src`.  Raises DataError if there are none of that kind."""
+    if not config.src.exists():
+        raise DataError(f"{config.src}: there is no such file or folder")
+    module = import_module(f"reverie.data.importers.{config.kind.replace('-', '_')}")
+    return module.open_source(config)
+
+
+def import_takes(config: ImportConfig, *, show: bool = False) -> Report:
+    """Bring in every take that can be used.  Raises DataError if not one episode can, leaving nothing behind."""
+    source = open_source(config)
+    is_new = not config.dst.exists() or (config.dst.is_dir() and not any(config.dst.iterdir()))
+    if (config.dst / "meta/reverie.json").is_file() and "importer" not in read_json(config.dst / "meta/reverie.json"):
+        raise DataError(f"{config.dst}: holds a recording of our own; import into another folder")
+    writer = DatasetWriter(
+        config.dst,
+        source.space,
+        config.resolution,
+        FPS,
+        pose_names=POSE_NAMES if source.has_poses else (),
+        task=f"play {config.kind}",
+        notes={"importer": {"kind": config.kind, "src": str(config.src), "late_frames": config.late_frames}},
+    )
+    transfer = Transfer(config, source, writer)
+    status = Console(stderr=True).status("importing") if show else contextlib.nullcontext()
+    try:
+        with writer, status:
+            transfer.run()
+    finally:
+        if is_new and not writer.rows:
+            shutil.rmtree(config.dst, ignore_errors=True)
+    if not writer.rows:
+        notes = transfer.report.notes
+        why = notes[0] if notes else "every stretch was too short"
+        raise DataError(f"{config.src}: nothing could be imported; the first reason: {why}")
+    return transfer.report

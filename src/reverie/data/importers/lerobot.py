@@ -1,0 +1,140 @@
+"""Any LeRobot v3 dataset: one video, and an action with named dimensions.
+
+Ours are taken as they are.  For others `--map` says what a dimension is: `--map drive=key.forward` (held above 0.5),
+`--map cam_yaw=mouse.yaw*57.3` (a turn in degrees after the factor, up and right positive), `--map 3=key.jump` by number
+where the dimensions have no names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reverie.data.dataset import Dataset, Episode
+from reverie.data.importers.take import Source, Table, Take, Track, ordered, read_json
+from reverie.data.writer import POSE_NAMES
+from reverie.errors import DataError
+from reverie.types import ActionSpace
+
+if TYPE_CHECKING:
+    from reverie.data.importers.command import ImportConfig
+
+MOUSE = ("mouse.pitch", "mouse.yaw")
+
+
+class AnyDataset(Dataset):
+    """A dataset whose video is chosen by name and whose action names need not be ours."""
+
+    chosen_video: str | None = None
+
+    @property
+    def video_key(self) -> str:
+        return self.chosen_video or super().video_key
+
+
+def open_source(config: ImportConfig) -> Source:
+    """Every episode of the dataset."""
+    dataset = _open(config)
+    names = action_names(dataset)
+    space, columns = mapping(config.map, names, dataset.path)
+    has_poses = _state_names(dataset) == list(POSE_NAMES)
+
+    def takes() -> Iterator[Take | str]:
+        rate = float(dataset.info["fps"])
+        for episode in dataset.episodes:
+            begin = episode.video_from_frame / rate
+            window = (begin, begin + episode.length / rate)
+            read = partial(read_track, dataset, episode, space, columns, has_poses)
+            meta = {"map": str(episode.meta.get("map", ""))}
+            yield Take(f"episode {episode.index}", episode.video_file, read, window, meta)
+
+    return Source(space, takes, has_poses)
+
+
+def read_track(
+    dataset: Dataset,
+    episode: Episode,
+    space: ActionSpace,
+    columns: dict[str, tuple[int, float]],
+    has_poses: bool,
+    times: Table,
+) -> Track:
+    """The rows of one episode, in our dimensions."""
+    rows = dataset.rows(dataset.episodes.index(episode))
+    actions = _matrix(rows.column("action"), episode.data_file)
+    track = Track.blank(len(times), space)
+    track.match(len(actions), episode.data_file)
+    count = min(len(actions), len(times))
+    for place, name in enumerate(space.names):
+        if name in columns:
+            column, factor = columns[name]
+            values = actions[:count, column] * factor
+            track.actions[:count, place] = (
+                np.where(np.isnan(values), np.nan, values > 0.5) if place < len(space.keys) else values
+            )
+    if has_poses:
+        track.poses = np.zeros((len(times), len(POSE_NAMES)))
+        track.poses[:count] = _matrix(rows.column("observation.state"), episode.data_file)[:count]
+    track.validate(episode.data_file, space)
+    return track
+
+
+def mapping(wishes: tuple[str, ...], names: list[str], path: Path) -> tuple[ActionSpace, dict[str, tuple[int, float]]]:
+    """Our action space, and where each of our dimensions comes from: its column and factor."""
+    if not wishes:
+        wishes = tuple(f"{name}={name}" for name in names if name.startswith("key.") or name in MOUSE)
+        if not wishes:
+            raise DataError(f"{path}: its actions are {names}; say what they are, as in --map {names[0]}=key.forward")
+    columns: dict[str, tuple[int, float]] = {}
+    for wish in wishes:
+        theirs, _, ours = wish.rpartition("=")
+        ours, _, factor = ours.partition("*")
+        if theirs not in names or not (ours in MOUSE or (ours.startswith("key.") and len(ours) > 4)):
+            raise DataError(f"--map {wish}: must be NAME=key.KEY or NAME=mouse.yaw*FACTOR with NAME one of {names}")
+        try:
+            columns[ours] = (names.index(theirs), float(factor or 1.0))
+        except ValueError as error:
+            raise DataError(f"--map {wish}: the factor {factor!r} is not a number") from error
+    keys = ordered(name.removeprefix("key.") for name in columns if name.startswith("key."))
+    return ActionSpace(keys, mouse=any(name in columns for name in MOUSE)), columns
+
+
+def action_names(dataset: Dataset) -> list[str]:
+    """The names of the action's dimensions, or their numbers if they have none."""
+    feature = dataset.info["features"]["action"]
+    names = feature.get("names")
+    while isinstance(names, dict):
+        names = next(iter(names.values()), None)
+    size = int((feature.get("shape") or [0])[0])
+    return [str(name) for name in names] if names and len(names) == size else [str(i) for i in range(size)]
+
+
+def _state_names(dataset: Dataset) -> list[str]:
+    names: Any = dataset.info["features"].get("observation.state", {}).get("names")
+    return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _open(config: ImportConfig) -> AnyDataset:
+    kind = type("Chosen", (AnyDataset,), {"chosen_video": config.video_key})
+    info = config.src / "meta/info.json"
+    try:
+        if config.video_key is not None and info.is_file():
+            features = read_json(info)["features"]
+            videos = [name for name, feature in features.items() if feature.get("dtype") == "video"]
+            if config.video_key not in videos:
+                raise DataError(f"{config.src}: has no video {config.video_key!r}, has {videos}")
+        return kind(config.src)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{info}: a malformed description ({error!r})") from error
+
+
+def _matrix(column: Any, path: Path) -> Table:
+    try:
+        values = np.array(column.to_pylist(), np.float64)
+        return values.reshape(len(values), -1)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path}: rows of different lengths, or not numbers ({error})") from error

@@ -1,0 +1,129 @@
+"""What an importer hands over: takes, each a video and a way to tell what was done during each of its frames."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reverie.errors import DataError
+from reverie.types import MAX_TURN_DEG, ActionSpace
+
+Table = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+VOCABULARY = (
+    "forward", "back", "left", "right", "jump", "crouch", "attack", "use", "handbrake", "trick", "turn-left",
+    "turn-right",
+)  # fmt: skip
+"""The names of keys, in the order that a dataset has them in."""
+
+WALKER = ActionSpace(VOCABULARY[:8], mouse=True)
+"""Somebody on foot with a mouse: what minetest, Minecraft and shooters have in common."""
+
+MAX_NOTES = 8
+"""A take's report names so many bad rows and counts the others."""
+
+
+@dataclass(slots=True)
+class Track:
+    """What was done during each frame of a video, and what of it cannot be used.
+
+    actions: `(f, size)`; row j is what was done after frame j was shown, and shows in frame j + 1.
+    keep: `(f,)`, False where the row is unknown or the frame is not wanted.  poses: `(f, 5)` or None.
+    dropped: frames by reason.  notes: one line each, with the row or file.
+    """
+
+    actions: Table
+    keep: Mask
+    poses: Table | None = None
+    dropped: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def blank(cls, frames: int, space: ActionSpace) -> Track:
+        return cls(np.zeros((frames, space.size)), np.ones(frames, np.bool_))
+
+    def drop(self, frames: npt.NDArray[np.bool_] | Iterable[int] | slice, reason: str) -> None:
+        """Leave these frames out; those that are out already do not count again."""
+        before = self.keep.copy()
+        self.keep[frames if isinstance(frames, np.ndarray | slice) else list(frames)] = False
+        if count := int((before & ~self.keep).sum()):
+            self.dropped[reason] += count
+
+    def match(self, rows: int, path: Path) -> None:
+        """Drop the frames that `rows` rows do not reach, and say so; say also if there are more rows than frames."""
+        frames = len(self.keep)
+        if rows < frames:
+            self.notes.append(f"{path}: ends after {rows} rows, the video has {frames} frames")
+            self.drop(slice(rows, None), "no action")
+        elif rows > frames:
+            self.notes.append(f"{path}: has {rows} rows, the video ends after {frames} frames")
+            self.dropped["rows without a frame"] += rows - frames
+
+    def validate(self, path: Path, space: ActionSpace, first_row: int = 0) -> None:
+        """Drop rows that are not numbers or turn further than anybody can; `first_row` numbers the notes."""
+        turns = self.actions[:, len(space.keys) :]
+        bad_numbers = ~np.isfinite(self.actions).all(axis=1)
+        if self.poses is not None:
+            bad_numbers |= ~np.isfinite(self.poses).all(axis=1)
+        with np.errstate(invalid="ignore"):
+            too_far = (np.abs(turns) > MAX_TURN_DEG).any(axis=1) & ~bad_numbers
+        for bad, what in ((bad_numbers, "not a number"), (too_far, f"a turn of more than {MAX_TURN_DEG:g} degrees")):
+            rows = np.flatnonzero(bad & self.keep)
+            self.note_rows(path, [int(row) + first_row for row in rows], what)
+            self.drop(rows.tolist(), what)
+        self.actions[~self.keep] = 0.0
+
+    def note_rows(self, path: Path, rows: list[int], what: str) -> None:
+        """A line for each of the first rows, and one that counts the rest."""
+        self.notes += [f"{path}: row {row}: {what}" for row in rows[:MAX_NOTES]]
+        if len(rows) > MAX_NOTES:
+            self.notes.append(f"{path}: {len(rows) - MAX_NOTES} more rows: {what}")
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """One recording of somebody else.
+
+    name: what tells it from others.  read: the times of the video's frames in seconds, `(f,)` -> the track.
+    window: from when to when of the video, in seconds; all of it if None.  meta: what else is worth keeping.
+    """
+
+    name: str
+    video: Path
+    read: Callable[[Table], Track]
+    window: tuple[float, float] | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A folder of takes of one kind: all have this action space; `has_poses` if each has the camera's pose.
+
+    takes: yields a Take, or a line that says why one cannot be read.
+    """
+
+    space: ActionSpace
+    takes: Callable[[], Iterator[Take | str]]
+    has_poses: bool = False
+
+
+def ordered(keys: Iterable[str]) -> tuple[str, ...]:
+    """Names of keys in the vocabulary's order; others follow, by name."""
+    rank = {name: index for index, name in enumerate(VOCABULARY)}
+    return tuple(sorted(set(keys), key=lambda key: (rank.get(key, len(rank)), key)))
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in a file.  Raises DataError, naming the file, if there is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not a JSON file ({error})") from error

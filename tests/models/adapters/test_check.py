@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.models.adapters.naive import make_config, write_golden
 
 from reverie.errors import CheckpointError
 from reverie.models.adapters.check import TOLERANCE, check_rollout, check_vae, main
-from tests.models.adapters.naive import make_config, write_golden
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 

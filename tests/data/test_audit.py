@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,10 +20,11 @@ def copy(toy_dataset_path: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(toy_dataset_path, tmp_path / "copy"))
 
 
-def rewrite(path: Path, column: str, values: list[object]) -> None:
+def rewrite(path: Path, column: str, make: Callable[[int], list[Any]]) -> None:
     table = pq.read_table(path)
     index = table.column_names.index(column)
-    pq.write_table(table.set_column(index, column, pa.array(values, table.schema.field(column).type)), path)
+    values = pa.array(make(table.num_rows), table.schema.field(column).type)
+    pq.write_table(table.set_column(index, column, values), path)
 
 
 def test_a_sound_dataset_has_no_problems(toy_dataset_path: Path) -> None:
@@ -33,10 +36,10 @@ def test_a_sound_dataset_has_no_problems(toy_dataset_path: Path) -> None:
 
 def test_damage_is_listed_by_file_and_episode(copy: Path) -> None:
     next(copy.glob("videos/*/*/file-000.mp4")).write_bytes(b"")
-    rewrite(copy / "data/chunk-000/file-001.parquet", "action", [[0.5] * 6] * 40)
-    rewrite(copy / "data/chunk-000/file-002.parquet", "frame_index", [*range(39), 77])
+    rewrite(copy / "data/chunk-000/file-001.parquet", "action", lambda length: [[0.5] * 6] * length)
+    rewrite(copy / "data/chunk-000/file-002.parquet", "frame_index", lambda length: [*range(length - 1), 77])
     found = problems(Dataset(copy))
-    assert len(found) == 3
+    assert len(found) == 3, found
     assert "file-000.mp4" in found[0]
     assert "file-001.parquet: episode 1 has keys that are neither 0 nor 1" in found[1]
     assert "file-002.parquet: episode 2 has rows that are missing or out of order" in found[2]
@@ -45,12 +48,13 @@ def test_damage_is_listed_by_file_and_episode(copy: Path) -> None:
 def test_totals_that_disagree_are_told(copy: Path) -> None:
     info = json.loads((copy / "meta/info.json").read_text())
     (copy / "meta/info.json").write_text(json.dumps({**info, "total_frames": 7}))
-    assert "total_frames is 7, the episode table has 120" in problems(Dataset(copy))[0]
+    assert "total_frames is 7, the episode table has " in problems(Dataset(copy))[0]
 
 
 def test_the_command_says_what_is_damaged(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(copy)]) in (0, 1)
-    assert "3 of 3 episodes checked" in capsys.readouterr().out
+    total = Dataset(copy).num_episodes
+    assert f"{total} of {total} episodes checked" in capsys.readouterr().out
     video = next(copy.glob("videos/*/*/file-001.mp4"))
     video.write_bytes(video.read_bytes()[: video.stat().st_size // 3])
     rows = copy / "data/chunk-000/file-002.parquet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from rich.progress import track
 from rich.table import Table
 
 from reverie.data import audit
+from reverie.data.charts import draw_page, draw_report, summary
+from reverie.data.coverage import measure
 from reverie.data.dataset import Dataset
 from reverie.data.sheet import choose_episodes, draw_sheet, image_format
 from reverie.errors import DataError
@@ -97,6 +100,50 @@ class SheetConfig:
         sheet = draw_sheet(dataset, chosen, self.frames, self.apart, self.scale)
         sheet.save(self.out, kind, **({"quality": 88} if kind == "JPEG" else {}))
         print(f"{self.out}: {len(chosen)} episodes, {sheet.width}x{sheet.height} pixels")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportConfig:
+    """Tell what a dataset covers: keys, combinations, camera speeds, places, idle, stuck and static clips.
+
+    Prints a summary; files get all of it: a page (.html), a picture (.png) or the figures (.json).
+
+    Example: reverie data report recordings/vizdoom -o coverage.html coverage.json
+    """
+
+    dataset: Folder
+    """The dataset's folder."""
+    out: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["-o"])] = ()
+    """Files to write: .html, .json or .png."""
+    clips: int = 200
+    """Clips of two seconds whose pictures are looked at."""
+    seed: int = 0
+    """Draws the clips."""
+
+    def __post_init__(self) -> None:
+        for path in self.out:
+            if path.suffix.lower() not in (".html", ".json", ".png"):
+                raise DataError(f"{path}: a report ends in .html, .json or .png; choose another name")
+            if not path.parent.is_dir():
+                raise DataError(f"{path}: the folder {path.parent} does not exist; make it, or choose another")
+        if self.clips < 0 or self.seed < 0:
+            raise DataError(f"clips and seed must not be negative, got {self.clips} and {self.seed}")
+
+    def run(self) -> None:
+        """Print the summary and write the files."""
+        found = measure(audit.open_dataset(self.dataset), self.clips, self.seed)
+        for line in summary(found):
+            print(line)
+        for key, use in found.keys.items():
+            print(f"  {key:<12} {use.share:6.1%} of frames, {use.presses} presses, median {use.median_s:.2f} s")
+        for path in self.out:
+            if path.suffix.lower() == ".png":
+                draw_report(found).save(path, "PNG")
+            elif path.suffix.lower() == ".html":
+                path.write_text(draw_page(found), encoding="utf-8")
+            else:
+                path.write_text(json.dumps(found.as_json(), indent=1), encoding="utf-8")
+            print(f"wrote {path}")
 
 
 def _table(seen: list[audit.Examined]) -> Table:

@@ -101,6 +101,8 @@ def test_pose_and_hints_follow_the_ride(world: TuxRacerWorld) -> None:
     assert 2 < hints[-1]["speed"] < 20
     assert abs(hints[-1]["above"]) < 1
     assert hints[0]["snow"].shape == (len(tux_racer.SENSE_AHEAD), len(tux_racer.SENSE_ASIDE))
+    assert hints[0]["way"].shape == hints[0]["snow"].shape
+    assert hints[0]["way"][-1].min() < hints[0]["way"][0].min()
     assert hints[0]["trees"].shape[1] == 3
     assert hints[0]["fish"].shape[1] == 2
 
@@ -158,6 +160,25 @@ def test_courses_are_read_as_the_game_reads_them() -> None:
     assert hill.height(45.0, 400.0) < hill.height(45.0, 100.0)
     drawn = courses["extras/wild_ride"]
     assert len(drawn.obstacles) > 1000  # from its picture of trees
+
+
+def test_the_way_of_a_course_leads_around_what_stands_in_it() -> None:
+    hill = read_courses()[MAP]
+    way = hill.way
+    assert way.shape == (int(hill.play_length / tux_courses.WAY_ROW) + 1, 91)
+    assert way[-1].max() == 0
+    assert 0.9 * len(way) < way[0].min() < 2 * len(way)
+    column, cost = int(np.argmin(way[0])), 0.0
+    for row in range(len(way) - 1):
+        reach = np.arange(max(column - 4, 0), min(column + 5, 91))
+        cost += 4.0 * bool(
+            (
+                (np.abs(hill.obstacles[:, 1] - row * tux_courses.WAY_ROW) < 1)
+                & (np.abs(hill.obstacles[:, 0] - column) < hill.obstacles[:, 2] / 2)
+            ).any()
+        )
+        column = int(reach[np.argmin(way[row + 1, reach] + 0.1 * np.abs(reach - column))])
+    assert cost <= 4.0  # 769 trees, and at most one of them is touched
 
 
 def test_missing_data_say_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:

@@ -37,6 +37,12 @@ OBJECT_COLORS = {
 OBJECT_DIAMETERS = {"tree": 2.5, "tree_barren": 3.0, "shrub": 1.2}
 """The game gives each its own size by chance, about so large in metres."""
 
+WAY_ROW = 2.0
+"""Metres down the course between the rows of `Course.way`; its columns are one metre apart."""
+
+WAY_MOVES = range(-4, 5)
+"""Columns that a way may go aside from one row to the next."""
+
 Points = npt.NDArray[np.float32]
 
 
@@ -92,6 +98,41 @@ class Course:
         upper = h[j, i] * (1 - u) + h[j, i + 1] * u
         lower = h[j + 1, i] * (1 - u) + h[j + 1, i + 1] * u
         return (upper * (1 - v) + lower * v).astype(np.float32)
+
+    @cached_property
+    def way(self) -> npt.NDArray[np.float32]:
+        """(rows, columns) float32: what it costs to slide from there to the finish, best way, about 1 for each row.
+
+        Every WAY_ROW metres along, every metre from left to right.  Snow that rises over the slope costs, trees do, and
+        the edges.  Found from the finish upwards, row by row.
+        """
+        along = np.arange(0.0, self.play_length + WAY_ROW, WAY_ROW)
+        right = np.arange(0.0, self.width + 1.0)
+        height = self.height(*np.meshgrid(right, along)) + (along * np.tan(np.radians(self.angle_deg)))[:, None]
+        trouble = self._trouble(len(along), len(right))
+        cost = np.zeros(height.shape, np.float32)
+        for row in range(len(along) - 2, -1, -1):
+            options = []
+            for aside in WAY_MOVES:
+                to = np.clip(np.arange(len(right)) + aside, 0, len(right) - 1)
+                climb = np.maximum(height[row + 1, to] - height[row] - 0.3, 0.0)
+                options.append(cost[row + 1, to] + 1.0 + 0.1 * abs(aside) + 3.0 * climb)
+            cost[row] = np.min(options, axis=0) + trouble[row]
+        return cost
+
+    def _trouble(self, rows: int, columns: int) -> npt.NDArray[np.float32]:
+        """What it costs to be at a point of `way` because of trees and edges."""
+        trouble = np.zeros((rows, columns), np.float32)
+        for right, along, diameter in self.obstacles:
+            reach = diameter / 2 + 1.0
+            first, last = int(np.ceil(right - reach)), int(right + reach) + 1
+            row = round(float(along) / WAY_ROW)
+            if row < rows:
+                trouble[row, max(first, 0) : max(last, 0)] += 4.0
+        edge = int((self.width - self.play_width) / 2) + 2
+        trouble[:, :edge] += 4.0
+        trouble[:, columns - edge :] += 4.0
+        return trouble
 
     @property
     def _folder(self) -> Path:

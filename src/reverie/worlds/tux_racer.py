@@ -21,7 +21,7 @@ import numpy.typing as npt
 from reverie.errors import WorldError
 from reverie.types import Action, ActionSpace, Frames
 from reverie.worlds.lockstep import LockstepGame
-from reverie.worlds.tux_courses import Course, read_courses
+from reverie.worlds.tux_courses import WAY_ROW, Course, read_courses
 
 RESOLUTION = (128, 224)
 """(H, W) of the pictures."""
@@ -257,6 +257,7 @@ class _Ride:
         along, right: the penguin.  above: its height over the snow.  speed, heading: its motion.  half_width: of what
         can be slid on, from the middle.  middle: how far right of the middle of the course it is.
         snow: (ahead, aside) height of the snow at SENSE_AHEAD, SENSE_ASIDE from here, less the course's even slope.
+        way: (ahead, aside) what it costs to get to the finish from there, see `Course.way`.
         trees: (n, 3), fish: (n, 2): metres ahead, to the right, and the trees' radius.
         """
         course = self.course
@@ -275,6 +276,7 @@ class _Ride:
             "heading": float(np.degrees(np.arctan2(right, forward))),
             "left_to_go": course.play_length - self.along,
             "snow": snow.astype(np.float32),
+            "way": self._way(self.right + aside, self.along + ahead),
             "trees": self._near(course.obstacles),
             "fish": self._near(course.herrings),
         }
@@ -282,6 +284,12 @@ class _Ride:
     def _height(self, right: npt.ArrayLike, along: npt.ArrayLike) -> npt.NDArray[np.float32]:
         right = self.course.width - np.asarray(right) if self.mirrored else right
         return self.course.height(right, along)
+
+    def _way(self, right: npt.NDArray[np.float32], along: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        way = self.course.way
+        right = self.course.width - right if self.mirrored else right
+        rows = np.clip(np.rint(along / WAY_ROW).astype(int), 0, way.shape[0] - 1)
+        return way[rows, np.clip(np.rint(right).astype(int), 0, way.shape[1] - 1)]
 
     def _near(self, objects: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """The (right, along, diameter?) `objects` before the penguin, as (ahead, right of it, radius?)."""

@@ -32,6 +32,7 @@ class Slope:
             "heading": self.heading,
             "left_to_go": 1000.0 - self.along,
             "snow": np.zeros((len(SENSE_AHEAD), len(SENSE_ASIDE)), np.float32),
+            "way": np.repeat(-SENSE_AHEAD[:, None] / 2, len(SENSE_ASIDE), axis=1),
             "trees": near[(near[:, 0] > -2) & (near[:, 0] < 48)],
             "fish": np.zeros((0, 2), np.float32),
         }

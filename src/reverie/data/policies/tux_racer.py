@@ -24,7 +24,7 @@ PATH = np.arange(2.0, 31.0, 2.0)
 
 SNOW_STEP_AHEAD, SNOW_FIRST_AHEAD = 2.0, 2.0
 SNOW_STEP_ASIDE, SNOW_FIRST_ASIDE = 1.0, -24.0
-"""The grid of `hints["snow"]`."""
+"""The grid of `hints["snow"]` and `hints["way"]`."""
 
 BODY = 0.9
 """Metres that a penguin needs to either side."""
@@ -180,8 +180,10 @@ class SlidingPolicy:
         nearness = 1.0 / (1.0 + reach / 8.0)
         against = 0.012 * np.abs(HEADINGS) + 0.008 * np.abs(HEADINGS - hints["heading"])
         against += self._care * 3.0 * (_blocked(ahead, aside, hints["trees"]) * nearness).sum(axis=1)
-        rise = _snow_at(hints["snow"], ahead, aside)
+        rise = _at(hints["snow"], ahead, aside)
         against += 0.5 * (np.maximum(np.diff(rise, axis=1, prepend=0.0) - 0.1, 0.0) * nearness).sum(axis=1)
+        goal = _at(hints["way"], ahead[:, -1], aside[:, -1])
+        against += 0.25 * np.minimum(goal - goal.min(), 20.0)
         over = np.abs(hints["middle"] + aside) - (hints["half_width"] - 2.0)
         against += (np.clip(over, 0.0, 3.0) * nearness).sum(axis=1)
         against -= self._likes_fish * _blocked(ahead, aside, hints["fish"]).max(axis=1)
@@ -193,12 +195,12 @@ def _turn(degrees: float) -> float:
     return (degrees + 180.0) % 360.0 - 180.0
 
 
-def _snow_at(
-    snow: npt.NDArray[np.float32], ahead: npt.NDArray[np.float64], aside: npt.NDArray[np.float64]
+def _at(
+    grid: npt.NDArray[np.float32], ahead: npt.NDArray[np.float64], aside: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float32]:
     rows = np.rint((ahead - SNOW_FIRST_AHEAD) / SNOW_STEP_AHEAD).astype(int)
     columns = np.rint((aside - SNOW_FIRST_ASIDE) / SNOW_STEP_ASIDE).astype(int)
-    return snow[np.clip(rows, 0, snow.shape[0] - 1), np.clip(columns, 0, snow.shape[1] - 1)]
+    return grid[np.clip(rows, 0, grid.shape[0] - 1), np.clip(columns, 0, grid.shape[1] - 1)]
 
 
 def _blocked(

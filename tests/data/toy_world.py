@@ -1,11 +1,15 @@
-"""A world that costs nothing: a grey column wanders over a coloured ground as the player turns and walks.
+"""A world that costs nothing: a white column goes by as the player turns, and a dark bar as it walks.
 
-Also a script: `python toy_world.py FOLDER FRAMES` records it, for tests that kill the recorder.
+Also a script: `python toy_world.py FOLDER FRAMES [PROCESSES]` records it, for tests that kill the recorder.
 """
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from reverie.data.record import RecordConfig, record
+from reverie.errors import WorldError
 from reverie.types import Action, ActionSpace, Frames
 from reverie.worlds import WORLDS, WorldInfo
 
@@ -54,15 +59,69 @@ class ToyWorld:
 
     def _draw(self) -> Frames:
         picture = np.broadcast_to(self._colour.astype(np.uint8), (32, 48, 3)).copy()
-        column = int(self._yaw / 360.0 * 48)
+        column = int(-self._yaw / 360.0 * 48)
         picture[:, np.arange(column, column + 12) % 48] = 255
+        bar = int(self._x / 5.0)
+        picture[np.arange(bar, bar + 8) % 32] //= 2
         return picture[None]
+
+
+class BadWorld(ToyWorld):
+    """Goes wrong in some episodes: by their seed an error, the death of its process, a hang, or nothing.
+
+    once: a folder; each seed goes wrong only the first time, and leaves a file there.
+    """
+
+    def __init__(self, once: str = "", kinds: str = "raise die hang fine") -> None:
+        super().__init__()
+        self.once, self.kinds = once, kinds.split()
+        self.child = subprocess.Popen(["sleep", "1000"])
+
+    def step(self, action: Action) -> Frames:
+        kind = self.kinds[self._seed % len(self.kinds)]
+        if self._steps == 10 and kind != "fine" and not self._is_done():
+            if kind == "raise":
+                raise WorldError("the game shows an error")
+            if kind == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if kind == "hang":
+                time.sleep(1000)
+        return super().step(action)
+
+    def reset(self, seed: int) -> Frames:
+        self._seed = seed
+        return super().reset(seed)
+
+    def close(self) -> None:
+        self.child.kill()
+        self.child.wait()
+
+    def _is_done(self) -> bool:
+        if not self.once:
+            return False
+        try:
+            (Path(self.once) / str(self._seed)).touch(exist_ok=False)
+        except FileExistsError:
+            return True
+        return False
+
+
+def stuck() -> ToyWorld:
+    return ToyWorld(stuck=True)
+
+
+def short() -> ToyWorld:
+    return ToyWorld(ends_after=25)
 
 
 def register(setter: Callable[[Any, str, WorldInfo], Any]) -> None:
     setter(WORLDS, "toy", WorldInfo("toy", "a column that turns", ToyWorld))
-    setter(WORLDS, "stuck", WorldInfo("stuck", "a wall", lambda: ToyWorld(stuck=True)))
-    setter(WORLDS, "short", WorldInfo("short", "ends soon", lambda: ToyWorld(ends_after=25)))
+    for name, summary, make in (
+        ("stuck", "a wall", stuck),
+        ("short", "ends soon", short),
+        ("bad", "crashes", BadWorld),
+    ):
+        setter(WORLDS, name, WorldInfo(name, summary, make))
 
 
 def toy_config(out: Path, frames: int, **changes: Any) -> RecordConfig:
@@ -76,5 +135,7 @@ def record_toy(out: Path, frames: int, **changes: Any) -> Path:
 
 
 if __name__ == "__main__":
-    register(lambda table, name, info: table.__setitem__(name, info))
-    record_toy(Path(sys.argv[1]), int(sys.argv[2]))
+    import toy_world  # under its own name, so that workers find the class
+
+    toy_world.register(lambda table, name, info: table.__setitem__(name, info))
+    toy_world.record_toy(Path(sys.argv[1]), int(sys.argv[2]), processes=int([*sys.argv, "0"][3]))

@@ -1,42 +1,42 @@
 """`reverie record`: an exploring policy plays a game in lock-step and every complete episode is added to a dataset.
 
     reverie record vizdoom --hours 2 -o recordings/vizdoom --processes 2
+    reverie record vizdoom --hours 1 -o recordings/monsters --set monsters=true
+    reverie record minetest --hours 100 -o recordings/minetest --cluster ray://head:10001
     python -m reverie.data.record vizdoom --hours 0.1 -o /tmp/walk
 
-Running it again on the same folder continues to the hours asked for.  An episode depends only on its own seed.
+Running it again on the same folder continues to the hours asked for.  An episode depends only on its own seed; episodes
+are added as they are finished, so that nobody waits for a slow one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import time
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import numpy.typing as npt
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from reverie.data.checks import good_length
-from reverie.data.policies import Policy, policy_for, seen_now
-from reverie.data.policies.explore import Clearance
-from reverie.data.video import write_video
-from reverie.data.workers import worker_pool
-from reverie.data.writer import POSE_NAMES, DatasetWriter, picture_statistics
+from reverie.data.episode import DiskFull, Draft, Job, Outcome, Recorder, Rejected, play_episode
+from reverie.data.options import options_of, parse_options
+from reverie.data.progress import RecordingProgress
+from reverie.data.workers import Crew, Lost
+from reverie.data.writer import POSE_NAMES, DatasetWriter
 from reverie.errors import DataError, WorldError
 from reverie.types import FPS, World
-from reverie.worlds import WORLDS, open_world
+from reverie.worlds import WORLDS
+
+__all__ = ["RecordConfig", "play_episode", "record"]
 
 MAX_BARREN_EPISODES = 50
 """Recording gives up when so many episodes in a row had to be thrown away."""
+MAX_FAILURES = 8
+"""Recording gives up when the game failed in so many episodes in a row."""
+MAX_LOST = 2
+"""An episode whose worker died or hung is given to another one once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,19 +54,25 @@ class RecordConfig:
     """Length of the whole dataset."""
     processes: int = 1
     """Games that play at once; 0 plays in this process."""
+    cluster: str | None = None
+    """Record on a Ray cluster: its address, or `local` for one on this machine with `processes` workers."""
     seed: int = 0
     """Episodes have the seeds seed * 1000000, and on."""
     heldout: bool = False
     """Play the held-out levels, and only those."""
     maps: tuple[str, ...] = ()
     """Levels to play, such as freedoom2/MAP01; all of the split if none are named."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """An option of the game, KEY=VALUE, such as monsters=true; can be given several times."""
     episode_seconds: float = 40.0
     """Length of an episode; one that goes wrong is cut shorter."""
     min_episode_seconds: float = 8.0
     """A shorter one is thrown away."""
+    hang_seconds: float = 600.0
+    """A game that takes longer over one episode is ended."""
 
     def __post_init__(self) -> None:
-        for name in ("hours", "episode_seconds", "min_episode_seconds"):
+        for name in ("hours", "episode_seconds", "min_episode_seconds", "hang_seconds"):
             if not getattr(self, name) > 0:
                 raise DataError(f"{name} must be positive, got {getattr(self, name)}")
         if self.processes < 0 or self.seed < 0:
@@ -77,23 +83,18 @@ class RecordConfig:
         record(self, show_progress=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A complete episode that is not yet in the dataset; `video` lies in the writer's `partial` folder."""
-
-    video: Path
-    actions: npt.NDArray[np.float32]
-    poses: npt.NDArray[np.float32] | None
-    picture_stats: dict[str, list[Any]]
-    meta: dict[str, Any]
-
-
 def record(config: RecordConfig, *, show_progress: bool = False) -> int:
     """Record until the dataset at `config.out` has the hours asked for; returns its number of frames.
 
-    Raises WorldError for an unknown game or map, DataError for a folder in use or holding something else.
+    Raises WorldError for an unknown game, map or option and for a game that fails again and again, DataError for a
+    folder in use or holding something else, and for a full disk.
     """
-    world = _open(config)
+    job = make_job(config)
+    if config.cluster is not None:
+        from reverie.data.cluster import check_cluster  # Ray: only when it is asked for
+
+        check_cluster(config.cluster)
+    world = job.open()
     try:
         writer = DatasetWriter(
             config.out,
@@ -104,71 +105,74 @@ def record(config: RecordConfig, *, show_progress: bool = False) -> int:
             task=f"explore {config.world}",
             notes=_notes(config, world),
         )
-        with writer, _progress(config, writer, show_progress) as report:
+        with writer, RecordingProgress(config.world, round(config.hours * 3600 * FPS), writer, show_progress) as shown:
             _check_split(config, writer)
-            if config.processes == 0:
-                _fill(writer, config, _here(config, world, writer), report)
-            else:
-                world.close()
-                with contextlib.closing(_elsewhere(config, writer)) as drafts:
-                    _fill(writer, config, drafts, report)
+            with contextlib.closing(_outcomes(config, job, world, writer)) as outcomes:
+                _fill(writer, config, outcomes, shown.update)
             return writer.num_frames
     finally:
         world.close()
 
 
-def play_episode(
-    world: World, policy: Policy, seed: int, num_frames: int
-) -> tuple[npt.NDArray[np.uint8], Any, Any, Any]:
-    """Let `policy` play `num_frames` frames from `reset(seed)`, or until the level ends.
-
-    Returns frames `(f, H, W, 3)`, actions `(f, size)`, poses `(f, 5)` or None, and how far the middle of the view is,
-    `(f,)` or None.
-    Action i is chosen on seeing frame i, and shows in frame i + 1.
-    """
-    pictures, actions, poses, depths = [world.reset(seed)[0]], [], [], []
-    while True:
-        seen = seen_now(world, pictures[-1])
-        poses.append(seen.pose)
-        depths.append(None if seen.depth is None else Clearance.of(seen.depth).middle)
-        actions.append(world.action_space.restrict(policy.act(seen)))
-        if len(actions) == num_frames:
-            break
-        picture = world.step(actions[-1])[0]
-        if getattr(world, "finished", False):
-            break
-        pictures.append(picture)
-    return (
-        np.stack(pictures),
-        world.action_space.encode(actions),
-        None if poses[0] is None else np.stack(poses),
-        None if depths[0] is None else np.array(depths, np.float32),
-    )
-
-
-def make_draft(world: World, config: RecordConfig, seed: int, partial: Path) -> Draft | None:
-    """Play, cut where it goes wrong, and encode one episode; None if too little of it is good."""
-    frames, actions, poses, depths = play_episode(
-        world, policy_for(config.world, seed), seed, round(config.episode_seconds * FPS)
-    )
-    length = good_length(actions, poses, depths, world.action_space)
-    if length < config.min_episode_seconds * FPS:
-        return None
-    video = partial / f"{seed}-{os.getpid()}.mp4"
-    write_video(video, frames[:length], FPS)
-    meta = {"seed": seed, "map": str(getattr(world, "map", "")), "heldout": config.heldout}
-    meta |= getattr(world, "episode_info", {})
-    stats = picture_statistics(frames[:length])
-    return Draft(video, actions[:length], None if poses is None else poses[:length], stats, meta)
-
-
-def _open(config: RecordConfig) -> World:
-    options: dict[str, Any] = {}
+def make_job(config: RecordConfig) -> Job:
+    """What the workers are told.  Raises WorldError for an unknown game or option."""
+    info = WORLDS.get(config.world)
+    if info is None:
+        raise WorldError(f"unknown game {config.world!r}; known games: {', '.join(sorted(WORLDS))}")
+    options = parse_options(info, config.set) if config.set else {}
     if config.maps:
         options["maps"] = config.maps
     if config.heldout:
+        if "heldout" not in options_of(info):
+            raise WorldError(f"{config.world} has no held-out levels; leave --heldout out")
         options["heldout"] = True
-    return open_world(config.world, **options)
+    frames, least = round(config.episode_seconds * FPS), round(config.min_episode_seconds * FPS)
+    return Job(info, options, frames, min(least, frames), config.heldout or bool(options.get("heldout")))
+
+
+def _outcomes(config: RecordConfig, job: Job, world: World, writer: DatasetWriter) -> Generator[Outcome]:
+    """Episodes, played where the configuration says; in any order."""
+    taken = {row["seed"] for row in (*writer.rows, *writer.rejected)}
+    seeds = (seed for seed in itertools.count(config.seed * 1_000_000) if seed not in taken)
+    if config.cluster is None and config.processes == 0:
+        return _here(Recorder(job, world), seeds, writer.partial)
+    world.close()
+    if config.cluster is None:
+        return _elsewhere(config, job, seeds, writer.partial)
+    from reverie.data.cluster import on_cluster
+
+    return on_cluster(config.cluster, job, seeds, max(config.processes, 1))
+
+
+def _here(recorder: Recorder, seeds: Iterable[int], partial: Path) -> Generator[Outcome]:
+    try:
+        for seed in seeds:
+            yield recorder.episode(seed, partial)
+    finally:
+        recorder.close()
+
+
+def _elsewhere(config: RecordConfig, job: Job, seeds: Iterator[int], partial: Path) -> Generator[Outcome]:
+    """Outcomes of worker processes; an episode that was lost with its worker is given to another, once."""
+    again: list[int] = []
+    lost: dict[int, int] = {}
+    tasks = (again.pop() if again else next(seeds) for _ in itertools.count())
+    with Crew(config.processes, _make_worker, (job, partial), config.hang_seconds) as crew:
+        for result in crew.results(tasks):
+            if not isinstance(result, Lost):
+                yield result
+                continue
+            seed = result.task
+            lost[seed] = lost.get(seed, 0) + 1
+            if lost[seed] < MAX_LOST:
+                again.append(seed)
+            else:
+                yield Rejected(seed, f"lost {lost[seed]} times: {result.reason}", is_failure=True)
+
+
+def _make_worker(job: Job, partial: Path) -> tuple[Callable[[int], Outcome], Callable[[], None]]:
+    recorder = Recorder(job)
+    return lambda seed: recorder.episode(seed, partial), recorder.close
 
 
 def _notes(config: RecordConfig, world: World) -> dict[str, Any]:
@@ -186,89 +190,42 @@ def _check_split(config: RecordConfig, writer: DatasetWriter) -> None:
         )
 
 
-def _seeds(config: RecordConfig, done: set[int]) -> Iterator[int]:
-    """The episodes' seeds, without those that the dataset has."""
-    return (seed for seed in itertools.count(config.seed * 1_000_000) if seed not in done)
-
-
-def _fill(writer: DatasetWriter, config: RecordConfig, drafts: Iterator[Draft | None], report: Any) -> None:
-    goal, barren = config.hours * 3600 * FPS, 0
+def _fill(
+    writer: DatasetWriter, config: RecordConfig, outcomes: Iterator[Outcome], report: Callable[[Outcome], None]
+) -> None:
+    """Add episodes until there are enough.  Raises WorldError if none is any good, DataError if the disk is full."""
+    goal, barren, failures = config.hours * 3600 * FPS, 0, 0
     while writer.num_frames < goal:
-        draft = next(drafts)
-        barren = barren + 1 if draft is None else 0
+        outcome = next(outcomes)
+        if isinstance(outcome, DiskFull):
+            raise writer.full(outcome.reason)
+        if isinstance(outcome, Draft):
+            barren = failures = 0
+            _add(writer, outcome)
+            report(outcome)
+            continue
+        barren += 1
+        failures = failures + 1 if outcome.is_failure else 0
+        writer.reject(seed=outcome.seed, reason=outcome.reason, map=outcome.map, failed=outcome.is_failure)
+        report(outcome)
+        if failures >= MAX_FAILURES:
+            raise WorldError(f"{config.world} failed in {failures} episodes in a row; the last: {outcome.reason}")
         if barren >= MAX_BARREN_EPISODES:
-            raise WorldError(f"{barren} episodes of {config.world} in a row were stuck; choose other maps")
-        if draft is not None:
-            writer.add(draft.video, draft.actions, draft.poses, draft.picture_stats, draft.meta)
-        report(writer, draft)
+            raise WorldError(
+                f"{barren} episodes of {config.world} in a row were thrown away, most were stuck; the last:"
+                f" {outcome.reason}; choose other maps"
+            )
 
 
-def _here(config: RecordConfig, world: World, writer: DatasetWriter) -> Iterator[Draft | None]:
-    for seed in _seeds(config, {row["seed"] for row in writer.rows}):
-        yield make_draft(world, config, seed, writer.partial)
-
-
-def _elsewhere(config: RecordConfig, writer: DatasetWriter) -> Generator[Draft | None]:
-    """Drafts from worker processes in the order of their seeds: the dataset does not depend on who was first."""
-    seeds = _seeds(config, {row["seed"] for row in writer.rows})
-    pool = worker_pool(config.processes, _start_worker, (config,))
-    try:
-        waiting: list[Future[Draft | None]] = []
-        while True:
-            while len(waiting) < config.processes + 2:
-                waiting.append(pool.submit(_work, next(seeds), writer.partial))
-            yield waiting.pop(0).result()
-    except BrokenProcessPool as error:
-        raise WorldError(f"a recording process of {config.world} died; run the command again to continue") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-_worker: tuple[RecordConfig, World] | None = None
-
-
-def _start_worker(config: RecordConfig) -> Callable[[], None]:
-    global _worker
-    _worker = (config, _open(config))
-    return _close_worker
-
-
-def _close_worker() -> None:
-    if _worker is not None:
-        _worker[1].close()
-
-
-def _work(seed: int, partial: Path) -> Draft | None:
-    assert _worker is not None
-    config, world = _worker
-    try:
-        return make_draft(world, config, seed, partial)
-    except WorldError:
-        world.close()
-        _start_worker(config)
-        return None
-
-
-@contextlib.contextmanager
-def _progress(config: RecordConfig, writer: DatasetWriter, shown: bool) -> Iterator[Any]:
-    goal = round(config.hours * 3600 * FPS)
-    columns = (
-        TextColumn("recording {task.fields[map]}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("frames, {task.fields[rate]:.0f}/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=not shown) as bar:
-        begun, at_start = time.monotonic(), writer.num_frames
-        task = bar.add_task("", total=goal, completed=min(at_start, goal), map=config.world, rate=0.0)
-
-        def report(writer: DatasetWriter, draft: Draft | None) -> None:
-            rate = (writer.num_frames - at_start) / max(time.monotonic() - begun, 1e-6)
-            name = draft.meta["map"] if draft is not None and draft.meta["map"] else config.world
-            bar.update(task, completed=min(writer.num_frames, goal), rate=rate, map=name)
-
-        yield report
+def _add(writer: DatasetWriter, draft: Draft) -> None:
+    video = draft.video
+    if isinstance(video, bytes):
+        content, video = video, writer.partial / f"{draft.seed}.mp4"
+        try:
+            video.write_bytes(content)
+        except OSError as error:
+            raise writer.full(error) from error
+    writer.add(video, draft.actions, draft.poses, draft.picture_stats, draft.meta)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,13 @@ it, so a writer killed at any moment leaves a dataset that reads; what it left i
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,6 @@ import pyarrow.parquet as pq
 from reverie.data.dataset import (
     CODEBASE_VERSION,
     DATA_PATH,
-    EPISODES_PATH,
     VIDEO_KEY,
     VIDEO_PATH,
     _read_info,
@@ -32,6 +34,10 @@ from reverie.errors import DataError
 from reverie.types import ActionSpace
 
 FILES_PER_CHUNK = 1000
+EPISODES_PER_FILE = 500
+"""Rows of one file of the episode table: the last file alone is written again when an episode is added."""
+EPISODES_PATH = "meta/episodes/chunk-000/file-{file_index:03d}.parquet"
+REJECTED_PATH = "meta/rejected.jsonl"
 POSE_NAMES = ("x", "y", "z", "yaw", "pitch")
 
 
@@ -60,11 +66,16 @@ class DatasetWriter:
         self._pose_names = pose_names
         self._lock = _take_lock(self.root)
         self.rows: list[dict[str, Any]] = []
+        self.rejected: list[dict[str, Any]] = []
+        self._num_frames = 0
+        self._stats: dict[str, Any] = {}
         try:
             self._resume()
             self._write_head(notes or {})
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if is_disk_full(error):
+                raise self.full(error) from error
             raise
 
     def __enter__(self) -> DatasetWriter:
@@ -80,7 +91,7 @@ class DatasetWriter:
 
     @property
     def num_frames(self) -> int:
-        return sum(row["length"] for row in self.rows)
+        return self._num_frames
 
     def add(
         self,
@@ -92,8 +103,40 @@ class DatasetWriter:
     ) -> int:
         """Commit an episode; `video` is moved from its place in `partial`.  Returns the episode's index.
 
+        Raises DataError if the disk is full; the episodes before are safe.
         actions: `(f, size)`; poses: `(f, len(pose_names))` or None; picture_stats: from `picture_statistics`.
         """
+        try:
+            return self._add(video, actions, poses, picture_stats, meta)
+        except OSError as error:
+            if is_disk_full(error):
+                raise self.full(error) from error
+            raise
+
+    def reject(self, **what: Any) -> None:
+        """Note an episode that was not kept: `seed`, `reason` and what else is known of it."""
+        self.rejected.append(what)
+        try:
+            with (self.root / REJECTED_PATH).open("a") as file:
+                file.write(json.dumps(what) + "\n")
+        except OSError as error:
+            raise (self.full(error) if is_disk_full(error) else error) from error
+
+    def full(self, error: object) -> DataError:
+        """The error to raise where the disk is full."""
+        return DataError(
+            f"{self.root}: no space left on the disk ({error}); its {len(self.rows)} episodes are safe:"
+            " free some space and run the command again"
+        )
+
+    def _add(
+        self,
+        video: Path,
+        actions: npt.NDArray[np.float32],
+        poses: npt.NDArray[np.float32] | None,
+        picture_stats: dict[str, list[Any]],
+        meta: dict[str, Any],
+    ) -> int:
         index, length = len(self.rows), len(actions)
         chunk, file = divmod(index, FILES_PER_CHUNK)
         place = {"chunk_index": chunk, "file_index": file}
@@ -116,12 +159,14 @@ class DatasetWriter:
             f"videos/{VIDEO_KEY}/from_timestamp": 0.0,
             f"videos/{VIDEO_KEY}/to_timestamp": length / self.fps,
             "meta/episodes/chunk_index": 0,
-            "meta/episodes/file_index": 0,
+            "meta/episodes/file_index": index // EPISODES_PER_FILE,
             **meta,
             **_flat_stats(table, picture_stats),
         }
-        self.rows.append(row)
-        _write_table(self.root / EPISODES_PATH, pa.Table.from_pylist(self.rows))
+        first = index // EPISODES_PER_FILE * EPISODES_PER_FILE
+        episodes_file = self.root / EPISODES_PATH.format(file_index=index // EPISODES_PER_FILE)
+        _write_table(episodes_file, _episode_table([*self.rows[first:], row]))
+        self._take_in(row)
         self._write_info()
         return index
 
@@ -138,14 +183,37 @@ class DatasetWriter:
         self.partial.mkdir(parents=True)
         if (self.root / "meta/info.json").is_file():
             info = _read_info(self.root)
-            if info["features"] != json.loads(json.dumps(self._features())) or info["fps"] != self.fps:
-                raise DataError(f"{self.root}: holds a dataset with other features; choose another folder")
-        if (self.root / EPISODES_PATH).is_file():
-            self.rows = _read_parquet(self.root / EPISODES_PATH).to_pylist()
+            self._check_same(info)
+        for path in sorted((self.root / "meta/episodes").glob("*/*.parquet")):
+            for row in _read_parquet(path).to_pylist():
+                self._take_in(row)
+        self.rejected = _read_rejected(self.root / REJECTED_PATH)
+        for folder in ("meta", "data", "videos"):
+            for left in (self.root / folder).rglob(".*.tmp"):
+                left.unlink()
         chunk, file = divmod(len(self.rows), FILES_PER_CHUNK)
         place = {"chunk_index": chunk, "file_index": file}
         for pattern in (DATA_PATH, VIDEO_PATH):
             (self.root / pattern.format(video_key=VIDEO_KEY, **place)).unlink(missing_ok=True)
+
+    def _check_same(self, info: dict[str, Any]) -> None:
+        """Raise DataError unless `info` is of a dataset of the same kind; how the video is encoded may differ."""
+        held, wanted = info["features"], json.loads(json.dumps(self._features()))
+        for name in {**held, **wanted}:
+            has, needs = ({k: v for k, v in f.get(name, {}).items() if k != "info"} for f in (held, wanted))
+            if has != needs:
+                has, needs = (f"{f.get('shape', 'nothing')} {f.get('names') or ''}".strip() for f in (has, needs))
+                raise DataError(
+                    f"{self.root}: holds a dataset with other features: {name} is {has} there, {needs} here;"
+                    " choose another folder"
+                )
+        if info["fps"] != self.fps:
+            raise DataError(f"{self.root}: has {info['fps']} frames a second, not {self.fps}; choose another folder")
+
+    def _take_in(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+        self._num_frames += row["length"]
+        self._stats = _merge_stats(self._stats, row)
 
     def _features(self) -> dict[str, Any]:
         height, width = self.resolution
@@ -217,13 +285,14 @@ class DatasetWriter:
             "features": self._features(),
         }
         if self.rows:
-            _write_text(self.root / "meta/stats.json", json.dumps(_merge_stats(self.rows), indent=2))
+            _write_text(self.root / "meta/stats.json", json.dumps(self._stats, indent=2))
         _write_text(self.root / "meta/info.json", json.dumps(info, indent=2))
 
 
 def picture_statistics(frames: npt.NDArray[np.uint8]) -> dict[str, list[Any]]:
-    """Range, mean and deviation of each colour in [0, 1] over every 25th frame, in LeRobot's (3, 1, 1) shape."""
-    pixels = frames[::25].reshape(-1, 3).astype(np.float64) / 255.0
+    """Range, mean and deviation of each colour in [0, 1] over a grid of points of every 25th frame, in LeRobot's
+    (3, 1, 1) shape."""
+    pixels = frames[::25, 1::3, 1::3].reshape(-1, 3).astype(np.float64) / 255.0
     found = {"min": pixels.min(0), "max": pixels.max(0), "mean": pixels.mean(0), "std": pixels.std(0)}
     stats: dict[str, list[Any]] = {name: value.reshape(3, 1, 1).tolist() for name, value in found.items()}
     stats["count"] = [len(frames[::25])]
@@ -278,37 +347,77 @@ def _flat_stats(table: pa.Table, picture_stats: dict[str, list[Any]]) -> dict[st
     return flat
 
 
-def _merge_stats(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The statistics of all episodes together, weighted by their counts."""
-    features = sorted({key.split("/")[1] for key in rows[0] if key.startswith("stats/")})
+def _merge_stats(before: dict[str, dict[str, Any]], row: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The statistics of all episodes together, weighted by their counts: those `before`, and one more."""
     merged: dict[str, dict[str, Any]] = {}
-    for feature in features:
-        part = {
-            figure: np.array([row[f"stats/{feature}/{figure}"] for row in rows], np.float64)
-            for figure in ("min", "max", "mean", "std", "count")
-        }
-        count = part["count"].reshape(-1, *([1] * (part["mean"].ndim - 1)))
-        mean = (part["mean"] * count).sum(0) / count.sum()
-        square = ((part["std"] ** 2 + part["mean"] ** 2) * count).sum(0) / count.sum()
+    for feature in sorted({key.split("/")[1] for key in row if key.startswith("stats/")}):
+        new = {f: np.array(row[f"stats/{feature}/{f}"], np.float64) for f in ("min", "max", "mean", "std", "count")}
+        old = {f: np.array(value, np.float64) for f, value in before.get(feature, {}).items()} or new
+        n, m = (0.0 if old is new else float(old["count"].sum())), float(new["count"].sum())
+        mean = (old["mean"] * n + new["mean"] * m) / (n + m)
+        square = ((old["std"] ** 2 + old["mean"] ** 2) * n + (new["std"] ** 2 + new["mean"] ** 2) * m) / (n + m)
         merged[feature] = {
-            "min": part["min"].min(0).tolist(),
-            "max": part["max"].max(0).tolist(),
+            "min": np.minimum(old["min"], new["min"]).tolist(),
+            "max": np.maximum(old["max"], new["max"]).tolist(),
             "mean": mean.tolist(),
             "std": np.sqrt(np.maximum(square - mean**2, 0)).tolist(),
-            "count": [int(count.sum())],
+            "count": [int(n + m)],
         }
     return merged
 
 
+def _episode_table(rows: list[dict[str, Any]]) -> pa.Table:
+    """The rows as a table that has every column of any of them; a column of several kinds is of texts."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {}
+    for name in names:
+        values = [row.get(name) for row in rows]
+        try:
+            columns[name] = pa.array(values)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            columns[name] = pa.array([None if value is None else str(value) for value in values])
+    return pa.table(columns)
+
+
+def _read_rejected(path: Path) -> list[dict[str, Any]]:
+    """What was noted of episodes not kept; a last line that is cut short is passed over."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+    return found
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether `error`, or what caused it, says that there is no space left."""
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "errno", None) in codes:  # FFmpeg's errors have the number and are not OSErrors
+            return True
+        cause = cause.__cause__
+    return False
+
+
 def _write_table(path: Path, table: pa.Table) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.tmp"
-    pq.write_table(table, temporary)
-    os.replace(temporary, path)
+    with _replacing(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 def _write_text(path: Path, text: str) -> None:
+    with _replacing(path) as temporary:
+        temporary.write_text(text)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name for what is to be at `path` once it is complete; nothing is left if that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.tmp"
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -35,14 +35,24 @@ class WorldInfo:
     debian: tuple[str, ...] = ()
     pip: str = ""
 
+    @property
+    def target(self) -> Callable[..., World]:
+        """What `open` calls, imported: its parameters are the game's options."""
+        return self.open.find() if isinstance(self.open, _Lazily) else self.open
 
-def _lazily(module: str, name: str) -> Callable[..., World]:
+
+@dataclass(frozen=True, slots=True)
+class _Lazily:
     """A class that is imported when the game is opened."""
 
-    def start(**options: Any) -> World:
-        return getattr(import_module(module), name)(**options)
+    module: str
+    name: str
 
-    return start
+    def find(self) -> Callable[..., World]:
+        return getattr(import_module(self.module), self.name)
+
+    def __call__(self, **options: Any) -> World:
+        return self.find()(**options)
 
 
 SHIM_PROGRAMS = ("Xvfb", "gcc")
@@ -57,42 +67,42 @@ WORLDS: dict[str, WorldInfo] = {
         WorldInfo(
             "vizdoom",
             "the Freedoom levels at 25 frames a second",
-            _lazily("reverie.worlds.vizdoom", "VizDoomWorld"),
+            _Lazily("reverie.worlds.vizdoom", "VizDoomWorld"),
             packages=("vizdoom",),
             pip=PIP,
         ),
         WorldInfo(
             "minetest",
             "voxel terrain without end: walk, jump, dig and build",
-            _lazily("reverie.worlds.minetest", "MinetestWorld"),
+            _Lazily("reverie.worlds.minetest", "MinetestWorld"),
             programs=("minetest", *SHIM_PROGRAMS),
             debian=("minetest", "minetest-data", *SHIM_DEBIAN),
         ),
         WorldInfo(
             "trigger-rally",
             "a rally car on forest, desert and mountain tracks",
-            _lazily("reverie.worlds.trigger_rally", "TriggerRallyWorld"),
+            _Lazily("reverie.worlds.trigger_rally", "TriggerRallyWorld"),
             programs=("trigger-rally", *SHIM_PROGRAMS),
             debian=("trigger-rally", *SHIM_DEBIAN),
         ),
         WorldInfo(
             "tux-racer",
             "a penguin that slides down snowy courses, seen from behind",
-            _lazily("reverie.worlds.tux_racer", "TuxRacerWorld"),
+            _Lazily("reverie.worlds.tux_racer", "TuxRacerWorld"),
             programs=("etr", *SHIM_PROGRAMS),
             debian=("extremetuxracer", *SHIM_DEBIAN),
         ),
         WorldInfo(
             "city",
             "streets with traffic, by car or on foot",
-            _lazily("reverie.worlds.city", "CityWorld"),
+            _Lazily("reverie.worlds.city", "CityWorld"),
             packages=("panda3d",),
             pip=PIP,
         ),
         WorldInfo(
             "temple",
             "an endless run over ruined causeways: jump, slide, lean and turn",
-            _lazily("reverie.worlds.temple", "TempleWorld"),
+            _Lazily("reverie.worlds.temple", "TempleWorld"),
             packages=("panda3d",),
             pip=PIP,
         ),

@@ -1,0 +1,195 @@
+"""Recording one episode: play it, judge it, encode it.  What a worker does, here or on another machine."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from reverie.data.checks import judge
+from reverie.data.policies import Policy, Seen, policy_for, seen_now
+from reverie.data.policies.explore import Clearance
+from reverie.data.video import write_video
+from reverie.data.writer import is_disk_full, picture_statistics
+from reverie.errors import DataError
+from reverie.types import FPS, Frames, World
+from reverie.worlds import WORLDS, WorldInfo, open_world
+
+ATTEMPTS = 2
+"""An episode whose game fails is played once more from the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to record, in a form that travels to other processes: the game, its options, and how long episodes are."""
+
+    info: WorldInfo
+    options: Mapping[str, Any]
+    num_frames: int
+    min_frames: int
+    heldout: bool = False
+
+    def open(self) -> World:
+        """Start the game.  Raises WorldError."""
+        WORLDS.setdefault(self.info.name, self.info)  # in another process it may not be known
+        return open_world(self.info.name, **self.options)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A complete episode that is not yet in the dataset; `video` is a file, or the content of one."""
+
+    seed: int
+    video: Path | bytes
+    actions: npt.NDArray[np.float32]
+    poses: npt.NDArray[np.float32] | None
+    picture_stats: dict[str, list[Any]]
+    meta: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An episode that is not worth keeping, or that could not be played, and why."""
+
+    seed: int
+    reason: str
+    map: str = ""
+    is_failure: bool = False
+    """The game failed, as opposed to the player."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFull:
+    """The episode could not be written for want of space; the recording must stop."""
+
+    seed: int
+    reason: str
+
+
+Outcome = Draft | Rejected | DiskFull
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Plays the episodes of a job in one game, which is started when needed and again after it failed."""
+
+    job: Job
+    world: World | None = None
+    _played: list[str] = field(default_factory=list)
+
+    def episode(self, seed: int, folder: Path) -> Outcome:
+        """Play the episode of `seed`; its video is put into `folder`.  Whatever goes wrong with the game is told in the
+        outcome, not raised.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                self.world = self.world or self.job.open()
+                return make_draft(self.world, self.job, seed, folder)
+            except Exception as error:
+                if is_disk_full(error):
+                    return DiskFull(seed, str(error))
+                where = getattr(self.world, "map", "")
+                self.close()
+                if attempt == ATTEMPTS:
+                    reason = f"failed {ATTEMPTS} times: {type(error).__name__}: {error}".splitlines()[0]
+                    return Rejected(seed, reason, where, is_failure=True)
+        raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """End the game."""
+        world, self.world = self.world, None
+        if world is not None:
+            try:
+                world.close()
+            except Exception:  # a game that has crashed may not close either
+                return
+
+
+def make_draft(world: World, job: Job, seed: int, folder: Path) -> Draft | Rejected:
+    """Play, cut where it goes wrong, and encode one episode; Rejected if too little of it is good."""
+    frames, actions, poses, depths = play_episode(world, policy_for(job.info.name, seed), seed, job.num_frames)
+    place = str(getattr(world, "map", ""))
+    verdict = judge(frames, actions, poses, depths, world.action_space, job.info.name)
+    length = verdict.length
+    if length < job.min_frames:
+        reason = "; ".join(verdict.reasons) or f"the level ended after {length} frames"
+        return Rejected(seed, reason, place)
+    video = folder / f"{seed}-{uuid.uuid4().hex[:8]}.mp4"
+    try:
+        write_video(video, frames[:length], FPS)
+    except BaseException:
+        video.unlink(missing_ok=True)
+        raise
+    meta: dict[str, Any] = {"seed": seed, "map": place, "heldout": job.heldout, "cut": "; ".join(verdict.reasons)}
+    meta |= {name: _plain(value) for name, value in getattr(world, "episode_info", {}).items() if name not in meta}
+    meta["options"] = json.dumps(dict(job.options), sort_keys=True)
+    stats = picture_statistics(frames[:length])
+    return Draft(seed, video, actions[:length], None if poses is None else poses[:length], stats, meta)
+
+
+def play_episode(
+    world: World, policy: Policy, seed: int, num_frames: int
+) -> tuple[Frames, npt.NDArray[np.float32], npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]:
+    """Let `policy` play `num_frames` frames from `reset(seed)`, or until the level ends.
+
+    Returns frames `(f, H, W, 3)`, actions `(f, size)`, poses `(f, 5)` or None, and how far the middle of the view is,
+    `(f,)` or None.
+    Action i is chosen on seeing frame i, and shows in frame i + 1.
+    """
+    pictures, actions, poses, depths = [world.reset(seed)[0]], [], [], []
+    middle = _Middle()
+    while True:
+        seen = seen_now(world, pictures[-1])
+        poses.append(seen.pose)
+        depths.append(middle.of(seen))
+        actions.append(world.action_space.restrict(policy.act(seen)))
+        if len(actions) == num_frames:
+            break
+        picture = world.step(actions[-1])[0]
+        if getattr(world, "finished", False):
+            break
+        pictures.append(picture)
+    return (
+        _stack(pictures),
+        world.action_space.encode(actions),
+        None if poses[0] is None else np.stack(poses),
+        None if depths[0] is None else np.array(depths, np.float32),
+    )
+
+
+def _stack(pictures: list[Frames]) -> Frames:
+    """Pictures `(H, W, 3)` -> `(f, H, W, 3)`, with each picture's planes one after the other if they were so."""
+    if pictures[0].transpose(2, 0, 1).flags.c_contiguous:
+        return np.stack([picture.transpose(2, 0, 1) for picture in pictures]).transpose(0, 2, 3, 1)
+    return np.stack(pictures)
+
+
+class _Middle:
+    """How far the middle of the view is: what the game hints, else what the depth picture shows; None without both."""
+
+    def __init__(self) -> None:
+        self._depth: Any = None
+        self._middle: float | None = None
+
+    def of(self, seen: Seen) -> float | None:
+        if "view_depth" in seen.hints:
+            return float(seen.hints["view_depth"])
+        if seen.depth is not self._depth:
+            self._depth, self._middle = seen.depth, None if seen.depth is None else Clearance.of(seen.depth).middle
+        return self._middle
+
+
+def _plain(value: Any) -> Any:
+    """A value that fits a column: numbers, texts and truth values as they are, all else as JSON."""
+    if isinstance(value, str | bool | int | float):
+        return value
+    try:
+        return json.dumps(value, sort_keys=True, default=str)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"episode_info holds {value!r}, which cannot be written down; use JSON values") from error

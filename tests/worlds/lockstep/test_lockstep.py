@@ -80,6 +80,17 @@ def test_the_clock_goes_on_by_a_step_a_frame_and_stands_between(start: Start) ->
     assert game.time_ns - begun == pytest.approx(40_000_000, abs=100_000)
 
 
+def test_blind_frames_pass_without_a_picture(start: Start) -> None:
+    game = start()
+    game.step()
+    before = game.step()
+    for _ in range(5):
+        np.testing.assert_array_equal(game.step(["w"], blind=True), before)
+    after = game.step(["w"])
+    assert colour(after, UPPER) == (255, 0, 0)
+    assert milliseconds(after) - milliseconds(before) == 240
+
+
 def test_other_threads_sleep_in_the_games_time(start: Start) -> None:
     """A thread that sleeps 20 ms at a time comes at most twice a frame, however long the controller takes."""
     game = start()

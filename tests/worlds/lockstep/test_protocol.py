@@ -15,9 +15,10 @@ def test_numbers_agree_with_the_header() -> None:
 
 def test_golden_bytes_of_an_action() -> None:
     message = protocol.pack_action([(protocol.KEY, 0x77, 1)], (-1, 2), 40_000_000)
-    assert len(message) == 408
-    assert message[:36].hex() == "4b434f4c01000000ffffffff02000000005a6202000000000000000077000000" + "01000000"
-    assert not any(message[36:])
+    assert len(message) == 416
+    head = "4b434f4c01000000ffffffff02000000005a620200000000" + "0000000000000000" + "000000007700000001000000"
+    assert message[:44].hex() == head
+    assert not any(message[44:])
 
 
 def test_frames_carry_matrices_for_column_vectors() -> None:

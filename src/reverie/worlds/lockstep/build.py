@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import shutil
@@ -34,7 +35,7 @@ def build() -> Build:
     Raises WorldError if there is no compiler, it lacks the X11 headers, or the cache cannot be written.
     """
     compiler = _compiler()
-    folder = _cache() / f"lockstep-{_key(compiler)}"
+    folder = _cache() / f"lockstep-{_key(compiler, SOURCES)}"
     if not folder.is_dir():
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -69,11 +70,15 @@ def _compiler() -> str:
     return found
 
 
-def _key(compiler: str) -> str:
-    """Whatever changes the result: the sources, the flags, the compiler."""
+@functools.cache
+def _key(compiler: str, sources: Path) -> str:
+    """Whatever changes the result: the sources, the flags, the compiler.
+
+    A process looks once: should the package be updated under its feet, its games still speak its own protocol.
+    """
     digest = hashlib.sha256(repr((COMMON_FLAGS, LIBRARY_FLAGS, LIBRARIES, os.uname().machine)).encode())
     digest.update(subprocess.run([compiler, "--version"], capture_output=True).stdout)
-    for source in sorted(SOURCES.iterdir()):
+    for source in sorted(sources.iterdir()):
         digest.update(source.name.encode() + source.read_bytes())
     return digest.hexdigest()[:16]
 

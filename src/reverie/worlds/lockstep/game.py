@@ -109,11 +109,13 @@ class LockstepGame:
         *,
         move_to: tuple[int, int] | None = None,
         dt_ns: int = STEP_NS,
+        blind: bool = False,
     ) -> npt.NDArray[np.uint8]:
         """Hold `keys` and `buttons` for one frame, which is returned: `(height, width, 3)` uint8 RGB.
 
         keys: X11 key names (`w`, `Up`, `space`, `Shift_L`).  buttons: 1 left, 2 middle, 3 right.  mouse_px: how far
         the pointer moves, right and down.  move_to: where it is put before that.  dt_ns: how far the clock goes on.
+        blind: nobody looks at the frame: it is not drawn where that can be left out; the picture before is returned.
         """
         if not self._close.alive:
             raise WorldError(f"{self.name} is closed; start it again")
@@ -121,7 +123,7 @@ class LockstepGame:
         events: list[protocol.Event] = [] if move_to is None else [(protocol.POINTER, *move_to)]
         events += [(*what, 0) for what in sorted(self._held - held)]
         events += [(*what, 1) for what in sorted(held - self._held)]
-        message = protocol.pack_action(events, mouse_px, dt_ns)
+        message = protocol.pack_action(events, mouse_px, dt_ns, protocol.ACTION_BLIND * blind)
         self._held = held
         try:
             self._socket.settimeout(self._step_timeout_s)

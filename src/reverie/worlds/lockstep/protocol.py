@@ -14,18 +14,20 @@ import numpy.typing as npt
 from reverie.errors import WorldError
 
 MAGIC = 0x4C4F434B
-VERSION = 1
+VERSION = 2
 MAX_EVENTS = 32
 
 FLAG_MATRICES = 1
 FLAG_PRESENT = 2
+
+ACTION_BLIND = 1
 
 KEY, BUTTON, POINTER = range(3)
 
 SHARED = struct.Struct("=8I")
 HELLO = struct.Struct("=4I")
 FRAME = struct.Struct("=4Iq2I32f")
-ACTION = struct.Struct(f"=2I2iq{3 * MAX_EVENTS}I")
+ACTION = struct.Struct(f"=2I2iq2I{3 * MAX_EVENTS}I")
 PIXELS_OFFSET = 64
 
 Matrix = npt.NDArray[np.float32]
@@ -71,13 +73,13 @@ def unpack_frame(message: bytes) -> FrameMessage:
     return FrameMessage(number, (width, height), time_ns, modelview, projection)
 
 
-def pack_action(events: Sequence[Event], mouse_px: tuple[int, int], step_ns: int) -> bytes:
+def pack_action(events: Sequence[Event], mouse_px: tuple[int, int], step_ns: int, flags: int = 0) -> bytes:
     """Raises WorldError for more events than a message holds."""
     if len(events) > MAX_EVENTS:
         raise WorldError(f"at most {MAX_EVENTS} keys and buttons can change in a frame, got {len(events)}")
     flat = [number for event in events for number in event]
     flat += [0] * (3 * MAX_EVENTS - len(flat))
-    return ACTION.pack(MAGIC, len(events), *mouse_px, step_ns, *flat)
+    return ACTION.pack(MAGIC, len(events), *mouse_px, step_ns, flags, 0, *flat)
 
 
 @lru_cache(maxsize=256)

@@ -22,7 +22,9 @@
 #define SECOND_NS 1000000000LL
 #define MILLISECOND_NS 1000000LL
 #define LOOK_NS 1000LL               /* what one look at the clock costs the main thread */
-#define POLL_NS MILLISECOND_NS       /* how often a timed wait of another thread looks at the virtual clock */
+#define POLL_NS MILLISECOND_NS       /* how often a timed wait of another thread looks at the virtual clock, */
+#define LONGEST_POLL_NS (16 * MILLISECOND_NS) /* and how seldom at one that stands */
+#define FREE_SLEEP_NS (100 * MILLISECOND_NS) /* what the main thread may sleep in a frame before that takes real time */
 #define BLOCKED_NS (200 * MILLISECOND_NS) /* a clock that stood so long, unpaused: the main thread waits for someone */
 
 static atomic_bool running;   /* virtual time has begun */
@@ -132,12 +134,19 @@ static void wait_for_clock(int64_t until) {
   pthread_mutex_unlock(&tick_mutex);
 }
 
+/* The main thread's sleep only puts the clock forward.  But one that sleeps again and again within a frame waits for
+ * another thread (a server that starts, say): that one needs real time, and the core. */
+static void skip_time(int64_t ns) {
+  if (clock_now() + ns > next_frame_ns + FREE_SLEEP_NS) real_sleep(ns < MILLISECOND_NS ? ns : MILLISECOND_NS);
+  atomic_fetch_add(&now_ns, ns);
+}
+
 static void sleep_for(int64_t ns) {
   if (ns <= 0) return;
   if (!atomic_load(&running))
     real_sleep(ns);
   else if (on_main_thread())
-    atomic_fetch_add(&now_ns, ns);
+    skip_time(ns);
   else
     wait_for_clock(clock_now() + ns);
 }
@@ -213,16 +222,32 @@ EXPORT int select(int count, fd_set *r, fd_set *w, fd_set *e, struct timeval *ti
 
 /* ---- waiting for other threads with a limit in virtual time: short real waits until the clock is there ---- */
 
-static bool slice(int64_t deadline, clockid_t id, struct timespec *until) {
-  bool over = virtual_time(id) >= deadline;
-  *until = to_timespec(real_now(CLOCK_MONOTONIC) + (over ? 0 : POLL_NS));
+struct slices {
+  int64_t deadline;
+  clockid_t id;
+  int64_t stood_since; /* real time at which the clock was seen to show `stood_at` */
+  int64_t stood_at;
+  int64_t length_ns; /* of a wait: longer and longer while the clock stands */
+};
+
+/* The end of the next short wait.  True: it is the last, the deadline is reached (or, as in wait_for_clock, the clock
+ * stands because the main thread is blocked). */
+static bool next_slice(struct slices *s, struct timespec *until) {
+  int64_t real = real_now(CLOCK_MONOTONIC), now = clock_now();
+  bool over = virtual_time(s->id) >= s->deadline;
+  if (now != s->stood_at) s->length_ns = POLL_NS;
+  else if (s->length_ns < LONGEST_POLL_NS) s->length_ns *= 2;
+  if (now != s->stood_at || atomic_load(&paused)) s->stood_at = now, s->stood_since = real;
+  if (real - s->stood_since > BLOCKED_NS) over = true;
+  *until = to_timespec(real + (over ? 0 : s->length_ns));
   return over;
 }
 
 static int wait_condition(pthread_cond_t *condition, pthread_mutex_t *mutex, clockid_t id, int64_t deadline) {
+  struct slices slices = {.deadline = deadline, .id = id};
   for (;;) {
     struct timespec until;
-    bool over = slice(deadline, id, &until);
+    bool over = next_slice(&slices, &until);
     int result = real_clock_wait()(condition, mutex, CLOCK_MONOTONIC, &until);
     if (result != ETIMEDOUT || over) return result;
     if (on_main_thread()) atomic_fetch_add(&now_ns, POLL_NS);
@@ -245,9 +270,10 @@ EXPORT int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *mu
 EXPORT int sem_clockwait(sem_t *semaphore, clockid_t id, const struct timespec *t) {
   REAL(sem_clockwait);
   if (!is_virtual(id)) return real_sem_clockwait(semaphore, id, t);
+  struct slices slices = {.deadline = to_ns(t), .id = id};
   for (;;) {
     struct timespec until;
-    bool over = slice(to_ns(t), id, &until);
+    bool over = next_slice(&slices, &until);
     int result = real_sem_clockwait(semaphore, CLOCK_MONOTONIC, &until);
     if (result == 0 || errno != ETIMEDOUT || over) return result;
     if (on_main_thread()) atomic_fetch_add(&now_ns, POLL_NS);

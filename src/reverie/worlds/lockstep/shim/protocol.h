@@ -13,11 +13,15 @@
 #include <stdint.h>
 
 #define LOCKSTEP_MAGIC 0x4c4f434bu /* "LOCK" */
-#define LOCKSTEP_VERSION 1u
+#define LOCKSTEP_VERSION 2u
 #define LOCKSTEP_MAX_EVENTS 32
 
+/* flags of the shared memory */
 #define FLAG_MATRICES 1u /* capture the camera of fixed-function games */
 #define FLAG_PRESENT 2u  /* show every frame on the X display too (slower; for a person who looks on) */
+
+/* flags of an action */
+#define ACTION_BLIND 1u /* what comes is not looked at: do not draw it, and hand out the picture before */
 
 enum event_kind { EVENT_KEY = 0, EVENT_BUTTON = 1, EVENT_POINTER = 2 };
 
@@ -52,6 +56,7 @@ struct action_message {
   uint32_t magic, num_events;
   int32_t mouse_dx, mouse_dy; /* pixels, right and down */
   int64_t step_ns;            /* how far the clock goes on */
+  uint32_t flags, reserved;
   struct input_event events[LOCKSTEP_MAX_EVENTS];
 };
 

@@ -44,7 +44,8 @@ void input_window_size(unsigned long window, uint32_t *width, uint32_t *height);
 /* picture.c: the frame, read back and averaged down */
 void picture_read(uint32_t window_width, uint32_t window_height);
 
-/* camera.c: the matrices of fixed-function games */
+/* draws.c: draws that are left out, and the matrices of fixed-function games */
+void draws_leave_out(bool blind);
 void *camera_hook(const char *name);
 void camera_take(struct frame_message *message);
 

@@ -24,6 +24,7 @@ static bool is_open(void) {
 /* One frame out, one action in.  False: not ours to stop (no controller, or another thread's window). */
 static bool stop_here(unsigned long window) {
   static uint32_t width, height;
+  static bool blind;
   if (!is_open() || !on_main_thread()) return false;
   clock_pause();
   frame_number++;
@@ -31,13 +32,15 @@ static bool stop_here(unsigned long window) {
     width = link_settings()->render_width, height = link_settings()->render_height;
     input_window_size(window, &width, &height);
   }
-  picture_read(width, height);
+  if (!blind) picture_read(width, height);
   struct frame_message message = {.magic = LOCKSTEP_MAGIC, .number = frame_number, .time_ns = clock_now()};
   message.window_width = width, message.window_height = height;
   camera_take(&message);
   link_send_frame(&message);
   struct action_message action;
   link_receive_action(&action);
+  blind = action.flags & ACTION_BLIND;
+  draws_leave_out(blind);
   input_look_after_focus(frame_number);
   input_inject(&action);
   clock_advance(action.step_ns);

@@ -1,5 +1,10 @@
-/* The camera of fixed-function games: the matrices at the first draw of a frame that is seen in perspective and from a
- * place.  (A draw without perspective belongs to a menu; one from the origin is a sky box.) */
+/* What happens at each draw.
+ *
+ * The camera of fixed-function games is captured: the matrices at the first draw of a frame that is seen in perspective
+ * and from a place.  (A draw without perspective belongs to a menu; one from the origin is a sky box.)
+ *
+ * Draws of whole arrays are left out of frames at which nobody looks; what is drawn vertex by vertex is too entangled
+ * with the game's state for that. */
 #define _GNU_SOURCE
 #include "shim.h"
 
@@ -10,6 +15,7 @@
 #define ORIGIN_EPSILON 1e-4f
 
 static bool wanted, found;
+static bool blind;
 static float modelview[16], projection[16];
 
 static void capture(void) {
@@ -36,19 +42,22 @@ void camera_take(struct frame_message *message) {
   found = false;
 }
 
-#define HOOK(name, parameters, arguments)                                                                              \
+void draws_leave_out(bool now_blind) { blind = now_blind; }
+
+#define HOOK(name, leave_out, parameters, arguments)                                                                   \
   EXPORT void name parameters {                                                                                        \
     static void(*real) parameters;                                                                                     \
     if (!real) real = (void(*) parameters)gl_function(#name);                                                          \
     if (wanted && !found && on_main_thread()) capture();                                                               \
-    real arguments;                                                                                                    \
+    if (!(leave_out)) real arguments;                                                                      \
   }
 
-HOOK(glBegin, (unsigned mode), (mode))
-HOOK(glCallList, (unsigned list), (list))
-HOOK(glDrawArrays, (unsigned mode, int first, int count), (mode, first, count))
-HOOK(glDrawElements, (unsigned mode, int count, unsigned type, const void *indices), (mode, count, type, indices))
-HOOK(glDrawRangeElements,
+HOOK(glBegin, false, (unsigned mode), (mode))
+HOOK(glCallList, false, (unsigned list), (list))
+HOOK(glDrawArrays, blind, (unsigned mode, int first, int count), (mode, first, count))
+HOOK(glDrawElements, blind, (unsigned mode, int count, unsigned type, const void *indices),
+     (mode, count, type, indices))
+HOOK(glDrawRangeElements, blind,
      (unsigned mode, unsigned start, unsigned end, int count, unsigned type, const void *indices),
      (mode, start, end, count, type, indices))
 

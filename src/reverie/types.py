@@ -79,7 +79,7 @@ class ActionSpace:
         unknown = sorted(action.keys - self._index.keys())
         if unknown:
             raise ActionError(f"unknown key {unknown[0]!r}; this world knows {', '.join(self.keys) or 'no keys'}")
-        if not np.all(np.isfinite(action.mouse)) or max(map(abs, action.mouse)) > MAX_TURN_DEG:
+        if not all(abs(turn) <= MAX_TURN_DEG for turn in action.mouse):  # false for what is not a number, too
             raise ActionError(
                 f"a mouse turn is two finite angles of at most {MAX_TURN_DEG:g} degrees a frame, got {action.mouse}"
             )

@@ -18,7 +18,7 @@ from reverie.data.policies.explore import Clearance
 from reverie.data.video import write_video
 from reverie.data.writer import is_disk_full, picture_statistics
 from reverie.errors import DataError
-from reverie.types import FPS, Frames, World
+from reverie.types import FPS, Action, Frames, World
 from reverie.worlds import WORLDS, WorldInfo, open_world
 
 ATTEMPTS = 2
@@ -81,7 +81,7 @@ class Recorder:
 
     job: Job
     world: World | None = None
-    _played: list[str] = field(default_factory=list)
+    _film: Film = field(default_factory=lambda: Film())
 
     def episode(self, seed: int, folder: Path) -> Outcome:
         """Play the episode of `seed`; its video is put into `folder`.  Whatever goes wrong with the game is told in the
@@ -90,7 +90,7 @@ class Recorder:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 self.world = self.world or self.job.open()
-                return make_draft(self.world, self.job, seed, folder)
+                return make_draft(self.world, self.job, seed, folder, self._film)
             except Exception as error:
                 if is_disk_full(error):
                     return DiskFull(seed, str(error))
@@ -111,9 +111,42 @@ class Recorder:
                 return
 
 
-def make_draft(world: World, job: Job, seed: int, folder: Path) -> Draft | Rejected:
+class Film:
+    """Memory for the pictures of an episode, used again for the next: fresh memory costs as much as drawing them.
+
+    Pictures keep their layout: planes one after the other where they come so.
+    """
+
+    def __init__(self) -> None:
+        self._memory: Frames | None = None
+        self._length = 0
+
+    def start(self, picture: Frames, num_frames: int) -> None:
+        """Begin with `picture`, `(H, W, 3)`; room for `num_frames` of its kind."""
+        is_planes = picture.transpose(2, 0, 1).flags.c_contiguous
+        shape = (num_frames, *(picture.transpose(2, 0, 1) if is_planes else picture).shape)
+        if self._memory is None or self._memory.base is None or self._memory.base.shape != shape:
+            memory = np.empty(shape, np.uint8)
+            self._memory = memory.transpose(0, 2, 3, 1) if is_planes else memory[:]
+        self._length = 0
+        self.add(picture)
+
+    def add(self, picture: Frames) -> None:
+        """Append a picture; it is copied."""
+        assert self._memory is not None
+        self._memory[self._length] = picture
+        self._length += 1
+
+    @property
+    def frames(self) -> Frames:
+        """The pictures so far, `(f, H, W, 3)`; overwritten by the next episode."""
+        assert self._memory is not None
+        return self._memory[: self._length]
+
+
+def make_draft(world: World, job: Job, seed: int, folder: Path, film: Film | None = None) -> Draft | Rejected:
     """Play, cut where it goes wrong, and encode one episode; Rejected if too little of it is good."""
-    frames, actions, poses, depths = play_episode(world, policy_for(job.info.name, seed), seed, job.num_frames)
+    frames, actions, poses, depths = play_episode(world, policy_for(job.info.name, seed), seed, job.num_frames, film)
     place = str(getattr(world, "map", ""))
     verdict = judge(frames, actions, poses, depths, world.action_space, job.info.name)
     length = verdict.length
@@ -134,18 +167,22 @@ def make_draft(world: World, job: Job, seed: int, folder: Path) -> Draft | Rejec
 
 
 def play_episode(
-    world: World, policy: Policy, seed: int, num_frames: int
+    world: World, policy: Policy, seed: int, num_frames: int, film: Film | None = None
 ) -> tuple[Frames, npt.NDArray[np.float32], npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]:
     """Let `policy` play `num_frames` frames from `reset(seed)`, or until the level ends.
 
     Returns frames `(f, H, W, 3)`, actions `(f, size)`, poses `(f, 5)` or None, and how far the middle of the view is,
     `(f,)` or None.
-    Action i is chosen on seeing frame i, and shows in frame i + 1.
+    Action i is chosen on seeing frame i, and shows in frame i + 1.  With a `film` the frames are its memory.
     """
-    pictures, actions, poses, depths = [world.reset(seed)[0]], [], [], []
+    picture, film = world.reset(seed)[0], film or Film()
+    film.start(picture, num_frames)
+    actions: list[Action] = []
+    poses: list[npt.NDArray[np.float32] | None] = []
+    depths: list[float | None] = []
     middle = _Middle()
     while True:
-        seen = seen_now(world, pictures[-1])
+        seen = seen_now(world, picture)
         poses.append(seen.pose)
         depths.append(middle.of(seen))
         actions.append(world.action_space.restrict(policy.act(seen)))
@@ -154,20 +191,13 @@ def play_episode(
         picture = world.step(actions[-1])[0]
         if getattr(world, "finished", False):
             break
-        pictures.append(picture)
+        film.add(picture)
     return (
-        _stack(pictures),
+        film.frames,
         world.action_space.encode(actions),
-        None if poses[0] is None else np.stack(poses),
+        None if poses[0] is None else np.array(poses, np.float32),
         None if depths[0] is None else np.array(depths, np.float32),
     )
-
-
-def _stack(pictures: list[Frames]) -> Frames:
-    """Pictures `(H, W, 3)` -> `(f, H, W, 3)`, with each picture's planes one after the other if they were so."""
-    if pictures[0].transpose(2, 0, 1).flags.c_contiguous:
-        return np.stack([picture.transpose(2, 0, 1) for picture in pictures]).transpose(0, 2, 3, 1)
-    return np.stack(pictures)
 
 
 class _Middle:

@@ -18,7 +18,7 @@ from reverie.errors import DataError
 from reverie.types import Frames
 
 KEY_EVERY_FRAMES = 25
-QUALITY_CRF = 25
+QUALITY_CRF = 26
 PRESET = "ultrafast"
 X264_PARAMS = "cabac=1:deblock=1,0,0:subme=1:scenecut=0"
 

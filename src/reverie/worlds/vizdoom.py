@@ -2,7 +2,7 @@
 for, of monsters.
 
 One tic of the game is one frame.  The game draws 320x180, in planes; the middle 315x180 is scaled down to 224x128 with
-a triangle filter, so that textures shimmer little.  Doom is dark: its `r_visibility` is raised so that light reaches
+a Gaussian filter, so that textures shimmer little.  Doom is dark: its `r_visibility` is raised so that light reaches
 further, and its palette gets a fixed gamma, which keeps the shading of the rooms.  Pictures lie in memory as planes
 (their strides say so): they are encoded without being taken apart again.
 """
@@ -49,7 +49,7 @@ STRAFE_SPEED = 32.0
 DEPTH_SHAPE = (8, 56)
 DEPTH_UNITS = 10.0
 """Map units of one step of the depth picture."""
-LOOK_EVERY_FRAMES = 4
+LOOK_EVERY_FRAMES = 5
 """How often the depth picture and the hints are made anew; in between they are the last ones."""
 
 USE_UNITS = 64.0
@@ -337,7 +337,7 @@ class Scaler:
             plane[:] = drawn[:, CROP]
         height, width = RESOLUTION
         scaled = self._scaler.reformat(
-            self._drawn, width=width, height=height, interpolation=Interpolation.BILINEAR, threads=1
+            self._drawn, width=width, height=height, interpolation=Interpolation.GAUSS, threads=1
         )
         out = np.empty((3, height, width), np.uint8)
         for target, plane in zip(out, scaled.planes, strict=True):

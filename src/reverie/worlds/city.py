@@ -1,9 +1,9 @@
 """A city as a World: endless streets with traffic and people, by car (seen from behind) or on foot, drawn with Panda3D.
 
-A map is a district and the number of a city of that kind, such as `oldtown/0417`; `reset(seed)` alone decides the city,
-the place, the hour, the weather, and whether the player drives or walks.  In the car `forward` and `back` are engine,
-brakes and reverse, `left` and `right` steer, and the mouse turns the camera round the car; `jump` does nothing there, as
-`handbrake` does nothing on foot.
+A map is a district and the number of a city of that kind, such as `oldtown/0417`; `reset(seed)` alone decides the
+city, the place, the hour, the weather, and whether the player drives or walks.  In the car `forward` and `back` are
+engine, brakes and reverse, `left` and `right` steer, and the mouse turns the camera round the car; `jump` does nothing
+there, as `handbrake` does nothing on foot.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from reverie.worlds.city_parts import models
 from reverie.worlds.city_parts.actors import Actors
 from reverie.worlds.city_parts.people import People
 from reverie.worlds.city_parts.plan import EAST, KERB_M, NORTH, STYLES, Plan
-from reverie.worlds.city_parts.players import ChaseCamera, View, Walker
+from reverie.worlds.city_parts.players import ChaseCamera, View, Walker, free_length
 from reverie.worlds.city_parts.skies import choose_sky
 from reverie.worlds.city_parts.stage import Stage, halo_texture
 from reverie.worlds.city_parts.traffic import STOP_M, Traffic, TrafficCar, lanes
@@ -29,6 +29,7 @@ from reverie.worlds.city_parts.vehicle import GRIP, RADIUS_M, WET_GRIP, Vehicle,
 from reverie.worlds.panda import RESOLUTION, STEP_S, Panda
 
 FOV_DEG = 76.0
+SUPERSAMPLE = 1.5
 NUM_CITIES = 1000
 """Cities of each district."""
 
@@ -92,7 +93,7 @@ class CityWorld:
         self.episode_info: dict[str, Any] = {}
         self._asked_view = view
         self._started = False
-        self._screen = Panda(self.resolution, fov_deg=FOV_DEG, shadow_px=1024, near_m=0.3, far_m=520.0)
+        self._screen = Panda(self.resolution, fov_deg=FOV_DEG, supersample=SUPERSAMPLE, near_m=0.3, far_m=420.0)
         textures, halo = Stage.make_textures(), halo_texture()
         self._stage = Stage(self._screen, textures, halo)
         self._actors = Actors(self._screen, textures, halo)
@@ -152,12 +153,13 @@ class CityWorld:
             self._drive(action, boxes, low, posts)
         else:
             cars = self._traffic.discs((x, y), 6.0)
-            round_things = np.concatenate([posts, *(discs for _, discs in cars)])
+            people = np.concatenate([self._people.where(), np.full((NUM_PEOPLE, 1), 0.25)], 1)
+            round_things = np.concatenate([posts, people, *(discs for _, discs in cars)])
             self._walker.walk(
                 action.keys, action.mouse, STEP_S, self._ground, np.concatenate([boxes, low]), round_things
             )
             self._view = self._walker.view()
-        x, y, heading, speed = self._player_state()
+        x, y, _, _ = self._player_state()
         in_car = self.view == "car"
         self._traffic.step(STEP_S, (x, y, 2.4 if in_car else 0.6), self._people.where(), 2.4 if in_car else 0.6)
         velocity = self._car.velocity() if in_car else (0.0, 0.0)
@@ -264,8 +266,6 @@ class CityWorld:
         free = float(near.min()) if len(near) else 40.0
         walls = np.concatenate([boxes, low])
         for shift in (-width, 0.0, width):
-            from reverie.worlds.city_parts.players import free_length
-
             free = min(free, free_length(x + cos * shift, y - sin * shift, sin, cos, 40.0, walls))
         return max(0.0, free)
 

@@ -106,8 +106,8 @@ def _graphics_pipe(core: Any) -> Any:
 class Panda:
     """An offscreen screen: a scene (`root`), a camera, a sky, one sun with a shadow map, and pictures of it.
 
-    resolution: (H, W) of the pictures.  fov_deg: horizontal.  supersample: each side is drawn so many times larger and
-    averaged down.  samples: MSAA.  shadow_px: side of the shadow map; 0 for no shadows.
+    resolution: (H, W) of the pictures.  fov_deg: horizontal.  supersample: each side is drawn so many times larger (a
+    whole number, or 1.5) and averaged down.  samples: MSAA.  shadow_px: side of the shadow map; 0 for no shadows.
     Nodes under `root` get the lit material; `use_cutout`, `use_glow` change it.
     Raises WorldError where nothing can be drawn.
     """
@@ -117,7 +117,7 @@ class Panda:
         resolution: tuple[int, int] = RESOLUTION,
         *,
         fov_deg: float = 75.0,
-        supersample: int = 2,
+        supersample: float = 2,
         samples: int = 0,
         shadow_px: int = 1024,
         near_m: float = 0.2,
@@ -198,6 +198,13 @@ class Panda:
         node.setShader(self._shaders["array"])
         node.setTexture(texture)
 
+    def draw_near_first(self, node: Any) -> None:
+        """Draw `node` in the order of distance, before the rest: what it hides is then not shaded."""
+        bins = self._core.CullBinManager.getGlobalPtr()
+        if bins.findBin("near_first") < 0:
+            bins.addBin("near_first", self._core.CullBinManager.BTFrontToBack, 15)
+        node.setBin("near_first", 0)
+
     def use_cutout(self, node: Any) -> None:
         """Where the texture's alpha is under a half, nothing is drawn: leaves, fences."""
         node.setShader(self._shaders["cutout"])
@@ -272,10 +279,12 @@ class Panda:
     def _read(self) -> Frames:
         height, width = self.resolution
         n = self._supersample
-        raw = np.frombuffer(self._picture.getRamImage(), np.uint8).reshape(height * n, width * n, -1)
+        raw = np.frombuffer(self._picture.getRamImage(), np.uint8).reshape(round(height * n), round(width * n), -1)
         if n == 2:
             return _halve(raw)[None]
-        whole = raw[:, :, :3].reshape(height, n, width, n, 3).mean((1, 3), dtype=np.float32)
+        if n == 1.5:
+            return _three_to_two(raw)[None]
+        whole = raw[:, :, :3].reshape(height, round(n), width, round(n), 3).mean((1, 3), dtype=np.float32)
         return np.ascontiguousarray((whole + 0.5).astype(np.uint8)[::-1, :, ::-1])[None]
 
     def _put_weather(self) -> None:
@@ -291,12 +300,13 @@ class Panda:
         bits.setRgbaBits(8, 8, 8, 8)
         bits.setDepthBits(24)
         bits.setMultisamples(samples)
-        size = core.WindowProperties.size(width * self._supersample, height * self._supersample)
+        size = core.WindowProperties.size(round(width * self._supersample), round(height * self._supersample))
         buffer = self._engine.makeOutput(pipe, "screen", 0, bits, size, core.GraphicsPipe.BFRefuseWindow)
         if buffer is not None:
             self._engine.openWindows()
         if buffer is None or not buffer.isValid() or not buffer.getGsg():
             raise WorldError(f"Panda3D could not open an offscreen buffer; {INSTALL}")
+        buffer.setActive(False)  # a frame of one screen must not draw the others
         return buffer
 
     def _make_shadow_map(self, size_px: int) -> None:
@@ -309,6 +319,7 @@ class Panda:
         )  # fmt: skip
         if self._shadow is None:
             raise WorldError("Panda3D could not make a shadow map; update the graphics driver")
+        self._shadow.setActive(False)
         depth = core.Texture("shadow_map")
         self._shadow.addRenderTexture(depth, core.GraphicsOutput.RTMBindOrCopy, core.GraphicsOutput.RTPDepth)
         depth.setFormat(core.Texture.FDepthComponent)
@@ -352,6 +363,18 @@ def _halve(raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     both += 2
     both >>= 2
     return np.ascontiguousarray(both[::-1, :, 2::-1].astype(np.uint8))
+
+
+def _three_to_two(raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """BGRA rows from the bottom, `(3h, 3w, 4)` -> RGB from the top, `(2h, 2w, 3)`: each the mean of what it covers."""
+    tall = raw.astype(np.uint16)
+    rows = np.empty((len(raw) // 3 * 2, *raw.shape[1:]), np.uint16)
+    rows[0::2] = 2 * tall[0::3] + tall[1::3]
+    rows[1::2] = tall[1::3] + 2 * tall[2::3]
+    both = np.empty((len(rows), raw.shape[1] // 3 * 2, 4), np.uint16)
+    both[:, 0::2] = 2 * rows[:, 0::3] + rows[:, 1::3]
+    both[:, 1::2] = rows[:, 1::3] + 2 * rows[:, 2::3]
+    return np.ascontiguousarray(((both + 4) // 9)[::-1, :, 2::-1].astype(np.uint8))
 
 
 def _compile(core: Any, *, shadows: bool) -> dict[str, Any]:

@@ -30,9 +30,8 @@ vec3 sky_gradient(vec3 dir) {
 }
 vec3 fogged(vec3 light, vec3 to_point, float distance_m) {
     float clear = exp(-max(distance_m - weather.z, 0.0) * sky_horizon.w);
-    vec3 dir = to_point / max(distance_m, 0.01);
-    dir.z = max(dir.z, 0.0) * 0.5;
-    return mix(sky_gradient(dir), light, clear);
+    float t = max(dot(to_point.xy, sun_dir.xy), 0.0) / max(distance_m, 0.01);
+    return mix(sky_horizon.rgb + sun_colour.rgb * (sun_colour.w * 0.12 * t * t), light, clear);
 }
 """
 

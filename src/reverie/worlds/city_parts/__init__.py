@@ -1,1 +1,1 @@
-"""The parts of the `city` world: street plan, textures, buildings, street furniture, traffic, people, driving, light."""
+"""The parts of the `city` world: plan, textures, buildings, street furniture, traffic, people, driving, light."""

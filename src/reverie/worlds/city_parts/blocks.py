@@ -59,7 +59,9 @@ def _street_side(chunk: Chunk, plan: Plan, rect: Rect, kind: str, rng: np.random
     from reverie.worlds.city_parts.chunks import lamp_posts
 
     x0, y0, x1, y1 = rect
-    green = {"towers": 0.4, "oldtown": 0.3, "houses": 0.75, "park": 0.3, "midrise": 0.7, "plaza": 0.5, "water": 0.6}[kind]
+    green = {"towers": 0.4, "oldtown": 0.3, "houses": 0.75, "park": 0.3, "midrise": 0.7, "plaza": 0.5, "water": 0.6}[
+        kind
+    ]
     sort = "palm" if plan.style.name == "waterfront" else ("poplar" if plan.city % 3 == 0 else "broad")
     kinds = [_tree_pair(sort, k) for k in range(3)]
     edges = (
@@ -278,7 +280,12 @@ def _water(chunk: Chunk, rect: Rect, kind: str, rng: np.random.Generator, plan: 
         mesh.quads(faces, (0.60, 0.57, 0.52, 1))
     rail = (0.80, 0.80, 0.78, 1.0)
     t = 0.12
-    for low, high in (((x0, y0), (x1, y0 + t)), ((x0, y1 - t), (x1, y1)), ((x0, y0), (x0 + t, y1)), ((x1 - t, y0), (x1, y1))):
+    for low, high in (
+        ((x0, y0), (x1, y0 + t)),
+        ((x0, y1 - t), (x1, y1)),
+        ((x0, y0), (x0 + t, y1)),
+        ((x1 - t, y0), (x1, y1)),
+    ):
         chunk.near.box((*low, KERB_M + 0.85), (*high, KERB_M + 1.0), rail, bottom=True)
         chunk.near.box((*low, KERB_M), (*high, KERB_M + 0.25), (0.62, 0.60, 0.56, 1))
     for _ in range(rng.integers(2, 5)):

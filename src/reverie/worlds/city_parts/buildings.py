@@ -173,7 +173,12 @@ def roof_things(mesh: Mesh, rect: Rect, z: float, rng: np.random.Generator) -> N
     w, d = x1 - x0, y1 - y0
     wall: RGBA = (0.62, 0.60, 0.57, 1)
     t = 0.3
-    for low, high in (((x0, y0), (x1, y0 + t)), ((x0, y1 - t), (x1, y1)), ((x0, y0), (x0 + t, y1)), ((x1 - t, y0), (x1, y1))):
+    for low, high in (
+        ((x0, y0), (x1, y0 + t)),
+        ((x0, y1 - t), (x1, y1)),
+        ((x0, y0), (x0 + t, y1)),
+        ((x1 - t, y0), (x1, y1)),
+    ):
         mesh.box((*low, z), (*high, z + 0.7), wall)
     hx, hy = x0 + w * rng.uniform(0.2, 0.5), y0 + d * rng.uniform(0.2, 0.5)
     mesh.box((hx, hy, z), (hx + min(4, w / 3), hy + min(4, d / 3), z + 2.8), wall)
@@ -190,7 +195,9 @@ def tower(near: Mesh, far: Mesh, rect: Rect, z: float, floors: int, rng: np.rand
     z1 = z + SHOP_M + 1
     for mesh in (near, far):
         walls(mesh, rect, z, z1, LAYER[ground], 4, (1, 1, 1, 1))
-    near.box((rect[0] - 0.4, rect[1] - 0.4, z1 - 0.5), (rect[2] + 0.4, rect[3] + 0.4, z1), (0.5, 0.5, 0.5, 1), bottom=True)
+    near.box(
+        (rect[0] - 0.4, rect[1] - 0.4, z1 - 0.5), (rect[2] + 0.4, rect[3] + 0.4, z1), (0.5, 0.5, 0.5, 1), bottom=True
+    )
     steps = 1 if floors < 9 else int(rng.integers(1, 4))
     here, low = rect, z1
     shares = np.sort(rng.uniform(0.3, 0.9, steps - 1)) if steps > 1 else np.zeros(0)

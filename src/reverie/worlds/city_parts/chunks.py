@@ -26,8 +26,8 @@ PARK_SHARE = 0.42
 class Chunk:
     """What one cell is made of.
 
-    near, far: its meshes, with and without details.  boxes (x0, y0, x1, y1): buildings; low: what one sees over, such as
-    parked cars; circles (x, y, radius): posts and trees; nothing passes these.  lamps: where street lamps hang.
+    near, far: its meshes, with and without details.  boxes (x0, y0, x1, y1): buildings; low: what one sees over, such
+    as parked cars; circles (x, y, radius): posts and trees; nothing passes these.  lamps: where street lamps hang.
     heads: traffic lights (x, y, yaw, direction).
     """
 
@@ -106,7 +106,6 @@ def _signal_post(chunk: Chunk, x: float, y: float, direction: int) -> None:
 
 def _road(chunk: Chunk, plan: Plan, i: int, j: int, direction: int) -> None:
     """The road from junction (i, j) to the north or the east, with its crossings, and the cars parked along it."""
-    di, dj = STEPS[direction]
     half = plan.half_road(i, j, direction)
     if direction == NORTH:
         start, end, middle = plan.y(j) + plan.half_y(j), plan.y(j + 1) - plan.half_y(j + 1), plan.x(i)
@@ -170,9 +169,11 @@ def _park(
             shape = models.SHAPES[names[rng.integers(len(names))]]
             across = middle + side * (half - 1.12 + rng.uniform(-0.08, 0.12))
             yaw = (0.0 if side > 0 else 180.0) + rng.normal(0, 1.0)
-            body = parked_car(names.index(_name_of(shape)), int(rng.integers(len(models.PAINTS))))
+            number = int(rng.integers(len(models.PAINTS)))
+            body = parked_car(names.index(_name_of(shape)), number)
             x, y = (across, at - 2.5) if direction == NORTH else (at - 2.5, 2 * middle - across)
             chunk.near.extend(body, (x, y, 0), yaw + 90.0 * direction)
+            chunk.far.extend(models.coarse_car(shape, models.PAINTS[number]), (x, y, 0), yaw + 90.0 * direction)
             long, wide = shape.half_length, shape.half_width
             dx, dy = (wide, long) if direction == NORTH else (long, wide)
             chunk.low.append((x - dx, y - dy, x + dx, y + dy))

@@ -98,7 +98,17 @@ def car_body(shape: CarShape, paint: RGBA, *, wheels: bool, taxi: bool = False) 
     if wheels:
         for x in (-1, 1):
             for wy in shape.wheel_y:
-                mesh.extend(wheel(shape.wheel_m, 8), (x * (w - 0.1), wy, shape.wheel_m))
+                mesh.extend(wheel(shape.wheel_m, 7, sides_shown=(x,)), (x * (w - 0.1), wy, shape.wheel_m))
+    return mesh
+
+
+def coarse_car(shape: CarShape, paint: RGBA) -> Mesh:
+    """A car from far away: a lower and an upper box."""
+    mesh = Mesh()
+    w, length = shape.half_width, shape.half_length
+    waist, roof = shape.rows[2][1], max(row[2] for row in shape.rows)
+    mesh.box((-w, -length, 0.25), (w, length, waist - 0.06), paint)
+    mesh.box((-w * 0.75, -length * 0.6, waist - 0.06), (w * 0.75, length * 0.3, roof), (0.2, 0.22, 0.25, 1))
     return mesh
 
 
@@ -127,8 +137,8 @@ def brake_lights(shape: CarShape) -> Mesh:
     return mesh
 
 
-def wheel(radius_m: float, sides: int = 14) -> Mesh:
-    """A wheel about its own middle, its axle along x."""
+def wheel(radius_m: float, sides: int = 14, sides_shown: tuple[float, ...] = (1.0, -1.0)) -> Mesh:
+    """A wheel about its own middle, its axle along x; sides_shown: 1 its right face, -1 its left one."""
     mesh = Mesh()
     angles = np.linspace(0, 2 * math.pi, sides, endpoint=False)
     ring = np.stack([np.zeros(sides), np.cos(angles), np.sin(angles)], 1)
@@ -136,7 +146,7 @@ def wheel(radius_m: float, sides: int = 14) -> Mesh:
     half = np.array((0.115, 0, 0))
     tread = np.stack([ring * radius_m - half, ring * radius_m + half, nxt * radius_m + half, nxt * radius_m - half], 1)
     mesh.quads(tread[:, ::-1], RUBBER, normals=ring)
-    for s in (1.0, -1.0):
+    for s in sides_shown:
         for radius, colour, out in ((radius_m, RUBBER, 0.0), (radius_m * 0.64, (0.62, 0.63, 0.65, 0.6), 0.01)):
             rim = ring * radius + np.array((s * (0.115 + out), 0, 0))
             points = np.concatenate([rim, [[s * (0.115 + out), 0, 0]]])
@@ -149,7 +159,9 @@ def wheel(radius_m: float, sides: int = 14) -> Mesh:
     return mesh
 
 
-def blob(mesh: Mesh, centre: Vec3, radius: Vec3, colour: RGBA, around: int = 6, rings: int = 3, layer: float = 0) -> None:
+def blob(
+    mesh: Mesh, centre: Vec3, radius: Vec3, colour: RGBA, around: int = 6, rings: int = 3, layer: float = 0
+) -> None:
     """A rounded lump, darker below."""
     up = np.linspace(-math.pi / 2, math.pi / 2, rings + 1)
     turn = np.linspace(0, 2 * math.pi, around + 1)
@@ -191,15 +203,18 @@ def tree(kind: str, rng: np.random.Generator, *, coarse: bool = False) -> Mesh:
             side = np.array((-math.sin(a), math.cos(a), 0)) * 0.42
             base, mid, tip = np.array((0, 0, height)), np.array((0, 0, height + 0.5)), np.array((0, 0, height - 1.1))
             mid, tip = mid + out * 1.5, tip + out * 3.0
-            for quad in ([base - side * 0.3, mid - side, mid + side, base + side * 0.3], [mid - side, tip, tip, mid + side]):
+            for quad in (
+                [base - side * 0.3, mid - side, mid + side, base + side * 0.3],
+                [mid - side, tip, tip, mid + side],
+            ):
                 for turned in (quad, quad[::-1]):
                     mesh.quads([turned], (0.30, 0.46, 0.18, 1), normals=(0.2 * out[0], 0.2 * out[1], 0.95), layer=leaf)
         return mesh
     if kind == "poplar":
         prism(mesh, 0, 0, 0, 2.2, 0.2, 0.15, bark, 4)
-        blob(mesh, (0, 0, height * 0.62), (1.2, 1.2, height * 0.52), tint, 5 if coarse else 7, 3 if coarse else 5, leaf)
+        blob(mesh, (0, 0, height * 0.62), (1.2, 1.2, height * 0.52), tint, 4 if coarse else 6, 2 if coarse else 4, leaf)
         return mesh
-    prism(mesh, 0, 0, 0, height * 0.5, 0.24, 0.15, bark, 4)
+    prism(mesh, 0, 0, 0, height * 0.5, 0.24, 0.15, bark, 3 if coarse else 4)
     if coarse:
         blob(mesh, (0, 0, height * 0.66), (2.4, 2.4, height * 0.34), tint, 5, 2, leaf)
         return mesh
@@ -208,7 +223,7 @@ def tree(kind: str, rng: np.random.Generator, *, coarse: bool = False) -> Mesh:
         a = k * math.pi / 1.7 + rng.uniform(0, 1)
         out = 0.0 if k == 3 else spread * 0.5
         z = height * (0.82 if k == 3 else rng.uniform(0.55, 0.68))
-        blob(mesh, (out * math.cos(a), out * math.sin(a), z), (spread, spread, spread * 0.85), tint, 7, 4, leaf)
+        blob(mesh, (out * math.cos(a), out * math.sin(a), z), (spread, spread, spread * 0.85), tint, 6, 3, leaf)
     return mesh
 
 
@@ -239,7 +254,7 @@ def person(look: int, phase: int) -> Mesh:
     skin = (*SKINS[rng.integers(len(SKINS))], 1.0)
     coat = (*CLOTHES[rng.integers(len(CLOTHES))], 1.0)
     legs = (*(np.array(CLOTHES[rng.integers(len(CLOTHES))]) * 0.6), 1.0)
-    hair = tuple(np.array((0.25, 0.18, 0.12)) * rng.uniform(0.4, 2.2)) + (1.0,)
+    hair = np.array((0.25, 0.18, 0.12)) * rng.uniform(0.4, 2.2)
     skirt = rng.random() < 0.3
     swing = 0.0 if phase < 0 else 0.55 * math.sin(2 * math.pi * phase / WALK_PHASES)
     mesh = Mesh()

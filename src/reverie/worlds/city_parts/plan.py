@@ -37,7 +37,9 @@ STYLES = {
         Style("downtown", 86.0, 12.0, 0.45, 4.5, (("towers", 0.72), ("oldtown", 0.1), ("park", 0.1), ("plaza", 0.08))),
         Style("oldtown", 66.0, 12.0, 0.15, 3.0, (("oldtown", 0.82), ("park", 0.1), ("plaza", 0.08))),
         Style("suburb", 84.0, 10.0, 0.1, 3.2, (("houses", 0.84), ("park", 0.1), ("oldtown", 0.06))),
-        Style("waterfront", 78.0, 12.0, 0.3, 5.0, (("midrise", 0.62), ("park", 0.14), ("towers", 0.14), ("plaza", 0.1))),
+        Style(
+            "waterfront", 78.0, 12.0, 0.3, 5.0, (("midrise", 0.62), ("park", 0.14), ("towers", 0.14), ("plaza", 0.1))
+        ),
     )
 }
 """The districts; a city is all of one."""

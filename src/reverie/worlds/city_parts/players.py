@@ -18,8 +18,8 @@ JUMP_SPEED = 4.3
 WALKER_RADIUS_M = 0.35
 MAX_PITCH = 75.0
 
-CAMERA_BACK_M, CAMERA_PIVOT_M, CAMERA_PITCH = 5.6, 1.25, -10.0
-ORBIT_PITCH = (-38.0, 17.0)
+CAMERA_BACK_M, CAMERA_PIVOT_M, CAMERA_PITCH = 6.6, 1.0, -9.0
+ORBIT_PITCH = (-22.0, 14.0)
 ORBIT_RETURNS_S = 1.2
 """A camera that was turned by the mouse swings back so long after the mouse rested, if the car moves."""
 

@@ -1,4 +1,4 @@
-"""What stands still, on the screen: the cells round the player as meshes, their lamps and signals, and their obstacles."""
+"""What stands still, on the screen: the cells round the player as meshes, their lamps, signals and obstacles."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from reverie.worlds.city_parts.textures import paint_layers
 from reverie.worlds.city_parts.traffic import Point, signal
 from reverie.worlds.panda import Mesh, Panda, make_texture, make_texture_array
 
-FAR_CELLS = 4
-NEAR_M, LET_GO_M = 105.0, 150.0
+FAR_CELLS = 3
+NEAR_M, LET_GO_M = 58.0, 95.0
+LOOK_AGAIN_M = 3.0
 SHADOW_RADIUS_M, SHADOW_STEP_M = 85.0, 14.0
 AMBER = (1.0, 0.72, 0.38)
 
@@ -69,6 +70,7 @@ class Stage:
         self._cells: dict[tuple[int, int], _Cell] = {}
         self._obstacles: dict[tuple[int, int], tuple[Array, Array, Array]] = {}
         self._shadowed: Point | None = None
+        self._looked: Point | None = None
 
     @staticmethod
     def make_textures() -> Any:
@@ -86,25 +88,30 @@ class Stage:
         for key in list(self._cells):
             self._drop(key)
         self._obstacles.clear()
-        self._shadowed = None
+        self._shadowed = self._looked = None
 
     def follow(self, centre: Point, most: int = 1) -> None:
         """Build what came near, `most` detailed cells and twice as many plain ones, and drop what fell behind."""
+        if self._looked is not None and math.dist(self._looked, centre) < LOOK_AGAIN_M:
+            return
         ci, cj = self._plan.cell(*centre)
-        keys = [(i, j) for i in range(ci - FAR_CELLS, ci + FAR_CELLS + 1) for j in range(cj - FAR_CELLS, cj + FAR_CELLS + 1)]
+        keys = [
+            (i, j) for i in range(ci - FAR_CELLS, ci + FAR_CELLS + 1) for j in range(cj - FAR_CELLS, cj + FAR_CELLS + 1)
+        ]
         order = sorted((self._distance(key, centre), key) for key in keys)
         fresh = 0
         for distance, key in order:
             cell = self._cells.get(key)
-            if distance < NEAR_M and (cell is None or not cell.is_near) and fresh < 2 * most:
+            if fresh >= 2 * most:
+                break
+            is_near = cell is not None and cell.is_near
+            if distance < NEAR_M and not is_near:
                 self._show(key, True)
                 fresh += 2
-            elif cell is None and fresh < 2 * most:
+            elif cell is None or (is_near and distance > LET_GO_M):
                 self._show(key, False)
                 fresh += 1
-            elif cell is not None and cell.is_near and distance > LET_GO_M and fresh < 2 * most:
-                self._show(key, False)
-                fresh += 1
+        self._looked = None if fresh else centre
         for key in [k for k in self._cells if max(abs(k[0] - ci), abs(k[1] - cj)) > FAR_CELLS + 1]:
             self._drop(key)
         self._cast(centre)
@@ -153,6 +160,7 @@ class Stage:
         chunk = build_chunk(self._plan, *key, detailed=near)
         node = (chunk.near if near else chunk.far).node("cell")
         self._screen.use_texture_array(node, self._textures)
+        self._screen.draw_near_first(node)
         node.reparentTo(self._screen.root)
         if not near:
             self._screen.cast_no_shadow(node)
@@ -180,7 +188,12 @@ class Stage:
             mesh.quads([pool], (*AMBER, 0.34 * self._dark))
             h = 0.9
             for dx, dy in ((h, 0), (0, h)):
-                quad = [(x - dx, y - dy, z - h), (x + dx, y + dy, z - h), (x + dx, y + dy, z + h), (x - dx, y - dy, z + h)]
+                quad = [
+                    (x - dx, y - dy, z - h),
+                    (x + dx, y + dy, z - h),
+                    (x + dx, y + dy, z + h),
+                    (x - dx, y - dy, z + h),
+                ]
                 mesh.quads([quad], (*AMBER, 0.75 * self._dark))
         node = mesh.node("lamps")
         node.setTexture(self._halo, 1)
@@ -192,14 +205,23 @@ class Stage:
     def _lights(self, chunk: Chunk) -> dict[tuple[int, str], Any]:
         """The bright discs of traffic lights, one mesh for each colour and pair of arms."""
         made: dict[tuple[int, str], Any] = {}
-        colours = {"red": ((1.0, 0.16, 0.1, 1), 0.42), "yellow": ((1.0, 0.75, 0.15, 1), 0.1), "green": ((0.2, 1, 0.45, 1), -0.22)}
+        colours = {
+            "red": ((1.0, 0.16, 0.1, 1), 0.42),
+            "yellow": ((1.0, 0.75, 0.15, 1), 0.1),
+            "green": ((0.2, 1, 0.45, 1), -0.22),
+        }
         for colour, (tint, z) in colours.items():
             for parity in (0, 1):
                 mesh, part = Mesh(), Mesh()
                 for hx, hz in ((3.4, 4.55), (0.0, 2.6)):
                     h = hz + z
                     # arms point along +x of the post and the heads face along its +y
-                    quad = [(hx + 0.17, 0.15, h - 0.17), (hx - 0.17, 0.15, h - 0.17), (hx - 0.17, 0.15, h + 0.17), (hx + 0.17, 0.15, h + 0.17)]
+                    quad = [
+                        (hx + 0.17, 0.15, h - 0.17),
+                        (hx - 0.17, 0.15, h - 0.17),
+                        (hx - 0.17, 0.15, h + 0.17),
+                        (hx + 0.17, 0.15, h + 0.17),
+                    ]
                     part.quads([quad], tint)
                 for x, y, yaw, direction in chunk.heads:
                     if direction % 2 == parity:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -207,15 +208,15 @@ def shops(rng: np.random.Generator) -> Canvas:
     """Three or four shops in a row: a sign, an awning's edge, a lit window, a door."""
     a = canvas((0.5, 0.47, 0.43), rng, 0.03, 0.1)
     edges = (0, 86, 171, 256) if rng.random() < 0.6 else (0, 64, 128, 192, 256)
-    for x0, x1 in zip(edges, edges[1:], strict=False):
+    for x0, x1 in pairwise(edges):
         sign = SIGNS[rng.integers(len(SIGNS))]
         frame = tuple(0.6 * v for v in sign) if rng.random() < 0.5 else (0.2, 0.19, 0.18)
         rect(a, x0 + 4, 34, x1 - 4, 256, (frame[0], frame[1], frame[2]))
         rect(a, x0 + 3, 22, x1 - 3, 66, sign, 0.35)
         ink = (0.95, 0.93, 0.86) if sum(sign) < 1.4 else (0.15, 0.12, 0.1)
-        x = x0 + 14 + rng.integers(8)
+        x = x0 + 14 + int(rng.integers(8))
         while x < x1 - 18:
-            w = rng.integers(4, 11)
+            w = int(rng.integers(4, 11))
             if rng.random() < 0.85:
                 rect(a, x, 34, x + w, 54, ink, 0.9)
             x += w + 3

@@ -129,7 +129,9 @@ class Traffic:
             self._spawn(car, centre, (14.0, SPAWN_M[1]))
             self.cars.append(car)
 
-    def step(self, dt: float, player: tuple[float, float, float], people: npt.NDArray[np.float64], reach: float) -> None:
+    def step(
+        self, dt: float, player: tuple[float, float, float], people: npt.NDArray[np.float64], reach: float
+    ) -> None:
         """Everyone drives on.  player: x, y and how far it reaches along; people `(n, 2)`."""
         self.time_s += dt
         where = np.array([(car.x, car.y) for car in self.cars]).reshape(-1, 2)

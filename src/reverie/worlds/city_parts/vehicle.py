@@ -87,7 +87,8 @@ class Vehicle:
         self.vx += ax * dt
         self.vy += ay * dt
         self.spin += (FRONT_M * side_f * math.cos(self.steer) - REAR_M * side_r) / INERTIA * dt
-        if before * self.vx < 0 and not keys & {"forward", "back"}:
+        rests = not keys & {"forward", "back"}
+        if rests and (before * self.vx < 0 or abs(self.vx) < (0.4 if hand else 0.1)):
             self.vx = 0.0
         if abs(self.vx) < 3.0:  # slow wheels roll where they point
             share = 1.0 - abs(self.vx) / 3.0
@@ -192,8 +193,8 @@ def disc_hits(
         nearest = np.clip(point, boxes[:, :2], boxes[:, 2:])
         away = point - nearest
         distance = np.hypot(away[:, 0], away[:, 1])
-        for k in np.nonzero(distance < radius)[0]:
-            hits.append(_out_of_box(point, boxes[k], away[k], float(distance[k]), radius))
+        touched = np.nonzero(distance < radius)[0]
+        hits += [_out_of_box(point, boxes[k], away[k], float(distance[k]), radius) for k in touched]
     if len(circles):
         away = point - circles[:, :2]
         distance = np.hypot(away[:, 0], away[:, 1])
@@ -204,7 +205,11 @@ def disc_hits(
 
 
 def _out_of_box(
-    point: npt.NDArray[np.float64], box: npt.NDArray[np.float64], away: npt.NDArray[np.float64], gap: float, radius: float
+    point: npt.NDArray[np.float64],
+    box: npt.NDArray[np.float64],
+    away: npt.NDArray[np.float64],
+    gap: float,
+    radius: float,
 ) -> tuple[npt.NDArray[np.float64], float]:
     if gap > 1e-6:
         return away / gap, radius - gap

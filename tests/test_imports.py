@@ -38,6 +38,8 @@ ALLOWED = {
 
 EXCEPTIONS = {
     "reverie.data.record": {"worlds"},
+    "reverie.data.episode": {"worlds"},
+    "reverie.data.options": {"worlds"},
     "reverie.engine.doctor": {"worlds"},
     "reverie.models.adapters.check": {"flow"},
 }

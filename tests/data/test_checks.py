@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reverie.data.checks import LIMITS, Limits, Verdict, agreement, good_length, judge, out_of_step, steering
+from reverie.data.checks import LIMITS, Limits, Verdict, agreement, good_length, judge, out_of_step
 from reverie.data.signals import SIDEWAYS, UPRIGHT, change, slide, thumbnails
 from reverie.types import ActionSpace
 
@@ -192,18 +192,6 @@ def test_turns_of_a_world_without_a_mouse_come_from_the_pose() -> None:
     assert judge(frames, keys, poses, None, CAR, "") == Verdict(200)
     poses[:, 3] = -poses[:, 3]
     assert "turns the wrong way" in judge(frames, keys, poses, None, CAR, "").reasons[0]
-
-
-def test_a_car_steers_the_way_of_its_keys() -> None:
-    keys = np.zeros((200, 4), np.float32)
-    keys[:, 2] = np.arange(200) // 40 % 2
-    keys[:, 3] = 1 - keys[:, 2]
-    yaw = np.concatenate([np.zeros(6), keys[:-7, 3] - keys[:-7, 2]])
-    share = steering(keys, yaw, CAR)
-    assert share is not None
-    assert share > 0.8
-    assert steering(keys, -yaw, CAR) == pytest.approx(1 - share)
-    assert steering(keys * 0, yaw, CAR) is None
 
 
 def test_impossible_actions_spoil_an_episode() -> None:

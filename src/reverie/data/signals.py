@@ -16,6 +16,9 @@ GRID = (20, 36)
 LINES = 8
 """Lines of the picture that its motion is measured on."""
 
+HORIZON = (0.25, 0.58)
+"""Sideways motion is measured in this part of the height: far away, where walking and driving move little."""
+
 SIDEWAYS, UPRIGHT = 2, 1
 """Axes of frames `(f, H, W, 3)` along which a picture can slide."""
 
@@ -55,6 +58,9 @@ def slide(before: Frames, after: Frames, axis: int) -> Numbers:
 
 def _lines(frames: Frames, axis: int) -> Numbers:
     """`(n, LINES, size / 2)`: lines along `axis`, halved, without their mean, faded out at both ends."""
+    if axis == SIDEWAYS:
+        top, bottom = (int(edge * frames.shape[1]) for edge in HORIZON)
+        frames = frames[:, top:bottom]
     across = SIDEWAYS + UPRIGHT - axis
     chosen = np.take(frames[..., 1], _spread(frames.shape[across], LINES), axis=across)
     lines = np.moveaxis(chosen, axis, -1).astype(np.float32)

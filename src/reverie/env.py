@@ -109,9 +109,10 @@ class DreamEnv(gym.Env[Observation, EnvAction]):
     def _advance(self, action: EnvAction) -> Frames:
         if not self._per_frame:
             return self._world.step(to_action(action, self._world.action_space))
+        num_frames = getattr(self._world, "next_frames", self._world.block_frames)  # a first block may be shorter
         rows = [
             to_action({name: values[i] for name, values in action.items()}, self._world.action_space)
-            for i in range(self._world.block_frames)
+            for i in range(num_frames)
         ]
         # A world of one-frame blocks takes one action; a session takes one per frame of its block.
         return self._world.step(rows[0] if len(rows) == 1 else rows)  # type: ignore[arg-type]

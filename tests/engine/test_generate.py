@@ -9,10 +9,10 @@ from PIL import Image
 
 from reverie import cli
 from reverie.engine.generate import rollout, sheet_frames
-from reverie.overlay import add_keys, contact_sheet, strip_height
 from reverie.engine.script import parse
 from reverie.engine.video import VideoWriter, read_frames, read_log
 from reverie.errors import DataError
+from reverie.overlay import add_keys, contact_sheet, strip_height
 from reverie.types import Action, ActionSpace
 
 SCRIPT = "forward 5f; yaw+3 1s"

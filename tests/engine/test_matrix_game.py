@@ -47,7 +47,8 @@ def play(session, num_blocks: int) -> np.ndarray:
 
 def test_a_session_is_a_world(engine, picture) -> None:
     session = engine.open(picture)
-    assert isinstance(session, World)
+    world: object = session
+    assert isinstance(world, World)
     assert np.array_equal(session.reset(1), picture[None])
     assert (session.block_frames, session.next_frames) == (12, 9)
     frames = session.step(FORWARD)
@@ -183,6 +184,26 @@ def test_a_wrong_variant_for_a_converted_folder(folder, tmp_path) -> None:
         load("nano", device="cpu", variant="gta")
 
 
+def test_a_video_and_a_measured_rollout(folder, picture, tmp_path) -> None:
+    """Callers that give one action per frame meet a first block of another length."""
+    from reverie.engine.generate import rollout
+    from reverie.engine.script import parse
+    from reverie.env import DreamEnv
+    from reverie.evaluate.rollout import roll
+
+    engine = load(folder, device="cpu", dtype="float32", variant="templerun", resolution=RESOLUTION)
+    script = parse("turn-left 6f; jump 20f")
+    pieces = list(rollout(engine.open(picture), script))
+    assert [len(frames) for frames, _ in pieces] == [1, 9, 12, 5]
+    assert [a for _, actions in pieces[1:] for a in actions] == list(script.actions())
+    frames = np.concatenate([frames for frames, _ in pieces])
+    assert np.array_equal(roll(engine, picture, list(script.actions()), seed=0), frames)
+    env = DreamEnv(engine.open(picture), per_frame=True)
+    env.reset(seed=0)
+    lengths = [len(env.step(env.action_space.sample())[4]["frames"]) for _ in range(2)]
+    assert lengths == [9, 12]
+
+
 @pytest.fixture
 def hub(folder, tmp_path, monkeypatch) -> Path:
     """A hub's cache that holds the published repository, but for one variant's weights."""
@@ -226,7 +247,7 @@ def test_a_hub_s_model_of_our_own(hub, folder, picture) -> None:
 def test_what_a_hub_has_not(hub) -> None:
     with pytest.raises(CheckpointError, match=r"gta_keyboard2dim.safetensors.* is not in the local cache"):
         load("Skywork/Matrix-Game-2.0", device="cpu", variant="gta")
-    with pytest.raises(CheckpointError, match="someone/else .* is not in the local cache"):
+    with pytest.raises(CheckpointError, match=r"someone/else .* is not in the local cache"):
         load("someone/else", device="cpu")
     with pytest.raises(CheckpointError, match="no variant 'doom'"):
         load("Skywork/Matrix-Game-2.0", device="cpu", variant="doom")
@@ -308,6 +329,7 @@ def test_a_dream_goes_on_past_the_reference_s_last_step() -> None:
     generator = torch.Generator().manual_seed(0)
     rows = torch.rand(1, 12, 6)
     places = [tensor.data_ptr() for tensor in states.flatten(state)[0].values()]
+    z = torch.zeros(())
     for _ in range(367):
         z = advance(model, state, rows, generator)
     assert state.step == 1101
@@ -321,7 +343,7 @@ def test_a_session_of_ten_thousand_steps(engine, picture) -> None:
     from reverie.engine.device import rss_mib
 
     session = engine.open(picture)
-    before = 0.0
+    before, frames = 0.0, session.first_frame
     for block in range(3400):
         frames = session.step((FORWARD, BACK)[block // 5 % 2])
         if block == 100:

@@ -100,3 +100,10 @@ def test_flush_forgets_what_is_stale_and_keeps_what_is_held():
     box.flush()
     action, _ = box.take(BINDINGS, 4)
     assert (action.keys, action.mouse) == ({"forward"}, (0.0, 0.0))
+
+
+def test_a_car_that_is_steered_by_the_camera_turns_with_the_usual_keys():
+    bindings = bindings_for(ActionSpace(("forward", "back"), mouse=True))
+    assert bindings.action(frozenset({"KeyW", "KeyD"}), (0.0, 0.0), 4).mouse[1] > 0
+    assert bindings.action(frozenset({"KeyA"}), (0.0, 0.0), 4).mouse[1] < 0
+    assert "KeyA" not in BINDINGS.turns

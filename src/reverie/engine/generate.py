@@ -12,10 +12,10 @@ import numpy as np
 import tyro
 from PIL import Image
 
-from reverie.overlay import Picture, add_keys, contact_sheet, strip_height
 from reverie.engine.script import ActionScript, load_script
 from reverie.engine.video import VideoWriter, check_output
 from reverie.errors import ImageError
+from reverie.overlay import Picture, add_keys, contact_sheet, strip_height
 from reverie.types import FPS, Action, Frames
 
 if TYPE_CHECKING:
@@ -46,7 +46,11 @@ class GenerateConfig:
     image: str | None = None
     """The start picture: a path, or the name of one that came with the model (the default is its first)."""
     model: str = "nano"
-    """A bundled model, or a model folder."""
+    """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either."""
+    variant: str | None = None
+    """Of Matrix-Game 2.0: universal, gta or templerun."""
+    decoder: str = "full"
+    """full, or tiny where the model has one."""
     seed: int = 0
     """Decides the noise: the same seed, picture and script give the same video."""
     overlay: bool = False
@@ -101,11 +105,12 @@ def rollout(session: Session, script: ActionScript) -> Iterator[tuple[Frames, li
     The last block is cut where the script ends: script.num_frames + 1 frames in all.
     """
     yield session.first_frame, [Action()]
-    left = script.num_frames
-    for actions in script.blocks(session.block_frames):
-        frames = session.step(actions)
-        yield frames[:left], actions[:left]
-        left -= len(frames)
+    left = list(script.actions())
+    while left:
+        num_frames = session.next_frames
+        actions, left = left[:num_frames], left[num_frames:]
+        frames = session.step(actions + actions[-1:] * (num_frames - len(actions)))
+        yield frames[: len(actions)], actions
 
 
 def render(session: Session, script: ActionScript, config: GenerateConfig, console: Any) -> list[Picture]:
@@ -187,5 +192,7 @@ def _load(config: GenerateConfig, console: Any) -> Engine:
             config.model,
             device=config.device,
             dtype=config.dtype,
+            variant=config.variant,
+            decoder=config.decoder,
             progress=lambda share, text: status.update(f"{text} ({share:.0%})"),
         )

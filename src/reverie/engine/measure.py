@@ -89,7 +89,7 @@ def play(session: Session, seconds: float) -> tuple[np.ndarray, float]:
     deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline or not costs_ms:
         start = time.perf_counter()
-        session.step(next(blocks))
+        session.step(next(blocks)[: session.next_frames])
         costs_ms.append((time.perf_counter() - start) * 1000)
         if len(costs_ms) == full_after:
             before_mib = machine.rss_mib()

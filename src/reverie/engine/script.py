@@ -173,7 +173,7 @@ def _parse_segment(text: str) -> Segment:
             turn[match[1]] = _degrees(match[2], word)
         elif word in turn:
             raise ActionError(f"in {text!r} {word} needs a signed angle per frame, such as {word}+3")
-        elif not re.fullmatch(r"[A-Za-z_]\w*", word):
+        elif not re.fullmatch(r"[A-Za-z_][\w-]*", word):
             raise ActionError(
                 f"cannot read {word!r} in {text!r}; expected a key, yaw+3, pitch-1, or a time like 2s or 10f"
             )

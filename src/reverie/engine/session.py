@@ -91,12 +91,12 @@ class Session:
 
     def __init__(self, engine: Engine, picture: npt.NDArray[np.uint8], seed: int) -> None:
         self._engine = engine
+        self._start_from(picture)  # first: a large encoder and the state need not be in memory together
         with torch.inference_mode():
             self._world = engine.bundle.model.new_state(1, engine.device, engine.dtype)
             self._decoder = self._new_decoder()
         self._generator = torch.Generator(engine.device)
         self._is_open = True
-        self._start_from(picture)
         self.reset(seed)
 
     @property
@@ -257,9 +257,9 @@ class Session:
         pixels = torch.from_numpy(self._picture).to(self._engine.device).permute(2, 0, 1)[None]
         pixels = to_pixels(pixels).to(self._engine.dtype)
         with self._engine.lock:
+            self._image = bundle.image_encoder(pixels)
             self._start = StartStream(bundle.tokenizer, pixels) if bundle.config.world.generates_start else None
             self._z0 = self._start.latents(0, 1) if self._start else bundle.tokenizer.encode(pixels[:, None])
-            self._image = bundle.image_encoder(pixels)
 
     def _show_start(self, decoder: DecoderState) -> Frames:
         """The start picture, (1, H, W, 3): as a fresh `decoder` gives it, or as it is where the model makes its own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -103,10 +103,11 @@ def roll(
     dream = dreamer.open(picture, seed=seed)
     try:
         pieces = [picture[None]]
-        for i in range(0, len(actions), dream.block_frames):
-            block = list(actions[i : i + dream.block_frames])
-            block += [block[-1]] * (dream.block_frames - len(block))
-            pieces.append(dream.step(block))
+        left = list(actions)
+        while left:
+            num_frames = getattr(dream, "next_frames", dream.block_frames)  # a first block may be shorter
+            block, left = left[:num_frames], left[num_frames:]
+            pieces.append(dream.step(block + block[-1:] * (num_frames - len(block))))
             tick()
     finally:
         dream.close()

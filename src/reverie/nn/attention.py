@@ -17,6 +17,10 @@ from torch import Tensor
 from reverie.nn.cache import KVCache
 
 
+MAX_SCORES = 2**25
+"""On a CPU: more products of queries and keys than these are made one head after another."""
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Softmax attention of (b, h, n, d) queries over (b, h, m, d) keys; `mask` (n, m) is true where a query may look.
 
@@ -24,8 +28,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
     kernel, in float32 it is the same (bench/RESULTS.md).
     """
     if mask is None and q.device.type == "cpu" and not (torch.is_grad_enabled() and q.requires_grad):
-        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-        return scores.softmax(-1) @ v
+        q = q * q.shape[-1] ** -0.5
+        if q.shape[1] > 1 and q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] > MAX_SCORES:  # else gigabytes
+            heads = zip(q.split(1, 1), k.split(1, 1), v.split(1, 1), strict=True)
+            return torch.cat([(q1 @ k1.transpose(-1, -2)).softmax(-1) @ v1 for q1, k1, v1 in heads], 1)
+        return (q @ k.transpose(-1, -2)).softmax(-1) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 

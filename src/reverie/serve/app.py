@@ -245,24 +245,37 @@ def open_browser(address: str) -> None:
     threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
-def source_of(model: str, world: str | None, device: str, record: Path | None = None) -> Source:
+def source_of(
+    model: str,
+    world: str | None,
+    device: str,
+    record: Path | None = None,
+    *,
+    variant: str | None = None,
+    decoder: str = "full",
+) -> Source:
     """The game `world` if there is one, else the model.  Raises ServeError if a dream is to be recorded."""
     if world is not None:
         return GameSource(world, record=record)
     if record is not None:
         raise ServeError("only a real game is recorded, and none is named; add --world vizdoom, say, or leave --record")
-    return ModelSource(model, device=device)
+    return ModelSource(model, device=device, variant=variant, decoder=decoder)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlayConfig:
     """Play a dreamt world, or a real game, in the browser.
 
-    Examples: reverie play;  reverie play --model path/to/model;  reverie play --world vizdoom --record my-play
+    Examples: reverie play;  reverie play --model path/to/model;  reverie play --world vizdoom --record my-play;
+    reverie play --model Skywork/Matrix-Game-2.0 --variant universal
     """
 
     model: str = "nano"
-    """A bundled model's name, or a model folder."""
+    """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either."""
+    variant: str | None = None
+    """Of Matrix-Game 2.0: universal, gta or templerun."""
+    decoder: str = "full"
+    """full, or tiny where the model has one: faster, a little coarser."""
     world: str | None = None
     """Play this real game (such as vizdoom) instead of a model."""
     record: Path | None = None
@@ -282,7 +295,7 @@ class PlayConfig:
             if self.browser:
                 open_browser(address)
 
-        source = source_of(self.model, self.world, self.device, self.record)
+        source = source_of(self.model, self.world, self.device, self.record, variant=self.variant, decoder=self.decoder)
         limits = None if self.record is None else Limits(max_players=1)  # one person's play, in order
         serve(source, host=self.host, port=self.port, limits=limits, announce=announce)
 
@@ -295,7 +308,11 @@ class ServeConfig:
     """
 
     model: str = "nano"
-    """A bundled model's name, or a model folder."""
+    """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either."""
+    variant: str | None = None
+    """Of Matrix-Game 2.0: universal, gta or templerun."""
+    decoder: str = "full"
+    """full, or tiny where the model has one: faster, a little coarser."""
     world: str | None = None
     """Serve this real game (such as vizdoom) instead of a model."""
     host: str = "0.0.0.0"
@@ -311,6 +328,6 @@ class ServeConfig:
         def announce(address: str) -> None:
             print(f"serving {self.world or self.model} at {address} (Ctrl-C stops it)", flush=True)
 
-        source = source_of(self.model, self.world, self.device)
+        source = source_of(self.model, self.world, self.device, variant=self.variant, decoder=self.decoder)
         limits = Limits(max_players=self.max_players)
         serve(source, host=self.host, port=self.port, limits=limits, announce=announce)

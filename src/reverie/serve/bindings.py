@@ -81,7 +81,9 @@ def bindings_for(space: ActionSpace) -> Bindings:
     table = {**KEYS, **(MOVES if space.mouse else STEERING)}
     known = {code: [name for name in names if name in space.keys] for code, names in table.items()}
     keys = {code: names[0] for code, names in known.items() if names}
-    return Bindings(keys=keys, turns=dict(TURNS) if space.mouse else {})
+    steers = space.mouse and not {"left", "right"} & set(space.keys)  # as a car without keys for it
+    turns = {**TURNS, "KeyA": TURNS["ArrowLeft"], "KeyD": TURNS["ArrowRight"]} if steers else dict(TURNS)
+    return Bindings(keys=keys, turns=turns if space.mouse else {})
 
 
 class InputBox:

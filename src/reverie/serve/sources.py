@@ -73,11 +73,17 @@ class Source(Protocol):
 
 
 class ModelSource:
-    """Worlds dreamt by a model: `model` is a name or folder for `reverie.load`, or an Engine that is loaded already."""
+    """Worlds dreamt by a model: `model` is a name or folder for `reverie.load`, or an Engine that is loaded already.
 
-    def __init__(self, model: str | Engine = "nano", *, device: str = "auto") -> None:
+    variant, decoder: as `reverie.load` takes them.
+    """
+
+    def __init__(
+        self, model: str | Engine = "nano", *, device: str = "auto", variant: str | None = None, decoder: str = "full"
+    ) -> None:
         self._model = model
         self._device = device
+        self._options = {"variant": variant, "decoder": decoder}
         self._engine: Engine | None = None if isinstance(model, str) else model
 
     @property
@@ -88,7 +94,7 @@ class ModelSource:
         if isinstance(self._model, str):
             from reverie.engine.engine import load  # torch: only now, in the background of the page
 
-            self._engine = load(self._model, device=self._device, progress=progress)
+            self._engine = load(self._model, device=self._device, progress=progress, **self._options)
         engine = self._loaded()
         return WorldSpec(
             name=engine.name,

@@ -368,7 +368,7 @@ def write_golden(
         own = slice(b * block, (b + 1) * block)
         told = (io["cond_concat"][0, :, own],)
         last = (io["keyboard"][0], io["mouse"][0] if actions["enable_mouse"] else None, own.start)
-        x = io["noise"][0, :, own]
+        x = z = io["noise"][0, :, own]
         for i, sigma in enumerate(sigmas):
             v = model.step(x, *told, sigma, *last)
             if "first_flow" not in io:

@@ -2,7 +2,8 @@
 
 Each subcommand is a frozen dataclass with a `run()`, written where its work is done; this file only lists them.  They
 are imported when they are asked for, so `reverie --help` needs neither torch nor a web server.
-Exit codes: 0 done; 1 a bug of ours; 2 a mistake that can be put right, told in one line; 130 stopped with Ctrl-C.
+Exit codes: 0 done; 1 a bug of ours (of `data check`: episodes that are poor); 2 a mistake that can be put right, told
+in one line; 130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from reverie.data.checks import LIMITS, Limits, Verdict, agreement, good_length, judge, out_of_step
+from reverie.data.checks import LIMITS, Limits, Verdict, agreement, judge, out_of_step
 from reverie.data.signals import SIDEWAYS, UPRIGHT, change, slide, thumbnails
 from reverie.types import ActionSpace
 
@@ -47,7 +47,7 @@ def verdict(frames: np.ndarray | None, actions: np.ndarray, poses: np.ndarray | 
 def test_a_good_walk_is_kept_whole() -> None:
     actions, poses = walk(400)
     assert judge(None, actions, poses, np.full(400, 30.0, np.float32), SPACE, "vizdoom") == Verdict(400)
-    assert good_length(actions, None, None, SPACE) == 400
+    assert judge(None, actions, None, None, SPACE) == Verdict(400)
 
 
 def test_turns_that_the_picture_shows_are_good() -> None:

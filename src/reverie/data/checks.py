@@ -134,11 +134,6 @@ def judge(
     return Verdict(length, tuple(reasons))
 
 
-def good_length(actions: Rows, poses: Rows | None, depths: Rows | None, space: ActionSpace) -> int:
-    """`judge` for vizdoom without the pictures; callers should move to `judge`."""
-    return judge(None, actions, poses, depths, space, "vizdoom").length
-
-
 def _faults(
     frames: Frames | None,
     actions: Rows,

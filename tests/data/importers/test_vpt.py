@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,22 @@ def test_the_checks_agree_with_the_true_sign_and_not_with_the_other(tmp_path: Pa
     with pytest.raises(DataError, match="turns the wrong way"):
         bring("vpt", tmp_path / "src", tmp_path / "bad", checks=True)
     assert not (tmp_path / "bad").exists()
+
+
+def test_what_fails_a_check_is_kept_out_with_its_reason(tmp_path: Path) -> None:
+    sample(tmp_path / "src", 200, "a-good")
+    lines, _ = sample(tmp_path / "src", 200, "b-wrong")
+    for row in lines:
+        row["mouse"]["dx"] *= -1
+    jsonl(tmp_path / "src/b-wrong.jsonl", lines)
+    data, report = bring("vpt", tmp_path / "src", tmp_path / "dst", checks=True)
+    assert {episode.meta["source"] for episode in data.episodes} == {"a-good"}
+    rejected = [json.loads(line) for line in (tmp_path / "dst/meta/rejected.jsonl").read_text().splitlines()]
+    assert [row["source"] for row in rejected] == ["b-wrong"]
+    assert "turns the wrong way" in rejected[0]["reason"]
+    assert report.outcomes[1].dropped["failed a check"] == 249
+    _, again = bring("vpt", tmp_path / "src", tmp_path / "dst", checks=True)
+    assert again.episodes == 0, "what was rejected is not tried again"
 
 
 def test_frames_with_a_menu_open_are_left_out(tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ class Transfer:
     def __init__(self, config: ImportConfig, source: Source, writer: DatasetWriter) -> None:
         self.config, self.source, self.writer = config, source, writer
         self.report = Report()
-        self._done = {(row.get("source"), row.get("source_from_s")) for row in writer.rows}
+        known = (*writer.rows, *writer.rejected)
+        self._done = {(row.get("source"), row.get("source_from_s")) for row in known}
 
     def run(self) -> None:
         """Bring in every take; one that cannot be read is noted and passed over."""
@@ -121,26 +122,29 @@ class Transfer:
 
     def _add(self, take: Take, piece: Piece, frames: list[Frames], outcome: Outcome) -> None:
         """Judge one piece and write what is good of it."""
-        length = len(frames)
+        length, cut = len(frames), ""
         if self.config.checks and length:
             poses = None if piece.poses is None else piece.poses[:length]
             verdict = judge(np.stack(frames), piece.actions[:length], poses, None, self.source.space, "imported")
             if verdict.reasons:
-                self.report.notes.append(f"{take.name} at {piece.from_s:.2f} s: {'; '.join(verdict.reasons)}")
+                cut = "; ".join(verdict.reasons)
+                self.report.notes.append(f"{take.name} at {piece.from_s:.2f} s: {cut}")
                 outcome.dropped["failed a check"] += length - verdict.length
                 length = verdict.length
         if length < self.config.min_episode_seconds * FPS:
             outcome.dropped["in a stretch too short"] += length
+            if cut:
+                self.writer.reject(seed=-1, reason=cut, source=take.name, source_from_s=piece.from_s)
             return
-        self._write(take, piece, np.stack(frames[:length]))
+        self._write(take, piece, np.stack(frames[:length]), cut)
         outcome.episodes += 1
         outcome.frames += length
 
-    def _write(self, take: Take, piece: Piece, frames: Frames) -> None:
+    def _write(self, take: Take, piece: Piece, frames: Frames, cut: str) -> None:
         video = self.writer.partial / f"import-{os.getpid()}.mp4"
         write_video(video, frames, FPS)
         meta = {"seed": -1, "map": "", "heldout": self.config.heldout, **take.meta}
-        meta |= {"source": take.name, "source_from_s": piece.from_s}
+        meta |= {"cut": cut, "source": take.name, "source_from_s": piece.from_s}
         poses = None if piece.poses is None else piece.poses[: len(frames)]
         self.writer.add(video, piece.actions[: len(frames)], poses, picture_statistics(frames), meta)
 

@@ -1,20 +1,35 @@
 """What a model that generates its start is told of the start picture, for as long as a session lasts.
 
 The picture is encoded, and grey frames after it without end.  The encoding of endless grey comes to rest once the
-picture has left the encoder's memory (after some 30 steps): from then on it is one fixed value.  Steps are encoded when
-they are first needed, and kept, so that a session that starts again, goes back or splits encodes nothing twice.
+picture has left the encoder's memory (after 30 steps): from then on it is one fixed value.  Steps are encoded when they
+are first needed, and kept, so that a session that starts again, goes back or splits encodes nothing twice.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from reverie.models.tokenizer import FRAMES, EncoderState, VideoTokenizer
+from reverie.models.tokenizer import FRAMES, VideoTokenizer
 from reverie.models.wan_vae import WanVAE
 
 MAX_STEPS = 64
 """Where the encoding is taken to have come to rest even if it still trembles."""
+
+
+def encode_still(tokenizer: VideoTokenizer, picture: Tensor) -> Iterator[Tensor]:
+    """As `WanVAE.encode_still`, for any tokenizer: until a step equals the one before it."""
+    height, width = picture.shape[2:]
+    state = tokenizer.new_encoder_state(1, height, width, picture.device, picture.dtype)
+    step = tokenizer.encode(picture[:, None], state)
+    grey = torch.zeros_like(picture)[:, None].expand(-1, FRAMES, -1, -1, -1)
+    for _ in range(MAX_STEPS):
+        yield step
+        before, step = step, tokenizer.encode(grey, state)
+        if torch.equal(before, step):
+            return
 
 
 class StartStream:
@@ -22,11 +37,11 @@ class StartStream:
 
     def __init__(self, tokenizer: VideoTokenizer | WanVAE, picture: Tensor) -> None:
         """picture: (1, 3, H, W) in [-1, 1]."""
-        self._tokenizer = tokenizer
-        self._grey = torch.zeros_like(picture)[:, None].expand(-1, FRAMES, -1, -1, -1)
-        height, width = picture.shape[2:]
-        self._state: EncoderState | None = tokenizer.new_encoder_state(1, height, width, picture.device, picture.dtype)
-        self._steps = [tokenizer.encode(picture[:, None], self._state)]
+        is_wan = isinstance(tokenizer, WanVAE)
+        self._coming: Iterator[Tensor] | None = (
+            tokenizer.encode_still(picture) if is_wan else encode_still(tokenizer, picture)
+        )
+        self._steps = [next(self._coming)]
 
     @property
     def num_steps(self) -> int:
@@ -36,14 +51,14 @@ class StartStream:
     @property
     def is_settled(self) -> bool:
         """Whether the last step kept holds for ever."""
-        return self._state is None
+        return self._coming is None
 
     def latents(self, first: int, count: int) -> Tensor:
         """Steps first .. first + count - 1: (1, count, c, h, w)."""
-        while self._state is not None and len(self._steps) < first + count:
-            new = self._tokenizer.encode(self._grey, self._state)
-            if torch.equal(new, self._steps[-1]) or len(self._steps) >= MAX_STEPS:
-                self._state = None  # and with it the encoder's memory of the frames before, which is large
+        while self._coming is not None and len(self._steps) < first + count:
+            new = next(self._coming, None)
+            if new is None:
+                self._coming = None  # and with it the encoder's memory of the frames before, which is large
             else:
                 self._steps.append(new)
         last = len(self._steps) - 1

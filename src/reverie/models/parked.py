@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -23,7 +24,5 @@ class Parked:
 
 def release_memory() -> None:
     """Give freed memory back to the system.  glibc keeps what lies between blocks that are in use: here a gigabyte."""
-    try:
+    with suppress(OSError, AttributeError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
-    except (OSError, AttributeError, TypeError):  # another C library
-        pass

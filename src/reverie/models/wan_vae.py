@@ -10,7 +10,7 @@ Legend: b batch, f frames, t latent steps, H W pixels, h w cells of 8x8 pixels, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -183,6 +183,20 @@ class Upsample(nn.Module):
             yield self.time_conv, scale
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A link of the encoder's chain.  num_carries: its temporal layers."""
+
+    run: Callable[[Tensor, Carries, bool], Tensor]
+    num_carries: int
+    halves_time: bool = False
+
+    @property
+    def memory_frames(self) -> int:
+        """Frames before the present one that its output depends on, at its own rate."""
+        return self.num_carries * (1 if self.halves_time else 2)
+
+
 class Encoder(nn.Module):
     def __init__(self, config: WanVAEConfig) -> None:
         super().__init__()
@@ -202,10 +216,20 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor, carries: Carries, is_first: bool) -> Tensor:
         """`b 3 f H W` of one step -> `b 2c 1 h w`."""
-        x = self.conv_in(x, next(carries))
+        for part in self.parts():
+            x = part.run(x, carries, is_first)
+        return x
+
+    def parts(self) -> Iterator[Part]:
+        """The encoder as a chain."""
+        yield Part(lambda x, carries, _: self.conv_in(x, next(carries)), 1)
         for block in self.down_blocks:
-            x = block(x, carries, is_first) if isinstance(block, Downsample) else block(x, carries)
-        return self.conv_out(F.silu(self.norm_out(self.mid_block(x, carries))), next(carries))
+            if isinstance(block, Downsample):
+                yield Part(block, int(block.time_conv is not None), halves_time=block.time_conv is not None)
+            else:
+                yield Part(lambda x, carries, _, block=block: block(x, carries), 2)
+        yield Part(lambda x, carries, _: self.mid_block(x, carries), 4)
+        yield Part(lambda x, carries, _: self.conv_out(F.silu(self.norm_out(x)), next(carries)), 1)
 
     def layers(self) -> Iterator[Temporal]:
         """Every temporal layer in the order of the carries."""
@@ -319,10 +343,42 @@ class WanVAE(nn.Module):
         cuts = [1, *[FRAMES] * (frames // FRAMES)] if state.steps == 0 else [FRAMES] * (frames // FRAMES)
         steps = []
         for chunk in video.split(cuts, 2):
-            moments = self.quant_conv(self.encoder(chunk, iter(state.carries), state.steps == 0))
-            steps.append(moments.chunk(2, 1)[0])
+            steps.append(self._normalise(self.encoder(chunk, iter(state.carries), state.steps == 0)))
             state.steps += 1
-        return (rearrange(torch.cat(steps, 2), "b c t h w -> b t c h w") - self.latent_mean) / self.latent_std
+        return torch.cat(steps, 1)
+
+    def encode_still(self, picture: Tensor) -> Iterator[Tensor]:
+        """The latent of `picture` (b 3 H W), then those of grey frames after it, `b 1 c h w` each, as long as they
+        change: the last one holds for ever.
+
+        What the encoder remembers is finite, so its parts come to rest one after another, and a part that has is run
+        no more: the costly ones, on the grid of pixels, after 4 steps, the last after 30.
+        """
+        b, _, height, width = picture.shape
+        carries = list(self.new_encoder_state(b, height, width, picture.device, picture.dtype).carries)
+        grey = torch.zeros_like(picture)[:, :, None].expand(-1, -1, FRAMES, -1, -1)
+        chain: list[tuple[Part, list[Tensor], int]] = []
+        rests_at, frames = 1, FRAMES  # the step from which on a part's input does not change; frames of a step there
+        for part in self.encoder.parts():
+            rests_at += -(-part.memory_frames // frames)
+            frames //= 2 if part.halves_time else 1
+            chain.append((part, carries[: part.num_carries], rests_at))
+            del carries[: part.num_carries]
+        held = grey
+        for step in range(rests_at + 1):
+            x = held if step else picture[:, :, None]
+            while chain and step > chain[0][2]:
+                del chain[0]
+            for part, remembered, rest in chain:
+                x = part.run(x, iter(remembered), step == 0)
+                if step == rest:
+                    held = x
+            yield self._normalise(x)
+
+    def _normalise(self, moments: Tensor) -> Tensor:
+        """The encoder's `b 2c t h w` -> latents `b t c h w`."""
+        mean = rearrange(self.quant_conv(moments).chunk(2, 1)[0], "b c t h w -> b t c h w")
+        return (mean - self.latent_mean) / self.latent_std
 
     def decode(self, z: Tensor, state: DecoderState | None = None) -> Tensor:
         """Latents `b t c h w` -> video `b f 3 H W`, about [-1, 1]; f = 4t, less 3 on a stream's first call.

@@ -28,7 +28,7 @@ DRIVE_MOODS = {
 
 WALK_MOODS = {
     "walk": (0.54, 70, 200), "look": (0.10, 40, 110), "up": (0.08, 40, 90), "rest": (0.07, 40, 130),
-    "strafe": (0.08, 20, 50), "back": (0.05, 20, 45), "hop": (0.08, 25, 70),
+    "strafe": (0.08, 20, 50), "back": (0.05, 20, 45), "hop": (0.10, 40, 90),
 }  # fmt: skip
 
 STUCK_FRAMES, STUCK_M = 22, 0.5
@@ -87,6 +87,8 @@ class CityPolicy:
         self._left -= 1
         if self._left <= 0:
             self._change(DRIVE_MOODS if drives else WALK_MOODS, hints)
+        elif not drives and self._mood == "cruise":
+            self._mood = "walk"
         return self._drive(hints) if drives else self._walk(hints, seen)
 
     def _change(self, moods: dict[str, tuple[float, int, int]], hints: Any) -> None:
@@ -149,6 +151,8 @@ class CityPolicy:
             keys.add("right" if bearing > 0 else "left")
             self._held -= math.copysign(min(abs(self._held), 1.0), self._held)
         goal = self._pace(hints, abs(bearing))
+        if speed < 0.3 and goal < 0.5:
+            keys.clear()  # hands rest while it waits
         if speed < goal - 0.4:
             keys.add("forward")
         elif speed > goal + 2.0 or (goal < 0.5 and speed > 0.6):
@@ -234,7 +238,7 @@ class CityPolicy:
             pitch += float(np.clip(-0.06 * pitch_now, -1.5, 1.5))
             if mood == "strafe":
                 keys = {"right" if self._side > 0 else "left"} | ({"forward"} if self._left % 40 > 20 else set())
-            if mood == "hop" and self._ticks % 23 < 3:
+            if mood == "hop" and self._ticks % 23 < 4:
                 keys.add("jump")
         elif mood == "look" and self._mouse.left < -4:
             self._glance(8, 26, 4.0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -50,6 +51,12 @@ BUTTONS = {"attack": 1, "use": 3}
 
 MODS = Path(__file__).parent / "minetest_mods"
 NUM_RAYS, NUM_DROPS = 10, 2
+
+EPOCH_S = 1_700_000_000
+"""From this the clouds take their shapes."""
+
+MAX_STARTS = 6
+"""The game picks a port by chance, and ends if somebody has it."""
 
 JOIN_SECONDS = 90.0
 ARRIVE_SECONDS = 180.0
@@ -203,6 +210,7 @@ class MinetestWorld:
         """End the game; safe to call twice."""
         if self._game is not None:
             self._game.close()
+            self._log.close()
         self._game, self.scenery = None, None
 
     def _now(self) -> Scenery:
@@ -237,18 +245,32 @@ class MinetestWorld:
     def _start(self, scenery: Scenery) -> None:
         """Start the game in the world of `scenery`, and wait until the player has joined."""
         self.close()
+        for attempt in range(MAX_STARTS):
+            try:
+                return self._start_once(scenery)
+            except WorldError as error:
+                if "Failed to bind" not in str(error) or attempt == MAX_STARTS - 1:
+                    raise
+
+    def _start_once(self, scenery: Scenery) -> None:
         home = Path(tempfile.mkdtemp(prefix="reverie-minetest-"))
         self._world_folder = _write_home(home, scenery)
         command = ["minetest", "--go", "--gameid", "minetest", "--config", str(home / "minetest.conf")]
         command += ["--world", str(self._world_folder)]
-        env = {"XDG_CACHE_HOME": str(home / "cache"), "MESA_SHADER_CACHE_DIR": str(_shader_cache())}
+        env = {"MESA_SHADER_CACHE_DIR": str(_shader_cache()), "LOCKSTEP_TIME_S": str(EPOCH_S)}
         height, width = RESOLUTION
         self._game = LockstepGame(
-            command, (width, height), render_scale=RENDER_SCALE, home=home, env=env, matrices=False
+            command,
+            (width, height),
+            render_scale=RENDER_SCALE,
+            home=home,
+            env=env,
+            matrices=False,
+            epoch_s=EPOCH_S + secrets.randbelow(10_000_000),  # the game takes the number of its port from this
         )
+        self._log = LogReader(self._game.log)
         self._world = (scenery.generator, scenery.world_seed)
         self._visited.clear()
-        self._log = LogReader(self._game.log)
         self._feet: tuple[float, float, float] | None = None
         self._eye_lift = EYE_HEIGHT
         self._answer: dict[str, Any] = {}
@@ -325,7 +347,7 @@ class MinetestWorld:
     def _take_pose(self, numbers: list[float], dt_ns: int) -> None:
         if len(numbers) != 12 + NUM_RAYS + NUM_DROPS:
             raise WorldError(f"minetest: the client mod told {len(numbers)} numbers, expected 24; is the mod changed?")
-        x, y, z, yaw, pitch, _, _, _, ground, liquid, light, loaded = numbers[:12]
+        x, y, z, yaw, pitch, *self._eye_before, ground, liquid, light, loaded = numbers[:12]
         before = self._feet[1] + self._eye_lift - EYE_HEIGHT if self._feet else y
         self._feet, self._look = (x, y, z), (yaw, pitch)
         self._on_ground, self._in_liquid = ground > 0, liquid > 0
@@ -342,6 +364,9 @@ class LogReader:
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb", buffering=0)
         self._rest = b""
+
+    def close(self) -> None:
+        self._file.close()
 
     def lines(self) -> list[str]:
         """Whole lines only."""

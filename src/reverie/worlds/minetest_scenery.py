@@ -77,7 +77,7 @@ TIMES: dict[str, tuple[float, float]] = {
 
 _TIME_SHARES = (0.1, 0.24, 0.26, 0.24, 0.1, 0.06)
 
-MOONLIGHT = 0.3
+MOONLIGHT = 0.42
 """Share of daylight that lights a night: Minetest's own nights are black."""
 
 

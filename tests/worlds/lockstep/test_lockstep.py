@@ -68,6 +68,15 @@ def test_the_pointer_moves_exactly_and_in_the_same_frame(start: Start) -> None:
         before = after
 
 
+def test_no_movement_is_lost_to_a_game_that_puts_the_pointer_back(start: Start) -> None:
+    game = start("warp", -1)
+    rng = np.random.default_rng(0)
+    way = colour(game.step(), UPPER)[2]
+    for dx in rng.integers(-45, 45, 300):
+        way += int(dx)
+        assert colour(game.step(mouse_px=(int(dx), 0)), UPPER)[2] == way % 256
+
+
 def test_the_clock_goes_on_by_a_step_a_frame_and_stands_between(start: Start) -> None:
     game = start()
     game.step()

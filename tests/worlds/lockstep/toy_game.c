@@ -1,8 +1,9 @@
 /* A game for the tests of the shim: three bands whose colours say what it saw.
  *
- *   toy_game WIDTH HEIGHT [MODE FRAME]        MODE: exit, crash, hang, fork
+ *   toy_game WIDTH HEIGHT [MODE FRAME]        MODE: exit, crash, hang, fork (in that frame), warp
  *
  * Upper third: red is the key w, green the left button, blue the low byte of the pointer's way to the right.
+ *   (warp: as games with a free look, by putting the pointer back to the middle each frame.)
  * Middle third: red and green are the milliseconds since the start (high and low byte), blue the right half's mark.
  * Lower third: red counts the 20 ms sleeps of a second thread, green the key Up.
  * OpenGL and GLX are declared here, so that their headers are not needed. */
@@ -82,6 +83,7 @@ int main(int count, char **arguments) {
   glEnable(SCISSOR_TEST);
   int w = 0, up = 0, button = 0, way = 0, last = 0, known = 0;
   long start = 0;
+  int warps = count > 3 && !strcmp(arguments[3], "warp");
   for (int frame = 0;; frame++) {
     while (XPending(display)) {
       XEvent event;
@@ -92,10 +94,19 @@ int main(int count, char **arguments) {
         if (symbol == XK_Up) up = event.type == KeyPress;
       }
       if (event.type == ButtonPress || event.type == ButtonRelease) button = event.type == ButtonPress;
-      if (event.type == MotionNotify) {
+      if (event.type == MotionNotify && !warps) {
         if (known) way += event.xmotion.x_root - last;
         last = event.xmotion.x_root, known = 1;
       }
+    }
+    if (warps) {
+      Window unused_window;
+      int x, y, unused;
+      unsigned mask;
+      XQueryPointer(display, window, &unused_window, &unused_window, &unused, &unused, &x, &y, &mask);
+      if (frame > 0) way += x - width / 2;
+      XWarpPointer(display, None, window, 0, 0, 0, 0, width / 2, height / 2);
+      XFlush(display);
     }
     if (frame == 1) {
       pthread_t thread;

@@ -173,9 +173,16 @@ EXPORT int gettimeofday(struct timeval *restrict t, void *restrict zone) {
   return 0;
 }
 
+/* LOCKSTEP_TIME_S, what time() says from the first frame on: for a game that takes more seeds from it while it loads,
+ * at a moment that depends on how fast that goes. */
+static int64_t chosen_time_s(void) {
+  const char *chosen = getenv("LOCKSTEP_TIME_S");
+  return chosen ? atoll(chosen) : 0;
+}
+
 EXPORT time_t time(time_t *result) {
-  int64_t epoch_s = atomic_load(&running) ? 0 : chosen_epoch_s();
-  time_t s = (time_t)(epoch_s ? epoch_s : look(CLOCK_REALTIME) / SECOND_NS);
+  int64_t chosen_s = atomic_load(&running) ? chosen_time_s() : chosen_epoch_s();
+  time_t s = (time_t)(chosen_s ? chosen_s : look(CLOCK_REALTIME) / SECOND_NS);
   if (result) *result = s;
   return s;
 }

@@ -33,8 +33,12 @@ static void press(const struct input_event *event) {
   }
 }
 
-/* Returns when the server has handed the events to the game: it writes them out before it answers our XSync. */
-void input_inject(const struct action_message *action) {
+/* Returns when the server has handed the events to the game: it writes them out before it answers our XSync.
+ *
+ * Games put the pointer back to the middle each frame, by a request on a connection of their own (`game_display`).  Our
+ * movement must not come before that is done, or it would be lost: so wait for the game's requests first. */
+void input_inject(const struct action_message *action, void *game_display) {
+  if (game_display && (action->mouse_dx || action->mouse_dy)) XSync(game_display, False);
   for (uint32_t i = 0; i < action->num_events; i++) press(&action->events[i]);
   bool moves = action->mouse_dx || action->mouse_dy;
   if (moves) XTestFakeRelativeMotionEvent(display, action->mouse_dx, action->mouse_dy, CurrentTime);

@@ -37,7 +37,7 @@ void link_fail(const char *why) __attribute__((noreturn));
 
 /* input.c: keys, buttons, pointer, focus */
 void input_open(void);
-void input_inject(const struct action_message *action);
+void input_inject(const struct action_message *action, void *game_display);
 void input_look_after_focus(uint32_t frame_number);
 void input_window_size(unsigned long window, uint32_t *width, uint32_t *height);
 

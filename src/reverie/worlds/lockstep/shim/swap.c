@@ -6,6 +6,7 @@
 #include "shim.h"
 
 #include <stdatomic.h>
+#include <stddef.h>
 
 #define PRESENTED_FRAMES 200 /* shown on the display at first, so that windows take their size */
 #define PRESENT_EVERY 64
@@ -22,7 +23,7 @@ static bool is_open(void) {
 }
 
 /* One frame out, one action in.  False: not ours to stop (no controller, or another thread's window). */
-static bool stop_here(unsigned long window) {
+static bool stop_here(void *display, unsigned long window) {
   static uint32_t width, height;
   static bool blind;
   if (!is_open() || !on_main_thread()) return false;
@@ -42,7 +43,7 @@ static bool stop_here(unsigned long window) {
   blind = action.flags & ACTION_BLIND;
   draws_leave_out(blind);
   input_look_after_focus(frame_number);
-  input_inject(&action);
+  input_inject(&action, display);
   clock_advance(action.step_ns);
   return true;
 }
@@ -56,13 +57,13 @@ static bool is_presented(void) {
 EXPORT void glXSwapBuffers(void *display, unsigned long drawable) {
   static void (*real)(void *, unsigned long);
   if (!real) real = (void (*)(void *, unsigned long))gl_function("glXSwapBuffers");
-  bool stopped = stop_here(drawable);
+  bool stopped = stop_here(display, drawable);
   if (!stopped || is_presented()) real(display, drawable);
 }
 
 EXPORT unsigned eglSwapBuffers(void *display, void *surface) {
   static unsigned (*real)(void *, void *);
   if (!real) real = (unsigned (*)(void *, void *))library_function("libEGL.so.1", "eglSwapBuffers");
-  bool stopped = stop_here(0);
+  bool stopped = stop_here(NULL, 0);
   return stopped && !is_presented() ? 1 : real(display, surface);
 }

@@ -7,7 +7,7 @@
 local ORDER_FILE = minetest.get_worldpath() .. "/order.json"
 local MAX_PLACES = 40 -- places of the map that are tried
 local PLACE_RADIUS = 18 -- around a place, spots within so many nodes are considered
-local SPOTS = 24 -- spots of a place that are looked at closely
+local SPOTS = 60 -- spots of a place that are looked at
 local EYE_HEIGHT = 1.5
 local DIRECTIONS = 16
 local SIGHT = 12 -- nodes
@@ -26,7 +26,7 @@ minetest.override_item("", {
 		full_punch_interval = 0.5,
 		max_drop_level = 3,
 		groupcaps = {
-			crumbly = { times = { 0.7, 0.5, 0.4 }, uses = 0, maxlevel = 3 },
+			crumbly = { times = { 1.1, 0.8, 0.6 }, uses = 0, maxlevel = 3 },
 			choppy = { times = { 1.0, 0.8, 0.6 }, uses = 0, maxlevel = 3 },
 			cracky = { times = { 1.3, 1.0, 0.8 }, uses = 0, maxlevel = 3 },
 			snappy = { times = { 0.4, 0.3, 0.2 }, uses = 0, maxlevel = 3 },
@@ -56,35 +56,44 @@ local function is_spot(ground)
 	return is_free(feet) and is_free(vector.offset(feet, 0, 1, 0)) and minetest.get_node_light(feet, 0.5) == 15
 end
 
--- The directions (degrees, Minetest's yaw) in which the view from `feet` is free for SIGHT nodes.
+-- The directions (degrees, Minetest's yaw) in which one could see for SIGHT nodes from `feet`.
 local function open_directions(feet)
-	local eye = vector.offset(feet, 0, EYE_HEIGHT, 0)
 	local open = {}
 	for i = 0, DIRECTIONS - 1 do
-		local yaw = 2 * math.pi * i / DIRECTIONS
-		local target = vector.offset(eye, -math.sin(yaw) * SIGHT, 0, math.cos(yaw) * SIGHT)
-		if minetest.line_of_sight(eye, target) then
+		local yaw, free = 2 * math.pi * i / DIRECTIONS, true
+		for distance = 1, SIGHT do
+			local x, z = -math.sin(yaw) * distance, math.cos(yaw) * distance
+			free = free and is_free(vector.round(vector.offset(feet, x, EYE_HEIGHT, z)))
+		end
+		if free then
 			table.insert(open, math.deg(yaw))
 		end
 	end
 	return open
 end
 
--- The best of some random spots around `place`: feet and open directions; nil if there is none.
+-- The uppermost ground of a column near `place`; nil where that is water, lava or unknown.
+local function ground_at(place, dx, dz)
+	for dy = PLACE_RADIUS, -PLACE_RADIUS, -1 do
+		local pos = vector.offset(place, dx, dy, dz)
+		if not is_free(pos) then
+			local about = minetest.registered_nodes[minetest.get_node(pos).name]
+			return about and about.walkable and pos or nil
+		end
+	end
+end
+
+-- The best of some random spots around `place`: feet and open directions; nil if there is none.  Each spot is judged by
+-- itself, for a place is not generated alike to the last flower in each run.
 local function choose_spot(place, rng)
-	local low = vector.offset(place, -PLACE_RADIUS, -PLACE_RADIUS, -PLACE_RADIUS)
-	local high = vector.offset(place, PLACE_RADIUS, PLACE_RADIUS, PLACE_RADIUS)
-	local grounds = minetest.find_nodes_in_area_under_air(low, high, {
-		"group:soil", "group:sand", "group:stone", "group:crumbly", "group:cracky",
-	})
 	local best, best_open
-	for _ = 1, math.min(SPOTS, #grounds) do
-		local ground = grounds[rng:next(1, #grounds)]
-		if is_spot(ground) then
-			local feet = vector.offset(ground, 0, 0.5, 0)
-			local open = open_directions(feet)
+	for _ = 1, SPOTS do
+		local dx, dz = rng:next(-PLACE_RADIUS, PLACE_RADIUS), rng:next(-PLACE_RADIUS, PLACE_RADIUS)
+		local ground = ground_at(place, dx, dz)
+		if ground and is_spot(ground) then
+			local open = open_directions(vector.offset(ground, 0, 1, 0))
 			if #open >= OPEN_DIRECTIONS and (not best or #open > #best_open) then
-				best, best_open = feet, open
+				best, best_open = vector.offset(ground, 0, 0.5, 0), open
 			end
 		end
 	end

@@ -117,8 +117,18 @@ def test_a_persons_play_is_recorded_through_the_server(tmp_path: Path, monkeypat
 
 
 def test_a_dream_is_not_recorded(tmp_path: Path) -> None:
-    with pytest.raises(ServeError, match="--world"):
+    with pytest.raises(ServeError, match=r"recorded.*--world"):
         source_of("nano", None, "cpu", tmp_path)
+    with pytest.raises(ServeError, match="set up with --set"):
+        source_of("nano", None, "cpu", settings=["monsters=true"])
+
+
+def test_a_game_takes_its_options() -> None:
+    with pytest.raises(WorldError, match="unknown game 'doom'"):
+        source_of("nano", "doom", "cpu")
+    with pytest.raises(WorldError, match="no option 'gravity'"):
+        source_of("nano", "vizdoom", "cpu", settings=["gravity=0"])
+    assert source_of("nano", "vizdoom", "cpu", settings=["monsters=true"]).name == "vizdoom"
 
 
 class _Panorama:

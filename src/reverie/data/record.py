@@ -27,7 +27,7 @@ from reverie.data.workers import Crew, Lost
 from reverie.data.writer import POSE_NAMES, DatasetWriter
 from reverie.errors import DataError, WorldError
 from reverie.types import FPS, World
-from reverie.worlds import WORLDS
+from reverie.worlds import WORLDS, world_info
 
 __all__ = ["RecordConfig", "play_episode", "record"]
 
@@ -116,9 +116,7 @@ def record(config: RecordConfig, *, show_progress: bool = False) -> int:
 
 def make_job(config: RecordConfig) -> Job:
     """What the workers are told.  Raises WorldError for an unknown game or option."""
-    info = WORLDS.get(config.world)
-    if info is None:
-        raise WorldError(f"unknown game {config.world!r}; known games: {', '.join(sorted(WORLDS))}")
+    info = world_info(config.world)
     options = parse_options(info, config.set) if config.set else {}
     if config.maps:
         options["maps"] = config.maps

@@ -18,11 +18,13 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
@@ -30,11 +32,13 @@ from fastapi.staticfiles import StaticFiles
 from starlette.requests import ClientDisconnect
 
 from reverie import __version__
+from reverie.data.options import parse_options
 from reverie.errors import ImageError, ServeError
 from reverie.serve.host import Host, Limits, describe, jpeg
 from reverie.serve.player import Player
 from reverie.serve.protocol import MAX_MESSAGE_BYTES, Error, ErrorCode, Refusal, Uploaded, to_json
 from reverie.serve.sources import GameSource, ModelSource, Source
+from reverie.worlds import world_info
 
 STATIC = Path(__file__).parent / "static"
 
@@ -251,14 +255,19 @@ def source_of(
     device: str,
     record: Path | None = None,
     *,
+    settings: Sequence[str] = (),
     variant: str | None = None,
     decoder: str = "full",
 ) -> Source:
-    """The game `world` if there is one, else the model.  Raises ServeError if a dream is to be recorded."""
+    """The game `world` if there is one, with `settings` KEY=VALUE, else the model.
+
+    Raises ServeError if a dream is to be recorded or set up like a game, WorldError for an unknown game or option.
+    """
     if world is not None:
-        return GameSource(world, record=record)
-    if record is not None:
-        raise ServeError("only a real game is recorded, and none is named; add --world vizdoom, say, or leave --record")
+        return GameSource(world, record=record, **parse_options(world_info(world), settings))
+    if record is not None or settings:
+        asked = "recorded" if record is not None else "set up with --set"
+        raise ServeError(f"only a real game is {asked}, and none is named; add --world vizdoom, say")
     return ModelSource(model, device=device, variant=variant, decoder=decoder)
 
 
@@ -278,6 +287,8 @@ class PlayConfig:
     """full, or tiny where the model has one: faster, a little coarser."""
     world: str | None = None
     """Play this real game (such as vizdoom) instead of a model."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """With --world: an option of the game, KEY=VALUE, such as maps=freedoom2/MAP01; can be given several times."""
     record: Path | None = None
     """With --world: keep all that is played as a dataset in this folder, made or continued."""
     host: str = "127.0.0.1"
@@ -295,7 +306,8 @@ class PlayConfig:
             if self.browser:
                 open_browser(address)
 
-        source = source_of(self.model, self.world, self.device, self.record, variant=self.variant, decoder=self.decoder)
+        chosen = {"variant": self.variant, "decoder": self.decoder}
+        source = source_of(self.model, self.world, self.device, self.record, settings=self.set, **chosen)
         limits = None if self.record is None else Limits(max_players=1)  # one person's play, in order
         serve(source, host=self.host, port=self.port, limits=limits, announce=announce)
 
@@ -315,6 +327,8 @@ class ServeConfig:
     """full, or tiny where the model has one: faster, a little coarser."""
     world: str | None = None
     """Serve this real game (such as vizdoom) instead of a model."""
+    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """With --world: an option of the game, KEY=VALUE; can be given several times."""
     host: str = "0.0.0.0"
     """The address to listen on."""
     port: int = 8000
@@ -328,6 +342,7 @@ class ServeConfig:
         def announce(address: str) -> None:
             print(f"serving {self.world or self.model} at {address} (Ctrl-C stops it)", flush=True)
 
-        source = source_of(self.model, self.world, self.device, variant=self.variant, decoder=self.decoder)
+        chosen = {"variant": self.variant, "decoder": self.decoder}
+        source = source_of(self.model, self.world, self.device, settings=self.set, **chosen)
         limits = Limits(max_players=self.max_players)
         serve(source, host=self.host, port=self.port, limits=limits, announce=announce)

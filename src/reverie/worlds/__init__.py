@@ -17,7 +17,7 @@ from typing import Any
 from reverie.errors import WorldError
 from reverie.types import World
 
-__all__ = ["WORLDS", "WorldInfo", "install_command", "missing", "open_world"]
+__all__ = ["WORLDS", "WorldInfo", "install_command", "missing", "open_world", "world_info"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,9 @@ SHIM_PROGRAMS = ("Xvfb", "gcc")
 SHIM_DEBIAN = ("xvfb", "libgl1-mesa-dri", "libx11-dev", "libxtst-dev", "gcc", "libc6-dev")
 """What every game under the lock-step shim needs: a display, software OpenGL, a compiler."""
 
+PANDA_DEBIAN = ("libegl1", "libgl1-mesa-dri")
+"""What Panda3D needs to draw without a screen; whether it is there shows when a world is opened."""
+
 PIP = 'pip install "reverie[worlds]"'
 
 WORLDS: dict[str, WorldInfo] = {
@@ -97,6 +100,7 @@ WORLDS: dict[str, WorldInfo] = {
             "streets with traffic, by car or on foot",
             _Lazily("reverie.worlds.city", "CityWorld"),
             packages=("panda3d",),
+            debian=PANDA_DEBIAN,
             pip=PIP,
         ),
         WorldInfo(
@@ -104,6 +108,7 @@ WORLDS: dict[str, WorldInfo] = {
             "an endless run over ruined causeways: jump, slide, lean and turn",
             _Lazily("reverie.worlds.temple", "TempleWorld"),
             packages=("panda3d",),
+            debian=PANDA_DEBIAN,
             pip=PIP,
         ),
     )
@@ -125,14 +130,20 @@ def install_command(infos: Iterable[WorldInfo]) -> str:
     return " && ".join([*lines, *sorted({info.pip for info in lacking if info.pip})])
 
 
+def world_info(name: str) -> WorldInfo:
+    """What is known of the game `name`.  Raises WorldError for an unknown one."""
+    info = WORLDS.get(name)
+    if info is None:
+        raise WorldError(f"unknown game {name!r}; known games: {', '.join(sorted(WORLDS))}")
+    return info
+
+
 def open_world(name: str, **options: Any) -> World:
     """Start the game `name`; `options` are its own (VizDoom: maps, heldout).
 
     Raises WorldError for an unknown game, one that is not installed, or an unknown option.
     """
-    info = WORLDS.get(name)
-    if info is None:
-        raise WorldError(f"unknown game {name!r}; known games: {', '.join(sorted(WORLDS))}")
+    info = world_info(name)
     if lacks := missing(info):
         raise WorldError(f"{name} needs {', '.join(lacks)}, not installed here; {install_command([info])}")
     try:

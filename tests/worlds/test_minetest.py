@@ -91,7 +91,7 @@ with_game = pytest.mark.skipif(bool(lacks), reason=f"no {', '.join(lacks)}: {ins
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[MinetestWorld]:
-    game = MinetestWorld(("flat/3",))
+    game = MinetestWorld(("flat/7",))
     yield game
     game.close()
 
@@ -103,7 +103,7 @@ def test_an_episode_begins_on_open_ground(world: MinetestWorld) -> None:
     assert picture.dtype == np.uint8
     assert picture.std() > 10
     assert world.map == "flat"
-    assert world.episode_info["world_seed"] == 3
+    assert world.episode_info["world_seed"] == 7
     assert world.hints["ground"]
     assert not world.hints["liquid"]
     assert world.hints["light"] >= 14
@@ -114,7 +114,7 @@ def test_an_episode_begins_on_open_ground(world: MinetestWorld) -> None:
 @with_game
 def test_the_first_frame_that_an_action_changes_is_the_one_returned(world: MinetestWorld) -> None:
     """Idle frames hardly differ; each action's frame does, and the frame after it no more than a running walk does."""
-    world.reset(0)
+    world.reset(10)
     for action in (act(yaw=2.0), act(pitch=2.0), act("forward"), act("jump"), act("left")):
         for _ in range(25):
             world.step(IDLE)
@@ -125,7 +125,7 @@ def test_the_first_frame_that_an_action_changes_is_the_one_returned(world: Minet
 
 @with_game
 def test_turns_are_exact_also_wide_ones(world: MinetestWorld) -> None:
-    world.reset(0)
+    world.reset(11)
     start = world.pose
     rng = np.random.default_rng(1)
     asked = np.zeros(2)
@@ -142,7 +142,7 @@ def test_turns_are_exact_also_wide_ones(world: MinetestWorld) -> None:
 @with_game
 def test_the_pose_is_that_of_the_camera_at_this_frame(world: MinetestWorld) -> None:
     """At the next frame the game tells where its camera was at this one."""
-    world.reset(0)
+    world.reset(12)
     for i in range(60):
         pose = world.pose
         world.step(act(*(["forward"] if i % 20 else []), *(["jump"] if i % 30 > 20 else []), yaw=1.0))
@@ -152,7 +152,7 @@ def test_the_pose_is_that_of_the_camera_at_this_frame(world: MinetestWorld) -> N
 
 @with_game
 def test_keys_move_along_the_view(world: MinetestWorld) -> None:
-    world.reset(0)
+    world.reset(13)
     for key, angle in (("forward", 0.0), ("right", 90.0), ("back", 180.0), ("left", 270.0)):
         for _ in range(10):
             world.step(IDLE)
@@ -167,7 +167,7 @@ def test_keys_move_along_the_view(world: MinetestWorld) -> None:
 
 @with_game
 def test_digging_and_placing_change_the_ground(world: MinetestWorld) -> None:
-    world.reset(0)
+    world.reset(14)
     for _ in range(30):
         world.step(act(pitch=-1.5))
     before = world.step(IDLE)[0].astype(int)

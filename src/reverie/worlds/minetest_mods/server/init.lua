@@ -8,6 +8,7 @@ local ORDER_FILE = minetest.get_worldpath() .. "/order.json"
 local MAX_PLACES = 40 -- places of the map that are tried
 local PLACE_RADIUS = 18 -- around a place, spots within so many nodes are considered
 local SPOTS = 60 -- spots of a place that are looked at
+local SKY = 16 -- nodes above a spot that must be free
 local EYE_HEIGHT = 1.5
 local DIRECTIONS = 16
 local SIGHT = 12 -- nodes
@@ -46,14 +47,19 @@ local function is_free(pos)
 	return about and not about.walkable and about.liquidtype == "none" and about.damage_per_second == 0
 end
 
--- Open sky above, room for the player, and firm ground that is not the top of a tree.
+-- Open sky above, and firm ground that is not the top of a tree.
 local function is_spot(ground)
 	local feet = vector.offset(ground, 0, 1, 0)
 	local name = minetest.get_node(ground).name
 	if minetest.get_item_group(name, "leaves") > 0 or minetest.get_item_group(name, "tree") > 0 then
 		return false
 	end
-	return is_free(feet) and is_free(vector.offset(feet, 0, 1, 0)) and minetest.get_node_light(feet, 0.5) == 15
+	for up = 0, SKY do
+		if not is_free(vector.offset(feet, 0, up, 0)) then
+			return false
+		end
+	end
+	return true
 end
 
 -- The directions (degrees, Minetest's yaw) in which one could see for SIGHT nodes from `feet`.
@@ -145,7 +151,8 @@ local function try_places(order, rng, left)
 		return try_places(order, rng, left - 1)
 	end
 	local place = vector.new(x, y, z)
-	emerge(place, PLACE_RADIUS, PLACE_RADIUS, function()
+	-- all that is looked at, or the choice would depend on what was generated before
+	emerge(place, PLACE_RADIUS + SIGHT, PLACE_RADIUS + SKY, function()
 		local feet, open = choose_spot(place, rng)
 		if feet then
 			emerge(feet, order.range, 32, function()

@@ -12,6 +12,7 @@ from reverie.data.video import write_video
 from reverie.data.writer import DatasetWriter, picture_statistics
 from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
+from reverie.models.idm import IDMConfig, InverseDynamics, save_idm
 from reverie.models.presets import tiny
 from reverie.types import FPS, ActionSpace
 
@@ -49,3 +50,14 @@ def write_recording(folder: Path, size: tuple[int, int], space: ActionSpace = SP
 @pytest.fixture(scope="session")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_recording(tmp_path_factory.mktemp("data") / "heldout", tiny().resolution)
+
+
+@pytest.fixture(scope="session")
+def tiny_idm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained judge of the fake world's actions."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("idm") / "judge"
+    folder.mkdir()
+    model = InverseDynamics(IDMConfig(action_space=SPACE, width=16, layers=1))
+    save_idm(folder, model, {"metrics": {"key.forward": 0.875}})
+    return folder

@@ -3,7 +3,7 @@ import pytest
 from tests.evaluate.synthetic import SPACE, FakeEngine, FakeRecording, moving
 
 from reverie.evaluate import measure
-from reverie.evaluate.rollout import Start, pick_starts, roll
+from reverie.evaluate.rollout import pick_starts, roll
 from reverie.evaluate.scripts import PAIRS
 from reverie.types import ActionSpace, Clip
 
@@ -60,27 +60,10 @@ def test_the_ruler_passes_on_the_recording_it_was_made_for() -> None:
     assert row["turn"] == row["walk_clips"] == 1.0
 
 
-def test_likeness_of_the_truth_its_copies_and_a_still_picture() -> None:
-    frames = moving(101, x_px=1.0)
-    starts = [Start("a", Clip(frames, np.zeros((101, 6), np.float32)))]
-    truth = measure.likeness_figures([frames], starts)
-    late = measure.likeness_figures([measure.delayed(frames)], starts)
-    still = measure.likeness_figures([measure.static(frames)], starts)
-    assert truth["psnr_db_1s"] == 60.0
-    assert truth["ssim_4s"] == pytest.approx(1.0, abs=1e-4)
-    assert still["psnr_db_1s"] < late["psnr_db_1s"] < truth["psnr_db_1s"]
+def test_the_controls_stand_still_and_lag() -> None:
+    frames = moving(5, x_px=1.0)
     assert np.array_equal(measure.delayed(frames)[1:], frames[:-1])
-
-
-def test_drift_of_the_real_thing_is_one_and_fog_shows() -> None:
-    video = np.repeat(moving(1), 126, 0)
-    fog = (video.astype(np.float32) * 0.5 + 60).astype(np.uint8)
-    same = measure.drift_figures([video], [video[:20]])
-    assert same["sharpness_1s"] == same["contrast_5s"] == pytest.approx(1.0)
-    assert same["saturation_5s"] == pytest.approx(1.0)
-    assert same["frame_change"] == 0
-    assert "contrast_10s" not in same
-    assert measure.drift_figures([fog], [video[:20]])["contrast_5s"] == pytest.approx(0.5, abs=0.02)
+    assert all(np.array_equal(frame, frames[0]) for frame in measure.static(frames))
 
 
 def test_only_what_the_space_can_say_is_asked() -> None:

@@ -2,6 +2,7 @@ import io
 
 from rich.console import Console
 
+from reverie.evaluate import tables
 from reverie.evaluate.tables import Column, Table
 
 
@@ -26,7 +27,23 @@ def test_markdown_leaves_out_empty_columns_and_marks_what_is_missing() -> None:
 
 
 def test_json_keeps_all_digits() -> None:
-    assert example().to_json() == {"dream": {"a": 0.5, "b": 23.456}, "still": {"a": 0.0}}
+    raw = example().to_json()
+    assert raw["rows"] == {"dream": {"a": 0.5, "b": 23.456}, "still": {"a": 0.0}}
+    assert tables.Table.from_json(example().name, raw).to_markdown() == example().to_markdown()
+
+
+def test_a_control_that_beats_the_real_thing_is_named() -> None:
+    columns = (tables.Column("p", "PSNR", best="high"), tables.Column("d", "distance", best="low"))
+    table = tables.Table("x", "X", (*columns, tables.Column("s", "sharpness", best="one")))
+    table.rows[tables.REAL] = {"p": 1.0, "d": 0.5, "s": 0.9}
+    table.rows[tables.STATIC] = {"p": 1.1, "d": 0.5, "s": 1.3}
+    table.rows[tables.SHUFFLED] = {"p": 0.9, "d": 0.4}
+    table.rows[tables.REBUILT] = {"p": 2.0}
+    assert table.upsets() == [
+        "static picture beats the real recording on PSNR (1.10 against 1.00)",
+        "shuffled actions beats the real recording on distance (0.40 against 0.50)",
+    ]
+    assert "- static picture beats" in table.to_markdown()
 
 
 def test_the_terminal_shows_the_rows() -> None:

@@ -53,7 +53,11 @@ class Detector:
     @classmethod
     def fit(cls, real: Sequence[Frames]) -> Detector:
         """From real clips of the game.  Raises DataError for fewer than MIN_SECONDS seconds in all."""
-        seen = np.concatenate([looks(frames) for frames in real])
+        return cls.of(np.concatenate([looks(frames) for frames in real]))
+
+    @classmethod
+    def of(cls, seen: Looks) -> Detector:
+        """The same from the `looks` of real seconds."""
         if len(seen) < MIN_SECONDS:
             raise DataError(
                 f"the collapse detector needs {MIN_SECONDS} s of real recording, got {len(seen)} s; record more"
@@ -69,7 +73,11 @@ class Detector:
 
     def collapsed_at_s(self, frames: Frames) -> float | None:
         """When the video collapses for SUSTAINED_S seconds or more, in seconds from its start; None if never."""
-        outside = self.distance(frames) > self.limit
+        return self.collapse_of(looks(frames))
+
+    def collapse_of(self, seen: Looks) -> float | None:
+        """The same for a video of which only the `looks` are at hand."""
+        outside = _distance(seen, self.centre, self.inverse) > self.limit
         for second in range(len(outside) - SUSTAINED_S + 1):
             if outside[second : second + SUSTAINED_S].all():
                 return float(second)

@@ -1,39 +1,35 @@
-"""The four questions of an evaluation, each answered as a table: does it obey, does it look like the real game under
-the same actions, does it last, and what does the tokenizer lose?
+"""Obedience to actions that are held for a whole clip, by the camera's motion alone: no trained judge is needed.
 
 Shares are in [0, 1].  Frame i + 1 of a clip is the first to show action i.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
 from reverie.evaluate import metrics
-from reverie.evaluate.rollout import Start
 from reverie.evaluate.scripts import PAIRS, TURN_DEG, can_say
 from reverie.evaluate.tables import Column, Table
-from reverie.types import FPS, ActionSpace, Clip, Frames
+from reverie.types import ActionSpace, Clip, Frames
 
 WINDOW_FRAMES = 16
 """Length of the real clips that check the ruler itself."""
 
-LIKENESS_S = (1, 4)
-DRIFT_S = (1, 5, 10, 20)
-SHARE, RATE = "{:.3f}", "{:+.2f}"
+SHARE = "{:.3f}"
 
 OBEDIENCE = (
-    Column("turn", "turns the right way", SHARE),
+    Column("turn", "turns the right way", SHARE, "high"),
     Column("turn_deg", "turn, deg/frame"),
-    Column("look", "looks the right way", SHARE),
+    Column("look", "looks the right way", SHARE, "high"),
     Column("look_deg", "look, deg/frame"),
-    Column("forward_expands", "forward expands", SHARE),
-    Column("back_contracts", "back contracts", SHARE),
-    Column("walk_clips", "walk clips right", SHARE),
-    Column("walk_apart", "forward above back", SHARE),
-    Column("strafe", "strafes the right way", SHARE),
+    Column("forward_expands", "forward expands", SHARE, "high"),
+    Column("back_contracts", "back contracts", SHARE, "high"),
+    Column("walk_clips", "walk clips right", SHARE, "high"),
+    Column("walk_apart", "forward above back", SHARE, "high"),
+    Column("strafe", "strafes the right way", SHARE, "high"),
     Column("clips", "clips", "{:.0f}"),
 )
 
@@ -54,11 +50,10 @@ class Obedience:
 
     def add(self, pair: str, side: int, frames: Frames) -> None:
         """A clip of `PAIRS[pair][side]`."""
-        if pair == "walk":
-            rate = metrics.zoom_rate(frames)
-        else:
-            pitch, yaw = metrics.turn_deg(frames, self._fov_deg)
-            rate = pitch if pair == "look" else yaw
+        self.add_rate(pair, side, rate_of(pair, frames, self._fov_deg))
+
+    def add_rate(self, pair: str, side: int, rate: float) -> None:
+        """The same, by the clip's `rate_of`."""
         self._rates.setdefault((pair, side), []).append(rate)
 
     def figures(self, paired: bool = True) -> dict[str, float]:
@@ -84,12 +79,21 @@ class Obedience:
         return row
 
 
-def obedience_table() -> Table:
+def rate_of(pair: str, frames: Frames, fov_deg: float) -> float:
+    """How a clip moves along a pair's axis: expansion per frame for walk, degrees of pitch for look, of yaw else."""
+    if pair == "walk":
+        return metrics.zoom_rate(frames)
+    pitch, yaw = metrics.turn_deg(frames, fov_deg)
+    return pitch if pair == "look" else yaw
+
+
+def held_table() -> Table:
     note = (
-        f"Asked: {TURN_DEG:g} degrees of yaw a frame. The real row is stretches of the recording in which the player "
-        "turned or walked: it checks the ruler."
+        f"Asked: {TURN_DEG:g} degrees of yaw a frame, or a key held for 1.3 s; judged by the flow of the picture. The "
+        "real row is stretches of the recording in which the player did so: it checks the ruler. Shuffled: half of the "
+        "clips are judged as their opposite."
     )
-    return Table("obedience", "Obedience", OBEDIENCE, note)
+    return Table("held", "Obedience to held actions", OBEDIENCE, note)
 
 
 def real_windows(clip: Clip, space: ActionSpace) -> Iterator[tuple[str, int, Frames]]:
@@ -138,66 +142,6 @@ def static(frames: Frames) -> Frames:
 def delayed(frames: Frames) -> Frames:
     """The control that copies: each frame is the true frame before it.  It sees the truth; a dream does not."""
     return np.concatenate([frames[:1], frames[:-1]])
-
-
-def likeness_table() -> Table:
-    columns = tuple(
-        Column(f"{metric}_{s}s", f"{label}, {s} s", form)
-        for s in LIKENESS_S
-        for metric, label, form in (("psnr_db", "PSNR dB", "{:.2f}"), ("ssim", "SSIM", "{:.3f}"))
-    )
-    note = (
-        "Against the real frames under the recorded actions, over the 4 frames that end at that time. "
-        "The tokenizer row is the ceiling; the copy row sees the true frame before each."
-    )
-    return Table("likeness", "Likeness to the real game", columns, note)
-
-
-def likeness_figures(videos: Sequence[Frames], starts: Sequence[Start]) -> dict[str, float]:
-    """PSNR and SSIM of videos against the starts' real clips, over the 4 frames that end at each of LIKENESS_S,
-    averaged.
-    """
-    row: dict[str, float] = {}
-    for s in LIKENESS_S:
-        at = slice(s * FPS - 3, s * FPS + 1)
-        pairs = [(video[at], start.clip.frames[at]) for video, start in zip(videos, starts, strict=True)]
-        row[f"psnr_db_{s}s"] = float(np.mean([metrics.psnr_db(a, b) for a, b in pairs]))
-        row[f"ssim_{s}s"] = float(np.mean([metrics.ssim(a, b) for a, b in pairs]))
-    return row
-
-
-LOOKS: Mapping[str, tuple[str, Callable[[Frames], metrics.Values]]] = {
-    "sharpness": ("sharpness", metrics.sharpness),
-    "contrast": ("contrast", metrics.contrast),
-    "saturation": ("colour", metrics.saturation),
-}
-"""What is compared with real frames over a long dream: JSON name -> (label, metric)."""
-
-
-def drift_table() -> Table:
-    columns = tuple(Column(f"{name}_{s}s", f"{label}, {s} s") for name, (label, _) in LOOKS.items() for s in DRIFT_S)
-    note = "Relative to real frames of the same places (1 is equal), averaged over the second that ends at that time."
-    change = Column("frame_change", "change/frame")
-    return Table("drift", "Drift over 20 s", (*columns, change), note)
-
-
-def drift_figures(videos: Sequence[Frames], real: Sequence[Frames]) -> dict[str, float]:
-    """Looks of long videos at DRIFT_S relative to real frames of the same places, averaged; and the mean change per
-    frame.
-
-    Times past a video's end are left out.
-    """
-    row: dict[str, float] = {}
-    for name, (_, metric) in LOOKS.items():
-        for s in DRIFT_S:
-            if all(len(video) > s * FPS for video in videos):
-                at = slice((s - 1) * FPS + 1, s * FPS + 1)
-                ratios = [
-                    metric(v[at]).mean() / max(float(metric(r).mean()), 1e-6) for v, r in zip(videos, real, strict=True)
-                ]
-                row[f"{name}_{s}s"] = float(np.mean(ratios))
-    row["frame_change"] = float(np.mean([metrics.frame_change(video).mean() for video in videos]))
-    return row
 
 
 def pair_names(space: ActionSpace, quick: bool) -> list[str]:

@@ -1,53 +1,75 @@
-"""`reverie evaluate`: a model measured against a held-out recording, as tables, JSON and pictures."""
+"""`reverie evaluate`: a model measured against held-out recordings, as tables, JSON, pictures, clips and one page."""
 
 from __future__ import annotations
 
-import json
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
 from reverie.errors import DataError
-from reverie.types import ActionSpace
-
-if TYPE_CHECKING:
-    from reverie.evaluate.tables import Table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluateConfig:
-    """Measure a model against a held-out recording: does it obey, does it look real, does it last?
+    """Measure a model against held-out recordings: does it obey, does it look real, does it last?
 
-    Prints tables and writes report.json, report.md and sheets of pictures into the output folder.
-    Example: reverie evaluate nano --data data/vizdoom-heldout -o runs/nano-report
+    Writes report.json, report.md, report.html, sheets and clips into the output folder.  Stopped, it goes on where it
+    was when the same command is run again.
+    Example: reverie evaluate nano --data data/vizdoom-heldout --idm runs/idm-vizdoom -o runs/nano-report
+    A rival: reverie evaluate bench/rivals/oasis.py:runs/oasis --data data/vizdoom-heldout -o runs/oasis-report
+    Side by side: reverie evaluate --merge runs/nano-report runs/oasis-report -o runs/both
+    Which is better: reverie evaluate --ours runs/a/model --against nano --data data/heldout --blind -o runs/duel
     """
 
     model: tyro.conf.Positional[str] = "nano"
-    """A bundled model's name, or a model folder."""
+    """A bundled model's name, a model folder, or path/to/rival.py:FOLDER."""
 
-    data: Path
-    """The held-out recording: a dataset folder of the model's own game."""
+    data: tuple[Path, ...] = ()
+    """Held-out recordings, one dataset folder for each game."""
+
+    idm: tuple[Path, ...] = ()
+    """Inverse-dynamics models of those games (`reverie train idm`), which say what a video shows."""
 
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Folder of the report.  Default: runs/evaluate/MODEL."""
 
-    starts: int = 32
-    """Start pictures, spread over the recording's episodes."""
+    starts: int | None = None
+    """Start pictures of the 4 s rollouts.  Default: 24, quick 6."""
 
     quick: bool = False
-    """A short look (8 starts, 1 long rollout): for the shape of things, not for a model card."""
+    """A short look (3 minutes on two cores): for the shape of things, not for a model card."""
+
+    suite: str | None = None
+    """Also measure a published suite of actions: gameworld-76, driving, running, or the path of a JSON file."""
+
+    bench: Path | None = None
+    """Speed from the output of `reverie bench --json`, in place of a short run."""
+
+    merge: tuple[Path, ...] = ()
+    """Make one page of finished reports, side by side, and nothing else."""
+
+    ours: str | None = None
+    """Compare this model, or finished report, with `--against` on the same starts and actions."""
+
+    against: str | None = None
+    """The other one."""
+
+    blind: bool = False
+    """With --ours and --against: also a page on which a person votes without knowing which is which."""
+
+    any_split: bool = False
+    """Take a recording without held-out episodes: the figures may be on what the model was trained on."""
 
     seed: int = 0
-    """Chooses the starts, the scripts and the dreams' noise."""
+    """Chooses the starts and the dreams' noise."""
 
-    videos: bool = False
-    """Also write the long rollouts as MP4, the keys drawn below."""
+    videos: bool = True
+    """Write clips as MP4, the keys drawn below."""
 
     fov_deg: float = 105.4
-    """Horizontal field of view of the pictures, for turns in degrees (VizDoom as recorded here: 105.4)."""
+    """Horizontal field of view of the pictures, for held turns in degrees (VizDoom as recorded here: 105.4)."""
 
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
@@ -56,84 +78,41 @@ class EvaluateConfig:
     """auto, float32 or bfloat16."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.starts <= 10_000:
+        if self.starts is not None and not 1 <= self.starts <= 10_000:
             raise DataError(f"--starts must lie in 1 to 10000, got {self.starts}")
-        if not 1 <= self.fov_deg < 180:
-            raise DataError(f"--fov-deg must lie in 1 to 180, got {self.fov_deg:g}")
+        if not 1 <= self.fov_deg <= 179:
+            raise DataError(f"--fov-deg must lie in 1 to 179 degrees, got {self.fov_deg:g}")
+        if (self.ours is None) != (self.against is None):
+            raise DataError("a comparison takes both --ours A and --against B")
+        if self.blind and self.ours is None:
+            raise DataError("--blind compares two models: say --ours A --against B too")
+        if self.merge and (self.output is None or self.ours is not None):
+            raise DataError("--merge takes finished reports and -o FOLDER for the page, and no --ours")
+        if not (self.merge or self.data or self._both_done()):
+            raise DataError(
+                "say which held-out recording to measure on: --data DIR (`reverie record vizdoom --heldout -o DIR` "
+                "makes one)"
+            )
+
+    def _both_done(self) -> bool:
+        sides = (self.ours, self.against)
+        return all(side is not None and (Path(side) / "report.json").is_file() for side in sides)
 
     def run(self) -> None:
         evaluate(self)
 
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Run the whole evaluation; returns what report.json holds.
+    """Do what is asked; returns the report, the merged reports by name, or the comparison."""
+    from reverie.evaluate import merge, paired, run
 
-    Raises DataError for a dataset that is missing, of another game or size than the model's, or whose episodes are too
-    short, and for an output folder that cannot be made.
-    """
-    from rich.console import Console
-
-    from reverie.data.dataset import Dataset
-    from reverie.engine.engine import load
-    from reverie.evaluate.suite import Suite, full_size, quick_size
-
-    began = time.monotonic()
-    console = Console()
-    dataset = Dataset(config.data)
-    folder = make_folder(config.output or Path("runs/evaluate") / Path(config.model).name)
-    with console.status("loading the model"):
-        engine = load(config.model, device=config.device, dtype=config.dtype)
-    check_fit(engine.action_space, engine.resolution, dataset.action_space, dataset.resolution)
-    size = quick_size(config.starts) if config.quick else full_size(config.starts)
-    suite = Suite(engine, dataset, size, folder, seed=config.seed, fov_deg=config.fov_deg, write_videos=config.videos)
-    tables = suite.run(console)
-    report: dict[str, Any] = {
-        "model": engine.name,
-        "fingerprint": engine.fingerprint,
-        "data": str(config.data),
-        "heldout": any(episode.is_heldout for episode in dataset.episodes),
-        "settings": {**asdict(size), "seed": config.seed, "fov_deg": config.fov_deg},
-        "seconds": round(time.monotonic() - began, 1),
-        **{table.name: table.to_json() for table in tables},
-    }
-    write_report(folder, report, tables)
-    for table in tables:
-        console.print(table.to_rich())
-    console.print(f"{report['seconds']:.0f} s; the report and its sheets are in {folder}")
-    return report
+    if config.merge:
+        return merge.merge(config.merge, _output(config))
+    if config.ours is not None and config.against is not None:
+        return paired.duel(config, config.ours, config.against)
+    return run.run(config)
 
 
-def check_fit(
-    model_space: ActionSpace, model_size: tuple[int, int], data_space: ActionSpace, data_size: tuple[int, int]
-) -> None:
-    """Raise DataError unless the recording has the model's actions and picture size."""
-    if model_space != data_space:
-        raise DataError(
-            f"the model takes the actions {', '.join(model_space.names)}, "
-            f"the dataset holds {', '.join(data_space.names)}; evaluate it on a recording of its own game"
-        )
-    if tuple(model_size) != tuple(data_size):
-        sizes = [f"{height}x{width}" for height, width in (model_size, data_size)]
-        raise DataError(
-            f"the model makes pictures of {sizes[0]}, the dataset holds {sizes[1]}; record it at the model's size"
-        )
-
-
-def make_folder(folder: Path) -> Path:
-    """The folder, made if it is not there.  Raises DataError where that fails."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot write the report into {str(folder)!r}: {error.strerror}; say -o FOLDER") from None
-    return folder
-
-
-def write_report(folder: Path, report: dict[str, Any], tables: list[Table]) -> None:
-    """report.json, and report.md with the same figures as Markdown tables."""
-    settings = report["settings"]
-    head = (
-        f"# {report['model']} on {report['data']}\n\n{settings['starts']} starts, seed {settings['seed']}, "
-        f"weights {report['fingerprint']}, {report['seconds']:.0f} s.\n\n"
-    )
-    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (folder / "report.md").write_text(head + "\n".join(table.to_markdown() for table in tables), encoding="utf-8")
+def _output(config: EvaluateConfig) -> Path:
+    assert config.output is not None, "checked by the config"
+    return config.output

@@ -100,18 +100,24 @@ def roll(
     Frame 0 is the picture itself.  The last block is filled up with the last action and cut.  `tick` is called per
     block.
     """
+    return np.concatenate([picture[None], *roll_stream(dreamer, picture, actions, seed, tick)])
+
+
+def roll_stream(
+    dreamer: Dreamer, picture: Frames, actions: Sequence[Action], seed: int, tick: Callable[[], None] = lambda: None
+) -> Iterator[Frames]:
+    """The same a block at a time, without the picture; frames past the last action are cut."""
     dream = dreamer.open(picture, seed=seed)
     try:
-        pieces = [picture[None]]
-        left = list(actions)
-        while left:
+        i = 0
+        while i < len(actions):
             num_frames = getattr(dream, "next_frames", dream.block_frames)  # a first block may be shorter
-            block, left = left[:num_frames], left[num_frames:]
-            pieces.append(dream.step(block + block[-1:] * (num_frames - len(block))))
+            block = list(actions[i : i + num_frames])
+            yield dream.step(block + block[-1:] * (num_frames - len(block)))[: len(block)]
+            i += len(block)
             tick()
     finally:
         dream.close()
-    return np.concatenate(pieces)[: 1 + len(actions)]
 
 
 def num_blocks(num_frames: int, block_frames: int) -> int:

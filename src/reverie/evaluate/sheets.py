@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reverie.overlay import add_keys, contact_sheet
+import numpy as np
+from PIL import Image
+
 from reverie.engine.video import VideoWriter
+from reverie.overlay import add_keys, contact_sheet
 from reverie.types import FPS, Action, ActionSpace, Frames
 
 
@@ -59,3 +63,32 @@ def save_video(video: Frames, actions: Sequence[Action], space: ActionSpace, pat
     with VideoWriter(path, (first.shape[0], first.shape[1]), {"kind": "reverie.evaluate"}) as writer:
         for frame, action in zip(video, shown, strict=True):
             writer.write(add_keys(frame, action, space)[None])
+
+
+def strip(video: Frames, times_s: Sequence[float]) -> Frames:
+    """The frames of a video at some seconds side by side, `(H, n W, 3)`; times past its end are left out."""
+    places = [round(s * FPS) for s in times_s]
+    return np.concatenate([video[i] for i in places if i < len(video)], axis=1)
+
+
+def save_strip(video: Frames, times_s: Sequence[float], path: Path) -> None:
+    """A `strip` as a small JPEG, as the page shows it."""
+    save_jpeg(strip(video, times_s), path)
+
+
+def save_jpeg(picture: Frames, path: Path) -> None:
+    """(H, W, 3) as JPEG: whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        Image.fromarray(np.ascontiguousarray(picture)).save(partial, "JPEG", quality=72, optimize=True)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def stack_strips(files: Sequence[Path], path: Path) -> None:
+    """Strips under each other as one PNG; shorter ones end in black."""
+    strips = [np.asarray(Image.open(file)) for file in files]
+    width = max(picture.shape[1] for picture in strips)
+    rows = [np.pad(picture, ((0, 4), (0, width - picture.shape[1]), (0, 0))) for picture in strips]
+    Image.fromarray(np.concatenate(rows)).save(path, optimize=True)

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 from rich.table import Table as RichTable
 
 MISSING = "-"
 
+DREAM, REAL, REBUILT = "the dream", "real recording", "tokenizer's reconstruction"
+STATIC, COPY, SHUFFLED = "static picture", "copy of the last frame", "shuffled actions"
+OTHER_REAL = "other real clips"
+CONTROLS = (STATIC, COPY, SHUFFLED)
+"""Rows that should lose to the real recording: what beats it measures something else than the game."""
+
+Best = Literal["high", "low", "one", ""]
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """key: its name in JSON.  label: its heading, with the unit.  form: how a figure is written."""
+    """key: its name in JSON.  label: its heading, with the unit.  form: how a figure is written.
+
+    best: which way is better: high, low, near one, or none.
+    """
 
     key: str
     label: str
     form: str = "{:.2f}"
+    best: Best = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +41,19 @@ class Table:
     columns: tuple[Column, ...]
     note: str = ""
     rows: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def upsets(self) -> list[str]:
+        """A line for every figure by which a control that should lose beats the real recording by more than 0.5%."""
+        real = self.rows.get(REAL, {})
+        lines = []
+        for column in self.columns:
+            for name in CONTROLS:
+                figure = self.rows.get(name, {}).get(column.key)
+                if figure is None or column.key not in real or not _beats(figure, real[column.key], column.best):
+                    continue
+                figures = column.form.format(figure), column.form.format(real[column.key])
+                lines.append(f"{name} beats the real recording on {column.label} ({figures[0]} against {figures[1]})")
+        return lines
 
     def to_rich(self) -> RichTable:
         table = RichTable(title=self.title, caption=self.note, title_justify="left", caption_justify="left")
@@ -47,10 +73,21 @@ class Table:
             "|---|" + "---:|" * len(used),
             *(f"| {name} | " + " | ".join(self._cells(figures)) + " |" for name, figures in self.rows.items()),
         ]
-        return "\n".join([*lines, "", self.note, ""] if self.note else [*lines, ""])
+        under = [text for text in (self.note, *(f"- {line}" for line in self.upsets())) if text]
+        return "\n".join([*lines, "", *under, ""])
 
     def to_json(self) -> dict[str, Any]:
-        return {name: dict(figures) for name, figures in self.rows.items()}
+        """What `from_json` reads; every row as a plain mapping under `rows`."""
+        columns = [asdict(column) for column in self._used()]
+        rows = {name: dict(figures) for name, figures in self.rows.items()}
+        return {"title": self.title, "note": self.note, "columns": columns, "rows": rows, "upsets": self.upsets()}
+
+    @classmethod
+    def from_json(cls, name: str, raw: Mapping[str, Any]) -> Table:
+        columns = tuple(Column(**column) for column in raw["columns"])
+        return cls(
+            name, raw["title"], columns, raw["note"], {row: dict(figures) for row, figures in raw["rows"].items()}
+        )
 
     def _used(self) -> list[Column]:
         """The columns that some row has a figure for."""
@@ -60,3 +97,10 @@ class Table:
         return [
             column.form.format(figures[column.key]) if column.key in figures else MISSING for column in self._used()
         ]
+
+
+def _beats(figure: float, real: float, best: Best) -> bool:
+    margin = 0.005 * abs(real) + 1e-9
+    if best == "one":
+        return abs(figure - 1) < abs(real - 1) - margin
+    return {"high": figure > real + margin, "low": figure < real - margin}.get(best, False)

@@ -1,0 +1,103 @@
+"""Whether a model, a recording and an inverse-dynamics model belong together: actions are matched by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from reverie.errors import DataError
+from reverie.types import FPS, Action, ActionSpace
+
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """How the actions of a recording are said to a model.
+
+    common: the actions that both have, in the recording's order.  dropped: keys of the recording that the model lacks.
+    """
+
+    model: ActionSpace
+    data: ActionSpace
+    common: ActionSpace
+    dropped: tuple[str, ...]
+
+    def actions(self, rows: Rows) -> list[Action]:
+        """Rows of the recording -> actions of the model."""
+        return [self.model.restrict(action) for action in self.data.decode(rows)]
+
+    def notes(self) -> list[str]:
+        """What the report says of it; nothing where the spaces are the same."""
+        notes = []
+        if self.dropped:
+            notes.append(f"The model lacks {', '.join(self.dropped)}: dropped from the recorded actions.")
+        unasked = [key for key in self.model.keys if key not in self.data.keys]
+        if unasked:
+            notes.append(f"The recording lacks {', '.join(unasked)}: never pressed in recorded actions.")
+        return notes
+
+
+def fit_actions(model: ActionSpace, data: ActionSpace, name: str = "the dataset") -> Fit:
+    """Raises DataError where only one side has a mouse, or no key is shared."""
+    if model.mouse != data.mouse:
+        with_mouse, without = ("the model", name) if model.mouse else (name, "the model")
+        raise DataError(
+            f"{with_mouse} has a mouse, {without} has none (keys {', '.join(data.keys)}); "
+            "evaluate the model on a recording of its own game"
+        )
+    keys = tuple(key for key in data.keys if key in model.keys)
+    if data.keys and not keys:
+        raise DataError(
+            f"the model takes the keys {', '.join(model.keys) or 'none'}, {name} holds {', '.join(data.keys)}: none is "
+            "shared; evaluate it on a recording of its own game"
+        )
+    dropped = tuple(key for key in data.keys if key not in model.keys)
+    return Fit(model, data, ActionSpace(keys, model.mouse), dropped)
+
+
+def check_pictures(
+    model_size: tuple[int, int], data_size: tuple[int, int], model_fps: float = FPS, data_fps: float = FPS
+) -> None:
+    """Raises DataError unless the recording has the model's picture size and frame rate."""
+    if tuple(model_size) != tuple(data_size):
+        sizes = [f"{height}x{width}" for height, width in (model_size, data_size)]
+        raise DataError(
+            f"the model makes pictures of {sizes[0]}, the dataset holds {sizes[1]}; record it at the model's size"
+        )
+    if round(model_fps) != round(data_fps):
+        raise DataError(
+            f"the model makes {model_fps:g} frames a second, the dataset holds {data_fps:g}; "
+            f"bring it to {model_fps:g} with `reverie import`"
+        )
+
+
+def shared_space(first: ActionSpace, second: ActionSpace) -> ActionSpace:
+    """What both can say, in the order of the first."""
+    return ActionSpace(tuple(key for key in first.keys if key in second.keys), first.mouse and second.mouse)
+
+
+def columns_of(rows: Rows, space: ActionSpace, part: ActionSpace) -> Rows:
+    """The columns of `rows` `(f, space.size)` that `part` names, in its order."""
+    return rows[:, [space.names.index(name) for name in part.names]]
+
+
+def match_idm(data: ActionSpace, spaces: Sequence[ActionSpace], index: int, num_data: int) -> int | None:
+    """Which of the inverse-dynamics models is for the `index`-th recording: the only one of its action space, else the
+    one in its place.  None where there is none.  Raises DataError where that is not plain.
+    """
+    alike = [i for i, space in enumerate(spaces) if space == data]
+    if len(alike) == 1:
+        return alike[0]
+    if len(spaces) == num_data and index in (alike or range(len(spaces))):
+        usable = shared_space(data, spaces[index]) if spaces[index].mouse == data.mouse else None
+        return index if usable is not None and usable.size else None
+    if alike:
+        raise DataError(
+            f"{len(alike)} of the inverse-dynamics models have the actions {', '.join(data.names)}; "
+            "give one --idm for each --data, in the same order"
+        )
+    return None

@@ -1,0 +1,173 @@
+"""How much is measured, and from where: the sizes of an evaluation and the starts of one game."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from reverie.errors import DataError
+from reverie.evaluate.fit import Fit
+from reverie.evaluate.rollout import Recording, Start, pick_starts
+from reverie.models.idm import InverseDynamics
+from reverie.types import FPS, ActionSpace, Frames
+
+SHORT_S, LONG_S = 4, 16
+LIKENESS_S = (1, SHORT_S, LONG_S)
+DRIFT_S = (5, 20, 60, 300)
+HELD_FRAMES = 32
+"""Frames that an action is held: 1.3 s."""
+THERE_FRAMES = 50
+"""Frames walked away before the same way back: 2 s."""
+TURN_FRAMES = 90
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Size:
+    """Numbers of rollouts.
+
+    starts: of 4 s under recorded actions, each also under the actions of another start.  long_starts: the same of 16 s.
+    held: starts for held actions.  returns: there and back, and once round.  plays, idles, endurances: long ones.
+    bank: real clips of 4 s that say what the game looks like.  clips: MP4 files of the 4 s rollouts.
+    """
+
+    starts: int = 24
+    long_starts: int = 6
+    held: int = 16
+    returns: int = 8
+    plays: int = 4
+    play_s: int = 60
+    idles: int = 2
+    idle_s: int = 60
+    endurances: int = 1
+    endurance_s: int = 300
+    bank: int = 24
+    clips: int = 8
+    speed_s: int = 10
+
+    def num_frames(self, num_pairs: int, has_mouse: bool) -> int:
+        """Dreamt frames of one game; num_pairs: opposite actions that are held."""
+        return FPS * (
+            2 * (self.starts * SHORT_S + self.long_starts * LONG_S)
+            + self.plays * self.play_s
+            + self.idles * self.idle_s
+            + self.endurances * self.endurance_s
+        ) + (
+            self.held * 2 * num_pairs * HELD_FRAMES
+            + self.returns * (2 * THERE_FRAMES + (TURN_FRAMES if has_mouse else 0))
+        )
+
+
+def size_of(quick: bool, starts: int | None = None) -> Size:
+    """Full: about 28,000 frames, which nano makes in 15 minutes on two idle cores.  Quick: about 3,300.
+
+    starts: another number of 4 s starts; what cannot be more than that shrinks along.
+    """
+    size = Size()
+    if quick:
+        size = Size(
+            starts=6, long_starts=1, held=3, returns=1, plays=1, play_s=20, idles=1, idle_s=20, endurances=0,
+            bank=12, clips=4, speed_s=3,
+        )  # fmt: skip
+    if starts is None:
+        return size
+    capped = {
+        name: min(getattr(size, name), starts) for name in ("long_starts", "held", "returns", "plays", "idles", "clips")
+    }
+    return replace(size, starts=starts, **capped)
+
+
+class Opened(Recording, Protocol):
+    """What is needed of a dataset here."""
+
+    @property
+    def action_space(self) -> ActionSpace: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """An inverse-dynamics model, its figures on held-out data, and what it has in common with model and recording."""
+
+    name: str
+    model: InverseDynamics
+    figures: dict[str, float]
+    space: ActionSpace
+
+
+@dataclass(frozen=True, slots=True)
+class Game:
+    """One recording to evaluate on.  Long lists are shorter, or empty, where the recording's episodes are too short."""
+
+    name: str
+    path: Path
+    fit: Fit
+    judge: Judge | None
+    starts: list[Start]
+    long_starts: list[Start]
+    plays: list[Start]
+    bank: list[Frames]
+    notes: list[str]
+
+    def play_rows(self, k: int, num_frames: int) -> list:
+        """Actions of play `k`: its own clip's, then those of the others, over and over."""
+        actions = []
+        for start in (*self.plays[k:], *self.plays[:k], *self.long_starts, *self.starts):
+            actions += self.fit.actions(start.clip.actions[:-1])
+        times = -(-num_frames // len(actions))
+        return (actions * times)[:num_frames]
+
+
+def pick_game(
+    name: str,
+    path: Path,
+    recording: Recording,
+    fit: Fit,
+    judge: Judge | None,
+    size: Size,
+    seed: int,
+    *,
+    any_split: bool = False,
+    tick: Callable[[], None] = lambda: None,
+) -> Game:
+    """Choose and read all real clips.  Raises DataError for too short a recording, or one without held-out episodes."""
+    _check_split(path, recording, any_split)
+    longest = longest_of(recording)
+    short_frames = SHORT_S * FPS + 1
+    notes = list(fit.notes())
+    starts = pick_starts(recording, size.starts, short_frames, seed, tick)
+    long_starts: list[Start] = []
+    if longest > LONG_S * FPS:
+        long_starts = pick_starts(recording, size.long_starts, LONG_S * FPS + 1, seed + 1, tick)
+    else:
+        notes.append(f"No episode lasts {LONG_S} s: likeness at {LONG_S} s is left out.")
+    seconds = next(s for s in (20, 16, 10, 5, SHORT_S) if longest > s * FPS)
+    plays = pick_starts(recording, max(size.plays, size.endurances, 1), seconds * FPS + 1, seed + 2, tick)
+    bank = [start.clip.frames for start in pick_starts(recording, size.bank, short_frames, seed + 3, tick)]
+    return Game(name, path, fit, judge, starts, long_starts, plays, bank, notes)
+
+
+def longest_of(recording: Recording) -> int:
+    """Frames of the longest episode that may be used."""
+    heldout = [bool(episode.meta.get("heldout")) for episode in recording.episodes]
+    pairs = zip(recording.episodes, heldout, strict=True)
+    return max((episode.length for episode, is_out in pairs if is_out == any(heldout)), default=0)
+
+
+def _check_split(path: Path, recording: Recording, any_split: bool) -> None:
+    if not any_split and not any(episode.meta.get("heldout") for episode in recording.episodes):
+        raise DataError(
+            f"{path} has no held-out episodes; record some with `reverie record WORLD --heldout`, or say --any-split "
+            "to measure on what the model may have been trained on"
+        )
+
+
+def game_names(paths: Sequence[Path]) -> list[str]:
+    """A short name for each recording: its folder's, made unique."""
+    names: list[str] = []
+    for path in paths:
+        name = path.resolve().name
+        while name in names:
+            name += "+"
+        names.append(name)
+    return names

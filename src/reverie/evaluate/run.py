@@ -1,0 +1,189 @@
+"""One model on all its games: opens everything, measures, writes the report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from reverie.data.dataset import Dataset
+from reverie.errors import DataError
+from reverie.evaluate import sheets
+from reverie.evaluate.evaluation import Evaluation, progress_bar
+from reverie.evaluate.fit import Fit, check_pictures, fit_actions, match_idm, shared_space
+from reverie.evaluate.merge import open_report
+from reverie.evaluate.page import write_page
+from reverie.evaluate.plan import Game, Judge, Size, game_names, pick_game, size_of
+from reverie.evaluate.report import EvaluateConfig
+from reverie.evaluate.store import Store, make_folder
+from reverie.evaluate.subject import Subject, open_subject
+from reverie.evaluate.suites import Suite, load_suite
+from reverie.evaluate.tables import Table
+from reverie.models.checkpoint import write_json_atomic
+from reverie.models.idm import WEIGHTS, InverseDynamics, load_idm
+
+VERSION = 2
+NUM_SHEET_ROWS = 8
+
+
+def run(config: EvaluateConfig, size: Size | None = None) -> dict[str, Any]:
+    """Evaluate config.model into config.output; returns the report.  size: other numbers than the config's."""
+    console, began = Console(), time.monotonic()
+    size = size or size_of(config.quick, config.starts)
+    suite = load_suite(config.suite) if config.suite else None
+    if suite is not None and not config.idm:
+        raise DataError(f"the suite {suite.name} is judged by an inverse-dynamics model: say --idm DIR too")
+    datasets = [Dataset(path) for path in config.data]
+    judges = [(path, *load_idm(path)) for path in config.idm]
+    folder = make_folder(config.output or Path("runs/evaluate") / Path(config.model).name)
+    with console.status(f"loading {config.model}"):
+        subject = open_subject(config.model, config.device, config.dtype)
+    fits = [_fit(subject, dataset) for dataset in datasets]
+    store = Store(folder, _stamp(config, subject, size, datasets))
+    told = _told(store)
+    if told:
+        console.print(told)
+    games = []
+    for index, (name, dataset, fit) in enumerate(zip(game_names(config.data), datasets, fits, strict=True)):
+        judge = _judge(judges, fit, index, len(datasets))
+        with console.status(f"reading {dataset.path}"):
+            games.append(
+                pick_game(name, dataset.path, dataset, fit, judge, size, config.seed, any_split=config.any_split)
+            )
+    if suite is not None and not any(game.judge for game in games):
+        raise DataError(
+            f"no --idm is of a recorded game, so the suite {suite.name} has no judge; train one of the game"
+        )
+    report = _measure(config, subject, size, games, store, folder, suite)
+    report["seconds"] = round(_earlier_s(folder) + time.monotonic() - began, 1)
+    write_json_atomic(folder / "work" / "seconds.json", {"seconds": report["seconds"]})
+    _write(folder, report, console)
+    return report
+
+
+def _fit(subject: Subject, dataset: Dataset) -> Fit:
+    check_pictures(subject.dreamer.resolution, dataset.resolution, subject.fps, dataset.fps)
+    return fit_actions(subject.dreamer.action_space, dataset.action_space, str(dataset.path))
+
+
+def _judge(
+    judges: Sequence[tuple[Path, InverseDynamics, dict[str, float]]], fit: Fit, index: int, num_data: int
+) -> Judge | None:
+    place = match_idm(fit.data, [model.config.action_space for _, model, _ in judges], index, num_data)
+    if place is None:
+        return None
+    path, model, figures = judges[place]
+    space = shared_space(fit.common, model.config.action_space)
+    return Judge(path.resolve().name, model, figures, space)
+
+
+def _stamp(config: EvaluateConfig, subject: Subject, size: Size, datasets: Sequence[Dataset]) -> dict[str, Any]:
+    """What decides the figures: results of another stamp do not mix with these."""
+    from reverie.engine.engine import hash_files
+
+    return {
+        "version": VERSION,
+        "model": subject.fingerprint,
+        "data": [f"{dataset.path.resolve().name}/{dataset.num_frames}" for dataset in datasets],
+        "idm": [f"{path.resolve().name}/{hash_files([path / WEIGHTS])}" for path in config.idm],
+        "settings": _settings(config, size),
+    }
+
+
+def _settings(config: EvaluateConfig, size: Size) -> dict[str, Any]:
+    return {**asdict(size), "seed": config.seed, "fov_deg": config.fov_deg, "suite": config.suite or ""}
+
+
+def _told(store: Store) -> str:
+    done = len(list(store.folder.glob("*.npz")))
+    return f"{store.folder.parent} holds {done} finished pieces of this evaluation: going on from there" if done else ""
+
+
+def _earlier_s(folder: Path) -> float:
+    try:
+        return float(json.loads((folder / "work" / "seconds.json").read_text())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+def _measure(
+    config: EvaluateConfig,
+    subject: Subject,
+    size: Size,
+    games: Sequence[Game],
+    store: Store,
+    folder: Path,
+    suite: Suite | None,
+) -> dict[str, Any]:
+    report: dict[str, Any] = {
+        "version": VERSION,
+        "model": subject.name,
+        "fingerprint": subject.fingerprint,
+        "settings": _settings(config, size),
+        "games": {},
+    }
+    with progress_bar() as progress:
+        for game in games:
+            evaluation = Evaluation(
+                subject,
+                game,
+                size,
+                store,
+                folder,
+                seed=config.seed,
+                fov_deg=config.fov_deg,
+                progress=progress,
+                videos=config.videos,
+                suite=suite,
+                bench=config.bench,
+            )
+            result = evaluation.run()
+            result["tables"] = {table.name: table.to_json() for table in result["tables"]}
+            judge = {"name": game.judge.name, "held_out": game.judge.figures} if game.judge else None
+            report["games"][game.name] = {
+                "data": str(game.path),
+                "heldout": not config.any_split,
+                "idm": judge,
+                **result,
+            }
+    return report
+
+
+def _write(folder: Path, report: dict[str, Any], console: Console) -> None:
+    """report.json last but for the page: where it is, all of it is."""
+    lines = [f"# {report['model']}, evaluated\n", f"Weights {report['fingerprint']}, {report['seconds']:.0f} s.\n"]
+    for name, game in report["games"].items():
+        tables = [Table.from_json(table, raw) for table, raw in game["tables"].items()]
+        lines += [f"## {name}\n", *(f"{note}\n" for note in game["notes"]), *(t.to_markdown() for t in tables)]
+        for table in tables:
+            console.print(table.to_rich())
+            for upset in table.upsets():
+                console.print(f"  {upset}", style="red")
+        _sheets(folder, name)
+    (folder / "report.md").write_text("\n".join(lines), encoding="utf-8")
+    write_json_atomic(folder / "report.json", report)
+    write_page([open_report(folder)], folder / "report.html")
+    console.print(f"{report['seconds']:.0f} s; the page is {folder / 'report.html'}")
+
+
+def _sheets(folder: Path, game: str) -> None:
+    """PNG sheets of the strips: what was compared, held, played and idled."""
+    for sheet, patterns in {
+        "compared": ("short-*-real", "short-*-dream"),
+        "compared-16s": ("16s-*-real", "16s-*-dream"),
+        "held": ("held-*",),
+        "play": ("play-*", "endurance-*"),
+        "idle": ("idle-*",),
+    }.items():
+        columns = [sorted((folder / "pictures").glob(f"{game}-{pattern}.jpg")) for pattern in patterns]
+        if len(patterns) == 2 and sheet.startswith("compared"):
+            files = [file for pair in zip(*columns, strict=False) for file in pair]
+        else:
+            files = [file for column in columns for file in column]
+        if files:
+            sheets.stack_strips(files[:NUM_SHEET_ROWS], folder / f"{game}-{sheet}.png")

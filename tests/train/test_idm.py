@@ -26,7 +26,7 @@ def toy_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def made_up(clips: int, seed: int, steps: int = 24) -> Looks:
-    """Turning right moves the picture to the left; a jump brightens it two frames later; left and right tilt the flow."""
+    """Turning right moves the picture to the left; a jump brightens it two frames later; left and right shear it."""
     rng = np.random.default_rng(seed)
     rows = np.zeros((clips, steps, SPACE.size), np.float32)
     flow = rng.normal(0, 0.2, (clips, steps, 3, 16, 28)).astype(np.float16)

@@ -26,7 +26,16 @@ GRID = 40
 """Cells of a place's heat map, each way."""
 NAMED_COUNTS = 24
 """What is known of episodes (weather, time, ...) is counted by value if there are so few values."""
-PRIVATE = {"episode_index", "length", "tasks", "dataset_from_index", "dataset_to_index", "source", "source_from_s", "cut"}
+PRIVATE = {
+    "episode_index",
+    "length",
+    "tasks",
+    "dataset_from_index",
+    "dataset_to_index",
+    "source",
+    "source_from_s",
+    "cut",
+}
 
 
 @dataclass(slots=True)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from reverie.nn.cache import KVCache
 
-
 MAX_SCORES = 2**25
 """On a CPU: more products of queries and keys than these are made one head after another."""
 

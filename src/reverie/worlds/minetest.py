@@ -247,7 +247,8 @@ class MinetestWorld:
         self.close()
         for attempt in range(MAX_STARTS):
             try:
-                return self._start_once(scenery)
+                self._start_once(scenery)
+                return
             except WorldError as error:
                 if "Failed to bind" not in str(error) or attempt == MAX_STARTS - 1:
                     raise

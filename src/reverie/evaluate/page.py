@@ -231,7 +231,7 @@ def _pictures(game: str, reports: Sequence[Report]) -> list[tuple[str, list[tupl
             strips = under(reports[0].label, f"{game}-{section}-{k}-dream.jpg")
             found.append((f"Same start, same actions, at {times} s", [real, *strips]))
         for kind, what in (("play", "Long play"), ("idle", "Standing still"), ("endurance", "Five minutes of play")):
-            caption = f"{what}: the start, then at {far} s"
+            caption = f"{what}: the start, then at {far} s, as long as it lasts"
             found.append((caption, under(reports[0].label, f"{game}-{kind}-{k}.jpg")))
         caption = "One start, then each action held for 0.6 s: " + ", ".join(
             h.label for pair in PAIRS.values() for h in pair

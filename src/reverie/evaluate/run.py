@@ -146,7 +146,7 @@ def _measure(
             result["tables"] = {table.name: table.to_json() for table in result["tables"]}
             judge = {"name": game.judge.name, "held_out": game.judge.figures} if game.judge else None
             report["games"][game.name] = {
-                "data": str(game.path),
+                "data": game.path.resolve().name,
                 "heldout": not config.any_split,
                 "idm": judge,
                 **result,

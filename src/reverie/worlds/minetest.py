@@ -161,7 +161,7 @@ class MinetestWorld:
     def pose(self) -> npt.NDArray[np.float32]:
         """(x, y, z, yaw, pitch) float32 of the camera: nodes east, north and up; degrees right of east, and upwards."""
         self._now()
-        x, height, z = self._feet
+        x, height, z = self._feet or (0.0, 0.0, 0.0)
         yaw, pitch = np.degrees(self._look)
         return np.array([x, z, height + self._eye_lift, -yaw % 360.0, pitch], np.float32)
 

@@ -20,6 +20,7 @@ from reverie.errors import ActionError, CheckpointError
 from reverie.models.adapters import matrix_game
 from reverie.models.dit import WorldModel
 from reverie.models.state import WorldState
+from reverie.serve.sources import ModelSource
 from reverie.types import Action, World
 
 FORWARD = Action(frozenset({"forward"}), (0.5, 2.0))
@@ -242,6 +243,14 @@ def test_a_hub_s_model_of_our_own(hub, folder, picture) -> None:
     (hub / "models--someone--mine" / "refs").mkdir()
     (hub / "models--someone--mine" / "refs" / "main").write_text("abc")
     assert load("someone/mine", device="cpu", dtype="float32").open(picture).step(Action()).shape[0] == 9
+    source = ModelSource("someone/mine", device="cpu", variant="gta", decoder="full")
+    spec = source.load(lambda share, text: None)
+    assert (spec.name, spec.block_frames, spec.resolution) == ("matrix-game-2-gta", 12, RESOLUTION)
+    world = source.open(picture, seed=1)
+    assert np.array_equal(world.reset(1), picture[None])
+    steer = spec.bindings.action(frozenset({"KeyW", "KeyD"}), (4.0, 0.0), spec.block_frames)
+    assert [len(world.step(steer)) for _ in range(2)] == [9, 12]
+    world.close()
 
 
 def test_what_a_hub_has_not(hub) -> None:

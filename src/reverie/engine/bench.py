@@ -30,11 +30,24 @@ from reverie.types import FPS
 class BenchConfig:
     """Measure speed, latency and memory of a model on this machine.
 
-    Example: reverie bench --model nano --device cpu --seconds 60 --json
+    Matrix-Game 2.0 is measured block by block, each stage beside its floor (`--blocks`), without any download if asked.
+
+    Examples: reverie bench --model nano --device cpu --seconds 60 --json;
+    reverie bench --model matrix-game-2 --random-weights
     """
 
     model: str = "nano"
-    """A bundled model, or a model folder."""
+    """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either."""
+    random_weights: bool = False
+    """With --model matrix-game-2: make up the weights of the published sizes; nothing is downloaded."""
+    blocks: int | None = None
+    """Of Matrix-Game 2.0: how many blocks to play (default, with random weights: 100 on a GPU, 1 on a CPU)."""
+    variant: str | None = None
+    """Of Matrix-Game 2.0: universal, gta or templerun."""
+    decoder: str = "auto"
+    """full, or tiny where the model has one; auto is what the preset says, else full."""
+    preset: str | None = None
+    """Of Matrix-Game 2.0: 24gb, 12gb, 8gb or fast."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     dtype: str = "auto"
@@ -45,9 +58,21 @@ class BenchConfig:
     """Print one line of JSON instead of the table."""
 
     def run(self) -> None:
+        def tell(text: str) -> None:
+            print(f"{text} ...", file=sys.stderr)
+
+        if self.random_weights or self.blocks is not None:
+            from reverie.engine.stage_bench import bench_stages, print_stages
+
+            stages = bench_stages(self, tell)
+            if self.json:
+                print(json.dumps(asdict(stages)))
+            else:
+                print_stages(stages)
+            return
         from reverie.engine.measure import bench
 
-        report = bench(self, tell=lambda text: print(f"{text} ...", file=sys.stderr))
+        report = bench(self, tell)
         if self.json:
             print(json.dumps(asdict(report)))
         else:

@@ -108,9 +108,18 @@ def num_cores() -> int:
 
 
 def memory_free_mib() -> float:
-    """Memory that can still be had, in MiB; nan where the system does not say."""
+    """Memory that can still be had, in MiB, a container's limit counted; nan where the system does not say."""
     fields = _meminfo()
-    return fields["MemAvailable"] / 1024 if "MemAvailable" in fields else math.nan
+    limit, used = _cgroup_bytes("memory.max"), _cgroup_bytes("memory.current")
+    left = (limit - used) / 2**20 if limit is not None and used is not None else math.inf
+    return min(fields["MemAvailable"] / 1024, left) if "MemAvailable" in fields else math.nan
+
+
+def memory_total_mib() -> float:
+    """Memory that there is, in MiB, a container's limit counted; nan where the system does not say."""
+    fields = _meminfo()
+    limit = _cgroup_bytes("memory.max")
+    return min(fields["MemTotal"] / 1024, math.inf if limit is None else limit / 2**20) if fields else math.nan
 
 
 def rss_mib() -> float:
@@ -144,6 +153,14 @@ def _cpu_quota() -> float:
         return math.inf if quota == "max" else int(quota) / int(period)
     except (OSError, ValueError):
         return math.inf
+
+
+def _cgroup_bytes(name: str) -> int | None:
+    """A figure of this process's control group; None for no limit, or none known."""
+    try:
+        return int((Path("/sys/fs/cgroup") / name).read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _cpuinfo() -> dict[str, str]:

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from reverie.engine.models import bundled_models
+from reverie.errors import CheckpointError
 from reverie.worlds import WORLDS, install_command, missing
 
 EXTRAS = {
@@ -24,16 +25,35 @@ EXTRAS = {
 class DoctorConfig:
     """Tell what this machine has and how fast it is; the first thing to quote in a bug report.
 
-    Example: reverie doctor
+    With --model it tells instead what that model will need here, and which preset to use; nothing is fetched.
+
+    Examples: reverie doctor;  reverie doctor --model matrix-game-2 --preset 8gb
     """
+
+    model: str | None = None
+    """A model to look at: matrix-game-2 (its published sizes), a bundled model's name, or a folder."""
+    variant: str | None = None
+    """Of Matrix-Game 2.0: universal, gta or templerun."""
+    decoder: str = "auto"
+    """full, or tiny where the model has one; auto is what the preset says, else full."""
+    preset: str | None = None
+    """Of Matrix-Game 2.0: 24gb, 12gb, 8gb or fast."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    dtype: str = "auto"
+    """auto, float32 or bfloat16."""
 
     def run(self) -> None:
         from rich.console import Console
         from rich.table import Table
 
         console = Console()
-        with console.status("measuring"):
-            rows = [*software(), *hardware(), *speeds(), *games(), *extras(), *models()]
+        with console.status("looking" if self.model else "measuring"):
+            rows = (
+                model_needs(self)
+                if self.model
+                else [*software(), *hardware(), *speeds(), *games(), *extras(), *models()]
+            )
         table = Table(show_header=False, box=None)
         for name, value in rows:
             table.add_row(f"[bold]{name}[/bold]", value)
@@ -41,6 +61,39 @@ class DoctorConfig:
 
 
 Rows = list[tuple[str, str]]
+
+
+def model_needs(config: DoctorConfig) -> Rows:
+    """What one model will need here.  Raises DeviceError if it cannot run so, CheckpointError if it is not there."""
+    from reverie.engine import budget, device, preflight, presets
+    from reverie.engine.geometry import NAMES, matrix_game_2
+    from reverie.engine.models import find_model
+    from reverie.engine.source import open_source
+
+    settings = presets.settings(config.preset, config.dtype, config.decoder)
+    target = device.pick_device(config.device)
+    files: tuple[Path, ...] = ()
+    if config.model in NAMES:
+        model = matrix_game_2(config.variant)
+    else:
+        if "/" in str(config.model) and not Path(str(config.model)).exists():
+            raise CheckpointError(f"there is no folder {config.model!r}; the doctor fetches nothing from the hub")
+        source = open_source(find_model(str(config.model)), config.variant)
+        model, files = source.config, source.files
+    dtype = device.pick_dtype(settings.dtype, target)
+    found = preflight.read_machine(target)
+    preflight.check(model, settings, dtype, found)
+    need = budget.needed(model, settings, dtype, found.device_type)
+    rows = [
+        ("model", f"{model.name}, {model.resolution[0]}x{model.resolution[1]}"),
+        ("device", str(found)),
+        ("numbers", str(dtype).removeprefix("torch.")),
+        ("to read", budget.gib(sum(file.stat().st_size for file in files)) if files else "unknown: no files here"),
+        *budget.rows(need),
+    ]
+    if not preflight.is_foreign(model):
+        return rows
+    return [*rows, ("preset to use", budget.fitting(model, found.free_bytes, found.device_type) or "none fits")]
 
 
 def software() -> Rows:

@@ -11,7 +11,10 @@ import numpy as np
 import torch
 from PIL import Image
 
+from reverie.engine import preflight, presets
 from reverie.engine.device import pick_device, pick_dtype, set_threads
+from reverie.engine.geometry import HUB_NAMES, matrix_game_2
+from reverie.engine.hub import is_cached
 from reverie.engine.images import ImageSource, load_image
 from reverie.engine.models import find_model
 from reverie.engine.session import Session
@@ -19,6 +22,7 @@ from reverie.engine.source import open_source
 from reverie.errors import CheckpointError
 from reverie.models.checkpoint import ModelBundle
 from reverie.models.dit import count_parameters
+from reverie.models.parked import Parked
 from reverie.models.tiny_decoder import TinyDecoder
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
@@ -39,30 +43,50 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     variant: str | None = None,
-    decoder: str = "full",
+    decoder: str = "auto",
+    preset: str | None = None,
     resolution: tuple[int, int] | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Engine:
     """Load a model and warm it up.
 
     model: the name of a bundled model, a model folder, a folder of published Matrix-Game 2.0 weights, or the id of
     either on the Hugging Face hub.  device: auto, cpu, cuda, cuda:N.  dtype: auto (measured on a CPU), float32,
-    bfloat16, and float16 on a GPU.  decoder: full, or tiny where the model has one.  Of published weights only:
-    variant (universal, gta or templerun) and resolution, (H, W).
+    bfloat16, and float16 on a GPU.  decoder: full, or tiny where the model has one; auto is full.  Of published weights
+    only: variant (universal, gta or templerun), resolution, (H, W), and preset (`reverie.engine.presets`).  say: told
+    in one line, before they are read, what large weights will need.
     Raises CheckpointError for a folder that is missing or broken, DeviceError for what this machine does not have.
     """
+    settings = presets.settings(preset, dtype, decoder)
     tell = progress or (lambda share, text: None)
     tell(0.0, f"looking for {model}")
     picked_device = pick_device(device)
+    if str(model) in HUB_NAMES and not is_cached(
+        str(model), variant
+    ):  # its sizes are known, so nothing is fetched in vain
+        preflight.check(
+            matrix_game_2(variant, resolution),
+            settings,
+            pick_dtype(settings.dtype, picked_device),
+            preflight.read_machine(picked_device),
+        )
     folder = find_model(model, variant, lambda text: tell(0.0, text))
     source = open_source(folder, variant, resolution)
     tell(0.1, "looking at the machine")
     set_threads()
-    picked_dtype = pick_dtype(dtype, picked_device)
+    picked_dtype = pick_dtype(settings.dtype, picked_device)
+    if preflight.is_foreign(source.config):
+        found = preflight.read_machine(picked_device)
+        say(preflight.check(source.config, settings, picked_dtype, found, source.files))
+    elif preset is not None:
+        raise CheckpointError(f"{source.config.name} needs no preset; they are for Matrix-Game 2.0: leave --preset out")
     tell(0.2, "reading the weights")
     bundle = source.load(picked_device, picked_dtype)
+    if settings.keeps_encoder and isinstance(bundle.image_encoder, Parked):
+        bundle.image_encoder = bundle.image_encoder.read()  # type: ignore[assignment]
     engine = Engine(
-        bundle, folder=folder, device=picked_device, dtype=picked_dtype, decoder=decoder, files=source.files
+        bundle, folder=folder, device=picked_device, dtype=picked_dtype, decoder=settings.decoder, files=source.files
     )
     engine.warm_up(lambda share, text: tell(0.4 + 0.6 * share, text))
     return engine
@@ -79,7 +103,7 @@ class Engine:
         device: torch.device,
         dtype: torch.dtype,
         files: Sequence[Path],
-        decoder: str = "full",
+        decoder: str = "auto",
     ) -> None:
         """files: what the model was read from; decoder: `full` or `tiny`."""
         self.bundle = bundle
@@ -152,10 +176,10 @@ class Engine:
 
 
 def pick_decoder(bundle: ModelBundle, name: str) -> VideoTokenizer | WanVAE | TinyDecoder:
-    """`full` or `tiny`.  Raises CheckpointError where the model has no tiny one."""
-    if name not in ("full", "tiny"):
+    """`full` (or `auto`) or `tiny`.  Raises CheckpointError where the model has no tiny one."""
+    if name not in ("auto", "full", "tiny"):
         raise CheckpointError(f"there is no decoder {name!r}; expected full or tiny")
-    if name == "full":
+    if name != "tiny":
         return bundle.tokenizer
     if bundle.tiny_decoder is None:
         raise CheckpointError(

@@ -49,8 +49,10 @@ class GenerateConfig:
     """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either."""
     variant: str | None = None
     """Of Matrix-Game 2.0: universal, gta or templerun."""
-    decoder: str = "full"
-    """full, or tiny where the model has one."""
+    decoder: str = "auto"
+    """full, or tiny where the model has one; auto is what the preset says, else full."""
+    preset: str | None = None
+    """Of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
     seed: int = 0
     """Decides the noise: the same seed, picture and script give the same video."""
     overlay: bool = False
@@ -194,5 +196,7 @@ def _load(config: GenerateConfig, console: Any) -> Engine:
             dtype=config.dtype,
             variant=config.variant,
             decoder=config.decoder,
+            preset=config.preset,
+            say=lambda text: console.print(text, highlight=False, soft_wrap=True),
             progress=lambda share, text: status.update(f"{text} ({share:.0%})"),
         )

@@ -22,8 +22,9 @@ from reverie.models.tiny_decoder import TinyDecoderConfig
 from reverie.models.tokenizer import CELL
 from reverie.models.wan_vae import WanVAEConfig
 
-NAMES = ("matrix-game-2", "Skywork/Matrix-Game-2.0")
-"""What the published model is called: by us, and on the hub."""
+HUB_NAMES = ("Skywork/Matrix-Game-2.0",)
+NAMES = ("matrix-game-2", *HUB_NAMES)
+"""What the published model is called, by us and on the hub."""
 KEYS = {"universal": 4, "gta": 2, "templerun": 7}
 WINDOWS = {"gta": 4}
 DEFAULT_WINDOW = 6

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -44,6 +44,14 @@ def fetch(repository: str, variant: str | None, tell: Callable[[str], None] = la
     _get(repository, TINY_FILES[0], tell, optional=True)
     assert path is not None
     return path.parent.parent
+
+
+def is_cached(repository: str, variant: str | None) -> bool:
+    """Whether a variant of Matrix-Game 2.0 has been fetched before."""
+    if variant is not None and variant not in FOLDERS:
+        return False
+    folder, weights = FOLDERS[variant or DEFAULT_VARIANT]
+    return isinstance(try_to_load_from_cache(repository, f"{folder}/{weights}"), str)
 
 
 def _get(repository: str, name: str, tell: Callable[[str], None], *, optional: bool = False) -> Path | None:

@@ -30,7 +30,15 @@ def bench(config: BenchConfig, tell: Callable[[str], None] = lambda text: None) 
     """Load a model and measure it, telling what is being done."""
     tell(f"loading {config.model}")
     start = time.perf_counter()
-    engine = load(config.model, device=config.device, dtype=config.dtype)
+    engine = load(
+        config.model,
+        device=config.device,
+        dtype=config.dtype,
+        variant=config.variant,
+        decoder=config.decoder,
+        preset=config.preset,
+        say=tell,
+    )
     load_s = time.perf_counter() - start
     tell(f"playing for {config.seconds:g} s")
     session = open_any(engine)
@@ -141,7 +149,9 @@ def other_dtype(engine: Engine, seconds: float, tell: Callable[[str], None]) -> 
     """A short run of the same model in the number type that was not picked: its name and frames per second."""
     dtype = "bfloat16" if engine.dtype == torch.float32 else "float32"
     tell(f"playing for {seconds:g} s in {dtype}, to compare")
-    other = load(engine.folder, device=str(engine.device), dtype=dtype)
+    decoder = "tiny" if engine.decoder is engine.bundle.tiny_decoder else "full"
+    variant = engine.bundle.config.summary.get("variant")
+    other = load(engine.folder, device=str(engine.device), dtype=dtype, variant=variant, decoder=decoder)
     costs_ms, _ = play(open_any(other), seconds)
     return f"the same in {dtype}", other.block_frames * 1000 / float(np.mean(costs_ms))
 

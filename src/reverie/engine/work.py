@@ -9,8 +9,11 @@ Legend: n tokens of a step, d width, h w cells or pixels of a grid, t steps or f
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,8 +37,9 @@ class Work:
         return max(self.operations / gflops, self.num_bytes / gbytes_per_s) / 1e6
 
 
-def num_parameters(make: type[nn.Module], config: object) -> int:
-    """Of a network that is not built."""
+@lru_cache(maxsize=64)
+def num_parameters(make: Callable[[Any], nn.Module], config: Any) -> int:
+    """Numbers in a network's weights, which are not made."""
     with torch.device("meta"):
         return sum(tensor.numel() for tensor in make(config).state_dict().values())
 
@@ -167,6 +171,7 @@ def tiny_decode(config: TinyDecoderConfig, height: int, width: int, itemsize: in
     return Work(2 * macs, (numbers + height * width * 3 * frames) * itemsize)
 
 
+@lru_cache(maxsize=64)
 def carry_numbers(config: WanVAEConfig, height: int, width: int, part: str) -> int:
     """Numbers that a stream of the encoder or the decoder remembers."""
     with torch.device("meta"):
@@ -175,11 +180,13 @@ def carry_numbers(config: WanVAEConfig, height: int, width: int, part: str) -> i
         return sum(carry.numel() for carry in new(1, height, width, "meta").carries)
 
 
+@lru_cache(maxsize=64)
 def tiny_carry_numbers(config: TinyDecoderConfig, height: int, width: int) -> int:
     with torch.device("meta"):
         return sum(c.numel() for c in TinyDecoder(config).new_decoder_state(1, height, width, "meta").carries)
 
 
+@lru_cache(maxsize=64)
 def _numbers(make: type[nn.Module], config: object, part: str) -> int:
     with torch.device("meta"):
         return sum(t.numel() for name, t in make(config).state_dict().items() if name.startswith(part))

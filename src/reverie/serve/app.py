@@ -257,18 +257,26 @@ def source_of(
     *,
     settings: Sequence[str] = (),
     variant: str | None = None,
-    decoder: str = "full",
+    decoder: str = "auto",
+    preset: str | None = None,
 ) -> Source:
     """The game `world` if there is one, with `settings` KEY=VALUE, else the model.
 
-    Raises ServeError if a dream is to be recorded or set up like a game, WorldError for an unknown game or option.
+    Raises ServeError if a dream is to be recorded or set up like a game, or a game is to have a preset; WorldError for
+    an unknown game or option.
     """
+    if world is not None and preset is not None:
+        raise ServeError(f"--preset is for models, and {world} is a game; leave one of them out")
     if world is not None:
         return GameSource(world, record=record, **parse_options(world_info(world), settings))
     if record is not None or settings:
         asked = "recorded" if record is not None else "set up with --set"
         raise ServeError(f"only a real game is {asked}, and none is named; add --world vizdoom, say")
-    return ModelSource(model, device=device, variant=variant, decoder=decoder)
+    return ModelSource(model, device=device, variant=variant, decoder=decoder, preset=preset, say=_say)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -283,8 +291,10 @@ class PlayConfig:
     """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either."""
     variant: str | None = None
     """Of Matrix-Game 2.0: universal, gta or templerun."""
-    decoder: str = "full"
-    """full, or tiny where the model has one: faster, a little coarser."""
+    decoder: str = "auto"
+    """full, or tiny where the model has one: faster, a little coarser; auto is what the preset says, else full."""
+    preset: str | None = None
+    """Of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
     world: str | None = None
     """Play this real game (such as vizdoom) instead of a model."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -306,7 +316,7 @@ class PlayConfig:
             if self.browser:
                 open_browser(address)
 
-        chosen = {"variant": self.variant, "decoder": self.decoder}
+        chosen = {"variant": self.variant, "decoder": self.decoder, "preset": self.preset}
         source = source_of(self.model, self.world, self.device, self.record, settings=self.set, **chosen)
         limits = None if self.record is None else Limits(max_players=1)  # one person's play, in order
         serve(source, host=self.host, port=self.port, limits=limits, announce=announce)
@@ -323,8 +333,10 @@ class ServeConfig:
     """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either."""
     variant: str | None = None
     """Of Matrix-Game 2.0: universal, gta or templerun."""
-    decoder: str = "full"
-    """full, or tiny where the model has one: faster, a little coarser."""
+    decoder: str = "auto"
+    """full, or tiny where the model has one: faster, a little coarser; auto is what the preset says, else full."""
+    preset: str | None = None
+    """Of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
     world: str | None = None
     """Serve this real game (such as vizdoom) instead of a model."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -342,7 +354,7 @@ class ServeConfig:
         def announce(address: str) -> None:
             print(f"serving {self.world or self.model} at {address} (Ctrl-C stops it)", flush=True)
 
-        chosen = {"variant": self.variant, "decoder": self.decoder}
+        chosen = {"variant": self.variant, "decoder": self.decoder, "preset": self.preset}
         source = source_of(self.model, self.world, self.device, settings=self.set, **chosen)
         limits = Limits(max_players=self.max_players)
         serve(source, host=self.host, port=self.port, limits=limits, announce=announce)

@@ -1,0 +1,210 @@
+"""`reverie bench` of Matrix-Game 2.0: a number of blocks, and where their time goes.
+
+frames_per_s            of the blocks that saw as much as the last one did, one after another, decoding and the copy to
+                        uint8 included; without_decode: the same blocks less the median time of decoding one.
+latency_*_ms            as in `reverie.engine.bench`.
+first_frame_s           from the picture to the first block's frames, reading the image encoder included.
+block_cpu_s             median of the processor time, all threads, that a block takes: says more than the clock where
+                        others share the cores.
+stages                  `reverie.engine.stages`; timed in the same blocks on a CPU, in further ones on a GPU, where
+                        timing costs time.
+floor_frames_per_s      what the machine's measured rates would allow if every stage took its floor.
+peak_memory_mib         of the process on a CPU, of torch on a GPU.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from reverie.engine import device as machine
+from reverie.engine import preflight, presets
+from reverie.engine.bench import BenchConfig
+from reverie.engine.engine import Engine, load
+from reverie.engine.geometry import NAMES, RandomWeights, matrix_game_2
+from reverie.engine.measure import describe_machine, latency_ms, peak_memory_mib
+from reverie.engine.stages import Stage, Stopwatch, measure_rates, play_blocks, stages_of, watched
+from reverie.errors import CheckpointError
+from reverie.models.parked import Parked
+from reverie.models.wan_vae import WanVAEConfig
+from reverie.types import FPS
+
+GPU_BLOCKS, CPU_BLOCKS, TIMED_BLOCKS = 100, 1, 10
+ONCE = ("image encode", "picture encode", "condition")
+"""Stages that are not part of every block."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageReport:
+    """The figures; the module's docstring says what each means."""
+
+    frames_per_s: float
+    frames_per_s_without_decode: float
+    latency_p50_ms: float
+    latency_p95_ms: float
+    block_p50_ms: float
+    block_p95_ms: float
+    block_cpu_s: float
+    first_frame_s: float
+    peak_memory_mib: float
+    session_mib: float
+    load_s: float
+    machine: str
+    model: str
+    decoder: str
+    path: str
+    preset: str | None
+    random_weights: bool
+    resolution: tuple[int, int]
+    denoising_steps: int
+    blocks: int
+    blocks_counted: int
+    frames: int
+    stages: list[Stage]
+    matrix_gflops: float
+    copy_gbytes_per_s: float
+    floor_frames_per_s: float
+    times_floor: float
+    times_real_time: float
+
+
+def bench_stages(config: BenchConfig, tell: Callable[[str], None] = lambda text: None) -> StageReport:
+    """Load a model, or make one up, and measure it for some blocks, telling what is being done."""
+    if config.blocks is not None and config.blocks < 1:
+        raise CheckpointError(f"--blocks must be at least 1, got {config.blocks}")
+    start = time.perf_counter()
+    engine = _open(config, tell)
+    load_s = time.perf_counter() - start
+    is_gpu = engine.device.type == "cuda"
+    num_blocks = config.blocks or (GPU_BLOCKS if is_gpu else CPU_BLOCKS)
+    picture = np.random.default_rng(0).integers(0, 256, (*engine.resolution, 3), dtype=np.uint8)
+    watch = Stopwatch(engine.device, tell)
+    if is_gpu:
+        played = play_blocks(engine, picture, num_blocks, tell)
+        peak_mib, session_mib = peak_memory_mib(engine), played.session.num_bytes / 2**20
+        played.session.close()
+        tell("timing the stages")
+        num_timed = min(num_blocks, TIMED_BLOCKS)
+        with watched(engine, watch):
+            play_blocks(engine, picture, num_timed, tell).session.close()
+    else:
+        num_timed = num_blocks
+        with watched(engine, watch):
+            played = play_blocks(engine, picture, num_blocks, tell)
+        peak_mib, session_mib = peak_memory_mib(engine), played.session.num_bytes / 2**20
+    tell("measuring the machine")
+    rates = measure_rates(engine.dtype, engine.device)
+    stages = stages_of(engine, watch, num_timed, rates)
+    world = engine.bundle.config.world
+    filling = min(num_blocks, -(-world.window // world.block)) - 1  # blocks before the window was as full as at the end
+    costs_ms, frames = np.array(played.costs_ms[filling:]), played.frames[-1]
+    p50, p95 = latency_ms(costs_ms, frames)
+    block_ms = float(np.mean(costs_ms))
+    decode_ms = next(stage.ms for stage in stages if stage.name == "decode")
+    floors_ms = [s.floor_ms for s in stages if s.name not in ONCE and s.floor_ms is not None]
+    floor_fps = frames * 1000 / sum(floors_ms)
+    return StageReport(
+        frames_per_s=_figure(frames * 1000 / block_ms),
+        frames_per_s_without_decode=_figure(frames * 1000 / (block_ms - decode_ms)),
+        latency_p50_ms=round(p50, 1),
+        latency_p95_ms=round(p95, 1),
+        block_p50_ms=round(float(np.percentile(costs_ms, 50)), 2),
+        block_p95_ms=round(float(np.percentile(costs_ms, 95)), 2),
+        block_cpu_s=round(float(np.median(played.cpu_s[filling:])), 3),
+        first_frame_s=round(played.first_frame_s, 3),
+        peak_memory_mib=round(peak_mib, 1),
+        session_mib=round(session_mib, 1),
+        load_s=round(load_s, 2),
+        machine=describe_machine(engine),
+        model=engine.name,
+        decoder="tiny" if engine.decoder is engine.bundle.tiny_decoder else "full",
+        path="eager",
+        preset=config.preset,
+        random_weights=config.random_weights,
+        resolution=engine.resolution,
+        denoising_steps=len(engine.bundle.config.schedule.sigmas),
+        blocks=num_blocks,
+        blocks_counted=len(costs_ms),
+        frames=sum(played.frames),
+        stages=stages,
+        matrix_gflops=_figure(rates.gflops),
+        copy_gbytes_per_s=_figure(rates.gbytes_per_s),
+        floor_frames_per_s=_figure(floor_fps),
+        times_floor=_figure(floor_fps * block_ms / frames / 1000),
+        times_real_time=_figure(frames * 1000 / block_ms / FPS),
+    )
+
+
+def _open(config: BenchConfig, tell: Callable[[str], None]) -> Engine:
+    if not config.random_weights:
+        tell(f"loading {config.model}")
+        engine = load(
+            config.model,
+            device=config.device,
+            dtype=config.dtype,
+            variant=config.variant,
+            decoder=config.decoder,
+            preset=config.preset,
+            say=tell,
+        )
+        if not isinstance(engine.bundle.config.tokenizer, WanVAEConfig):
+            raise CheckpointError(f"--blocks is for Matrix-Game 2.0; measure {config.model} with --seconds")
+        return engine
+    if config.model not in NAMES:
+        raise CheckpointError(f"--random-weights makes up {NAMES[0]}, not {config.model!r}; say --model {NAMES[0]}")
+    settings = presets.settings(config.preset, config.dtype, config.decoder)
+    device = machine.pick_device(config.device)
+    machine.set_threads()
+    dtype = machine.pick_dtype("bfloat16" if settings.dtype == "auto" else settings.dtype, device)
+    source = RandomWeights(matrix_game_2(config.variant))
+    tell(preflight.check(source.config, settings, dtype, preflight.read_machine(device)))
+    tell("making up the weights")
+    with torch.inference_mode():
+        bundle = source.load(device, dtype)
+    if settings.keeps_encoder and isinstance(bundle.image_encoder, Parked):
+        bundle.image_encoder = bundle.image_encoder.read()  # type: ignore[assignment]
+    engine = Engine(bundle, folder=Path("random"), device=device, dtype=dtype, files=(), decoder=settings.decoder)
+    engine.warm_up(lambda share, text: tell(text))
+    return engine
+
+
+def _figure(value: float) -> float:
+    """Three digits that count: frames a second may be 100 or 0.001."""
+    return float(f"{value:.3g}")
+
+
+def print_stages(report: StageReport) -> None:
+    """The figures as tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    r, console = report, Console()
+    weights = ", random weights" if r.random_weights else ""
+    title = f"{r.model}{weights}, {r.resolution[0]}x{r.resolution[1]}, {r.path}, {r.decoder} decoder\n{r.machine}"
+    table = Table("figure", "value", "", title=title, title_justify="left")
+    blocks = f"{r.blocks_counted} of {r.blocks} blocks, {r.denoising_steps} steps + commit"
+    for row in (
+        ("frames per second", f"{r.frames_per_s:g}", f"{r.times_real_time:g} x real time ({FPS}); {blocks}"),
+        ("  without decoding", f"{r.frames_per_s_without_decode:g}", ""),
+        ("  the floor allows", f"{r.floor_frames_per_s:g}", f"the block took {r.times_floor:g} x its floor"),
+        ("input-to-frame latency, p50 / p95", f"{r.latency_p50_ms:.0f} / {r.latency_p95_ms:.0f} ms", "played at 25"),
+        ("block, p50 / p95", f"{r.block_p50_ms:.1f} / {r.block_p95_ms:.1f} ms", f"{r.frames:,} frames played"),
+        ("  processor time of a block", f"{r.block_cpu_s:.2f} s", "all threads"),
+        ("time to the first frame", f"{r.first_frame_s:.2f} s", ""),
+        ("peak memory", f"{r.peak_memory_mib:,.0f} MiB", f"{r.session_mib:,.1f} MiB of it is the session's"),
+        ("loading and warm-up", f"{r.load_s:.1f} s", ""),
+        ("matrix products", f"{r.matrix_gflops:g} GFLOP/s", "measured"),
+        ("memory", f"{r.copy_gbytes_per_s:g} GB/s", "measured, a copy"),
+    ):
+        table.add_row(*row)
+    console.print(table)
+    parts = Table("stage", "times", "ms", "10^9 operations", "GB", "floor, ms", "x floor")
+    for s in r.stages:
+        figures = (s.gigaoperations, s.gigabytes, s.floor_ms, s.times_floor)
+        parts.add_row(s.name, str(s.times), f"{s.ms:,.1f}", *("" if f is None else f"{f:,.3g}" for f in figures))
+    console.print(parts)

@@ -1,0 +1,143 @@
+"""The bench of Matrix-Game 2.0, stage by stage, at toy size."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.models.adapters.folders import RESOLUTION, make_published
+
+from reverie import cli
+from reverie.engine import stage_bench, work
+from reverie.engine.engine import Engine, load
+from reverie.engine.stages import Rates, Stopwatch, play_blocks, stages_of, watched
+from reverie.models.adapters import published
+from reverie.models.adapters.published import open_published
+from reverie.models.checkpoint import ModelConfig
+from reverie.types import Action
+
+PASSES = ["dit pass 1", "dit pass 2", "dit pass 3", "commit pass"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return make_published(tmp_path_factory.mktemp("published"), ("universal",))
+
+
+@pytest.fixture(scope="module")
+def engine(folder) -> Engine:
+    return load(folder, device="cpu", dtype="float32", resolution=RESOLUTION)
+
+
+@pytest.fixture
+def picture() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (*RESOLUTION, 3), dtype=np.uint8)
+
+
+def test_watching_changes_nothing_and_leaves_nothing(engine, picture) -> None:
+    plain = engine.open(picture)
+    expected = [plain.step(Action()) for _ in range(2)]
+    encoder, before = engine.bundle.image_encoder, {k: set(vars(m)) for k, m in engine.bundle.modules().items()}
+    watch = Stopwatch(engine.device)
+    with watched(engine, watch):
+        session = engine.open(picture)
+        got = [session.step(Action()) for _ in range(2)]
+    assert all(np.array_equal(a, b) for a, b in zip(expected, got, strict=True))
+    assert engine.bundle.image_encoder is encoder
+    assert {k: set(vars(m)) for k, m in engine.bundle.modules().items()} == before
+    num_times = {name: len(times) for name, times in watch.times_ms.items()}
+    assert num_times == {
+        "image encode": 1,
+        "picture encode": 1,
+        "condition": 5,  # steps 1 to 5; step 0 is the picture
+        **dict.fromkeys(PASSES, 2),
+        "decode": 2,
+    }
+
+
+def test_floors_are_those_of_the_last_block(engine, picture) -> None:
+    for num_blocks in (1, 3):
+        watch = Stopwatch(engine.device)
+        with watched(engine, watch):
+            play_blocks(engine, picture, num_blocks, lambda text: None)
+        stages = {s.name: s for s in stages_of(engine, watch, num_blocks, Rates(gflops=1.0, gbytes_per_s=1e9))}
+        world = engine.bundle.config.world
+        one = work.dit_pass(world, 3, min(3 * num_blocks, world.window), 4)
+        for name in PASSES:
+            assert stages[name].floor_ms == pytest.approx(one.operations / 1e6, abs=1e-6)
+            assert stages[name].times == (1 if num_blocks == 1 else 2)  # the window is full from the second on
+        assert (stages["condition"].floor_ms is None) == (num_blocks > 1)
+        assert stages["decode"].times_floor == pytest.approx(
+            stages["decode"].ms / stages["decode"].floor_ms,
+            abs=0.01,  # type: ignore[operator]
+        )
+
+
+def test_a_stage_that_takes_long_is_told_of(monkeypatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("reverie.engine.stages.LONG_S", -1.0)
+    with Stopwatch(torch.device("cpu"), told.append).time("decode"):
+        pass
+    assert told[0].startswith("decode: 0.0 s")
+
+
+@pytest.fixture
+def toy(monkeypatch, folder) -> ModelConfig:
+    """The published sizes, but small."""
+    config = dataclasses.replace(open_published(folder, "universal", RESOLUTION).config, name="matrix-game-2-universal")
+    monkeypatch.setattr(stage_bench, "matrix_game_2", lambda variant: config)
+    monkeypatch.setattr(published, "RESOLUTION", RESOLUTION)
+    return config
+
+
+def test_random_weights_need_no_files(toy, capsys) -> None:
+    assert cli.main(["bench", "--model", "matrix-game-2", "--random-weights", "--device", "cpu", "--json"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    report = json.loads(line)
+    assert report["random_weights"]
+    assert report["machine"].endswith("bfloat16")
+    assert (report["blocks"], report["frames"], report["denoising_steps"], report["path"]) == (1, 9, 3, "eager")
+    assert [stage["name"] for stage in report["stages"]] == [
+        "image encode", "picture encode", "condition", *PASSES, "decode"
+    ]  # fmt: skip
+    positive = (
+        "frames_per_s", "latency_p50_ms", "latency_p95_ms", "block_p50_ms", "block_p95_ms", "first_frame_s",
+        "peak_memory_mib", "session_mib", "matrix_gflops", "copy_gbytes_per_s", "floor_frames_per_s", "times_floor",
+    )  # fmt: skip
+    assert all(report[key] > 0 for key in positive)
+    assert report["frames_per_s"] < report["frames_per_s_without_decode"]
+    assert report["times_floor"] == pytest.approx(report["floor_frames_per_s"] / report["frames_per_s"], rel=0.02)
+
+
+def test_a_folder_block_by_block(toy, folder, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # a wide terminal
+    words = ["bench", "--model", str(folder), "--blocks", "3", "--device", "cpu", "--preset", "fast"]
+    assert cli.main(words) == 0
+    told = capsys.readouterr()
+    for part in ("without decoding", "tiny decoder", "commit pass", "2 of 3 blocks", "bfloat16"):
+        assert part in " ".join(told.out.split())
+    assert "needs about" in told.err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--model", "nano", "--random-weights"], "--random-weights makes up matrix-game-2, not 'nano'"),
+        (["--model", "matrix-game-2", "--random-weights", "--preset", "1gb"], "no preset '1gb'"),
+        (["--model", "matrix-game-2", "--random-weights", "--preset", "int8"], "not built yet"),
+        (["--model", "matrix-game-2", "--random-weights", "--blocks", "0"], "--blocks must be at least 1"),
+        (["--model", "matrix-game-2"], "there is no model 'matrix-game-2'"),
+    ],
+)
+def test_what_cannot_be_measured(toy, capsys, words, complaint: str) -> None:
+    assert cli.main(["bench", "--device", "cpu", *words]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_blocks_are_of_large_models(model_folder, capsys) -> None:
+    assert cli.main(["bench", "--model", str(model_folder), "--blocks", "2", "--device", "cpu"]) == 2
+    assert "--blocks is for Matrix-Game 2.0" in capsys.readouterr().err

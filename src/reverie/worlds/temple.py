@@ -3,9 +3,9 @@
 The runner runs by itself and slowly gains speed.  Held keys: `left`, `right` lean to the side of the way and back to
 its middle when let go; `jump`; `crouch` slides (in the air it dives); `turn-left`, `turn-right` take a corner, and are
 remembered for a third of a second if they come early.  With no key held the runner runs on, into whatever comes first:
-this game never stands still.  A low wall makes the runner stumble.  Who falls, or runs into a beam, a pillar or the end of
-the way, is seen to fall for a second; mist closes over the picture, and the run goes on behind that spot.  Keys do
-nothing during a fall.
+this game never stands still.  A low wall makes the runner stumble.  Who falls, or runs into a beam, a pillar or the end
+of the way, is seen to fall for a second; mist closes over the picture, and the run goes on behind that spot, without
+`finished`.  Keys do nothing during a fall.
 
 The track, the place and its light follow from reset's seed.  Metres; the pose is the camera's.
 """
@@ -110,7 +110,9 @@ class TempleWorld:
         rng = np.random.default_rng([track, 0x10])
         self.map = self.maps[int(rng.integers(len(self.maps)))]
         biome = varied(BIOMES[self.map], rng)
-        self._runner = Runner(first_leg(track), MIN_SPEED + 4.0 * float(rng.random()) ** 2, stride=float(rng.random()) * 2)
+        self._runner = Runner(
+            first_leg(track), MIN_SPEED + 4.0 * float(rng.random()) ** 2, stride=float(rng.random()) * 2
+        )
         self._camera.snap(self._runner)
         light = biome.light
         self.episode_info = {

@@ -47,7 +47,7 @@ BIOMES: dict[str, Biome] = {
             ground=(0.16, 0.24, 0.10), clouds=0.45, fog_per_m=0.011, fog_start_m=14, exposure=0.60,
         ),
         stone=(0.86, 0.80, 0.66), trim=(0.95, 0.86, 0.62), rock=(0.62, 0.57, 0.47), ground=(0.46, 0.60, 0.22),
-        leaf=(0.52, 0.78, 0.24), trunk=(0.52, 0.38, 0.25), moss=(0.36, 0.52, 0.16), mossy=0.50,
+        leaf=(0.52, 0.78, 0.24), trunk=(0.52, 0.38, 0.25), moss=(0.33, 0.44, 0.17), mossy=0.44,
         abyss="water", depth_m=15, tree="broadleaf", air="leaves", mist=(0.40, 0.56, 0.45), mist_per_m=0.03,
         drift=(0.02, 0.05), trees=1.4,
     ),
@@ -71,22 +71,22 @@ BIOMES: dict[str, Biome] = {
     ),
     "lava": Biome(
         light=Light(
-            sun_height_deg=34, sun=(1.7, 1.0, 0.7), zenith=(0.15, 0.08, 0.09), horizon=(0.62, 0.24, 0.12),
+            sun_height_deg=34, sun=(2.0, 1.35, 1.0), zenith=(0.12, 0.09, 0.12), horizon=(0.42, 0.17, 0.12),
             ground=(0.95, 0.32, 0.08), clouds=0.75, fog_per_m=0.012, fog_start_m=14, exposure=0.66,
         ),
-        stone=(0.58, 0.50, 0.48), trim=(0.88, 0.42, 0.22), rock=(0.42, 0.34, 0.33), ground=(0.38, 0.30, 0.28),
+        stone=(0.58, 0.50, 0.48), trim=(0.62, 0.40, 0.32), rock=(0.42, 0.34, 0.33), ground=(0.38, 0.30, 0.28),
         leaf=(0.30, 0.22, 0.16), trunk=(0.26, 0.20, 0.18), moss=(0.30, 0.25, 0.24), mossy=0.35,
         abyss="lava", depth_m=14, tree="dead", air="embers", mist=(0.85, 0.26, 0.08), mist_per_m=0.028,
         drift=(0.008, 0.012), trees=0.6, torches=0.5,
     ),
     "night": Biome(
         light=Light(
-            sun_height_deg=48, sun=(0.62, 0.80, 1.20), zenith=(0.035, 0.06, 0.16), horizon=(0.13, 0.20, 0.34),
-            ground=(0.05, 0.08, 0.10), clouds=0.35, fog_per_m=0.012, fog_start_m=14, exposure=1.15, sun_disc=0.8,
+            sun_height_deg=48, sun=(0.60, 0.78, 1.15), zenith=(0.035, 0.06, 0.16), horizon=(0.075, 0.125, 0.24),
+            ground=(0.04, 0.06, 0.08), clouds=0.35, fog_per_m=0.010, fog_start_m=14, exposure=1.15, sun_disc=0.8,
         ),
         stone=(0.74, 0.76, 0.80), trim=(0.62, 0.58, 0.80), rock=(0.48, 0.50, 0.54), ground=(0.30, 0.42, 0.28),
         leaf=(0.28, 0.50, 0.34), trunk=(0.36, 0.32, 0.30), moss=(0.24, 0.38, 0.24), mossy=0.45,
-        abyss="water", depth_m=15, tree="broadleaf", air="fireflies", mist=(0.10, 0.17, 0.28), drift=(0.02, 0.04),
+        abyss="water", depth_m=15, tree="broadleaf", air="fireflies", mist=(0.05, 0.10, 0.18), drift=(0.02, 0.04),
         torch=(2.6, 1.15, 0.35), torches=1.0, trees=1.2,
     ),
     "dusk": Biome(

@@ -17,18 +17,13 @@ MAX_MOTES = 70
 _COIN_SIDES = 10
 _UV = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], np.float32)
 MOTES = {
-    "leaves": (0.055, (0.75, 0.80, 0.30), 0.9, (0.5, 0.3, -0.5)),
+    "leaves": (0.075, (0.62, 0.70, 0.22), 1.0, (0.5, 0.3, -0.5)),
     "dust": (0.10, (1.0, 0.86, 0.62), 0.28, (2.2, 0.6, 0.0)),
     "snow": (0.045, (1.0, 1.0, 1.0), 0.9, (0.7, 0.2, -1.3)),
     "embers": (0.035, (1.0, 0.55, 0.15), 1.0, (0.3, 0.2, 1.1)),
     "fireflies": (0.055, (0.75, 1.0, 0.35), 0.9, (0.1, 0.1, 0.05)),
 }
 """Size in metres, colour, opacity and wind in metres a second of what flies."""
-
-
-def quad_indices(count: int) -> npt.NDArray[np.uint32]:
-    """Triangles of so many quads."""
-    return (4 * np.arange(count, dtype=np.uint32)[:, None] + np.array([0, 1, 2, 0, 2, 3], np.uint32)).reshape(-1)
 
 
 class Quads:
@@ -45,7 +40,7 @@ class Quads:
         self._right, self._up, self._used = right, up, 0
 
     def put(self, places: Floats, wide: Floats, tall: Floats, colours: Floats, layer: str) -> None:
-        """places `(n, 3)` are middles; wide, tall `(n,)` metres; colours `(n, 4)` of 0..1.  What is too much is left out."""
+        """places `(n, 3)` are middles; wide, tall `(n,)` metres; colours `(n, 4)` of 0..1.  The rest is left out."""
         n = min(len(places), self.count - self._used)
         if n <= 0:
             return
@@ -70,7 +65,7 @@ class CoinBatch:
         angle = 2 * np.pi * np.arange(n) / n
         rim = np.stack([np.cos(angle), np.zeros(n), np.sin(angle)], 1) * 0.27
         uv = 0.5 + 0.5 * np.stack([np.cos(angle), np.sin(angle)], 1)
-        front, back = rim + (0, -0.04, 0), rim + (0, 0.04, 0)
+        front, back = rim - np.array((0, 0.04, 0)), rim + np.array((0, 0.04, 0))
         self._local = np.concatenate([front, back, front, back]).astype(np.float32)
         faces, sides = np.tile((0.0, -1.0, 0.0), (n, 1)), rim / 0.27
         self._normal = np.concatenate([faces, -faces, sides, sides]).astype(np.float32)
@@ -125,7 +120,13 @@ class Air:
         near = np.linalg.norm(place - eye, axis=1)
         colours[:, 3] *= np.clip((near - 0.8) / 1.0, 0, 1)
         flutter = 1.0 + 0.5 * np.sin(5 * time_s + self._phase[:, 1]) if self.kind == "leaves" else np.ones(MAX_MOTES)
-        quads.put(place.astype(np.float32), (size * flutter).astype(np.float32), np.full(MAX_MOTES, size, np.float32), colours.astype(np.float32), "blob" if self.kind != "leaves" else "plain")
+        quads.put(
+            place.astype(np.float32),
+            (size * flutter).astype(np.float32),
+            np.full(MAX_MOTES, size, np.float32),
+            colours.astype(np.float32),
+            "blob",
+        )
 
 
 def put_flames(quads: Quads, flames: Floats, time_s: float) -> None:

@@ -23,8 +23,8 @@ _INDEX = {name: i for i, name in enumerate(BONES)}
 _PARENT = (-1, 0, 1, 2, 1, 4, 1, 6, 0, 8, 0, 10)
 _JOINT = np.array(
     [
-        (0, 0, 0.92), (0, 0, 0.12), (0, 0.0, 0.50), (0, -0.10, 0.16), (-0.235, 0, 0.42), (0, 0, -0.29), (0.235, 0, 0.42),
-        (0, 0, -0.29), (-0.11, 0, -0.04), (0, 0, -0.42), (0.11, 0, -0.04), (0, 0, -0.42),
+        (0, 0, 0.92), (0, 0, 0.12), (0, 0, 0.50), (0, -0.10, 0.16), (-0.235, 0, 0.42), (0, 0, -0.29),
+        (0.235, 0, 0.42), (0, 0, -0.29), (-0.11, 0, -0.04), (0, 0, -0.42), (0.11, 0, -0.04), (0, 0, -0.42),
     ],
     np.float32,
 )  # fmt: skip
@@ -47,10 +47,22 @@ class Outfit:
 
 
 OUTFITS = (
-    Outfit((0.93, 0.90, 0.80), (0.50, 0.38, 0.24), (0.80, 0.38, 0.14), (0.52, 0.32, 0.18), (0.85, 0.20, 0.14), (0.94, 0.74, 0.60), False),
-    Outfit((0.20, 0.52, 0.62), (0.30, 0.30, 0.36), (0.16, 0.11, 0.09), (0.70, 0.54, 0.30), (0.96, 0.78, 0.25), (0.72, 0.50, 0.36), True),
-    Outfit((0.72, 0.24, 0.20), (0.86, 0.80, 0.66), (0.92, 0.76, 0.40), (0.36, 0.42, 0.30), (0.25, 0.45, 0.80), (0.97, 0.80, 0.68), True),
-    Outfit((0.62, 0.66, 0.36), (0.40, 0.34, 0.28), (0.10, 0.08, 0.08), (0.48, 0.26, 0.16), (0.92, 0.52, 0.16), (0.50, 0.34, 0.25), False),
+    Outfit(
+        shirt=(0.93, 0.90, 0.80), trousers=(0.50, 0.38, 0.24), hair=(0.80, 0.38, 0.14), pack=(0.52, 0.32, 0.18),
+        scarf=(0.85, 0.20, 0.14), skin=(0.94, 0.74, 0.60), long=False,
+    ),
+    Outfit(
+        shirt=(0.20, 0.52, 0.62), trousers=(0.30, 0.30, 0.36), hair=(0.16, 0.11, 0.09), pack=(0.70, 0.54, 0.30),
+        scarf=(0.96, 0.78, 0.25), skin=(0.72, 0.50, 0.36), long=True,
+    ),
+    Outfit(
+        shirt=(0.72, 0.24, 0.20), trousers=(0.86, 0.80, 0.66), hair=(0.92, 0.76, 0.40), pack=(0.36, 0.42, 0.30),
+        scarf=(0.25, 0.45, 0.80), skin=(0.97, 0.80, 0.68), long=True,
+    ),
+    Outfit(
+        shirt=(0.62, 0.66, 0.36), trousers=(0.40, 0.34, 0.28), hair=(0.10, 0.08, 0.08), pack=(0.48, 0.26, 0.16),
+        scarf=(0.92, 0.52, 0.16), skin=(0.50, 0.34, 0.25), long=False,
+    ),
 )  # fmt: skip
 
 
@@ -73,7 +85,9 @@ class Figure:
         self._angles, self._drop = _target(runner)
         self._lean, self._yaw = 0.0, -runner.leg.heading * math.pi / 2
 
-    def pose(self, runner: Runner, sun: tuple[float, float, float]) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
+    def pose(
+        self, runner: Runner, sun: tuple[float, float, float]
+    ) -> tuple[npt.NDArray[np.void], npt.NDArray[np.void]]:
         """This frame's vertices in the world, and those of the shadow on the floor."""
         self._ease(runner)
         turn, shift = self._bones(runner)
@@ -151,8 +165,8 @@ def _target(runner: Runner) -> tuple[Floats, float]:
             ), 0.0  # fmt: skip
         case "slide":
             return _angles(
-                hips=1.15, chest=-0.25, head=-0.75, tail=0.6, arm_left=(-0.9, -0.7), arm_right=(-0.6, 0.8), hand_left=0.4,
-                hand_right=0.5, thigh_left=0.35, shin_left=-0.15, thigh_right=0.75, shin_right=-1.5,
+                hips=1.15, chest=-0.25, head=-0.75, tail=0.6, arm_left=(-0.9, -0.7), arm_right=(-0.6, 0.8),
+                hand_left=0.4, hand_right=0.5, thigh_left=0.35, shin_left=-0.15, thigh_right=0.75, shin_right=-1.5,
             ), -0.64  # fmt: skip
         case "stumble":
             wave = math.sin(0.9 * frames)
@@ -210,7 +224,17 @@ def _hips(shapes: Shapes, o: Outfit) -> None:
 
 def _chest(shapes: Shapes, o: Outfit) -> None:
     path = [(0, 0, 0.0), (0, 0, 0.2), (0, 0, 0.40), (0, 0, 0.49)]
-    shapes.turned(path, (0.165, 0.195, 0.215, 0.10), "cloth", o.shirt, sides=10, metres=0.4, foot=0.8, cap="cloth", cap_colour=o.shirt)
+    shapes.turned(
+        path,
+        (0.165, 0.195, 0.215, 0.10),
+        "cloth",
+        o.shirt,
+        sides=10,
+        metres=0.4,
+        foot=0.8,
+        cap="cloth",
+        cap_colour=o.shirt,
+    )
     shapes.box((0, -0.20, 0.24), (0.13, 0.075, 0.16), "cloth", o.pack, taper=0.85, bottom=True, metres=0.4)
     shapes.box((0, -0.285, 0.20), (0.085, 0.02, 0.07), "cloth", tuple(0.8 * c for c in o.pack), metres=0.3)
     shapes.box((0, -0.20, 0.42), (0.15, 0.06, 0.05), "cloth", tuple(min(1.0, 1.25 * c) for c in o.scarf), metres=0.3)
@@ -221,12 +245,24 @@ def _head(shapes: Shapes, o: Outfit) -> None:
     path = [(0, 0, -0.04), (0, 0.015, 0.05), (0, 0.02, 0.13), (0, 0.01, 0.22), (0, 0, 0.27)]
     shapes.turned(path, (0.06, 0.095, 0.115, 0.10, 0.04), "plain", o.skin, sides=9, cap="plain", cap_colour=o.skin)
     hair = [(0, -0.035, 0.03), (0, -0.03, 0.12), (0, -0.015, 0.22), (0, -0.005, 0.29)]
-    shapes.turned(hair, (0.085, 0.122, 0.118, 0.05), "cloth", o.hair, sides=9, rough=0.06, cap="cloth", cap_colour=o.hair, metres=0.3)
+    shapes.turned(
+        hair,
+        (0.085, 0.122, 0.118, 0.05),
+        "cloth",
+        o.hair,
+        sides=9,
+        rough=0.06,
+        cap="cloth",
+        cap_colour=o.hair,
+        metres=0.3,
+    )
 
 
 def _tail(shapes: Shapes, o: Outfit) -> None:
     if o.long:
-        shapes.turned([(0, 0, -0.34), (0, 0, -0.12), (0, 0, 0.02)], (0.015, 0.055, 0.045), "cloth", o.hair, sides=6, metres=0.3)
+        shapes.turned(
+            [(0, 0, -0.34), (0, 0, -0.12), (0, 0, 0.02)], (0.015, 0.055, 0.045), "cloth", o.hair, sides=6, metres=0.3
+        )
     else:  # the scarf's end
         shapes.box((0.06, 0.02, -0.28), (0.055, 0.012, 0.17), "cloth", o.scarf, taper=0.8, bottom=True, metres=0.3)
 

@@ -21,6 +21,9 @@ Vec3 = Sequence[float]
 VERTEX = np.dtype([("position", "<f4", 3), ("normal", "<f4", 3), ("colour", "u1", 4), ("uv", "<f4", 3)])
 """colour's alpha is one less the torch light that falls there."""
 
+FRONT, RIGHT, BACK, LEFT, TOP, BOTTOM = 1, 2, 4, 8, 16, 32
+"""The faces of a box; the front looks back along the way, at who comes."""
+
 _SIDES = ((0, -1), (1, 0), (0, 1), (-1, 0))
 
 
@@ -45,6 +48,11 @@ _UV = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], np.float32)
 _QUAD = np.array([0, 1, 2, 0, 2, 3], np.uint32)
 
 
+def quad_indices(count: int) -> npt.NDArray[np.uint32]:
+    """Triangles of so many quads."""
+    return (4 * np.arange(count, dtype=np.uint32)[:, None] + _QUAD).reshape(-1)
+
+
 class Shapes:
     """Gathers shapes; `vertices` and `indices` are what the graphics card gets."""
 
@@ -58,14 +66,14 @@ class Shapes:
     def box(
         self, centre: Vec3, half: Vec3, layer: str, colour: Vec3,
         *, yaw: float = 0.0, taper: float = 1.0, foot: float = 0.8, metres: float = 2.0, bottom: bool = False,
+        faces: int = FRONT | RIGHT | BACK | LEFT | TOP,
     ) -> None:  # fmt: skip
         """A box; yaw in radians to the left, taper the size of its top, foot how light its lower corners are.
 
-        metres: how much of the surface one texture covers.  bottom: whether it can be seen from below.
+        metres: how much of the surface one texture covers.  faces: those that can be seen; bottom adds the lower one.
         """
-        self._boxes.append(
-            (*centre, *half, *colour, yaw, taper, foot, metres, float(LAYER[layer]), 6.0 if bottom else 5.0)
-        )
+        seen = faces | BOTTOM if bottom else faces
+        self._boxes.append((*centre, *half, *colour, yaw, taper, foot, metres, float(LAYER[layer]), float(seen)))
 
     def add(
         self, positions: npt.ArrayLike, normals: npt.ArrayLike, colours: npt.ArrayLike, uv: npt.ArrayLike,
@@ -82,7 +90,8 @@ class Shapes:
 
     def turned(
         self, path: npt.ArrayLike, radii: npt.ArrayLike, layer: str, colour: Vec3,
-        *, sides: int = 8, rough: float = 0.0, metres: float = 2.0, foot: float = 1.0, cap: str = "", cap_colour: Vec3 = (1, 1, 1),
+        *, sides: int = 8, rough: float = 0.0, metres: float = 2.0, foot: float = 1.0, cap: str = "",
+        cap_colour: Vec3 = (1, 1, 1),
     ) -> None:  # fmt: skip
         """A tube through the points `path (k, 3)` with `radii (k,)`; `rough` dents it; `cap` closes its end."""
         points, sizes = np.asarray(path, np.float32), np.asarray(radii, np.float32)
@@ -169,9 +178,9 @@ class Shapes:
         slip = self._rng.random((n, 1, 1, 2), dtype=np.float32)
         part["uv"][..., :2] = (_UV[None, None] * size[:, :, None] + slip).reshape(n, 24, 2)
         part["uv"][..., 2] = layer[:, None]
-        seen = np.arange(6)[None] < faces[:, None]
-        first = (np.arange(n)[:, None] * 6 + np.arange(6)[None])[seen].astype(np.uint32) * 4
-        self._append(part.reshape(-1), (first[:, None] + _QUAD).reshape(-1))
+        seen = (faces.astype(np.int64)[:, None] >> np.arange(6)[None]) & 1 > 0
+        kept = part.reshape(n, 6, 4)[seen].reshape(-1)
+        self._append(kept, quad_indices(len(kept) // 4))
 
 
 def bake_torches(vertices: npt.NDArray[np.void], torches: npt.NDArray[np.float32], reach_m: float = 4.5) -> None:

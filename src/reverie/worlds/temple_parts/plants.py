@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reverie.worlds.temple_parts.mesh import ring_angles
+from reverie.worlds.temple_parts.mesh import quad_indices, ring_angles
 from reverie.worlds.temple_parts.track import HALF_WIDTH
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ def _rock(b: LegBuilder, x: float, s: float, radius: float, top: float) -> None:
     biome, shapes = b.biome, b.at(s).solid
     floor = b.floor(s)
     low = floor - biome.depth_m - 7.0
-    heights = np.linspace(low, floor + top, 6)
-    sway = np.cumsum(b.rng.uniform(-0.25, 0.25, (6, 2)), axis=0)
+    heights = np.linspace(low, floor + top, 5)
+    sway = np.cumsum(b.rng.uniform(-0.3, 0.3, (5, 2)), axis=0)
     path = np.stack([x + sway[:, 0], s + sway[:, 1], heights], 1)
-    sizes = radius * np.array([1.55, 1.25, 1.1, 0.95, 1.05, 0.85])
+    sizes = radius * np.array([1.5, 1.2, 1.0, 1.05, 0.88])
     shapes.turned(
         path, sizes, "rock", b.tone(biome.rock), sides=9, rough=0.16, metres=3.5, foot=0.7,
         cap="ground", cap_colour=b.tone(biome.ground),
@@ -57,7 +57,7 @@ def _rock(b: LegBuilder, x: float, s: float, radius: float, top: float) -> None:
     head = (float(path[-1, 0]), float(path[-1, 1]), float(path[-1, 2]))
     if b.rng.random() < 0.75 * min(biome.trees, 1.0):
         tree(b, head, float(b.rng.uniform(0.85, 1.3)))
-    for _ in range(int(b.rng.poisson(2.2 * biome.trees))):
+    for _ in range(int(b.rng.poisson(1.0 * biome.trees))):
         way, out = float(b.rng.uniform(0, 2 * np.pi)), radius * float(b.rng.uniform(0.3, 0.8))
         fern(b, (head[0] + out * math.cos(way), head[1] + out * math.sin(way), head[2]), 0.9)
 
@@ -67,13 +67,23 @@ def _tower(b: LegBuilder, x: float, s: float, top: float) -> None:
     biome, shapes, floor = b.biome, b.at(s).solid, b.floor(s)
     deep = biome.depth_m + 7.0
     base = floor + top
-    shapes.box((x, s, base - deep / 2), (1.7, 1.7, deep / 2), "brick", b.tone(biome.stone), metres=3.0, foot=0.5, taper=0.92)
-    shapes.box((x, s, base + 0.15), (1.85, 1.85, 0.22), "plain", b.tone(biome.trim), foot=0.7)
+    shapes.box(
+        (x, s, base - deep / 2), (1.7, 1.7, deep / 2), "brick", b.tone(biome.stone), metres=3.0, foot=0.5, taper=0.92
+    )
+    shapes.box((x, s, base + 0.15), (1.85, 1.85, 0.22), "trim", b.tone(biome.trim), foot=0.7)
     if b.rng.random() < 0.5:
         for i in range(int(b.rng.integers(1, 4))):
             high = float(b.rng.uniform(1.0, 1.4))
             wide = 1.35 - 0.25 * i
-            shapes.box((x, s, base + 0.9 + 1.5 * i), (wide, wide, high / 2 + 0.3), "relief", b.tone(biome.stone), metres=1.8, foot=0.6, taper=0.93)
+            shapes.box(
+                (x, s, base + 0.9 + 1.5 * i),
+                (wide, wide, high / 2 + 0.3),
+                "relief",
+                b.tone(biome.stone),
+                metres=1.8,
+                foot=0.6,
+                taper=0.93,
+            )
         return
     for dx, ds in ((-1.2, -1.2), (1.2, -1.2), (-1.2, 1.2), (1.2, 1.2)):
         high = float(b.rng.uniform(0.8, 3.4))
@@ -90,7 +100,7 @@ def _statue(b: LegBuilder, x: float, s: float, top: float) -> None:
     shapes.box((x, s, base + 0.9), (1.1, 1.2, 0.9), "relief", stone, metres=1.4, foot=0.6, taper=0.9)
     shapes.box((x + to_way * 0.9, s, base + 0.55), (0.5, 1.2, 0.5), "brick", stone, foot=0.6)
     shapes.box((x, s, base + 2.65), (0.75, 0.85, 0.8), "brick", stone, taper=0.85, foot=0.6)
-    shapes.box((x, s, base + 3.6), (0.9, 1.0, 0.18), "plain", b.tone(biome.trim))
+    shapes.box((x, s, base + 3.6), (0.9, 1.0, 0.18), "trim", b.tone(biome.trim))
     shapes.box((x, s, base + 4.05), (0.6, 0.65, 0.35), "relief", b.tone(biome.trim), metres=0.9, taper=0.6)
     for ds in (-0.33, 0.33):
         shapes.box((x + to_way * 0.7, s + ds, base + 2.9), (0.08, 0.14, 0.1), "plain", (0.1, 0.08, 0.07))
@@ -108,7 +118,14 @@ def _broadleaf(b: LegBuilder, foot: tuple[float, float, float], size: float) -> 
     tall, stretch = float(b.rng.uniform(2.4, 4.2)) * size, b.at(foot[1])
     lean = b.rng.uniform(-0.5, 0.5, 2)
     top = (x + lean[0], s + lean[1], z + tall)
-    stretch.solid.turned([foot, ((x + top[0]) / 2, (s + top[1]) / 2 + 0.15, z + tall / 2), top], (0.32, 0.22, 0.14), "bark", b.biome.trunk, sides=6, foot=0.7)
+    stretch.solid.turned(
+        [foot, ((x + top[0]) / 2, (s + top[1]) / 2 + 0.15, z + tall / 2), top],
+        (0.32, 0.22, 0.14),
+        "bark",
+        b.biome.trunk,
+        sides=6,
+        foot=0.7,
+    )
     leaf = b.tone(b.biome.leaf, 0.2)
     for i, way in enumerate(ring_angles(6, float(b.rng.uniform(0, 3)))):
         out, wide = 0.75 * size * (i > 0), float(b.rng.uniform(2.0, 3.0)) * size
@@ -141,7 +158,12 @@ def _crown(b: LegBuilder, top: tuple[float, float, float], count: int, long: flo
         wide = aside * long * 0.34
         start = np.array([x, s, z])
         points = [start - wide / 2, start + first - wide / 2, start + first + wide / 2, start + wide / 2]
-        points += [start + first - wide / 2, start + first + second - wide / 2, start + first + second + wide / 2, start + first + wide / 2]
+        points += [
+            start + first - wide / 2,
+            start + first + second - wide / 2,
+            start + first + second + wide / 2,
+            start + first + wide / 2,
+        ]
         uv = [(0, 0), (0.5, 0), (0.5, 1), (0, 1), (0.5, 0), (1, 0), (1, 1), (0.5, 1)]
         tints = np.array([0.7, 1, 1, 0.7, 1, 0.85, 0.85, 1])[:, None] * np.asarray(colour)
         normal = (0.3 * out[0], 0.3 * out[1], 0.9)
@@ -155,7 +177,16 @@ def _pine(b: LegBuilder, foot: tuple[float, float, float], size: float) -> None:
     for i in range(4):
         low, wide = z + (0.7 + 0.95 * i) * size, (1.45 - 0.3 * i) * size
         path = [(x, s, low), (x, s, low + 0.55 * size), (x, s, low + 1.5 * size)]
-        shapes.turned(path[:2], (wide, wide * 0.62), "leaves", b.tone(b.biome.leaf, 0.15), sides=9, rough=0.14, foot=0.55, metres=1.2)
+        shapes.turned(
+            path[:2],
+            (wide, wide * 0.62),
+            "leaves",
+            b.tone(b.biome.leaf, 0.15),
+            sides=9,
+            rough=0.14,
+            foot=0.55,
+            metres=1.2,
+        )
         shapes.turned(path[1:], (wide * 0.62, 0.05), "ground", snow, sides=9, rough=0.1, metres=1.2)
 
 
@@ -176,7 +207,19 @@ def _dead(b: LegBuilder, foot: tuple[float, float, float], size: float) -> None:
 def fern(b: LegBuilder, foot: tuple[float, float, float], size: float) -> None:
     """A small bush: fronds where things grow, nothing among lava."""
     if b.biome.tree != "dead":
-        _crown(b, (foot[0], foot[1], foot[2] + 0.1), 5, size, b.tone(b.biome.leaf, 0.2))
+        _rosette(b, foot, size, b.tone(b.biome.leaf, 0.2))
+
+
+def _rosette(b: LegBuilder, foot: tuple[float, float, float], size: float, colour: tuple[float, ...]) -> None:
+    """Five straight fronds from one root, all in one piece."""
+    way = np.array(ring_angles(5, float(b.rng.uniform(0, 3))))
+    out = np.stack([np.cos(way), np.sin(way), np.full(5, 0.55)], 1) * size * 0.9
+    wide = np.stack([-np.sin(way), np.cos(way), np.zeros(5)], 1) * size * 0.20
+    root = np.asarray(foot) + np.array((0, 0, 0.02))
+    points = np.stack([root - wide, root + out - wide, root + out + wide, root + wide], 1).reshape(-1, 3)
+    tints = np.tile(np.array([0.6, 1, 1, 0.6])[:, None] * np.asarray(colour), (5, 1))
+    uv = np.tile([(0, 0), (1, 0), (1, 1), (0, 1)], (5, 1))
+    b.at(foot[1]).leaves.add(points, (0, 0, 1), tints, uv, "frond", quad_indices(5))
 
 
 def _undergrowth(b: LegBuilder) -> None:
@@ -193,4 +236,6 @@ def _undergrowth(b: LegBuilder) -> None:
         else:
             drop, wide = float(b.rng.uniform(0.8, 2.2)), float(b.rng.uniform(0.8, 1.6))
             corner = (side * (HALF_WIDTH + 0.08), s, floor - drop + 0.1)
-            b.at(s).leaves.card(corner, (0, wide, 0), (0, 0, drop), "vine", b.tone(b.biome.leaf, 0.2), (side * 0.6, 0, 0.7), 0.5)
+            b.at(s).leaves.card(
+                corner, (0, wide, 0), (0, 0, drop), "vine", b.tone(b.biome.leaf, 0.2), (side * 0.6, 0, 0.7), 0.5
+            )

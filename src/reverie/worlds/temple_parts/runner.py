@@ -207,9 +207,8 @@ class Runner:
             if not piece.s0 - 0.25 < self.s < piece.s1 + 0.1:
                 continue
             sliding = self.mode == "slide" and self.air < BEAM_CLEARANCE - 0.7
-            if piece.kind == "beam" and not sliding:
-                self._die("hit", piece)
-            elif piece.kind == "pillar" and self.x * piece.side > -NARROW_EDGE - BODY_HALF_WIDTH + 0.1:
+            in_front = self.x * piece.side > 0.1 - NARROW_EDGE - BODY_HALF_WIDTH
+            if (piece.kind == "beam" and not sliding) or (piece.kind == "pillar" and in_front):
                 self._die("hit", piece)
             elif piece.kind == "wall" and self.air < WALL_HEIGHT - 0.2 and self.tripped is not piece:
                 self._trip(piece)

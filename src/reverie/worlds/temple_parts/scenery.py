@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from reverie.worlds.temple_parts import obstacles, plants
 from reverie.worlds.temple_parts.biomes import Biome
-from reverie.worlds.temple_parts.mesh import Shapes
+from reverie.worlds.temple_parts.mesh import BACK, FRONT, LEFT, RIGHT, TOP, Shapes
 from reverie.worlds.temple_parts.track import HALF_WIDTH, NARROW_EDGE, Leg, Piece
 
 CHUNK_M = 26.0
@@ -89,17 +89,23 @@ class LegBuilder:
             stop = min(s + (0.5 if sloped else 1.0), next(c for c in cuts if c > s + 0.01))
             width = self._missing((s + stop) / 2)
             if width is not None:
-                self._row(s, stop, *width)
+                torn = any(
+                    p.kind in ("gap", "bridge", "narrow", "ramp") and p.s0 < stop + 0.6 and p.s1 > s - 0.6
+                    for p in self.leg.pieces
+                )
+                self._row(s, stop, *width, torn)
             s = stop
 
-    def _row(self, s0: float, s1: float, left: float, right: float) -> None:
+    def _row(self, s0: float, s1: float, left: float, right: float, torn: bool) -> None:
+        """Two slabs; where the floor is torn or steps up, all their sides are seen, else the outer ones."""
         middle, floor = (s0 + s1) / 2, self.floor((s0 + s1) / 2)
         split = float(self.rng.uniform(0.35, 0.65)) * (right - left) + left
-        for a, b in ((left, split), (split, right)):
+        for a, b, outer in ((left, split, LEFT), (split, right, RIGHT)):
             sunk = float(self.rng.uniform(0.0, 0.03))
             self.at(middle).solid.box(
                 ((a + b) / 2, middle, floor - 0.3 - sunk), ((b - a) / 2, (s1 - s0) / 2, 0.3), "flag",
                 self.tone(self.biome.stone, 0.07), metres=2.4, foot=0.6,
+                faces=FRONT | RIGHT | BACK | LEFT | TOP if torn else TOP | outer,
             )  # fmt: skip
 
     def _supports(self) -> None:
@@ -109,25 +115,31 @@ class LegBuilder:
         s = -BEHIND_START_M if self.first else HALF_WIDTH
         while s < self.leg.length - HALF_WIDTH:
             stop = min(s + step, self.leg.length - HALF_WIDTH)
-            for a, b in self._solid_parts(s, stop):
-                self._support(a, b, deep)
+            for a, b, broken in self._solid_parts(s, stop):
+                self._support(a, b, broken, deep)
             s = stop
 
-    def _solid_parts(self, s0: float, s1: float) -> list[tuple[float, float]]:
-        """The parts of s0..s1 that have a whole floor."""
+    def _solid_parts(self, s0: float, s1: float) -> list[tuple[float, float, int]]:
+        """The parts of s0..s1 that have a floor, and which side of each is broken off (0: it is whole)."""
         parts, at = [], s0
         for p in self.leg.pieces:
-            if p.kind in ("gap", "bridge") and p.s1 > s0 and p.s0 < s1:
+            if p.kind in ("gap", "bridge", "narrow") and p.s1 > s0 and p.s0 < s1:
                 if p.s0 > at + 0.3:
-                    parts.append((at, p.s0))
+                    parts.append((at, p.s0, 0))
+                if p.kind == "narrow":
+                    parts.append((max(p.s0, s0), min(p.s1, s1), p.side))
                 at = max(at, p.s1)
-        return [*parts, (at, s1)] if s1 > at + 0.3 else parts
+        return [*parts, (at, s1, 0)] if s1 > at + 0.3 else parts
 
-    def _support(self, s0: float, s1: float, deep: float) -> None:
+    def _support(self, s0: float, s1: float, broken: int, deep: float) -> None:
         middle, half = (s0 + s1) / 2, (s1 - s0) / 2
         floor = min(self.floor(s0), self.floor(s1)) - 0.6
         shapes, colour = self.at(middle).solid, self.tone(self.biome.stone, 0.06)
-        if self.style == "rampart":
+        if broken:  # the half that is left, on a wall of its own
+            wide, down = 0.95, deep if self.style == "rampart" else 1.4
+            x = -broken * (1.8 - wide)
+            shapes.box((x, middle, floor - down / 2), (wide, half, down / 2), "rock", colour, metres=2.6, foot=0.5)
+        elif self.style == "rampart":
             shapes.box((0, middle, floor - deep / 2), (1.75, half, deep / 2), "brick", colour, metres=2.6, foot=0.5)
         elif self.style == "ridge":
             shapes.box((0, middle, floor - 0.3), (1.8, half, 0.3), "brick", colour, metres=2.6)
@@ -136,9 +148,13 @@ class LegBuilder:
         else:
             shapes.box((0, middle, floor - 0.45), (1.8, half, 0.45), "brick", colour, metres=2.6, foot=0.6)
             if half > 1.5:
-                shapes.box((0, middle, floor - deep / 2), (1.4, 1.0, deep / 2), "brick", colour, metres=2.6, foot=0.5)
-                for side in (-1, 1):  # the spring of an arch
-                    shapes.box((0, middle + side * 1.5, floor - 1.2), (1.5, 0.6, 0.6), "brick", colour, foot=0.6)
+                self._pier(middle, floor, deep, colour)
+
+    def _pier(self, s: float, floor: float, deep: float, colour: tuple[float, float, float]) -> None:
+        shapes = self.at(s).solid
+        shapes.box((0, s, floor - deep / 2), (1.4, 1.0, deep / 2), "brick", colour, metres=2.6, foot=0.5)
+        for side in (-1, 1):  # the spring of an arch
+            shapes.box((0, s + side * 1.5, floor - 1.2), (1.5, 0.6, 0.6), "brick", colour, foot=0.6)
 
     def _edges(self) -> None:
         """Kerbs, broken here and there, and posts that may carry a torch."""
@@ -168,7 +184,7 @@ class LegBuilder:
         if roll < 0.26:
             tall = float(self.rng.uniform(0.75, 1.15))
             shapes.box((x, middle, floor + tall / 2), (0.24, 0.24, tall / 2), "relief", colour, metres=1.0, foot=0.55)
-            shapes.box((x, middle, floor + tall + 0.08), (0.32, 0.32, 0.09), "plain", self.tone(self.biome.trim))
+            shapes.box((x, middle, floor + tall + 0.08), (0.32, 0.32, 0.09), "trim", self.tone(self.biome.trim))
             if self.rng.random() < self.biome.torches:
                 shapes.box((x, middle, floor + tall + 0.26), (0.16, 0.16, 0.1), "bark", (0.3, 0.25, 0.2), taper=1.5)
                 self.flame(middle, x, floor + tall + 0.32, 0.75)

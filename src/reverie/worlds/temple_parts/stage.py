@@ -1,4 +1,4 @@
-"""The stage of the temple world: keeps the legs in sight built, and draws runner, coins, fire, air, abyss and mountains."""
+"""The stage of the temple world: builds the legs in sight, draws runner, coins, fire, air, abyss and far mountains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reverie.worlds.temple_parts import effects, shaders
 from reverie.worlds.temple_parts.biomes import Biome
 from reverie.worlds.temple_parts.camera import ChaseCamera
 from reverie.worlds.temple_parts.figure import OUTFITS, Figure
-from reverie.worlds.temple_parts.mesh import VERTEX, Drawn, Floats, Shapes, bake_torches
+from reverie.worlds.temple_parts.mesh import VERTEX, Drawn, Floats, Shapes, bake_torches, quad_indices
 from reverie.worlds.temple_parts.runner import Runner
 from reverie.worlds.temple_parts.scenery import build_leg, torches
 from reverie.worlds.temple_parts.textures import make_array_texture, make_layers
@@ -68,6 +68,9 @@ class Stage:
             sources = [source.replace("#version 330\n", define, 1) for source in (vertex, fragment)]
             return core.Shader.make(core.Shader.SLGLSL, *sources)
 
+        bins = core.CullBinManager.getGlobalPtr()
+        if bins.findBin("near_first") < 0:
+            bins.addBin("near_first", core.CullBinManager.BTFrontToBack, 15)
         self._lit = compiled(shaders.LIT_VERTEX, shaders.LIT_FRAGMENT)
         self._cutout = compiled(shaders.LIT_VERTEX, shaders.LIT_FRAGMENT, "CUTOUT")
         self._abyss_shader = compiled(shaders.ABYSS_VERTEX, shaders.ABYSS_FRAGMENT)
@@ -86,7 +89,10 @@ class Stage:
         screen.set_light(biome.light)
         self._scene = screen.root.attachNewNode("scene")
         self._scene.setShader(self._lit)
-        self._scene.setShaderInput("materials", make_array_texture(make_layers(rng, biome.moss, biome.mossy, biome.abyss)))
+        self._scene.setBin("near_first", 0)  # what is hidden is not worked out
+        self._scene.setShaderInput(
+            "materials", make_array_texture(make_layers(rng, biome.moss, biome.mossy, biome.abyss))
+        )
         self._scene.setShaderInput("mist", (*biome.mist, biome.mist_per_m))
         self._scene.setShaderInput("torch", (*biome.torch, 1.0))
         self._figure = Figure(OUTFITS[int(rng.integers(len(OUTFITS)))])
@@ -131,14 +137,18 @@ class Stage:
         self._coin_node = Drawn("coins", self._coins.vertices.reshape(-1), self._coins.indices, moves=True)
         self._glows = effects.Quads(effects.MAX_GLOWS, "flame")
         self._motes = effects.Quads(effects.MAX_MOTES, "blob")
-        self._glow_node = Drawn("glows", self._glows.end(), effects.quad_indices(effects.MAX_GLOWS), moves=True)
-        self._mote_node = Drawn("motes", self._motes.end(), effects.quad_indices(effects.MAX_MOTES), moves=True)
+        self._glow_node = Drawn("glows", self._glows.end(), quad_indices(effects.MAX_GLOWS), moves=True)
+        self._mote_node = Drawn("motes", self._motes.end(), quad_indices(effects.MAX_MOTES), moves=True)
         for drawn in (self._runner_node, self._shadow_node, self._coin_node, self._glow_node, self._mote_node):
             drawn.path.reparentTo(scene)
             self._screen.cast_no_shadow(drawn.path)
         blend = core.ColorBlendAttrib
         bright = self._biome.air in ("embers", "fireflies")
-        for drawn, adds, order in ((self._shadow_node, False, 5), (self._mote_node, bright, 20), (self._glow_node, True, 30)):
+        for drawn, adds, order in (
+            (self._shadow_node, False, 5),
+            (self._mote_node, bright, 20),
+            (self._glow_node, True, 30),
+        ):
             path = drawn.path
             path.setShader(self._glow_shader)
             if adds:
@@ -157,9 +167,16 @@ class Stage:
         self._abyss = Drawn("abyss", shapes.vertices, shapes.indices, moves=True).path
         self._abyss.setShader(self._abyss_shader)
         self._abyss.setBin("fixed", -5)
+        light = self._biome.light
+        level = (
+            np.array(light.sun) * light.sun_direction[2] * 0.8
+            + 0.5 * np.array(light.zenith)
+            + 0.5 * np.array(light.horizon)
+        )
+        thin = math.exp(-0.45 * self._biome.depth_m * self._biome.mist_per_m)
+        self._abyss.setShaderInput("abyss_light", (*(float(c) for c in level), thin))
         self._mountains = _mountains(rng)
         self._mountains.setShader(self._mountain_shader)
-        light = self._biome.light
         rock = np.array(self._biome.rock) ** 2 * (np.array(light.zenith) + 0.25 * np.array(light.sun))
         self._mountains.setShaderInput("ridge", (*(float(c) for c in rock * 0.7), 0.42))
         self._mountains.setTwoSided(True)
@@ -191,7 +208,7 @@ class Stage:
         biome, base = self._biome, camera.base_z
         self._screen.place_camera(camera.position, camera.yaw, camera.pitch)
         self._screen.drift_clouds(0.0015 * self._time_s, 0.0008 * self._time_s)
-        self._scene.setShaderInput("place", (base - 1.2, base - biome.depth_m, self._time_s, 0.0))
+        self._scene.setShaderInput("place", (base - 1.2, 0.0, 0.0, 0.0))
         flow = [speed * self._time_s for speed in biome.drift]
         gloss = {"water": 0.75, "ice": 0.35}.get(biome.abyss, 0.0)
         self._abyss.setShaderInput("flow", (*flow, ABYSS_TILE_M, gloss))
@@ -220,7 +237,7 @@ class Stage:
         eye = np.array(camera.position, np.float32)
         ahead = np.array([math.sin(yaw), math.cos(yaw), 0.0], np.float32)
         self._motes.begin(right, up)
-        self._air.put(self._motes, eye + 6.0 * ahead, self._time_s)
+        self._air.put(self._motes, (eye + 6.0 * ahead).astype(np.float32), self._time_s)
         self._mote_node.update(self._motes.end())
         self._glows.begin(right, up)
         self._sparks = [(x, y, z, age + 1) for x, y, z, age in self._sparks if age < 5]

@@ -16,22 +16,28 @@ from reverie.worlds.panda import import_panda, tileable_noise
 SIZE = 128
 LAYERS = (
     "flag", "brick", "relief", "rock", "plank", "bark", "ground", "leaves", "frond", "vine", "flame", "plain",
-    "abyss", "coin", "blob", "cloth",
+    "abyss", "coin", "blob", "cloth", "trim",
 )  # fmt: skip
 LAYER = {name: index for index, name in enumerate(LAYERS)}
 
-Grey = npt.NDArray[np.float32]
+Grey = npt.NDArray[np.floating[Any]]
 Pixels = npt.NDArray[np.float32]
 
 
 def make_layers(
     rng: np.random.Generator, moss: tuple[float, float, float], mossy: float, abyss: str
 ) -> npt.NDArray[np.uint8]:
-    """All layers, `(16, 128, 128, 4)` uint8 RGBA, first row on top.
+    """All layers, `(17, 128, 128, 4)` uint8 RGBA, first row on top.
 
     moss: sRGB colour of what grows (or lies) on stone, mossy its share; abyss: water, lava, canopy, ice, sand or mist.
     """
-    stone = {"flag": _flagstones(rng), "brick": _bricks(rng), "relief": _relief(rng), "rock": _rock(rng)}
+    stone = {
+        "flag": _flagstones(rng),
+        "brick": _bricks(rng),
+        "relief": _relief(rng),
+        "rock": _rock(rng),
+        "trim": _trim(rng),
+    }
     layers: dict[str, Pixels] = {}
     for name, height in stone.items():
         share = mossy * (1.0 if name in ("flag", "brick") else 0.6)
@@ -39,7 +45,11 @@ def make_layers(
     layers["plank"] = _opaque(_carved(rng, _planks(rng), 0.5))
     layers["bark"] = _opaque(_carved(rng, _bark(rng), 0.8))
     layers["ground"] = _opaque(0.62 + 0.34 * _noise(rng, 12, 3) + 0.12 * (_noise(rng, 3, 2) - 0.5))
-    layers["leaves"], layers["frond"], layers["vine"] = _leaves(rng, 230, 9.5), _frond(), _leaves(rng, 120, 7.0, thin=True)
+    layers["leaves"], layers["frond"], layers["vine"] = (
+        _leaves(rng, 230, 9.5),
+        _frond(),
+        _leaves(rng, 120, 7.0, thin=True),
+    )
     layers["flame"], layers["blob"] = _flame(), _blob()
     layers["plain"] = _opaque(np.full((SIZE, SIZE), 0.96, np.float32))
     layers["cloth"] = _opaque(0.82 + 0.16 * _noise(rng, 16, 2))
@@ -56,7 +66,7 @@ def make_array_texture(layers: npt.NDArray[np.uint8]) -> Any:
     texture = core.Texture("materials")
     texture.setup2dTextureArray(width, height, count, core.Texture.TUnsignedByte, core.Texture.FRgba)
     texture.setRamImage(np.ascontiguousarray(layers[:, ::-1, :, [2, 1, 0, 3]]).tobytes())
-    texture.setMinfilter(core.SamplerState.FTLinearMipmapLinear)
+    texture.setMinfilter(core.SamplerState.FTLinearMipmapNearest)
     texture.setMagfilter(core.SamplerState.FTLinear)
     texture.setWrapU(core.SamplerState.WMRepeat)
     texture.setWrapV(core.SamplerState.WMRepeat)
@@ -87,7 +97,9 @@ def _carved(rng: np.random.Generator, height: Grey, strength: float = 1.0) -> Gr
     return np.clip(0.38 + 0.42 * height + strength * 1.1 * slope + 0.16 * grain, 0.08, 1.0)
 
 
-def _joints(u: Grey, v: Grey, columns: int, rows: int, offset: float, width: float) -> tuple[Grey, npt.NDArray[np.int64]]:
+def _joints(
+    u: Grey, v: Grey, columns: int, rows: int, offset: float, width: float
+) -> tuple[Grey, npt.NDArray[np.int64]]:
     """Height of blocks in rows with joints between them (0 in a joint, 1 on a block), and each pixel's block number."""
     row = np.floor(v * rows).astype(np.int64)
     across = u * columns + (row % 2) * offset
@@ -138,6 +150,14 @@ def _rock(rng: np.random.Generator) -> Grey:
     return (0.25 * strata + 0.75 * ridges).astype(np.float32)
 
 
+def _trim(rng: np.random.Generator) -> Grey:
+    """Worn smooth stone with a groove and chipped spots."""
+    _, v = _grid()
+    groove = np.clip(np.abs(v * 2 % 1.0 - 0.5) / 0.03, 0.45, 1.0)
+    chips = np.clip((_noise(rng, 6, 4) - 0.22) / 0.1, 0.4, 1.0)
+    return (groove * chips * (0.8 + 0.2 * _noise(rng, 5, 3))).astype(np.float32)
+
+
 def _planks(rng: np.random.Generator) -> Grey:
     u, v = _grid()
     edge = np.minimum(v * 4 % 1.0, 1 - v * 4 % 1.0)
@@ -174,12 +194,12 @@ def _leaves(rng: np.random.Generator, count: int, size: float, thin: bool = Fals
             radius, way = SIZE * 0.41 * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
             x, y = SIZE / 2 + radius * np.cos(way), SIZE / 2 + radius * np.sin(way)
         turn, length = rng.uniform(0, np.pi), size * rng.uniform(0.8, 1.5)
-        dx, dy = columns - x, rows - y
+        reach = slice(max(int(y - length), 0), int(y + length) + 2), slice(max(int(x - length), 0), int(x + length) + 2)
+        dx, dy = columns[reach] - x, rows[reach] - y
         along, across = dx * np.cos(turn) + dy * np.sin(turn), dy * np.cos(turn) - dx * np.sin(turn)
         leaf = (np.abs(along) / length) ** 1.5 + np.abs(across) / (length * 0.45) < 1
         shade = (0.45 + 0.5 * i / count) * (1.0 + 0.12 * np.sign(across))
-        picture[leaf, :3] = np.stack([shade * 0.95, shade, shade * 0.85], -1)[leaf]
-        picture[leaf, 3] = 1.0
+        picture[reach][leaf] = np.stack([shade * 0.95, shade, shade * 0.85, np.ones_like(shade)], -1)[leaf]
     return picture
 
 
@@ -255,7 +275,10 @@ def _ice(rng: np.random.Generator) -> Pixels:
 def _sand(rng: np.random.Generator) -> Pixels:
     _, v = _grid()
     ripples = 0.5 + 0.5 * np.sin(2 * np.pi * (8 * v + 1.3 * _noise(rng, 3, 3)))
-    return _coloured([(0.55, 0.38, 0.22), (0.80, 0.61, 0.38), (0.93, 0.77, 0.52)], (0.6 * ripples + 0.4 * _noise(rng, 3, 3)).astype(np.float32))
+    return _coloured(
+        [(0.55, 0.38, 0.22), (0.80, 0.61, 0.38), (0.93, 0.77, 0.52)],
+        (0.6 * ripples + 0.4 * _noise(rng, 3, 3)).astype(np.float32),
+    )
 
 
 _ABYSSES = {"water": _water, "lava": _lava, "canopy": _canopy, "ice": _ice, "sand": _sand}

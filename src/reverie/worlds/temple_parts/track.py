@@ -33,7 +33,7 @@ ANSWERS = {"gap": "jump", "wall": "jump", "beam": "crouch"}
 
 WEIGHTS = {
     "gap": 0.19, "wall": 0.14, "beam": 0.20, "narrow": 0.12, "pillar": 0.08,
-    "ramp": 0.11, "bridge": 0.06, "tunnel": 0.05, "gate": 0.05,
+    "ramp": 0.10, "bridge": 0.05, "tunnel": 0.035, "gate": 0.045,
 }  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def make_leg(seed: int, start: tuple[float, float, float], heading: int, turns: 
     turns: the last two turns.  Never three the same way, so that the legs in sight cannot cross.
     """
     rng = np.random.default_rng(seed)
-    length = float(rng.uniform(48, 105))
+    length = float(rng.uniform(46, 86))
     pieces = _pieces(rng, length, start[2])
     exits = _exits(rng, turns)
     leg = Leg(
@@ -162,7 +162,7 @@ def _pieces(rng: np.random.Generator, length: float, height: float) -> tuple[Pie
             return tuple(pieces)
         pieces.append(piece)
         height += piece.rise
-        s, last = piece.s1 + float(rng.uniform(10.5, 19.0)), kind
+        s, last = piece.s1 + float(rng.uniform(9.5, 15.5)), kind
 
 
 def _piece(rng: np.random.Generator, kind: str, s: float, height: float) -> Piece:
@@ -180,7 +180,7 @@ def _piece(rng: np.random.Generator, kind: str, s: float, height: float) -> Piec
 
 
 def _coins(rng: np.random.Generator, leg: Leg) -> tuple[Coin, ...]:
-    """Coins in rows along the way: in arcs over what is jumped, low under what is slid under, beside what is in the way."""
+    """Coins in rows: in arcs over what is jumped, low under beams, beside what is in the way."""
     coins: list[Coin] = []
     for piece in leg.pieces:
         middle = (piece.s0 + piece.s1) / 2

@@ -171,7 +171,11 @@ def test_a_duel_and_its_blind_page(finished: dict[str, Path], tmp_path: Path) ->
     assert all({*side} == {"video", "is"} and "tiny" not in side["is"] for pair in pairs for side in pair["sides"])
 
 
-def test_a_suite_is_measured(tiny_model: Path, recording: Path, tiny_idm: Path, tmp_path: Path) -> None:
+def test_a_suite_is_measured(
+    tiny_model: Path, recording: Path, tiny_idm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    least = Size(starts=1, long_starts=0, held=0, returns=0, plays=0, idles=0, endurances=0, bank=1, clips=0, speed_s=0)
+    monkeypatch.setattr(run, "size_of", lambda quick, starts: least)
     mine = tmp_path / "mine.json"
     actions = [
         {"name": key, "segments": [{"keys": [key], "mouse_deg": [0, 0], "frames": 1}]} for key in ("forward", "fly")
@@ -183,7 +187,9 @@ def test_a_suite_is_measured(tiny_model: Path, recording: Path, tiny_idm: Path, 
         model=str(tiny_model), data=(recording,), idm=(tiny_idm,), output=tmp_path / "out", suite=str(mine),
         videos=False, device="cpu", dtype="float32",
     )  # fmt: skip
-    table = evaluate(config)["games"]["heldout"]["tables"]["suite_mine"]
+    game = evaluate(config)["games"]["heldout"]
+    assert "The recording is too short for the collapse detector (40 s): left out." in game["notes"]
+    table = game["tables"]["suite_mine"]
     assert "1 of 2 actions can be said" in table["note"]
     assert set(table["rows"]) == {DREAM, STATIC, SHUFFLED}
 

@@ -118,8 +118,9 @@ class Evaluation:
 
     def _compare(self, section: str, starts: Sequence[Start], num_clips: int) -> list[Unit]:
         others = [self.game.fit.actions(s.clip.actions[:-1]) for s in starts]
-        if len(starts) == 1 and self.game.starts:
-            source = self.game.starts[-1].clip.actions[:-1]
+        if len(starts) == 1:  # there is no other start: actions of another clip, over and over
+            other = self.game.starts if starts[0] is not self.game.starts[-1] else self.game.plays
+            source = other[-1].clip.actions[:-1]
             times = -(-len(others[0]) // len(source))
             others = [(self.game.fit.actions(source) * times)[: len(others[0])]]
         else:

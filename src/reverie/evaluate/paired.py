@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 
 from reverie.evaluate.blind import write_blind
@@ -41,7 +42,7 @@ COLUMNS = (
 )
 
 
-def bootstrap(differences: Sequence[float], seed: int = 0) -> tuple[float, float]:
+def bootstrap(differences: npt.ArrayLike, seed: int = 0) -> tuple[float, float]:
     """The 95% percentile interval of the mean of paired differences (Efron 1979), over RESAMPLES draws of the starts.
 
     One difference has no interval: minus and plus infinity.

@@ -13,7 +13,7 @@ from tests.models.adapters.folders import RESOLUTION, VARIANTS, make_published
 from tests.models.adapters.naive import make_config
 
 from reverie import cli, flow
-from reverie.engine import states
+from reverie.engine import preflight, states
 from reverie.engine.engine import Engine, load
 from reverie.engine.start import StartStream
 from reverie.errors import ActionError, CheckpointError
@@ -253,7 +253,9 @@ def test_a_hub_s_model_of_our_own(hub, folder, picture) -> None:
     world.close()
 
 
-def test_what_a_hub_has_not(hub) -> None:
+def test_what_a_hub_has_not(hub, monkeypatch) -> None:
+    roomy = preflight.Machine(device="cpu", name="roomy", driver="", free_bytes=2**40, total_bytes=2**40)
+    monkeypatch.setattr(preflight, "read_machine", lambda device: roomy)
     with pytest.raises(CheckpointError, match=r"gta_keyboard2dim.safetensors.* is not in the local cache"):
         load("Skywork/Matrix-Game-2.0", device="cpu", variant="gta")
     with pytest.raises(CheckpointError, match=r"someone/else .* is not in the local cache"):

@@ -71,6 +71,7 @@ def test_floors_are_those_of_the_last_block(engine, picture) -> None:
             assert stages[name].floor_ms == pytest.approx(one.operations / 1e6, abs=1e-6)
             assert stages[name].times == (1 if num_blocks == 1 else 2)  # the window is full from the second on
         assert (stages["condition"].floor_ms is None) == (num_blocks > 1)
+        assert stages["decode"].floor_ms is not None
         assert stages["decode"].times_floor == pytest.approx(
             stages["decode"].ms / stages["decode"].floor_ms,
             abs=0.01,  # type: ignore[operator]
@@ -106,7 +107,8 @@ def test_random_weights_need_no_files(toy, capsys) -> None:
     ]  # fmt: skip
     positive = (
         "frames_per_s", "latency_p50_ms", "latency_p95_ms", "block_p50_ms", "block_p95_ms", "first_frame_s",
-        "peak_memory_mib", "session_mib", "matrix_gflops", "copy_gbytes_per_s", "floor_frames_per_s", "times_floor",
+        "peak_memory_mib", "load_peak_mib", "session_mib", "matrix_gflops", "copy_gbytes_per_s",
+        "floor_frames_per_s", "times_floor",
     )  # fmt: skip
     assert all(report[key] > 0 for key in positive)
     assert report["frames_per_s"] < report["frames_per_s_without_decode"]

@@ -31,7 +31,7 @@ def fetch(repository: str, variant: str | None, tell: Callable[[str], None] = la
     """
     if variant is not None and variant not in FOLDERS:
         raise CheckpointError(f"there is no variant {variant!r}; expected {', '.join(FOLDERS)}")
-    config = None if variant else _get(repository, "config.json", tell, optional=True)
+    config = _get(repository, "config.json", tell, optional=True)
     own = _read(config) if config else {}
     if config and own.get("kind") == KIND:
         for name in (*WEIGHTS.values(), *([TINY_DECODER] if own.get("tiny_decoder") else [])):

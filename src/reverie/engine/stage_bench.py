@@ -9,7 +9,7 @@ block_cpu_s             median of the processor time, all threads, that a block 
 stages                  `reverie.engine.stages`; timed in the same blocks on a CPU, in further ones on a GPU, where
                         timing costs time.
 floor_frames_per_s      what the machine's measured rates would allow if every stage took its floor.
-peak_memory_mib         of the process on a CPU, of torch on a GPU.
+peak_memory_mib         of the process on a CPU, of torch on a GPU; load_peak_mib: the same before a session starts.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class StageReport:
     block_cpu_s: float
     first_frame_s: float
     peak_memory_mib: float
+    load_peak_mib: float
     session_mib: float
     load_s: float
     machine: str
@@ -79,7 +80,7 @@ def bench_stages(config: BenchConfig, tell: Callable[[str], None] = lambda text:
         raise CheckpointError(f"--blocks must be at least 1, got {config.blocks}")
     start = time.perf_counter()
     engine = _open(config, tell)
-    load_s = time.perf_counter() - start
+    load_s, load_peak_mib = time.perf_counter() - start, peak_memory_mib(engine)
     is_gpu = engine.device.type == "cuda"
     num_blocks = config.blocks or (GPU_BLOCKS if is_gpu else CPU_BLOCKS)
     picture = np.random.default_rng(0).integers(0, 256, (*engine.resolution, 3), dtype=np.uint8)
@@ -118,6 +119,7 @@ def bench_stages(config: BenchConfig, tell: Callable[[str], None] = lambda text:
         block_cpu_s=round(float(np.median(played.cpu_s[filling:])), 3),
         first_frame_s=round(played.first_frame_s, 3),
         peak_memory_mib=round(peak_mib, 1),
+        load_peak_mib=round(load_peak_mib, 1),
         session_mib=round(session_mib, 1),
         load_s=round(load_s, 2),
         machine=describe_machine(engine),
@@ -197,7 +199,7 @@ def print_stages(report: StageReport) -> None:
         ("  processor time of a block", f"{r.block_cpu_s:.2f} s", "all threads"),
         ("time to the first frame", f"{r.first_frame_s:.2f} s", ""),
         ("peak memory", f"{r.peak_memory_mib:,.0f} MiB", f"{r.session_mib:,.1f} MiB of it is the session's"),
-        ("loading and warm-up", f"{r.load_s:.1f} s", ""),
+        ("loading and warm-up", f"{r.load_s:.1f} s", f"{r.load_peak_mib:,.0f} MiB at most"),
         ("matrix products", f"{r.matrix_gflops:g} GFLOP/s", "measured"),
         ("memory", f"{r.copy_gbytes_per_s:g} GB/s", "measured, a copy"),
     ):

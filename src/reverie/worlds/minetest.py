@@ -38,7 +38,7 @@ DEGREES_PER_PX = 0.05
 MAX_PX = (RESOLUTION[1] * RENDER_SCALE // 2 - 2, RESOLUTION[0] * RENDER_SCALE // 2 - 2)
 """The mouse starts each frame in the middle of the window, and cannot leave it."""
 
-VIEW_RANGE = 52
+VIEW_RANGE = 48
 """Nodes; further away is fog.  The time that a frame takes grows with its square."""
 
 EYE_HEIGHT = 1.47
@@ -85,6 +85,7 @@ _SETTINGS = {
     "viewing_range": VIEW_RANGE,
     "fog_start": 0.5,
     "mip_map": "true",
+    "leaves_style": "simple",  # the outsides of trees only: half the triangles of a forest
     "enable_shaders": "true",
     "enable_3d_clouds": "true",
     "cloud_radius": 10,
@@ -267,6 +268,7 @@ class MinetestWorld:
             home=home,
             env=env,
             matrices=False,
+            log_chatter="POSE ",
             epoch_s=EPOCH_S + secrets.randbelow(10_000_000),  # the game takes the number of its port from this
         )
         self._log = LogReader(self._game.log)

@@ -91,7 +91,7 @@ def test_it_hops_up_a_step() -> None:
 
 
 def test_it_turns_from_a_wall_to_the_open_side() -> None:
-    wall = {"knee": [1.0, 1.0, 1.0, 9.0, 12.0], "eye": [1.0, 1.0, 1.0, 9.0, 12.0]}
+    wall: dict[str, Any] = {"knee": [1.0, 1.0, 1.0, 9.0, 12.0], "eye": [1.0, 1.0, 1.0, 9.0, 12.0]}
     yaw = [action.mouse[1] for seed in range(6) for action in play(MinetestPolicy(seed), 200, **wall)]
     assert np.mean(yaw) > 0.5
 

@@ -162,6 +162,8 @@ def test_a_game_that_goes_wrong_is_an_error_with_the_end_of_its_log(start: Start
 def test_a_game_that_ends_before_its_first_frame(toy: str) -> None:
     with pytest.raises(WorldError, match="ended with status 3; it wrote nothing"):
         LockstepGame(["sh", "-c", "exit 3"], SIZE)
+    with pytest.raises(WorldError, match=r"status 3; first \| last$"):
+        LockstepGame(["sh", "-c", "echo first; echo NOW 1; echo last; echo NOW 2; exit 3"], SIZE, log_chatter="NOW ")
     with pytest.raises(WorldError, match=r"sh hangs: no frame for 0\.5 s; waiting"):
         LockstepGame(["sh", "-c", "echo waiting; sleep 100"], SIZE, start_timeout_s=0.5)
 

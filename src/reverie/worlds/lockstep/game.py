@@ -51,6 +51,7 @@ class LockstepGame:
     present: show frames on the display too; only needed to look on.
     epoch_s: the time of day at the start, seconds since 1970 (games seed their random numbers with it); 0: the real
     one.
+    log_chatter: lines of the log with this text are left out of error messages; empty: none.
     start_timeout_s, step_timeout_s: real seconds after which a game that shows no frame counts as hung.
 
     `window` is the size of the game's window, `time_ns` the virtual clock, `modelview` and `projection` are `(4, 4)`
@@ -76,6 +77,7 @@ class LockstepGame:
         matrices: bool = True,
         present: bool = False,
         epoch_s: int = EPOCH_S,
+        log_chatter: str = "",
         start_timeout_s: float = 120.0,
         step_timeout_s: float = 60.0,
     ) -> None:
@@ -86,6 +88,7 @@ class LockstepGame:
         self.render_size = (size[0] * render_scale, size[1] * render_scale)
         self.home = Path(tempfile.mkdtemp(prefix=f"reverie-{self.name}-")) if home is None else home
         self.log = self.home / "game.log"
+        self._log_chatter = log_chatter
         self._held: set[tuple[int, int]] = set()
         self._step_timeout_s = step_timeout_s
         self._stack = contextlib.ExitStack()
@@ -212,7 +215,7 @@ class LockstepGame:
             message = self._socket.recv(4096)
         except TimeoutError as error:
             seconds = self._socket.gettimeout()
-            raise WorldError(f"{self.name} hangs: no frame for {seconds:g} s; {last_lines(self.log)}") from error
+            raise WorldError(f"{self.name} hangs: no frame for {seconds:g} s; {self._last_words()}") from error
         except OSError as error:
             raise self._failure() from error
         if not message:
@@ -220,7 +223,10 @@ class LockstepGame:
         return message
 
     def _failure(self) -> WorldError:
-        return WorldError(f"{self.name} {self._game.exit_status(2.0)}; {last_lines(self.log)}")
+        return WorldError(f"{self.name} {self._game.exit_status(2.0)}; {self._last_words()}")
+
+    def _last_words(self) -> str:
+        return last_lines(self.log, chatter=self._log_chatter)
 
 
 def _find(command: Sequence[str]) -> list[str]:

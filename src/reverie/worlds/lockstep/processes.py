@@ -108,11 +108,11 @@ def start_display(keeper: Path, screen: tuple[int, int], log: Path) -> tuple[Kep
     return server, f":{number}"
 
 
-def last_lines(log: Path, count: int = LOG_LINES) -> str:
-    """The end of a log, in one line."""
+def last_lines(log: Path, count: int = LOG_LINES, chatter: str = "") -> str:
+    """The end of a log, in one line, without lines that contain `chatter`."""
     with contextlib.suppress(OSError):
-        lines = log.read_text("utf-8", "replace")[-4000:].splitlines()
-        said = [line.strip() for line in lines if line.strip()]
+        lines = log.read_text("utf-8", "replace").splitlines()
+        said = [line.strip() for line in lines if line.strip() and not (chatter and chatter in line)]
         if said:
             return " | ".join(said[-count:])
     return "it wrote nothing"

@@ -151,3 +151,8 @@ class _Panorama:
 
     def _draw(self) -> Frames:
         return np.full((1, 32, 48, 3), self._light, np.uint8)
+
+
+def test_a_game_has_no_preset() -> None:
+    with pytest.raises(ServeError, match="--preset is for models, and vizdoom is a game"):
+        source_of("nano", "vizdoom", "cpu", preset="8gb")

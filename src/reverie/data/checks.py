@@ -69,8 +69,9 @@ LIMITS: dict[str, Limits] = {
     "tux-racer": Limits(keys=(), stuck_s=5.0, cell_travel=None, blank_s=2.0, still=0.8),
     # By car or on foot: the speeds differ tenfold, so that a start from a red light is slow for long.
     "city": Limits(keys=("forward",), stuck_s=4.0, stuck_share=0.02, cell_travel=None, jump_travel=8.0),
-    # Runs by itself; after a fall the run starts again elsewhere, which the world shows as the episode's end.
-    "temple": Limits(keys=(), stuck_s=2.0, cell_travel=None, jump_travel=6.0),
+    # Runs by itself; after a fall mist closes over the picture and the run goes on some metres further, or round the
+    # corner: no teleport.  A fall holds it still for a second.
+    "temple": Limits(keys=(), stuck_s=2.0, cell_travel=None, jump_travel=None),
     # People stand, dig, read signs and look at walls; a source below 25 frames a second repeats pictures.
     "imported": Limits(stuck_s=None, cell_travel=None, jump_travel=None, blank_s=2.0, duplicates=None, still=0.9),
 }

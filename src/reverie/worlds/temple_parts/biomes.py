@@ -94,7 +94,7 @@ BIOMES: dict[str, Biome] = {
             sun_height_deg=17, sun=(3.4, 1.9, 0.95), zenith=(0.20, 0.24, 0.52), horizon=(0.98, 0.60, 0.42),
             ground=(0.26, 0.18, 0.20), clouds=0.55, fog_per_m=0.011, fog_start_m=14, exposure=0.62,
         ),
-        stone=(0.88, 0.78, 0.70), trim=(0.80, 0.36, 0.30), rock=(0.58, 0.50, 0.50), ground=(0.50, 0.50, 0.26),
+        stone=(0.88, 0.78, 0.70), trim=(0.66, 0.42, 0.36), rock=(0.58, 0.50, 0.50), ground=(0.50, 0.50, 0.26),
         leaf=(0.74, 0.46, 0.20), trunk=(0.44, 0.33, 0.28), moss=(0.48, 0.46, 0.22), mossy=0.42,
         abyss="canopy", depth_m=17, tree="broadleaf", air="leaves", mist=(0.78, 0.46, 0.42), mist_per_m=0.032,
         trees=1.2, torches=0.5,

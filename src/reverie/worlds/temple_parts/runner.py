@@ -232,7 +232,7 @@ class Runner:
     def _die_on(self) -> None:
         """Fall into the depth, or be thrown back; then go on behind what was in the way."""
         if self.mode == "fall":
-            self.s += 0.55 * self.speed * DT_S
+            self.s += 0.55 * self.speed * DT_S * max(1.0 - self.mode_frames / 20, 0.0)
             self.climb -= GRAVITY * DT_S
             self.z += self.climb * DT_S
         else:

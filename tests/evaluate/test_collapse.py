@@ -3,7 +3,7 @@ import pytest
 from tests.evaluate.synthetic import moving
 
 from reverie.errors import DataError
-from reverie.evaluate.collapse import Detector, looks
+from reverie.evaluate.collapse import Detector, collapse_of, looks
 from reverie.types import FPS
 
 
@@ -37,6 +37,14 @@ def test_ruined_pictures_are(real, ruin) -> None:
     assert detector.collapsed_at_s(bad) == 0
     assert detector.collapsed_at_s(np.concatenate([good, bad])) == 4, "where it begins"
     assert detector.collapsed_at_s(np.concatenate([good, bad[:FPS], good])) is None, "one odd second is forgiven"
+
+
+def test_a_dream_is_not_blamed_for_the_blur_of_its_tokenizer(real) -> None:
+    blurred = [clip // 3 + 60 for clip in real]
+    detectors = [Detector.fit(real), Detector.fit(blurred)]
+    assert detectors[0].collapsed_at_s(blurred[0]) == 0
+    assert collapse_of(detectors, looks(blurred[0])) is None
+    assert collapse_of(detectors, looks(np.zeros_like(blurred[0]))) == 0
 
 
 def test_a_short_recording_is_refused(real) -> None:

@@ -44,7 +44,7 @@ def test_the_share_that_has_collapsed_grows(walk: np.ndarray) -> None:
     detector = Detector.of(bank.arrays["looks"])
     black = np.concatenate([walk[: 3 * FPS], np.zeros_like(walk[: 3 * FPS])])
     runs = [watched(walk), watched(black)]
-    assert long.collapse_figures(runs, detector) == {"collapsed_5s": 0.5}
-    lines = curves({DREAM: runs}, bank, detector)
+    assert long.collapse_figures(runs, [detector]) == {"collapsed_5s": 0.5}
+    lines = curves({DREAM: runs}, bank, [detector])
     assert lines["collapsed"][DREAM] == [0, 0, 0, 0.5, 0.5, 0.5]
     assert lines["contrast"][DREAM][5] == pytest.approx(lines["contrast"][DREAM][0] / 2, rel=0.1)

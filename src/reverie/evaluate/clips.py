@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from reverie.evaluate import consistency, features, metrics, obedience, sheets
+from reverie.evaluate.collapse import looks
 from reverie.evaluate.fit import columns_of
 from reverie.evaluate.measure import delayed, static
 from reverie.evaluate.plan import LIKENESS_S, Game, Judge
@@ -38,7 +39,8 @@ def compare(
 ) -> Unit:
     """One start: the dream under its recorded actions and under `other`, the real clip, and the controls.
 
-    facts: figures by row.  arrays: `asked`, and with a judge `said.ROW` and `features.ROW` (steps, width).  Writes a
+    facts: figures by row.  arrays: `asked`, and with a judge `said.ROW` and `features.ROW` (steps, width);
+    `looks.rebuilt` by second.  Writes a
     strip of the real clip and of the dream (picture_file with -real, -dream), and a video of the dream.
     """
     num_frames = len(start.clip.frames) - 1
@@ -55,6 +57,8 @@ def compare(
     if rebuilt is not None:
         videos[REBUILT] = rebuilt
     unit = Unit({"label": start.label, "rows": {row: _likeness(video, real) for row, video in videos.items()}})
+    if rebuilt is not None:
+        unit.arrays["looks.rebuilt"] = looks(rebuilt[1:])
     for row, video in videos.items():
         unit.facts["rows"][row].update(_texture(video))
     if game.judge is not None:

@@ -77,11 +77,20 @@ class Detector:
 
     def collapse_of(self, seen: Looks) -> float | None:
         """The same for a video of which only the `looks` are at hand."""
-        outside = _distance(seen, self.centre, self.inverse) > self.limit
-        for second in range(len(outside) - SUSTAINED_S + 1):
-            if outside[second : second + SUSTAINED_S].all():
-                return float(second)
-        return None
+        return collapse_of([self], seen)
+
+
+def collapse_of(detectors: Sequence[Detector], seen: Looks) -> float | None:
+    """When a video with the looks `seen` collapses: the first of SUSTAINED_S seconds outside of every detector.
+
+    With a second detector for the same game seen through a model's tokenizer, a dream is not blamed for its blur.
+    """
+    distances = [_distance(seen, d.centre, d.inverse) > d.limit for d in detectors]
+    outside = np.logical_and.reduce(distances)
+    for second in range(len(seen) - SUSTAINED_S + 1):
+        if outside[second : second + SUSTAINED_S].all():
+            return float(second)
+    return None
 
 
 def _distance(seen: Looks, centre: npt.NDArray[np.float64], inverse: npt.NDArray[np.float64]) -> Looks:

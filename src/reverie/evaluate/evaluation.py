@@ -60,11 +60,10 @@ class Evaluation:
         """`tables` (Table), `curves`, `pictures`, `per_start`, `notes`."""
         game, size = self.game, self.size
         bank = self._one("bank", self._bank)
-        detector = self._detector(bank)
         short = self._compare("short", game.starts, size.clips)
         longer = self._compare("16s", game.long_starts, 0)
         held_units = self._held()
-        drift = self._drift(bank, detector)
+        drift = self._drift(bank, short)
         returns = [self._get("return", k, 2 * THERE_FRAMES + TURN_FRAMES, self._return(k)) for k in range(size.returns)]
         tables = [
             summary.obedience(short, game.judge),
@@ -110,11 +109,19 @@ class Evaluation:
             unit.arrays["play"] = np.stack(play).astype(np.float32)
         return unit
 
-    def _detector(self, bank: Unit) -> Detector | None:
-        with suppress(DataError):
-            return Detector.of(bank.arrays["looks"])
-        self.game.notes.append("The recording is too short for the collapse detector (40 s): left out.")
-        return None
+    def _detectors(self, bank: Unit, rebuilt: Sequence[Unit]) -> list[Detector]:
+        """One of the real game, and one of the game through the model's tokenizer where that is 40 s or more."""
+        detectors: list[Detector] = []
+        try:
+            detectors.append(Detector.of(bank.arrays["looks"]))
+        except DataError:
+            self.game.notes.append("The recording is too short for the collapse detector (40 s): left out.")
+            return detectors
+        seen = [array for unit in rebuilt for name, array in unit.arrays.items() if name in ("looks", "looks.rebuilt")]
+        if seen:
+            with suppress(DataError):
+                detectors.append(Detector.of(np.concatenate(seen)))
+        return detectors
 
     def _compare(self, section: str, starts: Sequence[Start], num_clips: int) -> list[Unit]:
         others = [self.game.fit.actions(s.clip.actions[:-1]) for s in starts]
@@ -156,7 +163,7 @@ class Evaluation:
         start = self.game.starts[k % len(self.game.starts)]
         return lambda tick: held.walk_back(self.subject, self.game, start, self._seed + k, tick)
 
-    def _drift(self, bank: Unit, detector: Detector | None) -> dict[str, Any]:
+    def _drift(self, bank: Unit, short: Sequence[Unit]) -> dict[str, Any]:
         """The table, the curves and the pictures of the long rollouts."""
         size, game = self.size, self.game
         play = [self._long("play", k, game.play_rows(k, size.play_s * FPS)) for k in range(size.plays)]
@@ -171,10 +178,11 @@ class Evaluation:
         runs[STATIC] = [self._one(f"static-{k}", lambda k=k: self._still(k, longest_s)) for k in plays]
         runs = {name: units for name, units in runs.items() if units}
         features = bank.arrays.get("pictures")
+        detectors = self._detectors(bank, [*short, *runs.get(REBUILT, [])])
         return {
-            "table": summary.drift(runs, bank, features, detector),
-            "curves": summary.curves(runs, bank, detector),
-            "lasts": summary.lasts(play, detector),
+            "table": summary.drift(runs, bank, features, detectors),
+            "curves": summary.curves(runs, bank, detectors),
+            "lasts": summary.lasts(play, detectors),
         }
 
     def _long(self, kind: str, k: int, actions: list[Action]) -> Unit:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from reverie.engine.video import VideoWriter
 from reverie.evaluate import features, metrics, sheets
-from reverie.evaluate.collapse import Detector, looks
+from reverie.evaluate.collapse import Detector, collapse_of, looks
 from reverie.evaluate.plan import DRIFT_S, Judge
 from reverie.evaluate.rollout import roll_stream
 from reverie.evaluate.store import Unit
@@ -131,10 +131,10 @@ def drift_figures(runs: Sequence[Unit], bank: Unit, bank_features: npt.NDArray |
     return row
 
 
-def collapse_figures(runs: Sequence[Unit], detector: Detector) -> dict[str, float]:
+def collapse_figures(runs: Sequence[Unit], detectors: Sequence[Detector]) -> dict[str, float]:
     """Share of runs that had collapsed by each of DRIFT_S, of those that last so long."""
     row: dict[str, float] = {}
-    ends = [(detector.collapse_of(run.arrays["looks"]), len(run.arrays["looks"])) for run in runs]
+    ends = [(collapse_of(detectors, run.arrays["looks"]), len(run.arrays["looks"])) for run in runs]
     for s in DRIFT_S:
         lasting = [at for at, length in ends if length >= s]
         if lasting:

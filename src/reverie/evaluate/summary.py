@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from reverie.evaluate import features, long
 from reverie.evaluate.clips import EDGE_STEPS
-from reverie.evaluate.collapse import Detector
+from reverie.evaluate.collapse import Detector, collapse_of
 from reverie.evaluate.obedience import groups_of, obedience_figures
 from reverie.evaluate.plan import DRIFT_S, LIKENESS_S, LONG_S, SHORT_S, Judge
 from reverie.evaluate.store import Unit
@@ -135,7 +135,7 @@ def _steps(units: Sequence[Unit], row: str, s: int) -> npt.NDArray[np.float64]:
 
 
 def drift(
-    runs: Mapping[str, Sequence[Unit]], bank: Unit, pictures: npt.NDArray[Any] | None, detector: Detector | None
+    runs: Mapping[str, Sequence[Unit]], bank: Unit, pictures: npt.NDArray[Any] | None, detectors: Sequence[Detector]
 ) -> Table:
     """Long rollouts against what the game looks like."""
     names = {"sharpness": "sharpness", "contrast": "contrast", "saturation": "colour"}
@@ -150,14 +150,15 @@ def drift(
     note = (
         "Sharpness, contrast and colour of the second that ends there, over the mean of real clips of the game (1 is "
         "equal). Feature distance: Fréchet, of the 4 s before. Collapsed: further from real seconds, for 2 s on end, "
-        "than all but one in a thousand of them. Actions are the recording's own, one episode's after another; the "
+        "than all but one in a thousand of them, as the game shows them and "
+        "as this model's tokenizer does. Actions are the recording's own, one episode's after another; the "
         "real rows end with the recorded episodes. Shuffled actions do not apply."
     )
     table = Table("drift", "Drift in long play", tuple(columns), note)
     for row, units in runs.items():
         table.rows[row] = long.drift_figures(units, bank, pictures)
-        if detector is not None:
-            table.rows[row].update(long.collapse_figures(units, detector))
+        if detectors:
+            table.rows[row].update(long.collapse_figures(units, detectors))
     return table
 
 
@@ -165,7 +166,7 @@ def _time(s: int) -> str:
     return f"{s} s" if s < 120 else f"{s // 60} min"
 
 
-def curves(runs: Mapping[str, Sequence[Unit]], bank: Unit, detector: Detector | None) -> dict[str, dict[str, list]]:
+def curves(runs: Mapping[str, Sequence[Unit]], bank: Unit, detectors: Sequence[Detector]) -> dict[str, dict[str, list]]:
     """By name of the curve and row, one value a second: looks over the bank's mean, and the share that has collapsed.
 
     At every second the mean of the runs that last so long.
@@ -178,8 +179,8 @@ def curves(runs: Mapping[str, Sequence[Unit]], bank: Unit, detector: Detector | 
             lines = [unit.facts["curves"][name] for unit in units]
             means = [float(np.mean([line[i] for line in lines if len(line) > i])) / usual for i in range(seconds)]
             result[name][row] = [round(value, 4) for value in means]
-        if detector is not None:
-            ends = [(detector.collapse_of(u.arrays["looks"]), len(u.arrays["looks"])) for u in units]
+        if detectors:
+            ends = [(collapse_of(detectors, u.arrays["looks"]), len(u.arrays["looks"])) for u in units]
             result["collapsed"][row] = [
                 round(float(np.mean([at is not None and at <= i for at, length in ends if length > i])), 4)
                 for i in range(seconds)
@@ -187,11 +188,11 @@ def curves(runs: Mapping[str, Sequence[Unit]], bank: Unit, detector: Detector | 
     return {name: lines for name, lines in result.items() if lines}
 
 
-def lasts(plays: Sequence[Unit], detector: Detector | None) -> list[dict[str, float]]:
+def lasts(plays: Sequence[Unit], detectors: Sequence[Detector]) -> list[dict[str, float]]:
     """For each long play the seconds until it collapses, or its length."""
-    if detector is None:
+    if not detectors:
         return []
-    ends = [(detector.collapse_of(unit.arrays["looks"]), len(unit.arrays["looks"])) for unit in plays]
+    ends = [(collapse_of(detectors, unit.arrays["looks"]), len(unit.arrays["looks"])) for unit in plays]
     return [{"lasts_s": float(length if at is None else at)} for at, length in ends]
 
 

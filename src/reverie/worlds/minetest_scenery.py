@@ -77,8 +77,8 @@ TIMES: dict[str, tuple[float, float]] = {
 
 _TIME_SHARES = (0.1, 0.24, 0.26, 0.24, 0.1, 0.06)
 
-MOONLIGHT = 0.42
-"""Share of daylight that lights a night: Minetest's own nights are black."""
+DAYLIGHT = {"dawn": 0.7, "dusk": 0.7, "night": 0.5}
+"""Share of full daylight on the ground at those times: Minetest's own leave nothing to see under trees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ class Scenery:
             "clouds": clouds,
             "sky": {"type": "regular", "clouds": True, "sky_color": weather["sky"]},
             "sun": weather["sun"],
-            "daylight": MOONLIGHT if self.time == "night" else None,
+            "daylight": DAYLIGHT.get(self.time),
             "block": self.block,
         }
 

@@ -70,7 +70,7 @@ def test_a_failed_warm_up_ends_the_server_with_its_error():
 @pytest.mark.parametrize("config", [PlayConfig(port=0, browser=False), ServeConfig(port=0, host="127.0.0.1")])
 def test_commands_say_where_they_are(config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     source = FakeSource(load_failure=CheckpointError("enough"))
-    monkeypatch.setattr(app, "source_of", lambda *_: source)
+    monkeypatch.setattr(app, "source_of", lambda *_, **__: source)
     with pytest.raises(CheckpointError):
         config.run()
     assert "http://127.0.0.1:" in capsys.readouterr().out

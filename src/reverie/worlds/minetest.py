@@ -123,8 +123,8 @@ load_mod_reverie_server = true
 class MinetestWorld:
     """A walk through Minetest landscapes.
 
-    `reset(seed)` alone decides world, light and weather, and where a place is looked for; the game does not grow the same
-    trees each time, so that the place found is usually, not always, the same.
+    `reset(seed)` alone decides world, light and weather, and where a place is looked for; the game does not grow the
+    same trees each time, so that the place found is usually, not always, the same.
 
     maps: map generators (`v7`, `valleys`, `carpathian`, `flat`, `fractal`), or single worlds (`v7/1234`); None for all
     generators.  heldout: play only held-out worlds (seeds that ten divides).

@@ -6,7 +6,7 @@ with `denoise`; `begin` and `advance` are the loop of a session.  Source: Lipman
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch import Tensor
 from reverie.errors import ShapeError
 from reverie.models.dit import WorldModel
 from reverie.models.schedule import Schedule, shifted
-from reverie.models.state import Condition, WorldState
+from reverie.models.state import Condition, Level, WorldState
 
 __all__ = [
     "Schedule",
@@ -24,11 +24,18 @@ __all__ = [
     "begin",
     "clean_from_velocity",
     "commit",
+    "constant_levels",
     "denoise",
+    "passes",
     "shifted",
     "show",
     "velocity_from_clean",
 ]
+
+Levels = Mapping[float, Level]
+"""What a model is told of noise levels, by level."""
+Passes = Callable[[WorldModel, Condition, Schedule, WorldState, Sequence[Tensor]], Tensor]
+"""What `passes` does."""
 
 
 def add_noise(z: Tensor, eps: Tensor, sigma: Tensor | float) -> Tensor:
@@ -58,15 +65,15 @@ def denoise(
     schedule: Schedule,
     state: WorldState | None = None,
     fresh: Callable[[int], Tensor] | None = None,
+    levels: Levels | None = None,
 ) -> Tensor:
     """Noise (b, t, c, h, w) -> clean steps of the block after `state`, which is left uncommitted.
 
-    fresh(i): the noise that is added after pass i, for schedules that renoise.
+    fresh(i): the noise that is added after pass i, for schedules that renoise.  levels: as `constant_levels` gives.
     """
     x = noise
     for i, sigma in enumerate(schedule.sigmas):
-        levels = torch.full(x.shape[:2], sigma, device=x.device)
-        v = model(x, levels, cond, state)
+        v = model(x, _told(sigma, x, levels), cond, state)
         clean = clean_from_velocity(x.double(), v.double(), sigma).to(x.dtype)
         if i + 1 == len(schedule.sigmas):
             return clean
@@ -81,14 +88,36 @@ def denoise(
 
 
 def commit(
-    model: WorldModel, z: Tensor, cond: Condition, schedule: Schedule, state: WorldState, eps: Tensor | None
+    model: WorldModel,
+    z: Tensor,
+    cond: Condition,
+    schedule: Schedule,
+    state: WorldState,
+    eps: Tensor | None,
+    levels: Levels | None = None,
 ) -> None:
     """Let clean steps `z` (b, t, c, h, w) into `state` as context, noised by `schedule.context_sigma`."""
     sigma = schedule.context_sigma
     x = z if eps is None else add_noise(z, eps, sigma)
-    model(x, torch.full(z.shape[:2], sigma, device=z.device), cond, state, commit=True)
+    model(x, _told(sigma, x, levels), cond, state, commit=True)
     state.last.copy_(x[:, -1])
     state.step += z.shape[1]
+
+
+def constant_levels(model: WorldModel, schedule: Schedule, state: WorldState) -> Levels | None:
+    """What the model is told of each noise level of a block, worked out once; None where actions have a part in it."""
+    if model.config.action_modulation:
+        return None
+    like, cond = state.last[:, None].expand(-1, model.config.block, -1, -1, -1), model.start_condition(state)
+    return {sigma: _level_of(model, sigma, like, cond) for sigma in (*schedule.sigmas, schedule.context_sigma)}
+
+
+def _level_of(model: WorldModel, sigma: float, x: Tensor, cond: Condition) -> Level:
+    return model.level(torch.full(x.shape[:2], sigma, device=x.device), cond)
+
+
+def _told(sigma: float, x: Tensor, levels: Levels | None) -> Tensor | Level:
+    return torch.full(x.shape[:2], sigma, device=x.device) if levels is None else levels[sigma]
 
 
 def begin(
@@ -111,6 +140,24 @@ def show(model: WorldModel, image: Tensor, state: WorldState) -> None:
         v.copy_(new_v)
 
 
+def passes(
+    model: WorldModel,
+    cond: Condition,
+    schedule: Schedule,
+    state: WorldState,
+    noise: Sequence[Tensor],
+    levels: Levels | None = None,
+) -> Tensor:
+    """All passes over one block: denoise, then commit.  Nothing in it depends on a tensor's content, and shapes are
+    those of every block once the window is full: it can be recorded and played again.
+
+    noise: `schedule.num_draws` times (b, block, c, h, w).  Returns clean latents of that shape.
+    """
+    z = denoise(model, noise[0], cond, schedule, state, lambda i: noise[i + 1], levels)
+    commit(model, z, cond, schedule, state, noise[-1] if schedule.context_sigma else None, levels)
+    return z
+
+
 def advance(
     model: WorldModel,
     rows: Tensor,
@@ -118,15 +165,17 @@ def advance(
     state: WorldState,
     generator: torch.Generator,
     extra: Tensor | None = None,
+    run: Passes = passes,
 ) -> Tensor:
     """Dream the next block and commit it.
 
     rows: (b, model.config.block_rows(state.step), a) the actions of its frames.  extra: as `next_condition` takes it.
+    run: something faster that does what `passes` does.
     Returns clean latents (b, block, c, h, w).  All noise comes from `generator`, so the same state, actions and
     generator state give the same block.
     """
     like = state.last[:, None].expand(-1, model.config.block, -1, -1, -1)
-    return advance_with(model, rows, schedule, state, lambda: _noise_like(like, generator), extra)
+    return advance_with(model, rows, schedule, state, lambda: _noise_like(like, generator), extra, run)
 
 
 def advance_with(
@@ -136,14 +185,15 @@ def advance_with(
     state: WorldState,
     draw: Callable[[], Tensor],
     extra: Tensor | None = None,
+    run: Passes = passes,
 ) -> Tensor:
     """As `advance`, with noise (b, block, c, h, w) from `draw`: the block's, then that of each pass in turn."""
     expected = (state.rows.shape[0], model.config.block_rows(state.step), model.config.action_space.size)
     if tuple(rows.shape) != expected:
         raise ShapeError(f"a block takes action rows of shape {expected}, got {tuple(rows.shape)}")
-    cond = model.next_condition(rows, state, extra)
-    z = denoise(model, draw(), cond, schedule, state, lambda _: draw())
-    commit(model, z, cond, schedule, state, draw() if schedule.context_sigma else None)
+    cond = model.placed(model.next_condition(rows, state, extra))
+    noise = [draw() for _ in range(schedule.num_draws)]
+    z = run(model, cond, schedule, state, noise)
     turned = model._turns(rows)  # pyright: ignore[reportPrivateUsage]
     state.turn += turned[:, -1]
     num_kept = state.rows.shape[1]

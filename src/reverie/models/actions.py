@@ -84,13 +84,20 @@ class MouseModule(nn.Module):
 
     def forward(self, x: Tensor, mouse: Tensor, time: Tensor, memory: Memory, layer: int) -> Tensor:
         """x: (b, t, n, d); mouse: (b, t, 12, 2) degrees; time: (t, pairs) rotary table.  Returns x, updated."""
+        return self.leave(x, memory.attend(layer, *self.enter(x, mouse, time)))
+
+    def enter(self, x: Tensor, mouse: Tensor, time: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values, (b n, heads, t, head width)."""
         b, t, n, _ = x.shape
         turns = (mouse * self.config.scale).to(x.dtype).flatten(2).unsqueeze(2).expand(b, t, n, -1)
         hidden = self.mouse_mlp(torch.cat([x, turns], -1))
         q, k, v = rearrange(self.t_qkv(hidden), "b t n (three h d) -> three (b n) t h d", three=3, h=self.config.heads)
         q, k = (rotate(F.rms_norm(y, y.shape[-1:], eps=1e-6), time) for y in (q, k))
-        out = memory.attend(layer, *(rearrange(y, "r t h d -> r h t d") for y in (q, k, v)))
-        return x + self.proj_mouse(rearrange(out, "(b n) h t d -> b t n (h d)", b=b))
+        return tuple(rearrange(y, "r t h d -> r h t d") for y in (q, k, v))
+
+    def leave(self, x: Tensor, out: Tensor) -> Tensor:
+        """x with what was found, (b n, heads, t, head width), added."""
+        return x + self.proj_mouse(rearrange(out, "(b n) h t d -> b t n (h d)", b=x.shape[0]))
 
 
 class KeyboardModule(nn.Module):
@@ -109,13 +116,19 @@ class KeyboardModule(nn.Module):
 
     def forward(self, x: Tensor, keys: Tensor, time: Tensor, memory: Memory, layer: int) -> Tensor:
         """x: (b, t, n, d); keys: (b, t, 12, keys) of 0 and 1; time: (t, pairs) rotary table.  Returns x, updated."""
+        return self.leave(x, memory.attend(layer, *self.enter(x, keys, time)))
+
+    def enter(self, x: Tensor, keys: Tensor, time: Tensor) -> tuple[Tensor, ...]:
+        """Queries (b, heads, t n, head width), keys and values (b, heads, t, head width)."""
         heads = self.config.heads
         embedded = self.keyboard_embed((keys * self.config.scale).to(x.dtype)).flatten(2)
         k, v = rearrange(self.keyboard_attn_kv(embedded), "b t (two h d) -> two b t h d", two=2, h=heads)
         q = rearrange(self.mouse_attn_q(x), "b t n (h d) -> b t n h d", h=heads)
         q = rotate(F.rms_norm(q, q.shape[-1:], eps=1e-6), time.unsqueeze(-2))
         k = rotate(F.rms_norm(k, k.shape[-1:], eps=1e-6), time)
-        q = rearrange(q, "b t n h d -> b h (t n) d")
         k, v = (rearrange(y, "b t h d -> b h t d") for y in (k, v))
-        out = memory.attend(layer, q, k, v)
+        return rearrange(q, "b t n h d -> b h (t n) d"), k, v
+
+    def leave(self, x: Tensor, out: Tensor) -> Tensor:
+        """x with what was found, (b, heads, t n, head width), added."""
         return x + self.proj_keyboard(rearrange(out, "b h (t n) d -> b t n (h d)", t=x.shape[1]))

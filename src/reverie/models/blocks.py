@@ -32,13 +32,15 @@ class SelfAttention(nn.Module):
         self.norm_q = RMSNorm(dim, config.eps, offset=config.local_start)
         self.norm_k = RMSNorm(dim, config.eps, offset=config.local_start)
 
-    def forward(self, x: Tensor, table: Tensor, memory: Memory, layer: int) -> Tensor:
-        """x: (b, t, n, d); table: (b or 1, t, n, pairs).  Returns (b, t, n, d)."""
-        t = x.shape[1]
+    def queries_keys_values(self, x: Tensor, table: Tensor) -> tuple[Tensor, ...]:
+        """x: (b, t, n, d); table: (b or 1, t, n, pairs).  Returns three of (b, heads, t n, head width)."""
         q, k, v = self.qkv(x).chunk(3, -1)
         q, k, v = (y.unflatten(-1, (self.heads, -1)) for y in (self.norm_q(q), self.norm_k(k), v))
         q, k = rotate(q, table), rotate(k, table)
-        out = memory.attend(layer, *(rearrange(y, "b t n h d -> b h (t n) d") for y in (q, k, v)))
+        return tuple(rearrange(y, "b t n h d -> b h (t n) d") for y in (q, k, v))
+
+    def output(self, out: Tensor, t: int) -> Tensor:
+        """(b, heads, t n, head width) -> (b, t, n, d)."""
         return self.o(rearrange(out, "b h (t n) d -> b t n (h d)", t=t))
 
 
@@ -81,7 +83,11 @@ class Pass:
 
 
 class Block(nn.Module):
-    """Self-attention, image cross-attention, mouse, keyboard, feed-forward; timestep-modulated as in Wan 2.1."""
+    """Self-attention, image cross-attention, mouse, keyboard, feed-forward; timestep-modulated as in Wan 2.1.
+
+    Cut into pieces at every look into the past: what lies between two looks has the same shapes all session long, and
+    is what `reverie.engine.compiled` compiles.
+    """
 
     def __init__(self, config: WorldModelConfig, index: int, first_layer: int) -> None:
         super().__init__()
@@ -112,17 +118,28 @@ class Block(nn.Module):
         """x: (b, t, n, d); e: (b, t, 6, d) timestep modulation."""
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (e + self.modulation).to(x.dtype).unsqueeze(3).unbind(2)
         layer = self.layer
-        y = modulate(x, scale_a, shift_a, self.eps)
-        x = torch.addcmul(x, gate_a, self.self_attn(y, shared.table, shared.memory, layer))
-        if self.cross_attn is not None and self.image_index is not None:
-            x = self.cross_attn(x, *shared.image[self.image_index])
+        out = shared.memory.attend(layer, *self.enter(x, scale_a, shift_a, shared.table))
+        k, v = (None, None) if self.image_index is None else shared.image[self.image_index]
+        x = self.leave(x, out, gate_a, k, v)
         if self.mouse is not None and shared.mouse_time is not None:
             layer += 1
             x = self.mouse(x, shared.rows[..., self.num_keys :], shared.mouse_time, shared.memory, layer)
         if self.keyboard is not None and shared.key_time is not None:
             layer += 1
             x = self.keyboard(x, shared.rows[..., : self.num_keys], shared.key_time, shared.memory, layer)
-        return torch.addcmul(x, gate_f, self.ffn(modulate(x, scale_f, shift_f, self.eps)))
+        return self.feed_forward(x, scale_f, shift_f, gate_f)
+
+    def enter(self, x: Tensor, scale: Tensor, shift: Tensor, table: Tensor) -> tuple[Tensor, ...]:
+        """What self-attention asks, and offers."""
+        return self.self_attn.queries_keys_values(modulate(x, scale, shift, self.eps), table)
+
+    def leave(self, x: Tensor, out: Tensor, gate: Tensor, k: Tensor | None, v: Tensor | None) -> Tensor:
+        """What self-attention found is added; then, with its keys and values, the start picture is looked at."""
+        x = torch.addcmul(x, gate, self.self_attn.output(out, x.shape[1]))
+        return x if self.cross_attn is None or k is None or v is None else self.cross_attn(x, k, v)
+
+    def feed_forward(self, x: Tensor, scale: Tensor, shift: Tensor, gate: Tensor) -> Tensor:
+        return torch.addcmul(x, gate, self.ffn(modulate(x, scale, shift, self.eps)))
 
 
 def modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:

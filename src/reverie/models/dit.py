@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,7 @@ from reverie.models.actions import (
 )
 from reverie.models.blocks import Block, Pass, modulate
 from reverie.models.camera import Camera, TurnedStep
-from reverie.models.state import Condition, WorldState
+from reverie.models.state import Condition, Level, Places, WorldState
 from reverie.nn.attention import ClipMemory, Memory, RingMemory, Visibility
 from reverie.nn.cache import KVCache
 from reverie.nn.rope import rotary_table, split_pairs
@@ -210,7 +210,7 @@ class WorldModel(nn.Module):
     def forward(
         self,
         x: Tensor,
-        sigma: Tensor,
+        sigma: Tensor | Level,
         cond: Condition,
         state: WorldState | None = None,
         *,
@@ -219,10 +219,10 @@ class WorldModel(nn.Module):
     ) -> Tensor:
         """Velocity (noise minus clean) of noisy steps.
 
-        x: (b, t, c, h, w) noisy latents; sigma: (b, t) noise levels in [0, 1].  Without a state the steps are a whole
-        clip, block-causal and windowed, or as `visibility` says; with one they are the next block after it, and
-        `commit` lets the block into the state's rings.  Returns (b, t, c, h, w).  Raises ShapeError for a latent of
-        another shape.
+        x: (b, t, c, h, w) noisy latents; sigma: (b, t) noise levels in [0, 1], or what `level` made of them.
+        Without a state the steps are a whole clip, block-causal and windowed, or as `visibility` says; with one they
+        are the next block after it, and `commit` lets the block into the state's rings.  Returns (b, t, c, h, w).
+        Raises ShapeError for a latent of another shape.
         """
         config = self.config
         if x.shape[2:] != config.latent:
@@ -232,18 +232,13 @@ class WorldModel(nn.Module):
         hidden = self.patch_embedding(tokens)
         if self.positions is not None:
             hidden = hidden + self.positions.to(hidden.dtype)
-        emb = self.time_embedding(sinusoid(1000 * sigma, config.freq_dim).to(hidden.dtype))
-        if self.action_embedding is not None:
-            scale = torch.ones(config.action_space.size, device=x.device)
-            scale[len(config.action_space.keys) :] = config.mouse_scale
-            emb = emb + self.action_embedding((cond.rows * scale).flatten(2).to(hidden.dtype))
-        e = self.time_projection(F.silu(emb)).unflatten(-1, (6, -1))
+        level = self.level(sigma, cond) if isinstance(sigma, Tensor) else sigma
         shared = self._shared(
             cond, state, commit, visibility or Visibility.windowed(x.shape[1], config.window, config.block)
         )
         for block in self.blocks:
-            hidden = block(hidden, e, shared)
-        shift, scale_ = (emb.unsqueeze(2) + self.head_modulation).to(hidden.dtype).unsqueeze(3).unbind(2)
+            hidden = block(hidden, level.modulation, shared)
+        shift, scale_ = (level.embedding.unsqueeze(2) + self.head_modulation).to(hidden.dtype).unsqueeze(3).unbind(2)
         out = self.head(modulate(hidden, scale_, shift, config.eps))
         out = rearrange(out, "b t (h w) (p q c) -> b t c (h p) (w q)", h=config.grid[0], p=p, q=q).to(x.dtype)
         if not config.predicts_clean:
@@ -251,18 +246,24 @@ class WorldModel(nn.Module):
         if self.turned_step is not None:
             mask = self.turned_step.MASK_CHANNELS
             out = out + cond.extra[:, :, mask : mask + config.latent[0]]
-        return (x - out) / sigma.clamp(min=0.02)[..., None, None, None].to(x.dtype)
+        return (x - out) / level.sigma.clamp(min=0.02)[..., None, None, None].to(x.dtype)
 
-    def _shared(self, cond: Condition, state: WorldState | None, commit: bool, visibility: Visibility) -> Pass:
-        config = self.config
-        memory: Memory = ClipMemory(visibility) if state is None else RingMemory(state.caches, commit)
-        if cond.image is not None:
-            image = self.image_keys_values(cond.image)
-        elif state is not None:
-            image = state.image
-        else:
-            raise ShapeError("a whole clip needs its image tokens (cond.image)")
-        time = cond.time.double()
+    def level(self, sigma: Tensor, cond: Condition) -> Level:
+        """What the blocks are told of noise levels (b, t); the same for every block where actions have no part in it
+        (`action_modulation`)."""
+        config, dtype = self.config, self.time_projection.weight.dtype
+        embedding = self.time_embedding(sinusoid(1000 * sigma, config.freq_dim).to(dtype))
+        if self.action_embedding is not None:
+            scale = torch.ones(config.action_space.size, device=sigma.device)
+            scale[len(config.action_space.keys) :] = config.mouse_scale
+            embedding = embedding + self.action_embedding((cond.rows * scale).flatten(2).to(dtype))
+        return Level(sigma, embedding, self.time_projection(F.silu(embedding)).unflatten(-1, (6, -1)))
+
+    def placed(self, cond: Condition) -> Condition:
+        """`cond` with its rotary tables, which all passes over a block share."""
+        if cond.places is not None:
+            return cond
+        config, time = self.config, cond.time.double()
         rows, columns = config.grid
         if config.camera is not None and cond.turn is not None:
             cells = config.camera.directions(rows, columns, cond.turn)
@@ -272,12 +273,24 @@ class WorldModel(nn.Module):
             )
             cells = torch.stack(grid, -1).double().flatten(0, 1).expand(1, len(time), -1, -1)
         positions = torch.cat([time[None, :, None, None].expand(*cells.shape[:3], 1), cells], -1)
-        table = rotary_table(positions, split_pairs(config.head_dim), config.theta)
 
         def clock(module: ActionModuleConfig | None) -> Tensor | None:
             return None if module is None else rotary_table(time[:, None], [module.time_pairs], module.theta)
 
-        return Pass(memory, cond.rows, table, clock(config.keyboard), clock(config.mouse), image)
+        table = rotary_table(positions, split_pairs(config.head_dim), config.theta)
+        return replace(cond, places=Places(table, clock(config.keyboard), clock(config.mouse)))
+
+    def _shared(self, cond: Condition, state: WorldState | None, commit: bool, visibility: Visibility) -> Pass:
+        memory: Memory = ClipMemory(visibility) if state is None else RingMemory(state.caches, commit)
+        if cond.image is not None:
+            image = self.image_keys_values(cond.image)
+        elif state is not None:
+            image = state.image
+        else:
+            raise ShapeError("a whole clip needs its image tokens (cond.image)")
+        places = self.placed(cond).places
+        assert places is not None
+        return Pass(memory, cond.rows, places.table, places.key_time, places.mouse_time, image)
 
     def clip_condition(self, rows: Tensor, context: Tensor, image: Tensor) -> Condition:
         """The condition of a whole clip of a model that starts from a picture.

@@ -21,6 +21,11 @@ class Schedule:
     renoise: bool = False
     context_sigma: float = 0.0
 
+    @property
+    def num_draws(self) -> int:
+        """How often a block needs fresh noise: at first, after each pass but the last, and for the context."""
+        return 1 + (len(self.sigmas) - 1) * self.renoise + (self.context_sigma > 0)
+
     def __post_init__(self) -> None:
         if not self.sigmas or list(self.sigmas) != sorted(self.sigmas, reverse=True) or not 0 < self.sigmas[0] <= 1:
             raise ShapeError(f"noise levels descend from at most 1 to above 0, got {self.sigmas}")

@@ -13,12 +13,30 @@ from reverie.nn.cache import KVCache
 
 
 @dataclass(frozen=True, slots=True)
+class Places:
+    """Rotary tables of the steps: (b or 1, t, n, pairs) of the tokens; (t, pairs) of keys and mouse, None without."""
+
+    table: Tensor
+    key_time: Tensor | None
+    mouse_time: Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Noise levels as the blocks are told of them: sigma (b, t); embedding (b, t, d); modulation (b, t, 6, d)."""
+
+    sigma: Tensor
+    embedding: Tensor
+    modulation: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """What the steps of one forward pass are told.
 
     extra: (b, t, cond_channels, h, w) beside the noisy latent; rows: (b, t, 12, a) action rows; time: (t,) index of
     each step; turn: (b, t, 2) pitch and yaw in degrees since the start, or None; image: (b, n, c) tokens, None to use
-    the state's.
+    the state's; places: where the steps are, if `WorldModel.placed` has worked that out already.
     """
 
     extra: Tensor
@@ -26,6 +44,7 @@ class Condition:
     time: Tensor
     turn: Tensor | None = None
     image: Tensor | None = None
+    places: Places | None = None
 
     def select(self, steps: Tensor) -> Condition:
         """These steps alone, in this order; a step may come more than once."""

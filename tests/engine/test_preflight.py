@@ -70,7 +70,7 @@ def test_what_there_is_to_read(folder, config) -> None:
     assert f"{size:.1f} MiB to read" in check(config, Settings(), torch.float32, CARD, files)
 
 
-@pytest.mark.parametrize(("free", "preset"), [(22, "24gb"), (9, "12gb"), (7.7, "8gb"), (7, None)])
+@pytest.mark.parametrize(("free", "preset"), [(22, "24gb"), (9, "12gb"), (7.7, "8gb"), (6.1, "8gb"), (5.8, None)])
 def test_the_preset_that_fits(free: float, preset: str | None) -> None:
     assert fitting(FULL, free * GIB, "cuda") == preset
 
@@ -90,7 +90,7 @@ def test_every_preset_fits_its_card() -> None:
     [
         (9, Settings(), torch.float32, r"in float32: .* 9\.0 GiB is free on cuda:0; --preset 12gb would fit"),
         (7.7, PRESETS["24gb"], torch.bfloat16, r"needs about 9\.3 GiB .*; --preset 8gb would fit"),
-        (4, PRESETS["8gb"], torch.bfloat16, r"no preset fits, the smallest \(8gb\) needs about 7\.5 GiB"),
+        (4, PRESETS["8gb"], torch.bfloat16, r"no preset fits, the smallest \(8gb\) needs about 6\.0 GiB"),
     ],
 )
 def test_too_little_memory(free: float, chosen: Settings, dtype: torch.dtype, complaint: str) -> None:
@@ -152,12 +152,12 @@ def test_the_worst_moment() -> None:
 
 def test_presets_and_what_holds_against_them() -> None:
     assert settings(None) == Settings()
-    assert settings("8gb") == Settings(dtype="bfloat16", decoder="tiny")
-    assert settings("8gb", "float32", "full") == Settings(dtype="float32", decoder="full")
+    assert settings("8gb") == Settings(dtype="bfloat16", decoder="tiny", weights="int8")
+    assert settings("8gb", "float32", "full", "full") == Settings(dtype="float32", decoder="full")
     assert settings("fast").keeps_encoder
     with pytest.raises(DeviceError, match="no preset '4gb'; expected 24gb, 12gb, 8gb, fast"):
         settings("4gb")
-    with pytest.raises(DeviceError, match="int8 weights are not built yet"):
+    with pytest.raises(DeviceError, match="int8 is no preset but a kind of weights: say --weights int8"):
         settings("int8")
 
 

@@ -101,7 +101,8 @@ def test_random_weights_need_no_files(toy, capsys) -> None:
     report = json.loads(line)
     assert report["random_weights"]
     assert report["machine"].endswith("bfloat16")
-    assert (report["blocks"], report["frames"], report["denoising_steps"], report["path"]) == (1, 9, 3, "eager")
+    assert (report["blocks"], report["frames"], report["denoising_steps"], report["mode"]) == (1, 9, 3, "eager")
+    assert report["baseline_frames_per_s"] is None
     assert [stage["name"] for stage in report["stages"]] == [
         "image encode", "picture encode", "condition", *PASSES, "decode"
     ]  # fmt: skip
@@ -130,7 +131,9 @@ def test_a_folder_block_by_block(toy, folder, capsys, monkeypatch) -> None:
     [
         (["--model", "nano", "--random-weights"], "--random-weights makes up matrix-game-2, not 'nano'"),
         (["--model", "matrix-game-2", "--random-weights", "--preset", "1gb"], "no preset '1gb'"),
-        (["--model", "matrix-game-2", "--random-weights", "--preset", "int8"], "not built yet"),
+        (["--model", "matrix-game-2", "--random-weights", "--preset", "int8"], "say --weights int8"),
+        (["--model", "matrix-game-2", "--random-weights", "--weights", "int2"], "there are no int2 weights"),
+        (["--model", "matrix-game-2", "--random-weights", "--mode", "fast"], "there is no mode 'fast'"),
         (["--model", "matrix-game-2", "--random-weights", "--blocks", "0"], "--blocks must be at least 1"),
         (["--model", "matrix-game-2"], "there is no model 'matrix-game-2'"),
     ],

@@ -48,6 +48,10 @@ class BenchConfig:
     """full, or tiny where the model has one; auto is what the preset says, else full."""
     preset: str | None = None
     """Of Matrix-Game 2.0: 24gb, 12gb, 8gb or fast."""
+    weights: str = "auto"
+    """Of the transformer: full, int8, int4 or fp8; auto is what the preset says, else full."""
+    mode: str = "auto"
+    """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     dtype: str = "auto"

@@ -22,6 +22,7 @@ import torch
 
 from reverie.engine import work
 from reverie.engine.presets import BY_SIZE, PRESETS, Settings
+from reverie.engine.quantise import KINDS
 from reverie.models.checkpoint import ModelConfig, new_image_encoder, new_tokenizer
 from reverie.models.clip_vision import ClipVisionConfig
 from reverie.models.dit import WorldModel, WorldModelConfig
@@ -38,9 +39,10 @@ DECODE_FRAMES, ENCODE_FRAMES, TINY_FRAMES = 32, 32, 5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Need:
-    """Bytes.  weights: transformer, VAE and tiny decoder; encoder: the image encoder's weights; caches: one session's
-    rings and keys and values of its picture; streams: what the VAE or the decoder remembers of the frames before;
-    activations, system: estimates; keeps_encoder: whether its weights stay."""
+    """Bytes.  weights: transformer, VAE and tiny decoder; loading: what they take more while they are read; encoder:
+    the image encoder's weights; caches: one session's rings and keys and values of its picture; streams: what the VAE
+    or the decoder remembers of the frames before; activations, system: estimates; keeps_encoder: whether its weights
+    stay."""
 
     weights: int
     encoder: int
@@ -49,11 +51,12 @@ class Need:
     activations: int
     system: int
     keeps_encoder: bool
+    loading: int = 0
 
     @property
     def total(self) -> int:
-        """At the worst moment: when a session starts, or in play."""
-        start = self.weights + self.encoder
+        """At the worst moment: when the weights are read, when a session starts, or in play."""
+        start = max(self.weights + self.encoder, self.weights + self.loading + self.encoder * self.keeps_encoder)
         play = self.weights + self.caches + self.streams + self.activations + self.encoder * self.keeps_encoder
         return max(start, play) + self.system
 
@@ -100,9 +103,13 @@ def needed(config: ModelConfig, settings: Settings, dtype: torch.dtype, device_t
         streams += work.tiny_carry_numbers(config.tiny_decoder, height, width)
         frames = TINY_FRAMES * config.world.block_frames
         decoding = max(decoding, frames * height * width * config.tiny_decoder.widths[3])
+    saved = 0
+    if settings.weights != "full":
+        saved = work.num_shrinking(config.world) * (8 * size - KINDS[settings.weights].bits) // 8
     encoder = work.num_parameters(new_image_encoder, config.image_encoder)
     return Need(
-        weights=weights * size,
+        weights=weights * size - saved,
+        loading=saved,
         encoder=encoder * size,
         caches=(work.ring_numbers(config.world) + work.image_numbers(config.world)) * size,
         streams=streams * size,

@@ -38,6 +38,8 @@ class DoctorConfig:
     """full, or tiny where the model has one; auto is what the preset says, else full."""
     preset: str | None = None
     """Of Matrix-Game 2.0: 24gb, 12gb, 8gb or fast."""
+    weights: str = "auto"
+    """Of the transformer: full, int8, int4 or fp8; auto is what the preset says, else full."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     dtype: str = "auto"
@@ -70,7 +72,7 @@ def model_needs(config: DoctorConfig) -> Rows:
     from reverie.engine.models import find_model
     from reverie.engine.source import open_source
 
-    settings = presets.settings(config.preset, config.dtype, config.decoder)
+    settings = presets.settings(config.preset, config.dtype, config.decoder, config.weights)
     target = device.pick_device(config.device)
     files: tuple[Path, ...] = ()
     if config.model in NAMES:

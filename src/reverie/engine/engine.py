@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from reverie.engine import preflight, presets
+from reverie.engine import preflight, presets, quantise
+from reverie.engine.compiled import check_compiler, compile_pieces, restore_pieces
 from reverie.engine.device import pick_device, pick_dtype, set_threads
 from reverie.engine.geometry import HUB_NAMES, matrix_game_2
 from reverie.engine.hub import is_cached
 from reverie.engine.images import ImageSource, load_image
+from reverie.engine.lane import CudaLane, HereLane, Lane
 from reverie.engine.models import find_model
+from reverie.engine.recorded import Record, cuda_tapes
 from reverie.engine.session import Session
 from reverie.engine.source import open_source
-from reverie.errors import CheckpointError
+from reverie.errors import CheckpointError, DeviceError
 from reverie.models.checkpoint import ModelBundle
 from reverie.models.dit import count_parameters
 from reverie.models.parked import Parked
@@ -46,6 +50,8 @@ def load(
     decoder: str = "auto",
     preset: str | None = None,
     resolution: tuple[int, int] | None = None,
+    weights: str = "auto",
+    mode: str = "auto",
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Engine:
@@ -53,15 +59,18 @@ def load(
 
     model: the name of a bundled model, a model folder, a folder of published Matrix-Game 2.0 weights, or the id of
     either on the Hugging Face hub.  device: auto, cpu, cuda, cuda:N.  dtype: auto (measured on a CPU), float32,
-    bfloat16, and float16 on a GPU.  decoder: full, or tiny where the model has one; auto is full.  Of published weights
-    only: variant (universal, gta or templerun), resolution, (H, W), and preset (`reverie.engine.presets`).  say: told
-    in one line, before they are read, what large weights will need.
+    bfloat16, and float16 on a GPU.  decoder: full, or tiny where the model has one; auto is full.  weights: full, int8
+    or fp8 (`reverie.engine.quantise`); auto is what the preset says, else full.  mode: eager or compiled
+    (`reverie.engine.compiled`, on a GPU with CUDA graphs); auto compiles on a GPU.  Of published weights only: variant
+    (universal, gta or templerun), resolution, (H, W), and preset (`reverie.engine.presets`).  say: told in one line,
+    before they are read, what large weights will need.
     Raises CheckpointError for a folder that is missing or broken, DeviceError for what this machine does not have.
     """
-    settings = presets.settings(preset, dtype, decoder)
+    settings = presets.settings(preset, dtype, decoder, weights)
     tell = progress or (lambda share, text: None)
     tell(0.0, f"looking for {model}")
     picked_device = pick_device(device)
+    mode = pick_mode(mode, picked_device)
     if str(model) in HUB_NAMES and not is_cached(
         str(model), variant
     ):  # its sizes are known, so nothing is fetched in vain
@@ -88,6 +97,10 @@ def load(
     engine = Engine(
         bundle, folder=folder, device=picked_device, dtype=picked_dtype, decoder=settings.decoder, files=source.files
     )
+    if settings.weights != "full":
+        tell(0.35, f"making {settings.weights} weights")
+        say(str(quantise.quantise(engine, settings.weights)))
+    engine.set_mode(mode)
     engine.warm_up(lambda share, text: tell(0.4 + 0.6 * share, text))
     return engine
 
@@ -113,6 +126,41 @@ class Engine:
         self.decoder = pick_decoder(bundle, decoder)
         self.weights_hash = hash_files(files)
         self.lock = threading.RLock()
+        self.lane: Lane = HereLane()
+        self.warm: set[Hashable] = set()
+        self.weights = "full"
+        self.mode = "eager"
+        self._recorders: dict[str, Record] = {}
+
+    def set_mode(self, mode: str) -> None:
+        """`eager`: as written.  `compiled`: the transformer's pieces compiled; on a GPU blocks are recorded too and
+        frames decoded beside the next block.  For sessions that are opened from now on.
+
+        Raises DeviceError where the machine cannot compile.
+        """
+        networks = [self.bundle.model, self.decoder]
+        restore_pieces(*networks)
+        self.mode, self.lane, self.warm, self._recorders = mode, HereLane(), set(), {}
+        if mode == "eager":
+            return
+        compile_pieces(*networks)
+        if self.device.type == "cuda":
+            self.lane = CudaLane(self.device)
+            # Passes and decoding run side by side, so their tapes must not share memory.
+            self._recorders = {name: cuda_tapes() for name in ("passes", "decode")}
+
+    @contextlib.contextmanager
+    def unrecorded(self) -> Iterator[None]:
+        """Sessions that are opened meanwhile record nothing."""
+        before, self._recorders = self._recorders, {}
+        try:
+            yield
+        finally:
+            self._recorders = before
+
+    def new_record(self, name: str) -> Record | None:
+        """What records a session's `passes` or `decode`; None where nothing is recorded."""
+        return self._recorders.get(name)
 
     @property
     def name(self) -> str:
@@ -141,6 +189,7 @@ class Engine:
     def fingerprint(self) -> str:
         """Equal for engines whose snapshots can be exchanged: same name, weights, number type and kind of device."""
         dtype = str(self.dtype).removeprefix("torch.")
+        dtype += "" if self.weights == "full" else f"+{self.weights}"
         tiny = "/tiny" if self.decoder is self.bundle.tiny_decoder else ""
         return f"{self.name}/{self.weights_hash}/{dtype}/{self.device.type}{tiny}"
 
@@ -166,13 +215,33 @@ class Engine:
             progress(1.0, "ready; a model of this size is not warmed up on a CPU")
             return
         ramp = np.linspace(64, 192, self.resolution[1], dtype=np.uint8)[None, :, None]
-        progress(0.0, "warming up")
+        doing = (
+            "warming up" if self.mode == "eager" else "compiling and warming up (minutes at first, kept on the disk)"
+        )
+        progress(0.0, doing)
         session = self.open(np.broadcast_to(ramp, (*self.resolution, 3)))
-        num_blocks = self.bundle.config.world.window // self.bundle.config.world.block + 2
+        per_window = -(-self.bundle.config.world.window // self.bundle.config.world.block)
+        num_blocks = per_window + 2 + per_window * bool(self._recorders)  # each place in the ring is recorded once
         for block in range(num_blocks):
             session.step(Action())
-            progress((block + 1) / num_blocks, "warming up")
+            progress((block + 1) / num_blocks, doing)
         session.close()
+
+
+def pick_mode(name: str, device: torch.device) -> str:
+    """`eager` or `compiled`; `auto` compiles on a GPU that can.  Raises DeviceError for another name, and where the
+    machine cannot do what was asked for."""
+    if name not in ("auto", "eager", "compiled"):
+        raise DeviceError(f"there is no mode {name!r}; expected auto, eager or compiled")
+    if name == "eager" or (name == "auto" and device.type == "cpu"):
+        return "eager"
+    try:
+        check_compiler(device)
+    except DeviceError:
+        if name == "auto":
+            return "eager"
+        raise
+    return "compiled"
 
 
 def pick_decoder(bundle: ModelBundle, name: str) -> VideoTokenizer | WanVAE | TinyDecoder:

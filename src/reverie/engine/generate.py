@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from reverie.types import FPS, Action, Frames
 
 if TYPE_CHECKING:
     from reverie.engine.engine import Engine
+    from reverie.engine.lane import Coming
     from reverie.engine.session import Session
 
 SHEET_PICTURES = 24
@@ -53,6 +55,10 @@ class GenerateConfig:
     """full, or tiny where the model has one; auto is what the preset says, else full."""
     preset: str | None = None
     """Of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
+    weights: str = "auto"
+    """Of the transformer: full, int8, int4 or fp8; auto is what the preset says, else full."""
+    mode: str = "auto"
+    """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
     seed: int = 0
     """Decides the noise: the same seed, picture and script give the same video."""
     overlay: bool = False
@@ -108,11 +114,14 @@ def rollout(session: Session, script: ActionScript) -> Iterator[tuple[Frames, li
     """
     yield session.first_frame, [Action()]
     left = list(script.actions())
-    while left:
-        num_frames = session.next_frames
-        actions, left = left[:num_frames], left[num_frames:]
-        frames = session.step(actions + actions[-1:] * (num_frames - len(actions)))
-        yield frames[: len(actions)], actions
+    coming: deque[tuple[Coming, list[Action]]] = deque()
+    while left or coming:
+        while left and len(coming) < 2:  # a GPU dreams the next block while this one is decoded
+            num_frames = session.next_frames
+            actions, left = left[:num_frames], left[num_frames:]
+            coming.append((session.submit(actions + actions[-1:] * (num_frames - len(actions))), actions))
+        block, actions = coming.popleft()
+        yield block.frames()[: len(actions)], actions
 
 
 def render(session: Session, script: ActionScript, config: GenerateConfig, console: Any) -> list[Picture]:
@@ -197,6 +206,8 @@ def _load(config: GenerateConfig, console: Any) -> Engine:
             variant=config.variant,
             decoder=config.decoder,
             preset=config.preset,
+            weights=config.weights,
+            mode=config.mode,
             say=lambda text: console.print(text, highlight=False, soft_wrap=True),
             progress=lambda share, text: status.update(f"{text} ({share:.0%})"),
         )

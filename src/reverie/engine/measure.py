@@ -37,6 +37,8 @@ def bench(config: BenchConfig, tell: Callable[[str], None] = lambda text: None) 
         variant=config.variant,
         decoder=config.decoder,
         preset=config.preset,
+        weights=config.weights,
+        mode=config.mode,
         say=tell,
     )
     load_s = time.perf_counter() - start

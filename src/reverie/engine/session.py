@@ -18,6 +18,8 @@ from torch import Tensor
 
 from reverie import flow
 from reverie.engine import states
+from reverie.engine.lane import Coming
+from reverie.engine.recorded import RecordedDecode, RecordedPasses
 from reverie.engine.start import StartStream
 from reverie.errors import ActionError, CheckpointError, WorldError
 from reverie.models.pixels import to_frames, to_pixels
@@ -95,6 +97,7 @@ class Session:
         with torch.inference_mode():
             self._world = engine.bundle.model.new_state(1, engine.device, engine.dtype)
             self._decoder = self._new_decoder()
+        self._prepare()
         self._generator = torch.Generator(engine.device)
         self._is_open = True
         self.reset(seed)
@@ -165,6 +168,7 @@ class Session:
     def reset(self, seed: int) -> Frames:
         """Start again from the same picture; `seed` decides the noise.  Returns the first picture, (1, H, W, 3)."""
         self._check_open()
+        self._lane.settle()
         self._seed, self._num_frames = int(seed), 1
         self._generator.manual_seed(self._seed % 2**63)
         self._decoder.reset()
@@ -174,30 +178,38 @@ class Session:
             self._first_frame = self._show_start(self._decoder)
         return self.first_frame
 
-    @torch.inference_mode()
     def step(self, action: Action | Sequence[Action]) -> Frames:
         """Dream the next block under `action`, held for the block, or under one action for each of its frames.
 
         Returns (next_frames, H, W, 3).  Raises ActionError, with nothing changed, for what cannot be said.
         """
+        return self.submit(action).frames()
+
+    @torch.inference_mode()
+    def submit(self, action: Action | Sequence[Action]) -> Coming:
+        """As `step`, but on a GPU without waiting: while the frames are decoded, the next block may be dreamt."""
         self._check_open()
         bundle = self._engine.bundle
         config = bundle.config.world
         # The start frame that a model generates again comes before all actions: nothing leads to it.
+        num_frames = self.next_frames
         rows = self._encode(action)[:, -config.block_rows(self._world.step) :]
         with self._engine.lock:
             extra = None
             if self._start is not None:
                 extra = self._start.condition(self._world.step, config.block, config.cond_channels)
-            z = flow.advance(bundle.model, rows, bundle.config.schedule, self._world, self._generator, extra)
-            frames = to_frames(self._engine.decoder.decode(z, self._decoder)[0])
-        self._num_frames += len(frames)
-        return frames
+            z = flow.advance(
+                bundle.model, rows, bundle.config.schedule, self._world, self._generator, extra, self._passes
+            )
+            coming = self._lane.start(self._decode, z)
+        self._num_frames += num_frames
+        return coming
 
     @torch.inference_mode()
     def snapshot(self) -> Snapshot:
         """What `restore` needs to go on from here, bit for bit."""
         self._check_open()
+        self._lane.settle()
         tensors, numbers = states.flatten(self.state)
         return Snapshot(
             model=self._engine.fingerprint,
@@ -225,6 +237,7 @@ class Session:
             )
         if _NOISE not in snapshot.tensors:
             raise CheckpointError("the snapshot has no state of the noise; it was made by another version")
+        self._lane.settle()
         states.fill(self.state, snapshot.tensors, snapshot.numbers)
         self._generator.set_state(snapshot.tensors[_NOISE])
         if not np.array_equal(snapshot.picture, self._picture):
@@ -236,18 +249,29 @@ class Session:
     def fork(self) -> Session:
         """A second session that goes on from here on its own.  What never changes (the picture) is shared."""
         self._check_open()
+        self._lane.settle()
         twin = object.__new__(Session)
         twin.__dict__.update(self.__dict__)
         twin._world, twin._decoder = self._world.clone(), self._decoder.clone()
+        twin._prepare()
         twin._generator = torch.Generator(self._engine.device)
         twin._generator.set_state(self._generator.get_state())
         return twin
 
     def close(self) -> None:
         """Give the memory back.  A closed session cannot be used again; closing twice does no harm."""
+        if self._is_open:
+            self._lane.settle()
         self._is_open = False
-        for name in ("_world", "_decoder", "_z0", "_image", "_start"):
+        for name in ("_world", "_decoder", "_z0", "_image", "_start", "_passes", "_decode"):
             self.__dict__.pop(name, None)
+
+    def _prepare(self) -> None:
+        """What runs on the session's own state."""
+        engine = self._engine
+        self._lane = engine.lane
+        self._passes = RecordedPasses(engine.new_record("passes"), engine.warm)
+        self._decode = RecordedDecode(engine.decoder, self._decoder, engine.new_record("decode"), engine.warm)
 
     @torch.inference_mode()
     def _start_from(self, picture: npt.NDArray[np.uint8]) -> None:

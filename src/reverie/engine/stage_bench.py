@@ -1,8 +1,10 @@
 """`reverie bench` of Matrix-Game 2.0: a number of blocks, and where their time goes.
 
 frames_per_s            of the blocks that saw as much as the last one did, one after another, decoding and the copy to
-                        uint8 included; without_decode: the same blocks less the median time of decoding one.
-latency_*_ms            as in `reverie.engine.bench`.
+                        uint8 included; on a GPU a block is dreamt while the one before is decoded.  without_decode:
+                        blocks alone, less the median time of decoding one.
+baseline_frames_per_s   the same of our own eager, uncompiled path, in the same process, where another mode is measured.
+latency_*_ms, block_*   of blocks alone, each waited for; latency as in `reverie.engine.bench`.
 first_frame_s           from the picture to the first block's frames, reading the image encoder included.
 block_cpu_s             median of the processor time, all threads, that a block takes: says more than the clock where
                         others share the cores.
@@ -23,9 +25,9 @@ import numpy as np
 import torch
 
 from reverie.engine import device as machine
-from reverie.engine import preflight, presets
+from reverie.engine import preflight, presets, quantise
 from reverie.engine.bench import BenchConfig
-from reverie.engine.engine import Engine, load
+from reverie.engine.engine import Engine, load, pick_mode
 from reverie.engine.geometry import NAMES, RandomWeights, matrix_game_2
 from reverie.engine.measure import describe_machine, latency_ms, peak_memory_mib
 from reverie.engine.stages import Stage, Stopwatch, measure_rates, play_blocks, stages_of, watched
@@ -58,7 +60,10 @@ class StageReport:
     machine: str
     model: str
     decoder: str
-    path: str
+    mode: str
+    weights: str
+    baseline_frames_per_s: float | None
+    times_baseline: float | None
     preset: str | None
     random_weights: bool
     resolution: tuple[int, int]
@@ -81,11 +86,13 @@ def bench_stages(config: BenchConfig, tell: Callable[[str], None] = lambda text:
     start = time.perf_counter()
     engine = _open(config, tell)
     load_s, load_peak_mib = time.perf_counter() - start, peak_memory_mib(engine)
-    is_gpu = engine.device.type == "cuda"
+    is_gpu, mode = engine.device.type == "cuda", engine.mode
     num_blocks = config.blocks or (GPU_BLOCKS if is_gpu else CPU_BLOCKS)
     picture = np.random.default_rng(0).integers(0, 256, (*engine.resolution, 3), dtype=np.uint8)
     watch = Stopwatch(engine.device, tell)
     if is_gpu:
+        ahead = play_blocks(engine, picture, num_blocks, tell, ahead=True)
+        ahead.session.close()
         played = play_blocks(engine, picture, num_blocks, tell)
         peak_mib, session_mib = peak_memory_mib(engine), played.session.num_bytes / 2**20
         played.session.close()
@@ -96,8 +103,9 @@ def bench_stages(config: BenchConfig, tell: Callable[[str], None] = lambda text:
     else:
         num_timed = num_blocks
         with watched(engine, watch):
-            played = play_blocks(engine, picture, num_blocks, tell)
+            ahead = played = play_blocks(engine, picture, num_blocks, tell)
         peak_mib, session_mib = peak_memory_mib(engine), played.session.num_bytes / 2**20
+        played.session.close()
     tell("measuring the machine")
     rates = measure_rates(engine.dtype, engine.device)
     stages = stages_of(engine, watch, num_timed, rates)
@@ -105,13 +113,14 @@ def bench_stages(config: BenchConfig, tell: Callable[[str], None] = lambda text:
     filling = min(num_blocks, -(-world.window // world.block)) - 1  # blocks before the window was as full as at the end
     costs_ms, frames = np.array(played.costs_ms[filling:]), played.frames[-1]
     p50, p95 = latency_ms(costs_ms, frames)
-    block_ms = float(np.mean(costs_ms))
+    block_ms, alone_ms = float(np.mean(ahead.costs_ms[filling:])), float(np.mean(costs_ms))
+    baseline_ms = _eager_block_ms(engine, picture, num_timed, filling, tell) if engine.mode != "eager" else None
     decode_ms = next(stage.ms for stage in stages if stage.name == "decode")
     floors_ms = [s.floor_ms for s in stages if s.name not in ONCE and s.floor_ms is not None]
     floor_fps = frames * 1000 / sum(floors_ms)
     return StageReport(
         frames_per_s=_figure(frames * 1000 / block_ms),
-        frames_per_s_without_decode=_figure(frames * 1000 / (block_ms - decode_ms)),
+        frames_per_s_without_decode=_figure(frames * 1000 / (alone_ms - decode_ms)),
         latency_p50_ms=round(p50, 1),
         latency_p95_ms=round(p95, 1),
         block_p50_ms=round(float(np.percentile(costs_ms, 50)), 2),
@@ -125,7 +134,10 @@ def bench_stages(config: BenchConfig, tell: Callable[[str], None] = lambda text:
         machine=describe_machine(engine),
         model=engine.name,
         decoder="tiny" if engine.decoder is engine.bundle.tiny_decoder else "full",
-        path="eager",
+        mode=mode,
+        weights=engine.weights,
+        baseline_frames_per_s=_figure(frames * 1000 / baseline_ms) if baseline_ms else None,
+        times_baseline=_figure(baseline_ms / block_ms) if baseline_ms else None,
         preset=config.preset,
         random_weights=config.random_weights,
         resolution=engine.resolution,
@@ -142,6 +154,18 @@ def bench_stages(config: BenchConfig, tell: Callable[[str], None] = lambda text:
     )
 
 
+def _eager_block_ms(
+    engine: Engine, picture: np.ndarray, num_blocks: int, filling: int, tell: Callable[[str], None]
+) -> float:
+    """The mean of the blocks that count, as written and uncompiled; the engine is left so."""
+    tell("the baseline: eager")
+    engine.set_mode("eager")
+    play_blocks(engine, picture, filling + 1, tell).session.close()
+    played = play_blocks(engine, picture, num_blocks, tell)
+    played.session.close()
+    return float(np.mean(played.costs_ms[filling:]))
+
+
 def _open(config: BenchConfig, tell: Callable[[str], None]) -> Engine:
     if not config.random_weights:
         tell(f"loading {config.model}")
@@ -152,6 +176,8 @@ def _open(config: BenchConfig, tell: Callable[[str], None]) -> Engine:
             variant=config.variant,
             decoder=config.decoder,
             preset=config.preset,
+            weights=config.weights,
+            mode=config.mode,
             say=tell,
         )
         if not isinstance(engine.bundle.config.tokenizer, WanVAEConfig):
@@ -159,7 +185,7 @@ def _open(config: BenchConfig, tell: Callable[[str], None]) -> Engine:
         return engine
     if config.model not in NAMES:
         raise CheckpointError(f"--random-weights makes up {NAMES[0]}, not {config.model!r}; say --model {NAMES[0]}")
-    settings = presets.settings(config.preset, config.dtype, config.decoder)
+    settings = presets.settings(config.preset, config.dtype, config.decoder, config.weights)
     device = machine.pick_device(config.device)
     machine.set_threads()
     dtype = machine.pick_dtype("bfloat16" if settings.dtype == "auto" else settings.dtype, device)
@@ -171,7 +197,10 @@ def _open(config: BenchConfig, tell: Callable[[str], None]) -> Engine:
     if settings.keeps_encoder and isinstance(bundle.image_encoder, Parked):
         bundle.image_encoder = bundle.image_encoder.read()  # type: ignore[assignment]
     engine = Engine(bundle, folder=Path("random"), device=device, dtype=dtype, files=(), decoder=settings.decoder)
-    engine.warm_up(lambda share, text: tell(text))
+    if settings.weights != "full":
+        tell(str(quantise.quantise(engine, settings.weights)))
+    engine.set_mode(pick_mode(config.mode, device))
+    engine.warm_up(lambda share, text: tell(f"{text} ({share:.0%})"))
     return engine
 
 
@@ -187,11 +216,17 @@ def print_stages(report: StageReport) -> None:
 
     r, console = report, Console()
     weights = ", random weights" if r.random_weights else ""
-    title = f"{r.model}{weights}, {r.resolution[0]}x{r.resolution[1]}, {r.path}, {r.decoder} decoder\n{r.machine}"
+    how = f"{r.mode}, {r.weights} weights, {r.decoder} decoder"
+    title = f"{r.model}{weights}, {r.resolution[0]}x{r.resolution[1]}, {how}\n{r.machine}"
     table = Table("figure", "value", "", title=title, title_justify="left")
     blocks = f"{r.blocks_counted} of {r.blocks} blocks, {r.denoising_steps} steps + commit"
     for row in (
         ("frames per second", f"{r.frames_per_s:g}", f"{r.times_real_time:g} x real time ({FPS}); {blocks}"),
+        *(
+            [("  the baseline", f"{r.baseline_frames_per_s:g}", f"eager; this is {r.times_baseline:g} x it")]
+            if r.baseline_frames_per_s
+            else []
+        ),
         ("  without decoding", f"{r.frames_per_s_without_decode:g}", ""),
         ("  the floor allows", f"{r.floor_frames_per_s:g}", f"the block took {r.times_floor:g} x its floor"),
         ("input-to-frame latency, p50 / p95", f"{r.latency_p50_ms:.0f} / {r.latency_p95_ms:.0f} ms", "played at 25"),

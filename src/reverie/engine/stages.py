@@ -26,6 +26,7 @@ import torch
 from reverie.engine import work
 from reverie.engine.device import measure_matmul_gflops
 from reverie.engine.engine import Engine
+from reverie.engine.lane import Coming
 from reverie.engine.script import parse
 from reverie.engine.session import Session
 from reverie.engine.work import Work
@@ -101,7 +102,8 @@ class Stopwatch:
 
 @contextmanager
 def watched(engine: Engine, watch: Stopwatch) -> Iterator[None]:
-    """Time the engine's stages for as long as this lasts.  Its networks are wrapped, not changed."""
+    """Time the engine's stages for as long as this lasts, in sessions that record nothing.  Its networks are wrapped,
+    not changed."""
     bundle = engine.bundle
     encoder, model, tokenizer, decoder = bundle.image_encoder, bundle.model, bundle.tokenizer, engine.decoder
     passes, encode_still = 0, tokenizer.encode_still if isinstance(tokenizer, WanVAE) else None
@@ -138,7 +140,8 @@ def watched(engine: Engine, watch: Stopwatch) -> Iterator[None]:
     try:
         for module, methods in wrapped.items():
             module.__dict__.update(methods)
-        yield
+        with engine.unrecorded():
+            yield
     finally:
         bundle.image_encoder = encoder
         for module, methods in wrapped.items():
@@ -158,16 +161,29 @@ class Played:
     first_frame_s: float
 
 
-def play_blocks(engine: Engine, picture: np.ndarray, num_blocks: int, tell: Callable[[str], None]) -> Played:
-    """A new session, `num_blocks` blocks long."""
+def play_blocks(
+    engine: Engine, picture: np.ndarray, num_blocks: int, tell: Callable[[str], None], *, ahead: bool = False
+) -> Played:
+    """A new session, `num_blocks` blocks long.
+
+    ahead: on a GPU the next block is begun before the frames of this one are waited for, as where actions are known:
+    a cost is then the time from one block's frames to the next one's.
+    """
     start = time.perf_counter()
     session = engine.open(picture)
     played = Played(session, [], [], [], 0.0)
     space = session.action_space
     script = [[space.restrict(a) for a in block] for block in parse(WALK).blocks(session.block_frames)]
+
+    def submit(block: int) -> Coming:
+        return session.submit(script[block % len(script)][: session.next_frames])
+
+    coming: Coming | None = None
     for block in range(num_blocks):
         began, cpu = time.perf_counter(), time.process_time()
-        frames = session.step(script[block % len(script)][: session.next_frames])
+        now = coming or submit(block)
+        coming = submit(block + 1) if ahead and block + 1 < num_blocks else None
+        frames = now.frames()
         played.costs_ms.append((time.perf_counter() - began) * 1000)
         played.cpu_s.append(time.process_time() - cpu)
         played.frames.append(len(frames))

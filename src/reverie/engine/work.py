@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from reverie.engine import quantise
 from reverie.models.clip_vision import ClipVision, ClipVisionConfig
 from reverie.models.dit import WorldModel, WorldModelConfig
 from reverie.models.tiny_decoder import GROWTH, TinyDecoder, TinyDecoderConfig
@@ -42,6 +43,13 @@ def num_parameters(make: Callable[[Any], nn.Module], config: Any) -> int:
     """Numbers in a network's weights, which are not made."""
     with torch.device("meta"):
         return sum(tensor.numel() for tensor in make(config).state_dict().values())
+
+
+@lru_cache(maxsize=16)
+def num_shrinking(config: WorldModelConfig) -> int:
+    """Numbers in the transformer's weights that smaller kinds make smaller."""
+    with torch.device("meta"):
+        return quantise.num_shrinking(WorldModel(config))
 
 
 def dit_pass(config: WorldModelConfig, steps: int, seen: int, itemsize: int) -> Work:

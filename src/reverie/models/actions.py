@@ -83,7 +83,7 @@ class MouseModule(nn.Module):
         self.proj_mouse = nn.Linear(width, dim, bias=False)
 
     def forward(self, x: Tensor, mouse: Tensor, time: Tensor, memory: Memory, layer: int) -> Tensor:
-        """x: (b, t, n, d); mouse: (b, t, 12, 2) degrees; time: (t, pairs) rotary table.  Returns x, updated."""
+        """x: (b, t, n, d); mouse: (b, t, 12, 2) degrees; time: (t, pairs, 2) rotary table.  Returns x, updated."""
         return self.leave(x, memory.attend(layer, *self.enter(x, mouse, time)))
 
     def enter(self, x: Tensor, mouse: Tensor, time: Tensor) -> tuple[Tensor, ...]:
@@ -115,7 +115,7 @@ class KeyboardModule(nn.Module):
         self.proj_keyboard = nn.Linear(width, dim, bias=False)
 
     def forward(self, x: Tensor, keys: Tensor, time: Tensor, memory: Memory, layer: int) -> Tensor:
-        """x: (b, t, n, d); keys: (b, t, 12, keys) of 0 and 1; time: (t, pairs) rotary table.  Returns x, updated."""
+        """x: (b, t, n, d); keys: (b, t, 12, keys) of 0 and 1; time: (t, pairs, 2) rotary table.  Returns x, updated."""
         return self.leave(x, memory.attend(layer, *self.enter(x, keys, time)))
 
     def enter(self, x: Tensor, keys: Tensor, time: Tensor) -> tuple[Tensor, ...]:
@@ -124,7 +124,7 @@ class KeyboardModule(nn.Module):
         embedded = self.keyboard_embed((keys * self.config.scale).to(x.dtype)).flatten(2)
         k, v = rearrange(self.keyboard_attn_kv(embedded), "b t (two h d) -> two b t h d", two=2, h=heads)
         q = rearrange(self.mouse_attn_q(x), "b t n (h d) -> b t n h d", h=heads)
-        q = rotate(F.rms_norm(q, q.shape[-1:], eps=1e-6), time.unsqueeze(-2))
+        q = rotate(F.rms_norm(q, q.shape[-1:], eps=1e-6), time.unsqueeze(-3))
         k = rotate(F.rms_norm(k, k.shape[-1:], eps=1e-6), time)
         k, v = (rearrange(y, "b t h d -> b h t d") for y in (k, v))
         return rearrange(q, "b t n h d -> b h (t n) d"), k, v

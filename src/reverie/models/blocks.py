@@ -33,7 +33,7 @@ class SelfAttention(nn.Module):
         self.norm_k = RMSNorm(dim, config.eps, offset=config.local_start)
 
     def queries_keys_values(self, x: Tensor, table: Tensor) -> tuple[Tensor, ...]:
-        """x: (b, t, n, d); table: (b or 1, t, n, pairs).  Returns three of (b, heads, t n, head width)."""
+        """x: (b, t, n, d); table: (b or 1, t, n, pairs, 2).  Returns three of (b, heads, t n, head width)."""
         q, k, v = self.qkv(x).chunk(3, -1)
         q, k, v = (y.unflatten(-1, (self.heads, -1)) for y in (self.norm_q(q), self.norm_k(k), v))
         q, k = rotate(q, table), rotate(k, table)

@@ -20,4 +20,9 @@ def to_bytes(pixels: Tensor) -> Tensor:
 
 def to_frames(video: Tensor) -> Frames:
     """(f, 3, H, W), about [-1, 1] -> (f, H, W, 3) uint8, owned by the caller."""
-    return to_bytes(video).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return to_stored(video).cpu().numpy()
+
+
+def to_stored(video: Tensor) -> Tensor:
+    """As `to_frames`, left on its device."""
+    return to_bytes(video).permute(0, 2, 3, 1).contiguous()

@@ -14,7 +14,8 @@ from reverie.nn.cache import KVCache
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Rotary tables of the steps: (b or 1, t, n, pairs) of the tokens; (t, pairs) of keys and mouse, None without."""
+    """Rotary tables of the steps: (b or 1, t, n, pairs, 2) of the tokens; (t, pairs, 2) of keys and mouse, None without
+    them."""
 
     table: Tensor
     key_time: Tensor | None

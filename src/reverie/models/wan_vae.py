@@ -79,6 +79,10 @@ class RMSNorm(nn.Module):
         gain = (self.gamma * self.gamma.shape[0] ** 0.5).view(-1, *[1] * (x.ndim - 2))
         return F.normalize(x, dim=1) * gain
 
+    def activated(self, x: Tensor) -> Tensor:
+        """The norm, then SiLU: between convolutions; a chain that compiling makes one."""
+        return F.silu(self(x))
+
 
 class ResidualBlock(nn.Module):
     def __init__(self, before: int, after: int) -> None:
@@ -91,8 +95,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, carries: Carries) -> Tensor:
         """`b c f H W` -> the same grid."""
-        y = self.conv1(F.silu(self.norm1(x)), next(carries))
-        y = self.conv2(F.silu(self.norm2(y)), next(carries))
+        y = self.conv1(self.norm1.activated(x), next(carries))
+        y = self.conv2(self.norm2.activated(y), next(carries))
         return y + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
     def layers(self, scale: int) -> Iterator[Temporal]:
@@ -229,7 +233,7 @@ class Encoder(nn.Module):
             else:
                 yield Part(lambda x, carries, _, block=block: block(x, carries), 2)
         yield Part(lambda x, carries, _: self.mid_block(x, carries), 4)
-        yield Part(lambda x, carries, _: self.conv_out(F.silu(self.norm_out(x)), next(carries)), 1)
+        yield Part(lambda x, carries, _: self.conv_out(self.norm_out.activated(x), next(carries)), 1)
 
     def layers(self) -> Iterator[Temporal]:
         """Every temporal layer in the order of the carries."""
@@ -281,7 +285,7 @@ class Decoder(nn.Module):
         x = self.mid_block(self.conv_in(z, next(carries)), carries)
         for block in self.up_blocks:
             x = block(x, carries, is_first)
-        return self.conv_out(F.silu(self.norm_out(x)), next(carries))
+        return self.conv_out(self.norm_out.activated(x), next(carries))
 
     def layers(self) -> Iterator[Temporal]:
         """Every temporal layer in the order of the carries."""

@@ -19,31 +19,30 @@ def split_pairs(head_dim: int) -> tuple[int, int, int]:
 
 
 def rotary_table(positions: Tensor, pairs: Sequence[int], theta: float) -> Tensor:
-    """Unit complex numbers that turn pairs to `positions`.
+    """Cosines and sines that turn pairs to `positions`.
 
-    positions: (..., axes), any real numbers; pairs: pairs for each axis.  Returns (..., sum(pairs)) complex64.
+    positions: (..., axes), any real numbers; pairs: pairs for each axis.  Returns (..., sum(pairs), 2) float32.
     """
     turns = []
     for axis, count in enumerate(pairs):
         frequency = theta ** (-torch.arange(count, dtype=torch.float64, device=positions.device) / max(count, 1))
         turns.append(positions[..., axis, None].double() * frequency)
     angle = torch.cat(turns, -1)
-    return torch.polar(torch.ones_like(angle), angle).to(torch.complex64)
+    return torch.stack([angle.cos(), angle.sin()], -1).float()
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """Turn the first `table.shape[-1]` neighbouring pairs of `x`; what is left stays as it is (position 0).
+    """Turn the first `table.shape[-2]` neighbouring pairs of `x`; what is left stays as it is (position 0).
 
-    x: (..., n, heads, d); table: (..., n, pairs) complex64, broadcast over heads.
+    x: (..., n, heads, d); table: (..., n, pairs, 2), broadcast over heads.
     """
-    turned = 2 * table.shape[-1]
+    turned = 2 * table.shape[-2]
     pairs = x[..., :turned].float().unflatten(-1, (-1, 2))
-    turn = table.unsqueeze(-2)
+    turn = table.unsqueeze(-3)
     if torch.compiler.is_compiling():  # its generated code has no complex numbers
-        real, imaginary = pairs.unbind(-1)
-        cos, sin = torch.view_as_real(turn).unbind(-1)
+        (real, imaginary), (cos, sin) = pairs.unbind(-1), turn.unbind(-1)
         out = torch.stack([real * cos - imaginary * sin, real * sin + imaginary * cos], -1)
     else:
-        out = torch.view_as_real(torch.view_as_complex(pairs) * turn)
+        out = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(turn))
     out = out.flatten(-2).to(x.dtype)
     return out if turned == x.shape[-1] else torch.cat([out, x[..., turned:]], -1)

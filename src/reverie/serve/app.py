@@ -22,7 +22,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 import uvicorn
@@ -256,23 +256,26 @@ def source_of(
     record: Path | None = None,
     *,
     settings: Sequence[str] = (),
-    variant: str | None = None,
-    decoder: str = "auto",
-    preset: str | None = None,
+    **options: Any,
 ) -> Source:
-    """The game `world` if there is one, with `settings` KEY=VALUE, else the model.
+    """The game `world` if there is one, with `settings` KEY=VALUE, else the model, with options of `reverie.load`.
 
     Raises ServeError if a dream is to be recorded or set up like a game, or a game is to have a preset; WorldError for
     an unknown game or option.
     """
-    if world is not None and preset is not None:
+    if world is not None and options.get("preset") is not None:
         raise ServeError(f"--preset is for models, and {world} is a game; leave one of them out")
     if world is not None:
         return GameSource(world, record=record, **parse_options(world_info(world), settings))
     if record is not None or settings:
         asked = "recorded" if record is not None else "set up with --set"
         raise ServeError(f"only a real game is {asked}, and none is named; add --world vizdoom, say")
-    return ModelSource(model, device=device, variant=variant, decoder=decoder, preset=preset, say=_say)
+    return ModelSource(model, device=device, say=_say, **options)
+
+
+def _options(config: PlayConfig | ServeConfig) -> dict[str, Any]:
+    """What of a command's options says how a model is loaded."""
+    return {name: getattr(config, name) for name in ("variant", "decoder", "preset", "weights", "mode")}
 
 
 def _say(text: str) -> None:
@@ -295,6 +298,10 @@ class PlayConfig:
     """full, or tiny where the model has one: faster, a little coarser; auto is what the preset says, else full."""
     preset: str | None = None
     """Of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
+    weights: str = "auto"
+    """Of the transformer: full, int8, int4 or fp8; auto is what the preset says, else full."""
+    mode: str = "auto"
+    """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
     world: str | None = None
     """Play this real game (such as vizdoom) instead of a model."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -316,8 +323,7 @@ class PlayConfig:
             if self.browser:
                 open_browser(address)
 
-        chosen = {"variant": self.variant, "decoder": self.decoder, "preset": self.preset}
-        source = source_of(self.model, self.world, self.device, self.record, settings=self.set, **chosen)
+        source = source_of(self.model, self.world, self.device, self.record, settings=self.set, **_options(self))
         limits = None if self.record is None else Limits(max_players=1)  # one person's play, in order
         serve(source, host=self.host, port=self.port, limits=limits, announce=announce)
 
@@ -337,6 +343,10 @@ class ServeConfig:
     """full, or tiny where the model has one: faster, a little coarser; auto is what the preset says, else full."""
     preset: str | None = None
     """Of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
+    weights: str = "auto"
+    """Of the transformer: full, int8, int4 or fp8; auto is what the preset says, else full."""
+    mode: str = "auto"
+    """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
     world: str | None = None
     """Serve this real game (such as vizdoom) instead of a model."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -354,7 +364,6 @@ class ServeConfig:
         def announce(address: str) -> None:
             print(f"serving {self.world or self.model} at {address} (Ctrl-C stops it)", flush=True)
 
-        chosen = {"variant": self.variant, "decoder": self.decoder, "preset": self.preset}
-        source = source_of(self.model, self.world, self.device, settings=self.set, **chosen)
+        source = source_of(self.model, self.world, self.device, settings=self.set, **_options(self))
         limits = Limits(max_players=self.max_players)
         serve(source, host=self.host, port=self.port, limits=limits, announce=announce)

@@ -75,7 +75,7 @@ class Source(Protocol):
 class ModelSource:
     """Worlds dreamt by a model: `model` is a name or folder for `reverie.load`, or an Engine that is loaded already.
 
-    variant, decoder, preset, say: as `reverie.load` takes them.
+    options: as `reverie.load` takes them.
     """
 
     def __init__(
@@ -83,14 +83,11 @@ class ModelSource:
         model: str | Engine = "nano",
         *,
         device: str = "auto",
-        variant: str | None = None,
-        decoder: str = "auto",
-        preset: str | None = None,
-        say: Callable[[str], None] = lambda text: None,
+        **options: Any,
     ) -> None:
         self._model = model
         self._device = device
-        self._options = {"variant": variant, "decoder": decoder, "preset": preset, "say": say}
+        self._options = options
         self._engine: Engine | None = None if isinstance(model, str) else model
 
     @property

@@ -1,0 +1,201 @@
+"""The compiled and recorded path, as far as a CPU can show it: the same numbers by another road."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.models.adapters.folders import RESOLUTION, make_published
+from torch import Tensor
+
+from reverie import cli
+from reverie.engine import compiled
+from reverie.engine.compiled import PIECES, check_compiler, compile_pieces, restore_pieces
+from reverie.engine.engine import Engine, load, pick_mode
+from reverie.errors import DeviceError
+from reverie.types import Action
+
+FORWARD = Action(frozenset({"forward"}), (0.0, 3.0))
+BACK = Action(frozenset({"back"}), (1.0, -5.0))
+NUM_BLOCKS = 8
+
+
+class Again:
+    """A tape for machines without CUDA graphs: it does the work again, on the memory that it was recorded with."""
+
+    def __init__(self, work: Callable[[], Tensor]) -> None:
+        self.work = work
+        self.plays = 0
+        self.output = torch.zeros(())
+
+    def replay(self) -> None:
+        self.plays += 1
+        self.output = self.work()
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> Path:
+    return make_published(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture
+def fresh(request, model_folder, published) -> Engine:
+    """An engine of this test's own: our model, or Matrix-Game 2's shape with the full or the tiny decoder."""
+    if request.param == "own":
+        return load(model_folder, device="cpu", dtype="float32")
+    decoder = "tiny" if request.param.endswith("tiny") else "full"
+    options = {"variant": "universal", "resolution": RESOLUTION, "decoder": decoder}
+    return load(published, device="cpu", dtype="float32", **options)
+
+
+def play(session, num_blocks: int = NUM_BLOCKS, start: int = 0) -> np.ndarray:
+    return np.concatenate([session.step((FORWARD, BACK)[(start + i) % 2]) for i in range(num_blocks)])
+
+
+def picture_for(engine: Engine) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (*engine.resolution, 3), dtype=np.uint8)
+
+
+def tape_up(engine: Engine) -> list[Again]:
+    """Let the engine's sessions record."""
+    tapes: list[Again] = []
+
+    def record(work: Callable[[], Tensor]) -> Again:
+        tapes.append(Again(work))
+        return tapes[-1]
+
+    engine._recorders = {"passes": record, "decode": record}
+    return tapes
+
+
+@pytest.mark.parametrize("fresh", ["own", "matrix-game-2", "matrix-game-2-tiny"], indirect=True)
+def test_recorded_equals_done(fresh) -> None:
+    picture = picture_for(fresh)
+    expected = play(fresh.open(picture, seed=4))
+    tapes = tape_up(fresh)
+    first = play(fresh.open(picture, seed=4))  # its first run of each kind is done: that is the warm-up
+    assert np.array_equal(first, expected)
+    tapes.clear()
+    assert np.array_equal(play(fresh.open(picture, seed=4)), expected)
+    world = fresh.bundle.config.world
+    places = world.window // np.gcd(world.window, world.block)
+    assert len(tapes) == places + 1  # one for each place in the ring, and one that decodes
+    is_first_step_given = not world.generates_start
+    filling = -(
+        -(world.window - world.block - is_first_step_given) // world.block
+    )  # blocks that see less than the rest
+    plays = [NUM_BLOCKS - filling, NUM_BLOCKS - int(world.generates_start)]  # of passes; of decoding
+    assert sum(tape.plays for tape in tapes) == sum(plays)
+
+
+@pytest.mark.parametrize("fresh", ["own", "matrix-game-2-tiny"], indirect=True)
+def test_recorded_sessions_can_be_rewound_split_and_saved(fresh) -> None:
+    picture = picture_for(fresh)
+    expected = play(fresh.open(picture, seed=4), 11)
+    tape_up(fresh)
+    play(fresh.open(picture))
+    session = fresh.open(picture, seed=4)
+    num_frames = len(play(session, 5))
+    twin, snapshot = session.fork(), session.snapshot()
+    wanted = expected[num_frames:]
+    for one in (session, twin):  # each on its own memory
+        assert np.array_equal(play(one, 6, start=5), wanted[: 6 * one.block_frames])
+    session.restore(snapshot)
+    assert np.array_equal(play(session, 3, start=5), wanted[: 3 * session.block_frames])
+    session.reset(4)
+    assert np.array_equal(play(session, 9), expected[: len(play(fresh.open(picture, seed=4), 9))])
+
+
+@pytest.mark.parametrize("fresh", ["own"], indirect=True)
+def test_what_cannot_be_recorded_is_done(fresh) -> None:
+    def refuse(work: Callable[[], Tensor]) -> Again:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    picture = picture_for(fresh)
+    expected = play(fresh.open(picture))
+    fresh._recorders = {"passes": refuse}
+    with pytest.warns(UserWarning, match="passes cannot be recorded as a CUDA graph, and runs without: operation not"):
+        assert np.array_equal(play(fresh.open(picture)), expected)
+
+
+@pytest.mark.parametrize("fresh", ["own", "matrix-game-2-tiny"], indirect=True)
+def test_frames_may_be_fetched_later(fresh) -> None:
+    picture = picture_for(fresh)
+    expected = play(fresh.open(picture), 4)
+    session = fresh.open(picture)
+    coming = [session.submit((FORWARD, BACK)[i % 2]) for i in range(4)]
+    assert session.num_frames == 1 + len(expected)
+    assert np.array_equal(np.concatenate([block.frames() for block in coming]), expected)
+
+
+@pytest.mark.parametrize("fresh", ["own", "matrix-game-2"], indirect=True)
+def test_compiled_pieces_make_the_same_frames(fresh) -> None:
+    picture = picture_for(fresh)
+    expected = play(fresh.open(picture), 4)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compile_pieces(fresh.bundle.model, fresh.decoder, backend="aot_eager")
+    got = play(fresh.open(picture), 4)  # until the window is full
+    assert np.abs(got.astype(int) - expected).max() <= 1
+    num_graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    play(fresh.open(picture), 5)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == num_graphs  # the window fills: nothing anew
+    restore_pieces(fresh.bundle.model, fresh.decoder)
+    assert not any(name in m.__dict__ for m in fresh.bundle.model.modules() for _, name in PIECES)
+    assert np.array_equal(play(fresh.open(picture), 4), expected)
+
+
+def test_blocks_share_what_is_compiled(model_folder) -> None:
+    """However deep the model, a piece is compiled once for each kind of block."""
+    engine = load(model_folder, device="cpu", dtype="float32")
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compile_pieces(engine.bundle.model, backend="aot_eager")
+    session = engine.open(picture_for(engine))
+    play(session, 3)
+    # What is in a block can differ (image, mouse, keyboard), and the start picture's own step has its own shape.
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2 * (len(PIECES) + 1)
+
+
+def test_modes(monkeypatch, model_folder, capsys) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert pick_mode("auto", cpu) == "eager"
+    assert pick_mode("eager", cuda) == "eager"
+    with pytest.raises(DeviceError, match="there is no mode 'turbo'; expected auto, eager or compiled"):
+        pick_mode("turbo", cpu)
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
+    assert pick_mode("auto", cuda) == "eager"
+    with pytest.raises(DeviceError, match="needs Triton"):
+        pick_mode("compiled", cuda)
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: True)
+    assert pick_mode("auto", cuda) == "compiled"
+    monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
+    with pytest.raises(DeviceError, match="needs a C\\+\\+ compiler; install g\\+\\+"):
+        check_compiler(cpu)
+    assert cli.main(["bench", "--model", str(model_folder), "--mode", "turbo", "--seconds", "1"]) == 2
+    assert "no mode 'turbo'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_inductor_on_this_machine(model_folder, tmp_path, monkeypatch) -> None:
+    try:
+        check_compiler(torch.device("cpu"))
+    except DeviceError as error:
+        pytest.skip(str(error))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    torch._dynamo.reset()
+    expected = play(load(model_folder, device="cpu", dtype="float32").open(np.zeros((32, 64, 3), np.uint8)))
+    told: list[str] = []
+    engine = load(
+        model_folder,
+        device="cpu",
+        dtype="float32",
+        mode="compiled",
+        progress=lambda share, text: told.append(text),
+    )
+    assert engine.mode == "compiled"
+    assert any("compiling" in text for text in told)
+    assert np.abs(play(engine.open(np.zeros((32, 64, 3), np.uint8))).astype(int) - expected).max() <= 1

@@ -180,6 +180,7 @@ def test_modes(monkeypatch, model_folder, capsys) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, by torch
 def test_inductor_on_this_machine(model_folder, tmp_path, monkeypatch) -> None:
     try:
         check_compiler(torch.device("cpu"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import torch
 from tests.models.adapters.folders import RESOLUTION, make_published
 
 from reverie import cli
+from reverie.engine import engine as engine_module
 from reverie.engine import stage_bench, work
+from reverie.engine.compiled import compile_pieces
 from reverie.engine.engine import Engine, load
 from reverie.engine.stages import Rates, Stopwatch, play_blocks, stages_of, watched
 from reverie.models.adapters import published
@@ -124,6 +127,18 @@ def test_a_folder_block_by_block(toy, folder, capsys, monkeypatch) -> None:
     for part in ("without decoding", "tiny decoder", "commit pass", "2 of 3 blocks", "bfloat16"):
         assert part in " ".join(told.out.split())
     assert "needs about" in told.err
+
+
+def test_the_eager_path_stands_beside_the_compiled_one(monkeypatch, toy, capsys) -> None:
+    monkeypatch.setattr(engine_module, "check_compiler", lambda device: None)
+    monkeypatch.setattr(engine_module, "compile_pieces", partial(compile_pieces, backend="eager"))
+    words = ["bench", "--model", "matrix-game-2", "--random-weights", "--blocks", "3", "--device", "cpu", "--json"]
+    assert cli.main([*words, "--decoder", "tiny", "--mode", "compiled"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["mode"] == "compiled"
+    assert report["baseline_frames_per_s"] > 0
+    ratio = report["frames_per_s"] / report["baseline_frames_per_s"]
+    assert report["times_baseline"] == pytest.approx(ratio, rel=0.02)
 
 
 @pytest.mark.parametrize(

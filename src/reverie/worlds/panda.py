@@ -18,8 +18,9 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+import av
 import numpy as np
-import numpy.typing as npt
+from av.video.reformatter import Interpolation, VideoReformatter
 
 from reverie.errors import WorldError
 from reverie.types import Frames
@@ -106,8 +107,8 @@ def _graphics_pipe(core: Any) -> Any:
 class Panda:
     """An offscreen screen: a scene (`root`), a camera, a sky, one sun with a shadow map, and pictures of it.
 
-    resolution: (H, W) of the pictures.  fov_deg: horizontal.  supersample: each side is drawn so many times larger (a
-    whole number, or 1.5) and averaged down.  samples: MSAA.  shadow_px: side of the shadow map; 0 for no shadows.
+    resolution: (H, W) of the pictures.  fov_deg: horizontal.  supersample: each side is drawn so many times larger
+    and averaged down.  samples: MSAA.  shadow_px: side of the shadow map; 0 for no shadows.
     Nodes under `root` get the lit material; `use_cutout`, `use_glow` change it.
     Raises WorldError where nothing can be drawn.
     """
@@ -125,6 +126,7 @@ class Panda:
     ) -> None:
         self._core = core = import_panda()
         self.resolution = resolution
+        self._scaler = VideoReformatter()
         self._supersample = supersample
         self._engine = core.GraphicsEngine.getGlobalPtr()
         self._buffer: Any = self._open_buffer(samples)
@@ -279,13 +281,13 @@ class Panda:
     def _read(self) -> Frames:
         height, width = self.resolution
         n = self._supersample
-        raw = np.frombuffer(self._picture.getRamImage(), np.uint8).reshape(round(height * n), round(width * n), -1)
-        if n == 2:
-            return _halve(raw)[None]
-        if n == 1.5:
-            return _three_to_two(raw)[None]
-        whole = raw[:, :, :3].reshape(height, round(n), width, round(n), 3).mean((1, 3), dtype=np.float32)
-        return np.ascontiguousarray((whole + 0.5).astype(np.uint8)[::-1, :, ::-1])[None]
+        raw = np.frombuffer(self._picture.getRamImage(), np.uint8).reshape(round(height * n), round(width * n), 4)
+        drawn = av.VideoFrame.from_numpy_buffer(raw, "bgra")
+        area = Interpolation.AREA  # each pixel is the mean of what it covers
+        scaled = self._scaler.reformat(drawn, width=width, height=height, format="rgb24", interpolation=area, threads=1)
+        plane: Any = scaled.planes[0]
+        rows = np.frombuffer(plane, np.uint8).reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
+        return np.ascontiguousarray(rows[::-1])[None]  # OpenGL's first row is the lowest
 
     def _put_weather(self) -> None:
         self._eye.setShaderInput("weather", (*self._drift, self.light.fog_start_m, 0.0))
@@ -353,28 +355,6 @@ class Panda:
         sky.node().setBounds(core.OmniBoundingVolume())
         sky.node().setFinal(True)
         self.cast_no_shadow(sky)
-
-
-def _halve(raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """BGRA rows from the bottom, `(2h, 2w, 4)` -> RGB from the top, `(h, w, 3)`, each the mean of four."""
-    rows = raw[0::2].astype(np.uint16)
-    rows += raw[1::2]
-    both = rows[:, 0::2] + rows[:, 1::2]
-    both += 2
-    both >>= 2
-    return np.ascontiguousarray(both[::-1, :, 2::-1].astype(np.uint8))
-
-
-def _three_to_two(raw: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """BGRA rows from the bottom, `(3h, 3w, 4)` -> RGB from the top, `(2h, 2w, 3)`: each the mean of what it covers."""
-    tall = raw.astype(np.uint16)
-    rows = np.empty((len(raw) // 3 * 2, *raw.shape[1:]), np.uint16)
-    rows[0::2] = 2 * tall[0::3] + tall[1::3]
-    rows[1::2] = tall[1::3] + 2 * tall[2::3]
-    both = np.empty((len(rows), raw.shape[1] // 3 * 2, 4), np.uint16)
-    both[:, 0::2] = 2 * rows[:, 0::3] + rows[:, 1::3]
-    both[:, 1::2] = rows[:, 1::3] + 2 * rows[:, 2::3]
-    return np.ascontiguousarray(((both + 4) // 9)[::-1, :, 2::-1].astype(np.uint8))
 
 
 def _compile(core: Any, *, shadows: bool) -> dict[str, Any]:

@@ -70,12 +70,15 @@ def denoise(
     """Noise (b, t, c, h, w) -> clean steps of the block after `state`, which is left uncommitted.
 
     fresh(i): the noise that is added after pass i, for schedules that renoise.  levels: as `constant_levels` gives.
+    Gradients, where they are wanted, flow through the last pass only (Self-Forcing, arXiv 2506.08009).
     """
     x = noise
     for i, sigma in enumerate(schedule.sigmas):
-        v = model(x, _told(sigma, x, levels), cond, state)
+        is_last = i + 1 == len(schedule.sigmas)
+        with torch.set_grad_enabled(is_last and torch.is_grad_enabled()):
+            v = model(x, _told(sigma, x, levels), cond, state)
         clean = clean_from_velocity(x.double(), v.double(), sigma).to(x.dtype)
-        if i + 1 == len(schedule.sigmas):
+        if is_last:
             return clean
         following = schedule.sigmas[i + 1]
         if schedule.renoise:

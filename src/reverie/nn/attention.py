@@ -184,4 +184,7 @@ class RingMemory:
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         cache = self.caches[layer]
-        return attend(q, *(cache.commit(k, v) if self.commit else cache.read(k, v)))
+        if self.commit:
+            return attend(q, *cache.commit(k, v))
+        needs_gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+        return attend(q, *(cache.joined(k, v) if needs_gradient else cache.read(k, v)))

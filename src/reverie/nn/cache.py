@@ -58,6 +58,15 @@ class KVCache:
         seen = min(self.step + num_steps, self.window) * self.tokens
         return self.k[:, :, :seen], self.v[:, :, :seen]
 
+    def joined(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """As `read`, copied instead of written: for gradients, which the ring itself never carries."""
+        first, steps = self.step % self.window, k.shape[-2] // self.tokens
+        kept = torch.arange(min(self.step, self.window), device=k.device)
+        falling_out = (kept - first) % self.window < steps
+        slots = kept[~falling_out] if self.step >= self.window else kept[: self.window - steps]
+        where = (slots[:, None] * self.tokens + torch.arange(self.tokens, device=k.device)).flatten()
+        return torch.cat([self.k[:, :, where], k], 2), torch.cat([self.v[:, :, where], v], 2)
+
     def commit(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """As `read`, and the block stays: later blocks see it until it leaves the window."""
         seen = self.read(k, v)

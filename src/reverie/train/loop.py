@@ -27,7 +27,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,6 +105,12 @@ class TrainerConfig:
                 f"expected 0 <= decay <= 1, 0 <= ema < 1, lr > 0 and clip > 0, got {self.decay}, {self.ema}, "
                 f"{self.lr}, {self.clip}"
             )
+
+
+def trainer_config(options: Any, folder: Path) -> TrainerConfig:
+    """How to train, from a command's options: those of its fields that `TrainerConfig` has too."""
+    names = {field.name for field in fields(TrainerConfig)} - {"folder"}
+    return TrainerConfig(folder=folder, **{name: getattr(options, name) for name in names if hasattr(options, name)})
 
 
 class Task(ABC):

@@ -8,7 +8,6 @@ mistakes.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,23 +21,21 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from reverie.errors import CheckpointError, TrainError
-from reverie.flow import Schedule, add_noise, clean_from_velocity
+from reverie.flow import Schedule, add_noise
 from reverie.models.checkpoint import KIND, ModelBundle, ModelConfig, load_model, load_weights, save_model
 from reverie.models.dit import WorldModel, count_parameters
 from reverie.models.image_encoder import ImageEncoder
 from reverie.models.pixels import to_pixels
 from reverie.models.presets import PRESETS, Preset
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.nn.attention import Visibility
+from reverie.train.forcing import clean_estimates, hidden_rows, noise_like, noised_context
 from reverie.train.latents import LatentClips, load_latents
-from reverie.train.loop import Task, Trainer, TrainerConfig, pick_device, use_malloc_hints
+from reverie.train.loop import Task, Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
 from reverie.train.tokenizer import load_tokenizer
 
 SIGMA_FLOOR = 0.25
 """Below this noise level errors of the clean estimate weigh no more: there is little left to decide."""
-UNKNOWN_KEY = -1.0
-"""What a dropped-out action says of every key: neither held nor free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,10 +143,10 @@ class WorldTask(Task):
         z, rows, picture = batch
         config = self.config
         rows = self._hide_actions(rows, generator)
-        context, levels = self._context(z, generator)
+        context, levels = noised_context(z, self.config.context_noise, generator)
         for _ in range(self._rounds(generator)):
             predicted = self._predict(context, levels, z, rows, picture, generator)
-            context = add_noise(predicted, self._noise(z, generator), levels)
+            context = add_noise(predicted, noise_like(z, generator), levels)
         error, sigma = self._errors(context, levels, z, rows, picture, config.copies, generator)
         weight = 1 / sigma.clamp(min=SIGMA_FLOOR) ** 2
         high = (error * (sigma > 0.8)).sum() / (sigma > 0.8).sum().clamp(min=1)
@@ -170,24 +167,15 @@ class WorldTask(Task):
         target = z[:, 1:].repeat(1, copies, 1, 1, 1)
         if sigma is None:
             sigma = self._sigmas(target.shape[:2], generator)
-        noisy = add_noise(target, self._noise(target, generator), sigma)
-        estimate = self._estimate(context, levels, noisy, sigma, rows, picture, copies)
+        noisy = add_noise(target, noise_like(target, generator), sigma)
+        estimate = self._estimate(context, levels, noisy, sigma, rows, picture)
         return (estimate.float() - target).square().mean((2, 3, 4)), sigma
 
     def _estimate(
-        self, context: Tensor, levels: Tensor, noisy: Tensor, sigma: Tensor, rows: Tensor, picture: Tensor, copies: int
+        self, context: Tensor, levels: Tensor, noisy: Tensor, sigma: Tensor, rows: Tensor, picture: Tensor
     ) -> Tensor:
-        """Clean estimates of noisy steps 1 .. t - 1 (`copies` times), given clean steps before them."""
-        t = context.shape[1]
-        world = self.world
-        image = self.encoder(to_pixels(picture))
-        cond = world.clip_condition(rows, context, image)
-        steps = torch.arange(t, device=context.device)
-        cond = cond.select(torch.cat([steps[:-1], steps[1:].repeat(copies)]))
-        visibility = Visibility.teacher_forced(t, world.config.window, copies=copies)
-        x, s = torch.cat([context[:, :-1], noisy], 1), torch.cat([levels[:, :-1], sigma], 1)
-        v = world(x, s, cond, visibility=visibility)
-        return clean_from_velocity(noisy, v[:, t - 1 :], sigma)
+        """As `clean_estimates`."""
+        return clean_estimates(self.world, context, levels, noisy, sigma, rows, self.encoder(to_pixels(picture)))
 
     def _rounds(self, generator: torch.Generator) -> int:
         """How many times over the context is what the model made of the context: 0 for recorded context.
@@ -206,14 +194,9 @@ class WorldTask(Task):
         """What the model makes of every step from (nearly) pure noise: (b, t, c, h, w), step 0 as it is."""
         with torch.no_grad():
             sigma = 1 - 0.4 * torch.rand(z.shape[0], z.shape[1] - 1, generator=generator, device=z.device)
-            noisy = add_noise(z[:, 1:], self._noise(z[:, 1:], generator), sigma)
-            estimate = self._estimate(context, levels, noisy, sigma, rows, picture, 1)
+            noisy = add_noise(z[:, 1:], noise_like(z[:, 1:], generator), sigma)
+            estimate = self._estimate(context, levels, noisy, sigma, rows, picture)
         return torch.cat([z[:, :1], estimate.to(z.dtype)], 1)
-
-    def _context(self, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The clip as context: each step with a little noise of its own."""
-        levels = self.config.context_noise * torch.rand(z.shape[:2], generator=generator, device=z.device)
-        return add_noise(z, self._noise(z, generator), levels), levels
 
     def _sigmas(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         """Logit-normal noise levels moved towards 1, a tenth of them at exactly 1, where every block begins."""
@@ -223,13 +206,8 @@ class WorldTask(Task):
 
     def _hide_actions(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         hidden = torch.rand(len(rows), generator=generator, device=rows.device) < self.config.action_dropout
-        unknown = torch.zeros_like(rows)
-        unknown[..., : len(self.preset.world.action_space.keys)] = UNKNOWN_KEY
+        unknown = hidden_rows(rows, len(self.preset.world.action_space.keys))
         return torch.where(hidden[:, None, None], unknown, rows)
-
-    @staticmethod
-    def _noise(like: Tensor, generator: torch.Generator) -> Tensor:
-        return torch.randn(like.shape, generator=generator, device=like.device)
 
     def validate(self) -> dict[str, float]:
         """On held-out clips: the error of a step dreamt from noise in one pass; with the actions of another clip;
@@ -240,7 +218,7 @@ class WorldTask(Task):
         sums: dict[str, list[float]] = {"next_mse": [], "wrong_actions_mse": [], "repeat_mse": []}
         for part in np.array_split(starts[chosen], max(1, len(chosen) // 8)):
             z, rows, picture = (x.to(self.device) for x in take(self.held_out, part, self.config.clip_steps))
-            context, levels = self._context(z, generator)
+            context, levels = noised_context(z, self.config.context_noise, generator)
             sigma = torch.ones(z.shape[0], z.shape[1] - 1, device=self.device)
             for name, actions in (("next_mse", rows), ("wrong_actions_mse", rows.roll(1, 0))):
                 error, _ = self._errors(context, levels, z, actions, picture, 1, generator, sigma)
@@ -324,15 +302,9 @@ def train_world(config: TrainWorldConfig) -> dict[str, float]:
     if config.start is not None:
         load_weights(config.start / "model" / "dit.safetensors", task.world)
         load_weights(config.start / "model" / "image_encoder.safetensors", task.encoder)
-    trainer = TrainerConfig(
-        folder=config.output,
-        **{
-            field.name: getattr(config, field.name)
-            for field in dataclasses.fields(TrainerConfig)
-            if field.name != "folder" and hasattr(config, field.name)
-        },
-    )
-    return Trainer(task, trainer).run() | {"parameters": float(count_parameters([task.model]))}
+    return Trainer(task, trainer_config(config, config.output)).run() | {
+        "parameters": float(count_parameters([task.model]))
+    }
 
 
 if __name__ == "__main__":

@@ -26,16 +26,18 @@ from reverie.errors import WorldError
 from reverie.types import Action, ActionSpace, Frames
 from reverie.worlds.lockstep import STEP_NS, LockstepGame
 from reverie.worlds.minetest_scenery import Scenery, check_maps, choose_scenery
+from reverie.worlds.shrink import Shrinker
 
 RESOLUTION = (128, 224)
-RENDER_SCALE = 2
+DRAWN = (192, 336)
+"""(H, W) that the game draws, for smooth edges."""
 FOV_DEG = 103.6
 """Horizontal: Minetest's own 72 degrees are those of the height."""
 
 DEGREES_PER_PX = 0.05
 """What a pixel of the mouse turns.  What is left over of a turn is carried to the next frame."""
 
-MAX_PX = (RESOLUTION[1] * RENDER_SCALE // 2 - 2, RESOLUTION[0] * RENDER_SCALE // 2 - 2)
+MAX_PX = (DRAWN[1] // 2 - 2, DRAWN[0] // 2 - 2)
 """The mouse starts each frame in the middle of the window, and cannot leave it."""
 
 VIEW_RANGE = 48
@@ -74,8 +76,8 @@ LOAD_PAUSE_S = 0.03
 """Real time between frames while the map loads: it does so in other threads, which want the core."""
 
 _SETTINGS = {
-    "screen_w": RESOLUTION[1] * RENDER_SCALE,
-    "screen_h": RESOLUTION[0] * RENDER_SCALE,
+    "screen_w": DRAWN[1],
+    "screen_h": DRAWN[0],
     "fps_max": 1000,
     "fps_max_unfocused": 1000,
     "vsync": "false",
@@ -144,6 +146,7 @@ class MinetestWorld:
         self._visited: set[int] = set()
         self._orders = 0
         self._carry = (0.0, 0.0)
+        self._shrink = Shrinker(RESOLUTION)
 
     @property
     def map(self) -> str:
@@ -198,7 +201,7 @@ class MinetestWorld:
         self._arrive(scenery)
         self._settle()
         self.scenery = scenery
-        return self._running().frame[None]
+        return self._shrink(self._running().frame)[None]
 
     def step(self, action: Action) -> Frames:
         """One frame under `action`, `(1, H, W, 3)`."""
@@ -208,7 +211,7 @@ class MinetestWorld:
         buttons = [BUTTONS[key] for key in BUTTONS if key in action.keys]
         dx, dy = self._mouse_px(action.mouse)
         self._turn(dx, dy, keys, buttons)
-        return self._running().frame[None]
+        return self._shrink(self._running().frame)[None]
 
     def close(self) -> None:
         """End the game; safe to call twice."""
@@ -263,11 +266,10 @@ class MinetestWorld:
         command = ["minetest", "--go", "--gameid", "minetest", "--config", str(home / "minetest.conf")]
         command += ["--world", str(self._world_folder)]
         env = {"MESA_SHADER_CACHE_DIR": str(_shader_cache()), "LOCKSTEP_TIME_S": str(EPOCH_S)}
-        height, width = RESOLUTION
+        height, width = DRAWN
         self._game = LockstepGame(
             command,
             (width, height),
-            render_scale=RENDER_SCALE,
             home=home,
             env=env,
             matrices=False,

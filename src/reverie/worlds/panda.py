@@ -18,14 +18,13 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-import av
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
 
 from reverie.errors import WorldError
 from reverie.types import Frames
 from reverie.worlds import panda_shaders as glsl
 from reverie.worlds.panda_mesh import Mesh, Vec3, import_panda, make_texture, make_texture_array, tileable_noise
+from reverie.worlds.shrink import Shrinker
 
 __all__ = [
     "RESOLUTION", "STEP_S", "Light", "Mesh", "Panda", "Vec3", "import_panda", "make_texture", "make_texture_array",
@@ -126,7 +125,7 @@ class Panda:
     ) -> None:
         self._core = core = import_panda()
         self.resolution = resolution
-        self._scaler = VideoReformatter()
+        self._shrink = Shrinker(resolution)
         self._supersample = supersample
         self._engine = core.GraphicsEngine.getGlobalPtr()
         self._buffer: Any = self._open_buffer(samples)
@@ -282,12 +281,7 @@ class Panda:
         height, width = self.resolution
         n = self._supersample
         raw = np.frombuffer(self._picture.getRamImage(), np.uint8).reshape(round(height * n), round(width * n), 4)
-        drawn = av.VideoFrame.from_numpy_buffer(raw, "bgra")
-        area = Interpolation.AREA  # each pixel is the mean of what it covers
-        scaled = self._scaler.reformat(drawn, width=width, height=height, format="rgb24", interpolation=area, threads=1)
-        plane: Any = scaled.planes[0]
-        rows = np.frombuffer(plane, np.uint8).reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
-        return np.ascontiguousarray(rows[::-1])[None]  # OpenGL's first row is the lowest
+        return self._shrink(raw[::-1], "bgra")[None]  # OpenGL's first row is the lowest
 
     def _put_weather(self) -> None:
         self._eye.setShaderInput("weather", (*self._drift, self.light.fog_start_m, 0.0))

@@ -81,7 +81,9 @@ class TempleWorld:
         self.episode_info: dict[str, Any] = {}
         self._runner: Runner | None = None
         self._camera = ChaseCamera()
-        self._screen: Panda | None = Panda(resolution, fov_deg=FOV_DEG, shadow_px=1024, near_m=0.3, far_m=260.0)
+        self._screen: Panda | None = Panda(
+            resolution, fov_deg=FOV_DEG, supersample=1.5, shadow_px=1024, near_m=0.3, far_m=260.0
+        )
         self._stage = Stage(self._screen)
 
     @property

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from reverie.errors import WorldError
 from reverie.types import Action, ActionSpace, Frames
 from reverie.worlds.lockstep import STEP_NS, LockstepGame
 from reverie.worlds.rally_tracks import LEVEL_NAME, GameData, Route, Track, level_xml
+from reverie.worlds.shrink import Shrinker
 
 RESOLUTION = (128, 224)
 """(H, W) of the pictures."""
@@ -111,6 +111,7 @@ class TriggerRallyWorld:
         self._game: LockstepGame | None = None
         self._races = 0
         self._car = ""
+        self._shrink = Shrinker(RESOLUTION)
 
     @property
     def pose(self) -> npt.NDArray[np.float32]:
@@ -185,8 +186,7 @@ class TriggerRallyWorld:
         self._game, self._races = None, 0
 
     def _picture(self) -> Frames:
-        height, width = self.resolution
-        return np.asarray(Image.fromarray(self._frame).resize((width, height), Image.Resampling.BOX))[None]
+        return self._shrink(self._frame)[None]
 
     def _is_stuck(self) -> bool:
         if len(self._pushes) < STUCK_FRAMES or sum(self._pushes) < STUCK_PUSHES * STUCK_FRAMES:

@@ -21,13 +21,14 @@ import numpy.typing as npt
 from reverie.errors import WorldError
 from reverie.types import Action, ActionSpace, Frames
 from reverie.worlds.lockstep import LockstepGame
+from reverie.worlds.shrink import Shrinker
 from reverie.worlds.tux_courses import WAY_ROW, Course, read_courses
 
 RESOLUTION = (128, 224)
 """(H, W) of the pictures."""
 
-RENDER_SCALE = 2
-"""The game draws so many times larger, for smooth edges."""
+DRAWN = (192, 336)
+"""(H, W) that the game draws, for smooth edges."""
 
 FOV_VERTICAL_DEG = 60
 FOV_DEG = 90.6
@@ -143,6 +144,7 @@ class TuxRacerWorld:
         self._game: LockstepGame | None = None
         self._seed = 0
         self._ride: _Ride | None = None
+        self._shrink = Shrinker(RESOLUTION)
 
     @property
     def pose(self) -> npt.NDArray[np.float32]:
@@ -183,7 +185,7 @@ class TuxRacerWorld:
                 break
             frame = self._game.step()
             self._ride.see(self._game)
-        return frame[None]
+        return self._shrink(frame)[None]
 
     def step(self, action: Action) -> Frames:
         """One frame under `action`, `(1, H, W, 3)`.  At the course's end sets `finished` and starts the ride again."""
@@ -194,9 +196,10 @@ class TuxRacerWorld:
         ride.see(self._game)
         self.finished = ride.along >= ride.course.play_length - FINISH_MARGIN
         if self.finished:
-            frame = self.reset(self._seed)[0]
+            picture = self.reset(self._seed)
             self.finished = True
-        return frame[None]
+            return picture
+        return self._shrink(frame)[None]
 
     def close(self) -> None:
         """End the game; safe to call twice."""
@@ -305,12 +308,11 @@ def _start_game(seed: int) -> LockstepGame:
     (home / ".etr" / "options.txt").write_text("*" + " ".join(f"[{key}] {value}" for key, value in OPTIONS.items()))
     sound = home / "alsoft.conf"
     sound.write_text(SOUND_OPTIONS)
-    height, width = RESOLUTION
+    height, width = DRAWN
     # The real time of day: OpenAL's thread never rests after a clock that jumped.
     return LockstepGame(
         ["etr"],
         (width, height),
-        render_scale=RENDER_SCALE,
         home=home,
         env={"ALSOFT_CONF": str(sound), "LOCKSTEP_SEED": str(seed)},
         epoch_s=0,

@@ -1,0 +1,95 @@
+"""Teacher forcing as sampling does it: for every step of a clip at once, what a model makes of a noisy step when it has
+seen clean steps before it.  Shared by the training of worlds and by distillation.
+
+Legend: b batch, t steps of a clip, k noisy copies of it, (c h w) a latent step, a numbers in an action row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from reverie.flow import add_noise, clean_from_velocity
+from reverie.models.dit import WorldModel
+from reverie.nn.attention import Visibility
+
+UNKNOWN_KEY = -1.0
+"""What a hidden action says of every key: neither held nor free."""
+
+
+def noise_like(like: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.randn(like.shape, generator=generator, device=like.device)
+
+
+def noised_context(z: Tensor, most: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Clips (b, t, c, h, w) as context, each step with a little noise, up to `most`; and the levels (b, t)."""
+    levels = most * torch.rand(z.shape[:2], generator=generator, device=z.device)
+    return add_noise(z, noise_like(z, generator), levels), levels
+
+
+def hidden_rows(rows: Tensor, num_keys: int) -> Tensor:
+    """Action rows (b, f, a) that say nothing."""
+    unknown = torch.zeros_like(rows)
+    unknown[..., :num_keys] = UNKNOWN_KEY
+    return unknown
+
+
+def clean_estimates(
+    world: WorldModel, context: Tensor, levels: Tensor, noisy: Tensor, sigma: Tensor, rows: Tensor, image: Tensor
+) -> Tensor:
+    """Clean estimates of noisy steps 1 .. t - 1, given the steps of `context` before each.
+
+    context: (b, t, c, h, w), with noise levels (b, t); noisy: (b, k (t - 1), c, h, w), k copies one after another, with
+    levels sigma (b, k (t - 1)); rows: (b, 4 (t - 1), a); image: tokens.  Returns the shape of `noisy`.
+    """
+    t = context.shape[1]
+    copies = noisy.shape[1] // (t - 1)
+    cond = world.clip_condition(rows, context, image)
+    steps = torch.arange(t, device=context.device)
+    cond = cond.select(torch.cat([steps[:-1], steps[1:].repeat(copies)]))
+    visibility = Visibility.teacher_forced(t, world.config.window, copies=copies)
+    x, s = torch.cat([context[:, :-1], noisy], 1), torch.cat([levels[:, :-1], sigma], 1)
+    v = world(x, s, cond, visibility=visibility)
+    return clean_from_velocity(noisy, v[:, t - 1 :], sigma)
+
+
+class Guided:
+    """A frozen model's clean estimates, moved away from what it makes without knowing the actions.
+
+    scale: 1 is the model itself; above, actions count for more (classifier-free guidance, arXiv 2207.12598).
+    """
+
+    def __init__(self, world: WorldModel, scale: float = 1.0) -> None:
+        self.world, self.scale = world, scale
+
+    @torch.no_grad()
+    def __call__(
+        self, context: Tensor, levels: Tensor, noisy: Tensor, sigma: Tensor, rows: Tensor, image: Tensor
+    ) -> Tensor:
+        """As `clean_estimates`."""
+        told = clean_estimates(self.world, context, levels, noisy, sigma, rows, image)
+        if self.scale == 1.0:
+            return told
+        hidden = hidden_rows(rows, len(self.world.config.action_space.keys))
+        untold = clean_estimates(self.world, context, levels, noisy, sigma, hidden, image)
+        return untold + self.scale * (told - untold)
+
+
+def follow(
+    guided: Guided, noise: Tensor, sigmas: Sequence[float], kept: Sequence[float], *given: Tensor
+) -> list[Tensor]:
+    """The straight-path (Euler) solution from noise at `sigmas[0]` down to 0, every step of a clip at once.
+
+    given: context, levels, rows and image tokens, as `clean_estimates` takes them.  Returns what stands at the levels
+    `kept`, which must be among `sigmas`, and last the end.
+    """
+    context, levels, rows, image = given
+    x, found = noise, []
+    for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
+        if sigma in kept:
+            found.append(x)
+        clean = guided(context, levels, x, torch.full(x.shape[:2], sigma, device=x.device), rows, image)
+        x = clean + (following / sigma) * (x - clean)
+    return [*found, x]

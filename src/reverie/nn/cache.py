@@ -61,9 +61,8 @@ class KVCache:
     def joined(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """As `read`, copied instead of written: for gradients, which the ring itself never carries."""
         first, steps = self.step % self.window, k.shape[-2] // self.tokens
-        kept = torch.arange(min(self.step, self.window), device=k.device)
-        falling_out = (kept - first) % self.window < steps
-        slots = kept[~falling_out] if self.step >= self.window else kept[: self.window - steps]
+        slots = torch.arange(min(self.step, self.window), device=k.device)
+        slots = slots[(slots - first) % self.window >= steps]  # the others fall out of the window
         where = (slots[:, None] * self.tokens + torch.arange(self.tokens, device=k.device)).flatten()
         return torch.cat([self.k[:, :, where], k], 2), torch.cat([self.v[:, :, where], v], 2)
 

@@ -1,0 +1,159 @@
+"""The road from a teacher to a few-step student, on latents that the actions decide."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.train.test_world import PRESET, clips, task, trainer
+
+from reverie import flow
+from reverie.errors import ShapeError, TrainError
+from reverie.models.checkpoint import ModelBundle, load_model
+from reverie.nn.cache import KVCache
+from reverie.train.distill import DistillDmdConfig, DistillInitConfig, DmdTask, InitTask, check_fits
+from reverie.train.forcing import Guided, clean_estimates, follow
+from reverie.train.loop import Trainer
+from reverie.train.world import take
+
+
+@pytest.fixture(scope="module")
+def teacher_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A world that has learnt for a moment: it follows the actions, in many steps better than in one."""
+    folder = tmp_path_factory.mktemp("teacher")
+    Trainer(task(folder, action_dropout=0.2), trainer(folder, 60)).run()
+    return folder / "model"
+
+
+@pytest.fixture
+def teacher(teacher_folder: Path) -> ModelBundle:
+    return load_model(teacher_folder)
+
+
+def common(folder: Path) -> dict[str, object]:
+    paths = {"teacher": folder, "data": folder, "output": folder}
+    return {**paths, "sigmas": (1.0, 0.5), "clip_steps": 5, "batch": 4, "steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("method", "figure"),
+    [
+        ("ode", "one_step_mse"),  # it learns the ends of the teacher's path
+        ("consistency", "few_step_mse_to_data"),  # its targets hang on the data too, and this teacher is no good one
+    ],
+)
+def test_a_start_makes_few_steps_better(method: str, figure: str, teacher: ModelBundle, tmp_path: Path) -> None:
+    config = DistillInitConfig(**common(tmp_path), method=method, teacher_steps=6)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    init = InitTask(config, teacher, clips(), clips(seed=1))
+    before = init.validate()
+    assert before["one_step_mse"] == pytest.approx(before["teacher_one_step_mse"])
+    frozen = {name: p.clone() for name, p in teacher.model.named_parameters()}
+    after = Trainer(init, dataclasses.replace(trainer(tmp_path, 50), lr=1e-3)).run()
+    assert after[figure] < 0.8 * before[figure]
+    assert after["teacher_one_step_mse"] == pytest.approx(before["teacher_one_step_mse"])
+    assert all(torch.equal(p, frozen[name]) for name, p in teacher.model.named_parameters())
+    made = load_model(tmp_path / "model")
+    assert made.config.schedule == flow.Schedule((1.0, 0.5), renoise=True, context_sigma=0.06)
+    assert made.config.summary["distilled"]["steps"] == 50
+
+
+def test_matching_distributions_mends_a_student(teacher: ModelBundle, tmp_path: Path) -> None:
+    config = DistillDmdConfig(**common(tmp_path), rollout_blocks=6, critic_updates=2, still=0.0)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    student = load_model(_folder_of(teacher, tmp_path)).model
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.04)
+    dmd = DmdTask(config, teacher, clips(), clips(seed=1), student)
+    before = dmd.validate()
+    after = Trainer(dmd, dataclasses.replace(trainer(tmp_path, 90), lr=1e-3)).run()
+    assert after["rollout_mse"] < 0.8 * before["rollout_mse"]
+    assert load_model(tmp_path / "model").config.schedule.renoise
+
+
+def _folder_of(teacher: ModelBundle, folder: Path) -> Path:
+    from reverie.models.checkpoint import save_model
+
+    save_model(folder / "copy", teacher, dtype=None)
+    return folder / "copy"
+
+
+def test_gradients_reach_one_pass_of_each_block_and_never_the_ring(teacher: ModelBundle, tmp_path: Path) -> None:
+    config = DistillDmdConfig(**common(tmp_path), rollout_blocks=5)  # type: ignore[arg-type]
+    dmd = DmdTask(config, teacher, clips(), clips(seed=1))
+    z0, picture, rows = dmd.batch(np.random.default_rng(0))
+    assert rows.shape == (4, 20, 6)
+    made = dmd.rollout(z0, dmd.image(picture), rows, torch.Generator().manual_seed(0))
+    assert made.shape == (4, 6, *PRESET.world.latent)
+    assert not made[:, 0].requires_grad or made.grad_fn is not None
+    (made[:, -1] ** 2).sum().backward()
+    gradients = [p.grad for p in dmd.student.parameters() if p.grad is not None]
+    assert gradients
+    assert all(torch.isfinite(g).all() for g in gradients)
+    assert all(p.grad is None for p in dmd.critic.parameters())
+
+
+def test_a_rollout_with_gradients_equals_one_without(teacher: ModelBundle, tmp_path: Path) -> None:
+    """The ring is read by copies where gradients are wanted: the same numbers, once the window is full too."""
+    config = DistillDmdConfig(**{**common(tmp_path), "sigmas": (1.0,)}, rollout_blocks=9)  # type: ignore[arg-type]
+    dmd = DmdTask(config, teacher, clips(), clips(seed=1))
+    z0, picture, rows = dmd.batch(np.random.default_rng(0))
+    image = dmd.image(picture)
+    wanted = dmd.rollout(z0, image, rows, torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        plain = dmd.rollout(z0, image, rows, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(wanted, plain, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("step", [0, 1, 2, 3, 4, 7, 10])
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_ring_read_by_copies_holds_the_same(step: int, steps: int) -> None:
+    ring = KVCache.empty(1, 2, 3, window=4, tokens=5, device=torch.device("cpu"), dtype=torch.float32)
+    for _ in range(step):
+        ring.commit(torch.randn(1, 2, 5, 3), torch.randn(1, 2, 5, 3))
+    k, v = torch.randn(1, 2, 5 * steps, 3), torch.randn(1, 2, 5 * steps, 3)
+    before = ring.k.clone()
+    joined = ring.joined(k, v)
+    assert torch.equal(ring.k, before)
+    for mine, read in zip(joined, ring.read(k, v), strict=True):
+        assert mine.shape == read.shape
+        assert torch.equal(mine.sort(2).values, read.sort(2).values)  # attention does not care about order
+
+
+def test_guidance_moves_away_from_what_knows_no_actions(teacher: ModelBundle) -> None:
+    z, rows, picture = take(clips(), np.array([0, 20]), 5)
+    image = teacher.image_encoder(picture.float() / 127.5 - 1)
+    sigma = torch.ones(2, 4)
+    given = (z, torch.zeros(2, 5), torch.randn(2, 4, *PRESET.world.latent), sigma)
+    plain, hidden, strong = (Guided(teacher.model, s)(*given, rows, image) for s in (1.0, 0.0, 2.0))
+    assert torch.equal(plain, clean_estimates(teacher.model, *given, rows, image))
+    torch.testing.assert_close(strong, 2 * plain - hidden, atol=1e-4, rtol=1e-4)
+    assert (plain - hidden).abs().max() > 1e-3
+
+
+def test_the_path_ends_where_one_level_ends(teacher: ModelBundle) -> None:
+    """With a single level the path is the clean estimate; what stands at a kept level is returned before the end."""
+    z, rows, picture = take(clips(), np.array([0, 20]), 5)
+    image = teacher.image_encoder(picture.float() / 127.5 - 1)
+    noise, levels, guided = torch.randn(2, 4, *PRESET.world.latent), torch.zeros(2, 5), Guided(teacher.model)
+    (end,) = follow(guided, noise, [1.0], (), z, levels, rows, image)
+    wanted = guided(z, levels, noise, torch.ones(2, 4), rows, image)
+    torch.testing.assert_close(end, wanted)
+    first, half, _ = follow(guided, noise, [1.0, 0.5], (1.0, 0.5), z, levels, rows, image)
+    assert torch.equal(first, noise)
+    torch.testing.assert_close(half, 0.5 * noise + 0.5 * wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_what_does_not_fit(teacher: ModelBundle, tmp_path: Path) -> None:
+    other = dataclasses.replace(clips(), action_space=dataclasses.replace(PRESET.world.action_space, mouse=False))
+    with pytest.raises(TrainError, match=r"rec has the actions .*, the teacher"):
+        check_fits(teacher, other, Path("rec"))
+    small = dataclasses.replace(clips(), z=clips().z[:, :, :2])
+    with pytest.raises(TrainError, match=r"rec has latents \(16, 2, 8\) \(c, h, w\), the teacher"):
+        check_fits(teacher, small, Path("rec"))
+    with pytest.raises(TrainError, match="rollout_blocks and critic_updates of at least 1"):
+        DistillDmdConfig(**common(tmp_path), rollout_blocks=0)  # type: ignore[arg-type]
+    with pytest.raises(ShapeError, match="noise levels descend"):
+        DistillInitConfig(**{**common(tmp_path), "sigmas": (0.5, 1.0)})  # type: ignore[arg-type]

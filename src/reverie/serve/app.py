@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import signal
 import socket
 import sys
 import threading
@@ -22,6 +23,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import tyro
@@ -214,13 +216,25 @@ def serve(
         server.should_exit = True
 
     app = create_app(source, limits, on_failure=stop)
-    server = uvicorn.Server(server_config(app))
+    server = _Server(server_config(app))
     with listener:
         if announce is not None:
             announce(page_address(host, listener.getsockname()[1]))
         server.run(sockets=[listener])
     if failures:
         raise failures[0]
+    if server.is_interrupted:
+        raise KeyboardInterrupt
+
+
+class _Server(uvicorn.Server):
+    """Ends quietly: uvicorn's own sends itself the signal again inside its loop, which at times prints a traceback."""
+
+    is_interrupted = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.force_exit = self.should_exit and sig == signal.SIGINT  # asked twice
+        self.should_exit = self.is_interrupted = True
 
 
 def server_config(app: FastAPI) -> uvicorn.Config:

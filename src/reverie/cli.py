@@ -50,6 +50,12 @@ COMMANDS = (
     Command("train idm", "train the model that names actions from pictures", "reverie.train.idm", "TrainIdmConfig"),
     Command("distill init", "make a few-step student of a teacher", "reverie.train.distill", "DistillInitConfig"),
     Command("distill dmd", "teach a student under its own rollouts", "reverie.train.distill", "DistillDmdConfig"),
+    Command(
+        "distill decoder",
+        "train a faster decoder for a model's latents",
+        "reverie.train.distill_decoder",
+        "DistillDecoderConfig",
+    ),
     Command("evaluate", "measure how well a model obeys and lasts", "reverie.evaluate.report", "EvaluateConfig"),
     Command("bench", "measure speed, latency and memory", "reverie.engine.bench", "BenchConfig"),
     Command("convert", "turn published weights into a model folder", "reverie.engine.convert", "ConvertConfig"),

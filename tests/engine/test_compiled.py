@@ -200,3 +200,15 @@ def test_inductor_on_this_machine(model_folder, tmp_path, monkeypatch) -> None:
     assert engine.mode == "compiled"
     assert any("compiling" in text for text in told)
     assert np.abs(play(engine.open(np.zeros((32, 64, 3), np.uint8))).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.gpu
+def test_cuda_graphs_make_the_same_frames(model_folder) -> None:
+    picture = np.zeros((32, 64, 3), np.uint8)
+    eager = load(model_folder, device="cuda", dtype="float32", mode="eager")
+    engine = load(model_folder, device="cuda", dtype="float32", mode="compiled")
+    session = engine.open(picture, seed=4)
+    expected, got = play(eager.open(picture, seed=4)), play(session)
+    assert np.abs(got.astype(int) - expected).mean() < 2
+    assert session._passes.recorder.num_tapes > 1
+    assert session._decode.recorder.num_tapes == 1

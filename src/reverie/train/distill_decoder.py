@@ -1,0 +1,125 @@
+"""A faster decoder for the latents that a world already speaks: `reverie distill decoder`.
+
+The encoder stays as it is, and so does the linear map in the decoder (its best guess without a network); a narrower
+network learns the rest, by the tokenizer's own loss.  The world model needs no training: latents are the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from reverie.data.dataset import Dataset
+from reverie.errors import TrainError
+from reverie.models.checkpoint import ModelBundle, load_model, save_model
+from reverie.models.dit import count_parameters
+from reverie.models.tokenizer import VideoTokenizer
+from reverie.train.loop import Trainer, pick_device, trainer_config, use_malloc_hints
+from reverie.train.tokenizer import TokenizerTask, TrainTokenizerConfig, read_pool, time_tokenizer
+from reverie.types import Frames
+
+HELD_OUT_CLIPS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillDecoderConfig:
+    """Train a narrower decoder for a model's latents.
+
+    Example: reverie distill decoder --teacher runs/student/model --data rec -o runs/fast --minutes 20
+
+    teacher: a model folder.  data, held_out: datasets of its game.  coarse, middle, fine, blocks: the new decoder's
+    widths and residual blocks, as `TokenizerConfig` has them.  The rest as in `reverie train tokenizer`.
+    """
+
+    teacher: Path
+    data: Path
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    held_out: Path | None = None
+    coarse: int = 96
+    middle: int = 96
+    fine: int = 24
+    blocks: tuple[int, int] = (1, 1)
+    minutes: float | None = None
+    steps: int | None = None
+    batch: int = 6
+    clip_frames: int = 13
+    crop: tuple[int, int] = (64, 112)
+    pool_clips: int = 512
+    lr: float = 1e-3
+    muon: bool = True
+    noise: float = 0.06
+    clip: float = 0.5
+    warmup_steps: int = 30
+    decay: float = 0.4
+    ema: float = 0.99
+    seed: int = 0
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    checkpoint_minutes: float = 4.0
+    validate_minutes: float = 4.0
+
+    def run(self) -> dict[str, float]:
+        """Train; returns the figures on the held-out data."""
+        use_malloc_hints(self.device)
+        device = pick_device(self.device)
+        teacher = load_model(self.teacher, device)
+        length = max(17, self.clip_frames)
+        pool = read_pool(Dataset(self.data), self.pool_clips, max(33, self.clip_frames), self.seed)
+        held_out = read_pool(Dataset(self.held_out or self.data), HELD_OUT_CLIPS, length, seed=0)
+        torch.manual_seed(self.seed)
+        return Trainer(DecoderTask(self, teacher, pool, held_out), trainer_config(self, self.output)).run()
+
+
+class DecoderTask(TokenizerTask):
+    """The tokenizer's task with its encoder frozen, and the teacher's figures beside the student's."""
+
+    def __init__(self, config: DistillDecoderConfig, teacher: ModelBundle, pool: Frames, held_out: Frames) -> None:
+        old = teacher.tokenizer
+        if not isinstance(old, VideoTokenizer):
+            raise TrainError("the model's tokenizer is not our own; only those of our own get another decoder")
+        self.teacher, self._old = teacher, old
+        new = VideoTokenizer(
+            dataclasses.replace(
+                old.config,
+                decoder_coarse=config.coarse,
+                decoder_middle=config.middle,
+                decoder_fine=config.fine,
+                decoder_blocks=config.blocks,
+            )
+        )
+        new.encoder.load_state_dict(old.encoder.state_dict())
+        new.decoder.linear.load_state_dict(old.decoder.linear.state_dict())
+        new.latent_mean.copy_(old.latent_mean)
+        new.latent_std.copy_(old.latent_std)
+        new.encoder.requires_grad_(False)
+        shared = {field.name for field in dataclasses.fields(TrainTokenizerConfig)}
+        options = {name: getattr(config, name) for name in shared if hasattr(config, name)}
+        super().__init__(new, TrainTokenizerConfig(**options), pool, held_out)
+        self._teacher_psnr: float | None = None
+
+    def validate(self) -> dict[str, float]:
+        """As the tokenizer's, and the teacher's PSNR on the same clips."""
+        if self._teacher_psnr is None:
+            new, self.tokenizer = self.tokenizer, self._old.to(self.device)
+            self._teacher_psnr = super().validate()["psnr"]
+            self.tokenizer = new
+        return super().validate() | {"teacher_psnr": self._teacher_psnr}
+
+    def export(self, folder: Path, summary: dict[str, Any]) -> None:
+        """The model folder with the new decoder, at `folder`/model."""
+        old, new = self._old, self.tokenizer
+        timing = {"teacher": time_tokenizer(old, self.held_out), "student": time_tokenizer(new, self.held_out)}
+        sizes = [count_parameters([tokenizer.decoder]) for tokenizer in (old, new)]
+        summary |= {"step_ms": timing, "decoder_parameters": sizes}
+        config = dataclasses.replace(
+            self.teacher.config,
+            tokenizer=self.tokenizer.config,
+            summary={**self.teacher.config.summary, "decoder": summary},
+        )
+        bundle = ModelBundle(config, self.teacher.model, self.tokenizer, self.teacher.image_encoder)
+        save_model(folder / "model", bundle)

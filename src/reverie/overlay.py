@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from reverie.types import Action, ActionSpace
 INK, PAPER, FAINT, LIT = (235, 235, 235), (18, 18, 22), (58, 58, 66), (255, 176, 32)
 FULL_TURN_DEG = 8.0
 """The turn per frame that fills the mouse's gauge."""
+
+KEY_MARGIN = 7
+"""Pixels of a key beside its word."""
 
 Picture = npt.NDArray[np.uint8]
 
@@ -32,9 +36,9 @@ def add_keys(frame: Picture, action: Action, space: ActionSpace) -> Picture:
     strip = Image.new("RGB", (width, strip_height(width)), PAPER)
     draw = ImageDraw.Draw(strip)
     gauge = strip.height if space.mouse else 0
-    cell = (width - gauge) / max(1, len(space.keys))
-    for i, key in enumerate(space.keys):
-        _draw_key(draw, (i * cell + 1, 2, (i + 1) * cell - 2, strip.height - 3), key, key in action.keys)
+    size, cells = _key_cells(draw, space.keys, width - gauge)
+    for key, (left, right) in zip(space.keys, cells, strict=True):
+        _draw_key(draw, (left + 1, 2, right - 2, strip.height - 3), key, key in action.keys, size)
     if space.mouse:
         _draw_turn(draw, width - gauge / 2, strip.height / 2, gauge / 2 - 3, action.mouse)
     return np.concatenate([frame, np.asarray(strip)])
@@ -78,9 +82,22 @@ def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], columns:
     return sheet
 
 
-def _draw_key(draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], key: str, held: bool) -> None:
+def _key_cells(draw: ImageDraw.ImageDraw, keys: Sequence[str], width: float) -> tuple[int, list[tuple[float, float]]]:
+    """The largest size of letters at which all keys fit side by side, and where each begins and ends: long words have
+    wide keys, so that all share one size."""
+    size, cells = 14, list[float]()
+    for size in range(14, 5, -1):
+        cells = [draw.textlength(key, font=_font(size)) + KEY_MARGIN for key in keys]
+        if sum(cells) <= width:
+            break
+    edges = [width * edge / sum(cells) for edge in accumulate(cells, initial=0.0)] if cells else []
+    return size, list(pairwise(edges))
+
+
+def _draw_key(
+    draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], key: str, held: bool, size: int
+) -> None:
     draw.rounded_rectangle(box, 3, fill=LIT if held else FAINT)
-    size = next((s for s in range(14, 6, -1) if draw.textlength(key, font=_font(s)) <= box[2] - box[0] - 4), 6)
     middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
     draw.text(middle, key, fill=PAPER if held else INK, font=_font(size), anchor="mm")
 

@@ -157,7 +157,7 @@ def test_a_thumb_walks_and_another_looks(playing: playwright.Page, source: FakeS
       touch("pointerdown", 2, 0.8, 0.5); touch("pointermove", 2, 0.7, 0.5);
     }""")
     until(lambda: any(action.keys == {"forward"} for action in source.actions), "the left thumb to walk")
-    assert any(action.mouse[1] < 0 for action in source.actions)
+    until(lambda: any(action.mouse[1] < 0 for action in source.actions), "the right thumb to look")
 
 
 def test_own_pictures(playing: playwright.Page, source: FakeSource):

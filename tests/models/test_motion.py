@@ -15,8 +15,8 @@ def test_a_shift_is_measured(x_px: float, y_px: float) -> None:
 
 
 def test_flow_on_a_picture_that_is_shrunk_first_is_in_its_own_pixels() -> None:
-    flow = estimate_flow(moving(3, 4.0, size=(128, 224)))
-    assert flow.uv.shape[-2:] == (64, 112)
+    flow = estimate_flow(moving(3, 4.0, size=(256, 448)))
+    assert flow.uv.shape[-2:] == (128, 224)
     assert float(flow.uv[:, 0].median()) == pytest.approx(-4.0, abs=0.3)
 
 

@@ -10,10 +10,12 @@ Letters: b clips, f frames, t = f - 1 steps, k keys.  Step j leads from frame j 
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -33,6 +35,9 @@ FLOW_GRID = (16, 28)
 PICTURE_SIZE = (32, 56)
 FLOW_SCALE_PX = 4.0
 """Flow is divided by this: about the deviation of what play shows."""
+
+FAR_PX = 24.0
+"""Flow is cut off there: what it says beyond is seldom true."""
 
 LOOK_CHUNK = 64
 SIGNS = 3
@@ -75,13 +80,17 @@ def look(frames: Frames) -> Views:
     flows = []
     for first in range(0, len(frames) - 1, LOOK_CHUNK):
         flow = estimate_flow(frames[first : first + LOOK_CHUNK + 1])
-        trust = flow.weight[:, None]
-        summed = F.adaptive_avg_pool2d(torch.cat((flow.uv * trust, trust), 1), FLOW_GRID)
-        uv = summed[:, :2] / (summed[:, 2:] + 1e-3) * (224 / flow.size[1])
-        flows.append(torch.cat((uv, summed[:, 2:]), 1).half())
-    rgb = rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "f h w c -> f c h w").float()
-    pictures = F.adaptive_avg_pool2d(rgb, PICTURE_SIZE).round().to(torch.uint8)
-    return Views(torch.cat(flows).numpy(), pictures.numpy())
+        scale = 224 / flow.size[1]
+        for uv, trust in zip(flow.uv.numpy(), flow.weight.numpy(), strict=True):
+            u, v, pooled = (_pool(part, FLOW_GRID) for part in (uv[0] * trust, uv[1] * trust, trust))
+            flows.append(np.stack((u * scale / (pooled + 1e-3), v * scale / (pooled + 1e-3), pooled)))
+    pictures = np.stack([_pool(frame, PICTURE_SIZE) for frame in frames])
+    return Views(np.stack(flows).astype(np.float16), pictures.transpose(0, 3, 1, 2))
+
+
+def _pool(picture: npt.NDArray[Any], size: tuple[int, int]) -> npt.NDArray[Any]:
+    """The mean over each of `size` (rows, columns) cells."""
+    return cv2.resize(np.ascontiguousarray(picture), size[::-1], interpolation=cv2.INTER_AREA)
 
 
 class InverseDynamics(nn.Module):
@@ -94,6 +103,8 @@ class InverseDynamics(nn.Module):
         self.seen = nn.Sequential(_down(9, 24), _down(24, 32, stride=1))
         self.moved = _down(3, 32, stride=1)
         self.tower = nn.Sequential(_down(64, 64), _down(64, 96), nn.Flatten(1), nn.Linear(96 * 4 * 7, width))
+        # small turns are a fraction of a pixel everywhere: this adds up the whole field, past all normalisation
+        self.field = nn.Sequential(nn.Linear(5 * math.prod(FLOW_GRID), width), nn.GELU(), nn.Linear(width, width))
         self.time = nn.ModuleList(_TimeBlock(width, dilation=(1, 2)[i % 2]) for i in range(config.layers))
         self.norm = nn.LayerNorm(width)
         self.keys = nn.Linear(width, num_keys)
@@ -112,9 +123,11 @@ class InverseDynamics(nn.Module):
         rgb = pictures.float() / 127.5 - 1
         change = (rgb[:, 1:] - rgb[:, :-1]) * 4
         seen = torch.cat((rgb[:, :-1], rgb[:, 1:], change), 2)
-        moved = torch.cat((flow[:, :, :2].float() / FLOW_SCALE_PX, flow[:, :, 2:].float()), 2)
-        joined = torch.cat((self.seen(seen.flatten(0, 1)), self.moved(moved.flatten(0, 1))), 1)
-        x = rearrange(self.tower(joined), "(b t) c -> b c t", b=batch)
+        uv, trust = flow[:, :, :2].float().clamp(-FAR_PX, FAR_PX) / FLOW_SCALE_PX, flow[:, :, 2:].float()
+        moved = torch.cat((uv, trust), 2).flatten(0, 1)
+        joined = torch.cat((self.seen(seen.flatten(0, 1)), self.moved(moved)), 1)
+        field = torch.cat((moved, (uv * trust).flatten(0, 1)), 1).flatten(1)
+        x = rearrange(self.tower(joined) + self.field(field), "(b t) c -> b c t", b=batch)
         for block in self.time:
             x = block(x)
         return self.norm(rearrange(x, "b c t -> b t c"))

@@ -1,38 +1,34 @@
 """What moved, and which way: dense optical flow between frames and the camera motion that explains it.
 
-Method: pyramidal Lucas-Kanade (Lucas and Kanade 1981; Bouguet 2001), dense, over a 9x9 window on pictures shrunk to at
-most 80 rows, then a robust fit (iterated re-weighting, Cauchy) of a camera model over the pixels that have texture and
-that the flow explains.  Plain torch: a few milliseconds a pair, and no library that the rest of the package does not
-need.
+Method: dense inverse search (Kroeger et al. 2016, arXiv 1603.03590, OpenCV's, preset medium), then a robust fit
+(iterated re-weighting, Cauchy) of a camera model over the pixels that have texture and that the flow explains.
 
-Letters: n pairs of frames, h w the shrunk picture.  Flow is in pixels of the *given* frames per frame, x right and y
-down.
+Letters: n pairs of frames, h w the picture, shrunk to at most MAX_ROWS rows.  Flow is in pixels of the *given* frames
+per frame, x right and y down.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.nn import functional as F
 
 from reverie.errors import ShapeError
 from reverie.types import Frames
 
-MAX_ROWS = 80
+MAX_ROWS = 144
 WINDOW = 9
-ITERATIONS = 4
-MIN_ROWS = 8
-"""The coarsest level of the pyramid has at least this many rows."""
+"""Texture and trust are means over so many pixels, square."""
 
 MIN_TEXTURE = 2e-5
 """Smallest eigenvalue of the mean structure tensor (grey in [0, 1]) at which a pixel counts as textured."""
-
 
 NOISE = 0.02
 """Root mean square difference (grey in [0, 1]) after warping at which a vector's trust has fallen to a quarter."""
@@ -69,14 +65,12 @@ def estimate_flow(frames: Frames, stride: int = 1) -> Flow:
     """
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.shape[0] <= stride:
         raise ShapeError(f"motion needs frames (f, H, W, 3) with f > {stride}, got {tuple(frames.shape)}")
-    grey = _grey(frames[::stride])
-    first, second = _pyramid(grey[:-1]), _pyramid(grey[1:])
-    uv = torch.zeros(len(grey) - 1, 2, *first[-1].shape[-2:])
-    weight = torch.zeros(0)
-    for a, b in zip(reversed(first), reversed(second), strict=True):
-        scale = (a.shape[-1] / uv.shape[-1], a.shape[-2] / uv.shape[-2])
-        uv = F.interpolate(uv, a.shape[-2:], mode="bilinear") * torch.tensor(scale).view(1, 2, 1, 1)
-        uv, weight = _refine(a, b, uv)
+    cv2.setNumThreads(1)  # the search goes stripe by stripe, one for each thread: its answer must not depend on them
+    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    grey = [_grey(frame) for frame in frames[::stride]]
+    found = [search.calc(a, b, None) for a, b in pairwise(grey)]
+    weight = torch.from_numpy(np.stack([_trust(a, b, uv) for (a, b), uv in zip(pairwise(grey), found, strict=True)]))
+    uv = rearrange(torch.from_numpy(np.stack(found)), "n h w two -> n two h w")
     height, width = frames.shape[1:3]
     to_pixels = torch.tensor([width / uv.shape[-1], height / uv.shape[-2]]) / stride
     return Flow(uv * to_pixels.view(1, 2, 1, 1), weight, (height, width))
@@ -123,69 +117,24 @@ def expansion(flow: Flow) -> npt.NDArray[np.float32]:
     return s[:, 0].numpy()
 
 
-def _grey(frames: Frames) -> Tensor:
-    """`(f, 1, h, w)` grey in [0, 1], halved until it has at most MAX_ROWS rows."""
-    rgb = rearrange(torch.from_numpy(np.ascontiguousarray(frames)), "f h w c -> f c h w").float() / 255
-    grey = (rgb * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    while grey.shape[-2] > MAX_ROWS:
-        grey = F.avg_pool2d(grey, 2)
+def _grey(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """`(h, w)`, halved until it has at most MAX_ROWS rows."""
+    grey = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
+    while grey.shape[0] > MAX_ROWS:
+        grey = cv2.resize(grey, (grey.shape[1] // 2, grey.shape[0] // 2), interpolation=cv2.INTER_AREA)
     return grey
 
 
-def _pyramid(grey: Tensor) -> list[Tensor]:
-    levels = [_blur(grey)]
-    while levels[-1].shape[-2] // 2 >= MIN_ROWS:
-        levels.append(F.avg_pool2d(_blur(levels[-1]), 2))
-    return levels
-
-
-def _blur(x: Tensor) -> Tensor:
-    kernel = torch.tensor([0.25, 0.5, 0.25])
-    n, c, h, w = x.shape
-    x = x.reshape(n * c, 1, h, w)
-    x = F.conv2d(F.pad(x, (1, 1, 0, 0), "replicate"), kernel.view(1, 1, 1, 3))
-    x = F.conv2d(F.pad(x, (0, 0, 1, 1), "replicate"), kernel.view(1, 1, 3, 1))
-    return x.reshape(n, c, h, w)
-
-
-def _window_mean(x: Tensor) -> Tensor:
-    return F.avg_pool2d(x, WINDOW, 1, WINDOW // 2, count_include_pad=False)
-
-
-def _refine(a: Tensor, b: Tensor, uv: Tensor) -> tuple[Tensor, Tensor]:
-    """Lucas-Kanade steps at one level: the flow, and the trust in it, `(n, h, w)`."""
-    padded = F.pad(a, (1, 1, 1, 1), "replicate")
-    ax = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
-    ay = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
-    xx, xy, yy = (_window_mean(p) for p in (ax * ax, ax * ay, ay * ay))
-    ridge = 1e-5
-    det = (xx + ridge) * (yy + ridge) - xy**2
-    for _ in range(ITERATIONS):
-        error = _warp(b, uv) - a
-        ex, ey = _window_mean(ax * error), _window_mean(ay * error)
-        du = -((yy + ridge) * ex - xy * ey) / det
-        dv = -((xx + ridge) * ey - xy * ex) / det
-        uv = uv + torch.cat((du, dv), 1).clamp(-1, 1)
-    smallest = (xx + yy) / 2 - (((xx - yy) / 2) ** 2 + xy**2).sqrt()
-    unexplained = _window_mean((_warp(b, uv) - a) ** 2)
-    explained = 1 / (1 + unexplained / NOISE**2) ** 2
-    textured = smallest / (smallest + MIN_TEXTURE)
-    return uv, (textured * explained * _inside(uv))[:, 0]
-
-
-def _warp(picture: Tensor, uv: Tensor) -> Tensor:
-    """The picture looked up at each place plus its flow, bilinear, the border repeated."""
-    h, w = picture.shape[-2:]
-    y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-    at = torch.stack(((x + uv[:, 0] + 0.5) / w * 2 - 1, (y + uv[:, 1] + 0.5) / h * 2 - 1), -1)
-    return F.grid_sample(picture, at, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def _inside(uv: Tensor) -> Tensor:
-    """1 where the flow ends inside the picture, else 0, `(n, 1, h, w)`."""
-    h, w = uv.shape[-2:]
-    y, x = torch.arange(h)[:, None] + uv[:, 1:], torch.arange(w)[None] + uv[:, :1]
-    return ((x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1)).float()
+def _trust(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8], uv: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """`(h, w)` in [0, 1]: is there texture, does the flow explain what is seen, does it end inside the picture."""
+    height, width = a.shape
+    x, y = np.arange(width, dtype=np.float32) + uv[..., 0], np.arange(height, dtype=np.float32)[:, None] + uv[..., 1]
+    before, after = a.astype(np.float32) / 255, b.astype(np.float32) / 255
+    smallest = cv2.cornerMinEigenVal(before, WINDOW) / 4  # OpenCV's derivatives are twice the slope
+    difference = cv2.remap(after, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) - before
+    explained = 1 / (1 + cv2.blur(difference**2, (WINDOW, WINDOW)) / NOISE**2) ** 2
+    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    return (smallest.clip(0) / (smallest.clip(0) + MIN_TEXTURE) * explained * inside).astype(np.float32)
 
 
 def _weighted_median(values: Tensor, weight: Tensor) -> Tensor:

@@ -66,12 +66,12 @@ def test_from_a_game_to_a_dream_that_plays(recording: Path, tmp_path: Path) -> N
     dataset = Dataset(recording)
     assert dataset.num_frames >= 400
     tokenizer = TrainTokenizerConfig(
-        data=recording, output=tmp_path / "tok", preset="tiny", steps=20, batch=2, crop=(32, 64), pool_clips=8
+        data=(recording,), output=tmp_path / "tok", preset="tiny", steps=20, batch=2, crop=(32, 64), pool_clips=8
     )
     figures = train_tokenizer(tokenizer)
     assert figures["psnr"] > 15
     world = TrainWorldConfig(
-        data=recording,
+        data=(recording,),
         tokenizer=tokenizer.output,
         output=tmp_path / "world",
         preset="tiny",
@@ -93,7 +93,7 @@ def test_from_a_game_to_a_dream_that_plays(recording: Path, tmp_path: Path) -> N
     assert left.shape == right.shape == (4, 32, 64, 3)
     assert not np.array_equal(left, right)
     again = TrainWorldConfig(
-        data=recording,
+        data=(recording,),
         tokenizer=tmp_path / "world" / "model",
         output=tmp_path / "again",
         preset="tiny",
@@ -105,6 +105,6 @@ def test_from_a_game_to_a_dream_that_plays(recording: Path, tmp_path: Path) -> N
 
 def test_what_is_missing_is_named(recording: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="train a tokenizer first"):
-        train_world(TrainWorldConfig(data=recording, tokenizer=tmp_path / "no", output=tmp_path / "w", steps=1))
+        train_world(TrainWorldConfig(data=(recording,), tokenizer=tmp_path / "no", output=tmp_path / "w", steps=1))
     with pytest.raises(DataError, match="no dataset at"):
-        train_tokenizer(TrainTokenizerConfig(data=tmp_path / "no", output=tmp_path / "t", preset="tiny", steps=1))
+        train_tokenizer(TrainTokenizerConfig(data=(tmp_path / "no",), output=tmp_path / "t", preset="tiny", steps=1))

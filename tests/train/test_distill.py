@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.train.test_world import PRESET, clips, task, trainer
+from tests.train.test_world import PRESET, clips, recording, task, trainer
 
 from reverie import flow
 from reverie.errors import ShapeError, TrainError
@@ -16,8 +16,8 @@ from reverie.nn.cache import KVCache
 from reverie.train.distill import DistillDmdConfig, DistillInitConfig, DmdTask, InitTask, check_fits
 from reverie.train.distill_decoder import DecoderTask, DistillDecoderConfig
 from reverie.train.forcing import Guided, clean_estimates, follow
+from reverie.train.latents import Clips
 from reverie.train.loop import Trainer
-from reverie.train.world import take
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def teacher(teacher_folder: Path) -> ModelBundle:
 
 
 def common(folder: Path) -> dict[str, object]:
-    paths = {"teacher": folder, "data": folder, "output": folder}
+    paths = {"teacher": folder, "data": (folder,), "output": folder}
     return {**paths, "sigmas": (1.0, 0.5), "clip_steps": 5, "batch": 4, "steps": 1}
 
 
@@ -125,7 +125,7 @@ def test_a_ring_read_by_copies_holds_the_same(step: int, steps: int) -> None:
 
 
 def test_guidance_moves_away_from_what_knows_no_actions(teacher: ModelBundle) -> None:
-    z, rows, picture = take(clips(), np.array([0, 20]), 5)
+    z, rows, picture = clips().spread(2, 5)
     image = teacher.image_encoder(picture.float() / 127.5 - 1)
     sigma = torch.ones(2, 4)
     given = (z, torch.zeros(2, 5), torch.randn(2, 4, *PRESET.world.latent), sigma)
@@ -137,7 +137,7 @@ def test_guidance_moves_away_from_what_knows_no_actions(teacher: ModelBundle) ->
 
 def test_the_path_ends_where_one_level_ends(teacher: ModelBundle) -> None:
     """With a single level the path is the clean estimate; what stands at a kept level is returned before the end."""
-    z, rows, picture = take(clips(), np.array([0, 20]), 5)
+    z, rows, picture = clips().spread(2, 5)
     image = teacher.image_encoder(picture.float() / 127.5 - 1)
     noise, levels, guided = torch.randn(2, 4, *PRESET.world.latent), torch.zeros(2, 5), Guided(teacher.model)
     (end,) = follow(guided, noise, [1.0], (), z, levels, rows, image)
@@ -149,12 +149,9 @@ def test_the_path_ends_where_one_level_ends(teacher: ModelBundle) -> None:
 
 
 def test_what_does_not_fit(teacher: ModelBundle, tmp_path: Path) -> None:
-    other = dataclasses.replace(clips(), action_space=dataclasses.replace(PRESET.world.action_space, mouse=False))
-    with pytest.raises(TrainError, match=r"rec has the actions .*, the teacher"):
-        check_fits(teacher, other, Path("rec"))
-    small = dataclasses.replace(clips(), z=clips().z[:, :, :2])
-    with pytest.raises(TrainError, match=r"rec has latents \(16, 2, 8\) \(c, h, w\), the teacher"):
-        check_fits(teacher, small, Path("rec"))
+    small = Clips([dataclasses.replace(recording(), z=recording().z[:, :, :2])])
+    with pytest.raises(TrainError, match=r"have latents \(16, 2, 8\) \(c, h, w\), the teacher"):
+        check_fits(teacher, small)
     with pytest.raises(TrainError, match="rollout_blocks and critic_updates of at least 1"):
         DistillDmdConfig(**common(tmp_path), rollout_blocks=0)  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match="noise levels descend"):
@@ -167,7 +164,7 @@ def test_a_narrower_decoder_for_the_same_latents(teacher: ModelBundle, tmp_path:
     grey = np.cumsum(rng.normal(0, 4, shape), 3).clip(-120, 120) + 128  # smooth across
     pool = np.repeat(grey[..., None], 3, -1).astype(np.uint8)
     config = DistillDecoderConfig(
-        teacher=tmp_path, data=tmp_path, output=tmp_path, coarse=8, middle=8, fine=8, crop=(32, 64), clip_frames=5
+        teacher=tmp_path, data=(tmp_path,), output=tmp_path, coarse=8, middle=8, fine=8, crop=(32, 64), clip_frames=5
     )
     torch.manual_seed(0)
     decoder = DecoderTask(config, teacher, pool, pool[:3])
@@ -186,6 +183,6 @@ def test_a_narrower_decoder_for_the_same_latents(teacher: ModelBundle, tmp_path:
 
 def test_another_decoder_needs_a_tokenizer_of_ours(teacher: ModelBundle, tmp_path: Path) -> None:
     teacher.tokenizer = WanVAE(WanVAEConfig(dim=4))
-    config = DistillDecoderConfig(teacher=tmp_path, data=tmp_path, output=tmp_path)
+    config = DistillDecoderConfig(teacher=tmp_path, data=(tmp_path,), output=tmp_path)
     with pytest.raises(TrainError, match="not our own"):
         DecoderTask(config, teacher, np.zeros((1, 17, 32, 64, 3), np.uint8), np.zeros((1, 17, 32, 64, 3), np.uint8))

@@ -74,7 +74,9 @@ def psnr(a: Tensor, b: Tensor) -> float:
 
 def make_config(tmp_path: Path, **changes: Any) -> TrainTokenizerConfig:
     settings: dict[str, Any] = {"preset": "tiny", "steps": 3, "batch": 2, "crop": (16, 32), "pool_clips": 4}
-    return TrainTokenizerConfig(data=tmp_path / "data", output=tmp_path / "run", device="cpu", **(settings | changes))
+    return TrainTokenizerConfig(
+        data=(tmp_path / "data",), output=tmp_path / "run", device="cpu", **(settings | changes)
+    )
 
 
 @torch.no_grad()
@@ -140,11 +142,16 @@ def test_batches_follow_from_their_random_stream(tmp_path: Path) -> None:
 
 def test_the_pool_takes_long_enough_episodes_only() -> None:
     dataset: Any = FakeDataset([20, 5, 18])
-    pool = read_pool(dataset, 6, 17, seed=0)
+    pool = read_pool([dataset], 6, 17, seed=0)
     assert pool.shape == (6, 17, H, W, 3)
     short: Any = FakeDataset([5])
     with pytest.raises(DataError, match="no episode has 17 frames"):
-        read_pool(short, 6, 17, seed=0)
+        read_pool([short], 6, 17, seed=0)
+    wide: Any = FakeDataset([20])
+    wide.resolution = (H, 2 * W)
+    with pytest.raises(DataError, match="record them at one resolution"):
+        read_pool([dataset, wide], 6, 17, seed=0)
+    assert len(read_pool([dataset, dataset, dataset], 5, 17, seed=0)) == 6  # as many of each
 
 
 @pytest.mark.parametrize(

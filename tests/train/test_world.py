@@ -11,14 +11,15 @@ from reverie.errors import DataError, TrainError
 from reverie.models import presets
 from reverie.models.checkpoint import load_model
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.train.latents import LatentClips
+from reverie.train.latents import Clips, LatentClips, joint_space, turn_scale
 from reverie.train.loop import Trainer, TrainerConfig
-from reverie.train.world import TrainWorldConfig, WorldTask, take
+from reverie.train.world import TrainWorldConfig, WorldTask
+from reverie.types import ActionSpace
 
 PRESET = presets.tiny()
 
 
-def clips(episodes: int = 6, length: int = 20, seed: int = 0) -> LatentClips:
+def recording(episodes: int = 6, length: int = 20, seed: int = 0) -> LatentClips:
     """Latents that the actions decide: the first key's share of a step's frames is added to all of the latent."""
     rng = np.random.default_rng(seed)
     count = episodes * length
@@ -39,9 +40,21 @@ def clips(episodes: int = 6, length: int = 20, seed: int = 0) -> LatentClips:
     )
 
 
+def clips(seed: int = 0) -> Clips:
+    return Clips([recording(seed=seed)])
+
+
 def config(folder: Path, **changes: object) -> TrainWorldConfig:
     base = TrainWorldConfig(
-        data=folder, tokenizer=folder, output=folder, preset="tiny", steps=60, batch=4, clip_steps=5, copies=1, lr=3e-3
+        data=(folder,),
+        tokenizer=folder,
+        output=folder,
+        preset="tiny",
+        steps=60,
+        batch=4,
+        clip_steps=5,
+        copies=1,
+        lr=3e-3,
     )
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
@@ -103,15 +116,80 @@ def test_hidden_actions_and_own_predictions_train_too(tmp_path: Path) -> None:
 
 
 def test_clips_stay_inside_their_episode() -> None:
-    data = clips(episodes=3, length=7)
+    data = recording(episodes=3, length=7)
     starts = data.starts(5)
     assert all(data.episode[s] == data.episode[s + 4] for s in starts)
-    z, rows, picture = take(data, starts[:2], 5)
+    z, rows, picture = Clips([data]).spread(2, 5)
     assert z.shape == (2, 5, 16, 4, 8)
     assert rows.shape == (2, 16, 6)
     assert picture.shape == (2, 3, 16, 32)
     with pytest.raises(DataError, match="8 latent steps"):
-        data.starts(8)
+        Clips([data]).draw(np.random.default_rng(0), 1, 8)
+
+
+def two_games() -> Clips:
+    """A walker of 120 steps at latents of -1 and 1, and a car of 40 steps at latents of 5 that has no mouse."""
+    car = recording(episodes=2)
+    five = np.full_like(car.z, 5.0)
+    keys = ActionSpace(("handbrake", "forward"), mouse=False)
+    rows, fit = np.ones((40, 4, 2), np.float32), {"fit_index": car.fit_index[:9], "fit_frames": car.fit_frames[:9]}
+    car = dataclasses.replace(car, z=five, still=five, rows=rows, action_space=keys, **fit)
+    return Clips([dataclasses.replace(recording(), fov_deg=60.0), car], fov_deg=90.0)
+
+
+def test_games_are_joined_by_the_names_of_their_actions() -> None:
+    games = two_games()
+    assert games.action_space == ActionSpace(("forward", "back", "left", "right", "handbrake"), mouse=True)
+    z, rows, _ = games.draw(np.random.default_rng(0), 200, 5)
+    is_car = z[:, 0, 0, 0, 0] == 5
+    assert 70 < is_car.sum() < 130  # equally often, though the walker has three times as many
+    assert rows[is_car].unique(dim=0).tolist() == [[[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]] * 16]
+    assert rows[~is_car][..., 4].max() == 0
+    walked = 2 * rows[~is_car][..., 0].unflatten(1, (4, 4)).mean(2) - 1
+    assert torch.equal(walked, z[~is_car][:, 1:, 0, 0, 0])
+
+
+def test_play_is_of_the_game_that_the_picture_is_of() -> None:
+    z, rows, _ = two_games().play(np.random.default_rng(0), 40, 30)
+    assert z.shape == (40, 1, 16, 4, 8)
+    assert rows.shape == (40, 120, 7)
+    assert torch.equal(rows[..., 4].amin(1), (z[:, 0, 0, 0, 0] == 5).float())
+
+
+def test_turns_are_scaled_to_one_field_of_view() -> None:
+    walker = recording()
+    walker.rows[..., -1] = 3.0
+    _, rows, _ = Clips([dataclasses.replace(walker, fov_deg=60.0)], fov_deg=90.0).spread(4, 5)
+    # half a picture is tan(30) focal lengths in one, tan(45) in the other
+    assert rows[..., -1].mean().item() == pytest.approx(3 / np.tan(np.radians(30)), rel=1e-5)
+    assert turn_scale(None, 90.0) == turn_scale(90.0, None) == turn_scale(80.0, 80.0) == 1.0
+
+
+def test_figures_and_sheets_take_from_every_game() -> None:
+    games = two_games()
+    assert (games.spread(6, 5)[0][:, 0, 0, 0, 0] == 5).sum() == 3
+    assert (games.openings(2)[0][:, 0, 0, 0] == 5).sum() == 2
+    first, again = games.spread(6, 5), games.spread(6, 5)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_games_that_do_not_fit_are_refused() -> None:
+    small = dataclasses.replace(recording(), z=recording().z[:, :, :2])
+    with pytest.raises(DataError, match="several shapes"):
+        Clips([recording(), small])
+    with pytest.raises(DataError, match=r"has the action key\.back, expected some of key\.forward"):
+        Clips([recording()], action_space=ActionSpace(("forward",), mouse=True))
+    assert joint_space([ActionSpace((), mouse=False)]) == ActionSpace((), mouse=False)
+
+
+def test_a_world_learns_two_games(tmp_path: Path) -> None:
+    games = two_games()
+    preset = presets.tiny(games.action_space)
+    world = WorldTask(preset, config(tmp_path), VideoTokenizer(preset.tokenizer), games, games)
+    before = world.validate()
+    after = Trainer(world, trainer(tmp_path, 40)).run()
+    assert after["next_mse"] < 0.5 * before["next_mse"]
+    assert load_model(tmp_path / "model").config.action_space == games.action_space
 
 
 def test_an_impossible_recipe_is_refused(tmp_path: Path) -> None:

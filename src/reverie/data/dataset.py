@@ -110,6 +110,16 @@ class Dataset:
         sizes = dict(zip(feature.get("names") or ("height", "width", "channels"), feature["shape"], strict=False))
         return int(sizes["height"]), int(sizes["width"])
 
+    @cached_property
+    def fov_deg(self) -> float | None:
+        """Horizontal field of view of the pictures, degrees; None where the recording does not know it."""
+        try:
+            notes = json.loads((self.path / "meta/reverie.json").read_text())
+            value = notes.get("fov_deg") or notes.get("world", {}).get("fov_deg")
+            return None if value is None else float(value)
+        except (OSError, ValueError, TypeError, AttributeError):
+            return None
+
     def clip(self, episode: int, start: int = 0, length: int | None = None) -> Clip:
         """Frames `start` to `start + length` of an episode, with their actions and poses.
 

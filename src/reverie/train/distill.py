@@ -27,7 +27,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import tyro
-from einops import rearrange
 from torch import Tensor, nn
 
 from reverie import flow
@@ -40,10 +39,9 @@ from reverie.models.schedule import shifted
 from reverie.models.state import Condition, WorldState
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.forcing import Guided, clean_estimates, follow, noise_like, noised_context
-from reverie.train.latents import LatentClips, load_latents
+from reverie.train.latents import Clips, load_clips
 from reverie.train.loop import Task, Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
-from reverie.train.world import take
 
 SMALLEST_SIGMA = 0.02
 
@@ -52,14 +50,16 @@ SMALLEST_SIGMA = 0.02
 class DistillConfig:
     """What both stages have in common.
 
-    teacher: a model folder.  data, held_out: datasets of its game.  sigmas, context_sigma: the student's schedule; it
+    teacher: a model folder.  data, held_out: datasets of its games.  latents: where encoded recordings are kept, to
+    share them between runs (default: in the run's folder).  sigmas, context_sigma: the student's schedule; it
     renoises between passes.  guidance: the teacher's; 1 is none.  context_noise: the most noise that context gets.
     """
 
     teacher: Path
-    data: Path
+    data: tuple[Path, ...]
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    held_out: Path | None = None
+    held_out: tuple[Path, ...] = ()
+    latents: Path | None = None
     student: Path | None = None
     name: str = "student"
     sigmas: tuple[float, ...] = (1.0, 0.6)
@@ -143,8 +143,8 @@ class DistillTask(Task):
         self,
         config: DistillConfig,
         teacher: ModelBundle,
-        train: LatentClips,
-        held_out: LatentClips,
+        train: Clips,
+        held_out: Clips,
         student: WorldModel | None = None,
     ) -> None:
         self.config, self.bundle, self.clips, self.held_out = config, teacher, train, held_out
@@ -153,7 +153,6 @@ class DistillTask(Task):
         for name, parameter in self.student.named_parameters():
             parameter.requires_grad_(not name.startswith("turned_step."))
         self.model: nn.Module = nn.ModuleDict({"student": self.student})
-        self.starts = train.starts(config.clip_steps)
         self.schedule = Schedule(config.sigmas, renoise=len(config.sigmas) > 1, context_sigma=config.context_sigma)
 
     def image(self, picture: Tensor) -> Tensor:
@@ -167,25 +166,19 @@ class DistillTask(Task):
             self.bundle.to(self.device, torch.float32)
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        return take(self.clips, rng.choice(self.starts, self.config.batch), self.config.clip_steps)
+        return self.clips.draw(rng, self.config.batch, self.config.clip_steps)
 
     def held_out_clips(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        starts = self.held_out.starts(self.config.clip_steps)
-        chosen = starts[np.linspace(0, len(starts) - 1, min(count, len(starts))).astype(int)]
-        return tuple(x.to(self.device) for x in take(self.held_out, chosen, self.config.clip_steps))  # type: ignore[return-value]
+        return tuple(x.to(self.device) for x in self.held_out.spread(count, self.config.clip_steps))  # type: ignore[return-value]
 
     def sample(self, folder: Path, step: int) -> None:
-        """A sheet of rollouts under fixed scripts, from two held-out start pictures."""
+        """A sheet of rollouts under fixed scripts, from held-out start pictures of every game."""
         self.settle()
         if not isinstance(self.bundle.tokenizer, VideoTokenizer):
             return
-        opens = np.flatnonzero(self.held_out.opens)
-        index = opens[[len(opens) // 3, 2 * len(opens) // 3]]
-        z0 = torch.from_numpy(self.held_out.still[index]).float().to(self.device)
-        image = self.image(torch.from_numpy(self.held_out.picture[index]).to(self.device))
-        rows = script_rows(self.bundle.config.action_space, 64).to(self.device)
-        z0, image = (x.repeat_interleave(len(SCRIPTS), 0) for x in (z0, image))
-        rows = rows.repeat(len(index), 1, 1)
+        z0, picture = (x.to(self.device) for x in self.held_out.openings(2 if len(self.held_out.parts) == 1 else 1))
+        rows = script_rows(self.bundle.config.action_space, 64).to(self.device).repeat(len(z0), 1, 1)
+        z0, image = (x.repeat_interleave(len(SCRIPTS), 0) for x in (z0, self.image(picture)))
         clips = roll_out(self.student, self.bundle.tokenizer, z0[:, None], image, rows, self.schedule)
         save_sheet(folder / f"{step:07d}.png", clips)
 
@@ -298,23 +291,9 @@ class DmdTask(DistillTask):
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Start latents (b, 1, c, h, w), start pictures, and action rows (b, 4 blocks, a) of other moments of play."""
-        config, index = self.config, rng.choice(np.flatnonzero(self.clips.opens), self.config.batch)
-        rows = self._play(rng)
-        rows[rng.random(len(rows)) < config.still] = 0.0
-        z0 = torch.from_numpy(self.clips.still[index].astype(np.float32))[:, None]
-        return z0, torch.from_numpy(self.clips.picture[index]), torch.from_numpy(rows)
-
-    def _play(self, rng: np.random.Generator) -> np.ndarray:
-        """Runs of recorded actions, (b, 4 blocks, a); a run that meets its episode's end goes on with another."""
-        config = self.config
-        rows = np.empty((config.batch, config.rollout_blocks, *self.clips.rows.shape[1:]), np.float32)
-        for row in rows:
-            step = int(rng.integers(len(self.clips)))
-            for block in range(config.rollout_blocks):
-                row[block] = self.clips.rows[step]
-                ends = step + 1 == len(self.clips) or self.clips.episode[step + 1] != self.clips.episode[step]
-                step = int(rng.integers(len(self.clips))) if ends else step + 1
-        return rearrange(rows, "b t f a -> b (t f) a")
+        z0, rows, picture = self.clips.play(rng, self.config.batch, self.config.rollout_blocks)
+        rows[torch.from_numpy(rng.random(len(rows)) < self.config.still)] = 0.0
+        return z0, picture, rows
 
     def loss(
         self, batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator
@@ -416,21 +395,24 @@ def _run(config: DistillConfig, task: type[DistillTask]) -> dict[str, float]:
         student = load_model(config.student, device).model
         if student.config != teacher.model.config:
             raise TrainError(f"{config.student} and {config.teacher} are not models of one shape; distil either anew")
-    train = load_latents(config.data, teacher.tokenizer, config.output / "latents", device, config.max_hours)
+    camera = teacher.config.world.camera
+    fov_deg = None if camera is None else camera.fov_deg
+    latents = config.latents or config.output / "latents"
+    space = teacher.config.action_space
+    train = load_clips(config.data, teacher.tokenizer, latents, device, config.max_hours, fov_deg, space)
     held_out = train
-    if config.held_out is not None:
-        folder = config.output / "latents-held-out"
-        held_out = load_latents(config.held_out, teacher.tokenizer, folder, device, config.held_out_hours)
-    for clips, path in ((train, config.data), (held_out, config.held_out or config.data)):
-        check_fits(teacher, clips, path)
+    if config.held_out:
+        folder = config.latents or config.output / "latents-held-out"
+        given = (teacher.tokenizer, folder, device, config.held_out_hours, fov_deg, space)
+        held_out = load_clips(config.held_out, *given)
+    check_fits(teacher, train)
+    check_fits(teacher, held_out)
     torch.manual_seed(config.seed)
     return Trainer(task(config, teacher, train, held_out, student), trainer_config(config, config.output)).run()
 
 
-def check_fits(teacher: ModelBundle, clips: LatentClips, path: Path) -> None:
-    """Raises TrainError where a dataset has other actions or other latents than the teacher."""
-    space = teacher.config.action_space
-    if clips.action_space != space:
-        raise TrainError(f"{path} has the actions {clips.action_space.names}, the teacher {space.names}")
-    if clips.z.shape[1:] != teacher.config.world.latent:
-        raise TrainError(f"{path} has latents {clips.z.shape[1:]} (c, h, w), the teacher {teacher.config.world.latent}")
+def check_fits(teacher: ModelBundle, clips: Clips) -> None:
+    """Raises TrainError where recordings have other latents than the teacher."""
+    latent = teacher.config.world.latent
+    if clips.latent != latent:
+        raise TrainError(f"the recordings have latents {clips.latent} (c, h, w), the teacher {latent}")

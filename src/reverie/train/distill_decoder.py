@@ -32,14 +32,14 @@ class DistillDecoderConfig:
 
     Example: reverie distill decoder --teacher runs/student/model --data rec -o runs/fast --minutes 20
 
-    teacher: a model folder.  data, held_out: datasets of its game.  coarse, middle, fine, blocks: the new decoder's
+    teacher: a model folder.  data, held_out: datasets of its games.  coarse, middle, fine, blocks: the new decoder's
     widths and residual blocks, as `TokenizerConfig` has them.  The rest as in `reverie train tokenizer`.
     """
 
     teacher: Path
-    data: Path
+    data: tuple[Path, ...]
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    held_out: Path | None = None
+    held_out: tuple[Path, ...] = ()
     coarse: int = 96
     middle: int = 96
     fine: int = 24
@@ -69,8 +69,8 @@ class DistillDecoderConfig:
         device = pick_device(self.device)
         teacher = load_model(self.teacher, device)
         length = max(17, self.clip_frames)
-        pool = read_pool(Dataset(self.data), self.pool_clips, max(33, self.clip_frames), self.seed)
-        held_out = read_pool(Dataset(self.held_out or self.data), HELD_OUT_CLIPS, length, seed=0)
+        pool = read_pool([Dataset(path) for path in self.data], self.pool_clips, max(33, self.clip_frames), self.seed)
+        held_out = read_pool([Dataset(path) for path in self.held_out or self.data], HELD_OUT_CLIPS, length, seed=0)
         torch.manual_seed(self.seed)
         return Trainer(DecoderTask(self, teacher, pool, held_out), trainer_config(self, self.output)).run()
 

@@ -3,12 +3,16 @@
 For every latent step of every episode: the step as the stream has it, the actions of its four frames, and a small
 picture for the image encoder.  Every third step's last frame is also encoded alone, as a start picture is, because
 every session opens on such a step: training clips start there.
+
+`LatentClips` is one recording; `Clips` makes one source of clips of several, with one action space.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +58,8 @@ class LatentClips:
     fit_index: npt.NDArray[np.int64]
     fit_frames: npt.NDArray[np.uint8]
     action_space: ActionSpace
+    fov_deg: float | None = None
+    """Horizontal field of view of the pictures, where the recording knows it."""
 
     FIELDS = ("z", "still", "rows", "picture", "episode", "opens", "fit_index", "fit_frames")
 
@@ -74,8 +80,156 @@ class LatentClips:
 
     def turned_step_data(self) -> tuple[Tensor, Tensor, Tensor]:
         """What `TurnedStep.fit` takes."""
-        frames = to_pixels(torch.from_numpy(self.fit_frames))
-        return torch.from_numpy(self.z[self.fit_index]).float(), frames[:, -1], frames
+        frames = to_pixels(torch.from_numpy(np.array(self.fit_frames)))
+        return torch.from_numpy(self.z[np.array(self.fit_index)]).float(), frames[:, -1], frames
+
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Clips: latents (b, t, c, h, w) whose first step is a start picture's, action rows (b, 4 (t - 1), a), and first
+pictures (b, 3, H/2, W/2) uint8."""
+
+
+class Clips:
+    """Clips of one recording or several.
+
+    A key that a game does not have is never held there.  Every game is drawn equally often, however much of it was
+    recorded.  fov_deg: turns are scaled to this field of view, so that the same turn moves all pictures alike.
+    action_space: what rows are said in; without one all keys of the games, in order of appearance, and a mouse if one
+    has it.  Raises DataError for games of several shapes, or with actions that `action_space` has not.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[LatentClips],
+        fov_deg: float | None = None,
+        action_space: ActionSpace | None = None,
+    ) -> None:
+        shapes = {part.z.shape[1:] for part in parts}
+        if len(shapes) != 1:
+            raise DataError(f"the recordings have latents of several shapes, {shapes}; record them at one resolution")
+        self.parts = tuple(parts)
+        self.action_space = action_space or joint_space([part.action_space for part in parts])
+        self.latent: tuple[int, int, int] = parts[0].z.shape[1:]  # type: ignore[assignment]
+        names = self.action_space.names
+        for part in parts:
+            if unknown := [name for name in part.action_space.names if name not in names]:
+                raise DataError(f"a recording has the action {unknown[0]}, expected some of {', '.join(names)}")
+        self._columns = [[names.index(name) for name in part.action_space.names] for part in parts]
+        self._scale = [turn_scale(part.fov_deg, fov_deg) for part in parts]
+        self._known_starts: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
+
+    @property
+    def num_steps(self) -> int:
+        return sum(map(len, self.parts))
+
+    def draw(self, rng: np.random.Generator, count: int, num_steps: int) -> Batch:
+        """Random clips.  Raises DataError if a recording has no episode of `num_steps` steps."""
+        which = rng.integers(len(self.parts), size=count)
+        return self._take([(i, rng.choice(self._starts(i, num_steps))) for i in which.tolist()], num_steps)
+
+    def spread(self, count: int, num_steps: int) -> Batch:
+        """About `count` clips, the same at every call: as many of each game, evenly over its recording."""
+        each = -(-count // len(self.parts))
+        picks = []
+        for i in range(len(self.parts)):
+            starts = self._starts(i, num_steps)
+            chosen = starts[np.linspace(0, len(starts) - 1, min(each, len(starts))).astype(int)]
+            picks += [(i, start) for start in chosen]
+        return self._take(picks, num_steps)
+
+    def openings(self, each: int) -> tuple[Tensor, Tensor]:
+        """Start pictures, `each` of every game: latents (n, c, h, w), and the pictures."""
+        z, picture = [], []
+        for part in self.parts:
+            opens = np.flatnonzero(part.opens)
+            index = opens[[len(opens) * (k + 1) // (each + 1) for k in range(each)]]
+            z.append(part.still[index].astype(np.float32))
+            picture.append(part.picture[index])
+        return torch.from_numpy(np.concatenate(z)), torch.from_numpy(np.concatenate(picture))
+
+    def play(self, rng: np.random.Generator, count: int, blocks: int) -> Batch:
+        """Random openings (count, 1, c, h, w), and `blocks` steps of play of the same game, from other moments.
+
+        A run of actions that meets its episode's end goes on with another.  Returned in the order of `Batch`.
+        """
+        z, rows, picture = [], [], []
+        for i in rng.integers(len(self.parts), size=count).tolist():
+            part = self.parts[i]
+            opening = int(rng.choice(np.flatnonzero(part.opens)))
+            step, steps = int(rng.integers(len(part))), []
+            for _ in range(blocks):
+                steps.append(step)
+                ends = step + 1 == len(part) or part.episode[step + 1] != part.episode[step]
+                step = int(rng.integers(len(part))) if ends else step + 1
+            z.append(part.still[opening][None].astype(np.float32))
+            rows.append(self._said(i, part.rows[steps]))
+            picture.append(part.picture[opening])
+        return tuple(torch.from_numpy(np.stack(x)) for x in (z, rows, picture))  # type: ignore[return-value]
+
+    def turned_step_data(self) -> Batch:
+        """What `TurnedStep.fit` takes, of all of them."""
+        return tuple(torch.cat(x) for x in zip(*(part.turned_step_data() for part in self.parts), strict=True))  # type: ignore[return-value]
+
+    def _starts(self, i: int, num_steps: int) -> npt.NDArray[np.int64]:
+        if (i, num_steps) not in self._known_starts:
+            self._known_starts[i, num_steps] = self.parts[i].starts(num_steps)
+        return self._known_starts[i, num_steps]
+
+    def _take(self, picks: Sequence[tuple[int, int]], num_steps: int) -> Batch:
+        z, rows, picture = [], [], []
+        for i, start in picks:
+            part, index = self.parts[i], start + np.arange(num_steps)
+            clip = part.z[index].astype(np.float32)
+            clip[0] = part.still[start]
+            z.append(clip)
+            rows.append(self._said(i, part.rows[index[1:]]))
+            picture.append(part.picture[start])
+        return tuple(torch.from_numpy(np.stack(x)) for x in (z, rows, picture))  # type: ignore[return-value]
+
+    def _said(self, i: int, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Rows (t, 4, a) of recording i, in the joint action space: (4 t, a)."""
+        out = np.zeros((rows.shape[0] * rows.shape[1], self.action_space.size), np.float32)
+        out[:, self._columns[i]] = rows.reshape(len(out), -1)
+        if self.parts[i].action_space.mouse:
+            out[:, len(self.action_space.keys) :] *= self._scale[i]
+        return out
+
+
+def joint_space(spaces: Iterable[ActionSpace]) -> ActionSpace:
+    """All keys of the spaces, in order of appearance, and a mouse if one has it."""
+    keys: dict[str, None] = {}
+    mouse = False
+    for space in spaces:
+        keys |= dict.fromkeys(space.keys)
+        mouse |= space.mouse
+    return ActionSpace(tuple(keys), mouse=mouse)
+
+
+def turn_scale(fov_deg: float | None, to_deg: float | None) -> float:
+    """What turns are multiplied by so that pictures of a field of view of `to_deg` move by as many pixels as those of
+    `fov_deg` did (near the middle); 1 where either is unknown."""
+    if fov_deg is None or to_deg is None:
+        return 1.0
+    return math.tan(math.radians(to_deg) / 2) / math.tan(math.radians(fov_deg) / 2)
+
+
+def load_clips(
+    folders: Sequence[Path],
+    tokenizer: VideoTokenizer,
+    cache: Path,
+    device: torch.device,
+    max_hours: float | None = None,
+    fov_deg: float | None = None,
+    action_space: ActionSpace | None = None,
+) -> Clips:
+    """The latents of these recordings, each kept in `cache`/its name.  max_hours: of each.  Raises DataError."""
+    names = [folder.resolve().name for folder in folders]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"two recordings are called {name}; give one of them another name")
+    pairs = zip(folders, names, strict=True)
+    parts = [load_latents(folder, tokenizer, cache / name, device, max_hours) for folder, name in pairs]
+    return Clips(parts, fov_deg, action_space)
 
 
 def load_latents(
@@ -89,18 +243,19 @@ def load_latents(
     wanted = {"tokenizer": _fingerprint(tokenizer), "frames": dataset.num_frames, "max_hours": max_hours}
     stamp = cache / "latents.json"
     if stamp.is_file() and json.loads(stamp.read_text()) == wanted:
-        return _read(cache, dataset.action_space)
+        return _read(cache, dataset)
     cache.mkdir(parents=True, exist_ok=True)
     budget = dataset.num_frames if max_hours is None else int(max_hours * 3600 * dataset.fps)
     clips = _encode(dataset, tokenizer, device, min(budget, dataset.num_frames))
     for field in LatentClips.FIELDS:
         np.save(cache / f"{field}.npy", getattr(clips, field))
     write_json_atomic(stamp, wanted)
-    return _read(cache, dataset.action_space)
+    return _read(cache, dataset)
 
 
-def _read(cache: Path, action_space: ActionSpace) -> LatentClips:
-    return LatentClips(**{f: np.load(cache / f"{f}.npy") for f in LatentClips.FIELDS}, action_space=action_space)
+def _read(cache: Path, dataset: Dataset) -> LatentClips:
+    arrays = {field: np.load(cache / f"{field}.npy", mmap_mode="r") for field in LatentClips.FIELDS}
+    return LatentClips(**arrays, action_space=dataset.action_space, fov_deg=dataset.fov_deg)
 
 
 def _fingerprint(tokenizer: VideoTokenizer) -> str:
@@ -161,4 +316,4 @@ def _encode(dataset: Dataset, tokenizer: VideoTokenizer, device: torch.device, b
     joined = {field: np.concatenate(arrays) for field, arrays in parts.items() if arrays}
     if "fit_index" not in joined:
         raise DataError("the dataset holds no episode of 5 frames or more; record longer ones")
-    return LatentClips(**joined, action_space=dataset.action_space)
+    return LatentClips(**joined, action_space=dataset.action_space, fov_deg=dataset.fov_deg)

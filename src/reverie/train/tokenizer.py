@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from reverie.data.dataset import Dataset
 from reverie.data.loader import ClipLoader
-from reverie.errors import CheckpointError, TrainError
+from reverie.errors import CheckpointError, DataError, TrainError
 from reverie.models.checkpoint import from_json, load_weights, save_weights, to_json, write_json_atomic
 from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
@@ -37,6 +37,7 @@ PRESETS = {"nano": nano, "tiny": tiny}
 FIT_CLIPS = 96
 CLIPS_WORTH_WORKERS = 128
 """Fewer clips are decoded sooner here than worker processes start."""
+HELD_OUT_CLIPS = 24
 SHEET_COLUMNS = (0, 1, 2, 3, 4, 7, 10, 13, 16)
 
 
@@ -44,15 +45,16 @@ SHEET_COLUMNS = (0, 1, 2, 3, 4, 7, 10, 13, 16)
 class TrainTokenizerConfig:
     """Train a video tokenizer on a recording.  Example: reverie train tokenizer --data rec -o runs/tok --minutes 20
 
-    data, held_out: datasets in the LeRobot v3 layout.  Without `held_out` figures are on the data itself.
+    data, held_out: datasets in the LeRobot v3 layout, as many clips of each.  Without `held_out` figures are on the
+    data itself.
     clip_frames: 1 + 4n.  crop: height and width of the training crops, multiples of 16.
     pool_clips: clips decoded into memory at the start (33 frames each; at 128x224 that is 2.8 MB).
     noise: deviation of what is added to the latents before decoding, up to this, clip by clip.
     """
 
-    data: Path
+    data: tuple[Path, ...]
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    held_out: Path | None = None
+    held_out: tuple[Path, ...] = ()
     preset: Literal["nano", "tiny"] = "nano"
     minutes: float | None = None
     steps: int | None = None
@@ -178,8 +180,9 @@ def train_tokenizer(config: TrainTokenizerConfig) -> dict[str, float]:
     rng = np.random.default_rng(config.seed)
     length = max(17, config.clip_frames)
     decoders = min(8, os.cpu_count() or 1) if config.pool_clips >= CLIPS_WORTH_WORKERS else 0
-    pool = read_pool(Dataset(config.data), config.pool_clips, max(33, config.clip_frames), config.seed, decoders)
-    held_out = read_pool(Dataset(config.held_out or config.data), 24, length, seed=0)
+    datasets, held = ([Dataset(path) for path in paths] for paths in (config.data, config.held_out or config.data))
+    pool = read_pool(datasets, config.pool_clips, max(33, config.clip_frames), config.seed, decoders)
+    held_out = read_pool(held, HELD_OUT_CLIPS, length, seed=0)
     tokenizer = VideoTokenizer(PRESETS[config.preset]())
     picks = rng.permutation(len(pool))[:FIT_CLIPS]
     fit_linear(
@@ -207,11 +210,22 @@ def train_tokenizer(config: TrainTokenizerConfig) -> dict[str, float]:
     return Trainer(TokenizerTask(tokenizer, config, pool, held_out), trainer_config).run()
 
 
-def read_pool(dataset: Dataset, clips: int, length: int, seed: int, workers: int = 0) -> Frames:
-    """Random clips `(n, length, H, W, 3)`, decoded by `workers` processes.  Raises DataError if no episode is long
-    enough."""
-    with ClipLoader(dataset, length, batch=1, seed=seed, workers=workers) as loader:
-        return np.concatenate([next(loader)[0] for _ in range(clips)])
+def read_pool(datasets: Sequence[Dataset], clips: int, length: int, seed: int, workers: int = 0) -> Frames:
+    """Random clips `(n, length, H, W, 3)`, as many of each dataset, decoded by `workers` processes.
+
+    Raises DataError if no episode is long enough, or the datasets differ in resolution.
+    """
+    for dataset in datasets:
+        if dataset.resolution != datasets[0].resolution:
+            raise DataError(
+                f"{dataset.path} has pictures of {dataset.resolution}, {datasets[0].path} of {datasets[0].resolution}; "
+                "record them at one resolution"
+            )
+    pool = []
+    for dataset in datasets:
+        with ClipLoader(dataset, length, batch=1, seed=seed, workers=workers) as loader:
+            pool += [next(loader)[0] for _ in range(-(-clips // len(datasets)))]
+    return np.concatenate(pool)
 
 
 def edge_error(error: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import tyro
-from einops import rearrange
 from torch import Tensor, nn
 
 from reverie.errors import CheckpointError, TrainError
@@ -29,10 +28,13 @@ from reverie.models.pixels import to_pixels
 from reverie.models.presets import PRESETS, Preset
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.forcing import clean_estimates, hidden_rows, noise_like, noised_context
-from reverie.train.latents import LatentClips, load_latents
+from reverie.train.latents import Clips, load_clips
 from reverie.train.loop import Task, Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
 from reverie.train.tokenizer import load_tokenizer
+
+VALIDATED = 48
+"""Held-out clips of the figures."""
 
 SIGMA_FLOOR = 0.25
 """Below this noise level errors of the clean estimate weigh no more: there is little left to decide."""
@@ -44,10 +46,12 @@ class TrainWorldConfig:
 
     Example: reverie train world --data rec --tokenizer runs/tok -o runs/world --minutes 60
 
-    data, held_out: datasets in the LeRobot v3 layout.  tokenizer: a folder that `reverie train tokenizer` or a model
-    has written. max_hours, held_out_hours: how much of them is used.  fov_deg: horizontal field of view of the
-    recorded pictures.  clip_steps: latent steps of a training clip. copies: noisy copies of a clip that share one
-    clean copy.  context_noise: the most noise that context gets. shift: moves training noise levels towards 1.
+    data, held_out: datasets in the LeRobot v3 layout, one or several games, each drawn equally often; the model's keys
+    are all of theirs.  tokenizer: a folder that `reverie train tokenizer` or a model has written.  max_hours,
+    held_out_hours: how much of each is used.  latents: where encoded recordings are kept, to share them between runs
+    (default: in the run's folder).  fov_deg: horizontal field of view of the model; the turns of games recorded with
+    another are scaled to it.  clip_steps: latent steps of a training clip.  copies: noisy copies of a clip that share
+    one clean copy.  context_noise: the most noise that context gets. shift: moves training noise levels towards 1.
     action_dropout: share of clips whose actions are hidden. still_clips: share of clips that are made to stand still:
     recorded play seldom does, and standing still must not rot the picture. self_context: share of batches whose
     context is the model's own prediction, made up to self_context_rounds times over, from self_context_from of the
@@ -55,10 +59,11 @@ class TrainWorldConfig:
     weights to start from, a world training's own folder.
     """
 
-    data: Path
+    data: tuple[Path, ...]
     tokenizer: Path
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    held_out: Path | None = None
+    held_out: tuple[Path, ...] = ()
+    latents: Path | None = None
     preset: Literal["tiny", "nano", "nano-wide", "nano-embedded"] = "nano"
     name: str = "nano"
     fov_deg: float = 105.4
@@ -113,15 +118,14 @@ class WorldTask(Task):
         preset: Preset,
         config: TrainWorldConfig,
         tokenizer: VideoTokenizer,
-        train: LatentClips,
-        held_out: LatentClips,
+        train: Clips,
+        held_out: Clips,
     ) -> None:
         self.preset, self.config, self.tokenizer = preset, config, tokenizer
         self.train, self.held_out = train, held_out
         self.world = WorldModel(preset.world)
         self.encoder = ImageEncoder(preset.image_encoder)
         self.model = nn.ModuleDict({"world": self.world, "image_encoder": self.encoder})
-        self.starts = train.starts(config.clip_steps)
         self.explained = {} if self.world.turned_step is None else self.world.turned_step.fit(*train.turned_step_data())
 
     def prefers_adamw(self, name: str) -> bool:
@@ -132,7 +136,7 @@ class WorldTask(Task):
             block.compile()
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        z, rows, picture = take(self.train, rng.choice(self.starts, self.config.batch), self.config.clip_steps)
+        z, rows, picture = self.train.draw(rng, self.config.batch, self.config.clip_steps)
         still = torch.from_numpy(rng.random(len(z)) < self.config.still_clips)
         z[still], rows[still] = z[still, :1], 0.0
         return z, rows, picture
@@ -213,11 +217,9 @@ class WorldTask(Task):
         """On held-out clips: the error of a step dreamt from noise in one pass; with the actions of another clip;
         that of repeating the step before.  And the share of the variance that the turned step explains."""
         generator = torch.Generator(self.device).manual_seed(0)
-        starts = self.held_out.starts(self.config.clip_steps)
-        chosen = np.linspace(0, len(starts) - 1, min(48, len(starts))).astype(int)
+        clips = self.held_out.spread(VALIDATED, self.config.clip_steps)
         sums: dict[str, list[float]] = {"next_mse": [], "wrong_actions_mse": [], "repeat_mse": []}
-        for part in np.array_split(starts[chosen], max(1, len(chosen) // 8)):
-            z, rows, picture = (x.to(self.device) for x in take(self.held_out, part, self.config.clip_steps))
+        for z, rows, picture in zip(*(x.to(self.device).split(8) for x in clips), strict=True):
             context, levels = noised_context(z, self.config.context_noise, generator)
             sigma = torch.ones(z.shape[0], z.shape[1] - 1, device=self.device)
             for name, actions in (("next_mse", rows), ("wrong_actions_mse", rows.roll(1, 0))):
@@ -229,16 +231,12 @@ class WorldTask(Task):
         }
 
     def sample(self, folder: Path, step: int) -> None:
-        """A sheet of rollouts under fixed scripts, from two held-out start pictures."""
-        space = self.preset.world.action_space
-        opens = np.flatnonzero(self.held_out.opens)
-        index = opens[[len(opens) // 3, 2 * len(opens) // 3]]
-        z0 = torch.from_numpy(self.held_out.still[index]).float().to(self.device)
-        picture = torch.from_numpy(self.held_out.picture[index]).to(self.device)
-        rows = script_rows(space, 64).to(self.device)
+        """A sheet of rollouts under fixed scripts, from held-out start pictures of every game."""
+        z0, picture = (x.to(self.device) for x in self.held_out.openings(2 if len(self.held_out.parts) == 1 else 1))
+        rows = script_rows(self.preset.world.action_space, 64).to(self.device).repeat(len(z0), 1, 1)
         z0, picture = (x.repeat_interleave(len(SCRIPTS), 0) for x in (z0, picture))
         image = self.encoder(to_pixels(picture))
-        clips = roll_out(self.world, self.tokenizer, z0[:, None], image, rows.repeat(len(index), 1, 1), self.schedule)
+        clips = roll_out(self.world, self.tokenizer, z0[:, None], image, rows, self.schedule)
         save_sheet(folder / f"{step:07d}.png", clips)
 
     @property
@@ -259,15 +257,6 @@ class WorldTask(Task):
         save_model(folder / "model", ModelBundle(config, self.world, self.tokenizer, self.encoder))
 
 
-def take(clips: LatentClips, starts: np.ndarray, num_steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Clips that start at these steps: latents with the first step as a start picture's, rows, and first pictures."""
-    index = starts[:, None] + np.arange(num_steps)
-    z = clips.z[index].astype(np.float32)
-    z[:, 0] = clips.still[starts]
-    rows = rearrange(clips.rows[index[:, 1:]], "b t f a -> b (t f) a")
-    return torch.from_numpy(z), torch.from_numpy(rows), torch.from_numpy(clips.picture[starts])
-
-
 def read_tokenizer(folder: Path) -> VideoTokenizer:
     """The tokenizer of a tokenizer training or of a model folder, frozen.  Raises CheckpointError."""
     path = folder / "config.json"
@@ -282,20 +271,17 @@ def train_world(config: TrainWorldConfig) -> dict[str, float]:
     """Encode the recordings, train, and write a model folder to `output`/model."""
     device = pick_device(config.device)
     tokenizer = read_tokenizer(config.tokenizer).to(device)
-    train = load_latents(config.data, tokenizer, config.output / "latents", device, config.max_hours)
-    held_out = (
-        train
-        if config.held_out is None
-        else load_latents(config.held_out, tokenizer, config.output / "latents-held-out", device, config.held_out_hours)
-    )
-    if held_out.action_space != train.action_space:
-        raise TrainError(
-            f"held-out actions are {held_out.action_space.names}, training actions {train.action_space.names}"
-        )
+    latents = config.latents or config.output / "latents"
+    train = load_clips(config.data, tokenizer, latents, device, config.max_hours, config.fov_deg)
+    held_out = train
+    if config.held_out:
+        folder = config.latents or config.output / "latents-held-out"
+        given = (tokenizer, folder, device, config.held_out_hours, config.fov_deg, train.action_space)
+        held_out = load_clips(config.held_out, *given)
     preset = PRESETS[config.preset](train.action_space, config.fov_deg)
-    if train.z.shape[1:] != preset.world.latent:
+    if train.latent != preset.world.latent:
         raise TrainError(
-            f"the data's latents are {train.z.shape[1:]} (c, h, w), preset {config.preset} takes {preset.world.latent}"
+            f"the data's latents are {train.latent} (c, h, w), preset {config.preset} takes {preset.world.latent}"
         )
     torch.manual_seed(config.seed)
     task = WorldTask(preset, config, tokenizer, train, held_out)

@@ -21,9 +21,21 @@ def test_actions_are_matched_by_name() -> None:
     assert np.array_equal(columns_of(rows, SHOOTER, fit.common), [[1, 0, 1, -2]])
 
 
-def test_a_mouse_on_one_side_and_no_common_key_are_refused() -> None:
-    with pytest.raises(DataError, match="the model has a mouse, rec/car has none"):
-        fit_actions(SPACE, CAR, "rec/car")
+def test_a_model_of_several_games_is_never_turned_where_there_is_no_mouse() -> None:
+    fit = fit_actions(SPACE, CAR)
+    assert fit.actions(CAR.encode([Action(frozenset({"left"}))])) == [Action(frozenset({"left"}))]
+    assert not fit.common.mouse
+    assert fit.notes() == ["The recording has no mouse: the model is never turned."]
+
+
+def test_turns_are_said_in_the_models_field_of_view() -> None:
+    fit = fit_actions(SPACE, SPACE, turn_scale=1.5)
+    assert fit.actions(SPACE.encode([Action(mouse=(2.0, -4.0))])) == [Action(mouse=(3.0, -6.0))]
+    assert fit.say(Action(mouse=(0.0, 150.0))).mouse == (0.0, 180.0)
+    assert "1.50 times" in fit.notes()[0]
+
+
+def test_a_mouse_that_the_model_lacks_and_no_common_key_are_refused() -> None:
     with pytest.raises(DataError, match="rec/walk has a mouse, the model has none"):
         fit_actions(CAR, SPACE, "rec/walk")
     with pytest.raises(DataError, match="none is shared"):

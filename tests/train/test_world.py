@@ -9,9 +9,10 @@ import torch
 
 from reverie.errors import DataError, TrainError
 from reverie.models import presets
+from reverie.models.camera import turn_scale
 from reverie.models.checkpoint import load_model
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.train.latents import Clips, LatentClips, joint_space, turn_scale
+from reverie.train.latents import Clips, LatentClips, joint_space
 from reverie.train.loop import Trainer, TrainerConfig
 from reverie.train.world import TrainWorldConfig, WorldTask
 from reverie.types import ActionSpace

@@ -44,14 +44,13 @@ class Evaluation:
         folder: Path,
         *,
         seed: int,
-        fov_deg: float,
         progress: Progress,
         videos: bool = True,
         suite: Suite | None = None,
         bench: Path | None = None,
     ) -> None:
         self.subject, self.game, self.size = subject, game, size
-        self._store, self._folder, self._seed, self._fov_deg = store, folder, seed, fov_deg
+        self._store, self._folder, self._seed = store, folder, seed
         self._progress, self._videos, self._suite, self._bench = progress, videos, suite, bench
         (folder / "pictures").mkdir(exist_ok=True, parents=True)
         (folder / "clips").mkdir(exist_ok=True)
@@ -143,20 +142,18 @@ class Evaluation:
         return [self._get(section, k, 2 * len(others[k]), make(k)) for k in range(len(starts))]
 
     def _held(self) -> list[Unit]:
-        pairs = pair_names(self.subject.dreamer.action_space, quick=False)
+        pairs = pair_names(self.game.fit.common, quick=False)
         starts = self.game.starts[: self.size.held]
 
         def make(k: int) -> Callable[[Tick], Unit]:
             file = self._file("pictures", f"held-{k}.jpg")
-            return lambda tick: held.hold(
-                self.subject, self.game, starts[k], pairs, self._seed + k, self._fov_deg, file, tick
-            )
+            return lambda tick: held.hold(self.subject, self.game, starts[k], pairs, self._seed + k, file, tick)
 
         return [self._get("held", k, HELD_FRAMES * 2 * len(pairs), make(k)) for k in range(len(starts) if pairs else 0)]
 
     def _held_table(self, units: list[Unit]) -> Table:
         table = held_table()
-        table.rows.update(held.held_rows(units, self._fov_deg))
+        table.rows.update(held.held_rows(units, self.game.fov_deg))
         return table
 
     def _return(self, k: int) -> Callable[[Tick], Unit]:
@@ -221,12 +218,14 @@ class Evaluation:
         suite, judge, starts = self._suite, self.game.judge, self.game.starts
         if suite is None or judge is None:
             return None
-        sayable = suite.sayable(self.subject.dreamer.action_space)
+        sayable = suite.sayable(self.game.fit.common)
 
         def make(k: int, actions: list[Action]) -> Callable[[Tick], Unit]:
             clip_file = self._file("clips", f"{suite.name}-{k}.mp4") if self._videos and k < self.size.clips else None
             start = starts[k % len(starts)]
-            return lambda tick: held.act_suite(self.subject, judge, start, actions, suite.seed + k, clip_file, tick)
+            return lambda tick: held.act_suite(
+                self.subject, self.game, judge, start, actions, suite.seed + k, clip_file, tick
+            )
 
         units = [self._get(suite.name, k, len(actions), make(k, actions)) for k, actions in enumerate(sayable.values())]
         return summary.suite(suite, units, judge)

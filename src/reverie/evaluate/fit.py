@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reverie.errors import DataError
-from reverie.types import FPS, Action, ActionSpace
+from reverie.types import FPS, MAX_TURN_DEG, Action, ActionSpace
 
 Rows = npt.NDArray[np.float32]
 
@@ -19,16 +19,24 @@ class Fit:
     """How the actions of a recording are said to a model.
 
     common: the actions that both have, in the recording's order.  dropped: keys of the recording that the model lacks.
+    turn_scale: degrees of the model for one of the recording, whose field of view may be another.
     """
 
     model: ActionSpace
     data: ActionSpace
     common: ActionSpace
     dropped: tuple[str, ...]
+    turn_scale: float = 1.0
+
+    def say(self, action: Action) -> Action:
+        """An action of the game, as the model is told it."""
+        said = self.model.restrict(action)
+        pitch, yaw = (max(-MAX_TURN_DEG, min(MAX_TURN_DEG, turn * self.turn_scale)) for turn in said.mouse)
+        return Action(said.keys, (pitch, yaw))
 
     def actions(self, rows: Rows) -> list[Action]:
         """Rows of the recording -> actions of the model."""
-        return [self.model.restrict(action) for action in self.data.decode(rows)]
+        return [self.say(action) for action in self.data.decode(rows)]
 
     def notes(self) -> list[str]:
         """What the report says of it; nothing where the spaces are the same."""
@@ -38,15 +46,18 @@ class Fit:
         unasked = [key for key in self.model.keys if key not in self.data.keys]
         if unasked:
             notes.append(f"The recording lacks {', '.join(unasked)}: never pressed in recorded actions.")
+        if self.model.mouse and not self.data.mouse:
+            notes.append("The recording has no mouse: the model is never turned.")
+        if abs(self.turn_scale - 1) > 0.01:
+            notes.append(f"The model sees another field of view: recorded turns are said {self.turn_scale:.2f} times.")
         return notes
 
 
-def fit_actions(model: ActionSpace, data: ActionSpace, name: str = "the dataset") -> Fit:
-    """Raises DataError where only one side has a mouse, or no key is shared."""
-    if model.mouse != data.mouse:
-        with_mouse, without = ("the model", name) if model.mouse else (name, "the model")
+def fit_actions(model: ActionSpace, data: ActionSpace, name: str = "the dataset", turn_scale: float = 1.0) -> Fit:
+    """Raises DataError where the recording turns and the model cannot, or no key is shared."""
+    if data.mouse and not model.mouse:
         raise DataError(
-            f"{with_mouse} has a mouse, {without} has none (keys {', '.join(data.keys)}); "
+            f"{name} has a mouse, the model has none (keys {', '.join(model.keys)}); "
             "evaluate the model on a recording of its own game"
         )
     keys = tuple(key for key in data.keys if key in model.keys)
@@ -56,7 +67,7 @@ def fit_actions(model: ActionSpace, data: ActionSpace, name: str = "the dataset"
             "shared; evaluate it on a recording of its own game"
         )
     dropped = tuple(key for key in data.keys if key not in model.keys)
-    return Fit(model, data, ActionSpace(keys, model.mouse), dropped)
+    return Fit(model, data, ActionSpace(keys, model.mouse and data.mouse), dropped, turn_scale)
 
 
 def check_pictures(

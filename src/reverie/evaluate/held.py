@@ -28,17 +28,17 @@ def hold(
     start: Start,
     pairs: Sequence[str],
     seed: int,
-    fov_deg: float,
     picture_file: Path,
     tick: Tick,
 ) -> Unit:
     """Every action of `pairs` held for a clip.  facts: `rates`, by row a list of (pair, side, rate)."""
     rates: dict[str, list[tuple[str, int, float]]] = {row: [] for row in (DREAM, REAL, REBUILT, STATIC, COPY)}
+    fov_deg = game.fov_deg
     shown = [start.picture]
     captions = [f"start, {start.label}"]
     for pair in pairs:
         for side, held in enumerate(PAIRS[pair]):
-            video = roll(subject.dreamer, start.picture, [held.action] * HELD_FRAMES, seed, tick)
+            video = roll(subject.dreamer, start.picture, [game.fit.say(held.action)] * HELD_FRAMES, seed, tick)
             rates[DREAM].append((pair, side, measure.rate_of(pair, video, fov_deg)))
             rates[STATIC].append((pair, side, measure.rate_of(pair, video[[0] * 3], fov_deg)))
             shown.append(video[HELD_FRAMES // 2])
@@ -82,9 +82,9 @@ def walk_back(subject: Subject, game: Game, start: Start, seed: int, tick: Tick)
     back = roll(subject.dreamer, start.picture, [game.fit.model.restrict(a) for a in path], seed, tick)
     still = measure.static(back)
     rows = {row: {"scenario": consistency.scenario_consistency(v)} for row, v in ((DREAM, back), (STATIC, still))}
-    turn = consistency.full_turn(game.fit.model)
+    turn = consistency.full_turn(game.fit.common)
     if turn:
-        video = roll(subject.dreamer, start.picture, turn, seed, tick)
+        video = roll(subject.dreamer, start.picture, [game.fit.say(action) for action in turn], seed, tick)
         rows[DREAM]["loop_db"] = consistency.loop_closure_db(video)
         rows[STATIC]["loop_db"] = consistency.loop_closure_db(measure.static(video))
     return Unit({"rows": rows})
@@ -92,6 +92,7 @@ def walk_back(subject: Subject, game: Game, start: Start, seed: int, tick: Tick)
 
 def act_suite(
     subject: Subject,
+    game: Game,
     judge: Judge,
     start: Start,
     actions: Sequence[Action],
@@ -100,7 +101,8 @@ def act_suite(
     tick: Tick,
 ) -> Unit:
     """One action of a suite from one start.  arrays: `asked`, and `said` of the dream and of the static picture."""
-    video = roll(subject.dreamer, start.picture, actions, seed, tick)
+    said = [game.fit.say(action) for action in actions]
+    video = roll(subject.dreamer, start.picture, said, seed, tick)
     unit = Unit({"label": start.label})
     inside = slice(EDGE_STEPS, -EDGE_STEPS)
     unit.arrays["asked"] = _rows(subject, judge, actions)[inside]

@@ -108,6 +108,7 @@ class Game:
     plays: list[Start]
     bank: list[Frames]
     notes: list[str]
+    fov_deg: float
 
     def play_rows(self, k: int, num_frames: int) -> list:
         """Actions of play `k`: its own clip's, then those of the others, over and over."""
@@ -127,6 +128,7 @@ def pick_game(
     size: Size,
     seed: int,
     *,
+    fov_deg: float = 90.0,
     any_split: bool = False,
     tick: Callable[[], None] = lambda: None,
 ) -> Game:
@@ -144,7 +146,7 @@ def pick_game(
     seconds = next(s for s in (20, 16, 10, 5, SHORT_S) if longest > s * FPS)
     plays = pick_starts(recording, max(size.plays, size.endurances, 1), seconds * FPS + 1, seed + 2, tick)
     bank = [start.clip.frames for start in pick_starts(recording, size.bank, short_frames, seed + 3, tick)]
-    return Game(name, path, fit, judge, starts, long_starts, plays, bank, notes)
+    return Game(name, path, fit, judge, starts, long_starts, plays, bank, notes, fov_deg)
 
 
 def longest_of(recording: Recording) -> int:

@@ -69,7 +69,7 @@ class EvaluateConfig:
     """Write clips as MP4, the keys drawn below."""
 
     fov_deg: float = 105.4
-    """Horizontal field of view of the pictures, for held turns in degrees (VizDoom as recorded here: 105.4)."""
+    """Horizontal field of view of the pictures, for recordings that do not say it (VizDoom as recorded here: 105.4)."""
 
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""

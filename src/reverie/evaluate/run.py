@@ -24,6 +24,7 @@ from reverie.evaluate.store import Store, make_folder
 from reverie.evaluate.subject import Subject, open_subject
 from reverie.evaluate.suites import Suite, load_suite
 from reverie.evaluate.tables import Table
+from reverie.models.camera import turn_scale
 from reverie.models.checkpoint import write_json_atomic
 from reverie.models.idm import WEIGHTS, InverseDynamics, load_idm
 
@@ -53,7 +54,17 @@ def run(config: EvaluateConfig, size: Size | None = None) -> dict[str, Any]:
         judge = _judge(judges, fit, index, len(datasets))
         with console.status(f"reading {dataset.path}"):
             games.append(
-                pick_game(name, dataset.path, dataset, fit, judge, size, config.seed, any_split=config.any_split)
+                pick_game(
+                    name,
+                    dataset.path,
+                    dataset,
+                    fit,
+                    judge,
+                    size,
+                    config.seed,
+                    fov_deg=dataset.fov_deg or config.fov_deg,
+                    any_split=config.any_split,
+                )
             )
     if suite is not None and not any(game.judge for game in games):
         raise DataError(
@@ -68,7 +79,8 @@ def run(config: EvaluateConfig, size: Size | None = None) -> dict[str, Any]:
 
 def _fit(subject: Subject, dataset: Dataset) -> Fit:
     check_pictures(subject.dreamer.resolution, dataset.resolution, subject.fps, dataset.fps)
-    return fit_actions(subject.dreamer.action_space, dataset.action_space, str(dataset.path))
+    scale = turn_scale(dataset.fov_deg, subject.fov_deg)
+    return fit_actions(subject.dreamer.action_space, dataset.action_space, str(dataset.path), scale)
 
 
 def _judge(
@@ -136,7 +148,6 @@ def _measure(
                 store,
                 folder,
                 seed=config.seed,
-                fov_deg=config.fov_deg,
                 progress=progress,
                 videos=config.videos,
                 suite=suite,

@@ -38,6 +38,13 @@ class Subject:
     def block_frames(self) -> int:
         return int(getattr(self.dreamer, "block_frames", 1))
 
+    @property
+    def fov_deg(self) -> float | None:
+        """Horizontal field of view that a world model of ours takes its turns to be in; None where it has none."""
+        bundle = getattr(self.dreamer, "bundle", None)
+        camera = None if bundle is None else bundle.config.world.camera
+        return None if camera is None else camera.fov_deg
+
     def rebuild(self, frames: Frames) -> Frames | None:
         """Frames (f, H, W, 3) through its tokenizer and back, as the model itself uses it; None if it has none."""
         bundle = getattr(self.dreamer, "bundle", None)

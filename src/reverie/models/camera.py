@@ -131,3 +131,11 @@ def _least_squares(x: Tensor, y: Tensor, ridge: float) -> tuple[Tensor, Tensor, 
     weight = torch.linalg.solve(gram, xc.T @ yc / len(x))
     explained = 1 - ((yc - xc @ weight) ** 2).mean() / (yc**2).mean()
     return weight.T.float(), (y_mean - x_mean @ weight).float(), float(explained)
+
+
+def turn_scale(fov_deg: float | None, to_deg: float | None) -> float:
+    """What turns are multiplied by so that pictures of a field of view of `to_deg` move by as many pixels as those of
+    `fov_deg` did (near the middle); 1 where either is unknown."""
+    if fov_deg is None or to_deg is None:
+        return 1.0
+    return math.tan(math.radians(to_deg) / 2) / math.tan(math.radians(fov_deg) / 2)

@@ -188,6 +188,7 @@ def train_idm(config: TrainIdmConfig) -> dict[str, float]:
         seed=config.seed,
         lr=config.lr,
         weight_decay=0.02,
+        muon=True,
         warmup_steps=50,
         decay=0.5,
         ema=0.995,

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from torch import Tensor
 from reverie.data.dataset import Dataset
 from reverie.errors import DataError
 from reverie.models.actions import STEP_FRAMES
+from reverie.models.camera import turn_scale
 from reverie.models.checkpoint import write_json_atomic
 from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
@@ -203,14 +203,6 @@ def joint_space(spaces: Iterable[ActionSpace]) -> ActionSpace:
         keys |= dict.fromkeys(space.keys)
         mouse |= space.mouse
     return ActionSpace(tuple(keys), mouse=mouse)
-
-
-def turn_scale(fov_deg: float | None, to_deg: float | None) -> float:
-    """What turns are multiplied by so that pictures of a field of view of `to_deg` move by as many pixels as those of
-    `fov_deg` did (near the middle); 1 where either is unknown."""
-    if fov_deg is None or to_deg is None:
-        return 1.0
-    return math.tan(math.radians(to_deg) / 2) / math.tan(math.radians(fov_deg) / 2)
 
 
 def load_clips(

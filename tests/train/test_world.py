@@ -34,7 +34,7 @@ def recording(episodes: int = 6, length: int = 20, seed: int = 0) -> LatentClips
         rows=rows,
         picture=rng.integers(0, 255, (count, 3, 16, 32), dtype=np.uint8),
         episode=np.repeat(np.arange(episodes), length).astype(np.int32),
-        opens=np.ones(count, bool),
+        opens=np.arange(count),
         fit_index=np.arange(1, 60),
         fit_frames=rng.integers(0, 255, (59, 4, 3, 16, 32), dtype=np.uint8),
         action_space=PRESET.world.action_space,

@@ -32,6 +32,7 @@ from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.types import ActionSpace
 
+VERSION = 2
 CHUNK_STEPS = 16
 STILL_EVERY = 3
 """Every third step can open a clip: it is also encoded alone."""
@@ -43,10 +44,10 @@ FIT_STEPS = 384
 class LatentClips:
     """The latents of a dataset.  N steps in all; an episode is a run of them.
 
-    z: (N, c, h, w) float16; still: the same, steps that open a clip alone, zeros elsewhere; rows: (N, 4, a) float32,
-    the actions that lead to the step's frames; picture: (N, 3, H/2, W/2) uint8, the step's last frame; episode: (N,)
-    which episode a step is of; opens: (N,) whether a clip can start there; fit_index: (n,) steps whose frames (n, 4,
-    3, H/2, W/2) uint8 were kept.
+    z: (N, c, h, w) float16; rows: (N, 4, a) float32, the actions that lead to the step's frames; episode: (N,) which
+    episode a step is of; opens: (M,) the steps at which a clip can start, in order; still: (M, c, h, w) float16, their
+    last frames encoded alone; picture: (M, 3, H/2, W/2) uint8, the same frames; fit_index: (n,) steps whose frames (n,
+    4, 3, H/2, W/2) uint8 were kept.
     """
 
     z: npt.NDArray[np.float16]
@@ -54,7 +55,7 @@ class LatentClips:
     rows: npt.NDArray[np.float32]
     picture: npt.NDArray[np.uint8]
     episode: npt.NDArray[np.int32]
-    opens: npt.NDArray[np.bool_]
+    opens: npt.NDArray[np.int64]
     fit_index: npt.NDArray[np.int64]
     fit_frames: npt.NDArray[np.uint8]
     action_space: ActionSpace
@@ -68,15 +69,18 @@ class LatentClips:
 
     def starts(self, num_steps: int) -> npt.NDArray[np.int64]:
         """Where a clip of `num_steps` steps can start.  Raises DataError if no episode is long enough."""
-        last = np.arange(len(self)) + num_steps - 1
-        inside = last < len(self)
-        inside[inside] = self.episode[last[inside]] == self.episode[np.flatnonzero(inside)]
-        starts = np.flatnonzero(inside & self.opens)
+        starts = self.opens[self.opens + num_steps <= len(self)]
+        starts = starts[self.episode[starts + num_steps - 1] == self.episode[starts]]
         if not len(starts):
             raise DataError(
                 f"no episode holds {num_steps} latent steps ({STEP_FRAMES * num_steps - 3} frames); record longer ones"
             )
         return starts
+
+    def opening(self, start: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
+        """The start picture of a step that a clip can start at: its latent (c, h, w), and the picture."""
+        row = int(np.searchsorted(self.opens, start))
+        return self.still[row].astype(np.float32), np.array(self.picture[row])
 
     def turned_step_data(self) -> tuple[Tensor, Tensor, Tensor]:
         """What `TurnedStep.fit` takes."""
@@ -141,11 +145,11 @@ class Clips:
         """Start pictures, `each` of every game: latents (n, c, h, w), and the pictures."""
         z, picture = [], []
         for part in self.parts:
-            opens = np.flatnonzero(part.opens)
-            index = opens[[len(opens) * (k + 1) // (each + 1) for k in range(each)]]
-            z.append(part.still[index].astype(np.float32))
-            picture.append(part.picture[index])
-        return torch.from_numpy(np.concatenate(z)), torch.from_numpy(np.concatenate(picture))
+            for k in range(each):
+                latent, seen = part.opening(part.opens[len(part.opens) * (k + 1) // (each + 1)])
+                z.append(latent)
+                picture.append(seen)
+        return torch.from_numpy(np.stack(z)), torch.from_numpy(np.stack(picture))
 
     def play(self, rng: np.random.Generator, count: int, blocks: int) -> Batch:
         """Random openings (count, 1, c, h, w), and `blocks` steps of play of the same game, from other moments.
@@ -155,15 +159,15 @@ class Clips:
         z, rows, picture = [], [], []
         for i in rng.integers(len(self.parts), size=count).tolist():
             part = self.parts[i]
-            opening = int(rng.choice(np.flatnonzero(part.opens)))
+            latent, seen = part.opening(rng.choice(part.opens))
             step, steps = int(rng.integers(len(part))), []
             for _ in range(blocks):
                 steps.append(step)
                 ends = step + 1 == len(part) or part.episode[step + 1] != part.episode[step]
                 step = int(rng.integers(len(part))) if ends else step + 1
-            z.append(part.still[opening][None].astype(np.float32))
+            z.append(latent[None])
             rows.append(self._said(i, part.rows[steps]))
-            picture.append(part.picture[opening])
+            picture.append(seen)
         return tuple(torch.from_numpy(np.stack(x)) for x in (z, rows, picture))  # type: ignore[return-value]
 
     def turned_step_data(self) -> Batch:
@@ -180,10 +184,10 @@ class Clips:
         for i, start in picks:
             part, index = self.parts[i], start + np.arange(num_steps)
             clip = part.z[index].astype(np.float32)
-            clip[0] = part.still[start]
+            clip[0], seen = part.opening(start)
             z.append(clip)
             rows.append(self._said(i, part.rows[index[1:]]))
-            picture.append(part.picture[start])
+            picture.append(seen)
         return tuple(torch.from_numpy(np.stack(x)) for x in (z, rows, picture))  # type: ignore[return-value]
 
     def _said(self, i: int, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -232,7 +236,12 @@ def load_latents(
     max_hours: take no more than this of the dataset.  Raises DataError as `Dataset` does.
     """
     dataset = Dataset(data)
-    wanted = {"tokenizer": _fingerprint(tokenizer), "frames": dataset.num_frames, "max_hours": max_hours}
+    wanted = {
+        "version": VERSION,
+        "tokenizer": _fingerprint(tokenizer),
+        "frames": dataset.num_frames,
+        "max_hours": max_hours,
+    }
     stamp = cache / "latents.json"
     if stamp.is_file() and json.loads(stamp.read_text()) == wanted:
         return _read(cache, dataset)
@@ -285,12 +294,13 @@ def _encode(dataset: Dataset, tokenizer: VideoTokenizer, device: torch.device, b
                 ends = video[0, ::STEP_FRAMES] if first == 0 else video[0, STEP_FRAMES - 1 :: STEP_FRAMES]
                 actions.append(clip.actions)
                 parts["z"].append(z.half().cpu().numpy())
-                opens = np.arange(first, last) % STILL_EVERY == 0
-                still = torch.zeros_like(z)
-                still[torch.from_numpy(opens)] = tokenizer.encode(ends[torch.from_numpy(opens), None])[:, 0]
-                parts["opens"].append(opens)
-                parts["still"].append(still.half().cpu().numpy())
-                parts["picture"].append(to_bytes(F.avg_pool2d(ends, 2)).cpu().numpy())
+                steps = np.arange(first, last)
+                opens = steps[steps % STILL_EVERY == 0]
+                if len(opens):
+                    alone = ends[torch.from_numpy(opens - first)]
+                    parts["opens"].append(steps_done + opens)
+                    parts["still"].append(tokenizer.encode(alone[:, None])[:, 0].half().cpu().numpy())
+                    parts["picture"].append(to_bytes(F.avg_pool2d(alone, 2)).cpu().numpy())
                 parts["episode"].append(np.full(last - first, index, np.int32))
                 for step in range(first, last):
                     if (steps_done + step) % keep_every == 0 and step > 0:

@@ -1,14 +1,23 @@
-"""Several training processes, as `torchrun` starts them; one process needs nothing of it."""
+"""Several training processes, as `torchrun` starts them; one process needs nothing of it.
+
+    torchrun --nproc-per-node 8 -m reverie train world --data rec --tokenizer runs/tok -o runs/world --steps 20000 --shard
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+from reverie.errors import TrainError
 
 
 @dataclass(slots=True)
@@ -59,6 +68,13 @@ class Ranks:
             for tensor, part in zip(group, flat.split([tensor.numel() for tensor in group]), strict=True):
                 tensor.copy_(part.view_as(tensor))
 
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over the processes."""
+        if self.count > 1:
+            tensor = tensor.clone()
+            dist.all_reduce(tensor)
+        return tensor
+
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Replace every tensor by the first process's."""
         if self.count > 1:
@@ -76,3 +92,69 @@ class Ranks:
     def barrier(self) -> None:
         """Wait for the others."""
         self.same(0.0)
+
+
+class Shards:
+    """The matrices of some modules ("units"), spread over the processes by FSDP2; nothing else is.
+
+    A unit gathers its matrices when it is called, forward and backward, and drops them afterwards; its gradients are
+    averaged as they are spread.  What lies outside the units stays whole in every process, and so do vectors (biases,
+    norms): models have methods besides `forward` that use them, and all of it together is a few per cent of the
+    weights.  Their gradients are `Ranks.average`'s to average.
+
+    units: modules whose matrices are used by calling them and in no other way; one inside another comes first.  All
+    processes must run the same passes in the same order: a process that waits for a unit's weights waits for all.
+    """
+
+    def __init__(self, model: nn.Module, units: Sequence[nn.Module], ranks: Ranks, device: torch.device) -> None:
+        if not units:
+            raise TrainError("this training names no blocks that can be sharded; leave --shard out")
+        mesh = init_device_mesh(device.type, (ranks.count,))
+        inside = {module for unit in units for module in unit.modules()}
+        split = {p for module in inside for p in module.parameters(recurse=False) if p.ndim >= 2}
+        whole = {p for p in model.parameters() if p not in split}
+        around = [m for m in model.modules() if m not in inside and _runs(m) and not inside.isdisjoint(m.modules())]
+        for module in [*units, *reversed(around)]:
+            fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
+        self._root = fully_shard(_Root(model), mesh=mesh, reshard_after_forward=True, ignored_params=whole)
+        self._root()  # FSDP2 takes the first module that is called for the outermost
+        self._modules: list[nn.Module] = [*units, *around]
+        self._is_first = ranks.is_first
+
+    @contextmanager
+    def gathered(self, weights: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
+        """In the first process: ordinary modules, with `weights` (a shard for each sharded parameter) made whole.
+
+        All processes must enter it; what the first does inside needs no other, so it may call, copy and save the
+        modules as if they had never been sharded.  It must have room for the whole weights.
+        """
+        found = [
+            (module, name, p, weights[p].full_tensor())  # type: ignore[attr-defined]
+            if self._is_first
+            else weights[p].full_tensor() and None  # type: ignore[attr-defined]
+            for unit in self._modules
+            for module in unit.modules()
+            for name, p in module.named_parameters(recurse=False)
+            if isinstance(p, DTensor)
+        ]
+        yield
+
+
+class _Root(nn.Module):
+    """Holds a model, which may be a container without a `forward`, and does nothing when it is called."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self) -> None:
+        pass
+
+
+def _runs(module: nn.Module) -> bool:
+    return not isinstance(module, nn.ModuleList | nn.ModuleDict)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a sharded tensor, sharing its memory; a plain tensor as it is."""
+    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor

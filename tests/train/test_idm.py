@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.data import toy_world
 from tests.evaluate.synthetic import moving
 
 from reverie.errors import CheckpointError, DataError, TrainError
 from reverie.models.idm import WEIGHTS, IDMConfig, InverseDynamics, Views, load_idm, look, save_idm
-from reverie.train.idm import IdmTask, Looks, TrainIdmConfig, mirror, train_idm
+from reverie.models.motion import Flow, camera_turn_deg
+from reverie.train.idm import IdmTask, Looks, TrainIdmConfig, mirror, small_turns, train_idm, turn_field
 from reverie.train.loop import Trainer, TrainerConfig
 from reverie.types import ActionSpace
 
@@ -118,3 +120,38 @@ def test_bad_input(toy_dataset: Path, tmp_path: Path) -> None:
     (tmp_path / WEIGHTS).write_bytes(b"cut short")
     with pytest.raises(CheckpointError):
         load_idm(tmp_path)
+
+
+def test_the_field_of_a_turn_is_what_the_camera_is_measured_by() -> None:
+    field = torch.from_numpy(turn_field(fov_deg=90.0))
+    turns = torch.tensor([[0.3, 0.0], [0.0, -0.4], [0.2, 0.25]])
+    uv = torch.einsum("tk,kchw->tchw", turns, field)
+    measured = camera_turn_deg(Flow(uv, torch.ones(3, 16, 28), (128, 224)), fov_deg=90.0)
+    np.testing.assert_allclose(measured, turns, atol=0.02)
+
+
+def test_small_turns_are_held_and_some_are_none() -> None:
+    turns = small_turns(np.random.default_rng(0), 4000)
+    same = (turns[1:] == turns[:-1]).mean()
+    assert 0.8 < same < 0.95
+    assert 0.3 < (turns == 0).mean() < 0.5
+    assert 0.3 < np.abs(turns[turns != 0]).std() / 0.24 < 1.5
+    assert np.abs(turns).max() < 2.5
+
+
+def test_added_turns_change_flow_and_labels_alike(tmp_path: Path) -> None:
+    config = TrainIdmConfig(data=tmp_path, output=tmp_path, batch=16, clip_frames=25)
+    still = Looks(
+        np.zeros((4, 24, 3, 16, 28), np.float16),
+        np.zeros((4, 25, 3, 32, 56), np.uint8),
+        np.zeros((4, 24, SPACE.size), np.float32),
+    )
+    model = InverseDynamics(IDMConfig(action_space=SPACE, width=32, layers=1))
+    flow, _, rows = IdmTask(model, config, still, still, fov_deg=90.0).batch(np.random.default_rng(0))
+    turned = rows[..., -1].abs().amax(1) > 0
+    assert 3 < turned.sum() < 13
+    middle = flow[:, :, 0, :, 13:15].float().mean((2, 3))
+    torch.testing.assert_close(middle, -rows[..., -1] * 112 * np.pi / 180, atol=0.02, rtol=0.02)
+    assert rows[..., :3].max() == 0
+    plain, _, labels = IdmTask(model, config, still, still).batch(np.random.default_rng(0))
+    assert plain.abs().max() == labels.abs().max() == 0

@@ -149,7 +149,7 @@ class InverseDynamics(nn.Module):
         if not self.config.action_space.mouse:
             return keys
         # the two heads differ for turns next to the dead zone alone: there the sign decides, and the size follows
-        size = guess.turn_deg.float().abs().clamp(min=self.config.dead_zone_deg)
+        size = guess.turn_deg.float().abs().clamp(min=1.01 * self.config.dead_zone_deg)
         return torch.cat((keys, (guess.sign.argmax(-1) - 1) * size), -1)
 
 

@@ -7,6 +7,7 @@ sees of the recordings (`models.idm.look`) is worked out once and kept beside th
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -26,13 +27,14 @@ from reverie.data.loader import ClipLoader
 from reverie.data.workers import worker_pool
 from reverie.errors import DataError, TrainError
 from reverie.models.checkpoint import write_json_atomic
-from reverie.models.idm import IDMConfig, InverseDynamics, look, save_idm, ways
+from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, save_idm, ways
 from reverie.train.loop import Task, Trainer, TrainerConfig, use_malloc_hints
 from reverie.types import ActionSpace
 
 MIRRORED = (("left", "right"), ("turn-left", "turn-right"), ("lean-left", "lean-right"))
 """Keys that change places in a mirror."""
 
+SMALL_TURN_DEG = 0.4
 EDGE_STEPS = 8
 """Steps at either end of a clip that figures leave out: there the model sees less than it is made for."""
 
@@ -91,14 +93,24 @@ class Looks:
 
 
 class IdmTask(Task):
-    """Batches, half of them mirrored; the loss of the three heads; accuracy on held-out clips."""
+    """Batches, half of them mirrored and half of them turned a little more; the loss of the three heads; accuracy on
+    held-out clips."""
 
-    def __init__(self, model: InverseDynamics, config: TrainIdmConfig, looks: Looks, held_out: Looks) -> None:
+    def __init__(
+        self,
+        model: InverseDynamics,
+        config: TrainIdmConfig,
+        looks: Looks,
+        held_out: Looks,
+        fov_deg: float | None = None,
+    ) -> None:
         self.model = self.idm = model
         self.config, self.looks, self.held_out = config, looks, held_out
         self._space = model.config.action_space
         keys = looks.rows[..., : len(self._space.keys)]
         held = keys.mean((0, 1)).clip(0.01, 0.99)
+        has_turns = fov_deg is not None and self._space.mouse
+        self._field = turn_field(fov_deg) if has_turns else None  # type: ignore[arg-type]
         self._rare = torch.from_numpy(np.sqrt((1 - held) / held)).float()
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -107,6 +119,11 @@ class IdmTask(Task):
         flow, pictures, rows = (getattr(self.looks, field)[picks].copy() for field in Looks.FIELDS)
         for i in np.flatnonzero(rng.random(len(picks)) < 0.5):
             flow[i], pictures[i], rows[i] = mirror(flow[i], pictures[i], rows[i], self._space)
+        if self._field is not None:
+            for i in np.flatnonzero(rng.random(len(picks)) < 0.5):
+                extra = small_turns(rng, rows.shape[1])
+                flow[i, :, :2] += np.einsum("tk,kchw->tchw", extra, self._field).astype(flow.dtype)
+                rows[i, :, -2:] += extra
         return torch.from_numpy(flow), torch.from_numpy(pictures), torch.from_numpy(rows)
 
     def loss(
@@ -149,6 +166,37 @@ class IdmTask(Task):
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:
         save_idm(folder, self.idm, {**summary, "held_out": str(self.config.held_out or "none: figures on the data")})
+
+
+def turn_field(fov_deg: float) -> npt.NDArray[np.float32]:
+    """How a camera of this horizontal field of view moves the picture: (2, 2, 16, 28), pixels of a picture 224 wide for
+    a degree of pitch and of yaw; (u right, v down) at the middles of the cells of `look`.
+
+    A pinhole's turn by w moves a pixel at (x, y) from the middle by -w (F + x^2 / F, x y / F) for yaw, by
+    w (x y / F, F + y^2 / F) for pitch, whatever is seen there.
+    """
+    rows, columns = FLOW_GRID
+    cell = 224 / columns
+    x = ((np.arange(columns) + 0.5) * cell - 112)[None]
+    y = ((np.arange(rows) + 0.5 - rows / 2) * cell)[:, None]
+    focal = 112 / math.tan(math.radians(fov_deg) / 2)
+    across = np.broadcast_to(x * y / focal, FLOW_GRID)
+    pitch = (across, np.broadcast_to(focal + y**2 / focal, FLOW_GRID))
+    yaw = (np.broadcast_to(-(focal + x**2 / focal), FLOW_GRID), -across)
+    return np.radians(np.array([pitch, yaw])).astype(np.float32)
+
+
+def small_turns(rng: np.random.Generator, steps: int) -> npt.NDArray[np.float32]:
+    """(steps, 2) degrees to turn a clip in addition: small ones, held for a while, some of them none.
+
+    Recorded play has few small turns, and they are all that is hard to see: added to flow and labels alike, they cost
+    nothing, and the small pictures do not show them.
+    """
+    held = rng.normal(0, SMALL_TURN_DEG, (steps, 2)) * (rng.random((steps, 2)) < 0.6)
+    changes = rng.random((steps, 2)) < 1 / 8
+    changes[0] = True
+    since = np.maximum.accumulate(np.where(changes, np.arange(steps)[:, None], 0), 0)
+    return np.take_along_axis(held, since, 0).astype(np.float32)
 
 
 def mirror(
@@ -198,7 +246,7 @@ def train_idm(config: TrainIdmConfig) -> dict[str, float]:
         validate_minutes=2.0,
         validate_first=False,
     )
-    return Trainer(IdmTask(model, config, looks, figures), trainer_config).run()
+    return Trainer(IdmTask(model, config, looks, figures, dataset.fov_deg), trainer_config).run()
 
 
 def load_looks(dataset: Dataset, config: TrainIdmConfig, clips: int, cache: Path, seed: int) -> Looks:

@@ -1,5 +1,6 @@
 """The whole road at tiny size: record a game, train a tokenizer, train a world, open it, play it."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import reverie
 from reverie.data.dataset import Dataset
 from reverie.data.record import RecordConfig, record
 from reverie.errors import CheckpointError, DataError
+from reverie.train.distill import DistillDmdConfig, DistillInitConfig
+from reverie.train.distill_decoder import DistillDecoderConfig
 from reverie.train.tokenizer import TrainTokenizerConfig, train_tokenizer
 from reverie.train.world import TrainWorldConfig, train_world
 from reverie.types import Action, ActionSpace, Frames
@@ -62,29 +65,75 @@ def recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return config.out
 
 
-def test_from_a_game_to_a_dream_that_plays(recording: Path, tmp_path: Path) -> None:
+def first_and_last(run: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """The figures before a training and after it."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    figures = [
+        {name.removeprefix("val/"): value for name, value in line.items() if name.startswith("val/")} for line in lines
+    ]
+    figures = [one for one in figures if one]
+    return figures[0], figures[-1]
+
+
+def test_the_whole_road_and_every_stage_gets_somewhere(recording: Path, tmp_path: Path) -> None:
+    """Record, tokenizer, teacher, few steps in two ways, own rollouts, a narrower decoder, a session."""
     dataset = Dataset(recording)
     assert dataset.num_frames >= 400
+    data, common = (recording,), {"device": "cpu", "batch": 4}
     tokenizer = TrainTokenizerConfig(
-        data=(recording,), output=tmp_path / "tok", preset="tiny", steps=20, batch=2, crop=(32, 64), pool_clips=8
+        data=data, output=tmp_path / "tok", preset="tiny", steps=30, batch=2, crop=(32, 64), pool_clips=8
     )
-    figures = train_tokenizer(tokenizer)
-    assert figures["psnr"] > 15
+    train_tokenizer(tokenizer)
+    before, after = first_and_last(tokenizer.output)
+    assert after["psnr"] > before["psnr"]
+    assert after["psnr"] > 15
+
+    latents = tmp_path / "latents"
     world = TrainWorldConfig(
-        data=(recording,),
+        **common,
+        data=data,
         tokenizer=tokenizer.output,
         output=tmp_path / "world",
+        latents=latents,
         preset="tiny",
         name="lighthouse",
-        steps=20,
-        batch=2,
+        steps=120,
         clip_steps=5,
         lr=3e-3,
+    )
+    train_world(world)
+    before, after = first_and_last(world.output)
+    assert after["next_mse"] < 0.85 * before["next_mse"]
+    assert after["next_mse"] < 0.9 * after["wrong_actions_mse"]
+
+    teacher = world.output / "model"
+    distilled = {**common, "teacher": teacher, "data": data, "latents": latents, "sigmas": (1.0, 0.5), "clip_steps": 5}
+    init = DistillInitConfig(**distilled, output=tmp_path / "init", steps=40, lr=1e-3, teacher_steps=6)
+    init.run()
+    before, after = first_and_last(init.output)
+    assert after["one_step_mse"] < before["one_step_mse"]
+    student = DistillDmdConfig(
+        **distilled, output=tmp_path / "student", student=init.output / "model", steps=60, lr=3e-4, rollout_blocks=6
+    )
+    student.run()
+    before, after = first_and_last(student.output)
+    assert after["rollout_mse"] < 1.2 * before["rollout_mse"]
+    decoder = DistillDecoderConfig(
+        teacher=student.output / "model",
+        data=data,
+        output=tmp_path / "fast",
+        steps=40,
+        crop=(32, 64),
+        coarse=8,
+        middle=8,
+        fine=8,
         device="cpu",
     )
-    figures = train_world(world)
-    assert figures["next_mse"] < figures["repeat_mse"] + 1
-    engine = reverie.load(tmp_path / "world" / "model", device="cpu", dtype="float32")
+    decoder.run()
+    before, after = first_and_last(decoder.output)
+    assert after["psnr"] > before["psnr"]
+
+    engine = reverie.load(decoder.output / "model", device="cpu", dtype="float32")
     assert engine.action_space == dataset.action_space
     session = engine.open(dataset.clip(0, 0, 1).frames[0], seed=1)
     left = session.step(Action(mouse=(0.0, -4.0)))
@@ -92,15 +141,17 @@ def test_from_a_game_to_a_dream_that_plays(recording: Path, tmp_path: Path) -> N
     right = session.step(Action(mouse=(0.0, 4.0)))
     assert left.shape == right.shape == (4, 32, 64, 3)
     assert not np.array_equal(left, right)
-    again = TrainWorldConfig(
-        data=(recording,),
-        tokenizer=tmp_path / "world" / "model",
-        output=tmp_path / "again",
-        preset="tiny",
-        steps=1,
-        batch=1,
+
+
+def test_a_model_folders_tokenizer_serves_as_well(recording: Path, tmp_path: Path) -> None:
+    tokenizer = TrainTokenizerConfig(
+        data=(recording,), output=tmp_path / "tok", preset="tiny", steps=1, batch=2, crop=(32, 64), pool_clips=8
     )
-    train_world(again)  # a model folder's tokenizer serves as well
+    train_tokenizer(tokenizer)
+    common = {"data": (recording,), "preset": "tiny", "steps": 1, "batch": 1, "device": "cpu"}
+    train_world(TrainWorldConfig(**common, tokenizer=tokenizer.output, output=tmp_path / "world"))
+    train_world(TrainWorldConfig(**common, tokenizer=tmp_path / "world/model", output=tmp_path / "again"))
+    assert (tmp_path / "again/model/config.json").is_file()
 
 
 def test_what_is_missing_is_named(recording: Path, tmp_path: Path) -> None:

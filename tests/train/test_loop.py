@@ -2,11 +2,12 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from reverie.errors import DeviceError, TrainError
+from reverie.models import presets
+from reverie.models.dit import WorldModel
+from reverie.nn.attention import Visibility, attend_steps
 from reverie.train.checkpoints import Checkpoints, FolderLock
+from reverie.train.forcing import clean_estimates
 from reverie.train.loop import Task, Trainer, TrainerConfig, lr_scale, move, pick_device, use_malloc_hints
 from reverie.train.optimizers import as_matrix, build_optimizers
+from reverie.train.throughput import FlopCount, Work, peak_flops
 
 
 class Line(Task):
@@ -85,7 +91,10 @@ def test_it_learns_and_reports(tmp_path: Path, muon: bool) -> None:
     assert (tmp_path / "samples/150.txt").exists()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, *range(5, 151, 5), 150]
-    assert {"loss", "half", "constant", "lr", "grad_norm", "steps_per_s", "elapsed_s"} <= rows[1].keys()
+    assert {"loss", "half", "constant", "lr", "grad_norm", "steps_per_s", "elapsed_s", "tflops", "mfu"} <= rows[
+        1
+    ].keys()
+    assert 0 < rows[1]["mfu"] < 1
 
 
 def test_what_is_finished_stays_finished(tmp_path: Path) -> None:
@@ -212,6 +221,37 @@ def test_another_model_in_the_folder_is_refused(tmp_path: Path) -> None:
         Trainer(Line(), config(tmp_path, resume=False)).run()
 
 
+def test_data_that_shrank_is_refused_and_more_is_welcome(tmp_path: Path) -> None:
+    class Measured(Line):
+        size = 100
+
+        def data_size(self) -> int:
+            return self.size
+
+    Trainer(Measured(), config(tmp_path, steps=1)).run()
+    less, more = Measured(), Measured()
+    less.size, more.size = 99, 101
+    with pytest.raises(
+        TrainError, match=r"shrunk to 99 since step-000000001, which was trained on 100; bring the rest"
+    ):
+        Trainer(less, config(tmp_path, steps=2)).run()
+    Trainer(more, config(tmp_path, steps=2)).run()
+
+
+def test_a_disk_without_room_is_named_and_the_last_checkpoint_stays(tmp_path: Path) -> None:
+    Trainer(Line(), config(tmp_path, steps=1)).run()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(TrainError, match=r"cannot write the checkpoint .*step-000000002: .*; free some space"):
+            Trainer(Line(), config(tmp_path, steps=2, decay=0.0)).run()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    latest = Checkpoints(tmp_path).latest()
+    assert latest is not None
+    assert latest.name == "step-000000001"
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizers.pt", "progress.json"])
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str) -> None:
     Trainer(Line(), config(tmp_path, steps=1)).run()
@@ -323,3 +363,84 @@ def test_malloc_hints_start_the_command_again_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
     use_malloc_hints("cpu")
     assert len(started) == 1
+
+
+def tiny_world(remat: bool = False) -> tuple[nn.Module, Callable[[], Tensor]]:
+    """A world with weights that all matter, and a teacher-forced loss of it, the same every time."""
+    config = presets.tiny().world
+    torch.manual_seed(0)
+    world = WorldModel(config)
+    for parameter in world.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    world.remat = remat
+    z, noisy = torch.randn(2, 4, *config.latent), torch.randn(2, 3, *config.latent)
+    image = torch.randn(2, config.image_tokens, config.image_dim)
+    rows = torch.ones(2, 12, config.action_space.size)
+    given = (z, torch.zeros(2, 4), noisy, torch.full((2, 3), 0.7), rows, image)
+    return world, lambda: clean_estimates(world, *given).square().mean()
+
+
+def test_activations_worked_out_again_give_the_same_gradients_from_less_memory() -> None:
+    losses, gradients, kept = [], [], []
+    for remat in (False, True):
+        world, loss_of = tiny_world(remat)
+        saved: list[int] = []
+
+        def pack(tensor: Tensor, saved: list[int] = saved) -> Tensor:
+            saved.append(tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = loss_of()
+        loss.backward()
+        losses.append(loss.item())
+        gradients.append([p.grad for p in world.parameters() if p.grad is not None])
+        kept.append(sum(saved))
+    assert losses[0] == losses[1]
+    for once, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(once, again)
+    assert kept[1] < 0.3 * kept[0]
+
+
+def test_a_task_turns_recomputing_on_where_its_model_can(tmp_path: Path) -> None:
+    task = Line()
+    task.model = nn.ModuleDict({"world": WorldModel(presets.tiny().world)})
+    Trainer(task, config(tmp_path, remat=True))
+    assert task.model["world"].remat
+    with pytest.raises(TrainError, match="leave --remat out"):
+        Trainer(Line(), config(tmp_path, remat=True))
+
+
+def test_arithmetic_is_counted_forward_and_backward() -> None:
+    """Also that of our own attention, whose backward is written by hand."""
+    x = torch.randn(2, 3, requires_grad=True)
+    with FlopCount() as count:
+        nn.Linear(3, 4)(x).sum().backward()
+    assert count.flops == 3 * 2 * (2 * 3 * 4)
+
+    steps, tokens, d = 3, 16, 8
+    q, k, v = (torch.randn(1, 2, steps * tokens, d, requires_grad=True) for _ in range(3))
+    pairs = tokens**2 * (1 + 2 + 2)  # of a window of two steps
+    with FlopCount() as own:
+        attend_steps(q, k, v, Visibility.windowed(steps, 2, 1)).sum().backward()
+    assert own.flops == 6 * 2 * (2 * pairs * d)  # two products forward, four backward
+    with FlopCount() as fused:
+        torch.nn.functional.scaled_dot_product_attention(q, k, v).sum().backward()
+    assert fused.flops == 7 * 2 * (2 * (steps * tokens) ** 2 * d)  # one is made again
+
+
+def test_a_world_costs_what_its_layers_say() -> None:
+    world, loss_of = tiny_world()
+    with FlopCount() as count:
+        loss_of().backward()
+    config = presets.tiny().world
+    matrices = sum(p.numel() for p in world.blocks.parameters() if p.ndim == 2)  # type: ignore[union-attr]
+    tokens = 2 * 6 * config.tokens_per_step
+    assert 0.5 < count.flops / (6 * tokens * matrices) < 2
+
+
+def test_rates_are_of_what_is_known() -> None:
+    done = Work(tokens=100, flops=2e12, seconds=1) + Work(tokens=100, flops=2e12, seconds=1)
+    assert done.rates(peak=4e12) == {"tokens_per_s": 100, "tflops": 2, "mfu": 0.5}
+    assert Work(flops=float("nan"), seconds=1).rates(peak=float("nan")) == {}
+    assert peak_flops(torch.device("cpu"), torch.float32) > 1e8

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from reverie.errors import ShapeError
 from reverie.models.actions import (
@@ -118,11 +119,16 @@ class WorldModelConfig:
 
 
 class WorldModel(nn.Module):
-    """Velocity of noisy latent steps, given their past and the actions."""
+    """Velocity of noisy latent steps, given their past and the actions.
+
+    remat: a training pass over a whole clip keeps only what goes from block to block, and works out the rest again
+    when it goes backward: a third more arithmetic for a fraction of the memory.
+    """
 
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.remat = False
         dim, (channels, _, _) = config.dim, config.latent
         self.patch_embedding = nn.Linear(config.patch_cells * (channels + config.cond_channels), dim)
         self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
@@ -173,6 +179,14 @@ class WorldModel(nn.Module):
 
     def _blocks(self) -> list[Block]:
         return list(self.blocks)  # type: ignore[arg-type]
+
+    def shard_units(self) -> list[nn.Module]:
+        """The modules that hold nearly all weights and use them only when called: what training may shard.
+
+        A block's image keys and values are asked for before the block is, so they are a unit of their own.
+        """
+        blocks = self._blocks()
+        return [*(b.cross_attn.kv for b in blocks if b.cross_attn is not None), *blocks]
 
     def new_state(
         self, batch: int = 1, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
@@ -236,8 +250,14 @@ class WorldModel(nn.Module):
         shared = self._shared(
             cond, state, commit, visibility or Visibility.windowed(x.shape[1], config.window, config.block)
         )
+        again = self.remat and state is None and torch.is_grad_enabled()  # a ring has moved on by then
         for block in self.blocks:
-            hidden = block(hidden, level.modulation, shared)
+            if again:
+                hidden = checkpoint(
+                    block, hidden, level.modulation, shared, use_reentrant=False, preserve_rng_state=False
+                )
+            else:
+                hidden = block(hidden, level.modulation, shared)
         shift, scale_ = (level.embedding.unsqueeze(2) + self.head_modulation).to(hidden.dtype).unsqueeze(3).unbind(2)
         out = self.head(modulate(hidden, scale_, shift, config.eps))
         out = rearrange(out, "b t (h w) (p q c) -> b t c (h p) (w q)", h=config.grid[0], p=p, q=q).to(x.dtype)

@@ -3,8 +3,10 @@
 A `Task` says what is trained (a module, batches, a loss, pictures to look at); the `Trainer` does the rest: schedule,
 optimizers, clipping, averaging of weights, checkpoints that resume bit for bit, several processes, and reports.
 
-Everything random in step `i` follows from `(seed, i, micro-batch, rank)` alone, so a training that was killed and
-resumed takes the very steps that it would have taken (with `steps` as its budget; `minutes` depends on the clock).
+Everything random in step `i` follows from `(seed, i, micro-batch)` alone, so a training that was killed and resumed
+takes the very steps that it would have taken (with `steps` as its budget; `minutes` depends on the clock).  A step's
+micro-batches are numbered across the processes: `batch` and `accumulate x processes` decide the loss curve, however
+the micro-batches are shared out.
 
     class Double(Task):
         def __init__(self): self.model = torch.nn.Linear(1, 1)
@@ -26,7 +28,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -34,12 +36,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from reverie.errors import DeviceError, TrainError
 from reverie.train.checkpoints import Checkpoints, FolderLock, Progress
 from reverie.train.optimizers import build_optimizers
-from reverie.train.parallel import Ranks
+from reverie.train.parallel import Ranks, Shards, local
 from reverie.train.report import Report
+from reverie.train.throughput import FlopCount, Work, peak_flops
 
 MALLOC_HINTS = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
@@ -62,7 +66,10 @@ class TrainerConfig:
     The learning rate rises over `warmup_steps`, holds, and falls linearly to zero over the last `decay` of the budget.
     muon: matrices, and kernels seen as matrices, are optimised by Muon (at AdamW's scale), the rest by AdamW.
     skip_above: a step whose gradient norm is that many times the recent median is left out.
-    accumulate: micro-batches per step.  workers: threads that make batches ahead.  dtype: what autocast computes in.
+    accumulate: micro-batches of a step in each process; the global batch is batch x accumulate x processes.
+    workers: threads that make batches ahead.  dtype: what autocast computes in.
+    shard: with several processes, each keeps its part of the task's blocks: weights, gradients, optimizer and average.
+    remat: activations of the blocks are worked out again instead of kept, where the model offers it.
     """
 
     folder: Path
@@ -83,6 +90,8 @@ class TrainerConfig:
     device: str = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
+    shard: bool = False
+    remat: bool = False
     checkpoint_minutes: float = 5.0
     validate_minutes: float = 5.0
     validate_first: bool = True
@@ -100,6 +109,8 @@ class TrainerConfig:
             raise TrainError(f"the training budget must be above zero, got {budget}")
         if self.accumulate < 1 or self.workers < 1 or self.log_steps < 1:
             raise TrainError("accumulate, workers and log_steps must be at least 1")
+        if self.shard and self.muon:
+            raise TrainError("Muon needs whole matrices and --shard splits them; add --no-muon to train with AdamW")
         if not (0 <= self.decay <= 1 and 0 <= self.ema < 1 and self.lr > 0 and self.clip > 0):
             raise TrainError(
                 f"expected 0 <= decay <= 1, 0 <= ema < 1, lr > 0 and clip > 0, got {self.decay}, {self.ema}, "
@@ -114,14 +125,18 @@ def trainer_config(options: Any, folder: Path) -> TrainerConfig:
 
 
 class Task(ABC):
-    """What is trained.  Subclasses set `model`; the trainer sets `device` before anything else and `progress` always.
+    """What is trained.  Subclasses set `model`; the trainer sets `device` before anything else and the rest always.
 
     model: every trained weight; its state is what checkpoints hold.  progress: part of the budget used, 0..1.
+    step_seed: the same for all micro-batches of a step, in all processes.  What decides which passes a loss makes, or
+    which scalars it logs, must follow from it, and not from the micro-batch's generator: processes wait for each
+    other's passes and scalars.
     """
 
     model: nn.Module
     device: torch.device = torch.device("cpu")
     progress: float = 0.0
+    step_seed: int = 0
 
     @abstractmethod
     def batch(self, rng: np.random.Generator) -> Any:
@@ -156,6 +171,26 @@ class Task(ABC):
         """Compile the heavy part, in place."""
         self.model.compile()
 
+    def blocks(self) -> list[nn.Module]:
+        """The modules that `shard` splits, as `Shards` takes them.  None: the task cannot be sharded."""
+        return []
+
+    def remat(self) -> None:
+        """Have activations worked out again.  Raises TrainError where no module of the model has a `remat` to set."""
+        offers = [module for module in self.model.modules() if hasattr(module, "remat")]
+        if not offers:
+            raise TrainError("this model cannot work its activations out again; leave --remat out")
+        for module in offers:
+            module.remat = True  # type: ignore[assignment]
+
+    def tokens(self, batch: Any) -> int:
+        """Tokens that the model learns from in a batch, for the log; 0 where the word means nothing."""
+        return 0
+
+    def data_size(self) -> int:
+        """How much data there is to draw from, in any unit; 0 for data that may change between resumes."""
+        return 0
+
 
 class Trainer:
     """Runs a task within its budget.  `run` trains (or goes on training) and returns the last validation figures."""
@@ -166,6 +201,9 @@ class Trainer:
         self.device = self.ranks.device(pick_device(config.device))
         task.device = self.device
         task.model.to(self.device)
+        if config.remat:
+            task.remat()
+        self.shards = self._shard() if config.shard and self.ranks.count > 1 else None
         self.optimizers = build_optimizers(task.model, config, task.prefers_adamw, task.lr_factor)
         self.parameters = [p for p in task.model.parameters() if p.requires_grad]
         self.ema = [p.detach().clone() for p in self.parameters]
@@ -174,17 +212,26 @@ class Trainer:
         self._checkpoints = Checkpoints(config.folder)
         self._stop = False
         self._skipped_in_a_row = 0
+        self._has_counted = False
+
+    def _shard(self) -> Shards:
+        self.ranks.__enter__()  # `run` leaves it
+        self.ranks.broadcast(self.task.model.state_dict().values())
+        return Shards(self.task.model, self.task.blocks(), self.ranks, self.device)
 
     def run(self) -> dict[str, float]:
         """Train until the budget is used, then validate and export.  An interrupt saves and ends early.
 
-        Raises TrainError if the folder is in use or of another model, or the loss is no longer a number.
+        Raises TrainError if the folder is in use or of another model, the data has shrunk since the last checkpoint,
+        the disk is full, or the loss is no longer a number.
         """
         config = self.config
         with self.ranks, FolderLock(config.folder, held=self.ranks.is_first):
             self._resume()
-            self.ranks.broadcast([*self.task.model.state_dict().values(), *self.ema])
-            with Report(config, self.progress.step, active=self.ranks.is_first) as report, self._stop_on_signal():
+            every = [*self.task.model.state_dict().values(), *self.ema]
+            self.ranks.broadcast(tensor for tensor in every if not isinstance(tensor, DTensor))
+            peak = self._peak()
+            with Report(config, self.progress.step, self.ranks.is_first, peak) as report, self._stop_on_signal():
                 if config.compile:
                     self.task.compile()
                 if config.validate_first and self.progress.step == 0:
@@ -195,18 +242,23 @@ class Trainer:
                     raise TrainError(f"stopped at step {self.progress.step}; run the same command to go on")
                 metrics = self._validate(report)
                 self._save()
-                if self.ranks.is_first:
-                    with self.averaged_weights():
+                with self.averaged_weights():
+                    if self.ranks.is_first:
                         self.task.export(config.folder, self._summary(metrics))
+                self.ranks.barrier()
                 return metrics
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """The model with its averaged weights, in eval mode and without gradients."""
+        """The model with its averaged weights, in eval mode and without gradients.
+
+        All processes enter it.  Of a sharded training only the first has the weights then, whole.
+        """
+        averages: dict[Tensor, Tensor] = dict(zip(self.parameters, self.ema, strict=True))
         self._swap()
         self.task.model.eval()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), self.shards.gathered(averages) if self.shards else nullcontext():
                 yield
         finally:
             self.task.model.train()
@@ -217,10 +269,12 @@ class Trainer:
         started = time.monotonic() - self.progress.elapsed_s
         last_save = last_validation = time.monotonic()
         self.task.model.train()
-        with _Batches(self.task, config, self.progress.step, self.ranks.rank) as batches:
+        with _Batches(self.task, config, self.progress.step, self.ranks) as batches:
             while self._agree(started) < 1 and not self._stop:
-                scalars = self._step(batches)
-                report.step(self.progress, self.task.progress, scalars)
+                begun = time.monotonic()
+                scalars, tokens = self._step(batches)
+                flops = config.accumulate * self.progress.micro_flops
+                report.step(self.progress, self.task.progress, scalars, Work(tokens, flops, time.monotonic() - begun))
                 now = time.monotonic()
                 minutes = self.ranks.same((now - last_save) / 60, (now - last_validation) / 60)
                 if minutes[0] >= config.checkpoint_minutes:
@@ -242,21 +296,26 @@ class Trainer:
             self.task.progress = elapsed_s / 60 / (config.minutes or 1)
         return self.task.progress
 
-    def _step(self, batches: _Batches) -> dict[str, float]:
+    def _step(self, batches: _Batches) -> tuple[dict[str, float], float]:
+        """Take a step.  Returns its scalars, and its tokens, all of them averaged or added over the processes."""
         config, step = self.config, self.progress.step
         totals: dict[str, Tensor] = {}
+        tokens = 0
+        self.task.step_seed = _seed(config.seed, step, 2)
         for micro in range(config.accumulate):
             batch = move(batches.next(), self.device)
+            tokens += self.task.tokens(batch)
             generator = self._seed(step, micro)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
-                loss, scalars = self.task.loss(batch, generator)
-            (loss / config.accumulate).backward()
+            with self._counted():
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+                    loss, scalars = self.task.loss(batch, generator)
+                (loss / config.accumulate).backward()
             for name, value in {"loss": loss, **scalars}.items():
                 value = torch.as_tensor(value, dtype=torch.float32, device=self.device).detach()
                 totals[name] = totals.get(name, 0) + value / config.accumulate
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        self.ranks.average([*gradients, totals["loss"]])
-        norm_tensor = torch.nn.utils.get_total_norm(gradients)
+        self.ranks.average([*(g for g in gradients if not isinstance(g, DTensor)), *totals.values()])
+        norm_tensor = self._norm(gradients)
         names = list(totals)
         *values, norm = torch.stack([*(totals[name] for name in names), norm_tensor.float()]).tolist()
         figures = dict(zip(names, values, strict=True))
@@ -267,12 +326,48 @@ class Trainer:
             )
         lr = config.lr * lr_scale(step, self.task.progress, config)
         if self._is_usable(norm):
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, config.clip, norm_tensor)
+            self._clip(gradients, norm_tensor)
             self._update(lr)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         self.progress.step += 1
-        return figures | {"grad_norm": norm, "lr": lr, "skipped": float(self.progress.skipped)}
+        figures |= {"grad_norm": norm, "lr": lr, "skipped": float(self.progress.skipped)}
+        return figures, float(tokens * self.ranks.count)
+
+    def _norm(self, gradients: list[Tensor]) -> Tensor:
+        """Of all gradients together, whole and sharded."""
+        if self.shards is None:
+            return torch.nn.utils.get_total_norm(gradients)
+        parts = [local(g) for g in gradients if isinstance(g, DTensor)]
+        whole = [g for g in gradients if not isinstance(g, DTensor)]
+        split, rest = (torch.nn.utils.get_total_norm(x).to(self.device, torch.float32) for x in (parts, whole))
+        return (self.ranks.sum(split.square()) + rest.square()).sqrt()
+
+    def _clip(self, gradients: list[Tensor], norm: Tensor) -> None:
+        if self.shards is None:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip, norm)
+            return
+        scale = (self.config.clip / (norm + 1e-6)).clamp(max=1.0)
+        torch._foreach_mul_([local(g) for g in gradients], scale)  # pyright: ignore[reportPrivateImportUsage]
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Once in a training: count what the first micro-batch costs."""
+        if self._has_counted or self.progress.micro_flops > 0:
+            yield
+            return
+        self._has_counted = True
+        eager = torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()
+        with eager, FlopCount() as count:
+            yield
+        if math.isfinite(count.flops):
+            self.progress.micro_flops = count.flops
+
+    def _peak(self) -> float:
+        """Operations a second that the device could make in the training's number type; nan where nobody asks."""
+        if not self.ranks.is_first:
+            return math.nan
+        return peak_flops(self.device, torch.bfloat16 if self.config.dtype == "bfloat16" else torch.float32)
 
     def _is_usable(self, norm: float) -> bool:
         """Whether to take a step with this gradient norm; counts those left out.  Raises TrainError after too many."""
@@ -298,26 +393,28 @@ class Trainer:
             optimizer.step()
         keep = min(self.config.ema, (1 + self.progress.step) / (10 + self.progress.step))
         for average, parameter in zip(self.ema, self.parameters, strict=True):
-            average.lerp_(parameter.detach(), 1 - keep)
+            local(average).lerp_(local(parameter.detach()), 1 - keep)
 
     def _seed(self, step: int, micro: int) -> torch.Generator:
-        seed = int(np.random.SeedSequence((self.config.seed, step, micro, self.ranks.rank, 1)).generate_state(1)[0])
+        seed = _seed(self.config.seed, step, self.ranks.index(micro), 0, 1)
         torch.manual_seed(seed)
         return torch.Generator(self.device).manual_seed(seed)
 
     def _swap(self) -> None:
+        """Trade places with the averages, but for sharded weights, which FSDP2 knows by their memory."""
         for parameter, average in zip(self.parameters, self.ema, strict=True):
-            parameter.data, average.data = average.data, parameter.data
+            if not isinstance(parameter, DTensor):
+                parameter.data, average.data = average.data, parameter.data
 
     def _validate(self, report: Report) -> dict[str, float]:
         metrics: dict[str, float] = {}
-        if self.ranks.is_first:
-            folder = self.config.folder / "samples"
-            folder.mkdir(parents=True, exist_ok=True)
-            with self.averaged_weights():
+        with self.averaged_weights():
+            if self.ranks.is_first:
+                folder = self.config.folder / "samples"
+                folder.mkdir(parents=True, exist_ok=True)
                 metrics = self.task.validate()
                 self.task.sample(folder, self.progress.step)
-            report.validation(self.progress, metrics)
+        report.validation(self.progress, metrics)
         self.ranks.barrier()
         return metrics
 
@@ -331,11 +428,24 @@ class Trainer:
             )
         self.progress, norms = self._checkpoints.load(latest, self.task.model, self.ema, self.optimizers)
         self.norms.extend(norms)
+        size = self.task.data_size()
+        if size < self.progress.data_size:
+            raise TrainError(
+                f"the data has shrunk to {size} since {latest.name}, which was trained on {self.progress.data_size}; "
+                f"bring the rest back, or train anew in another folder"
+            )
 
     def _save(self) -> None:
-        if self.ranks.is_first:
-            self._checkpoints.save(self.progress, list(self.norms), self.task.model, self.ema, self.optimizers)
-        self.ranks.barrier()
+        self.progress.data_size = self.task.data_size()
+        failure: TrainError | None = None
+        if self.ranks.is_first or self.shards:
+            try:
+                self._checkpoints.save(self.progress, list(self.norms), self.task.model, self.ema, self.optimizers)
+            except TrainError as error:
+                failure = error
+        (failed,) = self.ranks.same(float(failure is not None))
+        if failure or failed:
+            raise failure or TrainError("the first process could not write the checkpoint; it says why")
 
     def _summary(self, metrics: dict[str, float]) -> dict[str, Any]:
         """What a model card says of the training."""
@@ -370,8 +480,8 @@ class Trainer:
 class _Batches:
     """Batches in order, made ahead in threads; each from its own random stream, so that order and resumes agree."""
 
-    def __init__(self, task: Task, config: TrainerConfig, step: int, rank: int) -> None:
-        self._task, self._config, self._rank = task, config, rank
+    def __init__(self, task: Task, config: TrainerConfig, step: int, ranks: Ranks) -> None:
+        self._task, self._config, self._ranks = task, config, ranks
         self._index = step * config.accumulate
         self._pool = ThreadPoolExecutor(config.workers, thread_name_prefix="batch")
         self._ahead: deque[Future[Any]] = deque()
@@ -385,10 +495,15 @@ class _Batches:
     def next(self) -> Any:
         while len(self._ahead) < 2 * self._config.workers:
             step, micro = divmod(self._index, self._config.accumulate)
-            rng = np.random.default_rng((self._config.seed, step, micro, self._rank))
+            rng = np.random.default_rng((self._config.seed, step, self._ranks.index(micro), 0))
             self._ahead.append(self._pool.submit(self._task.batch, rng))
             self._index += 1
         return self._ahead.popleft().result()
+
+
+def _seed(*parts: int) -> int:
+    """A number of 32 bits that depends on all of `parts`."""
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])
 
 
 def lr_scale(step: int, progress: float, config: TrainerConfig) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from reverie.errors import TrainError
 
@@ -20,8 +21,11 @@ def build_optimizers(
     prefers_adamw: Callable[[str], bool] = lambda name: False,
     lr_factor: Callable[[str], float] = lambda name: 1.0,
 ) -> list[torch.optim.Optimizer]:
-    """AdamW for all (decay on matrices and kernels only), or Muon for those.  Raises TrainError without Muon."""
-    adamw: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    """AdamW for all (decay on matrices and kernels only), or Muon for those.  Raises TrainError without Muon.
+
+    Sharded and whole parameters are groups of their own: one update of many tensors takes one kind of tensor.
+    """
+    adamw: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     muon: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -29,10 +33,11 @@ def build_optimizers(
         if config.muon and parameter.ndim >= 2 and not prefers_adamw(name):
             muon.setdefault(lr_factor(name), []).append(parameter)
         else:
-            adamw.setdefault((lr_factor(name), parameter.ndim >= 2), []).append(parameter)
+            key = (lr_factor(name), parameter.ndim >= 2, isinstance(parameter, DTensor))
+            adamw.setdefault(key, []).append(parameter)
     groups = [
         {"params": parameters, "weight_decay": config.weight_decay if decays else 0.0, "lr_factor": factor}
-        for (factor, decays), parameters in adamw.items()
+        for (factor, decays, _), parameters in adamw.items()
     ]
     optimizers: list[torch.optim.Optimizer] = []
     if groups:

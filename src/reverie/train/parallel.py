@@ -1,11 +1,12 @@
 """Several training processes, as `torchrun` starts them; one process needs nothing of it.
 
-    torchrun --nproc-per-node 8 -m reverie train world --data rec --tokenizer runs/tok -o runs/world --steps 20000 --shard
+torchrun --nproc-per-node 8 -m reverie train world --data rec --tokenizer runs/tok -o runs/world --shard --no-muon
 """
 
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from reverie.errors import TrainError
@@ -37,6 +38,10 @@ class Ranks:
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    def index(self, micro: int) -> int:
+        """The number of this process's micro-batch among all of a step."""
+        return micro * self.count + self.rank
 
     def device(self, device: torch.device) -> torch.device:
         """This process's own device of the kind asked for."""
@@ -116,28 +121,47 @@ class Shards:
         around = [m for m in model.modules() if m not in inside and _runs(m) and not inside.isdisjoint(m.modules())]
         for module in [*units, *reversed(around)]:
             fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
-        self._root = fully_shard(_Root(model), mesh=mesh, reshard_after_forward=True, ignored_params=whole)
+        self._root = _Root(model)
+        fully_shard(self._root, mesh=mesh, reshard_after_forward=True, ignored_params=whole)
         self._root()  # FSDP2 takes the first module that is called for the outermost
         self._modules: list[nn.Module] = [*units, *around]
         self._is_first = ranks.is_first
 
     @contextmanager
-    def gathered(self, weights: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
+    def gathered(self, weights: Mapping[Tensor, Tensor]) -> Iterator[None]:
         """In the first process: ordinary modules, with `weights` (a shard for each sharded parameter) made whole.
 
-        All processes must enter it; what the first does inside needs no other, so it may call, copy and save the
-        modules as if they had never been sharded.  It must have room for the whole weights.
+        All processes must enter it; what the first does inside needs no other, so it may call and save the modules as
+        if they had never been sharded (but not `deepcopy` them).  It must have room for the whole weights.
         """
-        found = [
-            (module, name, p, weights[p].full_tensor())  # type: ignore[attr-defined]
-            if self._is_first
-            else weights[p].full_tensor() and None  # type: ignore[attr-defined]
-            for unit in self._modules
-            for module in unit.modules()
+        places = [
+            (module, name, p)
+            for module in self._root.model.modules()
             for name, p in module.named_parameters(recurse=False)
             if isinstance(p, DTensor)
         ]
-        yield
+        whole = [self._whole(weights[p]) for *_, p in places]
+        if not self._is_first:
+            yield
+            return
+        kept = [(module, module._forward_pre_hooks, module._forward_hooks) for module in self._modules]
+        for module in self._modules:
+            module._forward_pre_hooks, module._forward_hooks = OrderedDict(), OrderedDict()
+        try:
+            for (module, name, p), tensor in zip(places, whole, strict=True):
+                setattr(module, name, nn.Parameter(tensor, requires_grad=p.requires_grad))
+            yield
+        finally:
+            for module, name, p in places:
+                setattr(module, name, p)
+            for module, before, after in kept:
+                module._forward_pre_hooks, module._forward_hooks = before, after
+
+    def _whole(self, tensor: Tensor) -> Tensor:
+        """The whole of a sharded tensor, in the first process; the others only help."""
+        assert isinstance(tensor, DTensor)
+        whole = tensor.full_tensor().detach()
+        return whole if self._is_first else tensor
 
 
 class _Root(nn.Module):
@@ -157,4 +181,4 @@ def _runs(module: nn.Module) -> bool:
 
 def local(tensor: Tensor) -> Tensor:
     """This process's part of a sharded tensor, sharing its memory; a plain tensor as it is."""
-    return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local().detach() if isinstance(tensor, DTensor) else tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from typing import IO, TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from reverie.train.checkpoints import Progress as TrainProgress
+from reverie.train.throughput import Work
 
 if TYPE_CHECKING:
     from reverie.train.loop import TrainerConfig
@@ -20,12 +22,18 @@ PLAIN_LINE_S = 20.0
 
 
 class Report:
-    """Collects scalars and writes their means every `log_steps`.  `folder/log.jsonl` has one object a line."""
+    """Collects scalars and writes their means every `log_steps`.  `folder/log.jsonl` has one object a line.
 
-    def __init__(self, config: TrainerConfig, first_step: int, active: bool = True) -> None:
+    Where they are known, also: tokens_per_s, of all processes together; tflops, arithmetic of each process in 1e12 a
+    second; mfu, the share of `peak` (operations a second of the device) that this is.  Time spent on figures, pictures
+    and checkpoints does not count for them; for steps_per_s it does.
+    """
+
+    def __init__(self, config: TrainerConfig, first_step: int, active: bool = True, peak: float = math.nan) -> None:
         self._config, self._first_step, self._active = config, first_step, active
         self._sums: dict[str, float] = {}
         self._count = 0
+        self._peak, self._work = peak, Work()
         self._last_log = self._last_line = time.monotonic()
         self._speed = 0.0
         self._log: IO[str] | None = None
@@ -58,10 +66,11 @@ class Report:
         if self._board is not None:
             self._board.close()
 
-    def step(self, progress: TrainProgress, fraction: float, scalars: dict[str, float]) -> None:
-        """Take one step's scalars."""
+    def step(self, progress: TrainProgress, fraction: float, scalars: dict[str, float], work: Work) -> None:
+        """Take one step's scalars, and what was done for them."""
         if not self._active:
             return
+        self._work += work
         for name, value in scalars.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
         self._count += 1
@@ -80,20 +89,28 @@ class Report:
         now = time.monotonic()
         self._speed = self._count / max(now - self._last_log, 1e-9)
         means = {name: total / self._count for name, total in self._sums.items()}
+        rates, self._work = self._work.rates(self._peak), Work()
         self._sums, self._count, self._last_log = {}, 0, now
-        self._emit(progress, means | {"steps_per_s": self._speed})
-        text = self._line(progress, fraction, means)
+        self._emit(progress, means | {"steps_per_s": self._speed} | rates)
+        text = self._line(progress, means, rates)
         if self._bar is not None and self._bar_task is not None:
             self._bar.update(self._bar_task, completed=fraction, text=text)
         elif now - self._last_line >= PLAIN_LINE_S:
             self._last_line = now
             print(f"{100 * fraction:5.1f}% {text}", file=sys.stderr, flush=True)
 
-    def _line(self, progress: TrainProgress, fraction: float, means: dict[str, float]) -> str:
+    def _line(self, progress: TrainProgress, means: dict[str, float], rates: dict[str, float]) -> str:
         shown = "  ".join(f"{name} {value:.4g}" for name, value in means.items() if name not in ("lr", "skipped"))
         steps, minutes = self._config.steps, self._config.minutes
         left_s = (minutes or 0) * 60 - progress.elapsed_s if steps is None else (steps - progress.step) / self._speed
-        return f"step {progress.step}  {shown}  {self._speed:.2f} steps/s  {max(0.0, left_s) / 60:.1f} min left"
+        speed = f"{self._speed:.2f} steps/s"
+        if "tokens_per_s" in rates:
+            speed += f"  {rates['tokens_per_s']:.4g} tokens/s"
+        if "tflops" in rates:
+            speed += f"  {rates['tflops']:.3g} TFLOP/s"
+        if "mfu" in rates:
+            speed += f" ({rates['mfu']:.0%} of the device)"
+        return f"step {progress.step}  {shown}  {speed}  {max(0.0, left_s) / 60:.1f} min left"
 
     def _emit(self, progress: TrainProgress, scalars: dict[str, float]) -> None:
         if self._log is not None:

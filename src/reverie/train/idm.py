@@ -35,6 +35,9 @@ MIRRORED = (("left", "right"), ("turn-left", "turn-right"), ("lean-left", "lean-
 """Keys that change places in a mirror."""
 
 SMALL_TURN_DEG = 0.4
+TURNED_UNTIL = 0.75
+"""Part of the budget in which clips are turned a little more; then turns are as frequent again as they are in play."""
+
 EDGE_STEPS = 8
 """Steps at either end of a clip that figures leave out: there the model sees less than it is made for."""
 
@@ -110,7 +113,7 @@ class IdmTask(Task):
         keys = looks.rows[..., : len(self._space.keys)]
         held = keys.mean((0, 1)).clip(0.01, 0.99)
         has_turns = fov_deg is not None and self._space.mouse
-        self._field = turn_field(fov_deg) if has_turns else None  # type: ignore[arg-type]
+        self._field = torch.from_numpy(turn_field(fov_deg)) if has_turns else None  # type: ignore[arg-type]
         self._rare = torch.from_numpy(np.sqrt((1 - held) / held)).float()
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -119,11 +122,6 @@ class IdmTask(Task):
         flow, pictures, rows = (getattr(self.looks, field)[picks].copy() for field in Looks.FIELDS)
         for i in np.flatnonzero(rng.random(len(picks)) < 0.5):
             flow[i], pictures[i], rows[i] = mirror(flow[i], pictures[i], rows[i], self._space)
-        if self._field is not None:
-            for i in np.flatnonzero(rng.random(len(picks)) < 0.5):
-                extra = small_turns(rng, rows.shape[1])
-                flow[i, :, :2] += np.einsum("tk,kchw->tchw", extra, self._field).astype(flow.dtype)
-                rows[i, :, -2:] += extra
         return torch.from_numpy(flow), torch.from_numpy(pictures), torch.from_numpy(rows)
 
     def loss(
@@ -131,6 +129,8 @@ class IdmTask(Task):
     ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """Keys by cross-entropy, rare ones weighted up; turns by their sign and by a robust distance."""
         flow, pictures, rows = batch
+        if self._field is not None and self.progress < TURNED_UNTIL:
+            flow, rows = turned(flow, rows, self._field.to(flow.device), generator)
         guess = self.idm(flow, pictures)
         num_keys = len(self._space.keys)
         weight = self._rare.to(rows.device).clamp(1, 4)
@@ -186,17 +186,26 @@ def turn_field(fov_deg: float) -> npt.NDArray[np.float32]:
     return np.radians(np.array([pitch, yaw])).astype(np.float32)
 
 
-def small_turns(rng: np.random.Generator, steps: int) -> npt.NDArray[np.float32]:
-    """(steps, 2) degrees to turn a clip in addition: small ones, held for a while, some of them none.
+def turned(flow: Tensor, rows: Tensor, field: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Half of the clips turned a little more than they were, in flow (b, t, 3, 16, 28) and rows (b, t, a) alike.
 
-    Recorded play has few small turns, and they are all that is hard to see: added to flow and labels alike, they cost
-    nothing, and the small pictures do not show them.
+    Recorded play has few small turns, and they are all that is hard to see.  To add some costs nothing, and the small
+    pictures do not show them.  field: as `turn_field` gives it.
     """
-    held = rng.normal(0, SMALL_TURN_DEG, (steps, 2)) * (rng.random((steps, 2)) < 0.6)
-    changes = rng.random((steps, 2)) < 1 / 8
-    changes[0] = True
-    since = np.maximum.accumulate(np.where(changes, np.arange(steps)[:, None], 0), 0)
-    return np.take_along_axis(held, since, 0).astype(np.float32)
+    extra = small_turns(len(rows), rows.shape[1], generator)
+    extra = extra * (torch.rand(len(rows), 1, 1, generator=generator, device=rows.device) < 0.5)
+    uv = flow[:, :, :2] + torch.einsum("btk,kchw->btchw", extra, field).to(flow.dtype)
+    return torch.cat((uv, flow[:, :, 2:]), 2), torch.cat((rows[..., :-2], rows[..., -2:] + extra), -1)
+
+
+def small_turns(clips: int, steps: int, generator: torch.Generator) -> Tensor:
+    """(clips, steps, 2) degrees: small turns, held for a while, some of them none."""
+    shape, device = (clips, steps, 2), generator.device
+    asked = torch.randn(shape, generator=generator, device=device) * SMALL_TURN_DEG
+    asked *= torch.rand(shape, generator=generator, device=device) < 0.6
+    changes = torch.rand(shape, generator=generator, device=device) < 1 / 8
+    since = torch.where(changes, torch.arange(steps, device=device)[:, None], 0).cummax(1).values
+    return asked.gather(1, since)
 
 
 def mirror(

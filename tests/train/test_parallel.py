@@ -79,10 +79,11 @@ def config(folder: Path, **changes: Any) -> TrainerConfig:
 
 
 SCRIPT = """
-import os, sys
+import os, resource, sys
 from pathlib import Path
 import torch.distributed as dist
 from test_parallel import Dream, config
+from reverie.errors import TrainError
 from reverie.train.loop import Trainer
 from reverie.train.parallel import Ranks, local
 Ranks.__exit__ = lambda *_: None  # one group for all trainings
@@ -92,7 +93,8 @@ sharded = Trainer(Dream(start=rank), config(folder / "sharded", shard=True))
 sharded.run()
 kept = [sum(local(x).numel() for x in xs) / sum(x.numel() for x in xs) for xs in (sharded.parameters, sharded.ema)]
 (folder / f"kept{rank}").write_text(" ".join(map(str, kept)))
-Trainer(Dream(start=rank), config(folder / "again", shard=True, remat=True, dtype="bfloat16")).run()
+Trainer(Dream(start=rank), config(folder / "remat", shard=True, remat=True)).run()
+Trainer(Dream(start=rank), config(folder / "half", shard=True, remat=True, dtype="bfloat16")).run()
 for name in ("killed", "fewer"):
     try:
         Trainer(Dream(start=rank, dies_at=5), config(folder / name, shard=True, checkpoint_minutes=0.0)).run()
@@ -101,6 +103,11 @@ for name in ("killed", "fewer"):
         pass
 Trainer(Dream(start=rank), config(folder / "killed", shard=True)).run()
 Trainer(Dream(start=rank), config(folder / "more", shard=True)).run()
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+try:
+    Trainer(Dream(start=rank), config(folder / "full", shard=True, steps=1)).run()
+except TrainError as error:
+    (folder / f"full{rank}").write_text(str(error))
 dist.destroy_process_group()
 """
 
@@ -131,10 +138,22 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["whole", "sharded"])
+@pytest.mark.parametrize("name", ["whole", "sharded", "remat"])
 @pytest.mark.parametrize("figure", ["loss", "first", "grad_norm", "val/loss", "val/keys"])
 def test_two_processes_take_the_steps_of_one_that_accumulates(runs: Path, name: str, figure: str) -> None:
     np.testing.assert_allclose(curve(runs / name, figure), curve(runs / "one", figure), rtol=2e-5, atol=1e-6)
+
+
+def test_sharded_training_in_bfloat16_follows_float32(runs: Path) -> None:
+    np.testing.assert_allclose(curve(runs / "half"), curve(runs / "one"), rtol=0.02)
+
+
+def test_the_log_says_how_fast_all_of_them_are(runs: Path) -> None:
+    for name in ("one", "whole", "sharded"):
+        for figure in ("tokens_per_s", "tflops", "mfu"):
+            assert min(curve(runs / name, figure)) > 0
+    costs = [json.loads(path.read_text())["micro_flops"] for path in runs.glob("*/checkpoints/*06/progress.json")]
+    assert costs.count(min(costs)) >= 4  # all that do not make their activations again
 
 
 @pytest.mark.parametrize("name", ["whole", "sharded", "killed", "more"])
@@ -170,7 +189,7 @@ def test_one_process_goes_on_from_what_two_sharded_ones_wrote(runs: Path) -> Non
 
 
 def test_a_sharded_checkpoint_that_does_not_fit_is_refused(runs: Path, tmp_path: Path) -> None:
-    for name in ("other", "damaged"):
+    for name in ("other", "damaged", "index"):
         shutil.copytree(runs / "killed/checkpoints", tmp_path / name / "checkpoints")
     task = Dream()
     task.model = nn.ModuleDict({"world": task.world})
@@ -180,6 +199,15 @@ def test_a_sharded_checkpoint_that_does_not_fit_is_refused(runs: Path, tmp_path:
         path.write_bytes(b"broken")
     with pytest.raises(TrainError, match=r"step-000000006 is damaged .* delete it"):
         Trainer(Dream(), config(tmp_path / "damaged")).run()
+    (tmp_path / "index/checkpoints/step-000000006/.metadata").write_bytes(b"\x00broken")
+    with pytest.raises(TrainError, match=r"step-000000006 is damaged .* delete it"):
+        Trainer(Dream(), config(tmp_path / "index")).run()
+
+
+def test_a_full_disk_stops_all_processes_and_is_named(runs: Path) -> None:
+    for rank in range(2):
+        assert "cannot write the checkpoint" in (runs / f"full{rank}").read_text()
+    assert not list((runs / "full/checkpoints").glob("step-*"))
 
 
 def test_only_sharded_trainings_need_blocks_and_adamw(tmp_path: Path) -> None:

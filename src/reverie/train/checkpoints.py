@@ -1,8 +1,8 @@
 """Checkpoints of a training, written under another name, then renamed, so that a kill loses none; the folder's lock.
 
-A sharded training's checkpoints are torch's distributed ones: every process writes and reads its own part.  Any number
-of processes, sharded or not, goes on from either kind (from a sharded one: with AdamW, all that sharded trainings use).
-Only load what you trust: a distributed checkpoint's index is a pickle.
+A sharded training's checkpoints are torch's distributed ones: every process writes and reads its own part, in a folder
+that all of them see.  Any number of processes, sharded or not, goes on from either kind (from a sharded one: with
+AdamW, all that sharded trainings use).  Only load what you trust: a distributed checkpoint's index is a pickle.
 """
 
 from __future__ import annotations
@@ -139,7 +139,10 @@ class Checkpoints:
                     _flush(path)
                 partial.rename(target)
         except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:
-            raise TrainError(f"cannot write the checkpoint {target}: {_reason(error)}; free some space") from error
+            raise TrainError(
+                f"cannot write the checkpoint {target}: {_reason(error)} ({_free_mib(self._folder)} there); "
+                "free some space and run the same command to go on"
+            ) from error
         if is_first:
             for old in self._all()[:-KEPT]:
                 shutil.rmtree(old, ignore_errors=True)
@@ -168,7 +171,7 @@ class Checkpoints:
         return Progress(**saved), norms
 
 
-_DAMAGE = (OSError, SafetensorError, RuntimeError, ValueError, EOFError, UnpicklingError)
+_DAMAGE = (OSError, SafetensorError, RuntimeError, ValueError, EOFError, UnpicklingError, AttributeError, ImportError)
 """What a file that was cut short or written over makes its readers raise."""
 
 
@@ -240,7 +243,7 @@ def _load_distributed(
     parameters = dict(model.named_parameters())
     for entry in sizes.keys() - weights.keys():
         _, name, key = entry.split("/")
-        like = torch.zeros_like(parameters[name]) if sizes[entry] else torch.zeros(())
+        like = torch.zeros(()) if key == "step" else torch.zeros_like(parameters[name])
         wanted[entry] = states.setdefault(name, {})[key] = like.detach()
     targets = {name: _adamw_of(optimizers, parameters[name]) for name in states}
     with warnings.catch_warnings():
@@ -312,6 +315,14 @@ def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
+
+
+def _free_mib(folder: Path) -> str:
+    """What is left of the disk, in words: what the writers of tensors say of a full one is hard to read."""
+    try:
+        return f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB free"
+    except OSError:
+        return "no such folder"
 
 
 def _flush(path: Path) -> None:

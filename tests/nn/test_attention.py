@@ -43,20 +43,30 @@ def test_who_sees_whom() -> None:
     assert Visibility.windowed(4, 4, 2).ranges == (((0, 2),), ((0, 2),), ((0, 4),), ((0, 4),))
     # clean 0 1 2, then noisy 1 2 3: a noisy step sees clean steps before it and itself, never its own clean self
     assert Visibility.teacher_forced(4, 3).ranges[3:] == (((0, 1), (3, 4)), ((0, 2), (4, 5)), ((1, 3), (5, 6)))
+    # with a sink the first step is never given up, and one less of the last ones fits
+    assert Visibility.windowed(5, 3, 1, sink=1).ranges[2:] == (((0, 3),), ((0, 1), (2, 4)), ((0, 1), (3, 5)))
+    noisy = Visibility.teacher_forced(5, 3, sink=1).ranges[4:]
+    assert noisy[:2] == (((0, 1), (4, 5)), ((0, 2), (5, 6)))
+    assert noisy[2:] == (((0, 1), (2, 3), (6, 7)), ((0, 1), (3, 4), (7, 8)))
 
 
-@pytest.mark.parametrize(("window", "block"), [(1, 1), (4, 1), (6, 3), (4, 3), (5, 2)])
-def test_the_rings_eviction_is_the_windowed_mask(window: int, block: int) -> None:
+@pytest.mark.parametrize(
+    ("window", "block", "sink"),
+    [(1, 1, 0), (4, 1, 0), (6, 3, 0), (4, 3, 0), (5, 2, 0), (4, 1, 1), (6, 2, 2), (7, 3, 3), (5, 1, 4)],
+)
+def test_the_rings_eviction_is_the_windowed_mask(window: int, block: int, sink: int) -> None:
     steps, tokens = 4 * block * window, 2
     q, k, v = qkv(steps, tokens)
-    mask = Visibility.windowed(steps, window, block).mask(tokens, tokens, CPU)
+    mask = Visibility.windowed(steps, window, block, sink).mask(tokens, tokens, CPU)
     expected = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    ring = KVCache.empty(2, 3, 8, window=window, tokens=tokens, device=CPU, dtype=torch.double)
+    ring = KVCache.empty(2, 3, 8, window=window, sink=sink, tokens=tokens, device=CPU, dtype=torch.double)
     for start in range(0, steps, block):
         mine = slice(start * tokens, (start + block) * tokens)
         for _ in range(2):  # a block may be read many times before it is committed
             ring.read(torch.randn_like(k[:, :, mine]), v[:, :, mine])
+        joined = attend(q[:, :, mine], *ring.joined(k[:, :, mine], v[:, :, mine]))
         out = attend(q[:, :, mine], *ring.commit(k[:, :, mine], v[:, :, mine]))
+        torch.testing.assert_close(joined, out)
         torch.testing.assert_close(out, expected[:, :, mine])
 
 

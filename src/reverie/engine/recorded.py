@@ -29,6 +29,7 @@ from reverie.models.state import Condition, Places, WorldState
 from reverie.models.tiny_decoder import TinyDecoder
 from reverie.models.tokenizer import DecoderState, VideoTokenizer
 from reverie.models.wan_vae import WanVAE
+from reverie.nn.cache import ring_slot
 
 
 class Tape(Protocol):
@@ -133,7 +134,7 @@ class RecordedPasses:
             return flow.passes(model, told, schedule, state, rest, self._levels)
 
         inputs = [cond.extra, cond.rows, *tables, *noise]
-        z = self.recorder.run("passes", step % config.window, work, inputs)
+        z = self.recorder.run("passes", ring_slot(step, config.window, config.sink), work, inputs)
         set_step(state, step + config.block)
         return z
 

@@ -39,7 +39,8 @@ class WorldModelConfig:
     """Everything that decides the shape of a world model.
 
     latent: (c, h, w) of a step; cond_channels: condition channels beside the noisy latent; window: steps that attention
-    reaches, the block at hand included; block: steps generated together; image_dim: width of image-encoder tokens;
+    reaches, the block at hand included; sink: how many of them are the first steps of all, kept for good; block: steps
+    generated together; image_dim: width of image-encoder tokens;
     image_blocks: transformer blocks with image cross-attention; patch: latent cells of a token, down and across; eps:
     of the norms; action_frames: action rows that a step sees; idle_key: a key that is down whenever no other key is.
 
@@ -78,6 +79,7 @@ class WorldModelConfig:
     eps: float = 1e-6
     action_frames: int = WINDOW_FRAMES
     idle_key: str | None = None
+    sink: int = 0
 
     def __post_init__(self) -> None:
         if self.latent[1] % self.patch[0] or self.latent[2] % self.patch[1]:
@@ -86,8 +88,10 @@ class WorldModelConfig:
             raise ShapeError(f"a step sees a multiple of {STEP_FRAMES} action rows, got {self.action_frames}")
         if self.idle_key is not None and self.idle_key not in self.action_space.keys:
             raise ShapeError(f"the idle key {self.idle_key!r} is none of the keys {', '.join(self.action_space.keys)}")
-        if self.window < self.block:
-            raise ShapeError(f"the window ({self.window} steps) must hold a block ({self.block} steps)")
+        if self.sink < 0 or self.window - self.sink < self.block:
+            raise ShapeError(
+                f"the window ({self.window} steps, {self.sink} of them kept) must hold a block ({self.block} steps)"
+            )
         if self.dim % self.heads:
             raise ShapeError(f"width {self.dim} does not divide into {self.heads} heads")
 
@@ -196,9 +200,8 @@ class WorldModel(nn.Module):
         caches = []
 
         def ring(rows: int, heads: int, head_dim: int, tokens: int) -> None:
-            caches.append(
-                KVCache.empty(rows, heads, head_dim, window=config.window, tokens=tokens, device=device, dtype=dtype)
-            )
+            kept = {"window": config.window, "sink": config.sink, "tokens": tokens}
+            caches.append(KVCache.empty(rows, heads, head_dim, **kept, device=device, dtype=dtype))
 
         image = []
         for block in self._blocks():
@@ -248,7 +251,7 @@ class WorldModel(nn.Module):
             hidden = hidden + self.positions.to(hidden.dtype)
         level = self.level(sigma, cond) if isinstance(sigma, Tensor) else sigma
         shared = self._shared(
-            cond, state, commit, visibility or Visibility.windowed(x.shape[1], config.window, config.block)
+            cond, state, commit, visibility or Visibility.windowed(x.shape[1], config.window, config.block, config.sink)
         )
         again = self.remat and state is None and torch.is_grad_enabled()  # a ring has moved on by then
         for block in self.blocks:

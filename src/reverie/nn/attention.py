@@ -42,12 +42,15 @@ class Visibility:
     ranges: tuple[tuple[tuple[int, int], ...], ...]
 
     @classmethod
-    def windowed(cls, num_steps: int, window: int, block: int) -> Visibility:
-        """Block-causal: a step sees its whole block, and the `window - block` steps before it."""
-        return cls(tuple(cls._window(i, num_steps, window, block) for i in range(num_steps)))
+    def windowed(cls, num_steps: int, window: int, block: int, sink: int = 0) -> Visibility:
+        """Block-causal: a step sees its whole block, and as many steps before it as the window then has room for: the
+        first `sink` of all, and the last ones."""
+        ends = [i - i % block + block for i in range(num_steps)]
+        rows = ((_seen(end, window, sink), min(end, num_steps)) for end in ends)
+        return cls(tuple((*seen[:-1], (seen[-1][0], stop)) for seen, stop in rows))
 
     @classmethod
-    def teacher_forced(cls, num_steps: int, window: int, given: int = 1, copies: int = 1) -> Visibility:
+    def teacher_forced(cls, num_steps: int, window: int, given: int = 1, copies: int = 1, sink: int = 0) -> Visibility:
         """Clean steps `0 .. num_steps - 2`, then `copies` times noisy steps `given .. num_steps - 1` (blocks of one
         step).
 
@@ -55,18 +58,14 @@ class Visibility:
         sampling does with its ring, for every step of a clip at once.
         """
         clean = num_steps - 1
-        rows: list[tuple[tuple[int, int], ...]] = [((max(0, i + 1 - window), i + 1),) for i in range(clean)]
+        rows = [_seen(i + 1, window, sink) for i in range(clean)]
         for copy in range(copies):
             offset = clean + copy * (num_steps - given)
             for i in range(given, num_steps):
-                past, own = (max(0, i + 1 - window), i), (offset + i - given, offset + i - given + 1)
-                rows.append((past, own) if past[0] < past[1] else (own,))
+                *kept, (first, _) = _seen(i + 1, window, sink)
+                past = (*kept, (first, i)) if first < i else tuple(kept)
+                rows.append((*past, (offset + i - given, offset + i - given + 1)))
         return cls(tuple(rows))
-
-    @staticmethod
-    def _window(i: int, num_steps: int, window: int, block: int) -> tuple[tuple[int, int], ...]:
-        stop = min(i - i % block + block, num_steps)
-        return ((max(0, i - i % block + block - window), stop),)
 
     def __len__(self) -> int:
         return len(self.ranges)
@@ -87,6 +86,14 @@ class Visibility:
             if i == len(self) or self.ranges[i] != self.ranges[start]:
                 yield slice(start, i), tuple(slice(*r) for r in self.ranges[start])
                 start = i
+
+
+def _seen(end: int, window: int, sink: int) -> tuple[tuple[int, int], ...]:
+    """Of `end` steps, those that a ring still holds: the first `sink`, and the last ones."""
+    if end <= window:
+        return ((0, end),)
+    last = (end - window + sink, end)
+    return ((0, sink), last) if sink else (last,)
 
 
 class _StepAttention(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 class KVCache:
     """Keys and values of the last `window` steps of one attention layer, in a ring of fixed size.
 
-    Step i lives in slot `i % window`.  The block at hand is written to the slots that fall out of its window, so
-    reading copies nothing and moves nothing: keys carry their positions, and attention does not care about order.
+    The first `sink` steps stay for good in the slots that they have; later ones take turns in the others.  The block at
+    hand is written to the slots that fall out of its window, so reading copies nothing and moves nothing: keys carry
+    their positions, and attention does not care about order.
 
     k, v: (b, heads, window * tokens, d); tokens: tokens in a step; step: steps committed so far.
     """
@@ -22,6 +24,7 @@ class KVCache:
     v: Tensor
     window: int
     tokens: int
+    sink: int = 0
     step: int = 0
 
     @classmethod
@@ -33,12 +36,13 @@ class KVCache:
         *,
         window: int,
         tokens: int,
+        sink: int = 0,
         device: torch.device,
         dtype: torch.dtype,
     ) -> KVCache:
         shape = (batch, heads, window * tokens, head_dim)
         k, v = (torch.zeros(shape, device=device, dtype=dtype) for _ in range(2))
-        return cls(k, v, window, tokens)
+        return cls(k, v, window, tokens, sink)
 
     def read(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Everything that the block at hand may see: the committed window and itself.
@@ -47,22 +51,19 @@ class KVCache:
         Returns views of the ring, (b, heads, seen, d); they hold until the next call.
         """
         num_steps = k.shape[-2] // self.tokens
-        first = self.step % self.window
-        head = min(num_steps, self.window - first)
-        for start, part, offset in ((first, head, 0), (0, num_steps - head, head)):
-            if part:
-                ring = slice(start * self.tokens, (start + part) * self.tokens)
-                block = slice(offset * self.tokens, (offset + part) * self.tokens)
-                self.k[:, :, ring] = k[:, :, block]
-                self.v[:, :, ring] = v[:, :, block]
+        for first, part, offset in self._places(num_steps):
+            ring = slice(first * self.tokens, (first + part) * self.tokens)
+            block = slice(offset * self.tokens, (offset + part) * self.tokens)
+            self.k[:, :, ring] = k[:, :, block]
+            self.v[:, :, ring] = v[:, :, block]
         seen = min(self.step + num_steps, self.window) * self.tokens
         return self.k[:, :, :seen], self.v[:, :, :seen]
 
     def joined(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """As `read`, copied instead of written: for gradients, which the ring itself never carries."""
-        first, steps = self.step % self.window, k.shape[-2] // self.tokens
-        slots = torch.arange(min(self.step, self.window), device=k.device)
-        slots = slots[(slots - first) % self.window >= steps]  # the others fall out of the window
+        taken = {first + i for first, part, _ in self._places(k.shape[-2] // self.tokens) for i in range(part)}
+        kept = [slot for slot in range(min(self.step, self.window)) if slot not in taken]  # the others fall out
+        slots = torch.tensor(kept, dtype=torch.long, device=k.device)
         where = (slots[:, None] * self.tokens + torch.arange(self.tokens, device=k.device)).flatten()
         return torch.cat([self.k[:, :, where], k], 2), torch.cat([self.v[:, :, where], v], 2)
 
@@ -72,11 +73,26 @@ class KVCache:
         self.step += k.shape[-2] // self.tokens
         return seen
 
+    def _places(self, num_steps: int) -> Iterator[tuple[int, int, int]]:
+        """Where the next steps go, in stretches: first slot, number of steps, first of these steps."""
+        done = 0
+        while done < num_steps:
+            first = ring_slot(self.step + done, self.window, self.sink)
+            end = self.sink if first < self.sink else self.window
+            part = min(num_steps - done, end - first)
+            yield first, part, done
+            done += part
+
     def clone(self) -> KVCache:
-        return KVCache(self.k.clone(), self.v.clone(), self.window, self.tokens, self.step)
+        return KVCache(self.k.clone(), self.v.clone(), self.window, self.tokens, self.sink, self.step)
 
     def copy_(self, other: KVCache) -> None:
         """Take over `other`'s content without allocating."""
         self.k.copy_(other.k)
         self.v.copy_(other.v)
         self.step = other.step
+
+
+def ring_slot(step: int, window: int, sink: int = 0) -> int:
+    """The slot of a ring of `window` steps that a step takes, the first `sink` of which are never given away."""
+    return step if step < sink else sink + (step - sink) % (window - sink)

@@ -7,6 +7,7 @@ Legend: b batch, t steps of a clip, k noisy copies of it, (c h w) a latent step,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,12 +16,24 @@ from reverie.flow import add_noise, clean_from_velocity
 from reverie.models.dit import WorldModel
 from reverie.nn.attention import Visibility
 
+OLDEST_STEPS = 100_000
+"""Age of the first step up to which training goes: about four hours of play."""
+
 UNKNOWN_KEY = -1.0
 """What a hidden action says of every key: neither held nor free."""
 
 
 def noise_like(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator, device=like.device)
+
+
+def sink_age(world: WorldModel, generator: torch.Generator) -> int:
+    """How much older a clip's first step is made: any age, evenly on a scale of logarithms, for a model that keeps it
+    for good (in play it grows as old as the session); 0 for others."""
+    if not world.config.sink:
+        return 0
+    share = torch.rand((), generator=generator, device=generator.device).item()
+    return int(OLDEST_STEPS**share) - 1
 
 
 def noised_context(z: Tensor, most: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -37,19 +50,29 @@ def hidden_rows(rows: Tensor, num_keys: int) -> Tensor:
 
 
 def clean_estimates(
-    world: WorldModel, context: Tensor, levels: Tensor, noisy: Tensor, sigma: Tensor, rows: Tensor, image: Tensor
+    world: WorldModel,
+    context: Tensor,
+    levels: Tensor,
+    noisy: Tensor,
+    sigma: Tensor,
+    rows: Tensor,
+    image: Tensor,
+    age: int = 0,
 ) -> Tensor:
     """Clean estimates of noisy steps 1 .. t - 1, given the steps of `context` before each.
 
     context: (b, t, c, h, w), with noise levels (b, t); noisy: (b, k (t - 1), c, h, w), k copies one after another, with
-    levels sigma (b, k (t - 1)); rows: (b, 4 (t - 1), a); image: tokens.  Returns the shape of `noisy`.
+    levels sigma (b, k (t - 1)); rows: (b, 4 (t - 1), a); image: tokens; age: steps that the first step is older than it
+    stands in the clip, for models that keep it for good.  Returns the shape of `noisy`.
     """
     t = context.shape[1]
     copies = noisy.shape[1] // (t - 1)
     cond = world.clip_condition(rows, context, image)
+    if age:
+        cond = replace(cond, time=torch.cat([cond.time[:1] - age, cond.time[1:]]))
     steps = torch.arange(t, device=context.device)
     cond = cond.select(torch.cat([steps[:-1], steps[1:].repeat(copies)]))
-    visibility = Visibility.teacher_forced(t, world.config.window, copies=copies)
+    visibility = Visibility.teacher_forced(t, world.config.window, copies=copies, sink=world.config.sink)
     x, s = torch.cat([context[:, :-1], noisy], 1), torch.cat([levels[:, :-1], sigma], 1)
     v = world(x, s, cond, visibility=visibility)
     return clean_from_velocity(noisy, v[:, t - 1 :], sigma)

@@ -129,7 +129,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
     }
     done = subprocess.run(
         [*run, str(folder)], env=environment, capture_output=True, text=True, timeout=240, check=False

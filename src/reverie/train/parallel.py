@@ -6,6 +6,7 @@ torchrun --nproc-per-node 8 -m reverie train world --data rec --tokenizer runs/t
 from __future__ import annotations
 
 import os
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -114,6 +115,9 @@ class Shards:
     def __init__(self, model: nn.Module, units: Sequence[nn.Module], ranks: Ranks, device: torch.device) -> None:
         if not units:
             raise TrainError("this training names no blocks that can be sharded; leave --shard out")
+        warnings.filterwarnings(
+            "ignore", "FSDP2-wrapped module .* returned a view"
+        )  # nobody writes into a unit's output
         mesh = init_device_mesh(device.type, (ranks.count,))
         inside = {module for unit in units for module in unit.modules()}
         split = {p for module in inside for p in module.parameters(recurse=False) if p.ndim >= 2}

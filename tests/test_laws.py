@@ -46,8 +46,8 @@ class Subject:
     perturb: Callable[[Any], Any]
 
 
-def _config(block: int = 1, window: int = 4) -> WorldModelConfig:
-    return dataclasses.replace(presets.tiny().world, block=block, window=window)
+def _config(block: int = 1, window: int = 4, sink: int = 0) -> WorldModelConfig:
+    return dataclasses.replace(presets.tiny().world, block=block, window=window, sink=sink)
 
 
 def _model(config: WorldModelConfig, seed: int) -> WorldModel:
@@ -117,9 +117,9 @@ class Told:
     rows: Tensor
 
 
-def transformer(seed: int, block: int = 1, window: int = 4) -> Subject:
+def transformer(seed: int, block: int = 1, window: int = 4, sink: int = 0) -> Subject:
     """Committed block by block, against the whole clip under the windowed mask."""
-    config = _config(block, window)
+    config = _config(block, window, sink)
     model = _model(config, seed)
     generator = torch.Generator().manual_seed(seed)
     steps = STEPS // block * block
@@ -153,7 +153,7 @@ def transformer(seed: int, block: int = 1, window: int = 4) -> Subject:
         return torch.cat(out, 1)
 
     def whole(inputs: list[Told]) -> Tensor:
-        visibility = Visibility.windowed(sum(one.x.shape[1] for one in inputs), config.window, block)
+        visibility = Visibility.windowed(sum(one.x.shape[1] for one in inputs), config.window, block, sink)
         clip = dataclasses.replace(picked(inputs), image=image[: len(inputs[0].x)])
         return model(
             torch.cat([one.x for one in inputs], 1),
@@ -208,6 +208,7 @@ SUBJECTS: dict[str, Callable[[int], Subject]] = {
     "transformer": transformer,
     "transformer, blocks of 3": lambda seed: transformer(seed, block=3, window=6),
     "transformer, blocks that wrap the ring": lambda seed: transformer(seed, block=3, window=4),
+    "transformer that keeps its start": lambda seed: transformer(seed, sink=2),
     "sampling": sampling,
 }
 every_subject = pytest.mark.parametrize("name", SUBJECTS)

@@ -12,6 +12,7 @@ from reverie.models import presets
 from reverie.models.camera import turn_scale
 from reverie.models.checkpoint import load_model
 from reverie.models.tokenizer import VideoTokenizer
+from reverie.train.forcing import sink_age
 from reverie.train.latents import Clips, LatentClips, joint_space
 from reverie.train.loop import Trainer, TrainerConfig
 from reverie.train.world import TrainWorldConfig, WorldTask
@@ -114,6 +115,20 @@ def test_hidden_actions_and_own_predictions_train_too(tmp_path: Path) -> None:
     loss.backward()
     assert torch.isfinite(loss)
     assert world.world.head.weight.grad is not None
+
+
+def test_a_world_that_keeps_its_start_learns_and_loads(tmp_path: Path) -> None:
+    preset = dataclasses.replace(PRESET, world=dataclasses.replace(PRESET.world, window=3, sink=1))
+    torch.manual_seed(0)
+    world = WorldTask(preset, config(tmp_path), VideoTokenizer(preset.tokenizer), clips(), clips(seed=1))
+    before = world.validate()
+    after = Trainer(world, trainer(tmp_path, 60)).run()
+    assert after["next_mse"] < 0.6 * before["next_mse"]
+    assert load_model(tmp_path / "model").config.world.sink == 1
+    ages = {sink_age(world.world, torch.Generator().manual_seed(i)) for i in range(50)}
+    assert min(ages) < 10
+    assert 10_000 < max(ages) < 100_000
+    assert sink_age(task(tmp_path / "none").world, torch.Generator()) == 0
 
 
 def test_clips_stay_inside_their_episode() -> None:

@@ -38,7 +38,7 @@ from reverie.models.pixels import to_pixels
 from reverie.models.schedule import shifted
 from reverie.models.state import Condition, WorldState
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.train.forcing import Guided, clean_estimates, follow, noise_like, noised_context
+from reverie.train.forcing import Guided, clean_estimates, count_tokens, follow, noise_like, noised_context
 from reverie.train.latents import Clips, load_clips
 from reverie.train.loop import Task, Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
@@ -82,6 +82,8 @@ class DistillConfig:
     device: str = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     accumulate: int = 1
+    shard: bool = False
+    remat: bool = False
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 8.0
 
@@ -167,6 +169,15 @@ class DistillTask(Task):
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         return self.clips.draw(rng, self.config.batch, self.config.clip_steps)
+
+    def blocks(self) -> list[nn.Module]:
+        return self.student.shard_units()
+
+    def tokens(self, batch: tuple[Tensor, Tensor, Tensor]) -> int:
+        return count_tokens(self.student, batch[1])
+
+    def data_size(self) -> int:
+        return self.clips.num_steps
 
     def held_out_clips(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         return tuple(x.to(self.device) for x in self.held_out.spread(count, self.config.clip_steps))  # type: ignore[return-value]
@@ -289,6 +300,16 @@ class DmdTask(DistillTask):
         if not self.student.config.block == 1 or self.student.config.generates_start:
             raise TrainError("distribution matching takes models that make one step at a time from a given picture")
 
+    def blocks(self) -> list[nn.Module]:
+        return [*super().blocks(), *self.critic.shard_units()]
+
+    def tokens(self, batch: tuple[Tensor, Tensor, Tensor]) -> int:
+        return count_tokens(self.student, batch[2])
+
+    def _shared(self, purpose: int = 0) -> torch.Generator:
+        """Draws that all processes must make alike: which network's turn it is, which pass has gradients."""
+        return torch.Generator().manual_seed(self.step_seed + purpose)
+
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Start latents (b, 1, c, h, w), start pictures, and action rows (b, 4 blocks, a) of other moments of play."""
         z0, rows, picture = self.clips.play(rng, self.config.batch, self.config.rollout_blocks)
@@ -301,7 +322,7 @@ class DmdTask(DistillTask):
         self.settle()
         z0, picture, rows = batch
         image = self.image(picture)
-        turn = torch.rand((), generator=generator, device=self.device).item()
+        turn = torch.rand((), generator=self._shared()).item()
         is_students = turn < 1 / (1 + self.config.critic_updates)
         with torch.set_grad_enabled(is_students):
             clip = self.rollout(z0, image, rows, generator)
@@ -327,7 +348,7 @@ class DmdTask(DistillTask):
         """The student's own dream, (b, 1 + blocks, c, h, w), with gradients through one pass of each block: the same
         random one for all, which is also the last."""
         model, schedule = self.student, self.schedule
-        last = int(torch.randint(len(schedule.sigmas), (), generator=generator, device=self.device))
+        last = int(torch.randint(len(schedule.sigmas), (), generator=self._shared(1)))
         short = dataclasses.replace(schedule, sigmas=schedule.sigmas[: last + 1])
 
         def passes(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from reverie.flow import add_noise, clean_from_velocity
+from reverie.models.actions import STEP_FRAMES
 from reverie.models.dit import WorldModel
 from reverie.nn.attention import Visibility
 
@@ -76,6 +77,11 @@ def clean_estimates(
     x, s = torch.cat([context[:, :-1], noisy], 1), torch.cat([levels[:, :-1], sigma], 1)
     v = world(x, s, cond, visibility=visibility)
     return clean_from_velocity(noisy, v[:, t - 1 :], sigma)
+
+
+def count_tokens(world: WorldModel, rows: Tensor) -> int:
+    """Tokens of the steps that action rows (b, f, a) lead to, once each."""
+    return rows.shape[0] * rows.shape[1] // STEP_FRAMES * world.config.tokens_per_step
 
 
 class Guided:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,7 +27,7 @@ from reverie.models.image_encoder import ImageEncoder
 from reverie.models.pixels import to_pixels
 from reverie.models.presets import PRESETS, Preset
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.train.forcing import clean_estimates, hidden_rows, noise_like, noised_context
+from reverie.train.forcing import clean_estimates, count_tokens, hidden_rows, noise_like, noised_context, sink_age
 from reverie.train.latents import Clips, load_clips
 from reverie.train.loop import Task, Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
@@ -50,8 +50,10 @@ class TrainWorldConfig:
     are all of theirs.  tokenizer: a folder that `reverie train tokenizer` or a model has written.  max_hours,
     held_out_hours: how much of each is used.  latents: where encoded recordings are kept, to share them between runs
     (default: in the run's folder).  fov_deg: horizontal field of view of the model; the turns of games recorded with
-    another are scaled to it.  clip_steps: latent steps of a training clip.  copies: noisy copies of a clip that share
-    one clean copy.  context_noise: the most noise that context gets. shift: moves training noise levels towards 1.
+    another are scaled to it.  window: steps that attention reaches (default: the preset's).  sink: how many of them are
+    the first steps of a session, kept for good.  clip_steps: latent steps of a training clip.  copies: noisy copies of
+    a clip that share one clean copy.  context_noise: the most noise that context gets.  shift: moves training noise
+    levels towards 1.  shard: weights over several processes (FSDP2).  remat: activations are computed again backwards.
     action_dropout: share of clips whose actions are hidden. still_clips: share of clips that are made to stand still:
     recorded play seldom does, and standing still must not rot the picture. self_context: share of batches whose
     context is the model's own prediction, made up to self_context_rounds times over, from self_context_from of the
@@ -67,6 +69,8 @@ class TrainWorldConfig:
     preset: Literal["tiny", "nano", "nano-wide", "nano-embedded"] = "nano"
     name: str = "nano"
     fov_deg: float = 105.4
+    window: int | None = None
+    sink: int = 0
     max_hours: float | None = None
     held_out_hours: float = 0.1
     minutes: float | None = None
@@ -94,6 +98,8 @@ class TrainWorldConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     compile: bool = False
     accumulate: int = 1
+    shard: bool = False
+    remat: bool = False
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 8.0
 
@@ -131,6 +137,15 @@ class WorldTask(Task):
     def prefers_adamw(self, name: str) -> bool:
         return not name.startswith("world.blocks.") or "keyboard_embed" in name
 
+    def blocks(self) -> list[nn.Module]:
+        return self.world.shard_units()
+
+    def tokens(self, batch: tuple[Tensor, Tensor, Tensor]) -> int:
+        return count_tokens(self.world, batch[1])
+
+    def data_size(self) -> int:
+        return self.train.num_steps
+
     def compile(self) -> None:
         for block in self.world.blocks:
             block.compile()
@@ -148,10 +163,11 @@ class WorldTask(Task):
         config = self.config
         rows = self._hide_actions(rows, generator)
         context, levels = noised_context(z, self.config.context_noise, generator)
-        for _ in range(self._rounds(generator)):
-            predicted = self._predict(context, levels, z, rows, picture, generator)
+        age = sink_age(self.world, generator)
+        for _ in range(self._rounds()):
+            predicted = self._predict(context, levels, z, rows, picture, generator, age)
             context = add_noise(predicted, noise_like(z, generator), levels)
-        error, sigma = self._errors(context, levels, z, rows, picture, config.copies, generator)
+        error, sigma = self._errors(context, levels, z, rows, picture, config.copies, generator, age=age)
         weight = 1 / sigma.clamp(min=SIGMA_FLOOR) ** 2
         high = (error * (sigma > 0.8)).sum() / (sigma > 0.8).sum().clamp(min=1)
         return (error * weight).mean(), {"clean_mse": error.mean(), "clean_mse_high": high}
@@ -166,22 +182,31 @@ class WorldTask(Task):
         copies: int,
         generator: torch.Generator,
         sigma: Tensor | None = None,
+        age: int = 0,
     ) -> tuple[Tensor, Tensor]:
         """Squared errors of clean estimates (b, copies * (t - 1)), and their noise levels."""
         target = z[:, 1:].repeat(1, copies, 1, 1, 1)
         if sigma is None:
             sigma = self._sigmas(target.shape[:2], generator)
         noisy = add_noise(target, noise_like(target, generator), sigma)
-        estimate = self._estimate(context, levels, noisy, sigma, rows, picture)
+        estimate = self._estimate(context, levels, noisy, sigma, rows, picture, age)
         return (estimate.float() - target).square().mean((2, 3, 4)), sigma
 
     def _estimate(
-        self, context: Tensor, levels: Tensor, noisy: Tensor, sigma: Tensor, rows: Tensor, picture: Tensor
+        self,
+        context: Tensor,
+        levels: Tensor,
+        noisy: Tensor,
+        sigma: Tensor,
+        rows: Tensor,
+        picture: Tensor,
+        age: int = 0,
     ) -> Tensor:
         """As `clean_estimates`."""
-        return clean_estimates(self.world, context, levels, noisy, sigma, rows, self.encoder(to_pixels(picture)))
+        image = self.encoder(to_pixels(picture))
+        return clean_estimates(self.world, context, levels, noisy, sigma, rows, image, age)
 
-    def _rounds(self, generator: torch.Generator) -> int:
+    def _rounds(self) -> int:
         """How many times over the context is what the model made of the context: 0 for recorded context.
 
         Each round adds a generation of the model's own mistakes, for all steps at once, for one forward pass.
@@ -189,17 +214,25 @@ class WorldTask(Task):
         config = self.config
         if self.progress < config.self_context_from:
             return 0
-        share, rounds = torch.rand(2, generator=generator, device=self.device).tolist()
+        shared = torch.Generator().manual_seed(self.step_seed)  # all processes go as many rounds
+        share, rounds = torch.rand(2, generator=shared).tolist()
         return 1 + int(rounds * config.self_context_rounds) if share < config.self_context else 0
 
     def _predict(
-        self, context: Tensor, levels: Tensor, z: Tensor, rows: Tensor, picture: Tensor, generator: torch.Generator
+        self,
+        context: Tensor,
+        levels: Tensor,
+        z: Tensor,
+        rows: Tensor,
+        picture: Tensor,
+        generator: torch.Generator,
+        age: int,
     ) -> Tensor:
         """What the model makes of every step from (nearly) pure noise: (b, t, c, h, w), step 0 as it is."""
         with torch.no_grad():
             sigma = 1 - 0.4 * torch.rand(z.shape[0], z.shape[1] - 1, generator=generator, device=z.device)
             noisy = add_noise(z[:, 1:], noise_like(z[:, 1:], generator), sigma)
-            estimate = self._estimate(context, levels, noisy, sigma, rows, picture)
+            estimate = self._estimate(context, levels, noisy, sigma, rows, picture, age)
         return torch.cat([z[:, :1], estimate.to(z.dtype)], 1)
 
     def _sigmas(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
@@ -279,6 +312,8 @@ def train_world(config: TrainWorldConfig) -> dict[str, float]:
         given = (tokenizer, folder, device, config.held_out_hours, config.fov_deg, train.action_space)
         held_out = load_clips(config.held_out, *given)
     preset = PRESETS[config.preset](train.action_space, config.fov_deg)
+    sizes = {"window": config.window or preset.world.window, "sink": config.sink}
+    preset = replace(preset, world=replace(preset.world, **sizes))
     if train.latent != preset.world.latent:
         raise TrainError(
             f"the data's latents are {train.latent} (c, h, w), preset {config.preset} takes {preset.world.latent}"

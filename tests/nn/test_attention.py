@@ -25,9 +25,15 @@ def qkv(steps: int, tokens: int, grad: bool = False) -> list[torch.Tensor]:
         Visibility.windowed(6, 4, 3),
         Visibility.teacher_forced(5, 3),
         Visibility.teacher_forced(4, 4, copies=3),
+        Visibility.teacher_forced(9, 4, given=0, copies=2, block=3),
+        Visibility.teacher_forced(7, 5, sink=1, block=2),
     ],
 )
-def test_step_attention_equals_masked_attention_and_so_do_its_gradients(visibility: Visibility) -> None:
+@pytest.mark.parametrize("large", [16, 17], ids=["large steps", "small steps"])
+def test_step_attention_equals_masked_attention_and_so_do_its_gradients(
+    visibility: Visibility, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reverie.nn.attention.LARGE_STEP", large)
     q, k, v = qkv(len(visibility), 16, grad=True)
     out = attend_steps(q, k, v, visibility)
     expected = F.scaled_dot_product_attention(q, k, v, attn_mask=visibility.mask(16, 16, CPU))
@@ -43,6 +49,11 @@ def test_who_sees_whom() -> None:
     assert Visibility.windowed(4, 4, 2).ranges == (((0, 2),), ((0, 2),), ((0, 4),), ((0, 4),))
     # clean 0 1 2, then noisy 1 2 3: a noisy step sees clean steps before it and itself, never its own clean self
     assert Visibility.teacher_forced(4, 3).ranges[3:] == (((0, 1), (3, 4)), ((0, 2), (4, 5)), ((1, 3), (5, 6)))
+    # blocks of two: clean 0 1, then noisy 0 1 2 3; and after one given step: clean 0 1 2, then noisy 1 2 3 4
+    blocks = Visibility.teacher_forced(4, 3, given=0, block=2).ranges
+    assert blocks == (((0, 2),), ((0, 2),), ((2, 4),), ((2, 4),), ((1, 2), (4, 6)), ((1, 2), (4, 6)))
+    assert Visibility.teacher_forced(5, 3, block=2).ranges[:3] == (((0, 1),), ((0, 3),), ((0, 3),))
+    assert Visibility.teacher_forced(5, 3, block=2).ranges[5:] == (((2, 3), (5, 7)), ((2, 3), (5, 7)))
     # with a sink the first step is never given up, and one less of the last ones fits
     assert Visibility.windowed(5, 3, 1, sink=1).ranges[2:] == (((0, 3),), ((0, 1), (2, 4)), ((0, 1), (3, 5)))
     noisy = Visibility.teacher_forced(5, 3, sink=1).ranges[4:]

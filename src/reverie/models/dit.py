@@ -315,14 +315,19 @@ class WorldModel(nn.Module):
         assert places is not None
         return Pass(memory, cond.rows, places.table, places.key_time, places.mouse_time, image)
 
-    def clip_condition(self, rows: Tensor, context: Tensor, image: Tensor) -> Condition:
-        """The condition of a whole clip of a model that starts from a picture.
+    def clip_condition(self, rows: Tensor, context: Tensor, image: Tensor, extra: Tensor | None = None) -> Condition:
+        """The condition of a whole clip: what `next_condition` gives block after block.
 
         rows: (b, 4 (t - 1), a) action rows; context: (b, t, c, h, w) the latents that the condition may look back at;
-        image: (b, n, image_dim).
+        image: (b, n, image_dim); extra: (b, t, cond_channels, h, w) the condition channels of a model that generates
+        its start, None where the model makes them itself.
         """
         b, t = context.shape[:2]
         windows = action_windows(rows, t, self.config.before_start, self.config.action_frames)
+        if extra is not None:
+            return Condition(extra, windows, torch.arange(t, device=context.device), None, image)
+        if self.config.generates_start:
+            raise ShapeError("a model that generates its start needs the picture's condition channels for each step")
         turned = self._turns(rows)
         steps = torch.cat([turned.new_zeros(b, 1, 2), turned[:, :, :].unflatten(1, (t - 1, STEP_FRAMES)).mean(2)], 1)
         extra = context.new_zeros(b, t, self.config.cond_channels, *self.config.latent[1:])

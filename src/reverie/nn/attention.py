@@ -19,6 +19,9 @@ from reverie.nn.cache import KVCache
 MAX_SCORES = 2**25
 """On a CPU: more products of queries and keys than these are made one head after another."""
 
+LARGE_STEP = 256
+"""From so many tokens a step on, whole clips are attended to without a mask and without keeping weights."""
+
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Softmax attention of (b, h, n, d) queries over (b, h, m, d) keys; `mask` (n, m) is true where a query may look.
@@ -50,21 +53,27 @@ class Visibility:
         return cls(tuple((*seen[:-1], (seen[-1][0], stop)) for seen, stop in rows))
 
     @classmethod
-    def teacher_forced(cls, num_steps: int, window: int, given: int = 1, copies: int = 1, sink: int = 0) -> Visibility:
-        """Clean steps `0 .. num_steps - 2`, then `copies` times noisy steps `given .. num_steps - 1` (blocks of one
-        step).
+    def teacher_forced(
+        cls, num_steps: int, window: int, given: int = 1, copies: int = 1, sink: int = 0, block: int = 1
+    ) -> Visibility:
+        """Clean steps `0 .. num_steps - block - 1`, then `copies` times noisy steps `given .. num_steps - 1`.
 
-        A clean step sees the clean window; a noisy one sees itself and the *clean* steps before it, which is what
-        sampling does with its ring, for every step of a clip at once.
+        The first `given` steps are a block of their own, then every `block` steps are one.  Clean steps see as
+        `windowed` says; a noisy one sees its own noisy block and the *clean* steps before that, which is what sampling
+        does with its ring, for every block of a clip at once.
         """
-        clean = num_steps - 1
-        rows = [_seen(i + 1, window, sink) for i in range(clean)]
+        clean = num_steps - block
+        rows = []
+        for i in range(clean):
+            end = given if i < given else i - (i - given) % block + block
+            rows.append(_seen(end, window, sink))
         for copy in range(copies):
-            offset = clean + copy * (num_steps - given)
+            offset = clean + copy * (num_steps - given) - given
             for i in range(given, num_steps):
-                *kept, (first, _) = _seen(i + 1, window, sink)
-                past = (*kept, (first, i)) if first < i else tuple(kept)
-                rows.append((*past, (offset + i - given, offset + i - given + 1)))
+                begin = i - (i - given) % block
+                *kept, (first, _) = _seen(begin + block, window, sink)
+                past = (*kept, (first, begin)) if first < begin else tuple(kept)
+                rows.append((*past, (offset + begin, offset + begin + block)))
         return cls(tuple(rows))
 
     def __len__(self) -> int:
@@ -155,12 +164,27 @@ def _attend_by_step(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, tok
     return _StepAttention.apply(*rows, visibility, tokens).unflatten(0, q.shape[:2])  # type: ignore[no-any-return]
 
 
+def _attend_by_run(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, tokens: int) -> Tensor:
+    """As `_attend_by_step` with the fused kernel, which keeps no weights: what fits in memory for steps of many tokens.
+
+    q, k, v: (b, h, n, d).
+    """
+    out = []
+    for rows, keys in visibility.runs():
+        k_seen, v_seen = (torch.cat([x[:, :, s.start * tokens : s.stop * tokens] for s in keys], 2) for x in (k, v))
+        mine = slice(rows.start * tokens, rows.stop * tokens)
+        out.append(F.scaled_dot_product_attention(q[:, :, mine], k_seen, v_seen))
+    return torch.cat(out, 2)
+
+
 def attend_steps(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility) -> Tensor:
     """Attention of a whole clip, each step over the steps that `visibility` gives it.
 
     q: (b, h, steps * q_tokens, d); k, v: (b, h, steps * k_tokens, d).
     """
     q_tokens, k_tokens = q.shape[-2] // len(visibility), k.shape[-2] // len(visibility)
+    if q_tokens == k_tokens and q_tokens >= LARGE_STEP:
+        return _attend_by_run(q, k, v, visibility, q_tokens)
     if q.device.type == "cpu" and q_tokens == k_tokens and q_tokens >= 16:
         return _attend_by_step(q, k, v, visibility, q_tokens)  # pyright: ignore[reportCallIssue]  # disable loses its type
     return F.scaled_dot_product_attention(q, k, v, attn_mask=visibility.mask(q_tokens, k_tokens, q.device))

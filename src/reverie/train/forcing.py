@@ -12,9 +12,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from reverie.errors import TrainError
 from reverie.flow import add_noise, clean_from_velocity
 from reverie.models.actions import STEP_FRAMES
-from reverie.models.dit import WorldModel
+from reverie.models.dit import WorldModel, WorldModelConfig
 from reverie.nn.attention import Visibility
 
 OLDEST_STEPS = 100_000
@@ -50,6 +51,32 @@ def hidden_rows(rows: Tensor, num_keys: int) -> Tensor:
     return unknown
 
 
+def given_steps(config: WorldModelConfig) -> int:
+    """Steps of a clip that are not the model's to make: the start picture's own, unless it makes that too."""
+    return 0 if config.generates_start else 1
+
+
+def check_clip_steps(config: WorldModelConfig, num_steps: int) -> None:
+    """Raises TrainError for a clip that is not a number of whole blocks."""
+    given, block = given_steps(config), config.block
+    if num_steps <= given or (num_steps - given) % block:
+        after = " after the first step" if given else ""
+        lengths = ", ".join(str(given + block * n) for n in (1, 2, 3, 4, 5))
+        raise TrainError(
+            f"the model makes blocks of {block} steps{after}, so a clip has {lengths}, ... steps; got {num_steps}"
+        )
+
+
+def start_channels(latents: Tensor, channels: int) -> Tensor:
+    """The condition channels (b, t, channels, h, w) of a model that generates its start, as a session gives them: a
+    mask, 1 at the start picture's own step alone, then `latents` (b, t, c, h, w) of the picture and of the grey that
+    follows it."""
+    b, t, c, h, w = latents.shape
+    mask = latents.new_zeros(b, t, channels - c, h, w)
+    mask[:, 0] = 1
+    return torch.cat([mask, latents], 2)
+
+
 def clean_estimates(
     world: WorldModel,
     context: Tensor,
@@ -59,24 +86,30 @@ def clean_estimates(
     rows: Tensor,
     image: Tensor,
     age: int = 0,
+    extra: Tensor | None = None,
 ) -> Tensor:
-    """Clean estimates of noisy steps 1 .. t - 1, given the steps of `context` before each.
+    """Clean estimates of noisy steps g .. t - 1, given the steps of `context` before the block of each.  g is 0 for a
+    model that generates its start, else 1; t - g is a number of whole blocks.
 
-    context: (b, t, c, h, w), with noise levels (b, t); noisy: (b, k (t - 1), c, h, w), k copies one after another, with
-    levels sigma (b, k (t - 1)); rows: (b, 4 (t - 1), a); image: tokens; age: steps that the first step is older than it
-    stands in the clip, for models that keep it for good.  Returns the shape of `noisy`.
+    context: (b, t, c, h, w), with noise levels (b, t); noisy: (b, k (t - g), c, h, w), k copies one after another, with
+    levels sigma (b, k (t - g)), which a block's steps share; rows: (b, 4 (t - 1), a); image: tokens; age: steps that
+    the first step is older than it stands in the clip, for models that keep it for good; extra: what `start_channels`
+    makes, for a model that generates its start.  Returns the shape of `noisy`.
     """
-    t = context.shape[1]
-    copies = noisy.shape[1] // (t - 1)
-    cond = world.clip_condition(rows, context, image)
+    config, t = world.config, context.shape[1]
+    given = given_steps(config)
+    copies, clean = noisy.shape[1] // (t - given), t - config.block
+    cond = world.clip_condition(rows, context, image, extra)
     if age:
         cond = replace(cond, time=torch.cat([cond.time[:1] - age, cond.time[1:]]))
     steps = torch.arange(t, device=context.device)
-    cond = cond.select(torch.cat([steps[:-1], steps[1:].repeat(copies)]))
-    visibility = Visibility.teacher_forced(t, world.config.window, copies=copies, sink=world.config.sink)
-    x, s = torch.cat([context[:, :-1], noisy], 1), torch.cat([levels[:, :-1], sigma], 1)
+    cond = cond.select(torch.cat([steps[:clean], steps[given:].repeat(copies)]))
+    visibility = Visibility.teacher_forced(
+        t, config.window, given=given, copies=copies, sink=config.sink, block=config.block
+    )
+    x, s = torch.cat([context[:, :clean], noisy], 1), torch.cat([levels[:, :clean], sigma], 1)
     v = world(x, s, cond, visibility=visibility)
-    return clean_from_velocity(noisy, v[:, t - 1 :], sigma)
+    return clean_from_velocity(noisy, v[:, clean:], sigma)
 
 
 def count_tokens(world: WorldModel, rows: Tensor) -> int:

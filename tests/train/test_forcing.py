@@ -1,0 +1,104 @@
+"""Teacher forcing is what a session does, for every block of a clip at once."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from tests.models.adapters.naive import make_config
+from torch import Tensor
+
+from reverie import flow
+from reverie.errors import TrainError
+from reverie.flow import Schedule, clean_from_velocity
+from reverie.models import presets
+from reverie.models.adapters import matrix_game
+from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.train.forcing import check_clip_steps, clean_estimates, given_steps, start_channels
+
+CLEAN = Schedule((1.0, 0.5), renoise=True)
+
+
+def published(window: int, mouse: bool = True) -> WorldModelConfig:
+    raw = make_config(dim=32, ffn=48, layers=3, window=window, blocks=(0, 1), mouse=mouse, keys=4 if mouse else 7)
+    return matrix_game.read_config(raw, (16, 4, 8), image_tokens=5, image_dim=32)
+
+
+def own(**changes: object) -> WorldModelConfig:
+    return dataclasses.replace(presets.tiny().world, window=3, **changes)  # type: ignore[arg-type]
+
+
+CASES = {
+    "matrix-game": (published(6), 15),
+    "matrix-game, the window ends within a block": (published(4), 12),
+    "matrix-game, keys alone": (published(6, mouse=False), 12),
+    "matrix-game, one block": (published(6), 3),
+    "a start of its own, steps one by one": (dataclasses.replace(published(4), block=1), 6),
+    "tiny": (own(), 6),
+    "tiny with its start kept": (own(sink=1), 6),
+}
+
+
+def random_model(config: WorldModelConfig) -> WorldModel:
+    """Nothing of it is silent: fresh models have zero heads and zero timestep projections."""
+    torch.manual_seed(0)
+    world = WorldModel(config)
+    with torch.no_grad():
+        for parameter in world.parameters():
+            parameter.copy_(torch.randn(parameter.shape) / max(1, parameter.shape[-1]) ** 0.5)
+    return world.eval().requires_grad_(False)
+
+
+def by_session(
+    world: WorldModel, z: Tensor, noisy: Tensor, sigma: Tensor, rows: Tensor, image: Tensor, extra: Tensor | None
+) -> Tensor:
+    """The velocity of each block, after the clean blocks before it were committed as a session commits them."""
+    config, given = world.config, given_steps(world.config)
+    state, found = world.new_state(len(z)), []
+    flow.begin(world, z[:, :1], image, CLEAN, state, torch.Generator())
+    for i in range(given, z.shape[1], config.block):
+        mine = slice(i, i + config.block)
+        # The actions of the block's own frames; the first block of a model that makes its start has fewer.
+        block = rows[:, max(0, 4 * i - 4) :][:, : config.block_rows(state.step)]
+        cond = world.next_condition(block, state, None if extra is None else extra[:, mine])
+        place = slice(i - given, i - given + config.block)
+        v = world(noisy[:, place], sigma[:, place], cond, state)
+        found.append(clean_from_velocity(noisy[:, place], v, sigma[:, place]))
+
+        def recorded(*_: object, place: slice = mine, cond: object = cond) -> Tensor:
+            flow.commit(world, z[:, place], cond, CLEAN, state, None)  # type: ignore[arg-type]
+            return z[:, place]
+
+        flow.advance(
+            world, block, CLEAN, state, torch.Generator(), None if extra is None else extra[:, mine], run=recorded
+        )
+    return torch.cat(found, 1)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_block_is_what_a_session_makes_of_it(case: str) -> None:
+    config, t = CASES[case]
+    world, given, copies, b = random_model(config), given_steps(config), 2, 2
+    z = torch.randn(b, t, *config.latent)
+    rows = torch.randn(b, 4 * (t - 1), config.action_space.size)
+    rows[..., : len(config.action_space.keys)] = (rows[..., : len(config.action_space.keys)] > 0).float()
+    image = torch.randn(b, config.image_tokens, config.image_dim)
+    extra = start_channels(torch.randn(b, t, *config.latent), config.cond_channels) if config.generates_start else None
+    noisy = torch.randn(b, copies * (t - given), *config.latent)
+    levels = torch.zeros(b, t)
+    sigma = torch.rand(b, copies * (t - given) // config.block).clamp(min=0.1).repeat_interleave(config.block, 1)
+    forced = clean_estimates(world, z, levels, noisy, sigma, rows, image, extra=extra)
+    ones = zip(noisy.chunk(copies, 1), sigma.chunk(copies, 1), strict=True)
+    expected = torch.cat([by_session(world, z, x, s, rows, image, extra) for x, s in ones], 1)
+    torch.testing.assert_close(forced, expected, rtol=1e-4, atol=1e-4)
+    assert forced.std() > 0.1
+
+
+def test_clips_are_whole_blocks() -> None:
+    check_clip_steps(published(6), 15)
+    check_clip_steps(own(), 5)
+    with pytest.raises(TrainError, match=r"blocks of 3 steps, so a clip has 3, 6, 9, 12, 15, ... steps; got 8"):
+        check_clip_steps(published(6), 8)
+    with pytest.raises(TrainError, match="blocks of 3 steps after the first step, so a clip has 4, 7"):
+        check_clip_steps(dataclasses.replace(published(6), generates_start=False), 6)

@@ -15,7 +15,7 @@ from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.forcing import sink_age
 from reverie.train.latents import Clips, LatentClips, joint_space
 from reverie.train.loop import Trainer, TrainerConfig
-from reverie.train.world import TrainWorldConfig, WorldTask
+from reverie.train.world import TrainWorldConfig, WorldTask, new_bundle
 from reverie.types import ActionSpace
 
 PRESET = presets.tiny()
@@ -63,7 +63,12 @@ def config(folder: Path, **changes: object) -> TrainWorldConfig:
 
 def task(folder: Path, **changes: object) -> WorldTask:
     torch.manual_seed(0)
-    return WorldTask(PRESET, config(folder, **changes), VideoTokenizer(PRESET.tokenizer), clips(), clips(seed=1))
+    return world_task(PRESET, config(folder, **changes), clips(), clips(seed=1))
+
+
+def world_task(preset: presets.Preset, options: TrainWorldConfig, train: Clips, held_out: Clips) -> WorldTask:
+    bundle = new_bundle(preset, options, VideoTokenizer(preset.tokenizer))
+    return WorldTask(bundle, options, train, held_out)
 
 
 def trainer(folder: Path, steps: int) -> TrainerConfig:
@@ -78,7 +83,7 @@ def test_training_learns_what_actions_do_and_leaves_a_model(tmp_path: Path) -> N
     assert after["wrong_actions_mse"] > 1.5 * after["next_mse"]
     bundle = load_model(tmp_path / "model")
     assert bundle.config.world == PRESET.world
-    assert bundle.config.schedule == world.schedule
+    assert bundle.config.schedule == world.recipe.schedule
     assert list((tmp_path / "samples").glob("*.png"))
 
 
@@ -120,7 +125,7 @@ def test_hidden_actions_and_own_predictions_train_too(tmp_path: Path) -> None:
 def test_a_world_that_keeps_its_start_learns_and_loads(tmp_path: Path) -> None:
     preset = dataclasses.replace(PRESET, world=dataclasses.replace(PRESET.world, window=3, sink=1))
     torch.manual_seed(0)
-    world = WorldTask(preset, config(tmp_path), VideoTokenizer(preset.tokenizer), clips(), clips(seed=1))
+    world = world_task(preset, config(tmp_path), clips(), clips(seed=1))
     before = world.validate()
     after = Trainer(world, trainer(tmp_path, 60)).run()
     assert after["next_mse"] < 0.6 * before["next_mse"]
@@ -201,7 +206,7 @@ def test_games_that_do_not_fit_are_refused() -> None:
 def test_a_world_learns_two_games(tmp_path: Path) -> None:
     games = two_games()
     preset = presets.tiny(games.action_space)
-    world = WorldTask(preset, config(tmp_path), VideoTokenizer(preset.tokenizer), games, games)
+    world = world_task(preset, config(tmp_path), games, games)
     before = world.validate()
     after = Trainer(world, trainer(tmp_path, 40)).run()
     assert after["next_mse"] < 0.5 * before["next_mse"]

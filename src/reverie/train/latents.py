@@ -4,16 +4,19 @@ For every latent step of every episode: the step as the stream has it, the actio
 picture for the image encoder.  Every third step's last frame is also encoded alone, as a start picture is, because
 every session opens on such a step: training clips start there.
 
+For a model that generates its start (`StartEncoder`), an opening also has the image encoder's tokens of the full
+picture and the latents of the grey that follows it in a session.
+
 `LatentClips` is one recording; `Clips` makes one source of clips of several, with one action space.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +33,8 @@ from reverie.models.camera import turn_scale
 from reverie.models.checkpoint import write_json_atomic
 from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
+from reverie.models.wan_vae import WanVAE
+from reverie.train.start import StartEncoder, fingerprint
 from reverie.types import ActionSpace
 
 VERSION = 2
@@ -47,7 +52,8 @@ class LatentClips:
     z: (N, c, h, w) float16; rows: (N, 4, a) float32, the actions that lead to the step's frames; episode: (N,) which
     episode a step is of; opens: (M,) the steps at which a clip can start, in order; still: (M, c, h, w) float16, their
     last frames encoded alone; picture: (M, 3, H/2, W/2) uint8, the same frames; fit_index: (n,) steps whose frames (n,
-    4, 3, H/2, W/2) uint8 were kept.
+    4, 3, H/2, W/2) uint8 were kept.  For a model that generates its start also: tokens (M, n, d) float16, of the image
+    encoder; grey: (M, g, c, h, w) float16, the steps after `still` as `StartEncoder` has them.
     """
 
     z: npt.NDArray[np.float16]
@@ -61,7 +67,10 @@ class LatentClips:
     action_space: ActionSpace
     fov_deg: float | None = None
     """Horizontal field of view of the pictures, where the recording knows it."""
+    tokens: npt.NDArray[np.float16] | None = None
+    grey: npt.NDArray[np.float16] | None = None
 
+    START_FIELDS = ("tokens", "grey")
     FIELDS = ("z", "still", "rows", "picture", "episode", "opens", "fit_index", "fit_frames")
 
     def __len__(self) -> int:
@@ -82,6 +91,16 @@ class LatentClips:
         row = int(np.searchsorted(self.opens, start))
         return self.still[row].astype(np.float32), np.array(self.picture[row])
 
+    def told(self, start: int, num_steps: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """What a model that generates its start is told of a clip's first picture: tokens (n, d), and latents
+        (num_steps, c, h, w) of the picture and of the grey after it, the last of which holds for ever."""
+        if self.tokens is None or self.grey is None:
+            raise DataError("these latents were made for a model that starts from a picture; encode them anew")
+        row = int(np.searchsorted(self.opens, start))
+        grey = self.grey[row][np.minimum(np.arange(num_steps - 1), self.grey.shape[1] - 1)]
+        latents = np.concatenate([self.still[row][None], grey])
+        return self.tokens[row].astype(np.float32), latents.astype(np.float32)
+
     def turned_step_data(self) -> tuple[Tensor, Tensor, Tensor]:
         """What `TurnedStep.fit` takes."""
         frames = to_pixels(torch.from_numpy(np.array(self.fit_frames)))
@@ -92,6 +111,10 @@ Batch = tuple[Tensor, Tensor, Tensor]
 """Clips: latents (b, t, c, h, w) whose first step is a start picture's, action rows (b, 4 (t - 1), a), and first
 pictures (b, 3, H/2, W/2) uint8."""
 
+ToldBatch = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Clips for a model that generates its start: latents and rows as in `Batch`, image tokens (b, n, d), and latents (b,
+t, c, h, w) of the first picture and of the grey after it."""
+
 
 class Clips:
     """Clips of one recording or several.
@@ -99,7 +122,8 @@ class Clips:
     A key that a game does not have is never held there.  Every game is drawn equally often, however much of it was
     recorded.  fov_deg: turns are scaled to this field of view, so that the same turn moves all pictures alike.
     action_space: what rows are said in; without one all keys of the games, in order of appearance, and a mouse if one
-    has it.  Raises DataError for games of several shapes, or with actions that `action_space` has not.
+    has it.  idle_key: is down whenever no other key is.  Raises DataError for games of several shapes, or with actions
+    that `action_space` has not.
     """
 
     def __init__(
@@ -107,6 +131,7 @@ class Clips:
         parts: Sequence[LatentClips],
         fov_deg: float | None = None,
         action_space: ActionSpace | None = None,
+        idle_key: str | None = None,
     ) -> None:
         shapes = {part.z.shape[1:] for part in parts}
         if len(shapes) != 1:
@@ -114,6 +139,7 @@ class Clips:
         self.parts = tuple(parts)
         self.action_space = action_space or joint_space([part.action_space for part in parts])
         self.latent: tuple[int, int, int] = parts[0].z.shape[1:]  # type: ignore[assignment]
+        self.idle_key = idle_key
         names = self.action_space.names
         for part in parts:
             if unknown := [name for name in part.action_space.names if name not in names]:
@@ -128,28 +154,27 @@ class Clips:
 
     def draw(self, rng: np.random.Generator, count: int, num_steps: int) -> Batch:
         """Random clips.  Raises DataError if a recording has no episode of `num_steps` steps."""
-        which = rng.integers(len(self.parts), size=count)
-        return self._take([(i, rng.choice(self._starts(i, num_steps))) for i in which.tolist()], num_steps)
+        return self._take(self._random(rng, count, num_steps), num_steps)
 
     def spread(self, count: int, num_steps: int) -> Batch:
         """About `count` clips, the same at every call: as many of each game, evenly over its recording."""
-        each = -(-count // len(self.parts))
-        picks = []
-        for i in range(len(self.parts)):
-            starts = self._starts(i, num_steps)
-            chosen = starts[np.linspace(0, len(starts) - 1, min(each, len(starts))).astype(int)]
-            picks += [(i, start) for start in chosen]
-        return self._take(picks, num_steps)
+        return self._take(self._even(count, num_steps), num_steps)
+
+    def draw_told(self, rng: np.random.Generator, count: int, num_steps: int) -> ToldBatch:
+        """As `draw`, for a model that generates its start."""
+        return self._take_told(self._random(rng, count, num_steps), num_steps)
+
+    def spread_told(self, count: int, num_steps: int) -> ToldBatch:
+        """As `spread`, for a model that generates its start."""
+        return self._take_told(self._even(count, num_steps), num_steps)
 
     def openings(self, each: int) -> tuple[Tensor, Tensor]:
         """Start pictures, `each` of every game: latents (n, c, h, w), and the pictures."""
-        z, picture = [], []
-        for part in self.parts:
-            for k in range(each):
-                latent, seen = part.opening(part.opens[len(part.opens) * (k + 1) // (each + 1)])
-                z.append(latent)
-                picture.append(seen)
-        return torch.from_numpy(np.stack(z)), torch.from_numpy(np.stack(picture))
+        return _stacked(part.opening(start) for part in self.parts for start in _spaced(part.opens, each))
+
+    def openings_told(self, each: int, num_steps: int) -> tuple[Tensor, Tensor]:
+        """As `openings`, for a model that generates its start: tokens, and `num_steps` latents of each."""
+        return _stacked(part.told(start, num_steps) for part in self.parts for start in _spaced(part.opens, each))
 
     def play(self, rng: np.random.Generator, count: int, blocks: int) -> Batch:
         """Random openings (count, 1, c, h, w), and `blocks` steps of play of the same game, from other moments.
@@ -179,6 +204,25 @@ class Clips:
             self._known_starts[i, num_steps] = self.parts[i].starts(num_steps)
         return self._known_starts[i, num_steps]
 
+    def _random(self, rng: np.random.Generator, count: int, num_steps: int) -> list[tuple[int, int]]:
+        """Which recording, and where in it."""
+        which = rng.integers(len(self.parts), size=count)
+        return [(i, rng.choice(self._starts(i, num_steps))) for i in which.tolist()]
+
+    def _even(self, count: int, num_steps: int) -> list[tuple[int, int]]:
+        each = -(-count // len(self.parts))
+        picks = []
+        for i in range(len(self.parts)):
+            starts = self._starts(i, num_steps)
+            chosen = starts[np.linspace(0, len(starts) - 1, min(each, len(starts))).astype(int)]
+            picks += [(i, start) for start in chosen]
+        return picks
+
+    def _take_told(self, picks: Sequence[tuple[int, int]], num_steps: int) -> ToldBatch:
+        z, rows, _ = self._take(picks, num_steps)
+        tokens, latents = _stacked(self.parts[i].told(start, num_steps) for i, start in picks)
+        return z, rows, tokens, latents
+
     def _take(self, picks: Sequence[tuple[int, int]], num_steps: int) -> Batch:
         z, rows, picture = [], [], []
         for i, start in picks:
@@ -196,7 +240,25 @@ class Clips:
         out[:, self._columns[i]] = rows.reshape(len(out), -1)
         if self.parts[i].action_space.mouse:
             out[:, len(self.action_space.keys) :] *= self._scale[i]
-        return out
+        return with_idle_key(out, self.action_space, self.idle_key)
+
+
+def with_idle_key(rows: npt.NDArray[np.float32], space: ActionSpace, idle_key: str | None) -> npt.NDArray[np.float32]:
+    """Rows (f, a), in place, with the key that is down whenever no other is, as a session says them."""
+    if idle_key is not None:
+        place = space.keys.index(idle_key)
+        rows[:, place] = 0
+        rows[:, place] = rows[:, : len(space.keys)].sum(1) == 0
+    return rows
+
+
+def _spaced(opens: npt.NDArray[np.int64], count: int) -> list[int]:
+    return [int(opens[len(opens) * (k + 1) // (count + 1)]) for k in range(count)]
+
+
+def _stacked(pairs: Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> tuple[Tensor, Tensor]:
+    first, second = zip(*pairs, strict=True)
+    return torch.from_numpy(np.stack(first)), torch.from_numpy(np.stack(second))
 
 
 def joint_space(spaces: Iterable[ActionSpace]) -> ActionSpace:
@@ -211,64 +273,74 @@ def joint_space(spaces: Iterable[ActionSpace]) -> ActionSpace:
 
 def load_clips(
     folders: Sequence[Path],
-    tokenizer: VideoTokenizer,
+    tokenizer: VideoTokenizer | WanVAE,
     cache: Path,
     device: torch.device,
     max_hours: float | None = None,
     fov_deg: float | None = None,
     action_space: ActionSpace | None = None,
+    idle_key: str | None = None,
+    start: StartEncoder | None = None,
 ) -> Clips:
-    """The latents of these recordings, each kept in `cache`/its name.  max_hours: of each.  Raises DataError."""
+    """The latents of these recordings, each kept in `cache`/its name.  max_hours: of each; start: of a model that
+    generates its start; the rest as `Clips` takes it.  Raises DataError."""
     names = [folder.resolve().name for folder in folders]
     for name in names:
         if names.count(name) > 1:
             raise DataError(f"two recordings are called {name}; give one of them another name")
     pairs = zip(folders, names, strict=True)
-    parts = [load_latents(folder, tokenizer, cache / name, device, max_hours) for folder, name in pairs]
-    return Clips(parts, fov_deg, action_space)
+    parts = [load_latents(folder, tokenizer, cache / name, device, max_hours, start) for folder, name in pairs]
+    return Clips(parts, fov_deg, action_space, idle_key)
 
 
 def load_latents(
-    data: Path, tokenizer: VideoTokenizer, cache: Path, device: torch.device, max_hours: float | None = None
+    data: Path,
+    tokenizer: VideoTokenizer | WanVAE,
+    cache: Path,
+    device: torch.device,
+    max_hours: float | None = None,
+    start: StartEncoder | None = None,
 ) -> LatentClips:
     """The latents of the dataset at `data`, from `cache` if it holds them for this tokenizer and dataset.
 
-    max_hours: take no more than this of the dataset.  Raises DataError as `Dataset` does.
+    max_hours: take no more than this of the dataset; start: of a model that generates its start.  Raises DataError as
+    `Dataset` does.
     """
     dataset = Dataset(data)
     wanted = {
         "version": VERSION,
-        "tokenizer": _fingerprint(tokenizer),
+        "tokenizer": fingerprint(tokenizer.state_dict()),
         "frames": dataset.num_frames,
         "max_hours": max_hours,
+        **({} if start is None else {"start": start.fingerprint}),
     }
+    fields = LatentClips.FIELDS + (() if start is None else LatentClips.START_FIELDS)
     stamp = cache / "latents.json"
     if stamp.is_file() and json.loads(stamp.read_text()) == wanted:
-        return _read(cache, dataset)
+        return _read(cache, dataset, fields)
     cache.mkdir(parents=True, exist_ok=True)
     budget = dataset.num_frames if max_hours is None else int(max_hours * 3600 * dataset.fps)
-    clips = _encode(dataset, tokenizer, device, min(budget, dataset.num_frames))
-    for field in LatentClips.FIELDS:
+    clips = _encode(dataset, tokenizer, device, min(budget, dataset.num_frames), start)
+    for field in fields:
         np.save(cache / f"{field}.npy", getattr(clips, field))
     write_json_atomic(stamp, wanted)
-    return _read(cache, dataset)
+    return _read(cache, dataset, fields)
 
 
-def _read(cache: Path, dataset: Dataset) -> LatentClips:
-    arrays = {field: np.load(cache / f"{field}.npy", mmap_mode="r") for field in LatentClips.FIELDS}
+def _read(cache: Path, dataset: Dataset, fields: Sequence[str]) -> LatentClips:
+    arrays = {field: np.load(cache / f"{field}.npy", mmap_mode="r") for field in fields}
     return LatentClips(**arrays, action_space=dataset.action_space, fov_deg=dataset.fov_deg)
 
 
-def _fingerprint(tokenizer: VideoTokenizer) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tokenizer.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _encode(dataset: Dataset, tokenizer: VideoTokenizer, device: torch.device, budget_frames: int) -> LatentClips:
-    parts: dict[str, list[np.ndarray]] = {field: [] for field in LatentClips.FIELDS}
+def _encode(
+    dataset: Dataset,
+    tokenizer: VideoTokenizer | WanVAE,
+    device: torch.device,
+    budget_frames: int,
+    start_encoder: StartEncoder | None = None,
+) -> LatentClips:
+    parts: dict[str, list[np.ndarray]] = {field: [] for field in LatentClips.FIELDS + LatentClips.START_FIELDS}
+    open_every = STILL_EVERY if start_encoder is None else start_encoder.every
     total, done, steps_done = budget_frames, 0, 0
     keep_every = max(1, total // STEP_FRAMES // FIT_STEPS)
     order = np.random.default_rng(0).permutation(dataset.num_episodes)
@@ -295,11 +367,18 @@ def _encode(dataset: Dataset, tokenizer: VideoTokenizer, device: torch.device, b
                 actions.append(clip.actions)
                 parts["z"].append(z.half().cpu().numpy())
                 steps = np.arange(first, last)
-                opens = steps[steps % STILL_EVERY == 0]
+                opens = steps[steps % open_every == 0]
                 if len(opens):
                     alone = ends[torch.from_numpy(opens - first)]
                     parts["opens"].append(steps_done + opens)
-                    parts["still"].append(tokenizer.encode(alone[:, None])[:, 0].half().cpu().numpy())
+                    if start_encoder is None:
+                        still = tokenizer.encode(alone[:, None])[:, 0]
+                    else:
+                        still, grey = start_encoder.latents(alone).split([1, start_encoder.grey_steps], 1)
+                        still = still[:, 0]
+                        parts["grey"].append(grey.half().cpu().numpy())
+                        parts["tokens"].append(start_encoder.tokens(alone).half().cpu().numpy())
+                    parts["still"].append(still.half().cpu().numpy())
                     parts["picture"].append(to_bytes(F.avg_pool2d(alone, 2)).cpu().numpy())
                 parts["episode"].append(np.full(last - first, index, np.int32))
                 for step in range(first, last):

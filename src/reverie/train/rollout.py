@@ -16,6 +16,7 @@ from reverie.flow import Schedule
 from reverie.models.dit import WorldModel
 from reverie.models.pixels import to_frames
 from reverie.models.tokenizer import VideoTokenizer
+from reverie.models.wan_vae import WanVAE
 from reverie.types import Action, ActionSpace, Frames
 
 SCRIPTS: Mapping[str, Action] = {
@@ -32,23 +33,30 @@ SHEET_FRAMES = (0, 1, 4, 8, 12, 16, 24, 32, 48, 64)
 @torch.no_grad()
 def roll_out(
     model: WorldModel,
-    tokenizer: VideoTokenizer,
+    tokenizer: VideoTokenizer | WanVAE,
     z0: Tensor,
     image: Tensor,
     rows: Tensor,
     schedule: Schedule,
     seed: int = 0,
+    extra: Tensor | None = None,
 ) -> Frames:
     """Dream from start pictures, all rows of a batch at once.
 
-    z0: (b, 1, c, h, w); image: (b, n, d) tokens; rows: (b, f, a), f a multiple of the block.  Returns (b, 1 + f, H,
-    W, 3) uint8.
+    z0: (b, 1, c, h, w); image: (b, n, d) tokens; rows: (b, f, a), of whole blocks; extra: (b, t, channels, h, w) the
+    condition channels of all t = 1 + f / 4 steps, for a model that generates its start.  Returns (b, 1 + f, H, W, 3)
+    uint8.
     """
     generator = torch.Generator(z0.device).manual_seed(seed)
     state = model.new_state(len(z0), z0.device, z0.dtype)
     flow.begin(model, z0, image, schedule, state, generator)
-    blocks = rows.split(model.config.block_frames, 1)
-    steps = [z0, *(flow.advance(model, block, schedule, state, generator) for block in blocks)]
+    steps = [] if model.config.generates_start else [z0]
+    done = 0
+    while done < rows.shape[1]:
+        first, count = state.step, model.config.block_rows(state.step)
+        told = None if extra is None else extra[:, first : first + model.config.block]
+        steps.append(flow.advance(model, rows[:, done : done + count], schedule, state, generator, told))
+        done += count if first or model.config.block > 1 else 0  # nothing leads to a start frame made alone
     frames = [to_frames(tokenizer.decode(clip[None])[0]) for clip in torch.cat(steps, 1)]
     return np.stack(frames)
 

@@ -4,12 +4,16 @@ Flow matching on latent clips, teacher-forced as sampling is: a clean copy of a 
 gives keys and values; noisy copies of its steps, each with its own noise level, see the clean steps before them.
 Towards the end some of the context is what the model itself predicts, so that it learns to go on from its own
 mistakes.
+
+`--start MODEL` goes on from any model, published Matrix-Game 2.0 weights among them, with its own tokenizer and
+conditions (`reverie.train.start`): all of its weights, or with `--lora RANK` small matrices beside them
+(`reverie.train.lora`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,20 +25,41 @@ from torch import Tensor, nn
 
 from reverie.errors import CheckpointError, TrainError
 from reverie.flow import Schedule, add_noise
+from reverie.models.actions import STEP_FRAMES
 from reverie.models.checkpoint import KIND, ModelBundle, ModelConfig, load_model, load_weights, save_model
 from reverie.models.dit import WorldModel, count_parameters
 from reverie.models.image_encoder import ImageEncoder
+from reverie.models.parked import release_memory
 from reverie.models.pixels import to_pixels
 from reverie.models.presets import PRESETS, Preset
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.train.forcing import clean_estimates, count_tokens, hidden_rows, noise_like, noised_context, sink_age
-from reverie.train.latents import Clips, load_clips
+from reverie.models.wan_vae import WanVAE
+from reverie.train.forcing import (
+    check_clip_steps,
+    clean_estimates,
+    count_tokens,
+    given_steps,
+    hidden_rows,
+    noise_like,
+    noised_context,
+    sink_age,
+    start_channels,
+)
+from reverie.train.latents import Clips, load_clips, with_idle_key
 from reverie.train.loop import Task, Trainer, pick_device, trainer_config, use_malloc_hints
+from reverie.train.lora import adapt, merge
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
+from reverie.train.start import StartEncoder, check_recordings, open_start
 from reverie.train.tokenizer import load_tokenizer
 
 VALIDATED = 48
 """Held-out clips of the figures."""
+
+LARGE_TOKENS, VALIDATED_LARGE = 256, 8
+"""Models of more tokens a step are measured on fewer clips."""
+
+SAMPLED_STEPS = 17
+"""Of a rollout to look at, at most: 65 frames."""
 
 SIGMA_FLOOR = 0.25
 """Below this noise level errors of the clean estimate weigh no more: there is little left to decide."""
@@ -45,30 +70,41 @@ class TrainWorldConfig:
     """Train a world model on a recording.
 
     Example: reverie train world --data rec --tokenizer runs/tok -o runs/world --minutes 60
+    Example: reverie train world --data rec --start Matrix-Game-2.0 --lora 16 --dtype bfloat16 -o runs/mine --minutes 60
 
     data, held_out: datasets in the LeRobot v3 layout, one or several games, each drawn equally often; the model's keys
-    are all of theirs.  tokenizer: a folder that `reverie train tokenizer` or a model has written.  max_hours,
-    held_out_hours: how much of each is used.  latents: where encoded recordings are kept, to share them between runs
-    (default: in the run's folder).  fov_deg: horizontal field of view of the model; the turns of games recorded with
-    another are scaled to it.  window: steps that attention reaches (default: the preset's).  sink: how many of them are
-    the first steps of a session, kept for good.  clip_steps: latent steps of a training clip.  copies: noisy copies of
-    a clip that share one clean copy.  context_noise: the most noise that context gets.  shift: moves training noise
+    are all of theirs, or some of the start's.  tokenizer: a folder that `reverie train tokenizer` or a model has
+    written.  max_hours, held_out_hours: how much of each is used.  latents: where encoded recordings are kept, to share
+    them between runs (default: in the run's folder).  start: a model folder, a world training's folder, or published
+    Matrix-Game 2.0 weights to go on from, with all that they say; with a tokenizer, a world training's folder whose
+    weights the preset takes.  variant, resolution: of published weights, as for `reverie play`.  lora: rank of the
+    matrices that are trained beside the start's frozen weights; 0 trains these.  preset: default nano.  fov_deg:
+    horizontal field of view of the model; the turns of games recorded with another are scaled to it (default 105.4, or
+    the start's; where that knows none, turns stay).  window: steps that attention reaches (default: the preset's).
+    sink: how many of them are the first steps of a session, kept for good.  clip_steps: latent steps of a training clip
+    (default 8, or 5 blocks).  copies: noisy copies of a clip that share one clean copy.  context_noise: the most noise
+    that context gets (default 0.25, or none for a start whose context is clean).  lr: default 1.5e-3, for a start 2e-5,
+    with lora 1e-4.  muon: not used for a start.  shift: moves training noise
     levels towards 1.  shard: weights over several processes (FSDP2).  remat: activations are computed again backwards.
     action_dropout: share of clips whose actions are hidden. still_clips: share of clips that are made to stand still:
     recorded play seldom does, and standing still must not rot the picture. self_context: share of batches whose
     context is the model's own prediction, made up to self_context_rounds times over, from self_context_from of the
-    budget on. sigmas, context_sigma: the schedule that the model folder names and samples are drawn with. start:
-    weights to start from, a world training's own folder.
+    budget on. sigmas, context_sigma: the schedule that the model folder names and samples are drawn with (default 1,
+    0.8, 0.5 and 0.06, or the start's).
     """
 
     data: tuple[Path, ...]
-    tokenizer: Path
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     held_out: tuple[Path, ...] = ()
     latents: Path | None = None
-    preset: Literal["tiny", "nano", "nano-wide", "nano-embedded"] = "nano"
-    name: str = "nano"
-    fov_deg: float = 105.4
+    tokenizer: Path | None = None
+    start: Path | None = None
+    variant: str | None = None
+    resolution: tuple[int, int] | None = None
+    lora: int = 0
+    preset: Literal["tiny", "nano", "nano-wide", "nano-embedded"] | None = None
+    name: str | None = None
+    fov_deg: float | None = None
     window: int | None = None
     sink: int = 0
     max_hours: float | None = None
@@ -76,19 +112,18 @@ class TrainWorldConfig:
     minutes: float | None = None
     steps: int | None = None
     batch: int = 4
-    clip_steps: int = 8
+    clip_steps: int | None = None
     copies: int = 2
-    context_noise: float = 0.25
+    context_noise: float | None = None
     shift: float = 3.0
     action_dropout: float = 0.03
     still_clips: float = 0.15
     self_context: float = 0.5
     self_context_rounds: int = 3
     self_context_from: float = 0.5
-    sigmas: tuple[float, ...] = (1.0, 0.8, 0.5)
-    context_sigma: float = 0.06
-    start: Path | None = None
-    lr: float = 1.5e-3
+    sigmas: tuple[float, ...] | None = None
+    context_sigma: float | None = None
+    lr: float | None = None
     warmup_steps: int = 40
     muon: bool = True
     ema: float = 0.999
@@ -104,11 +139,25 @@ class TrainWorldConfig:
     validate_minutes: float = 8.0
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.copies < 1 or self.clip_steps < 2:
+        if self.batch < 1 or self.copies < 1 or (self.clip_steps is not None and self.clip_steps < 2):
             raise TrainError(
                 "expected batch and copies of at least 1 and clip_steps of at least 2, "
                 f"got {self.batch}, {self.copies}, {self.clip_steps}"
             )
+        if self.tokenizer is None and self.start is None:
+            raise TrainError("a world is trained on a tokenizer (--tokenizer), or goes on from a model (--start)")
+        foreign = {"--preset": self.preset, "--window": self.window, "--sink": self.sink or None}
+        if self.tunes and (given := [option for option, value in foreign.items() if value is not None]):
+            raise TrainError(f"the model that is started from says what it is; leave {' and '.join(given)} out")
+        if not self.tunes and (self.lora or self.variant or self.resolution):
+            raise TrainError("--lora, --variant and --resolution are for a model to start from; give it as --start")
+        if self.lora < 0:
+            raise TrainError(f"--lora is a rank, or 0 to train all weights; got {self.lora}")
+
+    @property
+    def tunes(self) -> bool:
+        """Whether the training goes on from a model with all that it says, and not from its weights alone."""
+        return self.start is not None and self.tokenizer is None
 
     def run(self) -> dict[str, float]:
         """Train; returns the figures on the held-out data."""
@@ -116,58 +165,126 @@ class TrainWorldConfig:
         return train_world(self)
 
 
-class WorldTask(Task):
-    """The world model's batches, loss, figures and pictures."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a configuration leaves open, settled: fields as there."""
 
-    def __init__(
-        self,
-        preset: Preset,
-        config: TrainWorldConfig,
-        tokenizer: VideoTokenizer,
-        train: Clips,
-        held_out: Clips,
-    ) -> None:
-        self.preset, self.config, self.tokenizer = preset, config, tokenizer
+    name: str
+    clip_steps: int
+    context_noise: float
+    fov_deg: float | None
+    lr: float
+    schedule: Schedule
+
+    @classmethod
+    def new(cls, config: TrainWorldConfig, start: ModelConfig | None = None) -> Recipe:
+        """start: of the model that the training goes on from.  Raises TrainError where the two do not agree."""
+        fov_deg: float | None
+        if start is None:
+            name, fov_deg, clip_steps, lr = "nano", 105.4, 8, 1.5e-3
+            schedule = Schedule((1.0, 0.8, 0.5), context_sigma=0.06)
+        else:
+            name, world = start.name, start.world
+            fov_deg = world.camera.fov_deg if world.camera else None
+            if None not in (fov_deg, config.fov_deg) and fov_deg != config.fov_deg:
+                raise TrainError(f"{name} has a field of view of {fov_deg} degrees; leave --fov-deg out")
+            clip_steps = given_steps(world) + (5 if world.block > 1 else 7) * world.block
+            lr, schedule = 1e-4 if config.lora else 2e-5, start.schedule
+        if config.sigmas is not None:
+            schedule = replace(schedule, sigmas=config.sigmas)
+        if config.context_sigma is not None:
+            schedule = replace(schedule, context_sigma=config.context_sigma)
+        return cls(
+            name=config.name or name,
+            clip_steps=config.clip_steps or clip_steps,
+            context_noise=_given(config.context_noise, 0.25 if schedule.context_sigma else 0.0),
+            fov_deg=fov_deg if config.fov_deg is None else config.fov_deg,
+            lr=_given(config.lr, lr),
+            schedule=schedule,
+        )
+
+
+def _given(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+Seen = tuple[Tensor, ...]
+"""What a batch says of the first pictures: themselves, (b, 3, H/2, W/2) uint8; or, for a model that generates its
+start, tokens (b, n, d) and latents (b, t, c, h, w), as `ToldBatch` has them."""
+
+
+class WorldTask(Task):
+    """The world model's batches, loss, figures and pictures.
+
+    bundle: the networks; fresh ones, whose turned step is fitted here, unless the configuration says to tune them.
+    """
+
+    def __init__(self, bundle: ModelBundle, config: TrainWorldConfig, train: Clips, held_out: Clips) -> None:
+        self.bundle, self.config = bundle, config
         self.train, self.held_out = train, held_out
-        self.world = WorldModel(preset.world)
-        self.encoder = ImageEncoder(preset.image_encoder)
-        self.model = nn.ModuleDict({"world": self.world, "image_encoder": self.encoder})
-        self.explained = {} if self.world.turned_step is None else self.world.turned_step.fit(*train.turned_step_data())
+        self.world, self.sizes = bundle.model, bundle.config.world
+        self.recipe = Recipe.new(config, bundle.config if config.tunes else None)
+        check_clip_steps(self.sizes, self.recipe.clip_steps)
+        self.encoder = bundle.image_encoder if isinstance(bundle.image_encoder, ImageEncoder) else None
+        self.explained: dict[str, float] = {}
+        if config.lora:
+            self.model: nn.Module = nn.ModuleDict({"lora": adapt(self.world, self.world.blocks, config.lora)})
+            return
+        self.model = nn.ModuleDict({"world": self.world})
+        if self.encoder is not None and not self.sizes.generates_start:  # else its tokens were made beforehand
+            self.model["image_encoder"] = self.encoder
+        if config.tunes:
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(not name.startswith("world.turned_step."))
+        elif self.world.turned_step is not None:
+            self.explained = self.world.turned_step.fit(*train.turned_step_data())
 
     def prefers_adamw(self, name: str) -> bool:
-        return not name.startswith("world.blocks.") or "keyboard_embed" in name
+        return self.config.tunes or not name.startswith("world.blocks.") or "keyboard_embed" in name
 
     def blocks(self) -> list[nn.Module]:
-        return self.world.shard_units()
+        return [] if self.config.lora else self.world.shard_units()
 
-    def tokens(self, batch: tuple[Tensor, Tensor, Tensor]) -> int:
+    def tokens(self, batch: tuple[Tensor, ...]) -> int:
         return count_tokens(self.world, batch[1])
 
     def data_size(self) -> int:
         return self.train.num_steps
 
+    def remat(self) -> None:
+        self.world.remat = True
+
     def compile(self) -> None:
         for block in self.world.blocks:
             block.compile()
 
-    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        z, rows, picture = self.train.draw(rng, self.config.batch, self.config.clip_steps)
-        still = torch.from_numpy(rng.random(len(z)) < self.config.still_clips)
+    def settle(self) -> None:
+        """What is frozen goes where the rest is."""
+        if next(self.world.parameters()).device != self.device:
+            self.world.to(self.device)
+            if self.encoder is not None:
+                self.encoder.to(self.device)
+
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        config, length = self.config, self.recipe.clip_steps
+        if self.sizes.generates_start:
+            return self.train.draw_told(rng, config.batch, length)
+        z, rows, picture = self.train.draw(rng, config.batch, length)
+        still = torch.from_numpy(rng.random(len(z)) < config.still_clips)
         z[still], rows[still] = z[still, :1], 0.0
         return z, rows, picture
 
-    def loss(
-        self, batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator
-    ) -> tuple[Tensor, Mapping[str, Any]]:
-        z, rows, picture = batch
-        config = self.config
+    def loss(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, Mapping[str, Any]]:
+        self.settle()
+        z, rows, *rest = batch
+        seen, config = tuple(rest), self.config
         rows = self._hide_actions(rows, generator)
-        context, levels = noised_context(z, self.config.context_noise, generator)
+        context, levels = noised_context(z, self.recipe.context_noise, generator)
         age = sink_age(self.world, generator)
         for _ in range(self._rounds()):
-            predicted = self._predict(context, levels, z, rows, picture, generator, age)
+            predicted = self._predict(context, levels, z, rows, seen, generator, age)
             context = add_noise(predicted, noise_like(z, generator), levels)
-        error, sigma = self._errors(context, levels, z, rows, picture, config.copies, generator, age=age)
+        error, sigma = self._errors(context, levels, z, rows, seen, config.copies, generator, age=age)
         weight = 1 / sigma.clamp(min=SIGMA_FLOOR) ** 2
         high = (error * (sigma > 0.8)).sum() / (sigma > 0.8).sum().clamp(min=1)
         return (error * weight).mean(), {"clean_mse": error.mean(), "clean_mse_high": high}
@@ -178,18 +295,19 @@ class WorldTask(Task):
         levels: Tensor,
         z: Tensor,
         rows: Tensor,
-        picture: Tensor,
+        seen: Seen,
         copies: int,
         generator: torch.Generator,
         sigma: Tensor | None = None,
         age: int = 0,
     ) -> tuple[Tensor, Tensor]:
-        """Squared errors of clean estimates (b, copies * (t - 1)), and their noise levels."""
-        target = z[:, 1:].repeat(1, copies, 1, 1, 1)
+        """Squared errors of clean estimates of all steps that are the model's to make, (b, copies * steps), and their
+        noise levels."""
+        target = z[:, given_steps(self.sizes) :].repeat(1, copies, 1, 1, 1)
         if sigma is None:
             sigma = self._sigmas(target.shape[:2], generator)
         noisy = add_noise(target, noise_like(target, generator), sigma)
-        estimate = self._estimate(context, levels, noisy, sigma, rows, picture, age)
+        estimate = self._estimate(context, levels, noisy, sigma, rows, seen, age)
         return (estimate.float() - target).square().mean((2, 3, 4)), sigma
 
     def _estimate(
@@ -199,12 +317,19 @@ class WorldTask(Task):
         noisy: Tensor,
         sigma: Tensor,
         rows: Tensor,
-        picture: Tensor,
+        seen: Seen,
         age: int = 0,
     ) -> Tensor:
         """As `clean_estimates`."""
-        image = self.encoder(to_pixels(picture))
-        return clean_estimates(self.world, context, levels, noisy, sigma, rows, image, age)
+        image, extra = self._told(seen)
+        return clean_estimates(self.world, context, levels, noisy, sigma, rows, image, age, extra)
+
+    def _told(self, seen: Seen) -> tuple[Tensor, Tensor | None]:
+        """Image tokens, and the condition channels of a model that generates its start."""
+        if self.sizes.generates_start:
+            return seen[0], start_channels(seen[1], self.sizes.cond_channels)
+        assert self.encoder is not None
+        return self.encoder(to_pixels(seen[0])), None
 
     def _rounds(self) -> int:
         """How many times over the context is what the model made of the context: 0 for recorded context.
@@ -224,39 +349,55 @@ class WorldTask(Task):
         levels: Tensor,
         z: Tensor,
         rows: Tensor,
-        picture: Tensor,
+        seen: Seen,
         generator: torch.Generator,
         age: int,
     ) -> Tensor:
-        """What the model makes of every step from (nearly) pure noise: (b, t, c, h, w), step 0 as it is."""
+        """What the model makes of every step from (nearly) pure noise: (b, t, c, h, w), a given step as it is."""
+        given = given_steps(self.sizes)
+        target = z[:, given:]
         with torch.no_grad():
-            sigma = 1 - 0.4 * torch.rand(z.shape[0], z.shape[1] - 1, generator=generator, device=z.device)
-            noisy = add_noise(z[:, 1:], noise_like(z[:, 1:], generator), sigma)
-            estimate = self._estimate(context, levels, noisy, sigma, rows, picture, age)
-        return torch.cat([z[:, :1], estimate.to(z.dtype)], 1)
+            sigma = 1 - 0.4 * self._by_block(
+                target.shape[:2], lambda s: torch.rand(s, generator=generator, device=z.device)
+            )
+            noisy = add_noise(target, noise_like(target, generator), sigma)
+            estimate = self._estimate(context, levels, noisy, sigma, rows, seen, age)
+        return torch.cat([z[:, :given], estimate.to(z.dtype)], 1)
+
+    def _by_block(self, shape: torch.Size, draw: Callable[[tuple[int, int]], Tensor]) -> Tensor:
+        """(b, steps) numbers that the steps of a block share, as they do in sampling."""
+        block = self.sizes.block
+        return draw((shape[0], shape[1] // block)).repeat_interleave(block, 1)
 
     def _sigmas(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
         """Logit-normal noise levels moved towards 1, a tenth of them at exactly 1, where every block begins."""
-        s = torch.randn(shape, generator=generator, device=self.device).sigmoid()
+        random = {"generator": generator, "device": self.device}
+        s = self._by_block(shape, lambda size: torch.randn(size, **random)).sigmoid()
         s = self.config.shift * s / (1 + (self.config.shift - 1) * s)
-        return torch.where(torch.rand(shape, generator=generator, device=self.device) < 0.1, torch.ones_like(s), s)
+        is_all = self._by_block(shape, lambda size: torch.rand(size, **random)) < 0.1
+        return torch.where(is_all, torch.ones_like(s), s)
 
     def _hide_actions(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         hidden = torch.rand(len(rows), generator=generator, device=rows.device) < self.config.action_dropout
-        unknown = hidden_rows(rows, len(self.preset.world.action_space.keys))
+        unknown = hidden_rows(rows, len(self.sizes.action_space.keys))
         return torch.where(hidden[:, None, None], unknown, rows)
 
     def validate(self) -> dict[str, float]:
         """On held-out clips: the error of a step dreamt from noise in one pass; with the actions of another clip;
         that of repeating the step before.  And the share of the variance that the turned step explains."""
+        self.settle()
         generator = torch.Generator(self.device).manual_seed(0)
-        clips = self.held_out.spread(VALIDATED, self.config.clip_steps)
+        is_large = self.sizes.tokens_per_step > LARGE_TOKENS
+        draw = self.held_out.spread_told if self.sizes.generates_start else self.held_out.spread
+        clips = draw(VALIDATED_LARGE if is_large else VALIDATED, self.recipe.clip_steps)
+        given = given_steps(self.sizes)
         sums: dict[str, list[float]] = {"next_mse": [], "wrong_actions_mse": [], "repeat_mse": []}
-        for z, rows, picture in zip(*(x.to(self.device).split(8) for x in clips), strict=True):
-            context, levels = noised_context(z, self.config.context_noise, generator)
-            sigma = torch.ones(z.shape[0], z.shape[1] - 1, device=self.device)
+        for parts in zip(*(x.split(2 if is_large else 8) for x in clips), strict=True):
+            z, rows, *seen = (x.to(self.device) for x in parts)
+            context, levels = noised_context(z, self.recipe.context_noise, generator)
+            sigma = torch.ones(z.shape[0], z.shape[1] - given, device=self.device)
             for name, actions in (("next_mse", rows), ("wrong_actions_mse", rows.roll(1, 0))):
-                error, _ = self._errors(context, levels, z, actions, picture, 1, generator, sigma)
+                error, _ = self._errors(context, levels, z, actions, tuple(seen), 1, generator, sigma)
                 sums[name].append(error.mean().item())
             sums["repeat_mse"].append((z[:, 1:] - z[:, :-1]).square().mean().item())
         return {name: float(np.mean(values)) for name, values in sums.items()} | {
@@ -265,29 +406,45 @@ class WorldTask(Task):
 
     def sample(self, folder: Path, step: int) -> None:
         """A sheet of rollouts under fixed scripts, from held-out start pictures of every game."""
-        z0, picture = (x.to(self.device) for x in self.held_out.openings(2 if len(self.held_out.parts) == 1 else 1))
-        rows = script_rows(self.preset.world.action_space, 64).to(self.device).repeat(len(z0), 1, 1)
-        z0, picture = (x.repeat_interleave(len(SCRIPTS), 0) for x in (z0, picture))
-        image = self.encoder(to_pixels(picture))
-        clips = roll_out(self.world, self.tokenizer, z0[:, None], image, rows, self.schedule)
+        self.settle()
+        each, given, block = 2 if len(self.held_out.parts) == 1 else 1, given_steps(self.sizes), self.sizes.block
+        num_steps = given + (SAMPLED_STEPS - given) // block * block
+        if self.sizes.generates_start:
+            tokens, latents = self.held_out.openings_told(each, num_steps)
+            opening = (latents[:, 0], tokens, latents)
+        else:
+            opening = self.held_out.openings(each)
+        space, idle_key = self.sizes.action_space, self.sizes.idle_key
+        rows = script_rows(space, STEP_FRAMES * (num_steps - 1))
+        rows = torch.stack([torch.from_numpy(with_idle_key(one.numpy(), space, idle_key)) for one in rows])
+        z0, *seen = (x.to(self.device).repeat_interleave(len(SCRIPTS), 0) for x in opening)
+        rows = rows.to(self.device).repeat(len(z0) // len(rows), 1, 1)
+        image, extra = self._told(tuple(seen))
+        clips = roll_out(self.world, self.bundle.tokenizer, z0[:, None], image, rows, self.recipe.schedule, extra=extra)
         save_sheet(folder / f"{step:07d}.png", clips)
 
-    @property
-    def schedule(self) -> Schedule:
-        return Schedule(self.config.sigmas, context_sigma=self.config.context_sigma)
-
     def export(self, folder: Path, summary: dict[str, Any]) -> None:
-        """The finished model folder, at `folder`/model."""
-        config = ModelConfig(
-            name=self.config.name,
-            resolution=self.preset.resolution,
-            schedule=self.schedule,
-            world=self.preset.world,
-            tokenizer=self.tokenizer.config,
-            image_encoder=self.preset.image_encoder,
-            summary=summary,
-        )
-        save_model(folder / "model", ModelBundle(config, self.world, self.tokenizer, self.encoder))
+        """The finished model folder, at `folder`/model.  What was adapted is merged, for good."""
+        config = self.bundle.config
+        if self.config.tunes:
+            summary = config.summary | {"tuned": summary | {"lora": self.config.lora}}
+        merge(self.world)
+        config = replace(config, name=self.recipe.name, schedule=self.recipe.schedule, summary=summary)
+        save_model(folder / "model", replace(self.bundle, config=config))
+
+
+def new_bundle(preset: Preset, config: TrainWorldConfig, tokenizer: VideoTokenizer) -> ModelBundle:
+    """Fresh networks of a preset around a tokenizer."""
+    recipe = Recipe.new(config)
+    parts = ModelConfig(
+        name=recipe.name,
+        resolution=preset.resolution,
+        schedule=recipe.schedule,
+        world=preset.world,
+        tokenizer=tokenizer.config,
+        image_encoder=preset.image_encoder,
+    )
+    return ModelBundle(parts, WorldModel(preset.world), tokenizer, ImageEncoder(preset.image_encoder))
 
 
 def read_tokenizer(folder: Path) -> VideoTokenizer:
@@ -303,29 +460,62 @@ def read_tokenizer(folder: Path) -> VideoTokenizer:
 def train_world(config: TrainWorldConfig) -> dict[str, float]:
     """Encode the recordings, train, and write a model folder to `output`/model."""
     device = pick_device(config.device)
+    task = tuned_task(config, device) if config.tunes else new_task(config, device)
+    release_memory()  # a large image encoder has done its work
+    options = replace(config, lr=task.recipe.lr)
+    parameters = [p for p in task.model.parameters() if p.requires_grad]
+    return Trainer(task, trainer_config(options, config.output)).run() | {
+        "parameters": float(count_parameters([task.world])),
+        "trained_parameters": float(sum(p.numel() for p in parameters)),
+    }
+
+
+def new_task(config: TrainWorldConfig, device: torch.device) -> WorldTask:
+    """Of a preset, with the weights of a start of the same shape, if there is one."""
+    assert config.tokenizer is not None
+    recipe, name = Recipe.new(config), config.preset or "nano"
     tokenizer = read_tokenizer(config.tokenizer).to(device)
-    latents = config.latents or config.output / "latents"
-    train = load_clips(config.data, tokenizer, latents, device, config.max_hours, config.fov_deg)
-    held_out = train
-    if config.held_out:
-        folder = config.latents or config.output / "latents-held-out"
-        given = (tokenizer, folder, device, config.held_out_hours, config.fov_deg, train.action_space)
-        held_out = load_clips(config.held_out, *given)
-    preset = PRESETS[config.preset](train.action_space, config.fov_deg)
+    train, held_out = _load(config, tokenizer, device, fov_deg=recipe.fov_deg)
+    preset = PRESETS[name](train.action_space, recipe.fov_deg or 105.4)
     sizes = {"window": config.window or preset.world.window, "sink": config.sink}
     preset = replace(preset, world=replace(preset.world, **sizes))
     if train.latent != preset.world.latent:
-        raise TrainError(
-            f"the data's latents are {train.latent} (c, h, w), preset {config.preset} takes {preset.world.latent}"
-        )
+        raise TrainError(f"the data's latents are {train.latent} (c, h, w), preset {name} takes {preset.world.latent}")
     torch.manual_seed(config.seed)
-    task = WorldTask(preset, config, tokenizer, train, held_out)
+    bundle = new_bundle(preset, config, tokenizer)
+    task = WorldTask(bundle, config, train, held_out)
     if config.start is not None:
         load_weights(config.start / "model" / "dit.safetensors", task.world)
-        load_weights(config.start / "model" / "image_encoder.safetensors", task.encoder)
-    return Trainer(task, trainer_config(config, config.output)).run() | {
-        "parameters": float(count_parameters([task.model]))
-    }
+        load_weights(config.start / "model" / "image_encoder.safetensors", bundle.image_encoder)  # type: ignore[arg-type]
+    return task
+
+
+def tuned_task(config: TrainWorldConfig, device: torch.device) -> WorldTask:
+    """Of the model that is started from."""
+    assert config.start is not None
+    bundle = open_start(config.start, config.variant, config.resolution)
+    recipe, world = Recipe.new(config, bundle.config), bundle.config.world
+    check_clip_steps(world, recipe.clip_steps)
+    check_recordings((*config.data, *config.held_out), bundle.config)
+    bundle.tokenizer.to(device)
+    encoder = StartEncoder(bundle, recipe.clip_steps, device) if world.generates_start else None
+    given = {"fov_deg": recipe.fov_deg, "action_space": world.action_space, "idle_key": world.idle_key}
+    train, held_out = _load(config, bundle.tokenizer, device, **given, start=encoder)
+    torch.manual_seed(config.seed)
+    return WorldTask(bundle, config, train, held_out)
+
+
+def _load(
+    config: TrainWorldConfig, tokenizer: VideoTokenizer | WanVAE, device: torch.device, **options: Any
+) -> tuple[Clips, Clips]:
+    """The clips to train on, and those to measure on.  options: of `load_clips`."""
+    folder = config.latents or config.output / "latents"
+    train = load_clips(config.data, tokenizer, folder, device, config.max_hours, **options)
+    if not config.held_out:
+        return train, train
+    folder = config.latents or config.output / "latents-held-out"
+    options = options | {"action_space": train.action_space}
+    return train, load_clips(config.held_out, tokenizer, folder, device, config.held_out_hours, **options)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ import pytest
 from tests.evaluate.synthetic import moving
 
 from reverie.errors import DataError
-from reverie.evaluate.collapse import Detector, collapse_of, looks
+from reverie.evaluate.collapse import LOOK_SIZE, Detector, collapse_of, looks
 from reverie.types import FPS
 
 
@@ -21,19 +21,25 @@ def real() -> list[np.ndarray]:
 def test_real_seconds_are_not_collapsed(real) -> None:
     detector = Detector.fit(real)
     assert [detector.collapsed_at_s(clip) for clip in real] == [None] * len(real)
-    assert looks(real[0]).shape == (4, 4)
+    assert looks(real[0]).shape == (4, LOOK_SIZE)
 
 
-@pytest.mark.parametrize("ruin", ["haze", "noise", "black", "colour"])
+@pytest.mark.parametrize("ruin", ["haze", "noise", "black", "colour", "stripes", "edges"])
 def test_ruined_pictures_are(real, ruin) -> None:
     detector = Detector.fit(real)
     good, rng = real[0], np.random.default_rng(1)
-    bad = {
-        "haze": np.broadcast_to(good.mean((1, 2), keepdims=True), good.shape),
-        "noise": np.clip(good + rng.normal(0, 60, good.shape), 0, 255),
-        "black": np.zeros_like(good),
-        "colour": np.stack([np.full(good.shape[:3], 255), good[..., 0], np.zeros(good.shape[:3])], -1),
-    }[ruin].astype(np.uint8)
+    bad = (
+        {
+            "haze": np.broadcast_to(good.mean((1, 2), keepdims=True), good.shape),
+            "noise": np.clip(good + rng.normal(0, 60, good.shape), 0, 255),
+            "black": np.zeros_like(good),
+            "stripes": good.mean(2, keepdims=True) + 0 * good,
+            "edges": 128 + 2.5 * (good.astype(np.float32) - np.roll(good, 3, 1)),
+            "colour": np.stack([np.full(good.shape[:3], 255), good[..., 0], np.zeros(good.shape[:3])], -1),
+        }[ruin]
+        .clip(0, 255)
+        .astype(np.uint8)
+    )
     assert detector.collapsed_at_s(bad) == 0
     assert detector.collapsed_at_s(np.concatenate([good, bad])) == 4, "where it begins"
     assert detector.collapsed_at_s(np.concatenate([good, bad[:FPS], good])) is None, "one odd second is forgiven"

@@ -48,3 +48,13 @@ def test_the_share_that_has_collapsed_grows(walk: np.ndarray) -> None:
     lines = curves({DREAM: runs}, bank, [detector])
     assert lines["collapsed"][DREAM] == [0, 0, 0, 0.5, 0.5, 0.5]
     assert lines["contrast"][DREAM][5] == pytest.approx(lines["contrast"][DREAM][0] / 2, rel=0.1)
+
+
+def test_standing_still_keeps_the_start_or_not() -> None:
+    still = moving(1, 0.0).repeat(150, 0)
+    fades = (still * np.linspace(1, 0, 150)[:, None, None, None]).astype(np.uint8)
+    bank = watched(still)
+    kept, faded = (long.watch(long.seconds_of([video]), None, still[0]) for video in (still, fades))
+    assert long.drift_figures([kept], bank, None)["kept_5s"] == 60
+    assert long.drift_figures([faded], bank, None)["kept_5s"] < 12
+    assert "kept_5s" not in long.drift_figures([bank], bank, None)

@@ -1,8 +1,10 @@
 """When a long dream has stopped being a picture of the game: judged by how much real recordings differ.
 
-A second of video has a look: the logarithms of its sharpness, contrast and saturation, and its brightness.  Real
-seconds of the same game say how looks are spread; a dream has collapsed where its look lies further out, for two
-seconds on end, than all but one in a thousand of them.
+A second of video has a look: brightness and the balance of colours; contrast and saturation; how much detail there is,
+at three scales, and whether it runs down or across.  A dream that has come to nothing is seldom only too soft or too
+harsh: its detail has the wrong scale, or one direction, or one colour.  Real seconds of the same game say how looks are
+spread; a dream has collapsed where its look lies further out, for two seconds on end, than all but one in a thousand of
+them.
 """
 
 from __future__ import annotations
@@ -23,23 +25,42 @@ QUANTILE = 0.999
 MARGIN = 1.15
 """The limit is this times the quantile: few recordings show only a part of the spread."""
 
+LOOK_SIZE = 9
 SUSTAINED_S = 2
 MIN_SECONDS = 40
 
 
 def looks(frames: Frames) -> Looks:
-    """The look of each whole second of a video `(f, H, W, 3)`: `(f // 25, 4)`; every fifth frame is taken."""
+    """The look of each whole second of a video `(f, H, W, 3)`: `(f // 25, LOOK_SIZE)`; every fifth frame is taken."""
     seconds = len(frames) // FPS
     rows = []
     for second in range(seconds):
         part = frames[second * FPS : (second + 1) * FPS : 5]
-        light = part.mean() / 255
-        logs = [
-            np.log(float(metric(part).mean()) + 1.0)
-            for metric in (metrics.sharpness, metrics.contrast, metrics.saturation)
-        ]
-        rows.append([*logs, light])
-    return np.array(rows, np.float64).reshape(seconds, 4)
+        red, green, blue = part.mean((0, 1, 2)) / 255
+        fine, middle, coarse, contrast, chroma, down, across = (
+            np.log(float(value.mean()) + 1.0)
+            for value in (
+                metrics.sharpness(part),
+                metrics.sharpness(_smaller(part, 2)),
+                metrics.sharpness(_smaller(part, 4)),
+                metrics.contrast(part),
+                metrics.saturation(part),
+                np.abs(np.diff(part.astype(np.int16), axis=1)),
+                np.abs(np.diff(part.astype(np.int16), axis=2)),
+            )
+        )
+        light = (red + green + blue) / 3
+        scales = (fine, fine - middle, middle - coarse)
+        rows.append([light, red - green, blue - green, contrast, chroma, *scales, down - across])
+    return np.array(rows, np.float64).reshape(seconds, LOOK_SIZE)
+
+
+def _smaller(frames: Frames, times: int) -> Frames:
+    """Averaged over squares of `times` pixels a side; what is left at the edges is cut."""
+    height, width = (side // times * times for side in frames.shape[1:3])
+    whole = frames[:, :height, :width].astype(np.float32)
+    cells = whole.reshape(len(frames), height // times, times, width // times, times, 3)
+    return cells.mean((2, 4)).round().astype(np.uint8)
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ from reverie.types import FPS, Action, Frames
 
 Tick = Callable[[], None]
 BANK_STRIDE = 4
+PLAY_CLIPS = 24
+"""Real clips whose play is looked at for the Fréchet distance: flow takes time."""
 
 
 def progress_bar() -> Progress:
@@ -104,7 +106,7 @@ class Evaluation:
         if judge is not None:
             clips_seen = self.game.bank
             unit.arrays["pictures"] = np.concatenate([long.pooled(judge.model, c[::BANK_STRIDE]) for c in clips_seen])
-            play = [play_features(judge.model, clip) for clip in clips_seen]
+            play = [play_features(judge.model, clip) for clip in clips_seen[:PLAY_CLIPS]]
             unit.arrays["play"] = np.stack(play).astype(np.float32)
         return unit
 
@@ -191,7 +193,15 @@ class Evaluation:
             k,
             len(actions),
             lambda tick: long.play_long(
-                self.subject, start.picture, actions, self._seed + k, self.game.judge, strip, clip_file, tick
+                self.subject,
+                start.picture,
+                actions,
+                self._seed + k,
+                self.game.judge,
+                strip,
+                clip_file,
+                tick,
+                stands=kind == "idle",
             ),
         )
 
@@ -205,7 +215,7 @@ class Evaluation:
     def _still(self, k: int, seconds: int) -> Unit:
         """`long.watch` of a picture that never moves, without looking at it again every second."""
         second = np.repeat(self.game.plays[k].picture[None], FPS, 0)
-        unit = long.watch([second] * long.DRIFT_S[0], self.game.judge)
+        unit = long.watch([second] * long.DRIFT_S[0], self.game.judge, second[0])
         unit.facts["curves"] = {name: values[:1] * seconds for name, values in unit.facts["curves"].items()}
         unit.arrays["looks"] = unit.arrays["looks"][:1].repeat(seconds, 0)
         windows = [unit.arrays[name] for name in unit.arrays if name.startswith("window.")]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from reverie.engine.video import VideoWriter
 from reverie.evaluate import features, metrics, sheets
-from reverie.evaluate.collapse import Detector, collapse_of, looks
+from reverie.evaluate.collapse import LOOK_SIZE, Detector, collapse_of, looks
 from reverie.evaluate.plan import DRIFT_S, Judge
 from reverie.evaluate.rollout import roll_stream
 from reverie.evaluate.store import Unit
@@ -19,6 +19,7 @@ from reverie.models.idm import InverseDynamics
 from reverie.overlay import add_keys
 from reverie.types import FPS, Action, ActionSpace, Frames
 
+KEPT = "kept"
 LOOKS = ("sharpness", "contrast", "saturation")
 WINDOW_S = 4
 """Seconds before each of DRIFT_S whose features are kept, every other frame of them."""
@@ -39,9 +40,12 @@ def seconds_of(blocks: Iterable[Frames]) -> Iterator[Frames]:
             held, count = [whole[count - count % FPS :]], count % FPS
 
 
-def watch(seconds: Iterable[Frames], judge: Judge | None) -> Unit:
-    """Curves by second: `sharpness`, `contrast`, `saturation`, `change` (per frame), the `looks` (4), and with a judge
+def watch(seconds: Iterable[Frames], judge: Judge | None, start: Frames | None = None) -> Unit:
+    """Curves by second: `sharpness`, `contrast`, `saturation`, `change` (per frame), the `looks`, and with a judge
     the picture features of the window before each of DRIFT_S, `window.SECOND` (n, c).
+
+    start: the picture (H, W, 3) in which somebody stands still; then also `kept`, the PSNR of a second's last frame
+    against it, dB.
     """
     curves: dict[str, list[float]] = {name: [] for name in (*LOOKS, "change")}
     seen: list[npt.NDArray[np.float64]] = []
@@ -52,12 +56,14 @@ def watch(seconds: Iterable[Frames], judge: Judge | None) -> Unit:
         for name in LOOKS:
             curves[name].append(float(getattr(metrics, name)(some).mean()))
         curves["change"].append(float(metrics.frame_change(frames).mean()))
+        if start is not None:
+            curves.setdefault(KEPT, []).append(float(metrics.psnr_db(frames[-1:], start[None])[0]))
         seen.append(looks(frames))
         recent = [*recent[-(WINDOW_S - 1) :], frames[::2].copy()]
         if second in DRIFT_S and judge is not None:
             unit.arrays[f"window.{second}"] = pooled(judge.model, np.concatenate(recent))
     unit.facts["curves"] = curves
-    unit.arrays["looks"] = np.concatenate(seen) if seen else np.zeros((0, 4))
+    unit.arrays["looks"] = np.concatenate(seen) if seen else np.zeros((0, LOOK_SIZE))
     return unit
 
 
@@ -75,18 +81,21 @@ def play_long(
     strip_file: Path,
     clip_file: Path | None = None,
     tick: Callable[[], None] = lambda: None,
+    stands: bool = False,
 ) -> Unit:
-    """`watch` of a dream; writes a strip of its frames at SHOWN_S, and a video of it with the keys."""
+    """`watch` of a dream; writes a strip of its frames at SHOWN_S, and a video of it with the keys.  stands: nothing is
+    done, so that the picture should stay what it was."""
+    start = picture if stands else None
     shown: list[Frames] = []
     blocks = roll_stream(subject.dreamer, picture, actions, seed, tick)
     seconds = _noting(seconds_of(blocks), shown)
     if clip_file is None:
-        unit = watch(seconds, judge)
+        unit = watch(seconds, judge, start)
     else:
         space = subject.dreamer.action_space
         size = add_keys(picture, Action(), space).shape[:2]
         with VideoWriter(clip_file, (size[0], size[1]), {"kind": "reverie.evaluate"}) as writer:
-            unit = watch(_writing(seconds, actions, space, writer), judge)
+            unit = watch(_writing(seconds, actions, space, writer), judge, start)
     if shown:
         sheets.save_jpeg(np.concatenate([picture, *shown], axis=1), strip_file)
     return unit
@@ -110,7 +119,9 @@ def _writing(
 
 def drift_figures(runs: Sequence[Unit], bank: Unit, bank_features: npt.NDArray | None) -> dict[str, float]:
     """Of several runs at each of DRIFT_S: looks relative to the bank's mean (1 is equal), the Fréchet distance of the
-    pictures' features to the bank's, and the mean change per frame.  Runs that end before are left out.
+    pictures' features to the bank's, how much of the start is kept where nobody moves, and the mean change per frame.
+
+    Runs that end before are left out.
     """
     row: dict[str, float] = {}
     for s in DRIFT_S:
@@ -120,6 +131,9 @@ def drift_figures(runs: Sequence[Unit], bank: Unit, bank_features: npt.NDArray |
         for name in LOOKS:
             usual = max(float(np.mean(bank.facts["curves"][name])), 1e-6)
             row[f"{name}_{s}s"] = float(np.mean([run.facts["curves"][name][s - 1] for run in lasting])) / usual
+        kept = [run.facts["curves"][KEPT][s - 1] for run in lasting if KEPT in run.facts["curves"]]
+        if kept:
+            row[f"{KEPT}_{s}s"] = float(np.mean(kept))
         windows = [run.arrays[f"window.{s}"] for run in lasting if f"window.{s}" in run.arrays]
         if bank_features is not None and windows:
             row[f"pictures_{s}s"] = features.frechet_distance(

@@ -42,7 +42,7 @@ class Size:
     idle_s: int = 60
     endurances: int = 1
     endurance_s: int = 300
-    bank: int = 24
+    bank: int = 72
     clips: int = 8
     speed_s: int = 10
 
@@ -68,7 +68,7 @@ def size_of(quick: bool, starts: int | None = None) -> Size:
     if quick:
         size = Size(
             starts=5, long_starts=1, held=2, returns=1, plays=1, play_s=20, idles=1, idle_s=20, endurances=0,
-            bank=10, clips=4, speed_s=3,
+            bank=24, clips=4, speed_s=3,
         )  # fmt: skip
     if starts is None:
         return size

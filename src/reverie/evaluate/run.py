@@ -28,7 +28,7 @@ from reverie.models.camera import turn_scale
 from reverie.models.checkpoint import write_json_atomic
 from reverie.models.idm import WEIGHTS, InverseDynamics, load_idm
 
-VERSION = 2
+VERSION = 3
 NUM_SHEET_ROWS = 8
 
 

@@ -145,6 +145,7 @@ def drift(
         for s in DRIFT_S
     ]
     columns += [Column(f"pictures_{s}s", f"feature distance, {_time(s)}", SHARE, "low") for s in DRIFT_S]
+    columns += [Column(f"{long.KEPT}_{s}s", f"start kept, dB, {_time(s)}", "{:.1f}", "high") for s in DRIFT_S[:3]]
     columns += [Column(f"collapsed_{s}s", f"collapsed by {_time(s)}", "{:.2f}", "low") for s in DRIFT_S]
     columns.append(Column("frame_change", "change/frame", "{:.2f}"))
     note = (
@@ -152,7 +153,8 @@ def drift(
         "equal). Feature distance: Fréchet, of the 4 s before. Collapsed: further from real seconds, for 2 s on end, "
         "than all but one in a thousand of them, as the game shows them and "
         "as this model's tokenizer does. Actions are the recording's own, one episode's after another; the "
-        "real rows end with the recorded episodes. Shuffled actions do not apply."
+        "real rows end with the recorded episodes. Start kept: PSNR against the start picture where nobody moves. "
+        "Shuffled actions do not apply."
     )
     table = Table("drift", "Drift in long play", tuple(columns), note)
     for row, units in runs.items():

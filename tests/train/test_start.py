@@ -25,6 +25,7 @@ from reverie.models.dit import count_parameters
 from reverie.models.schedule import Schedule
 from reverie.train.forcing import start_channels
 from reverie.train.lora import LowRank, adapt, merge
+from reverie.train.parallel import Ranks, Shards
 from reverie.train.start import open_start
 from reverie.train.world import TrainWorldConfig, WorldTask, train_world, tuned_task
 from reverie.types import Action, ActionSpace
@@ -173,6 +174,22 @@ def test_low_rank_learns_is_merged_and_goes_on(options: dict[str, Any], data: Pa
     assert play(reverie.load(run / "model", device="cpu"), Dataset(data).clip(0, 0, 1).frames[0]).shape[0] == 21
     again = train_world(config)  # the same command: nothing is left to do, and nothing is merged twice
     assert again["next_mse"] == pytest.approx(figures["next_mse"], rel=1e-5)
+
+
+def test_low_rank_in_half_precision_with_activations_worked_out_again(options: dict[str, Any]) -> None:
+    grads = []
+    for remat in (False, True):
+        task = tuned_task(TrainWorldConfig(**options, steps=1, lora=2, remat=remat), CPU)
+        if remat:
+            task.remat()
+        awaken(task.model)
+        with torch.autocast("cpu", torch.bfloat16):
+            loss, _ = task.loss(task.batch(np.random.default_rng(0)), torch.Generator().manual_seed(0))
+        loss.backward()
+        grads.append([p.grad for p in task.model.parameters()])
+    assert all(torch.equal(x, y) for x, y in zip(*grads, strict=True))
+    with pytest.raises(TrainError, match="leave --shard out"):
+        Shards(task.model, task.blocks(), Ranks(), CPU)
 
 
 def test_what_is_merged_is_what_was_adapted(published: Path) -> None:

@@ -117,7 +117,7 @@ def test_the_whole_road_and_every_stage_gets_somewhere(recording: Path, tmp_path
     )
     student.run()
     before, after = first_and_last(student.output)
-    assert after["rollout_mse"] < 1.2 * before["rollout_mse"]
+    assert after["rollout_mse"] < 1.1 * before["rollout_mse"]  # a step or two of its own: it must not do harm
     decoder = DistillDecoderConfig(
         teacher=student.output / "model",
         data=data,

@@ -61,17 +61,56 @@ def test_a_start_makes_few_steps_better(method: str, figure: str, teacher: Model
     assert made.config.summary["distilled"]["steps"] == 50
 
 
-def test_matching_distributions_mends_a_student(teacher: ModelBundle, tmp_path: Path) -> None:
-    config = DistillDmdConfig(**common(tmp_path), rollout_blocks=6, critic_updates=2, still=0.0)  # type: ignore[arg-type]
-    torch.manual_seed(0)
+def students_turn(dmd: DmdTask) -> None:
+    """Choose a step in which the student learns."""
+    share = 1 / (1 + dmd.config.critic_updates)
+    dmd.step_seed = next(seed for seed in range(1000) if torch.rand((), generator=_seeded(seed)).item() < share)
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("shift", [0.3, -0.3])
+def test_matching_distributions_pulls_a_student_back(shift: float, teacher: ModelBundle, tmp_path: Path) -> None:
+    """A student all of whose pictures are too light, and a critic that knows it: the gradient makes them darker."""
+    config = DistillDmdConfig(**common(tmp_path), rollout_blocks=4, critic_updates=2, still=0.0)  # type: ignore[arg-type]
     student = load_model(_folder_of(teacher, tmp_path)).model
     with torch.no_grad():
-        for parameter in student.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.04)
+        student.head.bias.add_(shift)
     dmd = DmdTask(config, teacher, clips(), clips(seed=1), student)
-    before = dmd.validate()
-    after = Trainer(dmd, dataclasses.replace(trainer(tmp_path, 90), lr=1e-3)).run()
-    assert after["rollout_mse"] < 0.8 * before["rollout_mse"]
+    dmd.critic.load_state_dict(student.state_dict())
+    students_turn(dmd)
+    slopes = []
+    for seed in range(6):
+        dmd.model.zero_grad()
+        loss, scalars = dmd.loss(dmd.batch(np.random.default_rng(seed)), _seeded(seed))
+        loss.backward()
+        assert "score_gap" in scalars
+        assert all(p.grad is None for p in dmd.critic.parameters())
+        slopes.append(dmd.student.head.bias.grad.mean().item())  # type: ignore[union-attr]
+    assert np.mean(slopes) * shift > 0
+    assert sum(slope * shift > 0 for slope in slopes) >= 5
+
+
+def test_a_critic_that_knows_no_difference_moves_nothing(teacher: ModelBundle, tmp_path: Path) -> None:
+    config = DistillDmdConfig(**common(tmp_path), rollout_blocks=4)  # type: ignore[arg-type]
+    dmd = DmdTask(config, teacher, clips(), clips(seed=1))
+    students_turn(dmd)
+    loss, scalars = dmd.loss(dmd.batch(np.random.default_rng(0)), _seeded(0))
+    loss.backward()
+    assert float(scalars["score_gap"]) == pytest.approx(0, abs=1e-6)
+    assert max(p.grad.abs().max().item() for p in dmd.student.parameters() if p.grad is not None) < 1e-6
+
+
+def test_in_the_critics_turns_the_student_stays_and_in_its_own_the_critic(teacher: ModelBundle, tmp_path: Path) -> None:
+    config = DistillDmdConfig(**common(tmp_path), rollout_blocks=4, critic_updates=1000, still=0.0)  # type: ignore[arg-type]
+    student = load_model(_folder_of(teacher, tmp_path)).model
+    dmd = DmdTask(config, teacher, clips(), clips(seed=1), student)
+    kept = [{name: p.clone() for name, p in part.named_parameters()} for part in (dmd.student, dmd.critic)]
+    Trainer(dmd, dataclasses.replace(trainer(tmp_path, 4), lr=1e-3)).run()
+    assert all(torch.equal(p, kept[0][name]) for name, p in dmd.student.named_parameters())
+    assert not torch.equal(dmd.critic.head.weight, kept[1]["head.weight"])
     assert load_model(tmp_path / "model").config.schedule.renoise
 
 

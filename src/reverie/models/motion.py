@@ -66,9 +66,9 @@ def estimate_flow(frames: Frames, stride: int = 1) -> Flow:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.shape[0] <= stride:
         raise ShapeError(f"motion needs frames (f, H, W, 3) with f > {stride}, got {tuple(frames.shape)}")
     cv2.setNumThreads(1)  # the search goes stripe by stripe, one for each thread: its answer must not depend on them
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     grey = [_grey(frame) for frame in frames[::stride]]
-    found = [search.calc(a, b, None) for a, b in pairwise(grey)]
+    found = [search.calc(a, b, None) for a, b in pairwise(grey)]  # type: ignore[call-overload]
     weight = torch.from_numpy(np.stack([_trust(a, b, uv) for (a, b), uv in zip(pairwise(grey), found, strict=True)]))
     uv = rearrange(torch.from_numpy(np.stack(found)), "n h w two -> n two h w")
     height, width = frames.shape[1:3]
@@ -122,7 +122,7 @@ def _grey(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     grey = cv2.cvtColor(np.ascontiguousarray(frame), cv2.COLOR_RGB2GRAY)
     while grey.shape[0] > MAX_ROWS:
         grey = cv2.resize(grey, (grey.shape[1] // 2, grey.shape[0] // 2), interpolation=cv2.INTER_AREA)
-    return grey
+    return np.asarray(grey, np.uint8)
 
 
 def _trust(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8], uv: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -465,7 +465,7 @@ def train_world(config: TrainWorldConfig) -> dict[str, float]:
     options = replace(config, lr=task.recipe.lr)
     parameters = [p for p in task.model.parameters() if p.requires_grad]
     return Trainer(task, trainer_config(options, config.output)).run() | {
-        "parameters": float(count_parameters([task.world])),
+        "parameters": float(count_parameters([task.world if config.lora else task.model])),
         "trained_parameters": float(sum(p.numel() for p in parameters)),
     }
 

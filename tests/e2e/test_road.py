@@ -75,8 +75,11 @@ def first_and_last(run: Path) -> tuple[dict[str, float], dict[str, float]]:
     return figures[0], figures[-1]
 
 
-def test_the_whole_road_and_every_stage_gets_somewhere(recording: Path, tmp_path: Path) -> None:
-    """Record, tokenizer, teacher, few steps in two ways, own rollouts, a narrower decoder, a session."""
+def test_the_whole_road_and_every_stage_gets_somewhere(
+    recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Record, tokenizer, teacher, few steps, own rollouts, a narrower decoder, a session."""
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "131072")  # a command that finds it set does not start itself again
     dataset = Dataset(recording)
     assert dataset.num_frames >= 400
     data, common = (recording,), {"device": "cpu", "batch": 4}

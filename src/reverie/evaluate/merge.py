@@ -11,10 +11,9 @@ from rich.console import Console
 
 from reverie.errors import DataError
 from reverie.evaluate.page import Report, merged_table, write_page
-from reverie.evaluate.store import make_folder
+from reverie.evaluate.store import VERSION, make_folder
 from reverie.models.checkpoint import write_json_atomic
 
-VERSION = 2
 SAME = ("settings",)
 
 

@@ -20,7 +20,7 @@ from reverie.evaluate.merge import open_report
 from reverie.evaluate.page import write_page
 from reverie.evaluate.plan import Game, Judge, Size, game_names, pick_game, size_of
 from reverie.evaluate.report import EvaluateConfig
-from reverie.evaluate.store import Store, make_folder
+from reverie.evaluate.store import VERSION, Store, make_folder
 from reverie.evaluate.subject import Subject, open_subject
 from reverie.evaluate.suites import Suite, load_suite
 from reverie.evaluate.tables import Table
@@ -28,7 +28,6 @@ from reverie.models.camera import turn_scale
 from reverie.models.checkpoint import write_json_atomic
 from reverie.models.idm import WEIGHTS, InverseDynamics, load_idm
 
-VERSION = 3
 NUM_SHEET_ROWS = 8
 
 

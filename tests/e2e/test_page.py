@@ -132,6 +132,7 @@ def test_walking_and_turning(playing: playwright.Page, source: FakeSource):
 
     until(lambda: playing.inner_text("#fps") != "–", "the FPS counter to move")
     assert 1 < float(playing.inner_text("#fps")) < 40
+    until(lambda: playing.inner_text("#latency").isdigit(), "the latency")
     assert int(playing.inner_text("#latency")) > 0
 
 

@@ -101,6 +101,7 @@ def test_the_whole_road_and_every_stage_gets_somewhere(
         preset="tiny",
         name="lighthouse",
         steps=120,
+        motion_steps=60,
         clip_steps=5,
         lr=3e-3,
     )
@@ -151,7 +152,7 @@ def test_a_model_folders_tokenizer_serves_as_well(recording: Path, tmp_path: Pat
         data=(recording,), output=tmp_path / "tok", preset="tiny", steps=1, batch=2, crop=(32, 64), pool_clips=8
     )
     train_tokenizer(tokenizer)
-    common = {"data": (recording,), "preset": "tiny", "steps": 1, "batch": 1, "device": "cpu"}
+    common = {"data": (recording,), "preset": "tiny", "steps": 1, "batch": 1, "device": "cpu", "motion_steps": 1}
     train_world(TrainWorldConfig(**common, tokenizer=tokenizer.output, output=tmp_path / "world"))
     train_world(TrainWorldConfig(**common, tokenizer=tmp_path / "world/model", output=tmp_path / "again"))
     assert (tmp_path / "again/model/config.json").is_file()

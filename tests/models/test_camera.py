@@ -56,9 +56,12 @@ def test_the_turned_step_learns_to_read_and_write_latents() -> None:
     explained = step.fit(z, frame, frames)
     assert explained["read"] > 0.9
     assert explained["written"] > 0.9
-    still = step(z, torch.zeros(48, 4, 2))
+    rows = torch.zeros(48, 12, 0)
+    still = step(z, torch.zeros(48, 4, 2), rows)
     assert torch.equal(still[:, :4], torch.ones(48, 4, 8, 14))
     assert torch.equal(still[:, 20:], z)
     assert (still[:, 4:20] - z).square().mean() < 0.2 * z.square().mean()
-    turned = step(z, torch.tensor([2.0, 4.0, 6.0, 8.0])[None, :, None].expand(48, 4, 2) * torch.tensor([0.0, 1.0]))
+    turned = step(
+        z, torch.tensor([2.0, 4.0, 6.0, 8.0])[None, :, None].expand(48, 4, 2) * torch.tensor([0.0, 1.0]), rows
+    )
     assert turned[:, :4, :, -1].mean() < 1

@@ -24,7 +24,7 @@ from reverie.train.loop import Trainer
 def teacher_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world that has learnt for a moment: it follows the actions, in many steps better than in one."""
     folder = tmp_path_factory.mktemp("teacher")
-    Trainer(task(folder, action_dropout=0.2), trainer(folder, 60)).run()
+    Trainer(task(folder, action_dropout=0.2), trainer(folder, 150)).run()
     return folder / "model"
 
 
@@ -38,14 +38,9 @@ def common(folder: Path) -> dict[str, object]:
     return {**paths, "sigmas": (1.0, 0.5), "clip_steps": 5, "batch": 4, "steps": 1}
 
 
-@pytest.mark.parametrize(
-    ("method", "figure"),
-    [
-        ("ode", "one_step_mse"),  # it learns the ends of the teacher's path
-        ("consistency", "few_step_mse_to_data"),  # its targets hang on the data too, and this teacher is no good one
-    ],
-)
-def test_a_start_makes_few_steps_better(method: str, figure: str, teacher: ModelBundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["ode", "consistency"])
+def test_a_start_makes_few_steps_better(method: str, teacher: ModelBundle, tmp_path: Path) -> None:
+    """One step comes near to what the teacher makes in many."""
     config = DistillInitConfig(**common(tmp_path), method=method, teacher_steps=6)  # type: ignore[arg-type]
     torch.manual_seed(0)
     init = InitTask(config, teacher, clips(), clips(seed=1))
@@ -53,7 +48,7 @@ def test_a_start_makes_few_steps_better(method: str, figure: str, teacher: Model
     assert before["one_step_mse"] == pytest.approx(before["teacher_one_step_mse"])
     frozen = {name: p.clone() for name, p in teacher.model.named_parameters()}
     after = Trainer(init, dataclasses.replace(trainer(tmp_path, 50), lr=1e-3)).run()
-    assert after[figure] < 0.8 * before[figure]
+    assert after["one_step_mse"] < 0.5 * before["one_step_mse"]
     assert after["teacher_one_step_mse"] == pytest.approx(before["teacher_one_step_mse"])
     assert all(torch.equal(p, frozen[name]) for name, p in teacher.model.named_parameters())
     made = load_model(tmp_path / "model")
@@ -74,7 +69,7 @@ def _seeded(seed: int) -> torch.Generator:
 @pytest.mark.parametrize("shift", [0.3, -0.3])
 def test_matching_distributions_pulls_a_student_back(shift: float, teacher: ModelBundle, tmp_path: Path) -> None:
     """A student all of whose pictures are too light, and a critic that knows it: the gradient makes them darker."""
-    config = DistillDmdConfig(**common(tmp_path), rollout_blocks=4, critic_updates=2, still=0.0)  # type: ignore[arg-type]
+    config = DistillDmdConfig(**common(tmp_path), rollout_blocks=4, critic_updates=2, critic_first=0.0, still=0.0)  # type: ignore[arg-type]
     student = load_model(_folder_of(teacher, tmp_path)).model
     with torch.no_grad():
         student.head.bias.add_(shift)
@@ -94,7 +89,7 @@ def test_matching_distributions_pulls_a_student_back(shift: float, teacher: Mode
 
 
 def test_a_critic_that_knows_no_difference_moves_nothing(teacher: ModelBundle, tmp_path: Path) -> None:
-    config = DistillDmdConfig(**common(tmp_path), rollout_blocks=4)  # type: ignore[arg-type]
+    config = DistillDmdConfig(**common(tmp_path), rollout_blocks=4, critic_first=0.0)  # type: ignore[arg-type]
     dmd = DmdTask(config, teacher, clips(), clips(seed=1))
     students_turn(dmd)
     loss, scalars = dmd.loss(dmd.batch(np.random.default_rng(0)), _seeded(0))

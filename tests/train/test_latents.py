@@ -1,5 +1,6 @@
 """Recordings as latents: what is encoded, kept and read again."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -7,12 +8,13 @@ import pytest
 import torch
 from tests.evaluate.conftest import write_recording
 from tests.evaluate.synthetic import SPACE
+from tests.train.test_world import recording
 
 from reverie.data.dataset import Dataset
 from reverie.errors import DataError
 from reverie.models.pixels import to_pixels
 from reverie.models.tokenizer import VideoTokenizer, tiny
-from reverie.train.latents import LatentClips, load_clips, load_latents
+from reverie.train.latents import Clips, LatentClips, load_clips, load_latents
 
 CPU = torch.device("cpu")
 
@@ -63,3 +65,19 @@ def test_two_recordings_of_one_name_are_refused(tokenizer: VideoTokenizer, tmp_p
     first, second = (write_recording(tmp_path / part / "walk", (32, 64), num_frames=30) for part in "ab")
     with pytest.raises(DataError, match="two recordings are called walk"):
         load_clips([first, second], tokenizer, tmp_path / "kept", CPU)
+
+
+def test_clips_can_be_chosen_by_a_rare_key() -> None:
+    """A key that is held in one clip of fifty is in a good third of those that are chosen by one of two keys."""
+    part = recording(episodes=1, length=200)
+    part.rows[..., 0] = 1.0
+    part.rows[100:103, :, 1] = 1.0
+    games, rng = Clips([part]), np.random.default_rng(0)
+    shares = [
+        games.draw(rng, 200, 4, by_key=by_key)[1][..., 1].mean(1).ge(0.25).float().mean().item()
+        for by_key in (0.0, 1.0)
+    ]
+    assert shares[0] < 0.1
+    assert shares[1] > 0.4
+    only = Clips([dataclasses.replace(part, rows=np.zeros_like(part.rows))])
+    assert len(only.draw(rng, 3, 4, by_key=1.0)[0]) == 3  # nothing is ever held there

@@ -228,7 +228,15 @@ def test_a_model_of_our_own_goes_on(own: Path, tmp_path: Path, lora: int) -> Non
 
 def test_weights_alone_are_taken_by_a_preset(own: Path, tmp_path: Path) -> None:
     data = write_recording(tmp_path / "plane", (32, 64), num_frames=61)
-    common = {"data": (data,), "tokenizer": own, "preset": "tiny", "batch": 2, "clip_steps": 4, "device": "cpu"}
+    common = {
+        "data": (data,),
+        "tokenizer": own,
+        "preset": "tiny",
+        "batch": 2,
+        "clip_steps": 4,
+        "device": "cpu",
+        "motion_steps": 3,
+    }
     train_world(TrainWorldConfig(**common, steps=2, output=tmp_path / "run"))
     more = TrainWorldConfig(**common, steps=1, start=tmp_path / "run", output=tmp_path / "more")
     train_world(more)

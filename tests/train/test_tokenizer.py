@@ -23,6 +23,7 @@ from reverie.train.tokenizer import (
     read_pool,
     save_tokenizer,
     to_pixels,
+    train_tokenizer,
 )
 from reverie.types import Clip, Frames
 
@@ -129,6 +130,19 @@ def test_training_ends_in_a_folder_that_loads(tmp_path: Path, monkeypatch: pytes
     with torch.no_grad():
         assert psnr(tokenizer.decode(tokenizer.encode(clip)), clip) > 20
     assert len(list((tmp_path / "run/samples").glob("*.png"))) == 2
+
+
+def test_a_training_goes_on_from_another_tokenizer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "Dataset", lambda path: FakeDataset([40, 36]))
+    train_tokenizer(make_config(tmp_path / "first", steps=8))
+    before = load_tokenizer(tmp_path / "first/run")
+    monkeypatch.setattr(training, "fit_linear", lambda *_: pytest.fail("a start is not fitted anew"))
+    train_tokenizer(make_config(tmp_path / "second", steps=1, lr=1e-6, start=tmp_path / "first/run"))
+    after = load_tokenizer(tmp_path / "second/run")
+    clip = video(moving_waves(0, 17))
+    with torch.no_grad():
+        again, once = (tokenizer.decode(tokenizer.encode(clip)) for tokenizer in (after, before))
+    torch.testing.assert_close(again, once, atol=0.02, rtol=0)
 
 
 def test_batches_follow_from_their_random_stream(tmp_path: Path) -> None:

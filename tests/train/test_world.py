@@ -57,6 +57,7 @@ def config(folder: Path, **changes: object) -> TrainWorldConfig:
         clip_steps=5,
         copies=1,
         lr=3e-3,
+        motion_steps=5,
     )
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 

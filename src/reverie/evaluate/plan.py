@@ -32,9 +32,9 @@ class Size:
     bank: real clips of 4 s that say what the game looks like.  clips: MP4 files of the 4 s rollouts.
     """
 
-    starts: int = 24
-    long_starts: int = 6
-    held: int = 16
+    starts: int = 20
+    long_starts: int = 5
+    held: int = 12
     returns: int = 8
     plays: int = 4
     play_s: int = 60
@@ -60,15 +60,15 @@ class Size:
 
 
 def size_of(quick: bool, starts: int | None = None) -> Size:
-    """Full: about 31,700 frames, which nano makes in 17 minutes on two idle cores.  Quick: about 3,500.
+    """Full: about 29,000 frames, which nano makes in 17 minutes on two idle cores.  Quick: about 3,500.
 
     starts: another number of 4 s starts; what cannot be more than that shrinks along.
     """
     size = Size()
     if quick:
         size = Size(
-            starts=5, long_starts=1, held=2, returns=1, plays=1, play_s=20, idles=1, idle_s=20, endurances=0,
-            bank=24, clips=4, speed_s=3,
+            starts=4, long_starts=0, held=1, returns=1, plays=1, play_s=20, idles=1, idle_s=20, endurances=0,
+            bank=48, clips=4, speed_s=3,
         )  # fmt: skip
     if starts is None:
         return size

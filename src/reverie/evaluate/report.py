@@ -36,7 +36,7 @@ class EvaluateConfig:
     """Folder of the report.  Default: runs/evaluate/MODEL."""
 
     starts: int | None = None
-    """Start pictures of the 4 s rollouts.  Default: 24, quick 5."""
+    """Start pictures of the 4 s rollouts.  Default: 20, quick 4."""
 
     quick: bool = False
     """A short look (3 minutes on two cores): for the shape of things, not for a model card."""

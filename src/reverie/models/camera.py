@@ -3,7 +3,8 @@
 In a game with a free camera the mouse moves every pixel in a way that needs no learning: a turn is a known mapping of
 the picture, whatever is in it.  The transformer is told so twice.  Rotary positions are the directions in which
 tokens look, so that what was seen at an angle is found at that angle; and the condition of a step is the step before
-it, turned. Both cost next to nothing and are exact for turns; walking is left to the network.
+it, turned.  Both cost next to nothing and are exact for turns.  What else moves the picture (a walk, a road, a jump)
+depends on what is seen: `Motion`, a small network, says where to, and the picture is moved along.
 """
 
 from __future__ import annotations
@@ -46,13 +47,14 @@ class Camera:
         grid = torch.stack([down.unsqueeze(-1).expand(shape), right.unsqueeze(-2).expand(shape)], -1)
         return grid.flatten(-3, -2)
 
-    def turn(self, picture: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+    def turn(self, picture: Tensor, turn: Tensor, moved: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What `picture` becomes when the camera turns, and where that is known.
 
-        picture: (r, c, H, W); turn: (r, j, 2) degrees of pitch and yaw, j turns of each picture. Returns (r, j, c, H,
-        W) and a (r, j, H, W) mask, 1 where the old picture covers the new one.  Yaw turns about the vertical axis;
-        pitch shifts, as in games that shear the view, and nearly so in others while it is small. Places are computed
-        in float32 whatever the picture's type: bfloat16 would miss by half a pixel.
+        picture: (r, c, H, W); turn: (r, j, 2) degrees of pitch and yaw, j turns of each picture; moved: (r, j, 2, H, W)
+        where besides a place's content comes from, rightwards and downwards in halves of the picture.  Returns (r, j,
+        c, H, W) and a (r, j, H, W) mask, 1 where the old picture covers the new one.  Yaw turns about the vertical
+        axis; pitch shifts, as in games that shear the view, and nearly so in others while it is small.  Places are
+        computed in float32 whatever the picture's type: bfloat16 would miss by half a pixel.
         """
         j = turn.shape[1]
         height, width = picture.shape[-2:]
@@ -68,10 +70,45 @@ class Camera:
         grid = torch.stack(
             [(from_x * (2 / width)).unsqueeze(-2).expand_as(from_y), from_y * (2 / height)], -1
         )  # (r, j, H, W, 2)
-        known = (grid.abs() <= 1).all(-1)
+        if moved is not None:
+            grid = grid + moved.float().movedim(2, -1)
+        # How much of a new pixel the old picture covers, rather than whether: what is made of it must not leap.
+        half = torch.tensor([width / 2, height / 2], device=picture.device)
+        known = ((1 - grid.abs()) * half + 0.501).clamp(0, 1).prod(-1)
         flat = rearrange(grid, "r j h w two -> r (j h) w two")
         turned = F.grid_sample(picture.float(), flat, padding_mode="border", align_corners=False)
         return rearrange(turned, "r c (j h) w -> r j c h w", j=j).to(picture.dtype), known.to(picture.dtype)
+
+
+class Motion(nn.Module):
+    """Where the content of a picture comes from, when something else than a turn moves it.
+
+    A small convolutional network looks at the latent of the step before, which holds four frames and so what already
+    moves, and at the action rows.  Fresh, it says that nothing moves.
+    """
+
+    MOST = 0.5
+    """Of a displacement, in halves of the picture."""
+
+    def __init__(self, channels: int, numbers: int, width: int) -> None:
+        super().__init__()
+        self.told = nn.Linear(numbers, width)
+        self.enter = nn.Conv2d(channels + 2, width, 3, padding=1)
+        self.middle = nn.ModuleList(nn.Conv2d(width, width, 3, padding=d, dilation=d) for d in (1, 2, 4))
+        self.leave = nn.Conv2d(width, 2 * STEP_FRAMES, 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+
+    def forward(self, z: Tensor, rows: Tensor) -> Tensor:
+        """z: (r, c, h, w) latents; rows: (r, f, a) action rows.  Returns (r, 4, 2, h, w): for each of the next 4 frames
+        how far to the right and down its content stood before, in halves of the picture."""
+        r, _, h, w = z.shape
+        y, x = (torch.linspace(-1, 1, n, device=z.device, dtype=z.dtype) for n in (h, w))
+        places = torch.stack(torch.meshgrid(y, x, indexing="ij")).expand(r, -1, -1, -1)
+        hidden = self.enter(torch.cat([z, places], 1)) + self.told(rows.to(z.dtype).flatten(1))[..., None, None]
+        for conv in self.middle:
+            hidden = hidden + conv(F.silu(hidden))
+        return self.MOST * torch.tanh(self.leave(F.silu(hidden))).unflatten(1, (STEP_FRAMES, 2))
 
 
 class TurnedStep(nn.Module):
@@ -79,25 +116,32 @@ class TurnedStep(nn.Module):
 
     A linear map reads the last frame off a latent (at half size: 4x4 pixels a cell), the frame is turned as each of
     the next 4 frames is, and another linear map writes the 4 frames as a latent.  Both maps are fitted by least
-    squares on a tokenizer's latents (`fit`), then fixed.  Where the turn uncovers what was not seen, the border is
-    drawn out, and a mask says so: a grey there would be a far worse guess (docs/LOG.md).
+    squares on a tokenizer's latents (`fit`), then fixed.  With `motion`, the width of a network, the frames are moved
+    too, by what it makes of the step before and of the action rows (`numbers` in all).  Where the turn uncovers what
+    was not seen, the border is drawn out, and a mask says so: a grey there would be a far worse guess (docs/LOG.md).
     """
 
     CELL = 4
     MASK_CHANNELS = STEP_FRAMES
 
-    def __init__(self, camera: Camera, channels: int) -> None:
+    def __init__(self, camera: Camera, channels: int, numbers: int = 0, motion: int = 0) -> None:
         super().__init__()
         self.camera = camera
+        self.motion = Motion(channels, numbers, motion).requires_grad_(False) if motion else None
         pixels = 3 * self.CELL**2
         self.to_pixels = nn.Conv2d(channels, pixels, 3, padding=1).requires_grad_(False)
         self.to_latent = nn.Conv2d(STEP_FRAMES * pixels, channels, 1).requires_grad_(False)
 
-    def forward(self, z: Tensor, turn: Tensor) -> Tensor:
+    def forward(self, z: Tensor, turn: Tensor, rows: Tensor) -> Tensor:
         """z: (r, c, h, w) the latent of the step before; turn: (r, 4, 2) degrees turned since its last frame, at each
-        of the next 4 frames.  Returns (r, 4 + c + c, h, w): the mask, the step before as turned, and as it is."""
-        picture = F.pixel_shuffle(self.to_pixels(z), self.CELL)
-        frames, known = self.camera.turn(picture, turn)
+        of the next 4 frames; rows: (r, f, a) the action rows that the step sees.  Returns (r, 4 + c + c, h, w): the
+        mask, the step before as turned and moved, and as it is."""
+        picture, moved = F.pixel_shuffle(self.to_pixels(z), self.CELL), None
+        if self.motion is not None:
+            coarse = self.motion(z, rows).flatten(0, 1)
+            fine = F.interpolate(coarse, scale_factor=self.CELL, mode="bilinear", align_corners=False)
+            moved = fine.unflatten(0, (len(z), STEP_FRAMES))
+        frames, known = self.camera.turn(picture, turn, moved)
         latent = self.to_latent(rearrange(F.pixel_unshuffle(frames, self.CELL), "r j c h w -> r (j c) h w"))
         mask = F.avg_pool2d(known, self.CELL)
         return torch.cat([mask, latent, z], 1)

@@ -48,7 +48,8 @@ class WorldModelConfig:
     was, as the condition; and the turned one as what the network's clean estimate starts from), action_modulation
     (actions also through the timestep embedding), learned_positions (a table added to the tokens: walking needs to know
     where in the picture it is), local_start (attention starts local), predicts_clean (the network's output is the clean
-    latent, which a narrow network finds easier; `forward` still returns velocity).
+    latent, which a narrow network finds easier; `forward` still returns velocity), motion (width of the network that
+    moves the step before along, where there is a camera; 0 is none).
     """
 
     action_space: ActionSpace
@@ -80,6 +81,7 @@ class WorldModelConfig:
     action_frames: int = WINDOW_FRAMES
     idle_key: str | None = None
     sink: int = 0
+    motion: int = 0
 
     def __post_init__(self) -> None:
         if self.latent[1] % self.patch[0] or self.latent[2] % self.patch[1]:
@@ -149,7 +151,7 @@ class WorldModel(nn.Module):
         self.action_embedding = (
             nn.Sequential(nn.Linear(seen, dim), nn.SiLU(), nn.Linear(dim, dim)) if config.action_modulation else None
         )
-        self.turned_step = TurnedStep(config.camera, channels) if config.camera else None
+        self.turned_step = TurnedStep(config.camera, channels, seen, config.motion) if config.camera else None
         self.blocks = nn.ModuleList()
         layer = 0
         for index in range(config.layers):
@@ -277,9 +279,7 @@ class WorldModel(nn.Module):
         config, dtype = self.config, self.time_projection.weight.dtype
         embedding = self.time_embedding(sinusoid(1000 * sigma, config.freq_dim).to(dtype))
         if self.action_embedding is not None:
-            scale = torch.ones(config.action_space.size, device=sigma.device)
-            scale[len(config.action_space.keys) :] = config.mouse_scale
-            embedding = embedding + self.action_embedding((cond.rows * scale).flatten(2).to(dtype))
+            embedding = embedding + self.action_embedding(self._scaled(cond.rows).flatten(2).to(dtype))
         return Level(sigma, embedding, self.time_projection(F.silu(embedding)).unflatten(-1, (6, -1)))
 
     def placed(self, cond: Condition) -> Condition:
@@ -333,7 +333,8 @@ class WorldModel(nn.Module):
         extra = context.new_zeros(b, t, self.config.cond_channels, *self.config.latent[1:])
         if self.turned_step is not None and t > 1:
             since = self._since_last(turned.unflatten(1, (t - 1, STEP_FRAMES)), turned.new_zeros(b, 2))
-            turned_steps = self.turned_step(context[:, :-1].flatten(0, 1), since.flatten(0, 1))
+            told = self._scaled(windows[:, 1:]).flatten(0, 1)
+            turned_steps = self.turned_step(context[:, :-1].flatten(0, 1), since.flatten(0, 1), told)
             extra = torch.cat([extra[:, :1], turned_steps.unflatten(0, (b, t - 1))], 1)
         return Condition(extra, windows, torch.arange(t, device=context.device), steps, image)
 
@@ -359,7 +360,7 @@ class WorldModel(nn.Module):
         turned = self._turns(rows).unflatten(1, (-1, STEP_FRAMES))
         if self.turned_step is not None:
             since = self._since_last(turned, turned.new_zeros(b, 2))
-            extra[:, 0] = self.turned_step(state.last, since[:, 0])
+            extra[:, 0] = self.turned_step(state.last, since[:, 0], self._scaled(windows[:, 0]))
         return Condition(extra, windows, time, state.turn[:, None] + turned.mean(2))
 
     def start_condition(self, state: WorldState) -> Condition:
@@ -368,6 +369,12 @@ class WorldModel(nn.Module):
         extra = state.last.new_zeros(b, 1, self.config.cond_channels, *self.config.latent[1:])
         windows = state.rows.new_zeros(b, 1, self.config.action_frames, size)
         return Condition(extra, windows, torch.arange(1, device=state.rows.device), state.turn[:, None])
+
+    def _scaled(self, rows: Tensor) -> Tensor:
+        """Action rows (..., a) as embeddings take them."""
+        scale = torch.ones(self.config.action_space.size, device=rows.device)
+        scale[len(self.config.action_space.keys) :] = self.config.mouse_scale
+        return rows * scale
 
     def _turns(self, rows: Tensor) -> Tensor:
         """(b, f, 2) float64 degrees turned since the first row began."""

@@ -48,8 +48,9 @@ def tiny(action_space: ActionSpace = WALKER, fov_deg: float = 90.0) -> Preset:
             mouse=ActionModuleConfig(blocks=(0,), heads=2, head_dim=16, scale=0.25) if action_space.mouse else None,
             freq_dim=32,
             theta=100.0,
-            camera=Camera(fov_deg=fov_deg) if action_space.mouse else None,
-            cond_channels=36 if action_space.mouse else 20,
+            camera=Camera(fov_deg=fov_deg),
+            cond_channels=36,
+            motion=8,
             action_modulation=True,
             learned_positions=True,
             local_start=True,
@@ -83,8 +84,9 @@ def _walker(action_space: ActionSpace, fov_deg: float, dim: int, layers: int, wi
             if action_space.mouse
             else None,
             theta=100.0,
-            camera=Camera(fov_deg=fov_deg) if action_space.mouse else None,
-            cond_channels=36 if action_space.mouse else 20,
+            camera=Camera(fov_deg=fov_deg),
+            cond_channels=36,
+            motion=64,
             action_modulation=True,
             learned_positions=True,
             local_start=True,
@@ -108,7 +110,7 @@ def nano_embedded(action_space: ActionSpace = WALKER, fov_deg: float = 105.4) ->
     """nano without its mouse and keyboard modules and its camera: actions come through the timestep embedding alone, as
     in MIND-World.  For comparison: it says what those parts are worth."""
     full = nano(action_space, fov_deg)
-    world = replace(full.world, keyboard=None, mouse=None, camera=None, cond_channels=20)
+    world = replace(full.world, keyboard=None, mouse=None, camera=None, cond_channels=20, motion=0)
     return replace(full, world=world)
 
 

@@ -147,22 +147,26 @@ class Clips:
         self._columns = [[names.index(name) for name in part.action_space.names] for part in parts]
         self._scale = [turn_scale(part.fov_deg, fov_deg) for part in parts]
         self._known_starts: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
+        self._known_holds: dict[tuple[int, int], list[npt.NDArray[np.int64]]] = {}
 
     @property
     def num_steps(self) -> int:
         return sum(map(len, self.parts))
 
-    def draw(self, rng: np.random.Generator, count: int, num_steps: int) -> Batch:
-        """Random clips.  Raises DataError if a recording has no episode of `num_steps` steps."""
-        return self._take(self._random(rng, count, num_steps), num_steps)
+    def draw(self, rng: np.random.Generator, count: int, num_steps: int, by_key: float = 0.0) -> Batch:
+        """Random clips; of them the share `by_key` is chosen by a key, each of a game's as often, that is held in them.
+
+        Raises DataError if a recording has no episode of `num_steps` steps.
+        """
+        return self._take(self._random(rng, count, num_steps, by_key), num_steps)
 
     def spread(self, count: int, num_steps: int) -> Batch:
         """About `count` clips, the same at every call: as many of each game, evenly over its recording."""
         return self._take(self._even(count, num_steps), num_steps)
 
-    def draw_told(self, rng: np.random.Generator, count: int, num_steps: int) -> ToldBatch:
+    def draw_told(self, rng: np.random.Generator, count: int, num_steps: int, by_key: float = 0.0) -> ToldBatch:
         """As `draw`, for a model that generates its start."""
-        return self._take_told(self._random(rng, count, num_steps), num_steps)
+        return self._take_told(self._random(rng, count, num_steps, by_key), num_steps)
 
     def spread_told(self, count: int, num_steps: int) -> ToldBatch:
         """As `spread`, for a model that generates its start."""
@@ -204,10 +208,27 @@ class Clips:
             self._known_starts[i, num_steps] = self.parts[i].starts(num_steps)
         return self._known_starts[i, num_steps]
 
-    def _random(self, rng: np.random.Generator, count: int, num_steps: int) -> list[tuple[int, int]]:
+    def _holds(self, i: int, num_steps: int) -> list[npt.NDArray[np.int64]]:
+        """For each key of recording i that is ever held: the starts of clips in a quarter of which, or more, it is."""
+        if (i, num_steps) not in self._known_holds:
+            part, starts = self.parts[i], self._starts(i, num_steps)
+            held = part.rows[:, :, : len(part.action_space.keys)].mean(1)
+            so_far = np.concatenate([np.zeros((1, held.shape[1])), held.cumsum(0)])
+            share = (so_far[starts + num_steps] - so_far[starts + 1]) / (num_steps - 1)
+            self._known_holds[i, num_steps] = [starts[key >= 0.25] for key in share.T if (key >= 0.25).any()]
+        return self._known_holds[i, num_steps]
+
+    def _random(
+        self, rng: np.random.Generator, count: int, num_steps: int, by_key: float = 0.0
+    ) -> list[tuple[int, int]]:
         """Which recording, and where in it."""
-        which = rng.integers(len(self.parts), size=count)
-        return [(i, rng.choice(self._starts(i, num_steps))) for i in which.tolist()]
+        picks = []
+        for i in rng.integers(len(self.parts), size=count).tolist():
+            starts = self._starts(i, num_steps)
+            if by_key and rng.random() < by_key and (holds := self._holds(i, num_steps)):
+                starts = holds[rng.integers(len(holds))]
+            picks.append((i, rng.choice(starts)))
+        return picks
 
     def _even(self, count: int, num_steps: int) -> list[tuple[int, int]]:
         each = -(-count // len(self.parts))

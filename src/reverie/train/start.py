@@ -18,6 +18,7 @@ from reverie.models.checkpoint import ModelBundle, ModelConfig, load_model
 from reverie.models.parked import Parked
 from reverie.models.tokenizer import FRAMES
 from reverie.models.wan_vae import WanVAE
+from reverie.types import ActionSpace
 
 GREY_STEPS = 14
 """Steps of grey that are kept of an opening, at least: clips of 15 steps (57 frames) are what Matrix-Game 2.0 was
@@ -41,6 +42,41 @@ def open_start(folder: Path, variant: str | None = None, resolution: tuple[int, 
 
 def _is_model(folder: Path) -> bool:
     return (folder / "config.json").is_file() or is_published(folder)
+
+
+def take_weights(start: ModelBundle, bundle: ModelBundle) -> None:
+    """Give a fresh model the weights of another of its shape, whatever keys the two have.
+
+    What is known of a key is kept under its name; a new key has no effect yet.  The turned step stays as it is: it
+    belongs to the tokenizer.  Raises TrainError for a model of another shape.
+    """
+    known, mine = start.model.state_dict(), bundle.model.state_dict()
+    spaces = start.config.action_space, bundle.config.action_space
+    for name, tensor in mine.items():
+        if name.startswith("turned_step."):
+            continue
+        if (found := known.get(name)) is not None and found.shape != tensor.shape:
+            found = _by_name(name, found, *spaces)
+        if found is None or found.shape != tensor.shape:
+            shape = None if found is None else tuple(found.shape)
+            raise TrainError(f"the start's {name} is {shape}, expected {tuple(tensor.shape)}: it is of another preset")
+        tensor.copy_(found)
+    bundle.image_encoder.load_state_dict(start.image_encoder.state_dict())
+
+
+def _by_name(name: str, weight: Tensor, old: ActionSpace, new: ActionSpace) -> Tensor | None:
+    """A first layer's weight (out, frames * actions) with a column for every action of `new`; None for other layers."""
+    if name.endswith("keyboard_embed.0.weight"):
+        before, after = old.keys, new.keys
+    elif name == "action_embedding.0.weight":
+        before, after = old.names, new.names
+    else:
+        return None
+    columns = weight.unflatten(1, (-1, len(before)))
+    wide = weight.new_zeros(*columns.shape[:2], len(after))
+    for action in set(before) & set(after):
+        wide[..., after.index(action)] = columns[..., before.index(action)]
+    return wide.flatten(1)
 
 
 def check_recordings(folders: Iterable[Path], config: ModelConfig) -> None:

@@ -25,7 +25,8 @@ from torch.nn import functional as F
 from reverie.data.dataset import Dataset
 from reverie.data.loader import ClipLoader
 from reverie.errors import CheckpointError, DataError, TrainError
-from reverie.models.checkpoint import from_json, load_weights, save_weights, to_json, write_json_atomic
+from reverie.models.checkpoint import KIND as MODEL_KIND
+from reverie.models.checkpoint import from_json, load_model, load_weights, save_weights, to_json, write_json_atomic
 from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
 from reverie.train.loop import Task, Trainer, TrainerConfig, use_malloc_hints
@@ -50,12 +51,14 @@ class TrainTokenizerConfig:
     clip_frames: 1 + 4n.  crop: height and width of the training crops, multiples of 16.
     pool_clips: clips decoded into memory at the start (33 frames each; at 128x224 that is 2.8 MB).
     noise: deviation of what is added to the latents before decoding, up to this, clip by clip.
+    start: a tokenizer's or a model's folder to go on from, whatever the preset; without one, linear maps are fitted.
     """
 
     data: tuple[Path, ...]
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     held_out: tuple[Path, ...] = ()
     preset: Literal["nano", "tiny"] = "nano"
+    start: Path | None = None
     minutes: float | None = None
     steps: int | None = None
     batch: int = 6
@@ -183,11 +186,13 @@ def train_tokenizer(config: TrainTokenizerConfig) -> dict[str, float]:
     datasets, held = ([Dataset(path) for path in paths] for paths in (config.data, config.held_out or config.data))
     pool = read_pool(datasets, config.pool_clips, max(33, config.clip_frames), config.seed, decoders)
     held_out = read_pool(held, HELD_OUT_CLIPS, length, seed=0)
-    tokenizer = VideoTokenizer(PRESETS[config.preset]())
-    picks = rng.permutation(len(pool))[:FIT_CLIPS]
-    fit_linear(
-        tokenizer, [to_pixels(torch.from_numpy(pool[i][None]).permute(0, 1, 4, 2, 3)) for i in picks], config.noise / 2
-    )
+    if config.start is None:
+        tokenizer = VideoTokenizer(PRESETS[config.preset]())
+        picks = rng.permutation(len(pool))[:FIT_CLIPS]
+        videos = [to_pixels(torch.from_numpy(pool[i][None]).permute(0, 1, 4, 2, 3)) for i in picks]
+        fit_linear(tokenizer, videos, config.noise / 2)
+    else:
+        tokenizer = read_tokenizer(config.start).train().requires_grad_(True)
     trainer_config = TrainerConfig(
         folder=config.output,
         steps=config.steps,
@@ -270,6 +275,16 @@ def load_tokenizer(folder: Path) -> VideoTokenizer:
         raise CheckpointError(f"{path} is not the config of a tokenizer: {error}") from error
     load_weights(folder / "tokenizer.safetensors", tokenizer)
     return tokenizer.eval()
+
+
+def read_tokenizer(folder: Path) -> VideoTokenizer:
+    """The tokenizer of a tokenizer training or of a model folder, frozen.  Raises CheckpointError."""
+    path = folder / "config.json"
+    kind = json.loads(path.read_text()).get("kind") if path.is_file() else None
+    tokenizer = load_model(folder).tokenizer if kind == MODEL_KIND else load_tokenizer(folder)
+    if not isinstance(tokenizer, VideoTokenizer):
+        raise CheckpointError(f"{folder} has a {type(tokenizer).__name__}; expected one of our own")
+    return tokenizer.eval().requires_grad_(False)
 
 
 @torch.inference_mode()

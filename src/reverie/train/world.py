@@ -12,7 +12,6 @@ conditions (`reverie.train.start`): all of its weights, or with `--lora RANK` sm
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,10 +22,10 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from reverie.errors import CheckpointError, TrainError
+from reverie.errors import TrainError
 from reverie.flow import Schedule, add_noise
 from reverie.models.actions import STEP_FRAMES
-from reverie.models.checkpoint import KIND, ModelBundle, ModelConfig, load_model, load_weights, save_model
+from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.dit import WorldModel, count_parameters
 from reverie.models.image_encoder import ImageEncoder
 from reverie.models.parked import release_memory
@@ -48,9 +47,10 @@ from reverie.train.forcing import (
 from reverie.train.latents import Clips, load_clips, with_idle_key
 from reverie.train.loop import Task, Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.lora import adapt, merge
+from reverie.train.motion import fit_motion
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
-from reverie.train.start import StartEncoder, check_recordings, open_start
-from reverie.train.tokenizer import load_tokenizer
+from reverie.train.start import StartEncoder, check_recordings, open_start, take_weights
+from reverie.train.tokenizer import read_tokenizer
 
 VALIDATED = 48
 """Held-out clips of the figures."""
@@ -72,25 +72,27 @@ class TrainWorldConfig:
     Example: reverie train world --data rec --tokenizer runs/tok -o runs/world --minutes 60
     Example: reverie train world --data rec --start Matrix-Game-2.0 --lora 16 --dtype bfloat16 -o runs/mine --minutes 60
 
-    data, held_out: datasets in the LeRobot v3 layout, one or several games, each drawn equally often; the model's keys
-    are all of theirs, or some of the start's.  tokenizer: a folder that `reverie train tokenizer` or a model has
-    written.  max_hours, held_out_hours: how much of each is used.  latents: where encoded recordings are kept, to share
-    them between runs (default: in the run's folder).  start: a model folder, a world training's folder, or published
-    Matrix-Game 2.0 weights to go on from, with all that they say; with a tokenizer, a world training's folder whose
-    weights the preset takes.  variant, resolution: of published weights, as for `reverie play`.  lora: rank of the
-    matrices that are trained beside the start's frozen weights; 0 trains these.  preset: default nano.  fov_deg:
-    horizontal field of view of the model; the turns of games recorded with another are scaled to it (default 105.4, or
-    the start's; where that knows none, turns stay).  window: steps that attention reaches (default: the preset's).
-    sink: how many of them are the first steps of a session, kept for good.  clip_steps: latent steps of a training clip
-    (default 8, or 5 blocks).  copies: noisy copies of a clip that share one clean copy.  context_noise: the most noise
-    that context gets (default 0.25, or none for a start whose context is clean).  lr: default 1.5e-3, for a start 2e-5,
-    with lora 1e-4.  muon: not used for a start.  shift: moves training noise
-    levels towards 1.  shard: weights over several processes (FSDP2).  remat: activations are computed again backwards.
-    action_dropout: share of clips whose actions are hidden. still_clips: share of clips that are made to stand still:
-    recorded play seldom does, and standing still must not rot the picture. self_context: share of batches whose
-    context is the model's own prediction, made up to self_context_rounds times over, from self_context_from of the
-    budget on. sigmas, context_sigma: the schedule that the model folder names and samples are drawn with (default 1,
-    0.8, 0.5 and 0.06, or the start's).
+    data, held_out: datasets in the LeRobot v3 layout, one or several games, each drawn equally often; the model's
+    keys are all of theirs, or some of the start's. tokenizer: a folder that `reverie train tokenizer` or a model
+    has written. max_hours, held_out_hours: how much of each is used. latents: where encoded recordings are kept, to
+    share them between runs (default: in the run's folder). start: a model folder, a world training's folder, or
+    published Matrix-Game 2.0 weights to go on from, with all that they say; with a tokenizer, a model of the same
+    preset, of which only the weights are taken, those of keys by name. variant, resolution: of published weights,
+    as for `reverie play`. lora: rank of the matrices that are trained beside the start's frozen weights; 0 trains
+    these. preset: default nano. fov_deg: horizontal field of view of the model; the turns of games recorded with
+    another are scaled to it (default 105.4, or the start's; where that knows none, turns stay). window: steps that
+    attention reaches (default: the preset's). sink: how many of them are the first steps of a session, kept for
+    good. clip_steps: latent steps of a training clip (default 8, or 5 blocks). copies: noisy copies of a clip that
+    share one clean copy. context_noise: the most noise that context gets (default 0.25, or none for a start whose
+    context is clean). lr: default 1.5e-3, for a start 2e-5, with lora 1e-4. muon: not used for a start. shift:
+    moves training noise levels towards 1. shard: weights over several processes (FSDP2). remat: activations are
+    computed again backwards. action_dropout: share of clips whose actions are hidden. by_key: share of clips that
+    are chosen by a key, each of a game's as often, because players press some keys seldom. motion_steps: of the
+    network that says how the picture moves, fitted before all else (a quarter of a second each on one core).
+    still_clips: share of clips that are made to stand still: recorded play seldom does, and standing still must not
+    rot the picture. self_context: share of batches whose context is the model's own prediction, made up to
+    self_context_rounds times over, from self_context_from of the budget on. sigmas, context_sigma: the schedule
+    that the model folder names and samples are drawn with (default 1, 0.8, 0.5 and 0.06, or the start's).
     """
 
     data: tuple[Path, ...]
@@ -117,6 +119,8 @@ class TrainWorldConfig:
     context_noise: float | None = None
     shift: float = 3.0
     action_dropout: float = 0.03
+    by_key: float = 0.5
+    motion_steps: int = 1000
     still_clips: float = 0.15
     self_context: float = 0.5
     self_context_rounds: int = 3
@@ -238,6 +242,9 @@ class WorldTask(Task):
                 parameter.requires_grad_(not name.startswith("world.turned_step."))
         elif self.world.turned_step is not None:
             self.explained = self.world.turned_step.fit(*train.turned_step_data())
+            if self.sizes.motion:
+                device, file = pick_device(config.device), config.output / "motion.safetensors"
+                self.explained |= fit_motion(self.world, train, held_out, config.motion_steps, device, file)
 
     def prefers_adamw(self, name: str) -> bool:
         return self.config.tunes or not name.startswith("world.blocks.") or "keyboard_embed" in name
@@ -268,8 +275,8 @@ class WorldTask(Task):
     def batch(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
         config, length = self.config, self.recipe.clip_steps
         if self.sizes.generates_start:
-            return self.train.draw_told(rng, config.batch, length)
-        z, rows, picture = self.train.draw(rng, config.batch, length)
+            return self.train.draw_told(rng, config.batch, length, config.by_key)
+        z, rows, picture = self.train.draw(rng, config.batch, length, config.by_key)
         still = torch.from_numpy(rng.random(len(z)) < config.still_clips)
         z[still], rows[still] = z[still, :1], 0.0
         return z, rows, picture
@@ -447,16 +454,6 @@ def new_bundle(preset: Preset, config: TrainWorldConfig, tokenizer: VideoTokeniz
     return ModelBundle(parts, WorldModel(preset.world), tokenizer, ImageEncoder(preset.image_encoder))
 
 
-def read_tokenizer(folder: Path) -> VideoTokenizer:
-    """The tokenizer of a tokenizer training or of a model folder, frozen.  Raises CheckpointError."""
-    path = folder / "config.json"
-    kind = json.loads(path.read_text()).get("kind") if path.is_file() else None
-    tokenizer = load_model(folder).tokenizer if kind == KIND else load_tokenizer(folder)
-    if not isinstance(tokenizer, VideoTokenizer):
-        raise CheckpointError(f"{folder} has a {type(tokenizer).__name__}; worlds are trained on tokenizers of our own")
-    return tokenizer.eval().requires_grad_(False)
-
-
 def train_world(config: TrainWorldConfig) -> dict[str, float]:
     """Encode the recordings, train, and write a model folder to `output`/model."""
     device = pick_device(config.device)
@@ -485,8 +482,7 @@ def new_task(config: TrainWorldConfig, device: torch.device) -> WorldTask:
     bundle = new_bundle(preset, config, tokenizer)
     task = WorldTask(bundle, config, train, held_out)
     if config.start is not None:
-        load_weights(config.start / "model" / "dit.safetensors", task.world)
-        load_weights(config.start / "model" / "image_encoder.safetensors", bundle.image_encoder)  # type: ignore[arg-type]
+        take_weights(open_start(config.start), bundle)
     return task
 
 

@@ -1,0 +1,110 @@
+"""What moves the picture is learnt from latents and actions."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.train.test_world import PRESET, recording
+
+from reverie.errors import TrainError
+from reverie.flow import Schedule
+from reverie.models import presets
+from reverie.models.checkpoint import ModelBundle, ModelConfig
+from reverie.models.dit import WorldModel
+from reverie.models.image_encoder import ImageEncoder
+from reverie.models.tokenizer import VideoTokenizer
+from reverie.train.latents import Clips, LatentClips
+from reverie.train.motion import fit_motion
+from reverie.train.start import take_weights
+from reverie.types import ActionSpace
+
+CPU = torch.device("cpu")
+PRESET_SCHEDULE = Schedule((1.0, 0.5), context_sigma=0.06)
+
+
+def scrolling(seed: int, steps: int = 240) -> LatentClips:
+    """A long wall that scrolls to the left by a pixel and a half a frame while the first key is held.
+
+    Pictures of 16x32 at half size; a latent holds the mean colours of every 4x4 pixels in four frames.
+    """
+    rng = np.random.default_rng(seed)
+    rows = np.zeros((steps, 4, 6), np.float32)
+    rows[..., 0] = np.repeat(rng.integers(0, 2, steps // 4), 4)[:, None]
+    place = np.concatenate([[0], rows.reshape(-1, 6)[:, 0].cumsum()[:-1]]) * 1.5
+    coarse = torch.from_numpy(rng.normal(size=(1, 3, 4, 400)).astype(np.float32))
+    wall = F.interpolate(coarse, (16, 1600), mode="bicubic")[0]
+    frames = torch.stack([wall[:, :, int(x) : int(x) + 32] for x in place]).unflatten(0, (steps, 4)).clamp(-1, 1)
+    means = F.avg_pool2d(frames.flatten(0, 1), 4).unflatten(0, (steps, 4)).flatten(1, 2)
+    z = torch.cat([means, torch.zeros(steps, 4, 4, 8)], 1).half().numpy()
+    return dataclasses.replace(
+        recording(episodes=1, length=steps),
+        z=z,
+        still=z,
+        rows=rows,
+        fit_index=np.arange(0, steps),
+        fit_frames=((frames + 1) * 127.5).round().byte().numpy(),
+    )
+
+
+def test_motion_is_learnt_and_kept(tmp_path: Path) -> None:
+    train, held_out = Clips([scrolling(0)]), Clips([scrolling(1)])
+    torch.manual_seed(0)
+    world = WorldModel(PRESET.world)
+    assert world.turned_step is not None
+    world.turned_step.fit(*train.turned_step_data())
+    file = tmp_path / "motion.safetensors"
+    found = fit_motion(world, train, held_out, 150, CPU, file)
+    assert found["moved_mse"] < 0.6 * found["turned_mse"]
+    assert not any(p.requires_grad for p in world.turned_step.parameters())
+    again = WorldModel(PRESET.world)
+    again.turned_step.load_state_dict(  # type: ignore[union-attr]
+        {name: x for name, x in world.turned_step.state_dict().items() if not name.startswith("motion")}, strict=False
+    )
+    kept = fit_motion(again, train, held_out, 150, CPU, file)  # read, not trained again
+    assert kept["moved_mse"] == pytest.approx(found["moved_mse"])
+
+
+def bundle(keys: tuple[str, ...], seed: int) -> ModelBundle:
+    preset = presets.tiny(ActionSpace(keys, mouse=True))
+    torch.manual_seed(seed)
+    config = ModelConfig(
+        name="some",
+        resolution=preset.resolution,
+        schedule=PRESET_SCHEDULE,
+        world=preset.world,
+        tokenizer=preset.tokenizer,
+        image_encoder=preset.image_encoder,
+    )
+    parts = WorldModel(preset.world), VideoTokenizer(preset.tokenizer), ImageEncoder(preset.image_encoder)
+    for parameter in parts[0].parameters():  # fresh ones are silent
+        parameter.data.add_(0.05 * torch.randn(parameter.shape))
+    return ModelBundle(config, *parts)
+
+
+def test_weights_are_taken_by_the_names_of_keys() -> None:
+    old, new = bundle(("forward", "jump"), 0), bundle(("crouch", "jump", "forward"), 1)
+    take_weights(old, new)
+    new.model.turned_step.load_state_dict(  # type: ignore[union-attr]
+        {n: x for n, x in old.model.turned_step.state_dict().items() if "told" not in n}, strict=False
+    )
+    for model in (old.model, new.model):
+        model.turned_step.motion.told.weight.data.zero_()  # type: ignore[union-attr]
+        model.turned_step.motion.told.bias.data.zero_()  # type: ignore[union-attr]
+    z = torch.randn(1, 3, *PRESET.world.latent)
+    rows = torch.rand(1, 8, 4).round()
+    wide = torch.stack([torch.zeros(1, 8), rows[..., 1], rows[..., 0], rows[..., 2], rows[..., 3]], -1)
+    image = torch.randn(1, PRESET.world.image_tokens, PRESET.world.image_dim)
+    sigma = torch.ones(1, 3)
+    with torch.no_grad():
+        expected = old.model(z, sigma, old.model.clip_condition(rows, z, image))
+        same = new.model(z, sigma, new.model.clip_condition(wide, z, image))
+        crouched = new.model(z, sigma, new.model.clip_condition(wide + torch.eye(5)[0], z, image))
+    torch.testing.assert_close(same, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(crouched, expected, atol=1e-5, rtol=1e-5)  # a new key has no effect yet
+    other = bundle(("forward", "jump"), 2)
+    other.model.head = torch.nn.Linear(3, 3)
+    with pytest.raises(TrainError, match="it is of another preset"):
+        take_weights(other, new)

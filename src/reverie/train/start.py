@@ -15,6 +15,7 @@ from reverie.data.dataset import Dataset
 from reverie.errors import TrainError
 from reverie.models.adapters.published import is_published, open_published
 from reverie.models.checkpoint import ModelBundle, ModelConfig, load_model
+from reverie.models.image_encoder import ImageEncoder
 from reverie.models.parked import Parked
 from reverie.models.tokenizer import FRAMES
 from reverie.models.wan_vae import WanVAE
@@ -61,7 +62,8 @@ def take_weights(start: ModelBundle, bundle: ModelBundle) -> None:
             shape = None if found is None else tuple(found.shape)
             raise TrainError(f"the start's {name} is {shape}, expected {tuple(tensor.shape)}: it is of another preset")
         tensor.copy_(found)
-    bundle.image_encoder.load_state_dict(start.image_encoder.state_dict())
+    if isinstance(bundle.image_encoder, ImageEncoder) and isinstance(start.image_encoder, ImageEncoder):
+        bundle.image_encoder.load_state_dict(start.image_encoder.state_dict())
 
 
 def _by_name(name: str, weight: Tensor, old: ActionSpace, new: ActionSpace) -> Tensor | None:

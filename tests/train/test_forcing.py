@@ -48,7 +48,7 @@ def random_model(config: WorldModelConfig) -> WorldModel:
         for parameter in world.parameters():
             parameter.copy_(torch.randn(parameter.shape) / max(1, parameter.shape[-1]) ** 0.5)
         if world.turned_step is not None and world.turned_step.motion is not None:
-            world.turned_step.motion.leave.weight.mul_(0.001)  # places a picture apart would magnify rounding
+            world.turned_step.motion.leave.weight.mul_(1e-4)  # places a picture apart would magnify rounding
     return world.eval().requires_grad_(False)
 
 

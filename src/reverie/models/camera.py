@@ -81,7 +81,7 @@ class Camera:
 
 
 class Motion(nn.Module):
-    """Where the content of a picture comes from, when something else than a turn moves it.
+    """Where the content of a picture comes from, when something else than a turn moves it, and where it stays.
 
     A small convolutional network looks at the latent of the step before, which holds four frames and so what already
     moves, and at the action rows.  Fresh, it says that nothing moves.
@@ -95,20 +95,24 @@ class Motion(nn.Module):
         self.told = nn.Linear(numbers, width)
         self.enter = nn.Conv2d(channels + 2, width, 3, padding=1)
         self.middle = nn.ModuleList(nn.Conv2d(width, width, 3, padding=d, dilation=d) for d in (1, 2, 4))
-        self.leave = nn.Conv2d(width, 2 * STEP_FRAMES, 3, padding=1)
+        self.leave = nn.Conv2d(width, 2 * STEP_FRAMES + 1, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
-    def forward(self, z: Tensor, rows: Tensor) -> Tensor:
-        """z: (r, c, h, w) latents; rows: (r, f, a) action rows.  Returns (r, 4, 2, h, w): for each of the next 4 frames
-        how far to the right and down its content stood before, in halves of the picture."""
+    def forward(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """z: (r, c, h, w) latents; rows: (r, f, a) action rows.
+
+        Returns (r, 4, 2, h, w), for each of the next 4 frames how far to the right and down its content stood before,
+        in halves of the picture; and (r, 1, h, w), how much of a cell stays as it is, 0..1.
+        """
         r, _, h, w = z.shape
         y, x = (torch.linspace(-1, 1, n, device=z.device, dtype=z.dtype) for n in (h, w))
         places = torch.stack(torch.meshgrid(y, x, indexing="ij")).expand(r, -1, -1, -1)
         hidden = self.enter(torch.cat([z, places], 1)) + self.told(rows.to(z.dtype).flatten(1))[..., None, None]
         for conv in self.middle:
             hidden = hidden + conv(F.silu(hidden))
-        return self.MOST * torch.tanh(self.leave(F.silu(hidden))).unflatten(1, (STEP_FRAMES, 2))
+        moved, stays = self.leave(F.silu(hidden)).split([2 * STEP_FRAMES, 1], 1)
+        return self.MOST * torch.tanh(moved).unflatten(1, (STEP_FRAMES, 2)), torch.sigmoid(stays)
 
 
 class TurnedStep(nn.Module):
@@ -117,8 +121,9 @@ class TurnedStep(nn.Module):
     A linear map reads the last frame off a latent (at half size: 4x4 pixels a cell), the frame is turned as each of
     the next 4 frames is, and another linear map writes the 4 frames as a latent.  Both maps are fitted by least
     squares on a tokenizer's latents (`fit`), then fixed.  With `motion`, the width of a network, the frames are moved
-    too, by what it makes of the step before and of the action rows (`numbers` in all).  Where the turn uncovers what
-    was not seen, the border is drawn out, and a mask says so: a grey there would be a far worse guess (docs/LOG.md).
+    too, by what it makes of the step before and of the action rows (`numbers` in all); and where it says that a cell
+    stays, what the maps lose of it is put back, so that standing still is exact.  Where the turn uncovers what was not
+    seen, the border is drawn out, and a mask says so: a grey there would be a far worse guess (docs/LOG.md).
     """
 
     CELL = 4
@@ -136,15 +141,20 @@ class TurnedStep(nn.Module):
         """z: (r, c, h, w) the latent of the step before; turn: (r, 4, 2) degrees turned since its last frame, at each
         of the next 4 frames; rows: (r, f, a) the action rows that the step sees.  Returns (r, 4 + c + c, h, w): the
         mask, the step before as turned and moved, and as it is."""
-        picture, moved = F.pixel_shuffle(self.to_pixels(z), self.CELL), None
+        picture, moved, kept = F.pixel_shuffle(self.to_pixels(z), self.CELL), None, 0.0
         if self.motion is not None:
-            coarse = self.motion(z, rows).flatten(0, 1)
-            fine = F.interpolate(coarse, scale_factor=self.CELL, mode="bilinear", align_corners=False)
+            coarse, stays = self.motion(z, rows)
+            fine = F.interpolate(coarse.flatten(0, 1), scale_factor=self.CELL, mode="bilinear", align_corners=False)
             moved = fine.unflatten(0, (len(z), STEP_FRAMES))
+            kept = stays * (z - self._written(picture.unsqueeze(1).expand(-1, STEP_FRAMES, -1, -1, -1)))
         frames, known = self.camera.turn(picture, turn, moved)
-        latent = self.to_latent(rearrange(F.pixel_unshuffle(frames, self.CELL), "r j c h w -> r (j c) h w"))
+        latent = self._written(frames) + kept
         mask = F.avg_pool2d(known, self.CELL)
         return torch.cat([mask, latent, z], 1)
+
+    def _written(self, frames: Tensor) -> Tensor:
+        """Frames (r, 4, 3, H, W) as a latent (r, c, h, w)."""
+        return self.to_latent(rearrange(F.pixel_unshuffle(frames, self.CELL), "r j c h w -> r (j c) h w"))
 
     @torch.no_grad()
     def fit(self, z: Tensor, last: Tensor, frames: Tensor, ridge: float = 1e-3) -> dict[str, float]:

@@ -24,6 +24,8 @@ from reverie.train.latents import Batch, Clips
 BATCH, CLIP_STEPS, LR = 16, 4, 2e-3
 BY_KEY = 0.5
 """Share of clips that are chosen by a key, as rare as it may be in play."""
+STILL = 0.15
+"""Share of clips that are made to stand still: there everything stays, exactly."""
 
 
 def fit_motion(
@@ -34,11 +36,16 @@ def fit_motion(
     Returns, of held-out clips, the squared errors of the step before as a guess of the next: turned (`turned_mse`), and
     turned and moved (`moved_mse`).
     """
-    motion = _motion_of(world)
+    step = world.turned_step
+    assert isinstance(step, TurnedStep)
+    motion = step.motion
+    assert motion is not None
     world.to(device)
     guess = _guesser(world, device)
     clips = held_out.spread(48, CLIP_STEPS)
+    step.motion = None
     found = {"turned_mse": _error(guess, clips)}
+    step.motion = motion
     if not _known(motion, file):
         motion.requires_grad_(True)
         optimizer = torch.optim.AdamW(motion.parameters(), lr=LR, weight_decay=1e-3, betas=(0.9, 0.98))
@@ -47,7 +54,10 @@ def fit_motion(
         with Progress() as progress:
             bar = progress.add_task("what moves", total=steps)
             for _ in range(steps):
-                error = guess(train.draw(rng, BATCH, CLIP_STEPS, BY_KEY))
+                z, rows, picture = train.draw(rng, BATCH, CLIP_STEPS, BY_KEY)
+                still = torch.from_numpy(rng.random(len(z)) < STILL)
+                z[still], rows[still] = z[still, :1], 0.0
+                error = guess((z, rows, picture))
                 optimizer.zero_grad()
                 error.backward()
                 torch.nn.utils.clip_grad_norm_(motion.parameters(), 1.0)
@@ -58,12 +68,6 @@ def fit_motion(
         file.parent.mkdir(parents=True, exist_ok=True)
         save_weights(file, motion, None)
     return found | {"moved_mse": _error(guess, clips)}
-
-
-def _motion_of(world: WorldModel) -> Motion:
-    assert isinstance(world.turned_step, TurnedStep)
-    assert world.turned_step.motion is not None
-    return world.turned_step.motion
 
 
 def _known(motion: Motion, file: Path) -> bool:

@@ -60,7 +60,7 @@ class Size:
 
 
 def size_of(quick: bool, starts: int | None = None) -> Size:
-    """Full: about 29,000 frames, which nano makes in 17 minutes on two idle cores.  Quick: about 3,500.
+    """Full: about 29,000 frames, which nano makes in 16 to 21 minutes on two idle cores.  Quick: about 2,250.
 
     starts: another number of 4 s starts; what cannot be more than that shrinks along.
     """

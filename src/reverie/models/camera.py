@@ -73,8 +73,8 @@ class Camera:
         if moved is not None:
             grid = grid + moved.float().movedim(2, -1)
         # How much of a new pixel the old picture covers, rather than whether: what is made of it must not leap.
-        half = torch.tensor([width / 2, height / 2], device=picture.device)
-        known = ((1 - grid.abs()) * half + 0.501).clamp(0, 1).prod(-1)
+        across, down = (1 - grid.abs()).unbind(-1)
+        known = (across * (width / 2) + 0.501).clamp(0, 1) * (down * (height / 2) + 0.501).clamp(0, 1)
         flat = rearrange(grid, "r j h w two -> r (j h) w two")
         turned = F.grid_sample(picture.float(), flat, padding_mode="border", align_corners=False)
         return rearrange(turned, "r c (j h) w -> r j c h w", j=j).to(picture.dtype), known.to(picture.dtype)

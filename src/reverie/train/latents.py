@@ -153,12 +153,19 @@ class Clips:
     def num_steps(self) -> int:
         return sum(map(len, self.parts))
 
-    def draw(self, rng: np.random.Generator, count: int, num_steps: int, by_key: float = 0.0) -> Batch:
-        """Random clips; of them the share `by_key` is chosen by a key, each of a game's as often, that is held in them.
+    def draw(
+        self, rng: np.random.Generator, count: int, num_steps: int, by_key: float = 0.0, still: float = 0.0
+    ) -> Batch:
+        """Random clips; of them the share `by_key` is chosen by a key, each of a game's as often, that is held in them,
+        and the share `still` made to stand still.
 
         Raises DataError if a recording has no episode of `num_steps` steps.
         """
-        return self._take(self._random(rng, count, num_steps, by_key), num_steps)
+        z, rows, picture = self._take(self._random(rng, count, num_steps, by_key), num_steps)
+        if still:
+            stands = torch.from_numpy(rng.random(len(z)) < still)
+            z[stands], rows[stands] = z[stands, :1], 0.0
+        return z, rows, picture
 
     def spread(self, count: int, num_steps: int) -> Batch:
         """About `count` clips, the same at every call: as many of each game, evenly over its recording."""

@@ -22,16 +22,21 @@ from reverie.models.dit import WorldModel
 from reverie.train.latents import Batch, Clips
 
 BATCH, CLIP_STEPS, LR = 16, 4, 2e-3
-BY_KEY = 0.5
-"""Share of clips that are chosen by a key, as rare as it may be in play."""
-STILL = 0.15
-"""Share of clips that are made to stand still: there everything stays, exactly."""
 
 
 def fit_motion(
-    world: WorldModel, train: Clips, held_out: Clips, steps: int, device: torch.device, file: Path
+    world: WorldModel,
+    train: Clips,
+    held_out: Clips,
+    steps: int,
+    device: torch.device,
+    file: Path,
+    by_key: float = 0.5,
+    still: float = 0.15,
 ) -> dict[str, float]:
     """Train the motion network of `world` for `steps` steps, or read it from `file` if that is done, and fix it.
+
+    by_key, still: of clips, as `Clips.draw` takes them; where nobody moves everything stays, exactly.
 
     Returns, of held-out clips, the squared errors of the step before as a guess of the next: turned (`turned_mse`), and
     turned and moved (`moved_mse`).
@@ -54,10 +59,7 @@ def fit_motion(
         with Progress() as progress:
             bar = progress.add_task("what moves", total=steps)
             for _ in range(steps):
-                z, rows, picture = train.draw(rng, BATCH, CLIP_STEPS, BY_KEY)
-                still = torch.from_numpy(rng.random(len(z)) < STILL)
-                z[still], rows[still] = z[still, :1], 0.0
-                error = guess((z, rows, picture))
+                error = guess(train.draw(rng, BATCH, CLIP_STEPS, by_key, still))
                 optimizer.zero_grad()
                 error.backward()
                 torch.nn.utils.clip_grad_norm_(motion.parameters(), 1.0)

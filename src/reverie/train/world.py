@@ -243,8 +243,16 @@ class WorldTask(Task):
         elif self.world.turned_step is not None:
             self.explained = self.world.turned_step.fit(*train.turned_step_data())
             if self.sizes.motion:
-                device, file = pick_device(config.device), config.output / "motion.safetensors"
-                self.explained |= fit_motion(self.world, train, held_out, config.motion_steps, device, file)
+                self.explained |= fit_motion(
+                    self.world,
+                    train,
+                    held_out,
+                    config.motion_steps,
+                    pick_device(config.device),
+                    config.output / "motion.safetensors",
+                    by_key=config.by_key,
+                    still=config.still_clips,
+                )
 
     def prefers_adamw(self, name: str) -> bool:
         return self.config.tunes or not name.startswith("world.blocks.") or "keyboard_embed" in name
@@ -276,10 +284,7 @@ class WorldTask(Task):
         config, length = self.config, self.recipe.clip_steps
         if self.sizes.generates_start:
             return self.train.draw_told(rng, config.batch, length, config.by_key)
-        z, rows, picture = self.train.draw(rng, config.batch, length, config.by_key)
-        still = torch.from_numpy(rng.random(len(z)) < config.still_clips)
-        z[still], rows[still] = z[still, :1], 0.0
-        return z, rows, picture
+        return self.train.draw(rng, config.batch, length, config.by_key, config.still_clips)
 
     def loss(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, Mapping[str, Any]]:
         self.settle()

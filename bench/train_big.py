@@ -32,7 +32,8 @@ from reverie.models.dit import count_parameters
 from reverie.train.latents import Clips, LatentClips
 from reverie.train.loop import TrainerConfig, move
 from reverie.train.optimizers import build_optimizers
-from reverie.train.world import TrainWorldConfig, WorldTask
+from reverie.train.recipe import TrainWorldConfig
+from reverie.train.world import WorldTask
 
 
 def shallow(layers: int, resolution: tuple[int, int]) -> ModelConfig:

@@ -13,8 +13,9 @@ from reverie.data.record import RecordConfig, record
 from reverie.errors import CheckpointError, DataError
 from reverie.train.distill import DistillDmdConfig, DistillInitConfig
 from reverie.train.distill_decoder import DistillDecoderConfig
+from reverie.train.recipe import TrainWorldConfig
 from reverie.train.tokenizer import TrainTokenizerConfig, train_tokenizer
-from reverie.train.world import TrainWorldConfig, train_world
+from reverie.train.world import train_world
 from reverie.types import Action, ActionSpace, Frames
 from reverie.worlds import WORLDS, WorldInfo
 

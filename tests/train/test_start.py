@@ -26,8 +26,9 @@ from reverie.models.schedule import Schedule
 from reverie.train.forcing import start_channels
 from reverie.train.lora import LowRank, adapt, merge
 from reverie.train.parallel import Ranks, Shards
+from reverie.train.recipe import TrainWorldConfig
 from reverie.train.start import open_start
-from reverie.train.world import TrainWorldConfig, WorldTask, train_world, tuned_task
+from reverie.train.world import WorldTask, train_world, tuned_task
 from reverie.types import Action, ActionSpace
 
 CPU = torch.device("cpu")

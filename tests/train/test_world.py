@@ -15,7 +15,8 @@ from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.forcing import sink_age
 from reverie.train.latents import Clips, LatentClips, joint_space
 from reverie.train.loop import Trainer, TrainerConfig
-from reverie.train.world import TrainWorldConfig, WorldTask, new_bundle
+from reverie.train.recipe import TrainWorldConfig
+from reverie.train.world import WorldTask, new_bundle
 from reverie.types import ActionSpace
 
 PRESET = presets.tiny()

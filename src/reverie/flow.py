@@ -99,11 +99,12 @@ def commit(
     eps: Tensor | None,
     levels: Levels | None = None,
 ) -> None:
-    """Let clean steps `z` (b, t, c, h, w) into `state` as context, noised by `schedule.context_sigma`."""
+    """Let clean steps `z` (b, t, c, h, w) into `state`: for attention noised by `schedule.context_sigma`; the last of
+    them as it is, for the condition of the next, where noise would pile up."""
     sigma = schedule.context_sigma
     x = z if eps is None else add_noise(z, eps, sigma)
     model(x, _told(sigma, x, levels), cond, state, commit=True)
-    state.last.copy_(x[:, -1])
+    state.last.copy_(z[:, -1])
     state.step += z.shape[1]
 
 

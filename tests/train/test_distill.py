@@ -15,7 +15,7 @@ from reverie.models.wan_vae import WanVAE, WanVAEConfig
 from reverie.nn.cache import KVCache
 from reverie.train.distill import DistillDmdConfig, DistillInitConfig, DmdTask, InitTask, check_fits
 from reverie.train.distill_decoder import DecoderTask, DistillDecoderConfig
-from reverie.train.forcing import Guided, clean_estimates, follow
+from reverie.train.forcing import Guided, Past, clean_estimates, follow
 from reverie.train.latents import Clips
 from reverie.train.loop import Trainer
 
@@ -175,7 +175,7 @@ def test_guidance_moves_away_from_what_knows_no_actions(teacher: ModelBundle) ->
     z, rows, picture = clips().spread(2, 5)
     image = teacher.image_encoder(picture.float() / 127.5 - 1)
     sigma = torch.ones(2, 4)
-    given = (z, torch.zeros(2, 5), torch.randn(2, 4, *PRESET.world.latent), sigma)
+    given = (Past(z, z, torch.zeros(2, 5)), torch.randn(2, 4, *PRESET.world.latent), sigma)
     plain, hidden, strong = (Guided(teacher.model, s)(*given, rows, image) for s in (1.0, 0.0, 2.0))
     assert torch.equal(plain, clean_estimates(teacher.model, *given, rows, image))
     torch.testing.assert_close(strong, 2 * plain - hidden, atol=1e-4, rtol=1e-4)
@@ -186,11 +186,12 @@ def test_the_path_ends_where_one_level_ends(teacher: ModelBundle) -> None:
     """With a single level the path is the clean estimate; what stands at a kept level is returned before the end."""
     z, rows, picture = clips().spread(2, 5)
     image = teacher.image_encoder(picture.float() / 127.5 - 1)
-    noise, levels, guided = torch.randn(2, 4, *PRESET.world.latent), torch.zeros(2, 5), Guided(teacher.model)
-    (end,) = follow(guided, noise, [1.0], (), z, levels, rows, image)
-    wanted = guided(z, levels, noise, torch.ones(2, 4), rows, image)
+    noise, guided = torch.randn(2, 4, *PRESET.world.latent), Guided(teacher.model)
+    past = Past(z, z, torch.zeros(2, 5))
+    (end,) = follow(guided, noise, [1.0], (), past, rows, image)
+    wanted = guided(past, noise, torch.ones(2, 4), rows, image)
     torch.testing.assert_close(end, wanted)
-    first, half, _ = follow(guided, noise, [1.0, 0.5], (1.0, 0.5), z, levels, rows, image)
+    first, half, _ = follow(guided, noise, [1.0, 0.5], (1.0, 0.5), past, rows, image)
     assert torch.equal(first, noise)
     torch.testing.assert_close(half, 0.5 * noise + 0.5 * wanted, atol=1e-5, rtol=1e-5)
 

@@ -15,7 +15,7 @@ from reverie.flow import Schedule, clean_from_velocity
 from reverie.models import presets
 from reverie.models.adapters import matrix_game
 from reverie.models.dit import WorldModel, WorldModelConfig
-from reverie.train.forcing import check_clip_steps, clean_estimates, given_steps, start_channels
+from reverie.train.forcing import Past, check_clip_steps, clean_estimates, given_steps, start_channels
 
 CLEAN = Schedule((1.0, 0.5), renoise=True)
 
@@ -88,9 +88,9 @@ def test_every_block_is_what_a_session_makes_of_it(case: str) -> None:
     image = torch.randn(b, config.image_tokens, config.image_dim)
     extra = start_channels(torch.randn(b, t, *config.latent), config.cond_channels) if config.generates_start else None
     noisy = torch.randn(b, copies * (t - given), *config.latent)
-    levels = torch.zeros(b, t)
+    past = Past(z, z, torch.zeros(b, t))
     sigma = torch.rand(b, copies * (t - given) // config.block).clamp(min=0.1).repeat_interleave(config.block, 1)
-    forced = clean_estimates(world, z, levels, noisy, sigma, rows, image, extra=extra)
+    forced = clean_estimates(world, past, noisy, sigma, rows, image, extra=extra)
     ones = zip(noisy.chunk(copies, 1), sigma.chunk(copies, 1), strict=True)
     expected = torch.cat([by_session(world, z, x, s, rows, image, extra) for x, s in ones], 1)
     torch.testing.assert_close(forced, expected, rtol=1e-4, atol=1e-4)

@@ -22,7 +22,7 @@ from reverie.models import presets
 from reverie.models.dit import WorldModel
 from reverie.nn.attention import Visibility, attend_steps
 from reverie.train.checkpoints import Checkpoints, FolderLock
-from reverie.train.forcing import clean_estimates
+from reverie.train.forcing import Past, clean_estimates
 from reverie.train.loop import Task, Trainer, TrainerConfig, lr_scale, move, pick_device, use_malloc_hints
 from reverie.train.optimizers import as_matrix, build_optimizers
 from reverie.train.throughput import FlopCount, Work, peak_flops
@@ -376,7 +376,7 @@ def tiny_world(remat: bool = False) -> tuple[nn.Module, Callable[[], Tensor]]:
     z, noisy = torch.randn(2, 4, *config.latent), torch.randn(2, 3, *config.latent)
     image = torch.randn(2, config.image_tokens, config.image_dim)
     rows = torch.ones(2, 12, config.action_space.size)
-    given = (z, torch.zeros(2, 4), noisy, torch.full((2, 3), 0.7), rows, image)
+    given = (Past(z, z, torch.zeros(2, 4)), noisy, torch.full((2, 3), 0.7), rows, image)
     return world, lambda: clean_estimates(world, *given).square().mean()
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from tests.train.test_world import PRESET, recording
 
+from reverie import flow
 from reverie.errors import TrainError
 from reverie.flow import Schedule
 from reverie.models import presets
@@ -108,3 +109,26 @@ def test_weights_are_taken_by_the_names_of_keys() -> None:
     other.model.head = torch.nn.Linear(3, 3)
     with pytest.raises(TrainError, match="it is of another preset"):
         take_weights(other, new)
+
+
+def dream(sure: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """A start, and the last of 20 steps of doing nothing in a world whose motion is so sure that everything stays."""
+    some = bundle(("forward", "jump"), 0)
+    model, z0 = some.model, torch.randn(1, 1, *PRESET.world.latent)
+    model.turned_step.motion.leave.weight.data.zero_()  # type: ignore[union-attr]
+    model.turned_step.motion.leave.bias.data[-1] = sure  # type: ignore[union-attr]
+    image = torch.randn(1, PRESET.world.image_tokens, PRESET.world.image_dim)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        state = model.new_state(1, CPU, torch.float32)
+        flow.begin(model, z0, image, PRESET_SCHEDULE, state, generator)
+        for _ in range(20):
+            z = flow.advance(model, torch.zeros(1, 4, 4), PRESET_SCHEDULE, state, generator)
+    return z0, z
+
+
+def test_what_stays_for_sure_stays_for_good() -> None:
+    z0, z = dream(sure=3.0)
+    torch.testing.assert_close(z, z0, atol=1e-5, rtol=1e-5)
+    z0, z = dream(sure=-3.0)
+    assert (z - z0).abs().mean() > 0.1

@@ -21,7 +21,7 @@ from reverie.errors import TrainError
 from reverie.models import presets
 from reverie.models.checkpoint import save_weights
 from reverie.models.dit import WorldModel
-from reverie.train.forcing import clean_estimates, noise_like
+from reverie.train.forcing import Past, clean_estimates, noise_like
 from reverie.train.loop import Task, Trainer, TrainerConfig
 from reverie.train.parallel import Ranks, Shards
 
@@ -52,7 +52,7 @@ class Dream(Task):
         if self.calls == self.dies_at:
             raise KeyboardInterrupt
         z, sigma = batch["z"], torch.full((2, 3), 0.7)
-        given = (z, torch.zeros(2, 4), noise_like(z[:, 1:], generator), sigma, batch["rows"])
+        given = (Past(z, z, torch.zeros(2, 4)), noise_like(z[:, 1:], generator), sigma, batch["rows"])
         found = clean_estimates(self.world, *given, self.encoder(batch["image"]))
         with torch.no_grad():  # a pass that keeps nothing, as self-made context is
             clean_estimates(self.world, *given, self.encoder(batch["image"]))

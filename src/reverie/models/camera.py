@@ -121,13 +121,18 @@ class TurnedStep(nn.Module):
     A linear map reads the last frame off a latent (at half size: 4x4 pixels a cell), the frame is turned as each of
     the next 4 frames is, and another linear map writes the 4 frames as a latent.  Both maps are fitted by least
     squares on a tokenizer's latents (`fit`), then fixed.  With `motion`, the width of a network, the frames are moved
-    too, by what it makes of the step before and of the action rows (`numbers` in all); and where it says that a cell
-    stays, what the maps lose of it is put back, so that standing still is exact.  Where the turn uncovers what was not
-    seen, the border is drawn out, and a mask says so: a grey there would be a far worse guess (docs/LOG.md).
+    too, by what it makes of the step before and of the action rows (`numbers` in all).  Where it holds that a cell
+    stays, what the maps lose of it is put back; where it is sure of it (`SURE`), the cell is the step before, exactly,
+    and nothing is added to it (`free`): whoever stands still sees the same picture for as long as he likes.  Where the
+    turn uncovers what was not seen, the border is drawn out, and a mask says so: a grey there would be a far worse
+    guess (docs/LOG.md).
     """
 
     CELL = 4
     MASK_CHANNELS = STEP_FRAMES
+    SURE = 0.45, 0.65
+    """How much of a cell stays where that begins to count as all of it, and where it does.  In recorded play few cells
+    come so far; where nothing moves nearly all do (docs/LOG.md)."""
 
     def __init__(self, camera: Camera, channels: int, numbers: int = 0, motion: int = 0) -> None:
         super().__init__()
@@ -140,17 +145,27 @@ class TurnedStep(nn.Module):
     def forward(self, z: Tensor, turn: Tensor, rows: Tensor) -> Tensor:
         """z: (r, c, h, w) the latent of the step before; turn: (r, 4, 2) degrees turned since its last frame, at each
         of the next 4 frames; rows: (r, f, a) the action rows that the step sees.  Returns (r, 4 + c + c, h, w): the
-        mask, the step before as turned and moved, and as it is."""
-        picture, moved, kept = F.pixel_shuffle(self.to_pixels(z), self.CELL), None, 0.0
+        mask, 0 where nothing is known, 1 where the step before says what is there, 2 where it stays; the step before as
+        turned and moved; and as it is."""
+        picture, moved = F.pixel_shuffle(self.to_pixels(z), self.CELL), None
+        kept, sure = torch.zeros_like(z), torch.zeros_like(z[:, :1])
         if self.motion is not None:
             coarse, stays = self.motion(z, rows)
             fine = F.interpolate(coarse.flatten(0, 1), scale_factor=self.CELL, mode="bilinear", align_corners=False)
             moved = fine.unflatten(0, (len(z), STEP_FRAMES))
             kept = stays * (z - self._written(picture.unsqueeze(1).expand(-1, STEP_FRAMES, -1, -1, -1)))
+            begins, whole = self.SURE
+            sure = ((stays - begins) / (whole - begins)).clamp(0, 1)
         frames, known = self.camera.turn(picture, turn, moved)
         latent = self._written(frames) + kept
         mask = F.avg_pool2d(known, self.CELL)
-        return torch.cat([mask, latent, z], 1)
+        # In this form of lerp what is wholly sure is z to the last bit.
+        return torch.cat([mask * (1 - sure) + 2 * sure, latent * (1 - sure) + z * sure, z], 1)
+
+    @classmethod
+    def free(cls, mask: Tensor) -> Tensor:
+        """How much of what is added to the turned step counts: (..., 4, h, w) masks -> (..., 1, h, w), 0..1."""
+        return (2 - mask.mean(-3, keepdim=True)).clamp(max=1)
 
     def _written(self, frames: Tensor) -> Tensor:
         """Frames (r, 4, 3, H, W) as a latent (r, c, h, w)."""

@@ -269,8 +269,9 @@ class WorldModel(nn.Module):
         if not config.predicts_clean:
             return out
         if self.turned_step is not None:
-            mask = self.turned_step.MASK_CHANNELS
-            out = out + cond.extra[:, :, mask : mask + config.latent[0]]
+            mask, latent = self.turned_step.MASK_CHANNELS, config.latent[0]
+            free = self.turned_step.free(cond.extra[:, :, :mask])
+            out = free * out + cond.extra[:, :, mask : mask + latent]
         return (x - out) / level.sigma.clamp(min=0.02)[..., None, None, None].to(x.dtype)
 
     def level(self, sigma: Tensor, cond: Condition) -> Level:

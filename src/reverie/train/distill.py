@@ -38,7 +38,7 @@ from reverie.models.pixels import to_pixels
 from reverie.models.schedule import shifted
 from reverie.models.state import Condition, WorldState
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.train.forcing import Guided, clean_estimates, count_tokens, follow, noise_like, noised_context
+from reverie.train.forcing import Guided, Past, clean_estimates, count_tokens, follow, noise_like, noised_context
 from reverie.train.latents import Clips, load_clips
 from reverie.train.loop import Task, Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
@@ -210,12 +210,13 @@ class DistillTask(Task):
         save_model(folder / "model", bundle)
 
     @staticmethod
-    def few_steps(estimate: Any, noises: Sequence[Tensor], sigmas: Sequence[float], *given: Tensor) -> Tensor:
+    def few_steps(
+        estimate: Any, noises: Sequence[Tensor], sigmas: Sequence[float], past: Past, rows: Tensor, image: Tensor
+    ) -> Tensor:
         """A few-step sample of every step of a clip at once: clean estimate, fresh noise, and again."""
-        context, levels, rows, image = given
         x = noises[0]
         for i, sigma in enumerate(sigmas):
-            clean = estimate(context, levels, x, torch.full(x.shape[:2], sigma, device=x.device), rows, image)
+            clean = estimate(past, x, torch.full(x.shape[:2], sigma, device=x.device), rows, image)
             if i + 1 < len(sigmas):
                 x = add_noise(clean, noises[i + 1], sigmas[i + 1])
         return clean  # pyright: ignore[reportPossiblyUnboundVariable]  # there is at least one level
@@ -241,35 +242,35 @@ class InitTask(DistillTask):
         self.settle()
         z, rows, picture = batch
         image = self.image(picture)
-        context, levels = noised_context(z, self.config.context_noise, generator)
+        past = noised_context(z, self.config.context_noise, generator)
         if self.config.method == "ode":
-            return self._ode(context, levels, rows, image, generator)
-        return self._consistency(z, context, levels, rows, image, generator)
+            return self._ode(past, rows, image, generator)
+        return self._consistency(z, past, rows, image, generator)
 
     def _ode(
-        self, context: Tensor, levels: Tensor, rows: Tensor, image: Tensor, generator: torch.Generator
+        self, past: Past, rows: Tensor, image: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Mapping[str, Any]]:
-        sigmas, noise = self.config.sigmas, noise_like(context[:, 1:], generator)
-        *at, end = follow(self.teacher, noise, self.path_levels(), sigmas, context, levels, rows, image)
-        told = torch.tensor(sigmas, device=context.device).repeat_interleave(noise.shape[1]).expand(len(noise), -1)
-        found = clean_estimates(self.student, context, levels, torch.cat(at, 1), told, rows, image)
+        sigmas, noise = self.config.sigmas, noise_like(past.z[:, 1:], generator)
+        *at, end = follow(self.teacher, noise, self.path_levels(), sigmas, past, rows, image)
+        told = torch.tensor(sigmas, device=noise.device).repeat_interleave(noise.shape[1]).expand(len(noise), -1)
+        found = clean_estimates(self.student, past, torch.cat(at, 1), told, rows, image)
         error = (found.float() - end.repeat(1, len(sigmas), 1, 1, 1)).square().mean()
         return error, {"ode_mse": error}
 
     def _consistency(
-        self, z: Tensor, context: Tensor, levels: Tensor, rows: Tensor, image: Tensor, generator: torch.Generator
+        self, z: Tensor, past: Past, rows: Tensor, image: Tensor, generator: torch.Generator
     ) -> tuple[Tensor, Mapping[str, Any]]:
         grid = torch.tensor([*self.path_levels(), 0.0], device=z.device)
         target = z[:, 1:]
         place = torch.randint(len(grid) - 1, target.shape[:2], generator=generator, device=z.device)
         sigma, following = grid[place], grid[place + 1]
         x = add_noise(target, noise_like(target, generator), sigma)
-        clean = self.teacher(context, levels, x, sigma, rows, image)
+        clean = self.teacher(past, x, sigma, rows, image)
         with torch.no_grad():
             lower = clean + (following / sigma)[..., None, None, None] * (x - clean)
-            asked = clean_estimates(self.student, context, levels, lower, following, rows, image)
+            asked = clean_estimates(self.student, past, lower, following, rows, image)
             wanted = torch.where((following > 0)[..., None, None, None], asked, lower)
-        found = clean_estimates(self.student, context, levels, x, sigma, rows, image)
+        found = clean_estimates(self.student, past, x, sigma, rows, image)
         # Squared, not pseudo-Huber, whose pull stays strong near the goal and shakes few-step students (docs/LOG.md).
         error = (found.float() - wanted).square().mean()
         return error, {"consistency_mse": error}
@@ -281,9 +282,9 @@ class InitTask(DistillTask):
         generator = torch.Generator(self.device).manual_seed(0)
         z, rows, picture = self.held_out_clips(16)
         image = self.image(picture)
-        context, levels = noised_context(z, self.config.context_noise, generator)
+        past = noised_context(z, self.config.context_noise, generator)
         noises = [noise_like(z[:, 1:], generator) for _ in self.config.sigmas]
-        given = (context, levels, rows, image)
+        given = (past, rows, image)
         *_, end = follow(self.teacher, noises[0], self.path_levels(), (), *given)
         rows_of = {"one_step_mse": self.asked(self.student), "teacher_one_step_mse": self.teacher}
         found = {
@@ -338,18 +339,18 @@ class DmdTask(DistillTask):
         with torch.set_grad_enabled(is_students):
             clip = self.rollout(z0, image, rows, generator)
         clip, rows = self._excerpt(clip, rows, generator)
-        context, levels = noised_context(clip.detach(), self.config.context_noise, generator)
+        past = noised_context(clip.detach(), self.config.context_noise, generator)
         made = clip[:, 1:]
         sigma = self._levels(made, generator)
         noisy = add_noise(made.detach(), noise_like(made, generator), sigma)
         if not is_students:
-            found = clean_estimates(self.critic, context, levels, noisy, sigma, rows, image)
+            found = clean_estimates(self.critic, past, noisy, sigma, rows, image)
             weight = 1 / sigma.clamp(min=0.25) ** 2
             error = ((found.float() - made.detach()).square().mean((2, 3, 4)) * weight).mean()
             return error, {"critic_loss": error}
-        real = self.teacher(context, levels, noisy, sigma, rows, image)
+        real = self.teacher(past, noisy, sigma, rows, image)
         with torch.no_grad():
-            fake = clean_estimates(self.critic, context, levels, noisy, sigma, rows, image)
+            fake = clean_estimates(self.critic, past, noisy, sigma, rows, image)
             scale = (made - real).abs().mean((2, 3, 4), keepdim=True).clamp(min=1e-3)
             wanted = made - (fake - real) / scale
         gap = (fake - real).abs().mean()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +26,15 @@ UNKNOWN_KEY = -1.0
 """What a hidden action says of every key: neither held nor free."""
 
 
+class Past(NamedTuple):
+    """The steps of clips as what came before: z (b, t, c, h, w) themselves, of which conditions are made; seen, the
+    same with a little noise, as attention sees them; levels (b, t) of that noise."""
+
+    z: Tensor
+    seen: Tensor
+    levels: Tensor
+
+
 def noise_like(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator, device=like.device)
 
@@ -38,10 +48,10 @@ def sink_age(world: WorldModel, generator: torch.Generator) -> int:
     return int(OLDEST_STEPS**share) - 1
 
 
-def noised_context(z: Tensor, most: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Clips (b, t, c, h, w) as context, each step with a little noise, up to `most`; and the levels (b, t)."""
+def noised_context(z: Tensor, most: float, generator: torch.Generator) -> Past:
+    """Clips (b, t, c, h, w) as context, each step with a little noise, up to `most`."""
     levels = most * torch.rand(z.shape[:2], generator=generator, device=z.device)
-    return add_noise(z, noise_like(z, generator), levels), levels
+    return Past(z, add_noise(z, noise_like(z, generator), levels), levels)
 
 
 def hidden_rows(rows: Tensor, num_keys: int) -> Tensor:
@@ -79,8 +89,7 @@ def start_channels(latents: Tensor, channels: int) -> Tensor:
 
 def clean_estimates(
     world: WorldModel,
-    context: Tensor,
-    levels: Tensor,
+    past: Past,
     noisy: Tensor,
     sigma: Tensor,
     rows: Tensor,
@@ -88,26 +97,26 @@ def clean_estimates(
     age: int = 0,
     extra: Tensor | None = None,
 ) -> Tensor:
-    """Clean estimates of noisy steps g .. t - 1, given the steps of `context` before the block of each.  g is 0 for a
+    """Clean estimates of noisy steps g .. t - 1, given the steps of `past` before the block of each.  g is 0 for a
     model that generates its start, else 1; t - g is a number of whole blocks.
 
-    context: (b, t, c, h, w), with noise levels (b, t); noisy: (b, k (t - g), c, h, w), k copies one after another, with
-    levels sigma (b, k (t - g)), which a block's steps share; rows: (b, 4 (t - 1), a); image: tokens; age: steps that
-    the first step is older than it stands in the clip, for models that keep it for good; extra: what `start_channels`
-    makes, for a model that generates its start.  Returns the shape of `noisy`.
+    past: of t steps; noisy: (b, k (t - g), c, h, w), k copies one after another, with levels sigma (b, k (t - g)),
+    which a block's steps share; rows: (b, 4 (t - 1), a); image: tokens; age: steps that the first step is older than it
+    stands in the clip, for models that keep it for good; extra: what `start_channels` makes, for a model that generates
+    its start.  Returns the shape of `noisy`.
     """
-    config, t = world.config, context.shape[1]
+    config, t = world.config, past.z.shape[1]
     given = given_steps(config)
     copies, clean = noisy.shape[1] // (t - given), t - config.block
-    cond = world.clip_condition(rows, context, image, extra)
+    cond = world.clip_condition(rows, past.z, image, extra)
     if age:
         cond = replace(cond, time=torch.cat([cond.time[:1] - age, cond.time[1:]]))
-    steps = torch.arange(t, device=context.device)
+    steps = torch.arange(t, device=noisy.device)
     cond = cond.select(torch.cat([steps[:clean], steps[given:].repeat(copies)]))
     visibility = Visibility.teacher_forced(
         t, config.window, given=given, copies=copies, sink=config.sink, block=config.block
     )
-    x, s = torch.cat([context[:, :clean], noisy], 1), torch.cat([levels[:, :clean], sigma], 1)
+    x, s = torch.cat([past.seen[:, :clean], noisy], 1), torch.cat([past.levels[:, :clean], sigma], 1)
     v = world(x, s, cond, visibility=visibility)
     return clean_from_velocity(noisy, v[:, clean:], sigma)
 
@@ -127,31 +136,34 @@ class Guided:
         self.world, self.scale = world, scale
 
     @torch.no_grad()
-    def __call__(
-        self, context: Tensor, levels: Tensor, noisy: Tensor, sigma: Tensor, rows: Tensor, image: Tensor
-    ) -> Tensor:
+    def __call__(self, past: Past, noisy: Tensor, sigma: Tensor, rows: Tensor, image: Tensor) -> Tensor:
         """As `clean_estimates`."""
-        told = clean_estimates(self.world, context, levels, noisy, sigma, rows, image)
+        told = clean_estimates(self.world, past, noisy, sigma, rows, image)
         if self.scale == 1.0:
             return told
         hidden = hidden_rows(rows, len(self.world.config.action_space.keys))
-        untold = clean_estimates(self.world, context, levels, noisy, sigma, hidden, image)
+        untold = clean_estimates(self.world, past, noisy, sigma, hidden, image)
         return untold + self.scale * (told - untold)
 
 
 def follow(
-    guided: Guided, noise: Tensor, sigmas: Sequence[float], kept: Sequence[float], *given: Tensor
+    guided: Guided,
+    noise: Tensor,
+    sigmas: Sequence[float],
+    kept: Sequence[float],
+    past: Past,
+    rows: Tensor,
+    image: Tensor,
 ) -> list[Tensor]:
     """The straight-path (Euler) solution from noise at `sigmas[0]` down to 0, every step of a clip at once.
 
-    given: context, levels, rows and image tokens, as `clean_estimates` takes them.  Returns what stands at the levels
+    past, rows, image: as `clean_estimates` takes them.  Returns what stands at the levels
     `kept`, which must be among `sigmas`, and last the end.
     """
-    context, levels, rows, image = given
     x, found = noise, []
     for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True):
         if sigma in kept:
             found.append(x)
-        clean = guided(context, levels, x, torch.full(x.shape[:2], sigma, device=x.device), rows, image)
+        clean = guided(past, x, torch.full(x.shape[:2], sigma, device=x.device), rows, image)
         x = clean + (following / sigma) * (x - clean)
     return [*found, x]

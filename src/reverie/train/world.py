@@ -34,6 +34,7 @@ from reverie.models.presets import PRESETS, Preset
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
 from reverie.train.forcing import (
+    Past,
     check_clip_steps,
     clean_estimates,
     count_tokens,
@@ -145,20 +146,19 @@ class WorldTask(Task):
         z, rows, *rest = batch
         seen, config = tuple(rest), self.config
         rows = self._hide_actions(rows, generator)
-        context, levels = noised_context(z, self.recipe.context_noise, generator)
+        past = noised_context(z, self.recipe.context_noise, generator)
         age = sink_age(self.world, generator)
         for _ in range(self._rounds()):
-            predicted = self._predict(context, levels, z, rows, seen, generator, age)
-            context = add_noise(predicted, noise_like(z, generator), levels)
-        error, sigma = self._errors(context, levels, z, rows, seen, config.copies, generator, age=age)
+            predicted = self._predict(past, z, rows, seen, generator, age)
+            past = Past(predicted, add_noise(predicted, noise_like(z, generator), past.levels), past.levels)
+        error, sigma = self._errors(past, z, rows, seen, config.copies, generator, age=age)
         weight = 1 / sigma.clamp(min=SIGMA_FLOOR) ** 2
         high = (error * (sigma > 0.8)).sum() / (sigma > 0.8).sum().clamp(min=1)
         return (error * weight).mean(), {"clean_mse": error.mean(), "clean_mse_high": high}
 
     def _errors(
         self,
-        context: Tensor,
-        levels: Tensor,
+        past: Past,
         z: Tensor,
         rows: Tensor,
         seen: Seen,
@@ -173,13 +173,12 @@ class WorldTask(Task):
         if sigma is None:
             sigma = self._sigmas(target.shape[:2], generator)
         noisy = add_noise(target, noise_like(target, generator), sigma)
-        estimate = self._estimate(context, levels, noisy, sigma, rows, seen, age)
+        estimate = self._estimate(past, noisy, sigma, rows, seen, age)
         return (estimate.float() - target).square().mean((2, 3, 4)), sigma
 
     def _estimate(
         self,
-        context: Tensor,
-        levels: Tensor,
+        past: Past,
         noisy: Tensor,
         sigma: Tensor,
         rows: Tensor,
@@ -188,7 +187,7 @@ class WorldTask(Task):
     ) -> Tensor:
         """As `clean_estimates`."""
         image, extra = self._told(seen)
-        return clean_estimates(self.world, context, levels, noisy, sigma, rows, image, age, extra)
+        return clean_estimates(self.world, past, noisy, sigma, rows, image, age, extra)
 
     def _told(self, seen: Seen) -> tuple[Tensor, Tensor | None]:
         """Image tokens, and the condition channels of a model that generates its start."""
@@ -211,8 +210,7 @@ class WorldTask(Task):
 
     def _predict(
         self,
-        context: Tensor,
-        levels: Tensor,
+        past: Past,
         z: Tensor,
         rows: Tensor,
         seen: Seen,
@@ -227,7 +225,7 @@ class WorldTask(Task):
                 target.shape[:2], lambda s: torch.rand(s, generator=generator, device=z.device)
             )
             noisy = add_noise(target, noise_like(target, generator), sigma)
-            estimate = self._estimate(context, levels, noisy, sigma, rows, seen, age)
+            estimate = self._estimate(past, noisy, sigma, rows, seen, age)
         return torch.cat([z[:, :given], estimate.to(z.dtype)], 1)
 
     def _by_block(self, shape: torch.Size, draw: Callable[[tuple[int, int]], Tensor]) -> Tensor:
@@ -260,10 +258,10 @@ class WorldTask(Task):
         sums: dict[str, list[float]] = {"next_mse": [], "wrong_actions_mse": [], "repeat_mse": []}
         for parts in zip(*(x.split(2 if is_large else 8) for x in clips), strict=True):
             z, rows, *seen = (x.to(self.device) for x in parts)
-            context, levels = noised_context(z, self.recipe.context_noise, generator)
+            past = noised_context(z, self.recipe.context_noise, generator)
             sigma = torch.ones(z.shape[0], z.shape[1] - given, device=self.device)
             for name, actions in (("next_mse", rows), ("wrong_actions_mse", rows.roll(1, 0))):
-                error, _ = self._errors(context, levels, z, actions, tuple(seen), 1, generator, sigma)
+                error, _ = self._errors(past, z, actions, tuple(seen), 1, generator, sigma)
                 sums[name].append(error.mean().item())
             sums["repeat_mse"].append((z[:, 1:] - z[:, :-1]).square().mean().item())
         return {name: float(np.mean(values)) for name, values in sums.items()} | {

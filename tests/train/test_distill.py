@@ -98,7 +98,7 @@ def test_a_student_is_mended(teacher: ModelBundle, tmp_path: Path) -> None:
     dmd = DmdTask(DistillDmdConfig(**given), teacher, clips(), clips(seed=1), student)  # type: ignore[arg-type]
     before = dmd.validate()
     after = Trainer(dmd, dataclasses.replace(trainer(tmp_path, 150), lr=3e-4, ema=0.95)).run()
-    assert after["rollout_mse"] < 0.5 * before["rollout_mse"]
+    assert after["rollout_mse"] < 0.6 * before["rollout_mse"]
 
 
 def test_a_critic_that_knows_no_difference_moves_nothing(teacher: ModelBundle, tmp_path: Path) -> None:

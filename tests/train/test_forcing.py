@@ -93,7 +93,7 @@ def test_every_block_is_what_a_session_makes_of_it(case: str) -> None:
     forced = clean_estimates(world, past, noisy, sigma, rows, image, extra=extra)
     ones = zip(noisy.chunk(copies, 1), sigma.chunk(copies, 1), strict=True)
     expected = torch.cat([by_session(world, z, x, s, rows, image, extra) for x, s in ones], 1)
-    torch.testing.assert_close(forced, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(forced, expected, rtol=5e-4, atol=5e-4)
     assert forced.std() > 0.1
 
 

@@ -210,7 +210,7 @@ def test_a_world_learns_two_games(tmp_path: Path) -> None:
     preset = presets.tiny(games.action_space)
     world = world_task(preset, config(tmp_path), games, games)
     before = world.validate()
-    after = Trainer(world, trainer(tmp_path, 40)).run()
+    after = Trainer(world, trainer(tmp_path, 60)).run()
     assert after["next_mse"] < 0.5 * before["next_mse"]
     assert load_model(tmp_path / "model").config.action_space == games.action_space
 

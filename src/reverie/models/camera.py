@@ -54,7 +54,8 @@ class Camera:
         where besides a place's content comes from, rightwards and downwards in halves of the picture.  Returns (r, j,
         c, H, W) and a (r, j, H, W) mask, 1 where the old picture covers the new one.  Yaw turns about the vertical
         axis; pitch shifts, as in games that shear the view, and nearly so in others while it is small.  Places are
-        computed in float32 whatever the picture's type: bfloat16 would miss by half a pixel.
+        computed in float32 whatever the picture's type: bfloat16 would miss by half a pixel.  Bicubic, because what is
+        turned is turned again at the next step, and bilinear means would soon be haze.
         """
         j = turn.shape[1]
         height, width = picture.shape[-2:]
@@ -76,7 +77,7 @@ class Camera:
         across, down = (1 - grid.abs()).unbind(-1)
         known = (across * (width / 2) + 0.501).clamp(0, 1) * (down * (height / 2) + 0.501).clamp(0, 1)
         flat = rearrange(grid, "r j h w two -> r (j h) w two")
-        turned = F.grid_sample(picture.float(), flat, padding_mode="border", align_corners=False)
+        turned = F.grid_sample(picture.float(), flat, mode="bicubic", padding_mode="border", align_corners=False)
         return rearrange(turned, "r c (j h) w -> r j c h w", j=j).to(picture.dtype), known.to(picture.dtype)
 
 
@@ -163,9 +164,14 @@ class TurnedStep(nn.Module):
         return torch.cat([mask * (1 - sure) + 2 * sure, latent * (1 - sure) + z * sure, z], 1)
 
     @classmethod
-    def free(cls, mask: Tensor) -> Tensor:
-        """How much of what is added to the turned step counts: (..., 4, h, w) masks -> (..., 1, h, w), 0..1."""
-        return (2 - mask.mean(-3, keepdim=True)).clamp(max=1)
+    def free(cls, mask: Tensor, trust: float = 0.0) -> Tensor:
+        """How much of what is added to the turned step counts: (..., 4, h, w) masks -> (..., 1, h, w), 0..1.
+
+        All of it where nothing is known, 1 - `trust` of it where the step before says what is there, nothing where that
+        stays.
+        """
+        mean = mask.mean(-3, keepdim=True)
+        return (1 - trust * mean.clamp(max=1)) * (2 - mean).clamp(max=1)
 
     def _written(self, frames: Tensor) -> Tensor:
         """Frames (r, 4, 3, H, W) as a latent (r, c, h, w)."""

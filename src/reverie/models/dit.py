@@ -49,7 +49,8 @@ class WorldModelConfig:
     (actions also through the timestep embedding), learned_positions (a table added to the tokens: walking needs to know
     where in the picture it is), local_start (attention starts local), predicts_clean (the network's output is the clean
     latent, which a narrow network finds easier; `forward` still returns velocity), motion (width of the network that
-    moves the step before along, where there is a camera; 0 is none).
+    moves the step before along, where there is a camera; 0 is none), trust (0..1, how little the network may add to the
+    turned step where that is known; 0 in training, more where a network that has learnt little would blur it away).
     """
 
     action_space: ActionSpace
@@ -82,6 +83,7 @@ class WorldModelConfig:
     idle_key: str | None = None
     sink: int = 0
     motion: int = 0
+    trust: float = 0.0
 
     def __post_init__(self) -> None:
         if self.latent[1] % self.patch[0] or self.latent[2] % self.patch[1]:
@@ -94,6 +96,8 @@ class WorldModelConfig:
             raise ShapeError(
                 f"the window ({self.window} steps, {self.sink} of them kept) must hold a block ({self.block} steps)"
             )
+        if not 0 <= self.trust <= 1 or (self.trust and not (self.camera and self.predicts_clean)):
+            raise ShapeError(f"trust is between 0 and 1, and of models with a camera; got {self.trust}")
         if self.dim % self.heads:
             raise ShapeError(f"width {self.dim} does not divide into {self.heads} heads")
 
@@ -270,7 +274,7 @@ class WorldModel(nn.Module):
             return out
         if self.turned_step is not None:
             mask, latent = self.turned_step.MASK_CHANNELS, config.latent[0]
-            free = self.turned_step.free(cond.extra[:, :, :mask])
+            free = self.turned_step.free(cond.extra[:, :, :mask], config.trust)
             out = free * out + cond.extra[:, :, mask : mask + latent]
         return (x - out) / level.sigma.clamp(min=0.02)[..., None, None, None].to(x.dtype)
 

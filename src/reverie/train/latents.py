@@ -337,7 +337,8 @@ def load_latents(
     dataset = Dataset(data)
     wanted = {
         "version": VERSION,
-        "tokenizer": fingerprint(tokenizer.state_dict()),
+        # As model folders keep it: a trained tokenizer and a model with it share what was encoded.
+        "tokenizer": fingerprint({name: x.bfloat16() for name, x in tokenizer.state_dict().items()}),
         "frames": dataset.num_frames,
         "max_hours": max_hours,
         **({} if start is None else {"start": start.fingerprint}),

@@ -42,7 +42,8 @@ class TrainWorldConfig:
     still_clips: share of clips that are made to stand still: recorded play seldom does, and standing still must not
     rot the picture. self_context: share of batches whose context is the model's own prediction, made up to
     self_context_rounds times over, from self_context_from of the budget on. sigmas, context_sigma: the schedule
-    that the model folder names and samples are drawn with (default 1, 0.8, 0.5 and 0.06, or the start's).
+    that the model folder names and samples are drawn with (default 1, 0.8, 0.5 and 0.06, or the start's). trust: how
+    little the finished model adds to the turned and moved step where that is known, 0..1; training is without.
     """
 
     data: tuple[Path, ...]
@@ -77,6 +78,7 @@ class TrainWorldConfig:
     self_context_from: float = 0.5
     sigmas: tuple[float, ...] | None = None
     context_sigma: float | None = None
+    trust: float = 0.0
     lr: float | None = None
     warmup_steps: int = 40
     muon: bool = True
@@ -105,6 +107,8 @@ class TrainWorldConfig:
             raise TrainError(f"the model that is started from says what it is; leave {' and '.join(given)} out")
         if not self.tunes and (self.lora or self.variant or self.resolution):
             raise TrainError("--lora, --variant and --resolution are for a model to start from; give it as --start")
+        if not 0 <= self.trust <= 1:
+            raise TrainError(f"--trust is between 0 and 1, got {self.trust}")
         if self.lora < 0:
             raise TrainError(f"--lora is a rank, or 0 to train all weights; got {self.lora}")
 

@@ -293,7 +293,8 @@ class WorldTask(Task):
         if self.config.tunes:
             summary = config.summary | {"tuned": summary | {"lora": self.config.lora}}
         merge(self.world)
-        config = replace(config, name=self.recipe.name, schedule=self.recipe.schedule, summary=summary)
+        world = replace(config.world, trust=self.config.trust) if self.config.trust else config.world
+        config = replace(config, world=world, name=self.recipe.name, schedule=self.recipe.schedule, summary=summary)
         save_model(folder / "model", replace(self.bundle, config=config))
 
 

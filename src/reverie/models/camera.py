@@ -77,7 +77,7 @@ class Camera:
         across, down = (1 - grid.abs()).unbind(-1)
         known = (across * (width / 2) + 0.501).clamp(0, 1) * (down * (height / 2) + 0.501).clamp(0, 1)
         flat = rearrange(grid, "r j h w two -> r (j h) w two")
-        turned = F.grid_sample(picture.float(), flat, mode="bicubic", padding_mode="border", align_corners=False)
+        turned = F.grid_sample(picture.float(), flat, mode="bicubic", padding_mode="reflection", align_corners=False)
         return rearrange(turned, "r c (j h) w -> r j c h w", j=j).to(picture.dtype), known.to(picture.dtype)
 
 
@@ -125,8 +125,8 @@ class TurnedStep(nn.Module):
     too, by what it makes of the step before and of the action rows (`numbers` in all).  Where it holds that a cell
     stays, what the maps lose of it is put back; where it is sure of it (`SURE`), the cell is the step before, exactly,
     and nothing is added to it (`free`): whoever stands still sees the same picture for as long as he likes.  Where the
-    turn uncovers what was not seen, the border is drawn out, and a mask says so: a grey there would be a far worse
-    guess (docs/LOG.md).
+    turn uncovers what was not seen, the picture is mirrored at its border, and a mask says so: a grey there would be a
+    far worse guess (docs/LOG.md).
     """
 
     CELL = 4
@@ -167,11 +167,9 @@ class TurnedStep(nn.Module):
     def free(cls, mask: Tensor, trust: float = 0.0) -> Tensor:
         """How much of what is added to the turned step counts: (..., 4, h, w) masks -> (..., 1, h, w), 0..1.
 
-        All of it where nothing is known, 1 - `trust` of it where the step before says what is there, nothing where that
-        stays.
+        1 - `trust` of it, and nothing where the step before stays.
         """
-        mean = mask.mean(-3, keepdim=True)
-        return (1 - trust * mean.clamp(max=1)) * (2 - mean).clamp(max=1)
+        return (1 - trust) * (2 - mask.mean(-3, keepdim=True)).clamp(max=1)
 
     def _written(self, frames: Tensor) -> Tensor:
         """Frames (r, 4, 3, H, W) as a latent (r, c, h, w)."""

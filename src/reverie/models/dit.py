@@ -50,7 +50,7 @@ class WorldModelConfig:
     where in the picture it is), local_start (attention starts local), predicts_clean (the network's output is the clean
     latent, which a narrow network finds easier; `forward` still returns velocity), motion (width of the network that
     moves the step before along, where there is a camera; 0 is none), trust (0..1, how little the network may add to the
-    turned step where that is known; 0 in training, more where a network that has learnt little would blur it away).
+    turned step; 0 in training, more where a network that has learnt little would blur it away).
     """
 
     action_space: ActionSpace

@@ -43,7 +43,7 @@ class TrainWorldConfig:
     rot the picture. self_context: share of batches whose context is the model's own prediction, made up to
     self_context_rounds times over, from self_context_from of the budget on. sigmas, context_sigma: the schedule
     that the model folder names and samples are drawn with (default 1, 0.8, 0.5 and 0.06, or the start's). trust: how
-    little the finished model adds to the turned and moved step where that is known, 0..1; training is without.
+    little the finished model adds to the turned and moved step, 0..1; training is without.
     """
 
     data: tuple[Path, ...]

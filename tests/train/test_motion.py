@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from tests.train.test_world import PRESET, recording
 
 from reverie import flow
-from reverie.errors import TrainError
+from reverie.errors import ShapeError, TrainError
 from reverie.flow import Schedule
 from reverie.models import presets
 from reverie.models.checkpoint import ModelBundle, ModelConfig
@@ -132,3 +132,25 @@ def test_what_stays_for_sure_stays_for_good() -> None:
     torch.testing.assert_close(z, z0, atol=1e-5, rtol=1e-5)
     z0, z = dream(sure=-3.0)
     assert (z - z0).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("trust", [0.0, 0.25, 1.0])
+def test_trust_scales_what_the_network_adds(trust: float) -> None:
+    some = bundle(("forward", "jump"), 0).model
+    wary = WorldModel(dataclasses.replace(some.config, trust=trust))
+    wary.load_state_dict(some.state_dict())
+    z, rows = torch.randn(1, 3, *PRESET.world.latent), torch.ones(1, 8, 4)
+    image = torch.randn(1, PRESET.world.image_tokens, PRESET.world.image_dim)
+    cond, sigma = some.clip_condition(rows, z, image), torch.ones(1, 3)
+    with torch.no_grad():
+        guess = cond.extra[:, :, 4 : 4 + PRESET.world.latent[0]]
+        added, kept = (flow.clean_from_velocity(z, model(z, sigma, cond), sigma) - guess for model in (some, wary))
+    torch.testing.assert_close(kept, (1 - trust) * added, atol=1e-5, rtol=1e-5)
+    assert added.abs().mean() > 0.05
+
+
+def test_trust_is_a_share_of_a_model_with_a_camera() -> None:
+    config = PRESET.world
+    for wrong in ({"trust": 1.5}, {"trust": -0.1}, {"trust": 0.5, "camera": None, "cond_channels": 20, "motion": 0}):
+        with pytest.raises(ShapeError, match="trust is between 0 and 1"):
+            dataclasses.replace(config, **wrong)  # type: ignore[arg-type]

@@ -108,7 +108,9 @@ try:
     Trainer(Dream(start=rank), config(folder / "full", shard=True, steps=1)).run()
 except TrainError as error:
     (folder / f"full{rank}").write_text(str(error))
+dist.barrier()
 dist.destroy_process_group()
+os._exit(0)  # on a busy machine gloo's threads have aborted the interpreter's own end
 """
 
 

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from reverie.errors import DataError
 from reverie.evaluate import clips, held, long, speed, summary
-from reverie.evaluate.collapse import Detector
+from reverie.evaluate.collapse import Detector, looks
 from reverie.evaluate.features import play_features
 from reverie.evaluate.measure import delayed, held_table, pair_names
 from reverie.evaluate.plan import HELD_FRAMES, THERE_FRAMES, TURN_FRAMES, Game, Size
@@ -27,6 +27,8 @@ Tick = Callable[[], None]
 BANK_STRIDE = 4
 PLAY_CLIPS = 24
 """Real clips whose play is looked at for the Fréchet distance: flow takes time."""
+REBUILT_CLIPS = 24
+"""Real clips of 4 s that say what the game looks like through the model's tokenizer."""
 
 
 def progress_bar() -> Progress:
@@ -110,8 +112,14 @@ class Evaluation:
             unit.arrays["play"] = np.stack(play).astype(np.float32)
         return unit
 
+    def _rebuilt_bank(self) -> Unit:
+        """The looks of what the game looks like through the model's tokenizer; nothing where it has none."""
+        rebuilt = (self.subject.rebuild(clip) for clip in self.game.bank[:REBUILT_CLIPS])
+        seen = [looks(clip[1:]) for clip in rebuilt if clip is not None]
+        return Unit(arrays={"looks": np.concatenate(seen)} if seen else {})
+
     def _detectors(self, bank: Unit, rebuilt: Sequence[Unit]) -> list[Detector]:
-        """One of the real game, and one of the game through the model's tokenizer where that is 40 s or more."""
+        """One of the real game, and one of the game through the model's tokenizer, each where that is 40 s or more."""
         detectors: list[Detector] = []
         try:
             detectors.append(Detector.of(bank.arrays["looks"]))
@@ -177,7 +185,8 @@ class Evaluation:
         runs[STATIC] = [self._one(f"static-{k}", lambda k=k: self._still(k, longest_s)) for k in plays]
         runs = {name: units for name, units in runs.items() if units}
         features = bank.arrays.get("pictures")
-        detectors = self._detectors(bank, [*short, *runs.get(REBUILT, [])])
+        rebuilt_bank = self._one("bank-rebuilt", self._rebuilt_bank)
+        detectors = self._detectors(bank, [rebuilt_bank, *short, *runs.get(REBUILT, [])])
         return {
             "table": summary.drift(runs, bank, features, detectors),
             "curves": summary.curves(runs, bank, detectors),

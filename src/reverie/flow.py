@@ -135,6 +135,8 @@ def begin(
     show(model, image, state)
     if not model.config.generates_start:
         commit(model, z0, model.start_condition(state), schedule, state, _noise_like(z0, generator))
+    if state.canvas is not None and model.turned_step is not None:
+        state.canvas.copy_(model.turned_step.open(z0[:, -1]))
 
 
 def show(model: WorldModel, image: Tensor, state: WorldState) -> None:
@@ -200,6 +202,8 @@ def advance_with(
     z = run(model, cond, schedule, state, noise)
     turned = model._turns(rows)  # pyright: ignore[reportPrivateUsage]
     state.turn += turned[:, -1]
+    if state.canvas is not None and cond.canvas is not None:
+        state.canvas.copy_(cond.canvas)
     num_kept = state.rows.shape[1]
     before = cond.rows[:, 0, :num_kept]  # what the block's first step saw of the time before the block
     state.rows.copy_(torch.cat([before, rows.to(before)], 1)[:, -num_kept:])

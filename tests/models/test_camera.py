@@ -3,7 +3,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from reverie.models.camera import Camera, TurnedStep
+from reverie.models.camera import Camera, TurnedStep, covered, sample, screen
 
 CAMERA = Camera(fov_deg=90.0)
 
@@ -17,9 +17,17 @@ def scene(yaw_deg: float, height: int = 32, width: int = 64) -> torch.Tensor:
     return rows[:, None, :].expand(3, height, width).contiguous()
 
 
+def turn(picture: torch.Tensor, pitch: float, yaw: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1, c, H, W) -> what a camera that has turned sees (1, 1, c, H, W), and where that is known (1, 1, H, W)."""
+    height, width = picture.shape[-2:]
+    around = CAMERA.around(screen(height, width, picture.device), torch.tensor([[[pitch, yaw]]]), height / width)
+    places = CAMERA.on_screen(around, height / width)
+    return sample(picture, places), covered(places)
+
+
 @pytest.mark.parametrize("yaw", [-8.0, -2.0, 0.0, 3.0, 10.0])
 def test_turning_a_picture_shows_what_the_turned_camera_sees(yaw: float) -> None:
-    turned, known = CAMERA.turn(scene(0.0)[None], torch.tensor([[[0.0, yaw]]]))
+    turned, known = turn(scene(0.0)[None], 0.0, yaw)
     error = ((turned[0, 0] - scene(yaw)).abs() * known[0, 0]).max()
     assert error < 0.02
     assert known.mean() > 0.7
@@ -29,7 +37,7 @@ def test_turning_a_picture_shows_what_the_turned_camera_sees(yaw: float) -> None
 def test_looking_up_moves_the_picture_down() -> None:
     picture = torch.zeros(1, 1, 32, 64)
     picture[0, 0, 10] = 1
-    turned, _ = CAMERA.turn(picture, torch.tensor([[[4.0, 0.0]]]))
+    turned, _ = turn(picture, 4.0, 0.0)
     assert turned[0, 0, 0, :, 32].argmax() > 10
 
 
@@ -42,6 +50,51 @@ def test_what_is_seen_at_an_angle_is_found_at_that_angle() -> None:
     assert (still[:, 1:, 1] > still[:, :-1, 1]).all()
     up = CAMERA.directions(8, 14, torch.tensor([5.0, 0.0])).unflatten(0, (8, 14))
     assert (up[..., 0] < still[..., 0]).all()
+
+
+def test_the_cylinder_is_mirrored_at_the_sides_of_the_picture() -> None:
+    places = screen(8, 14, torch.device("cpu"))
+    around = CAMERA.around(places, torch.zeros(2), 8 / 14)
+    torch.testing.assert_close(CAMERA.on_screen(around, 8 / 14), places)
+    torch.testing.assert_close(CAMERA.mirrored(around), around)
+    quarter = CAMERA.mirrored(CAMERA.around(places, torch.tensor([0.0, 90.0]), 8 / 14))  # the field of view
+    torch.testing.assert_close(quarter[..., 0], around[..., 0].flip(-1))
+    whole = CAMERA.mirrored(CAMERA.around(places, torch.tensor([0.0, 360.0]), 8 / 14))
+    torch.testing.assert_close(whole, around, atol=1e-5, rtol=0)
+
+
+def fitted() -> tuple[TurnedStep, torch.Tensor]:
+    """A turned step for latents that are a linear code of the pixels, and 48 such latents (48, 16, 8, 14)."""
+    generator = torch.Generator().manual_seed(0)
+    frame = F.interpolate(torch.randn(48, 3, 4, 7, generator=generator), (32, 56), mode="bicubic")
+    code = torch.randn(16, 48, generator=generator) / 7
+    z = torch.einsum("kc,rchw->rkhw", code, F.pixel_unshuffle(frame, 4))
+    step = TurnedStep(CAMERA, 16)
+    step.fit(z, frame, frame[:, None].expand(-1, 4, -1, -1, -1))
+    return step, z
+
+
+def test_the_canvas_shows_again_what_was_turned_away_from() -> None:
+    """Six steps to the right and six back: the start once more, where moving from step to step has lost it."""
+    step, start = fitted()
+    there = torch.tensor([0.0, 1.0]) * torch.tensor([2.0, 4.0, 6.0, 8.0])[:, None].expand(48, 4, 1)
+    canvas, before, rows = step.open(start), torch.zeros(48, 2), torch.zeros(48, 12, 0)
+    z = stepwise = start
+    for turned in [there] * 6 + [-there] * 6 + [0 * there]:
+        told, canvas = step.retrace(z, turned, rows, canvas, before)
+        z, before = told[:, 4:20], before + turned[:, -1]
+        stepwise = step(stepwise, turned, rows)[:, 4:20]
+    error, lost = ((x - step(start, 0 * there, rows)[:, 4:20]).square().mean() for x in (z, stepwise))
+    assert error < 0.01 * start.square().mean() and lost > 0.2 * start.square().mean()
+
+
+def test_what_was_added_moves_on_from_step_to_step() -> None:
+    step, start = fitted()
+    canvas, still, rows = step.open(start), torch.zeros(48, 4, 2), torch.zeros(48, 12, 0)
+    told, canvas = step.retrace(start, still, rows, canvas, torch.zeros(48, 2))
+    changed = told[:, 4:20] + 0.5 * start.flip(0)
+    after, _ = step.retrace(changed, still, rows, canvas, torch.zeros(48, 2))
+    torch.testing.assert_close(after[:, 4:20], step(changed, still, rows)[:, 4:20], atol=0.1, rtol=0)
 
 
 def test_the_turned_step_learns_to_read_and_write_latents() -> None:

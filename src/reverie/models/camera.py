@@ -47,38 +47,61 @@ class Camera:
         grid = torch.stack([down.unsqueeze(-1).expand(shape), right.unsqueeze(-2).expand(shape)], -1)
         return grid.flatten(-3, -2)
 
-    def turn(self, picture: Tensor, turn: Tensor, moved: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What `picture` becomes when the camera turns, and where that is known.
+    def around(self, places: Tensor, turn: Tensor, aspect: float) -> Tensor:
+        """Where places of a picture lie on a cylinder about the camera, which a turn only shifts.
 
-        picture: (r, c, H, W); turn: (r, j, 2) degrees of pitch and yaw, j turns of each picture; moved: (r, j, 2, H, W)
-        where besides a place's content comes from, rightwards and downwards in halves of the picture.  Returns (r, j,
-        c, H, W) and a (r, j, H, W) mask, 1 where the old picture covers the new one.  Yaw turns about the vertical
-        axis; pitch shifts, as in games that shear the view, and nearly so in others while it is small.  Places are
-        computed in float32 whatever the picture's type: bfloat16 would miss by half a pixel.  Bicubic, because what is
-        turned is turned again at the next step, and bilinear means would soon be haze.
+        places: (..., H, W, 2) rightwards and downwards from the middle, in halves of the picture; turn: (..., 2)
+        degrees of pitch and yaw of the camera that sees them; aspect: H / W.  Returns (..., H, W, 2) float32: the
+        angle, in radians to the right, and how far down, in focal lengths.  Yaw turns about the vertical axis; pitch
+        shifts, as in games that shear the view, and nearly so in others while it is small.  float32 whatever the
+        picture's type: bfloat16 would miss by half a pixel.
         """
-        j = turn.shape[1]
-        height, width = picture.shape[-2:]
-        focal = self.focal(width)
-        x = torch.arange(width, device=picture.device, dtype=torch.float32) + 0.5 - width / 2
-        y = torch.arange(height, device=picture.device, dtype=torch.float32) + 0.5 - height / 2
-        pitch, yaw = torch.deg2rad(turn.float()).unbind(-1)
-        new = torch.atan(x / focal)
-        old = (new + yaw.unsqueeze(-1)).clamp(-1.5, 1.5)
-        from_x = focal * torch.tan(old)
-        stretch = torch.cos(new) / torch.cos(old)
-        from_y = (y[:, None] - focal * torch.tan(pitch)[..., None, None]) * stretch.unsqueeze(-2)
-        grid = torch.stack(
-            [(from_x * (2 / width)).unsqueeze(-2).expand_as(from_y), from_y * (2 / height)], -1
-        )  # (r, j, H, W, 2)
-        if moved is not None:
-            grid = grid + moved.float().movedim(2, -1)
-        # How much of a new pixel the old picture covers, rather than whether: what is made of it must not leap.
-        across, down = (1 - grid.abs()).unbind(-1)
-        known = (across * (width / 2) + 0.501).clamp(0, 1) * (down * (height / 2) + 0.501).clamp(0, 1)
-        flat = rearrange(grid, "r j h w two -> r (j h) w two")
-        turned = F.grid_sample(picture.float(), flat, mode="bicubic", padding_mode="reflection", align_corners=False)
-        return rearrange(turned, "r c (j h) w -> r j c h w", j=j).to(picture.dtype), known.to(picture.dtype)
+        x, y = (places.float() * self._reach).unbind(-1)
+        pitch, yaw = torch.deg2rad(turn.float())[..., None, None, :].unbind(-1)
+        angle = torch.atan(x)
+        return torch.stack([angle + yaw, (y * aspect - torch.tan(pitch)) * torch.cos(angle)], -1)
+
+    def on_screen(self, around: Tensor, aspect: float) -> Tensor:
+        """The inverse of `around` for a camera that is not turned; what lies at its sides and behind it, far out."""
+        angle, down = around.unbind(-1)
+        angle = angle.clamp(-1.5, 1.5)
+        return torch.stack([torch.tan(angle), down / torch.cos(angle) / aspect], -1) / self._reach
+
+    def mirrored(self, around: Tensor) -> Tensor:
+        """Places on the cylinder as if what an unturned camera sees were mirrored at its sides, all the way round."""
+        angle, down = around.unbind(-1)
+        half = math.radians(self.fov_deg) / 2
+        return torch.stack([half - ((angle + half) % (4 * half) - 2 * half).abs(), down], -1)
+
+    @property
+    def _reach(self) -> float:
+        """Half of the picture's width, in focal lengths."""
+        return math.tan(math.radians(self.fov_deg) / 2)
+
+
+def screen(height: int, width: int, device: torch.device) -> Tensor:
+    """The middles of a picture's pixels, (H, W, 2) rightwards and downwards from its middle in halves of it."""
+    y, x = ((torch.arange(n, device=device, dtype=torch.float32) + 0.5) * (2 / n) - 1 for n in (height, width))
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1)
+
+
+def sample(picture: Tensor, places: Tensor) -> Tensor:
+    """What a picture (r, c, H, W) shows at `places` (r, j, H, W, 2): (r, j, c, H, W); mirrored beyond its border.
+
+    Bicubic, because what is moved is moved again at the next step, and bilinear means would soon be haze.
+    """
+    j = places.shape[1]
+    flat = rearrange(places, "r j h w two -> r (j h) w two")
+    found = F.grid_sample(picture.float(), flat, mode="bicubic", padding_mode="reflection", align_corners=False)
+    return rearrange(found, "r c (j h) w -> r j c h w", j=j).to(picture.dtype)
+
+
+def covered(places: Tensor) -> Tensor:
+    """How much of a pixel at `places` (..., H, W, 2) the picture covers, 0..1: how much rather than whether, because
+    what is made of it must not leap."""
+    height, width = places.shape[-3:-1]
+    across, down = (1 - places.abs()).unbind(-1)
+    return (across * (width / 2) + 0.501).clamp(0, 1) * (down * (height / 2) + 0.501).clamp(0, 1)
 
 
 class Motion(nn.Module):
@@ -116,6 +139,26 @@ class Motion(nn.Module):
         return self.MOST * torch.tanh(moved).unflatten(1, (STEP_FRAMES, 2)), torch.sigmoid(stays)
 
 
+@dataclass(slots=True)
+class Canvas:
+    """What the start picture showed, and where it has gone.
+
+    picture: (b, 3, H, W) the start, at half size; drift: (b, H, W, 2) how far on the cylinder (`Camera.around`) what is
+    seen now lies from where turns alone would have it; written: (b, c, h, w) what of the step before came from here.
+    """
+
+    picture: Tensor
+    drift: Tensor
+    written: Tensor
+
+    def tensors(self) -> list[Tensor]:
+        return [self.picture, self.drift, self.written]
+
+    def copy_(self, other: Canvas) -> None:
+        for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
+            mine.copy_(theirs)
+
+
 class TurnedStep(nn.Module):
     """The condition of a step: the step before it, as the camera's turn leaves it, in latent space.
 
@@ -148,18 +191,64 @@ class TurnedStep(nn.Module):
         of the next 4 frames; rows: (r, f, a) the action rows that the step sees.  Returns (r, 4 + c + c, h, w): the
         mask, 0 where nothing is known, 1 where the step before says what is there, 2 where it stays; the step before as
         turned and moved; and as it is."""
-        picture, moved = F.pixel_shuffle(self.to_pixels(z), self.CELL), None
-        kept, sure = torch.zeros_like(z), torch.zeros_like(z[:, :1])
-        if self.motion is not None:
-            coarse, stays = self.motion(z, rows)
-            fine = F.interpolate(coarse.flatten(0, 1), scale_factor=self.CELL, mode="bilinear", align_corners=False)
-            moved = fine.unflatten(0, (len(z), STEP_FRAMES))
-            kept = stays * (z - self._written(picture.unsqueeze(1).expand(-1, STEP_FRAMES, -1, -1, -1)))
-            begins, whole = self.SURE
-            sure = ((stays - begins) / (whole - begins)).clamp(0, 1)
-        frames, known = self.camera.turn(picture, turn, moved)
-        latent = self._written(frames) + kept
-        mask = F.avg_pool2d(known, self.CELL)
+        places, stays, sure = self._moves(z, turn, rows)
+        return self._told(self._moved(z, places, stays), z, places, sure)
+
+    def open(self, z: Tensor) -> Canvas:
+        """The canvas of a world whose start picture has the latent z (r, c, h, w)."""
+        picture = self._read(z)
+        still = picture.unsqueeze(1).expand(-1, STEP_FRAMES, -1, -1, -1)
+        return Canvas(picture, picture.new_zeros(len(z), *picture.shape[-2:], 2), self._written(still))
+
+    def retrace(self, z: Tensor, turn: Tensor, rows: Tensor, canvas: Canvas, before: Tensor) -> tuple[Tensor, Canvas]:
+        """As `forward`, but what the start picture showed is brought from there, at once, and only what was added since
+        is moved from step to step.  before: (r, 2) degrees turned from the start to the last frame of the step before.
+
+        Returns what `forward` does, and the canvas as it is when the step is over.
+        """
+        aspect = z.shape[-2] / z.shape[-1]
+        places, stays, sure = self._moves(z, turn, rows)
+        fine = F.interpolate(sure, scale_factor=self.CELL, mode="nearest").movedim(1, -1).unsqueeze(1)
+        here = screen(canvas.picture.shape[-2], canvas.picture.shape[-1], z.device)
+        places_then = places + fine * (here - places)  # what stays on the screen stays on the canvas
+        drift = rearrange(canvas.drift, "r h w two -> r two h w")
+        drift = F.grid_sample(
+            drift, rearrange(places_then, "r j h w two -> r (j h) w two"), padding_mode="border", align_corners=False
+        )
+        drift = rearrange(drift, "r two (j h) w -> r j h w two", j=STEP_FRAMES)
+        around = self.camera.around(places_then, before.unsqueeze(1), aspect) + drift
+        seen = sample(canvas.picture, self.camera.on_screen(self.camera.mirrored(around), aspect))
+        written = self._written(seen)
+        latent = written + self._moved(z - canvas.written, places, stays, added=True)
+        after = self.camera.around(here, before + turn[:, -1], aspect)
+        now = Canvas(canvas.picture, around[:, -1] - after, written)
+        return self._told(latent, z, places, sure), now
+
+    def _moves(self, z: Tensor, turn: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Where the pixels of the next 4 frames were in the last (r, 4, H, W, 2); how much of a cell stays (r, 1, h,
+        w), and how sure that is."""
+        height, width = (self.CELL * n for n in z.shape[-2:])
+        aspect = height / width
+        places = self.camera.on_screen(self.camera.around(screen(height, width, z.device), turn, aspect), aspect)
+        if self.motion is None:
+            return places, torch.zeros_like(z[:, :1]), torch.zeros_like(z[:, :1])
+        coarse, stays = self.motion(z, rows)
+        fine = F.interpolate(coarse.flatten(0, 1), scale_factor=self.CELL, mode="bilinear", align_corners=False)
+        places = places + fine.unflatten(0, (len(z), STEP_FRAMES)).float().movedim(2, -1)
+        begins, whole = self.SURE
+        return places, stays, ((stays - begins) / (whole - begins)).clamp(0, 1)
+
+    def _moved(self, z: Tensor, places: Tensor, stays: Tensor, added: bool = False) -> Tensor:
+        """The latent z (r, c, h, w), or one that was added to another, moved along; what the maps lose of it is put
+        back where it stays."""
+        picture = self._read(z, added)
+        still = picture.unsqueeze(1).expand(-1, STEP_FRAMES, -1, -1, -1)
+        kept = stays * (z - self._written(still, added))
+        return self._written(sample(picture, places), added) + kept
+
+    @staticmethod
+    def _told(latent: Tensor, z: Tensor, places: Tensor, sure: Tensor) -> Tensor:
+        mask = F.avg_pool2d(covered(places).to(z.dtype), TurnedStep.CELL)
         # In this form of lerp what is wholly sure is z to the last bit.
         return torch.cat([mask * (1 - sure) + 2 * sure, latent * (1 - sure) + z * sure, z], 1)
 
@@ -171,9 +260,16 @@ class TurnedStep(nn.Module):
         """
         return (1 - trust) * (2 - mask.mean(-3, keepdim=True)).clamp(max=1)
 
-    def _written(self, frames: Tensor) -> Tensor:
-        """Frames (r, 4, 3, H, W) as a latent (r, c, h, w)."""
-        return self.to_latent(rearrange(F.pixel_unshuffle(frames, self.CELL), "r j c h w -> r (j c) h w"))
+    def _read(self, z: Tensor, added: bool = False) -> Tensor:
+        """The last frame of a latent (r, c, h, w), (r, 3, H, W); added: of one that was added to another."""
+        bias = None if added else self.to_pixels.bias
+        return F.pixel_shuffle(F.conv2d(z, self.to_pixels.weight, bias, padding=1), self.CELL)
+
+    def _written(self, frames: Tensor, added: bool = False) -> Tensor:
+        """Frames (r, 4, 3, H, W) as a latent (r, c, h, w); added: what they add to others."""
+        bias = None if added else self.to_latent.bias
+        patches = rearrange(F.pixel_unshuffle(frames, self.CELL), "r j c h w -> r (j c) h w")
+        return F.conv2d(patches, self.to_latent.weight, bias)
 
     @torch.no_grad()
     def fit(self, z: Tensor, last: Tensor, frames: Tensor, ridge: float = 1e-3) -> dict[str, float]:

@@ -50,7 +50,8 @@ class WorldModelConfig:
     where in the picture it is), local_start (attention starts local), predicts_clean (the network's output is the clean
     latent, which a narrow network finds easier; `forward` still returns velocity), motion (width of the network that
     moves the step before along, where there is a camera; 0 is none), trust (0..1, how little the network may add to the
-    turned step; 0 in training, more where a network that has learnt little would blur it away).
+    turned step; 0 in training, more where a network that has learnt little would blur it away), canvas (in play, what
+    the start picture showed is brought from there at once, not from step to step: `TurnedStep.retrace`).
     """
 
     action_space: ActionSpace
@@ -84,6 +85,7 @@ class WorldModelConfig:
     sink: int = 0
     motion: int = 0
     trust: float = 0.0
+    canvas: bool = False
 
     def __post_init__(self) -> None:
         if self.latent[1] % self.patch[0] or self.latent[2] % self.patch[1]:
@@ -98,6 +100,8 @@ class WorldModelConfig:
             )
         if not 0 <= self.trust <= 1 or (self.trust and not (self.camera and self.predicts_clean)):
             raise ShapeError(f"trust is between 0 and 1, and of models with a camera; got {self.trust}")
+        if self.canvas and not (self.camera and self.predicts_clean and self.block == 1):
+            raise ShapeError("a canvas is for models with a camera that make one step at a time")
         if self.dim % self.heads:
             raise ShapeError(f"width {self.dim} does not divide into {self.heads} heads")
 
@@ -223,7 +227,9 @@ class WorldModel(nn.Module):
                 ring(batch, block.keyboard.config.heads, block.keyboard.config.head_dim, 1)
         rows = torch.zeros(batch, config.action_frames - STEP_FRAMES, config.action_space.size, device=device)
         turn = torch.zeros(batch, 2, dtype=torch.float64, device=device)
-        return WorldState(caches, rows, turn, torch.zeros(batch, *config.latent, device=device, dtype=dtype), image)
+        last = torch.zeros(batch, *config.latent, device=device, dtype=dtype)
+        canvas = self.turned_step.open(last) if config.canvas and self.turned_step is not None else None
+        return WorldState(caches, rows, turn, last, image, canvas=canvas)
 
     def image_keys_values(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of the start picture for every block that looks at it.  image: (b, n, image_dim)."""
@@ -361,12 +367,16 @@ class WorldModel(nn.Module):
             return Condition(extra, windows, time)
         if config.generates_start:
             raise ShapeError("a model that generates its start needs the picture's condition channels for each block")
-        extra = state.last.new_zeros(b, t, config.cond_channels, *config.latent[1:])
+        extra, canvas = state.last.new_zeros(b, t, config.cond_channels, *config.latent[1:]), None
         turned = self._turns(rows).unflatten(1, (-1, STEP_FRAMES))
         if self.turned_step is not None:
             since = self._since_last(turned, turned.new_zeros(b, 2))
-            extra[:, 0] = self.turned_step(state.last, since[:, 0], self._scaled(windows[:, 0]))
-        return Condition(extra, windows, time, state.turn[:, None] + turned.mean(2))
+            given = (state.last, since[:, 0], self._scaled(windows[:, 0]))
+            if state.canvas is None:
+                extra[:, 0] = self.turned_step(*given)
+            else:
+                extra[:, 0], canvas = self.turned_step.retrace(*given, state.canvas, state.turn)
+        return Condition(extra, windows, time, state.turn[:, None] + turned.mean(2), canvas=canvas)
 
     def start_condition(self, state: WorldState) -> Condition:
         """The condition of a start picture's own step: nothing done yet, nothing seen before."""

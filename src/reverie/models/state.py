@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from reverie.models.camera import Canvas
 from reverie.nn.cache import KVCache
 
 
@@ -46,6 +47,7 @@ class Condition:
     turn: Tensor | None = None
     image: Tensor | None = None
     places: Places | None = None
+    canvas: Canvas | None = None
 
     def select(self, steps: Tensor) -> Condition:
         """These steps alone, in this order; a step may come more than once."""
@@ -68,6 +70,7 @@ class WorldState:
     last: Tensor
     image: list[tuple[Tensor, Tensor]]
     step: int = 0
+    canvas: Canvas | None = None
 
     def clone(self) -> WorldState:
         return WorldState(
@@ -77,6 +80,7 @@ class WorldState:
             self.last.clone(),
             [(k.clone(), v.clone()) for k, v in self.image],
             self.step,
+            None if self.canvas is None else Canvas(*(x.clone() for x in self.canvas.tensors())),
         )
 
     def copy_(self, other: WorldState) -> None:
@@ -97,4 +101,5 @@ class WorldState:
 
     def tensors(self) -> list[Tensor]:
         """The state's own tensors, rings left out."""
-        return [self.rows, self.turn, self.last, *(x for pair in self.image for x in pair)]
+        canvas = [] if self.canvas is None else self.canvas.tensors()
+        return [self.rows, self.turn, self.last, *canvas, *(x for pair in self.image for x in pair)]

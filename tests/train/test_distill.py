@@ -112,14 +112,17 @@ def test_a_critic_that_knows_no_difference_moves_nothing(teacher: ModelBundle, t
 
 
 def test_in_the_critics_turns_the_student_stays_and_in_its_own_the_critic(teacher: ModelBundle, tmp_path: Path) -> None:
-    config = DistillDmdConfig(**common(tmp_path), rollout_blocks=4, critic_updates=1000, still=0.0)  # type: ignore[arg-type]
+    given = {**common(tmp_path), "trust": 0.5, "canvas": True}
+    config = DistillDmdConfig(**given, rollout_blocks=4, critic_updates=1000, still=0.0)  # type: ignore[arg-type]
     student = load_model(_folder_of(teacher, tmp_path)).model
     dmd = DmdTask(config, teacher, clips(), clips(seed=1), student)
     kept = [{name: p.clone() for name, p in part.named_parameters()} for part in (dmd.student, dmd.critic)]
     Trainer(dmd, dataclasses.replace(trainer(tmp_path, 4), lr=1e-3)).run()
     assert all(torch.equal(p, kept[0][name]) for name, p in dmd.student.named_parameters())
     assert not torch.equal(dmd.critic.head.weight, kept[1]["head.weight"])
-    assert load_model(tmp_path / "model").config.schedule.renoise
+    made = load_model(tmp_path / "model").config
+    assert made.schedule.renoise
+    assert (made.world.trust, made.world.canvas) == (0.5, True)
 
 
 def _folder_of(teacher: ModelBundle, folder: Path) -> Path:

@@ -154,3 +154,31 @@ def test_trust_is_a_share_of_a_model_with_a_camera() -> None:
     for wrong in ({"trust": 1.5}, {"trust": -0.1}, {"trust": 0.5, "camera": None, "cond_channels": 20, "motion": 0}):
         with pytest.raises(ShapeError, match="trust is between 0 and 1"):
             dataclasses.replace(config, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_session_with_a_canvas_goes_on_from_a_copy_as_from_itself() -> None:
+    some = bundle(("forward", "jump"), 0).model
+    model = WorldModel(dataclasses.replace(some.config, canvas=True)).eval()
+    model.load_state_dict(some.state_dict())
+    z0 = torch.randn(1, 1, *PRESET.world.latent)
+    image = torch.randn(1, PRESET.world.image_tokens, PRESET.world.image_dim)
+    rows = torch.tensor([0.0, 0.0, 0.0, 2.0]).expand(1, 4, 4)
+    state = model.new_state(1, CPU, torch.float32)
+    with torch.no_grad():
+        flow.begin(model, z0, image, PRESET_SCHEDULE, state, torch.Generator().manual_seed(0))
+        flow.advance(model, rows, PRESET_SCHEDULE, state, torch.Generator().manual_seed(1))
+        copy, taken = state.clone(), model.new_state(1, CPU, torch.float32)
+        taken.copy_(state)
+        first, *others = (
+            flow.advance(model, rows, PRESET_SCHEDULE, s, torch.Generator().manual_seed(2))
+            for s in (state, copy, taken)
+        )
+    assert all(torch.equal(first, other) for other in others)
+    assert state.canvas is not None
+    state.reset()
+    assert not state.canvas.written.any()
+
+
+def test_a_canvas_is_of_models_with_a_camera() -> None:
+    with pytest.raises(ShapeError, match="a canvas is for models with a camera"):
+        dataclasses.replace(PRESET.world, canvas=True, camera=None, cond_channels=20, motion=0)

@@ -65,7 +65,7 @@ def _leaves(value: Any, name: str, owner: Any = None) -> Iterator[tuple[str, Any
             yield from _leaves(item, _join(name, key), None)
     elif isinstance(value, int) and owner is not None:
         yield name, owner, value
-    else:
+    elif value is not None:  # a part that this model's state does not have
         raise TypeError(f"a state is made of tensors, whole numbers, lists and dataclasses; {name} is {type(value)}")
 
 

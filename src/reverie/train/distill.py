@@ -53,6 +53,8 @@ class DistillConfig:
     teacher: a model folder.  data, held_out: datasets of its games.  latents: where encoded recordings are kept, to
     share them between runs (default: in the run's folder).  sigmas, context_sigma: the student's schedule; it
     renoises between passes.  guidance: the teacher's; 1 is none.  context_noise: the most noise that context gets.
+    trust, canvas: of the finished student, as `reverie train world` has them (default: the teacher's); the student
+    learns with the teacher's.
     """
 
     teacher: Path
@@ -66,6 +68,8 @@ class DistillConfig:
     context_sigma: float = 0.06
     guidance: float = 1.0
     context_noise: float = 0.25
+    trust: float | None = None
+    canvas: bool | None = None
     shift: float = 3.0
     max_hours: float | None = None
     held_out_hours: float = 0.1
@@ -203,8 +207,10 @@ class DistillTask(Task):
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:
         """The finished model folder, at `folder`/model."""
+        config, set_to = self.bundle.config, {"trust": self.config.trust, "canvas": self.config.canvas}
+        world = dataclasses.replace(config.world, **{k: v for k, v in set_to.items() if v is not None})
         config = dataclasses.replace(
-            self.bundle.config, name=self.config.name, schedule=self.schedule, summary={"distilled": summary}
+            config, world=world, name=self.config.name, schedule=self.schedule, summary={"distilled": summary}
         )
         bundle = ModelBundle(config, self.student, self.bundle.tokenizer, self.bundle.image_encoder)
         save_model(folder / "model", bundle)

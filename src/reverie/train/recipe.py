@@ -43,7 +43,8 @@ class TrainWorldConfig:
     rot the picture. self_context: share of batches whose context is the model's own prediction, made up to
     self_context_rounds times over, from self_context_from of the budget on. sigmas, context_sigma: the schedule
     that the model folder names and samples are drawn with (default 1, 0.8, 0.5 and 0.06, or the start's). trust: how
-    little the finished model adds to the turned and moved step, 0..1; training is without.
+    little the finished model adds to the turned and moved step, 0..1; canvas: whether it brings what the start picture
+    showed from there at once. Training is without either.
     """
 
     data: tuple[Path, ...]
@@ -79,6 +80,7 @@ class TrainWorldConfig:
     sigmas: tuple[float, ...] | None = None
     context_sigma: float | None = None
     trust: float = 0.0
+    canvas: bool = False
     lr: float | None = None
     warmup_steps: int = 40
     muon: bool = True

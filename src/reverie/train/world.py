@@ -293,7 +293,9 @@ class WorldTask(Task):
         if self.config.tunes:
             summary = config.summary | {"tuned": summary | {"lora": self.config.lora}}
         merge(self.world)
-        world = replace(config.world, trust=self.config.trust) if self.config.trust else config.world
+        world = config.world
+        if self.config.trust or self.config.canvas:
+            world = replace(world, trust=self.config.trust, canvas=self.config.canvas)
         config = replace(config, world=world, name=self.recipe.name, schedule=self.recipe.schedule, summary=summary)
         save_model(folder / "model", replace(self.bundle, config=config))
 

@@ -156,18 +156,20 @@ def test_trust_is_a_share_of_a_model_with_a_camera() -> None:
             dataclasses.replace(config, **wrong)  # type: ignore[arg-type]
 
 
-def test_a_session_with_a_canvas_goes_on_from_a_copy_as_from_itself() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_session_with_a_canvas_goes_on_from_a_copy_as_from_itself(dtype: torch.dtype) -> None:
     some = bundle(("forward", "jump"), 0).model
     model = WorldModel(dataclasses.replace(some.config, canvas=True)).eval()
     model.load_state_dict(some.state_dict())
-    z0 = torch.randn(1, 1, *PRESET.world.latent)
-    image = torch.randn(1, PRESET.world.image_tokens, PRESET.world.image_dim)
+    model.to(dtype)
+    z0 = torch.randn(1, 1, *PRESET.world.latent, dtype=dtype)
+    image = torch.randn(1, PRESET.world.image_tokens, PRESET.world.image_dim, dtype=dtype)
     rows = torch.tensor([0.0, 0.0, 0.0, 2.0]).expand(1, 4, 4)
-    state = model.new_state(1, CPU, torch.float32)
+    state = model.new_state(1, CPU, dtype)
     with torch.no_grad():
         flow.begin(model, z0, image, PRESET_SCHEDULE, state, torch.Generator().manual_seed(0))
         flow.advance(model, rows, PRESET_SCHEDULE, state, torch.Generator().manual_seed(1))
-        copy, taken = state.clone(), model.new_state(1, CPU, torch.float32)
+        copy, taken = state.clone(), model.new_state(1, CPU, dtype)
         taken.copy_(state)
         first, *others = (
             flow.advance(model, rows, PRESET_SCHEDULE, s, torch.Generator().manual_seed(2))

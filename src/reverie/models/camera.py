@@ -198,7 +198,8 @@ class TurnedStep(nn.Module):
         """The canvas of a world whose start picture has the latent z (r, c, h, w)."""
         picture = self._read(z)
         still = picture.unsqueeze(1).expand(-1, STEP_FRAMES, -1, -1, -1)
-        return Canvas(picture, picture.new_zeros(len(z), *picture.shape[-2:], 2), self._written(still))
+        drift = torch.zeros(len(z), *picture.shape[-2:], 2, device=z.device)  # float32: places, see `Camera.around`
+        return Canvas(picture, drift, self._written(still))
 
     def retrace(self, z: Tensor, turn: Tensor, rows: Tensor, canvas: Canvas, before: Tensor) -> tuple[Tensor, Canvas]:
         """As `forward`, but what the start picture showed is brought from there, at once, and only what was added since

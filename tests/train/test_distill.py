@@ -115,6 +115,8 @@ def test_in_the_critics_turns_the_student_stays_and_in_its_own_the_critic(teache
     given = {**common(tmp_path), "trust": 0.5, "canvas": True}
     config = DistillDmdConfig(**given, rollout_blocks=4, critic_updates=1000, still=0.0)  # type: ignore[arg-type]
     student = load_model(_folder_of(teacher, tmp_path)).model
+    with pytest.raises(ShapeError, match="trust is between 0 and 1"):  # before anything is trained
+        DmdTask(dataclasses.replace(config, trust=2.0), teacher, clips(), clips(seed=1), student)
     dmd = DmdTask(config, teacher, clips(), clips(seed=1), student)
     kept = [{name: p.clone() for name, p in part.named_parameters()} for part in (dmd.student, dmd.critic)]
     Trainer(dmd, dataclasses.replace(trainer(tmp_path, 4), lr=1e-3)).run()

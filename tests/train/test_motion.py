@@ -156,6 +156,15 @@ def test_trust_is_a_share_of_a_model_with_a_camera() -> None:
             dataclasses.replace(config, **wrong)  # type: ignore[arg-type]
 
 
+def test_what_a_finished_model_is_given_for_play() -> None:
+    config = dataclasses.replace(PRESET.world, trust=0.5)
+    assert config.finished(None, None) == config
+    assert config.finished(None, True) == dataclasses.replace(config, canvas=True)  # its trust is kept
+    assert config.finished(0.0, None) == PRESET.world
+    with pytest.raises(ShapeError, match="trust is between 0 and 1"):
+        config.finished(1.5, None)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_session_with_a_canvas_goes_on_from_a_copy_as_from_itself(dtype: torch.dtype) -> None:
     some = bundle(("forward", "jump"), 0).model

@@ -28,7 +28,7 @@ class Camera:
 
     def focal(self, width: float) -> float:
         """Focal length of a picture `width` units wide, in those units."""
-        return width / 2 / math.tan(math.radians(self.fov_deg) / 2)
+        return width / 2 / self._reach
 
     def directions(self, rows: int, columns: int, turn: Tensor) -> Tensor:
         """Where the cells of a grid look, in cells at the centre of the picture.
@@ -154,6 +154,9 @@ class Canvas:
     def tensors(self) -> list[Tensor]:
         return [self.picture, self.drift, self.written]
 
+    def clone(self) -> Canvas:
+        return Canvas(*(tensor.clone() for tensor in self.tensors()))
+
     def copy_(self, other: Canvas) -> None:
         for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
             mine.copy_(theirs)
@@ -197,9 +200,8 @@ class TurnedStep(nn.Module):
     def open(self, z: Tensor) -> Canvas:
         """The canvas of a world whose start picture has the latent z (r, c, h, w)."""
         picture = self._read(z)
-        still = picture.unsqueeze(1).expand(-1, STEP_FRAMES, -1, -1, -1)
         drift = torch.zeros(len(z), *picture.shape[-2:], 2, device=z.device)  # float32: places, see `Camera.around`
-        return Canvas(picture, drift, self._written(still))
+        return Canvas(picture, drift, self._written(_still(picture)))
 
     def retrace(self, z: Tensor, turn: Tensor, rows: Tensor, canvas: Canvas, before: Tensor) -> tuple[Tensor, Canvas]:
         """As `forward`, but what the start picture showed is brought from there, at once, and only what was added since
@@ -243,8 +245,7 @@ class TurnedStep(nn.Module):
         """The latent z (r, c, h, w), or one that was added to another, moved along; what the maps lose of it is put
         back where it stays."""
         picture = self._read(z, added)
-        still = picture.unsqueeze(1).expand(-1, STEP_FRAMES, -1, -1, -1)
-        kept = stays * (z - self._written(still, added))
+        kept = stays * (z - self._written(_still(picture), added))
         return self._written(sample(picture, places), added) + kept
 
     @staticmethod
@@ -289,6 +290,11 @@ class TurnedStep(nn.Module):
         self.to_latent.weight.copy_(weight.view_as(self.to_latent.weight))
         self.to_latent.bias.copy_(bias)  # type: ignore[union-attr]
         return {"read": seen, "written": written}
+
+
+def _still(picture: Tensor) -> Tensor:
+    """A picture (r, 3, H, W) as the 4 frames of a step in which nothing moves, (r, 4, 3, H, W)."""
+    return picture.unsqueeze(1).expand(-1, STEP_FRAMES, -1, -1, -1)
 
 
 def _least_squares(x: Tensor, y: Tensor, ridge: float) -> tuple[Tensor, Tensor, float]:

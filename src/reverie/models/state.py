@@ -38,7 +38,8 @@ class Condition:
 
     extra: (b, t, cond_channels, h, w) beside the noisy latent; rows: (b, t, 12, a) action rows; time: (t,) index of
     each step; turn: (b, t, 2) pitch and yaw in degrees since the start, or None; image: (b, n, c) tokens, None to use
-    the state's; places: where the steps are, if `WorldModel.placed` has worked that out already.
+    the state's; places: where the steps are, if `WorldModel.placed` has worked that out already;
+    canvas: as it is when the block is over, for models that have one.
     """
 
     extra: Tensor
@@ -61,7 +62,7 @@ class WorldState:
 
     step: latent steps so far; caches: one ring for each attention layer; rows: (b, 8, a) the last action rows; turn:
     (b, 2) float64 degrees turned since the start; last: (b, c, h, w) the last committed latent; image: keys and
-    values of the start picture for each image cross-attention, (b, heads, n, d).
+    values of the start picture for each image cross-attention, (b, heads, n, d); canvas: of models that have one.
     """
 
     caches: list[KVCache]
@@ -80,7 +81,7 @@ class WorldState:
             self.last.clone(),
             [(k.clone(), v.clone()) for k, v in self.image],
             self.step,
-            None if self.canvas is None else Canvas(*(x.clone() for x in self.canvas.tensors())),
+            None if self.canvas is None else self.canvas.clone(),
         )
 
     def copy_(self, other: WorldState) -> None:

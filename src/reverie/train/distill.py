@@ -162,6 +162,7 @@ class DistillTask(Task):
         student: WorldModel | None = None,
     ) -> None:
         self.config, self.bundle, self.clips, self.held_out = config, teacher, train, held_out
+        self.finished = teacher.config.world.finished(config.trust, config.canvas)
         self.teacher = Guided(teacher.model.eval().requires_grad_(False), config.guidance)
         self.student = copy.deepcopy(student or teacher.model).train()
         for name, parameter in self.student.named_parameters():
@@ -207,10 +208,12 @@ class DistillTask(Task):
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:
         """The finished model folder, at `folder`/model."""
-        config, set_to = self.bundle.config, {"trust": self.config.trust, "canvas": self.config.canvas}
-        world = dataclasses.replace(config.world, **{k: v for k, v in set_to.items() if v is not None})
         config = dataclasses.replace(
-            config, world=world, name=self.config.name, schedule=self.schedule, summary={"distilled": summary}
+            self.bundle.config,
+            world=self.finished,
+            name=self.config.name,
+            schedule=self.schedule,
+            summary={"distilled": summary},
         )
         bundle = ModelBundle(config, self.student, self.bundle.tokenizer, self.bundle.image_encoder)
         save_model(folder / "model", bundle)

@@ -44,7 +44,7 @@ class TrainWorldConfig:
     self_context_rounds times over, from self_context_from of the budget on. sigmas, context_sigma: the schedule
     that the model folder names and samples are drawn with (default 1, 0.8, 0.5 and 0.06, or the start's). trust: how
     little the finished model adds to the turned and moved step, 0..1; canvas: whether it brings what the start picture
-    showed from there at once. Training is without either.
+    showed from there at once (default: the start's, or neither). Training keeps to the start's.
     """
 
     data: tuple[Path, ...]
@@ -79,8 +79,8 @@ class TrainWorldConfig:
     self_context_from: float = 0.5
     sigmas: tuple[float, ...] | None = None
     context_sigma: float | None = None
-    trust: float = 0.0
-    canvas: bool = False
+    trust: float | None = None
+    canvas: bool | None = None
     lr: float | None = None
     warmup_steps: int = 40
     muon: bool = True
@@ -109,7 +109,7 @@ class TrainWorldConfig:
             raise TrainError(f"the model that is started from says what it is; leave {' and '.join(given)} out")
         if not self.tunes and (self.lora or self.variant or self.resolution):
             raise TrainError("--lora, --variant and --resolution are for a model to start from; give it as --start")
-        if not 0 <= self.trust <= 1:
+        if self.trust is not None and not 0 <= self.trust <= 1:
             raise TrainError(f"--trust is between 0 and 1, got {self.trust}")
         if self.lora < 0:
             raise TrainError(f"--lora is a rank, or 0 to train all weights; got {self.lora}")

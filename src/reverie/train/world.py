@@ -83,6 +83,7 @@ class WorldTask(Task):
         self.train, self.held_out = train, held_out
         self.world, self.sizes = bundle.model, bundle.config.world
         self.recipe = Recipe.new(config, bundle.config if config.tunes else None)
+        self.finished = self.sizes.finished(config.trust, config.canvas)
         check_clip_steps(self.sizes, self.recipe.clip_steps)
         self.encoder = bundle.image_encoder if isinstance(bundle.image_encoder, ImageEncoder) else None
         self.explained: dict[str, float] = {}
@@ -293,10 +294,9 @@ class WorldTask(Task):
         if self.config.tunes:
             summary = config.summary | {"tuned": summary | {"lora": self.config.lora}}
         merge(self.world)
-        world = config.world
-        if self.config.trust or self.config.canvas:
-            world = replace(world, trust=self.config.trust, canvas=self.config.canvas)
-        config = replace(config, world=world, name=self.recipe.name, schedule=self.recipe.schedule, summary=summary)
+        config = replace(
+            config, world=self.finished, name=self.recipe.name, schedule=self.recipe.schedule, summary=summary
+        )
         save_model(folder / "model", replace(self.bundle, config=config))
 
 

@@ -106,7 +106,7 @@ class WorldModelConfig:
             raise ShapeError(f"width {self.dim} does not divide into {self.heads} heads")
 
     def finished(self, trust: float | None, canvas: bool | None) -> WorldModelConfig:
-        """The same with `trust` and `canvas` for play, where they are given.  Raises ShapeError for what does not fit."""
+        """The same with what is given of `trust` and `canvas`, for play.  Raises ShapeError for what does not fit."""
         given = {"trust": trust, "canvas": canvas}
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 

@@ -48,8 +48,8 @@ COMMANDS = (
     Command("train tokenizer", "train the video tokenizer", "reverie.train.tokenizer", "TrainTokenizerConfig"),
     Command("train world", "train the world model", "reverie.train.recipe", "TrainWorldConfig"),
     Command("train idm", "train the model that names actions from pictures", "reverie.train.idm", "TrainIdmConfig"),
-    Command("distill init", "make a few-step student of a teacher", "reverie.train.distill", "DistillInitConfig"),
-    Command("distill dmd", "teach a student under its own rollouts", "reverie.train.distill", "DistillDmdConfig"),
+    Command("distill init", "make a few-step student of a teacher", "reverie.train.distill_init", "DistillInitConfig"),
+    Command("distill dmd", "teach a student under its own rollouts", "reverie.train.distill_dmd", "DistillDmdConfig"),
     Command(
         "distill decoder",
         "train a faster decoder for a model's latents",

@@ -11,8 +11,9 @@ import reverie
 from reverie.data.dataset import Dataset
 from reverie.data.record import RecordConfig, record
 from reverie.errors import CheckpointError, DataError
-from reverie.train.distill import DistillDmdConfig, DistillInitConfig
 from reverie.train.distill_decoder import DistillDecoderConfig
+from reverie.train.distill_dmd import DistillDmdConfig
+from reverie.train.distill_init import DistillInitConfig
 from reverie.train.recipe import TrainWorldConfig
 from reverie.train.tokenizer import TrainTokenizerConfig, train_tokenizer
 from reverie.train.world import train_world

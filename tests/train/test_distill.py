@@ -13,8 +13,10 @@ from reverie.errors import ShapeError, TrainError
 from reverie.models.checkpoint import ModelBundle, load_model
 from reverie.models.wan_vae import WanVAE, WanVAEConfig
 from reverie.nn.cache import KVCache
-from reverie.train.distill import DistillDmdConfig, DistillInitConfig, DmdTask, InitTask, check_fits
+from reverie.train.distill import check_fits
 from reverie.train.distill_decoder import DecoderTask, DistillDecoderConfig
+from reverie.train.distill_dmd import DistillDmdConfig, DmdTask
+from reverie.train.distill_init import DistillInitConfig, InitTask
 from reverie.train.forcing import Guided, Past, clean_estimates, follow
 from reverie.train.latents import Clips
 from reverie.train.loop import Trainer

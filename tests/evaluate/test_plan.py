@@ -15,6 +15,9 @@ def test_sizes_keep_their_promise_of_time() -> None:
     assert size_of(False).num_frames(4, True) / 31 < 20 * 60
     assert size_of(True).num_frames(4, True) / 31 < 2 * 60
     assert size_of(False, 2).plays == size_of(False, 2).starts == 2
+    assert size_of(True, long_s=60).play_s == size_of(True, long_s=60).idle_s == 60
+    with pytest.raises(DataError, match="5 seconds or more, got --long-s 4"):
+        size_of(True, long_s=4)
 
 
 def test_a_game_is_picked_from_what_is_held_out_alone() -> None:

@@ -59,10 +59,11 @@ class Size:
         )
 
 
-def size_of(quick: bool, starts: int | None = None) -> Size:
+def size_of(quick: bool, starts: int | None = None, long_s: int | None = None) -> Size:
     """Full: about 29,000 frames, which nano makes in 16 to 21 minutes on two idle cores.  Quick: about 2,250.
 
-    starts: another number of 4 s starts; what cannot be more than that shrinks along.
+    starts: another number of 4 s starts; what cannot be more than that shrinks along.  long_s: seconds of play and of
+    standing still, instead.  Raises DataError if that is too short to be called long.
     """
     size = Size()
     if quick:
@@ -70,6 +71,10 @@ def size_of(quick: bool, starts: int | None = None) -> Size:
             starts=4, long_starts=0, held=1, returns=1, plays=1, play_s=20, idles=1, idle_s=20, endurances=0,
             bank=48, clips=4, speed_s=3,
         )  # fmt: skip
+    if long_s is not None:
+        if long_s < DRIFT_S[0]:
+            raise DataError(f"long rollouts are watched for {DRIFT_S[0]} seconds or more, got --long-s {long_s}")
+        size = replace(size, play_s=long_s, idle_s=long_s)
     if starts is None:
         return size
     capped = {

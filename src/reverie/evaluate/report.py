@@ -38,6 +38,9 @@ class EvaluateConfig:
     starts: int | None = None
     """Start pictures of the 4 s rollouts.  Default: 20, quick 4."""
 
+    long_s: int | None = None
+    """Seconds of the long rollouts, play and standing still.  Default: 60, quick 20."""
+
     quick: bool = False
     """A short look (3 minutes on two cores): for the shape of things, not for a model card."""
 

@@ -34,7 +34,7 @@ NUM_SHEET_ROWS = 8
 def run(config: EvaluateConfig, size: Size | None = None) -> dict[str, Any]:
     """Evaluate config.model into config.output; returns the report.  size: other numbers than the config's."""
     console, began = Console(), time.monotonic()
-    size = size or size_of(config.quick, config.starts)
+    size = size or size_of(config.quick, config.starts, config.long_s)
     suite = load_suite(config.suite) if config.suite else None
     if suite is not None and not config.idm:
         raise DataError(f"the suite {suite.name} is judged by an inverse-dynamics model: say --idm DIR too")

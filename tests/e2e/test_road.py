@@ -14,6 +14,7 @@ from reverie.errors import CheckpointError, DataError
 from reverie.train.distill_decoder import DistillDecoderConfig
 from reverie.train.distill_dmd import DistillDmdConfig
 from reverie.train.distill_init import DistillInitConfig
+from reverie.train.motion import TrainMotionConfig
 from reverie.train.recipe import TrainWorldConfig
 from reverie.train.tokenizer import TrainTokenizerConfig, train_tokenizer
 from reverie.train.world import train_world
@@ -111,6 +112,7 @@ def test_the_whole_road_and_every_stage_gets_somewhere(
     before, after = first_and_last(world.output)
     assert after["next_mse"] < 0.85 * before["next_mse"]
     assert after["next_mse"] < 0.9 * after["wrong_actions_mse"]
+    learnt = after
 
     teacher = world.output / "model"
     distilled = {**common, "teacher": teacher, "data": data, "latents": latents, "sigmas": (1.0, 0.5), "clip_steps": 5}
@@ -119,13 +121,26 @@ def test_the_whole_road_and_every_stage_gets_somewhere(
     before, after = first_and_last(init.output)
     assert after["one_step_mse"] < before["one_step_mse"]
     student = DistillDmdConfig(
-        **distilled, output=tmp_path / "student", student=init.output / "model", steps=60, lr=3e-4, rollout_blocks=6
+        **distilled, output=tmp_path / "student", student=init.output / "model", steps=60, lr=1e-4, rollout_blocks=6
     )
     student.run()
     before, after = first_and_last(student.output)
     assert after["rollout_mse"] < 1.1 * before["rollout_mse"]  # a step or two of its own: it must not do harm
+    moved = TrainMotionConfig(
+        start=student.output / "model",
+        data=data,
+        latents=latents,
+        output=tmp_path / "moved",
+        steps=100,
+        trust=0.5,
+        canvas=True,
+        device="cpu",
+    )
+    found = moved.run()
+    assert found["moved_mse"] < learnt["turned_step_moved_mse"] < found["turned_mse"]
+    assert found["moved_flow_px"] < found["turned_flow_px"]
     decoder = DistillDecoderConfig(
-        teacher=student.output / "model",
+        teacher=moved.output / "model",
         data=data,
         output=tmp_path / "fast",
         steps=40,

@@ -1,9 +1,11 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
-from reverie.models.camera import Camera, TurnedStep, covered, sample, screen
+from reverie.models.camera import Camera, Moves, TurnedStep, covered, sample, screen
 
 CAMERA = Camera(fov_deg=90.0)
 
@@ -95,7 +97,77 @@ def test_what_was_added_moves_on_from_step_to_step() -> None:
     told, canvas = step.retrace(start, still, rows, canvas, torch.zeros(48, 2))
     changed = told[:, 4:20] + 0.5 * start.flip(0)
     after, _ = step.retrace(changed, still, rows, canvas, torch.zeros(48, 2))
-    torch.testing.assert_close(after[:, 4:20], step(changed, still, rows)[:, 4:20], atol=0.1, rtol=0)
+    without, whole = (step(z, still, rows)[:, 4:20] for z in (told[:, 4:20], changed))
+    torch.testing.assert_close(after[:, 4:20], without.lerp(whole, TurnedStep.KEPT), atol=0.1, rtol=0)
+
+
+class Walk(torch.nn.Module):
+    """Everything comes nearer, a 20th a step, or goes away."""
+
+    towards = 1
+
+    def forward(self, z: torch.Tensor, rows: torch.Tensor) -> Moves:
+        y, x = (torch.linspace(-1, 1, n) for n in z.shape[-2:])
+        to_middle = -torch.stack(torch.meshgrid(x, y, indexing="xy"))
+        part = self.towards * 0.0125 * torch.arange(1, 5.0)[:, None, None, None]
+        none = torch.zeros_like(z[:, :1])
+        return Moves((part * to_middle).expand(len(z), -1, -1, -1, -1), none, none)
+
+
+class Dashboard(torch.nn.Module):
+    """The lower half is fixed to the screen."""
+
+    def forward(self, z: torch.Tensor, rows: torch.Tensor) -> Moves:
+        fixed = torch.zeros_like(z[:, :1])
+        fixed[..., z.shape[-2] // 2 :, :] = 1
+        return Moves(z.new_zeros(len(z), 4, 2, *z.shape[-2:]), fixed, torch.zeros_like(fixed))
+
+
+def test_what_is_fixed_to_the_screen_does_not_turn() -> None:
+    step, start = fitted()
+    step.motion = Dashboard()  # type: ignore[assignment]
+    there = torch.tensor([0.0, 1.0]) * torch.tensor([2.0, 4.0, 6.0, 8.0])[:, None].expand(48, 4, 1)
+    canvas, before, z, rows = step.open(start), torch.zeros(48, 2), start, torch.zeros(48, 12, 0)
+    first = canvas.written
+    for _ in range(3):
+        told, canvas = step.retrace(z, there, rows, canvas, before)
+        z, before = told[:, 4:20], before + there[:, -1]
+    changed = (canvas.written - first).square().mean((0, 1, 3)) / first.square().mean()
+    assert changed[: len(changed) // 2 - 1].min() > 0.2
+    assert changed[len(changed) // 2 + 1 :].max() < 1e-3
+
+
+def walked(ways: list[int]) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """What is written of the canvas at the start, and after every step of a walk."""
+    step, start = fitted()
+    step.motion = walk = Walk()  # type: ignore[assignment]
+    canvas, still, rows = step.open(start), torch.zeros(48, 4, 2), torch.zeros(48, 12, 0)
+    first, z, seen = canvas.written, start, []
+    for walk.towards in ways:
+        told, canvas = step.retrace(z, still, rows, canvas, torch.zeros(48, 2))
+        z = told[:, 4:20]
+        seen.append(canvas.written)
+    return first, seen
+
+
+def detail(z: torch.Tensor) -> float:
+    return (z[..., 1:] - z[..., :-1]).square().mean().item()
+
+
+def test_a_long_walk_does_not_smear_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, seen = walked([1] * 60)
+    assert min(map(detail, seen)) > 0.1 * detail(first)
+    assert sum(map(detail, seen)) / 60 > 0.3 * detail(first)
+    leaps = [(b - a).square().mean().item() for a, b in pairwise([first, *seen])]
+    assert max(leaps) < 3 * max(leaps[:10])  # one picture becomes the other, it does not jump
+    monkeypatch.setattr("reverie.models.camera.WORN", (100.0, 101.0))
+    _, smeared = walked([1] * 60)
+    assert detail(smeared[-1]) < 0.1 * detail(first)
+
+
+def test_a_few_steps_there_and_back_show_the_start_again() -> None:
+    first, seen = walked([1] * 5 + [-1] * 5 + [0])
+    assert (seen[-1] - first).square().mean() < 0.05 * (seen[4] - first).square().mean()
 
 
 def test_the_turned_step_learns_to_read_and_write_latents() -> None:

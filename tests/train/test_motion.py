@@ -13,12 +13,13 @@ from reverie import flow
 from reverie.errors import ShapeError, TrainError
 from reverie.flow import Schedule
 from reverie.models import presets
-from reverie.models.checkpoint import ModelBundle, ModelConfig
+from reverie.models.camera import TurnedStep
+from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.dit import WorldModel
 from reverie.models.image_encoder import ImageEncoder
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.latents import Clips, LatentClips
-from reverie.train.motion import fit_motion
+from reverie.train.motion import TrainMotionConfig, fit_motion
 from reverie.train.start import take_weights
 from reverie.types import ActionSpace
 
@@ -27,14 +28,14 @@ PRESET_SCHEDULE = Schedule((1.0, 0.5), context_sigma=0.06)
 
 
 def scrolling(seed: int, steps: int = 240) -> LatentClips:
-    """A long wall that scrolls to the left by a pixel and a half a frame while the first key is held.
+    """A long wall that scrolls to the left by a pixel and a half a frame while "left" is held.
 
     Pictures of 16x32 at half size; a latent holds the mean colours of every 4x4 pixels in four frames.
     """
     rng = np.random.default_rng(seed)
     rows = np.zeros((steps, 4, 6), np.float32)
-    rows[..., 0] = np.repeat(rng.integers(0, 2, steps // 4), 4)[:, None]
-    place = np.concatenate([[0], rows.reshape(-1, 6)[:, 0].cumsum()[:-1]]) * 1.5
+    rows[..., 2] = np.repeat(rng.integers(0, 2, steps // 4), 4)[:, None]
+    place = np.concatenate([[0], rows.reshape(-1, 6)[:, 2].cumsum()[:-1]]) * 1.5
     coarse = torch.from_numpy(rng.normal(size=(1, 3, 4, 400)).astype(np.float32))
     wall = F.interpolate(coarse, (16, 1600), mode="bicubic")[0]
     frames = torch.stack([wall[:, :, int(x) : int(x) + 32] for x in place]).unflatten(0, (steps, 4)).clamp(-1, 1)
@@ -50,6 +51,12 @@ def scrolling(seed: int, steps: int = 240) -> LatentClips:
     )
 
 
+def decode(z: torch.Tensor) -> torch.Tensor:
+    """The pictures of `scrolling`, at full size, which its latents keep as mean colours."""
+    means = z[:, :, :12].unflatten(2, (4, 3)).flatten(1, 2)[:, 3:]
+    return F.interpolate(means.flatten(0, 1), scale_factor=8, mode="bicubic").unflatten(0, means.shape[:2])
+
+
 def test_motion_is_learnt_and_kept(tmp_path: Path) -> None:
     train, held_out = Clips([scrolling(0)]), Clips([scrolling(1)])
     torch.manual_seed(0)
@@ -57,15 +64,54 @@ def test_motion_is_learnt_and_kept(tmp_path: Path) -> None:
     assert world.turned_step is not None
     world.turned_step.fit(*train.turned_step_data())
     file = tmp_path / "motion.safetensors"
-    found = fit_motion(world, train, held_out, 150, CPU, file)
+    found = fit_motion(world, decode, train, held_out, 150, CPU, file)
     assert found["moved_mse"] < 0.6 * found["turned_mse"]
+    assert found["moved_flow_px"] < 0.5 * found["turned_flow_px"]
     assert not any(p.requires_grad for p in world.turned_step.parameters())
     again = WorldModel(PRESET.world)
     again.turned_step.load_state_dict(  # type: ignore[union-attr]
         {name: x for name, x in world.turned_step.state_dict().items() if not name.startswith("motion")}, strict=False
     )
-    kept = fit_motion(again, train, held_out, 150, CPU, file)  # read, not trained again
+    kept = fit_motion(again, decode, train, held_out, 150, CPU, file)  # read, not trained again
     assert kept["moved_mse"] == pytest.approx(found["moved_mse"])
+
+
+def test_without_a_sideways_key_a_walk_does_not_turn() -> None:
+    """Whatever the network says, the whole picture goes to a side under a key that does so, or not at all."""
+    world = WorldModel(PRESET.world)
+    step, keys = world.turned_step, PRESET.world.action_space.keys
+    assert isinstance(step, TurnedStep)
+    assert step.motion is not None
+    torch.nn.init.constant_(step.motion.leave.bias, 1.0)
+    z, rows = torch.randn(2, *PRESET.world.latent), torch.zeros(2, PRESET.world.action_frames, len(keys) + 2)
+    rows[:, -4:, keys.index("forward")] = 1
+    rows[1, 0, keys.index("left")] = 1
+    straight, aside = step.look(z, rows).field.mean((-2, -1))
+    assert straight[:, 0].abs().max() < 1e-6
+    assert aside[:, 0].abs().min() > 0.1
+    assert straight[:, 1].abs().min() > 0.1  # up and down it may go
+
+
+def test_what_moves_is_told_the_keys_and_not_the_turn() -> None:
+    world = WorldModel(PRESET.world)
+    rows = torch.rand(2, 12, PRESET.world.action_space.size)
+    turns, told = world.what_moves(rows)
+    keys = len(PRESET.world.action_space.keys)
+    assert torch.equal(told[:, -1, -4:, :keys], rows[:, -4:, :keys])
+    assert not told[..., keys:].any()
+    torch.testing.assert_close(turns[:, -1], rows[:, -4:, keys:].double().cumsum(1))
+
+
+def test_only_a_model_with_a_motion_network_learns_what_moves(tmp_path: Path) -> None:
+    some = bundle(("forward", "jump"), 0)
+    world = dataclasses.replace(some.config.world, motion=0)
+    folder = tmp_path / "model"
+    save_model(folder, ModelBundle.new(dataclasses.replace(some.config, world=world)))
+    config = TrainMotionConfig(start=folder, data=(tmp_path,), output=tmp_path / "out", device="cpu")
+    with pytest.raises(TrainError, match="has no motion network"):
+        config.run()
+    with pytest.raises(TrainError, match="expected steps >= 1, got 0"):
+        dataclasses.replace(config, steps=0)
 
 
 def bundle(keys: tuple[str, ...], seed: int) -> ModelBundle:
@@ -116,7 +162,7 @@ def dream(sure: float) -> tuple[torch.Tensor, torch.Tensor]:
     some = bundle(("forward", "jump"), 0)
     model, z0 = some.model, torch.randn(1, 1, *PRESET.world.latent)
     model.turned_step.motion.leave.weight.data.zero_()  # type: ignore[union-attr]
-    model.turned_step.motion.leave.bias.data[-1] = sure  # type: ignore[union-attr]
+    model.turned_step.motion.leave.bias.data[-2] = sure  # type: ignore[union-attr]
     image = torch.randn(1, PRESET.world.image_tokens, PRESET.world.image_dim)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

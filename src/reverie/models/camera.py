@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +86,12 @@ def screen(height: int, width: int, device: torch.device) -> Tensor:
     return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1)
 
 
+def turned_places(camera: Camera, height: int, width: int, turn: Tensor) -> Tensor:
+    """Where the pixels of a camera that has turned by `turn` (..., 2) degrees were before, (..., H, W, 2)."""
+    aspect = height / width
+    return camera.on_screen(camera.around(screen(height, width, turn.device), turn, aspect), aspect)
+
+
 def sample(picture: Tensor, places: Tensor) -> Tensor:
     """What a picture (r, c, H, W) shows at `places` (r, j, H, W, 2): (r, j, c, H, W); mirrored beyond its border.
 
@@ -104,39 +111,80 @@ def covered(places: Tensor) -> Tensor:
     return (across * (width / 2) + 0.501).clamp(0, 1) * (down * (height / 2) + 0.501).clamp(0, 1)
 
 
+WORN = 0.6, 0.9
+"""Octaves of magnification, on average over the picture, at which a canvas begins to be replaced, and where it is."""
+
+
+def worn(around: Tensor, unmoved: Tensor) -> Tensor:
+    """How much of a canvas is to be replaced, 0..1, because it is stretched or shrunk too far.
+
+    around: (r, j, H, W, 2) where the pixels of the screen come from; unmoved: where they would if only turned.  Returns
+    (r, j).  A walk magnifies without end, and what is magnified a hundred times is a smear.  So a texture that is
+    carried along is begun anew when it is worn, and the two are blended meanwhile (Max and Becker 1995, "Flow
+    visualization using moving textures"; Neyret 2003, "Advected textures"): what is new has the look of the start.
+    The whole picture at once, because a patchwork wears along its seams.
+    """
+
+    def area(places: Tensor) -> Tensor:
+        right = places[..., :-1, 1:, :] - places[..., :-1, :-1, :]
+        below = places[..., 1:, :-1, :] - places[..., :-1, :-1, :]
+        return (right[..., 0] * below[..., 1] - right[..., 1] * below[..., 0]).abs()
+
+    octaves = 0.5 * (area(around) / area(unmoved)).clamp(1e-3, 1e3).log2().abs().mean((-2, -1))
+    begins, whole = WORN
+    return ((octaves - begins) / (whole - begins)).clamp(0, 1)
+
+
+class Moves(NamedTuple):
+    """What `Motion` says of a step.
+
+    field: (r, 4, 2, h, w) how far to the right and down the content of each of the next 4 frames stood before, in
+    halves of the picture, turns aside; fixed: (r, 1, h, w) how much of a cell is fixed to the screen when the camera
+    turns, 0..1; stays: (r, 1, h, w) how much of it stays as it is, 0..1.
+    """
+
+    field: Tensor
+    fixed: Tensor
+    stays: Tensor
+
+
 class Motion(nn.Module):
     """Where the content of a picture comes from, when something else than a turn moves it, and where it stays.
 
     A small convolutional network looks at the latent of the step before, which holds four frames and so what already
-    moves, and at the action rows.  Fresh, it says that nothing moves.
+    moves, and at the keys.  For every cell it names a shift and a zoom about the middle of the picture, which is what a
+    step to the side and a step ahead do to whatever is equally far (Longuet-Higgins and Prazdny 1980), so that what is
+    left to learn is distances; and how much of the cell is fixed to the screen, as a dashboard is, or the player's own
+    hand.  It is not told of the turn, which is known.  Fresh, it says that nothing else moves.
     """
 
     MOST = 0.5
     """Of a displacement, in halves of the picture."""
 
+    MOVES = 4.0
+    """How strongly a fresh network holds that nothing is fixed to the screen, in logits."""
+
     def __init__(self, channels: int, numbers: int, width: int) -> None:
         super().__init__()
-        self.told = nn.Linear(numbers, width)
+        self.told = nn.Linear(numbers, 2 * width)
         self.enter = nn.Conv2d(channels + 2, width, 3, padding=1)
         self.middle = nn.ModuleList(nn.Conv2d(width, width, 3, padding=d, dilation=d) for d in (1, 2, 4))
-        self.leave = nn.Conv2d(width, 2 * STEP_FRAMES + 1, 3, padding=1)
+        self.leave = nn.Conv2d(width, 3 * STEP_FRAMES + 2, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
-    def forward(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """z: (r, c, h, w) latents; rows: (r, f, a) action rows.
-
-        Returns (r, 4, 2, h, w), for each of the next 4 frames how far to the right and down its content stood before,
-        in halves of the picture; and (r, 1, h, w), how much of a cell stays as it is, 0..1.
-        """
+    def forward(self, z: Tensor, rows: Tensor) -> Moves:
+        """z: (r, c, h, w) latents; rows: (r, f, a) action rows, without the mouse."""
         r, _, h, w = z.shape
         y, x = (torch.linspace(-1, 1, n, device=z.device, dtype=z.dtype) for n in (h, w))
-        places = torch.stack(torch.meshgrid(y, x, indexing="ij")).expand(r, -1, -1, -1)
-        hidden = self.enter(torch.cat([z, places], 1)) + self.told(rows.to(z.dtype).flatten(1))[..., None, None]
+        place = torch.stack(torch.meshgrid(x, y, indexing="xy"))
+        gain, bias = self.told(rows.to(z.dtype).flatten(1))[..., None, None].chunk(2, 1)
+        hidden = self.enter(torch.cat([z, place.expand(r, -1, -1, -1)], 1)) * (1 + gain) + bias
         for conv in self.middle:
             hidden = hidden + conv(F.silu(hidden))
-        moved, stays = self.leave(F.silu(hidden)).split([2 * STEP_FRAMES, 1], 1)
-        return self.MOST * torch.tanh(moved).unflatten(1, (STEP_FRAMES, 2)), torch.sigmoid(stays)
+        shift, zoom, stays, fixed = self.leave(F.silu(hidden)).split([2 * STEP_FRAMES, STEP_FRAMES, 1, 1], 1)
+        moved = shift.unflatten(1, (STEP_FRAMES, 2)) + zoom.unsqueeze(2) * place
+        return Moves(self.MOST * torch.tanh(moved), torch.sigmoid(fixed - self.MOVES), torch.sigmoid(stays))
 
 
 @dataclass(slots=True)
@@ -144,15 +192,17 @@ class Canvas:
     """What the start picture showed, and where it has gone.
 
     picture: (b, 3, H, W) the start, at half size; drift: (b, H, W, 2) how far on the cylinder (`Camera.around`) what is
-    seen now lies from where turns alone would have it; written: (b, c, h, w) what of the step before came from here.
+    seen now lies from where turns alone would have it; fresh: the same of what takes its place where it is worn
+    (`worn`); written: (b, c, h, w) what of the step before came from here.
     """
 
     picture: Tensor
     drift: Tensor
+    fresh: Tensor
     written: Tensor
 
     def tensors(self) -> list[Tensor]:
-        return [self.picture, self.drift, self.written]
+        return [self.picture, self.drift, self.fresh, self.written]
 
     def clone(self) -> Canvas:
         return Canvas(*(tensor.clone() for tensor in self.tensors()))
@@ -168,22 +218,30 @@ class TurnedStep(nn.Module):
     A linear map reads the last frame off a latent (at half size: 4x4 pixels a cell), the frame is turned as each of
     the next 4 frames is, and another linear map writes the 4 frames as a latent.  Both maps are fitted by least
     squares on a tokenizer's latents (`fit`), then fixed.  With `motion`, the width of a network, the frames are moved
-    too, by what it makes of the step before and of the action rows (`numbers` in all).  Where it holds that a cell
-    stays, what the maps lose of it is put back; where it is sure of it (`SURE`), the cell is the step before, exactly,
-    and nothing is added to it (`free`): whoever stands still sees the same picture for as long as he likes.  Where the
-    turn uncovers what was not seen, the picture is mirrored at its border, and a mask says so: a grey there would be a
-    far worse guess (docs/LOG.md).
+    too, by what it makes of the step before and of the action rows (`numbers` in all; `sideways`: where a mouse turns
+    the camera, the places of the keys that also turn it or step aside).  Where it holds that a cell stays, what the
+    maps lose of it is put back; where it is sure of it (`SURE`), the cell is the step before, exactly, and nothing is
+    added to it (`free`): whoever stands still sees the same picture for as long as he likes.  Where the turn uncovers
+    what was not seen, the picture is mirrored at its border, and a mask says so: a grey there would be a far
+    worse guess (docs/LOG.md).
     """
 
     CELL = 4
     MASK_CHANNELS = STEP_FRAMES
+    KEPT = 0.9
+    """Of what was added to a canvas, from step to step (sums of what a network adds wander off without end)."""
     SURE = 0.45, 0.65
     """How much of a cell stays where that begins to count as all of it, and where it does.  In recorded play few cells
     come so far; where nothing moves nearly all do (docs/LOG.md)."""
 
-    def __init__(self, camera: Camera, channels: int, numbers: int = 0, motion: int = 0) -> None:
+    FIXED = 0.4, 0.8
+    """The same of how much of a cell is fixed to the screen: a little of it everywhere would hold every turn back."""
+
+    def __init__(
+        self, camera: Camera, channels: int, numbers: int = 0, motion: int = 0, sideways: list[int] | None = None
+    ) -> None:
         super().__init__()
-        self.camera = camera
+        self.camera, self.sideways = camera, sideways
         self.motion = Motion(channels, numbers, motion).requires_grad_(False) if motion else None
         pixels = 3 * self.CELL**2
         self.to_pixels = nn.Conv2d(channels, pixels, 3, padding=1).requires_grad_(False)
@@ -194,14 +252,37 @@ class TurnedStep(nn.Module):
         of the next 4 frames; rows: (r, f, a) the action rows that the step sees.  Returns (r, 4 + c + c, h, w): the
         mask, 0 where nothing is known, 1 where the step before says what is there, 2 where it stays; the step before as
         turned and moved; and as it is."""
-        places, stays, sure = self._moves(z, turn, rows)
-        return self._told(self._moved(z, places, stays), z, places, sure)
+        return self.moved(z, turn, self.look(z, rows))
+
+    def look(self, z: Tensor, rows: Tensor) -> Moves:
+        """What `motion` says of the step before, and nothing where there is none.
+
+        What moves the whole picture to a side is a turn; where the mouse turns, and no key of `sideways` is in the
+        rows (r, f, a), the mean of the field is taken out of it, or a walk would turn.
+        """
+        if self.motion is None:
+            none = torch.zeros_like(z[:, :1])
+            return Moves(z.new_zeros(len(z), STEP_FRAMES, 2, *z.shape[-2:]), none, none)
+        moves = self.motion(z, rows)
+        if self.sideways is None:
+            return moves
+        straight = 1 - rows[..., self.sideways].flatten(1).clamp(0, 1).sum(1).clamp(max=1).to(z.dtype)
+        free = (1 - self._sure(moves.fixed, self.FIXED)).unsqueeze(1)
+        across, down = moves.field.split(1, 2)
+        mean = (across * free).sum((-2, -1), keepdim=True) / free.sum((-2, -1), keepdim=True).clamp(min=1)
+        across = across - straight.view(-1, 1, 1, 1, 1) * free * mean
+        return moves._replace(field=torch.cat([across, down], 2))
+
+    def moved(self, z: Tensor, turn: Tensor, moves: Moves) -> Tensor:
+        """As `forward`, with what `look` returned."""
+        places = self._places(z, turn, moves)
+        return self._told(self._moved(z, places, moves.stays), z, places, self._sure(moves.stays, self.SURE))
 
     def open(self, z: Tensor) -> Canvas:
         """The canvas of a world whose start picture has the latent z (r, c, h, w)."""
         picture = self._read(z)
         drift = torch.zeros(len(z), *picture.shape[-2:], 2, device=z.device)  # float32: places, see `Camera.around`
-        return Canvas(picture, drift, self._written(_still(picture)))
+        return Canvas(picture, drift, torch.zeros_like(drift), self._written(_still(picture)))
 
     def retrace(self, z: Tensor, turn: Tensor, rows: Tensor, canvas: Canvas, before: Tensor) -> tuple[Tensor, Canvas]:
         """As `forward`, but what the start picture showed is brought from there, at once, and only what was added since
@@ -210,36 +291,45 @@ class TurnedStep(nn.Module):
         Returns what `forward` does, and the canvas as it is when the step is over.
         """
         aspect = z.shape[-2] / z.shape[-1]
-        places, stays, sure = self._moves(z, turn, rows)
+        moves = self.look(z, rows)
+        places, sure = self._places(z, turn, moves), self._sure(moves.stays, self.SURE)
         fine = F.interpolate(sure, scale_factor=self.CELL, mode="nearest").movedim(1, -1).unsqueeze(1)
         here = screen(canvas.picture.shape[-2], canvas.picture.shape[-1], z.device)
         places_then = places + fine * (here - places)  # what stays on the screen stays on the canvas
-        drift = rearrange(canvas.drift, "r h w two -> r two h w")
-        drift = F.grid_sample(
-            drift, rearrange(places_then, "r j h w two -> r (j h) w two"), padding_mode="border", align_corners=False
+        drifts = rearrange([canvas.drift, canvas.fresh], "k r h w two -> r (k two) h w")
+        drifts = F.grid_sample(
+            drifts, rearrange(places_then, "r j h w two -> r (j h) w two"), padding_mode="border", align_corners=False
         )
-        drift = rearrange(drift, "r two (j h) w -> r j h w two", j=STEP_FRAMES)
-        around = self.camera.around(places_then, before.unsqueeze(1), aspect) + drift
-        seen = sample(canvas.picture, self.camera.on_screen(self.camera.mirrored(around), aspect))
-        written = self._written(seen)
-        latent = written + self._moved(z - canvas.written, places, stays, added=True)
-        after = self.camera.around(here, before + turn[:, -1], aspect)
-        now = Canvas(canvas.picture, around[:, -1] - after, written)
+        drifts = rearrange(drifts, "r (k two) (j h) w -> k r j h w two", k=2, j=STEP_FRAMES)
+        old, fresh = self.camera.around(places_then, before.unsqueeze(1), aspect) + drifts
+        unmoved = self.camera.around(here, before.unsqueeze(1) + turn, aspect)
+        share = worn(old, unmoved)
+        seen, instead = (
+            sample(canvas.picture, self.camera.on_screen(self.camera.mirrored(around), aspect))
+            for around in (old, fresh)
+        )
+        written = self._written(torch.lerp(seen, instead, share[..., None, None, None].to(seen)))
+        latent = written + self.KEPT * self._moved(z - canvas.written, places, moves.stays, added=True)
+        drift, other, share = old[:, -1] - unmoved[:, -1], fresh[:, -1] - unmoved[:, -1], share[:, -1].view(-1, 1, 1, 1)
+        drift = torch.where(share < 1, drift, other)
+        now = Canvas(canvas.picture, drift, torch.where((share > 0) & (share < 1), other, 0), written)
         return self._told(latent, z, places, sure), now
 
-    def _moves(self, z: Tensor, turn: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Where the pixels of the next 4 frames were in the last (r, 4, H, W, 2); how much of a cell stays (r, 1, h,
-        w), and how sure that is."""
+    def _places(self, z: Tensor, turn: Tensor, moves: Moves) -> Tensor:
+        """Where the pixels of the next 4 frames were in the last (r, 4, H, W, 2)."""
         height, width = (self.CELL * n for n in z.shape[-2:])
-        aspect = height / width
-        places = self.camera.on_screen(self.camera.around(screen(height, width, z.device), turn, aspect), aspect)
-        if self.motion is None:
-            return places, torch.zeros_like(z[:, :1]), torch.zeros_like(z[:, :1])
-        coarse, stays = self.motion(z, rows)
-        fine = F.interpolate(coarse.flatten(0, 1), scale_factor=self.CELL, mode="bilinear", align_corners=False)
-        places = places + fine.unflatten(0, (len(z), STEP_FRAMES)).float().movedim(2, -1)
-        begins, whole = self.SURE
-        return places, stays, ((stays - begins) / (whole - begins)).clamp(0, 1)
+        turned = turned_places(self.camera, height, width, turn)
+        here = screen(height, width, z.device)
+        coarse = torch.cat([moves.field.flatten(1, 2), moves.fixed], 1)
+        fine = F.interpolate(coarse, scale_factor=self.CELL, mode="bilinear", align_corners=False).float()
+        field = fine[:, :-1].unflatten(1, (STEP_FRAMES, 2)).movedim(2, -1)
+        fixed = self._sure(fine[:, -1, None, :, :, None], self.FIXED)
+        return turned + fixed * (here - turned) + field
+
+    @staticmethod
+    def _sure(share: Tensor, ramp: tuple[float, float]) -> Tensor:
+        begins, whole = ramp
+        return ((share - begins) / (whole - begins)).clamp(0, 1)
 
     def _moved(self, z: Tensor, places: Tensor, stays: Tensor, added: bool = False) -> Tensor:
         """The latent z (r, c, h, w), or one that was added to another, moved along; what the maps lose of it is put

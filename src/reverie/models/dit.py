@@ -33,6 +33,9 @@ from reverie.nn.cache import KVCache
 from reverie.nn.rope import rotary_table, split_pairs
 from reverie.types import ActionSpace
 
+SIDEWAYS = ("left", "right", "turn-left", "turn-right", "lean-left", "lean-right")
+"""Keys that turn the camera or step aside."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorldModelConfig:
@@ -164,7 +167,11 @@ class WorldModel(nn.Module):
         self.action_embedding = (
             nn.Sequential(nn.Linear(seen, dim), nn.SiLU(), nn.Linear(dim, dim)) if config.action_modulation else None
         )
-        self.turned_step = TurnedStep(config.camera, channels, seen, config.motion) if config.camera else None
+        self.turned_step = None
+        if config.camera:
+            space = config.action_space
+            sideways = [space.keys.index(key) for key in SIDEWAYS if key in space.keys] if space.mouse else None
+            self.turned_step = TurnedStep(config.camera, channels, seen, config.motion, sideways)
         self.blocks = nn.ModuleList()
         layer = 0
         for index in range(config.layers):
@@ -348,9 +355,8 @@ class WorldModel(nn.Module):
         steps = torch.cat([turned.new_zeros(b, 1, 2), turned[:, :, :].unflatten(1, (t - 1, STEP_FRAMES)).mean(2)], 1)
         extra = context.new_zeros(b, t, self.config.cond_channels, *self.config.latent[1:])
         if self.turned_step is not None and t > 1:
-            since = self._since_last(turned.unflatten(1, (t - 1, STEP_FRAMES)), turned.new_zeros(b, 2))
-            told = self._scaled(windows[:, 1:]).flatten(0, 1)
-            turned_steps = self.turned_step(context[:, :-1].flatten(0, 1), since.flatten(0, 1), told)
+            since, told = self.what_moves(rows)
+            turned_steps = self.turned_step(context[:, :-1].flatten(0, 1), since.flatten(0, 1), told.flatten(0, 1))
             extra = torch.cat([extra[:, :1], turned_steps.unflatten(0, (b, t - 1))], 1)
         return Condition(extra, windows, torch.arange(t, device=context.device), steps, image)
 
@@ -376,12 +382,23 @@ class WorldModel(nn.Module):
         turned = self._turns(rows).unflatten(1, (-1, STEP_FRAMES))
         if self.turned_step is not None:
             since = self._since_last(turned, turned.new_zeros(b, 2))
-            given = (state.last, since[:, 0], self._scaled(windows[:, 0]))
+            given = (state.last, since[:, 0], self._keys_of(windows[:, 0]))
             if state.canvas is None:
                 extra[:, 0] = self.turned_step(*given)
             else:
                 extra[:, 0], canvas = self.turned_step.retrace(*given, state.canvas, state.turn)
         return Condition(extra, windows, time, state.turn[:, None] + turned.mean(2), canvas=canvas)
+
+    def what_moves(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """What `TurnedStep` is told of the steps after the first of a clip.
+
+        rows: (b, 4 (t - 1), a) action rows.  Returns (b, t - 1, 4, 2) degrees turned since the last frame of the step
+        before, and (b, t - 1, f, a) the keys of the rows that each step sees.
+        """
+        b, t = len(rows), 1 + rows.shape[1] // STEP_FRAMES
+        turned = self._turns(rows).unflatten(1, (t - 1, STEP_FRAMES))
+        windows = action_windows(rows, t, self.config.before_start, self.config.action_frames)
+        return self._since_last(turned, turned.new_zeros(b, 2)), self._keys_of(windows[:, 1:])
 
     def start_condition(self, state: WorldState) -> Condition:
         """The condition of a start picture's own step: nothing done yet, nothing seen before."""
@@ -395,6 +412,10 @@ class WorldModel(nn.Module):
         scale = torch.ones(self.config.action_space.size, device=rows.device)
         scale[len(self.config.action_space.keys) :] = self.config.mouse_scale
         return rows * scale
+
+    def _keys_of(self, rows: Tensor) -> Tensor:
+        """Action rows (..., a) with a mouse that does not move."""
+        return rows * (torch.arange(rows.shape[-1], device=rows.device) < len(self.config.action_space.keys))
 
     def _turns(self, rows: Tensor) -> Tensor:
         """(b, f, 2) float64 degrees turned since the first row began."""

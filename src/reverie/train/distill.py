@@ -27,7 +27,7 @@ from reverie.models.dit import WorldModel
 from reverie.models.pixels import to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.forcing import Guided, Past, clean_estimates, count_tokens
-from reverie.train.latents import Clips, load_clips
+from reverie.train.latents import Clips, clips_for
 from reverie.train.loop import Task, Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
 
@@ -180,16 +180,11 @@ def run_distillation(config: DistillConfig, task: type[DistillTask]) -> dict[str
         student = load_model(config.student, device).model
         if student.config != teacher.model.config:
             raise TrainError(f"{config.student} and {config.teacher} are not models of one shape; distil either anew")
-    camera = teacher.config.world.camera
-    fov_deg = None if camera is None else camera.fov_deg
     latents = config.latents or config.output / "latents"
-    space = teacher.config.action_space
-    train = load_clips(config.data, teacher.tokenizer, latents, device, config.max_hours, fov_deg, space)
-    held_out = train
+    held_out = train = clips_for(teacher, config.data, latents, device, config.max_hours)
     if config.held_out:
-        folder = config.latents or config.output / "latents-held-out"
-        given = (teacher.tokenizer, folder, device, config.held_out_hours, fov_deg, space)
-        held_out = load_clips(config.held_out, *given)
+        latents = config.latents or config.output / "latents-held-out"
+        held_out = clips_for(teacher, config.held_out, latents, device, config.held_out_hours)
     check_fits(teacher, train)
     check_fits(teacher, held_out)
     torch.manual_seed(config.seed)

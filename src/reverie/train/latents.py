@@ -30,7 +30,7 @@ from reverie.data.dataset import Dataset
 from reverie.errors import DataError
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.camera import turn_scale
-from reverie.models.checkpoint import write_json_atomic
+from reverie.models.checkpoint import ModelBundle, write_json_atomic
 from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
@@ -287,6 +287,15 @@ def _spaced(opens: npt.NDArray[np.int64], count: int) -> list[int]:
 def _stacked(pairs: Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> tuple[Tensor, Tensor]:
     first, second = zip(*pairs, strict=True)
     return torch.from_numpy(np.stack(first)), torch.from_numpy(np.stack(second))
+
+
+def clips_for(
+    model: ModelBundle, folders: Sequence[Path], cache: Path, device: torch.device, max_hours: float | None = None
+) -> Clips:
+    """As `load_clips`, in the latents, the actions and the field of view of a finished model of our own."""
+    camera, space = model.config.world.camera, model.config.action_space
+    fov_deg = None if camera is None else camera.fov_deg
+    return load_clips(folders, model.tokenizer, cache, device, max_hours, fov_deg, space)
 
 
 def joint_space(spaces: Iterable[ActionSpace]) -> ActionSpace:

@@ -48,7 +48,7 @@ from reverie.train.forcing import (
 from reverie.train.latents import Clips, load_clips, with_idle_key
 from reverie.train.loop import Task, Trainer, pick_device, trainer_config
 from reverie.train.lora import adapt, merge
-from reverie.train.motion import fit_motion
+from reverie.train.motion import decoder, fit_motion
 from reverie.train.recipe import Recipe, TrainWorldConfig
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
 from reverie.train.start import StartEncoder, check_recordings, open_start, take_weights
@@ -101,6 +101,7 @@ class WorldTask(Task):
             if self.sizes.motion:
                 self.explained |= fit_motion(
                     self.world,
+                    decoder(self.bundle.tokenizer),
                     train,
                     held_out,
                     config.motion_steps,

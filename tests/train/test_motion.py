@@ -76,18 +76,21 @@ def test_motion_is_learnt_and_kept(tmp_path: Path) -> None:
     assert kept["moved_mse"] == pytest.approx(found["moved_mse"])
 
 
-def test_without_a_sideways_key_a_walk_does_not_turn() -> None:
-    """Whatever the network says, the whole picture goes to a side under a key that does so, or not at all."""
+def test_only_the_mouse_or_a_sideways_key_moves_the_whole_picture_aside() -> None:
+    """Whatever the network says; and the key only while the mouse does not."""
     world = WorldModel(PRESET.world)
     step, keys = world.turned_step, PRESET.world.action_space.keys
     assert isinstance(step, TurnedStep)
     assert step.motion is not None
     torch.nn.init.constant_(step.motion.leave.bias, 1.0)
-    z, rows = torch.randn(2, *PRESET.world.latent), torch.zeros(2, PRESET.world.action_frames, len(keys) + 2)
+    z, rows = torch.randn(3, *PRESET.world.latent), torch.zeros(3, PRESET.world.action_frames, len(keys) + 2)
     rows[:, -4:, keys.index("forward")] = 1
-    rows[1, 0, keys.index("left")] = 1
-    straight, aside = step.look(z, rows).field.mean((-2, -1))
+    rows[1:, 0, keys.index("left")] = 1
+    turn = torch.zeros(3, 4, 2)
+    turn[2, -1, 1] = 1
+    straight, aside, turned = step.look(z, turn, rows).field.mean((-2, -1))
     assert straight[:, 0].abs().max() < 1e-6
+    assert turned[:, 0].abs().max() < 1e-6
     assert aside[:, 0].abs().min() > 0.1
     assert straight[:, 1].abs().min() > 0.1  # up and down it may go
 

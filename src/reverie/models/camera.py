@@ -252,13 +252,14 @@ class TurnedStep(nn.Module):
         of the next 4 frames; rows: (r, f, a) the action rows that the step sees.  Returns (r, 4 + c + c, h, w): the
         mask, 0 where nothing is known, 1 where the step before says what is there, 2 where it stays; the step before as
         turned and moved; and as it is."""
-        return self.moved(z, turn, self.look(z, rows))
+        return self.moved(z, turn, self.look(z, turn, rows))
 
-    def look(self, z: Tensor, rows: Tensor) -> Moves:
+    def look(self, z: Tensor, turn: Tensor, rows: Tensor) -> Moves:
         """What `motion` says of the step before, and nothing where there is none.
 
-        What moves the whole picture to a side is a turn; where the mouse turns, and no key of `sideways` is in the
-        rows (r, f, a), the mean of the field is taken out of it, or a walk would turn.
+        What moves the whole picture to a side is a turn.  So the mean of the field is taken out of it where the mouse
+        turns the camera, or where no key of `sideways` is in the rows: or a walk would turn, and a step aside would
+        hold a turn back.  A car that is steered by keys turns.
         """
         if self.motion is None:
             none = torch.zeros_like(z[:, :1])
@@ -266,7 +267,8 @@ class TurnedStep(nn.Module):
         moves = self.motion(z, rows)
         if self.sideways is None:
             return moves
-        straight = 1 - rows[..., self.sideways].flatten(1).clamp(0, 1).sum(1).clamp(max=1).to(z.dtype)
+        aside = rows[..., self.sideways].flatten(1).gt(0).any(1) & (turn[:, -1, 1] == 0)
+        straight = (~aside).to(z.dtype)
         free = (1 - self._sure(moves.fixed, self.FIXED)).unsqueeze(1)
         across, down = moves.field.split(1, 2)
         mean = (across * free).sum((-2, -1), keepdim=True) / free.sum((-2, -1), keepdim=True).clamp(min=1)
@@ -291,7 +293,7 @@ class TurnedStep(nn.Module):
         Returns what `forward` does, and the canvas as it is when the step is over.
         """
         aspect = z.shape[-2] / z.shape[-1]
-        moves = self.look(z, rows)
+        moves = self.look(z, turn, rows)
         places, sure = self._places(z, turn, moves), self._sure(moves.stays, self.SURE)
         fine = F.interpolate(sure, scale_factor=self.CELL, mode="nearest").movedim(1, -1).unsqueeze(1)
         here = screen(canvas.picture.shape[-2], canvas.picture.shape[-1], z.device)

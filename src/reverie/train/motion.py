@@ -198,7 +198,7 @@ def _errors(world: WorldModel, clips: _Measured, generator: torch.Generator | No
     unturned = (screen(h, w, turns.device) - turned_places(step.camera, h, w, turns)).movedim(-1, 3)
     z, squares, distances = clips.z[:, 0], [], []
     for i in range(turns.shape[1]):
-        moves = step.look(z, told[:, i])
+        moves = step.look(z, turns[:, i], told[:, i])
         guess = step.moved(z, turns[:, i], moves)[:, TurnedStep.MASK_CHANNELS :][:, :channels]
         field = moves.field + moves.fixed.unsqueeze(1) * unturned[:, i]
         after = clips.z[:, i + 1]

@@ -25,7 +25,7 @@ SIZE = Size(
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "size_of", lambda quick, starts: SIZE)
+    monkeypatch.setattr(run, "size_of", lambda quick, starts, long_s: SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def finished(
 ) -> dict[str, Path]:
     """Two finished reports: of the tiny model, and of a rival that obeys by construction."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "size_of", lambda quick, starts: SIZE)
+        patch.setattr(run, "size_of", lambda quick, starts, long_s: SIZE)
         root = tmp_path_factory.mktemp("reports")
         script = root / "fake.py"
         script.write_text(
@@ -175,7 +175,7 @@ def test_a_suite_is_measured(
     tiny_model: Path, recording: Path, tiny_idm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     least = Size(starts=1, long_starts=0, held=0, returns=0, plays=0, idles=0, endurances=0, bank=1, clips=0, speed_s=0)
-    monkeypatch.setattr(run, "size_of", lambda quick, starts: least)
+    monkeypatch.setattr(run, "size_of", lambda quick, starts, long_s: least)
     mine = tmp_path / "mine.json"
     actions = [
         {"name": key, "segments": [{"keys": [key], "mouse_deg": [0, 0], "frames": 1}]} for key in ("forward", "fly")

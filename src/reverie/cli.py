@@ -47,7 +47,6 @@ COMMANDS = (
     Command("data report", "tell what a dataset covers", "reverie.data.commands", "ReportConfig"),
     Command("train tokenizer", "train the video tokenizer", "reverie.train.tokenizer", "TrainTokenizerConfig"),
     Command("train world", "train the world model", "reverie.train.recipe", "TrainWorldConfig"),
-    Command("train motion", "learn on what moves a model's picture", "reverie.train.motion", "TrainMotionConfig"),
     Command("train idm", "train the model that names actions from pictures", "reverie.train.idm", "TrainIdmConfig"),
     Command("distill init", "make a few-step student of a teacher", "reverie.train.distill_init", "DistillInitConfig"),
     Command("distill dmd", "teach a student under its own rollouts", "reverie.train.distill_dmd", "DistillDmdConfig"),

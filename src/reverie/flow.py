@@ -1,7 +1,8 @@
 """Flow matching: noise levels, noise, velocity and clean estimates, and the one sampler.
 
 `x = (1 - sigma) z + sigma eps`, velocity `v = eps - z`.  Engine, evaluation, training and distillation all roll out
-with `denoise`; `begin` and `advance` are the loop of a session.  Source: Lipman et al., arXiv 2210.02747.
+with `denoise`; `begin` and `advance` are the loop of a session, `play_block` the same with frames and spatial memory.
+Source: Lipman et al., arXiv 2210.02747; step sizes: Dreamer 4, arXiv 2509.24527.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from reverie.errors import ShapeError
-from reverie.models.dit import WorldModel
+from reverie.models.conditioning.base import next_condition, start_condition
+from reverie.models.dit import WorldModel, WorldModelConfig
 from reverie.models.schedule import Schedule, shifted
-from reverie.models.state import Condition, Level, WorldState
+from reverie.models.state import Condition, ConditionChannels, TimestepEmbedding, WorldState
 
 __all__ = [
     "Schedule",
@@ -24,7 +26,7 @@ __all__ = [
     "begin",
     "clean_from_velocity",
     "commit",
-    "constant_levels",
+    "constant_embeddings",
     "denoise",
     "passes",
     "shifted",
@@ -32,8 +34,8 @@ __all__ = [
     "velocity_from_clean",
 ]
 
-Levels = Mapping[float, Level]
-"""What a model is told of noise levels, by level."""
+Embeddings = Mapping[float, TimestepEmbedding]
+"""Embedded noise levels, by level."""
 Passes = Callable[[WorldModel, Condition, Schedule, WorldState, Sequence[Tensor]], Tensor]
 """What `passes` does."""
 
@@ -54,6 +56,21 @@ def velocity_from_clean(x: Tensor, z: Tensor, sigma: Tensor | float) -> Tensor:
     return (x - z) / _level(sigma, x)
 
 
+def clean_estimate(config: WorldModelConfig, x: Tensor, out: Tensor, sigma: Tensor | float) -> Tensor:
+    """The clean latent that a network's output `out` means for noisy `x`."""
+    if config.predicts == "clean":
+        return out
+    return clean_from_velocity(x.double(), out.double(), sigma).to(x.dtype)
+
+
+def velocity_estimate(config: WorldModelConfig, x: Tensor, out: Tensor, sigma: Tensor | float) -> Tensor:
+    """The velocity that a network's output `out` means for noisy `x`; noise levels below 0.02 count as 0.02."""
+    if config.predicts == "velocity":
+        return out
+    sigma = sigma.clamp(min=0.02) if isinstance(sigma, Tensor) else max(sigma, 0.02)
+    return velocity_from_clean(x, out, sigma)
+
+
 def _level(sigma: Tensor | float, like: Tensor) -> Tensor | float:
     return sigma if not isinstance(sigma, Tensor) else sigma[..., None, None, None].to(like.dtype)
 
@@ -65,19 +82,22 @@ def denoise(
     schedule: Schedule,
     state: WorldState | None = None,
     fresh: Callable[[int], Tensor] | None = None,
-    levels: Levels | None = None,
+    levels: Embeddings | None = None,
 ) -> Tensor:
     """Noise (b, t, c, h, w) -> clean steps of the block after `state`, which is left uncommitted.
 
-    fresh(i): the noise that is added after pass i, for schedules that renoise.  levels: as `constant_levels` gives.
+    fresh(i): the noise that is added after pass i, for schedules that renoise.  levels: as `constant_embeddings` gives.
     Gradients, where they are wanted, flow through the last pass only (Self-Forcing, arXiv 2506.08009).
     """
     x = noise
+    step_size = None
+    if model.config.step_sizes and not schedule.renoise:
+        step_size = torch.full(x.shape[:2], 1 / len(schedule.sigmas), device=x.device)
     for i, sigma in enumerate(schedule.sigmas):
         is_last = i + 1 == len(schedule.sigmas)
         with torch.set_grad_enabled(is_last and torch.is_grad_enabled()):
-            v = model(x, _told(sigma, x, levels), cond, state)
-        clean = clean_from_velocity(x.double(), v.double(), sigma).to(x.dtype)
+            out = model(x, _embedded(sigma, x, levels), cond, state, step_size=step_size)
+        clean = clean_estimate(model.config, x, out, sigma)
         if is_last:
             return clean
         following = schedule.sigmas[i + 1]
@@ -86,7 +106,7 @@ def denoise(
                 raise ShapeError("a schedule that renoises needs a source of fresh noise")
             x = add_noise(clean, fresh(i), following)
         else:
-            x = x + (following - sigma) * v
+            x = x + (following - sigma) * velocity_estimate(model.config, x, out, sigma)
     raise AssertionError(schedule)
 
 
@@ -97,30 +117,30 @@ def commit(
     schedule: Schedule,
     state: WorldState,
     eps: Tensor | None,
-    levels: Levels | None = None,
+    levels: Embeddings | None = None,
 ) -> None:
     """Let clean steps `z` (b, t, c, h, w) into `state`: for attention noised by `schedule.context_sigma`; the last of
     them as it is, for the condition of the next, where noise would pile up."""
     sigma = schedule.context_sigma
     x = z if eps is None else add_noise(z, eps, sigma)
-    model(x, _told(sigma, x, levels), cond, state, commit=True)
+    model(x, _embedded(sigma, x, levels), cond, state, commit=True)
     state.last.copy_(z[:, -1])
     state.step += z.shape[1]
 
 
-def constant_levels(model: WorldModel, schedule: Schedule, state: WorldState) -> Levels | None:
+def constant_embeddings(model: WorldModel, schedule: Schedule, state: WorldState) -> Embeddings | None:
     """What the model is told of each noise level of a block, worked out once; None where actions have a part in it."""
     if model.config.action_modulation:
         return None
-    like, cond = state.last[:, None].expand(-1, model.config.block, -1, -1, -1), model.start_condition(state)
-    return {sigma: _level_of(model, sigma, like, cond) for sigma in (*schedule.sigmas, schedule.context_sigma)}
+    like, cond = state.last[:, None].expand(-1, model.config.block, -1, -1, -1), start_condition(model, state)
+    return {sigma: _embed(model, sigma, like, cond) for sigma in (*schedule.sigmas, schedule.context_sigma)}
 
 
-def _level_of(model: WorldModel, sigma: float, x: Tensor, cond: Condition) -> Level:
-    return model.level(torch.full(x.shape[:2], sigma, device=x.device), cond)
+def _embed(model: WorldModel, sigma: float, x: Tensor, cond: Condition) -> TimestepEmbedding:
+    return model.embed_sigma(torch.full(x.shape[:2], sigma, device=x.device), cond)
 
 
-def _told(sigma: float, x: Tensor, levels: Levels | None) -> Tensor | Level:
+def _embedded(sigma: float, x: Tensor, levels: Embeddings | None) -> Tensor | TimestepEmbedding:
     return torch.full(x.shape[:2], sigma, device=x.device) if levels is None else levels[sigma]
 
 
@@ -134,9 +154,7 @@ def begin(
     state.reset()
     show(model, image, state)
     if not model.config.generates_start:
-        commit(model, z0, model.start_condition(state), schedule, state, _noise_like(z0, generator))
-    if state.canvas is not None and model.turned_step is not None:
-        state.canvas.copy_(model.turned_step.open(z0[:, -1]))
+        commit(model, z0, start_condition(model, state), schedule, state, _noise_like(z0, generator))
 
 
 def show(model: WorldModel, image: Tensor, state: WorldState) -> None:
@@ -152,7 +170,7 @@ def passes(
     schedule: Schedule,
     state: WorldState,
     noise: Sequence[Tensor],
-    levels: Levels | None = None,
+    levels: Embeddings | None = None,
 ) -> Tensor:
     """All passes over one block: denoise, then commit.  Nothing in it depends on a tensor's content, and shapes are
     those of every block once the window is full: it can be recorded and played again.
@@ -166,47 +184,43 @@ def passes(
 
 def advance(
     model: WorldModel,
-    rows: Tensor,
+    actions: Tensor,
     schedule: Schedule,
     state: WorldState,
     generator: torch.Generator,
-    extra: Tensor | None = None,
+    parts: ConditionChannels | None = None,
     run: Passes = passes,
 ) -> Tensor:
-    """Dream the next block and commit it.
+    """Generates the next block and commits it.
 
-    rows: (b, model.config.block_rows(state.step), a) the actions of its frames.  extra: as `next_condition` takes it.
+    actions: (b, model.config.block_rows(state.step), a) of its frames.  parts: as `next_condition` takes them.
     run: something faster that does what `passes` does.
     Returns clean latents (b, block, c, h, w).  All noise comes from `generator`, so the same state, actions and
     generator state give the same block.
     """
     like = state.last[:, None].expand(-1, model.config.block, -1, -1, -1)
-    return advance_with(model, rows, schedule, state, lambda: _noise_like(like, generator), extra, run)
+    return advance_with(model, actions, schedule, state, lambda: _noise_like(like, generator), parts, run)
 
 
 def advance_with(
     model: WorldModel,
-    rows: Tensor,
+    actions: Tensor,
     schedule: Schedule,
     state: WorldState,
     draw: Callable[[], Tensor],
-    extra: Tensor | None = None,
+    parts: ConditionChannels | None = None,
     run: Passes = passes,
 ) -> Tensor:
     """As `advance`, with noise (b, block, c, h, w) from `draw`: the block's, then that of each pass in turn."""
-    expected = (state.rows.shape[0], model.config.block_rows(state.step), model.config.action_space.size)
-    if tuple(rows.shape) != expected:
-        raise ShapeError(f"a block takes action rows of shape {expected}, got {tuple(rows.shape)}")
-    cond = model.placed(model.next_condition(rows, state, extra))
+    expected = (state.actions.shape[0], model.config.block_rows(state.step), model.config.action_space.size)
+    if tuple(actions.shape) != expected:
+        raise ShapeError(f"a block takes action rows of shape {expected}, got {tuple(actions.shape)}")
+    cond = model.with_rotary(next_condition(model, actions, state, parts))
     noise = [draw() for _ in range(schedule.num_draws)]
     z = run(model, cond, schedule, state, noise)
-    turned = model._turns(rows)  # pyright: ignore[reportPrivateUsage]
-    state.turn += turned[:, -1]
-    if state.canvas is not None and cond.canvas is not None:
-        state.canvas.copy_(cond.canvas)
-    num_kept = state.rows.shape[1]
-    before = cond.rows[:, 0, :num_kept]  # what the block's first step saw of the time before the block
-    state.rows.copy_(torch.cat([before, rows.to(before)], 1)[:, -num_kept:])
+    num_kept = state.actions.shape[1]
+    before = cond.actions[:, 0, :num_kept]  # the rows before the block that its first step sees
+    state.actions.copy_(torch.cat([before, actions.to(before)], 1)[:, -num_kept:])
     return z
 
 

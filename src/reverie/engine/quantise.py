@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from reverie import flow
 from reverie.errors import DeviceError
+from reverie.models.conditioning.base import start_condition
 from reverie.models.dit import WorldModel
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def quantise(engine: Engine, kind: str) -> Quality:
 
 
 def probe(model: WorldModel, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The velocity of one step of fixed noise after nothing, under fixed actions and tokens."""
+    """The output for one step of fixed noise after nothing, under fixed actions and tokens."""
     config, generator = model.config, torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
@@ -128,9 +129,9 @@ def probe(model: WorldModel, device: torch.device, dtype: torch.dtype) -> Tensor
 
     state = model.new_state(1, device, dtype)
     flow.show(model, draw(1, config.image_tokens, config.image_dim), state)
-    cond = model.start_condition(state)
-    cond.extra.copy_(draw(*cond.extra.shape))
-    cond.rows.copy_((draw(*cond.rows.shape) > 0).to(cond.rows))
+    cond = start_condition(model, state)
+    cond.channels.copy_(draw(*cond.channels.shape))
+    cond.actions.copy_((draw(*cond.actions.shape) > 0).to(cond.actions))
     return model(draw(1, 1, *config.latent), torch.full((1, 1), PROBE_SIGMA, device=device), cond, state)
 
 

@@ -25,7 +25,7 @@ from reverie import flow
 from reverie.models.dit import WorldModel
 from reverie.models.pixels import to_stored
 from reverie.models.schedule import Schedule
-from reverie.models.state import Condition, Places, WorldState
+from reverie.models.state import Condition, RotaryTables, WorldState
 from reverie.models.tiny_decoder import TinyDecoder
 from reverie.models.tokenizer import DecoderState, VideoTokenizer
 from reverie.models.wan_vae import WanVAE
@@ -109,31 +109,36 @@ class RecordedPasses:
     def __init__(self, record: Record | None, warm: set[Hashable]) -> None:
         """record: None to record nothing, and only have what is told of noise levels worked out once."""
         self.recorder = None if record is None else Recorder(record, warm)
-        self._levels: flow.Levels | None = None
+        self._levels: flow.Embeddings | None = None
         self._has_levels = False
 
     def __call__(
         self, model: WorldModel, cond: Condition, schedule: Schedule, state: WorldState, noise: Sequence[Tensor]
     ) -> Tensor:
         if not self._has_levels:
-            self._levels, self._has_levels = flow.constant_levels(model, schedule, state), True
+            self._levels, self._has_levels = flow.constant_embeddings(model, schedule, state), True
         config, step = model.config, state.step
         if self.recorder is None or step + config.block < config.window:
             return flow.passes(model, cond, schedule, state, noise, self._levels)
-        places = model.placed(cond).places
-        assert places is not None
-        tables = [x for x in (places.table, places.key_time, places.mouse_time) if x is not None]
-        has_keys, has_mouse = places.key_time is not None, places.mouse_time is not None
+        rotary = model.with_rotary(cond).rotary
+        assert rotary is not None
+        tables = [x for x in (rotary.tokens, rotary.keyboard, rotary.mouse) if x is not None]
+        has_base = cond.base is not None
+        has_keys, has_mouse = rotary.keyboard is not None, rotary.mouse is not None
 
         def work(inputs: list[Tensor]) -> Tensor:
             set_step(state, step)
-            extra, rows, table, *rest = inputs
-            key_time = rest.pop(0) if has_keys else None
-            mouse_time = rest.pop(0) if has_mouse else None
-            told = Condition(extra, rows, cond.time, places=Places(table, key_time, mouse_time))
-            return flow.passes(model, told, schedule, state, rest, self._levels)
+            channels, actions, *rest = inputs
+            base = rest.pop(0) if has_base else None
+            tokens = rest.pop(0)
+            keyboard = rest.pop(0) if has_keys else None
+            mouse = rest.pop(0) if has_mouse else None
+            tables = RotaryTables(tokens, keyboard, mouse)
+            captured = Condition(channels, actions, cond.time, base, rotary=tables)
+            return flow.passes(model, captured, schedule, state, rest, self._levels)
 
-        inputs = [cond.extra, cond.rows, *tables, *noise]
+        base = [] if cond.base is None else [cond.base]
+        inputs = [cond.channels, cond.actions, *base, *tables, *noise]
         z = self.recorder.run("passes", ring_slot(step, config.window, config.sink), work, inputs)
         set_step(state, step + config.block)
         return z

@@ -42,8 +42,7 @@ class Subject:
     def fov_deg(self) -> float | None:
         """Horizontal field of view that a world model of ours takes its turns to be in; None where it has none."""
         bundle = getattr(self.dreamer, "bundle", None)
-        camera = None if bundle is None else bundle.config.world.camera
-        return None if camera is None else camera.fov_deg
+        return None if bundle is None else bundle.config.mouse_fov_deg
 
     def rebuild(self, frames: Frames) -> Frames | None:
         """Frames (f, H, W, 3) through its tokenizer and back, as the model itself uses it; None if it has none."""

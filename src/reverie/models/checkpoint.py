@@ -21,6 +21,7 @@ from torch import nn
 
 from reverie.errors import CheckpointError, ReverieError
 from reverie.models.clip_vision import ClipVision, ClipVisionConfig
+from reverie.models.conditioning.spatial_memory import SpatialMemory, SpatialMemoryConfig
 from reverie.models.dit import WorldModel, WorldModelConfig
 from reverie.models.image_encoder import ImageEncoder, ImageEncoderConfig
 from reverie.models.parked import Parked
@@ -32,7 +33,7 @@ from reverie.models.weights import TensorFile, fill
 from reverie.types import FPS, ActionSpace
 
 KIND = "reverie.world"
-VERSION = 1
+VERSION = 2
 WEIGHTS = {
     "model": "dit.safetensors",
     "tokenizer": "tokenizer.safetensors",
@@ -40,6 +41,9 @@ WEIGHTS = {
 }
 TINY_DECODER = "tiny_decoder.safetensors"
 """A second, faster decoder, which few models have."""
+GEOMETRY = "geometry.safetensors"
+"""The networks of a spatial memory: view encoder, depth, ego-motion."""
+OPTIONAL = {"tiny_decoder": TINY_DECODER, "memory": GEOMETRY}
 HINT = f"a model folder holds config.json and {', '.join(WEIGHTS.values())}"
 T = TypeVar("T")
 
@@ -47,7 +51,8 @@ T = TypeVar("T")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelConfig:
     """`config.json` of a model folder.  resolution: (H, W); summary: figures of the training, for people; tiny_decoder:
-    of the same latents, where there is one."""
+    of the same latents, where there is one; memory: of models that are conditioned on a spatial memory;
+    mouse_fov_deg: horizontal field of view that mouse rotations were scaled to in training, None for as recorded."""
 
     name: str
     resolution: tuple[int, int]
@@ -59,6 +64,15 @@ class ModelConfig:
     licence: str = "MIT"
     summary: dict[str, Any] = dataclasses.field(default_factory=dict)
     tiny_decoder: TinyDecoderConfig | None = None
+    memory: SpatialMemoryConfig | None = None
+    mouse_fov_deg: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.memory is not None) != (self.world.conditioning == "spatial_memory"):
+            raise CheckpointError(
+                f"a model has a spatial memory exactly if it is conditioned on one; got conditioning "
+                f"{self.world.conditioning!r} and memory {self.memory}"
+            )
 
     @property
     def action_space(self) -> ActionSpace:
@@ -77,6 +91,7 @@ class ModelBundle:
     tokenizer: VideoTokenizer | WanVAE
     image_encoder: ImageEncoder | ClipVision | Parked
     tiny_decoder: TinyDecoder | None = None
+    memory: SpatialMemory | None = None
 
     @classmethod
     def new(cls, config: ModelConfig) -> ModelBundle:
@@ -87,6 +102,7 @@ class ModelBundle:
             new_tokenizer(config.tokenizer),
             new_image_encoder(config.image_encoder),
             TinyDecoder(config.tiny_decoder) if config.tiny_decoder else None,
+            new_memory(config),
         )
 
     def modules(self) -> dict[str, nn.Module]:
@@ -95,6 +111,8 @@ class ModelBundle:
         modules: dict[str, nn.Module] = {"model": self.model, "tokenizer": self.tokenizer, "image_encoder": encoder}
         if self.tiny_decoder is not None:
             modules["tiny_decoder"] = self.tiny_decoder
+        if self.memory is not None:
+            modules["memory"] = self.memory
         return modules
 
     def to(self, device: torch.device | str, dtype: torch.dtype) -> ModelBundle:
@@ -109,6 +127,10 @@ def new_tokenizer(config: TokenizerConfig | WanVAEConfig) -> VideoTokenizer | Wa
 
 def new_image_encoder(config: ImageEncoderConfig | ClipVisionConfig) -> ImageEncoder | ClipVision:
     return ClipVision(config) if isinstance(config, ClipVisionConfig) else ImageEncoder(config)
+
+
+def new_memory(config: ModelConfig) -> SpatialMemory | None:
+    return SpatialMemory(config.memory, config.action_space, config.world.latent) if config.memory else None
 
 
 def write_json_atomic(path: Path, content: Any) -> None:
@@ -154,7 +176,7 @@ def save_config(folder: Path, config: ModelConfig, card: str = "") -> None:
 
 def file_of(part: str) -> str:
     """The file that holds one of `ModelBundle.modules`."""
-    return TINY_DECODER if part == "tiny_decoder" else WEIGHTS[part]
+    return OPTIONAL.get(part) or WEIGHTS[part]
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -197,6 +219,8 @@ def load_model(
     read("tokenizer", bundle.tokenizer)
     if bundle.tiny_decoder is not None:
         read("tiny_decoder", bundle.tiny_decoder)
+    if bundle.memory is not None:
+        read("memory", bundle.memory)
     if isinstance(bundle.image_encoder, ClipVision):
         encoder = bundle.image_encoder
         TensorFile(folder / file_of("image_encoder"), HINT)  # if it is missing or damaged, say so now

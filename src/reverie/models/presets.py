@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from reverie.models import tokenizer
 from reverie.models.actions import ActionModuleConfig
-from reverie.models.camera import Camera
+from reverie.models.conditioning.spatial_memory import SpatialMemoryConfig
 from reverie.models.dit import WorldModelConfig
 from reverie.models.image_encoder import ImageEncoderConfig
 from reverie.models.tokenizer import TokenizerConfig
@@ -17,16 +17,18 @@ WALKER = ActionSpace(("forward", "back", "left", "right"), mouse=True)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preset:
-    """The parts of one model that fit together.  resolution: (H, W) in pixels."""
+    """The parts of one model that fit together.  resolution: (H, W) in pixels; memory: of models that have a spatial
+    memory."""
 
     resolution: tuple[int, int]
     tokenizer: TokenizerConfig
     image_encoder: ImageEncoderConfig
     world: WorldModelConfig
+    memory: SpatialMemoryConfig | None = None
 
 
-def tiny(action_space: ActionSpace = WALKER, fov_deg: float = 90.0) -> Preset:
-    """For tests: seconds on a CPU, every part present."""
+def tiny(action_space: ActionSpace = WALKER) -> Preset:
+    """For tests and tutorials: seconds on a CPU, conditioned on the previous latent."""
     encoder = ImageEncoderConfig(size=(16, 32), width=16)
     return Preset(
         resolution=(32, 64),
@@ -46,23 +48,27 @@ def tiny(action_space: ActionSpace = WALKER, fov_deg: float = 90.0) -> Preset:
             image_blocks=(1,),
             keyboard=ActionModuleConfig(blocks=(0,), heads=2, head_dim=16, hidden=8),
             mouse=ActionModuleConfig(blocks=(0,), heads=2, head_dim=16, scale=0.25) if action_space.mouse else None,
+            predicts="clean",
             freq_dim=32,
             theta=100.0,
-            camera=Camera(fov_deg=fov_deg),
-            cond_channels=36,
-            motion=8,
             action_modulation=True,
             learned_positions=True,
             local_start=True,
-            predicts_clean=True,
             mouse_scale=0.25,
         ),
     )
 
 
-def _walker(action_space: ActionSpace, fov_deg: float, dim: int, layers: int, window: int) -> Preset:
+def tiny_memory(action_space: ActionSpace = WALKER) -> Preset:
+    """`tiny` with a spatial memory, step sizes and a refining network: every part of nano, in seconds."""
+    preset = tiny(action_space)
+    world = replace(preset.world, conditioning="spatial_memory", refine=16, step_sizes=3)
+    return replace(preset, world=world, memory=SpatialMemoryConfig(keyframes=4, drawn=3))
+
+
+def _walker(action_space: ActionSpace, dim: int, layers: int, window: int) -> Preset:
     encoder = ImageEncoderConfig(size=(64, 112), width=128)
-    middle = layers // 2
+    middle, heads = layers // 2, dim // 64
     return Preset(
         resolution=(128, 224),
         tokenizer=tokenizer.nano(),
@@ -73,45 +79,50 @@ def _walker(action_space: ActionSpace, fov_deg: float, dim: int, layers: int, wi
             dim=dim,
             ffn_dim=4 * dim,
             layers=layers,
-            heads=dim // 64,
+            heads=heads,
             window=window,
             block=1,
             image_dim=encoder.width,
             image_tokens=encoder.num_tokens,
             image_blocks=(1, middle + 1),
-            keyboard=ActionModuleConfig(blocks=(0, middle), heads=dim // 64, head_dim=64),
-            mouse=ActionModuleConfig(blocks=(0,), heads=dim // 64, head_dim=64, scale=0.25)
-            if action_space.mouse
-            else None,
+            keyboard=ActionModuleConfig(blocks=(0, middle), heads=heads, head_dim=64),
+            mouse=ActionModuleConfig(blocks=(0,), heads=heads, head_dim=64, scale=0.25) if action_space.mouse else None,
+            conditioning="spatial_memory",
+            predicts="clean",
             theta=100.0,
-            camera=Camera(fov_deg=fov_deg),
-            cond_channels=36,
-            motion=64,
             action_modulation=True,
             learned_positions=True,
             local_start=True,
-            predicts_clean=True,
             mouse_scale=0.25,
+            patch=(4, 4),
+            refine=96,
+            step_sizes=4,
         ),
+        memory=SpatialMemoryConfig(),
     )
 
 
-def nano(action_space: ActionSpace = WALKER, fov_deg: float = 105.4) -> Preset:
-    """The bundled size: what two CPU cores can both play in real time and train in an hour or two."""
-    return _walker(action_space, fov_deg, dim=256, layers=7, window=5)
+def nano(action_space: ActionSpace = WALKER) -> Preset:
+    """The bundled size, 20M weights: plays in real time on two CPU cores."""
+    return _walker(action_space, dim=384, layers=8, window=12)
 
 
-def nano_wide(action_space: ActionSpace = WALKER, fov_deg: float = 105.4) -> Preset:
-    """The same design with about 25M parameters: still real time on two fast cores, worth it when a GPU trains it."""
-    return _walker(action_space, fov_deg, dim=448, layers=10, window=8)
+def small(action_space: ActionSpace = WALKER) -> Preset:
+    """The same design with 47M weights, for a GPU."""
+    return _walker(action_space, dim=512, layers=12, window=16)
 
 
-def nano_embedded(action_space: ActionSpace = WALKER, fov_deg: float = 105.4) -> Preset:
-    """nano without its mouse and keyboard modules and its camera: actions come through the timestep embedding alone, as
-    in MIND-World.  For comparison: it says what those parts are worth."""
-    full = nano(action_space, fov_deg)
-    world = replace(full.world, keyboard=None, mouse=None, camera=None, cond_channels=20, motion=0)
-    return replace(full, world=world)
+def nano_plain(action_space: ActionSpace = WALKER) -> Preset:
+    """nano without a spatial memory, conditioned on the previous latent: for recordings without poses, and for
+    comparison."""
+    preset = nano(action_space)
+    return replace(preset, world=replace(preset.world, conditioning="previous_latent"), memory=None)
 
 
-PRESETS = {"tiny": tiny, "nano": nano, "nano-wide": nano_wide, "nano-embedded": nano_embedded}
+PRESETS = {
+    "tiny": tiny,
+    "tiny-memory": tiny_memory,
+    "nano": nano,
+    "nano-plain": nano_plain,
+    "small": small,
+}

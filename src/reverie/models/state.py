@@ -1,91 +1,128 @@
-"""What a world model is told, and what a session of it remembers.
+"""The inputs of one forward pass, and the state of a session.
 
 Legend: b batch, t latent steps, n tokens, d head width, (c h w) a latent step, a numbers in an action row.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from torch import Tensor
 
-from reverie.models.camera import Canvas
 from reverie.nn.cache import KVCache
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Rotary tables of the steps: (b or 1, t, n, pairs, 2) of the tokens; (t, pairs, 2) of keys and mouse, None without
-    them."""
+class RotaryTables:
+    """Rotary positions: tokens (1, t, n, pairs, 2); keyboard, mouse (t, pairs, 2), None without such modules."""
 
-    table: Tensor
-    key_time: Tensor | None
-    mouse_time: Tensor | None
+    tokens: Tensor
+    keyboard: Tensor | None
+    mouse: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
-class Level:
-    """Noise levels as the blocks are told of them: sigma (b, t); embedding (b, t, d); modulation (b, t, 6, d)."""
+class TimestepEmbedding:
+    """Embedded noise levels: sigma (b, t); embedding (b, t, d); modulation (b, t, 6, d)."""
 
     sigma: Tensor
     embedding: Tensor
     modulation: Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What the steps of one forward pass are told.
+class ConditionChannels(NamedTuple):
+    """What a conditioner contributes to some latent steps.
 
-    extra: (b, t, cond_channels, h, w) beside the noisy latent; rows: (b, t, 12, a) action rows; time: (t,) index of
-    each step; turn: (b, t, 2) pitch and yaw in degrees since the start, or None; image: (b, n, c) tokens, None to use
-    the state's; places: where the steps are, if `WorldModel.placed` has worked that out already;
-    canvas: as it is when the block is over, for models that have one.
+    channels: (b, t, cond_channels, h, w) beside the noisy latent; base: (b, t, c, h, w), the latent that the network's
+    clean estimate is a residual to, or None.
     """
 
-    extra: Tensor
-    rows: Tensor
+    channels: Tensor
+    base: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Everything that one forward pass is conditioned on.
+
+    channels, base: as `ConditionChannels`; actions: (b, t, 12, a) the action window of each step; time: (t,) index of
+    each step; image: (b, n, c) image tokens, None to use the state's; rotary: tables, where `WorldModel.with_rotary`
+    has computed them already.
+    """
+
+    channels: Tensor
+    actions: Tensor
     time: Tensor
-    turn: Tensor | None = None
+    base: Tensor | None = None
     image: Tensor | None = None
-    places: Places | None = None
-    canvas: Canvas | None = None
+    rotary: RotaryTables | None = None
 
     def select(self, steps: Tensor) -> Condition:
-        """These steps alone, in this order; a step may come more than once."""
-        turn = None if self.turn is None else self.turn[:, steps]
-        return Condition(self.extra[:, steps], self.rows[:, steps], self.time[steps], turn, self.image)
+        """The condition of these steps alone, in this order; a step may come more than once."""
+        base = None if self.base is None else self.base[:, steps]
+        return Condition(self.channels[:, steps], self.actions[:, steps], self.time[steps], base, self.image)
+
+
+@dataclass(slots=True)
+class SpatialMemoryState:
+    """A session's own keyframes and camera; allocated once, updated in place.
+
+    colour: (b, K, 3, H, W) uint8; depth: (b, K, h, w) metres; hidden: (b, K, h, w) bool, pixels not to be drawn; pose:
+    (b, K, 6); probes: (b, K, p, 3) world points and seen: (b, K, p) for the choice of keyframes; reach: (b, K) metres;
+    valid: (b, K) bool; written: (b,) int64, keyframes written so far; camera: (b, 6) pose of the last frame; motion:
+    (b, 8, 6) motions of the last frames; focal: (b, 2) pixels; ahead: (b, 8, 14) log depth of the last frame.
+    """
+
+    colour: Tensor
+    depth: Tensor
+    hidden: Tensor
+    pose: Tensor
+    probes: Tensor
+    seen: Tensor
+    reach: Tensor
+    valid: Tensor
+    written: Tensor
+    camera: Tensor
+    motion: Tensor
+    focal: Tensor
+    ahead: Tensor
+
+    def tensors(self) -> list[Tensor]:
+        return [getattr(self, field.name) for field in fields(self)]
+
+    def clone(self) -> SpatialMemoryState:
+        return SpatialMemoryState(*(tensor.clone() for tensor in self.tensors()))
 
 
 @dataclass(slots=True)
 class WorldState:
-    """All that a session remembers of its past; allocated once, updated in place.
+    """The state of a session's networks; allocated once, updated in place.
 
-    step: latent steps so far; caches: one ring for each attention layer; rows: (b, 8, a) the last action rows; turn:
-    (b, 2) float64 degrees turned since the start; last: (b, c, h, w) the last committed latent; image: keys and
-    values of the start picture for each image cross-attention, (b, heads, n, d); canvas: of models that have one.
+    caches: a ring for each attention layer; actions: (b, 8, a) the last action rows; last: (b, c, h, w) the last
+    committed latent; image: keys and values of the image tokens for each image cross-attention, (b, heads, n, d);
+    step: latent steps so far; memory: the spatial memory, of models that are conditioned on one.
     """
 
     caches: list[KVCache]
-    rows: Tensor
-    turn: Tensor
+    actions: Tensor
     last: Tensor
     image: list[tuple[Tensor, Tensor]]
     step: int = 0
-    canvas: Canvas | None = None
+    memory: SpatialMemoryState | None = None
 
     def clone(self) -> WorldState:
         return WorldState(
             [cache.clone() for cache in self.caches],
-            self.rows.clone(),
-            self.turn.clone(),
+            self.actions.clone(),
             self.last.clone(),
             [(k.clone(), v.clone()) for k, v in self.image],
             self.step,
-            None if self.canvas is None else self.canvas.clone(),
+            None if self.memory is None else self.memory.clone(),
         )
 
     def copy_(self, other: WorldState) -> None:
-        """Take over `other`'s content without allocating."""
+        """Takes over `other`'s content without allocating."""
         for mine, theirs in zip(self.caches, other.caches, strict=True):
             mine.copy_(theirs)
         for mine, theirs in zip(self.tensors(), other.tensors(), strict=True):
@@ -93,7 +130,7 @@ class WorldState:
         self.step = other.step
 
     def reset(self) -> None:
-        """As new.  Rings need no clearing: what is not committed is not seen."""
+        """Becomes fresh.  Rings need no clearing: attention never reads a slot that was not committed."""
         for cache in self.caches:
             cache.step = 0
         for tensor in self.tensors():
@@ -102,5 +139,5 @@ class WorldState:
 
     def tensors(self) -> list[Tensor]:
         """The state's own tensors, rings left out."""
-        canvas = [] if self.canvas is None else self.canvas.tensors()
-        return [self.rows, self.turn, self.last, *canvas, *(x for pair in self.image for x in pair)]
+        memory = [] if self.memory is None else self.memory.tensors()
+        return [self.actions, self.last, *memory, *(x for pair in self.image for x in pair)]

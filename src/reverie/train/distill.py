@@ -27,7 +27,7 @@ from reverie.models.dit import WorldModel
 from reverie.models.pixels import to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.forcing import Guided, Past, clean_estimates, count_tokens
-from reverie.train.latents import Clips, clips_for
+from reverie.train.latents import Clips, load_for
 from reverie.train.loop import Task, Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
 
@@ -95,11 +95,9 @@ class DistillTask(Task):
         student: WorldModel | None = None,
     ) -> None:
         self.config, self.bundle, self.clips, self.held_out = config, teacher, train, held_out
-        self.finished = teacher.config.world.finished(config.trust, config.canvas)
         self.teacher = Guided(teacher.model.eval().requires_grad_(False), config.guidance)
         self.student = copy.deepcopy(student or teacher.model).train()
-        for name, parameter in self.student.named_parameters():
-            parameter.requires_grad_(not name.startswith("turned_step."))
+        self.student.requires_grad_(True)
         self.model: nn.Module = nn.ModuleDict({"student": self.student})
         self.schedule = Schedule(config.sigmas, renoise=len(config.sigmas) > 1, context_sigma=config.context_sigma)
 
@@ -143,7 +141,6 @@ class DistillTask(Task):
         """The finished model folder, at `folder`/model."""
         config = dataclasses.replace(
             self.bundle.config,
-            world=self.finished,
             name=self.config.name,
             schedule=self.schedule,
             summary={"distilled": summary},
@@ -180,11 +177,7 @@ def run_distillation(config: DistillConfig, task: type[DistillTask]) -> dict[str
         student = load_model(config.student, device).model
         if student.config != teacher.model.config:
             raise TrainError(f"{config.student} and {config.teacher} are not models of one shape; distil either anew")
-    latents = config.latents or config.output / "latents"
-    held_out = train = clips_for(teacher, config.data, latents, device, config.max_hours)
-    if config.held_out:
-        latents = config.latents or config.output / "latents-held-out"
-        held_out = clips_for(teacher, config.held_out, latents, device, config.held_out_hours)
+    train, held_out = load_for(teacher, config, device)
     check_fits(teacher, train)
     check_fits(teacher, held_out)
     torch.manual_seed(config.seed)

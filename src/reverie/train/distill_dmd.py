@@ -74,10 +74,9 @@ class DmdTask(DistillTask):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.critic = copy.deepcopy(self.teacher.world).train()
-        for name, parameter in self.critic.named_parameters():
-            parameter.requires_grad_(not name.startswith("turned_step."))
+        self.critic.requires_grad_(True)
         self.model = nn.ModuleDict({"student": self.student, "critic": self.critic})
-        if not self.student.config.block == 1 or self.student.config.generates_start:
+        if not self.student.config.block == 1 or self.student.config.conditioning != "previous_latent":
             raise TrainError("distribution matching takes models that make one step at a time from a given picture")
 
     def lr_factor(self, name: str) -> float:

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from reverie.errors import TrainError
-from reverie.flow import add_noise, clean_from_velocity
+from reverie.flow import add_noise, clean_estimate
 from reverie.models.actions import STEP_FRAMES
+from reverie.models.conditioning.base import clip_condition
 from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.models.state import ConditionChannels
 from reverie.nn.attention import Visibility
 
 OLDEST_STEPS = 100_000
@@ -108,7 +110,8 @@ def clean_estimates(
     config, t = world.config, past.z.shape[1]
     given = given_steps(config)
     copies, clean = noisy.shape[1] // (t - given), t - config.block
-    cond = world.clip_condition(rows, past.z, image, extra)
+    parts = None if extra is None else ConditionChannels(extra)
+    cond = clip_condition(world, rows, past.z, image, parts)
     if age:
         cond = replace(cond, time=torch.cat([cond.time[:1] - age, cond.time[1:]]))
     steps = torch.arange(t, device=noisy.device)
@@ -117,8 +120,8 @@ def clean_estimates(
         t, config.window, given=given, copies=copies, sink=config.sink, block=config.block
     )
     x, s = torch.cat([past.seen[:, :clean], noisy], 1), torch.cat([past.levels[:, :clean], sigma], 1)
-    v = world(x, s, cond, visibility=visibility)
-    return clean_from_velocity(noisy, v[:, clean:], sigma)
+    out = world(x, s, cond, visibility=visibility)
+    return clean_estimate(config, noisy, out[:, clean:], sigma)
 
 
 def count_tokens(world: WorldModel, rows: Tensor) -> int:

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -100,11 +100,6 @@ class LatentClips:
         grey = self.grey[row][np.minimum(np.arange(num_steps - 1), self.grey.shape[1] - 1)]
         latents = np.concatenate([self.still[row][None], grey])
         return self.tokens[row].astype(np.float32), latents.astype(np.float32)
-
-    def turned_step_data(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What `TurnedStep.fit` takes."""
-        frames = to_pixels(torch.from_numpy(np.array(self.fit_frames)))
-        return torch.from_numpy(self.z[np.array(self.fit_index)]).float(), frames[:, -1], frames
 
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -206,10 +201,6 @@ class Clips:
             picture.append(seen)
         return tuple(torch.from_numpy(np.stack(x)) for x in (z, rows, picture))  # type: ignore[return-value]
 
-    def turned_step_data(self) -> Batch:
-        """What `TurnedStep.fit` takes, of all of them."""
-        return tuple(torch.cat(x) for x in zip(*(part.turned_step_data() for part in self.parts), strict=True))  # type: ignore[return-value]
-
     def _starts(self, i: int, num_steps: int) -> npt.NDArray[np.int64]:
         if (i, num_steps) not in self._known_starts:
             self._known_starts[i, num_steps] = self.parts[i].starts(num_steps)
@@ -289,13 +280,44 @@ def _stacked(pairs: Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> tupl
     return torch.from_numpy(np.stack(first)), torch.from_numpy(np.stack(second))
 
 
-def clips_for(
-    model: ModelBundle, folders: Sequence[Path], cache: Path, device: torch.device, max_hours: float | None = None
-) -> Clips:
-    """As `load_clips`, in the latents, the actions and the field of view of a finished model of our own."""
+class Recordings(Protocol):
+    """What the configuration of a stage says of recordings.
+
+    data, held_out: datasets; latents: where they are kept encoded, None: in `output`; hours: of each dataset, at most.
+    """
+
+    @property
+    def data(self) -> tuple[Path, ...]: ...
+    @property
+    def held_out(self) -> tuple[Path, ...]: ...
+    @property
+    def latents(self) -> Path | None: ...
+    @property
+    def output(self) -> Path: ...
+    @property
+    def max_hours(self) -> float | None: ...
+    @property
+    def held_out_hours(self) -> float: ...
+
+
+def load_both(
+    config: Recordings, tokenizer: VideoTokenizer | WanVAE, device: torch.device, **options: Any
+) -> tuple[Clips, Clips]:
+    """The clips to train on, and those to measure on: the same where none are held out.  options: of `load_clips`."""
+    folder = config.latents or config.output / "latents"
+    train = load_clips(config.data, tokenizer, folder, device, config.max_hours, **options)
+    if not config.held_out:
+        return train, train
+    folder = config.latents or config.output / "latents-held-out"
+    options = options | {"action_space": train.action_space}
+    return train, load_clips(config.held_out, tokenizer, folder, device, config.held_out_hours, **options)
+
+
+def load_for(model: ModelBundle, config: Recordings, device: torch.device) -> tuple[Clips, Clips]:
+    """As `load_both`, in the latents, the actions and the field of view of a finished model of our own."""
     camera, space = model.config.world.camera, model.config.action_space
     fov_deg = None if camera is None else camera.fov_deg
-    return load_clips(folders, model.tokenizer, cache, device, max_hours, fov_deg, space)
+    return load_both(config, model.tokenizer, device, fov_deg=fov_deg, action_space=space)
 
 
 def joint_space(spaces: Iterable[ActionSpace]) -> ActionSpace:

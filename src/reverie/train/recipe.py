@@ -29,7 +29,8 @@ class TrainWorldConfig:
     published Matrix-Game 2.0 weights to go on from, with all that they say; with a tokenizer, a model of the same
     preset, of which only the weights are taken, those of keys by name. variant, resolution: of published weights,
     as for `reverie play`. lora: rank of the matrices that are trained beside the start's frozen weights; 0 trains
-    these. preset: default nano. fov_deg: horizontal field of view of the model; the turns of games recorded with
+    these. preset: default nano-plain, the size of nano without a spatial memory (for that, see
+    `reverie.train.recipes`). fov_deg: horizontal field of view of the model; the turns of games recorded with
     another are scaled to it (default 105.4, or the start's; where that knows none, turns stay). window: steps that
     attention reaches (default: the preset's). sink: how many of them are the first steps of a session, kept for
     good. clip_steps: latent steps of a training clip (default 8, or 5 blocks). copies: noisy copies of a clip that
@@ -37,14 +38,11 @@ class TrainWorldConfig:
     context is clean). lr: default 1.5e-3, for a start 2e-5, with lora 1e-4. muon: not used for a start. shift:
     moves training noise levels towards 1. shard: weights over several processes (FSDP2). remat: activations are
     computed again backwards. action_dropout: share of clips whose actions are hidden. by_key: share of clips that
-    are chosen by a key, each of a game's as often, because players press some keys seldom. motion_steps: of the
-    network that says how the picture moves, fitted before all else (a quarter of a second each on one core).
+    are chosen by a key, each of a game's as often, because players press some keys seldom.
     still_clips: share of clips that are made to stand still: recorded play seldom does, and standing still must not
     rot the picture. self_context: share of batches whose context is the model's own prediction, made up to
     self_context_rounds times over, from self_context_from of the budget on. sigmas, context_sigma: the schedule
-    that the model folder names and samples are drawn with (default 1, 0.8, 0.5 and 0.06, or the start's). trust: how
-    little the finished model adds to the turned and moved step, 0..1; canvas: whether it brings what the start picture
-    showed from there at once (default: the start's, or neither). Training keeps to the start's.
+    that the model folder names and samples are drawn with (default 1, 0.8, 0.5 and 0.06, or the start's).
     """
 
     data: tuple[Path, ...]
@@ -56,7 +54,7 @@ class TrainWorldConfig:
     variant: str | None = None
     resolution: tuple[int, int] | None = None
     lora: int = 0
-    preset: Literal["tiny", "nano", "nano-wide", "nano-embedded"] | None = None
+    preset: Literal["tiny", "nano-plain"] | None = None
     name: str | None = None
     fov_deg: float | None = None
     window: int | None = None
@@ -72,15 +70,12 @@ class TrainWorldConfig:
     shift: float = 3.0
     action_dropout: float = 0.03
     by_key: float = 0.5
-    motion_steps: int = 1000
     still_clips: float = 0.15
     self_context: float = 0.5
     self_context_rounds: int = 3
     self_context_from: float = 0.5
     sigmas: tuple[float, ...] | None = None
     context_sigma: float | None = None
-    trust: float | None = None
-    canvas: bool | None = None
     lr: float | None = None
     warmup_steps: int = 40
     muon: bool = True
@@ -109,8 +104,6 @@ class TrainWorldConfig:
             raise TrainError(f"the model that is started from says what it is; leave {' and '.join(given)} out")
         if not self.tunes and (self.lora or self.variant or self.resolution):
             raise TrainError("--lora, --variant and --resolution are for a model to start from; give it as --start")
-        if self.trust is not None and not 0 <= self.trust <= 1:
-            raise TrainError(f"--trust is between 0 and 1, got {self.trust}")
         if self.lora < 0:
             raise TrainError(f"--lora is a rank, or 0 to train all weights; got {self.lora}")
 
@@ -147,7 +140,7 @@ class Recipe:
             schedule = Schedule((1.0, 0.8, 0.5), context_sigma=0.06)
         else:
             name, world = start.name, start.world
-            fov_deg = world.camera.fov_deg if world.camera else None
+            fov_deg = start.mouse_fov_deg
             if None not in (fov_deg, config.fov_deg) and fov_deg != config.fov_deg:
                 raise TrainError(f"{name} has a field of view of {fov_deg} degrees; leave --fov-deg out")
             clip_steps = given_steps(world) + (5 if world.block > 1 else 7) * world.block

@@ -14,6 +14,7 @@ from torch import Tensor
 from reverie import flow
 from reverie.flow import Schedule
 from reverie.models.dit import WorldModel
+from reverie.models.state import ConditionChannels
 from reverie.models.pixels import to_frames
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
@@ -54,7 +55,7 @@ def roll_out(
     done = 0
     while done < rows.shape[1]:
         first, count = state.step, model.config.block_rows(state.step)
-        told = None if extra is None else extra[:, first : first + model.config.block]
+        told = None if extra is None else ConditionChannels(extra[:, first : first + model.config.block])
         steps.append(flow.advance(model, rows[:, done : done + count], schedule, state, generator, told))
         done += count if first or model.config.block > 1 else 0  # nothing leads to a start frame made alone
     frames = [to_frames(tokenizer.decode(clip[None])[0]) for clip in torch.cat(steps, 1)]

@@ -32,7 +32,6 @@ from reverie.models.parked import release_memory
 from reverie.models.pixels import to_pixels
 from reverie.models.presets import PRESETS, Preset
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.models.wan_vae import WanVAE
 from reverie.train.forcing import (
     Past,
     check_clip_steps,
@@ -45,10 +44,9 @@ from reverie.train.forcing import (
     sink_age,
     start_channels,
 )
-from reverie.train.latents import Clips, load_clips, with_idle_key
+from reverie.train.latents import Clips, load_both, with_idle_key
 from reverie.train.loop import Task, Trainer, pick_device, trainer_config
 from reverie.train.lora import adapt, merge
-from reverie.train.motion import decoder, fit_motion
 from reverie.train.recipe import Recipe, TrainWorldConfig
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
 from reverie.train.start import StartEncoder, check_recordings, open_start, take_weights
@@ -75,7 +73,7 @@ start, tokens (b, n, d) and latents (b, t, c, h, w), as `ToldBatch` has them."""
 class WorldTask(Task):
     """The world model's batches, loss, figures and pictures.
 
-    bundle: the networks; fresh ones, whose turned step is fitted here, unless the configuration says to tune them.
+    bundle: the networks, fresh or to be tuned.
     """
 
     def __init__(self, bundle: ModelBundle, config: TrainWorldConfig, train: Clips, held_out: Clips) -> None:
@@ -83,33 +81,14 @@ class WorldTask(Task):
         self.train, self.held_out = train, held_out
         self.world, self.sizes = bundle.model, bundle.config.world
         self.recipe = Recipe.new(config, bundle.config if config.tunes else None)
-        self.finished = self.sizes.finished(config.trust, config.canvas)
         check_clip_steps(self.sizes, self.recipe.clip_steps)
         self.encoder = bundle.image_encoder if isinstance(bundle.image_encoder, ImageEncoder) else None
-        self.explained: dict[str, float] = {}
         if config.lora:
             self.model: nn.Module = nn.ModuleDict({"lora": adapt(self.world, self.world.blocks, config.lora)})
             return
         self.model = nn.ModuleDict({"world": self.world})
         if self.encoder is not None and not self.sizes.generates_start:  # else its tokens were made beforehand
             self.model["image_encoder"] = self.encoder
-        if config.tunes:
-            for name, parameter in self.model.named_parameters():
-                parameter.requires_grad_(not name.startswith("world.turned_step."))
-        elif self.world.turned_step is not None:
-            self.explained = self.world.turned_step.fit(*train.turned_step_data())
-            if self.sizes.motion:
-                self.explained |= fit_motion(
-                    self.world,
-                    decoder(self.bundle.tokenizer),
-                    train,
-                    held_out,
-                    config.motion_steps,
-                    pick_device(config.device),
-                    config.output / "motion.safetensors",
-                    by_key=config.by_key,
-                    still=config.still_clips,
-                )
 
     def prefers_adamw(self, name: str) -> bool:
         return self.config.tunes or not name.startswith("world.blocks.") or "keyboard_embed" in name
@@ -250,7 +229,7 @@ class WorldTask(Task):
 
     def validate(self) -> dict[str, float]:
         """On held-out clips: the error of a step dreamt from noise in one pass; with the actions of another clip;
-        that of repeating the step before.  And the share of the variance that the turned step explains."""
+        that of repeating the step before."""
         self.settle()
         generator = torch.Generator(self.device).manual_seed(0)
         is_large = self.sizes.tokens_per_step > LARGE_TOKENS
@@ -266,9 +245,7 @@ class WorldTask(Task):
                 error, _ = self._errors(past, z, actions, tuple(seen), 1, generator, sigma)
                 sums[name].append(error.mean().item())
             sums["repeat_mse"].append((z[:, 1:] - z[:, :-1]).square().mean().item())
-        return {name: float(np.mean(values)) for name, values in sums.items()} | {
-            f"turned_step_{name}": value for name, value in self.explained.items()
-        }
+        return {name: float(np.mean(values)) for name, values in sums.items()}
 
     def sample(self, folder: Path, step: int) -> None:
         """A sheet of rollouts under fixed scripts, from held-out start pictures of every game."""
@@ -296,7 +273,11 @@ class WorldTask(Task):
             summary = config.summary | {"tuned": summary | {"lora": self.config.lora}}
         merge(self.world)
         config = replace(
-            config, world=self.finished, name=self.recipe.name, schedule=self.recipe.schedule, summary=summary
+            config,
+            name=self.recipe.name,
+            schedule=self.recipe.schedule,
+            summary=summary,
+            mouse_fov_deg=self.recipe.fov_deg,
         )
         save_model(folder / "model", replace(self.bundle, config=config))
 
@@ -331,10 +312,10 @@ def train_world(config: TrainWorldConfig) -> dict[str, float]:
 def new_task(config: TrainWorldConfig, device: torch.device) -> WorldTask:
     """Of a preset, with the weights of a start of the same shape, if there is one."""
     assert config.tokenizer is not None
-    recipe, name = Recipe.new(config), config.preset or "nano"
+    recipe, name = Recipe.new(config), config.preset or "nano-plain"
     tokenizer = read_tokenizer(config.tokenizer).to(device)
-    train, held_out = _load(config, tokenizer, device, fov_deg=recipe.fov_deg)
-    preset = PRESETS[name](train.action_space, recipe.fov_deg or 105.4)
+    train, held_out = load_both(config, tokenizer, device, fov_deg=recipe.fov_deg)
+    preset = PRESETS[name](train.action_space)
     sizes = {"window": config.window or preset.world.window, "sink": config.sink}
     preset = replace(preset, world=replace(preset.world, **sizes))
     if train.latent != preset.world.latent:
@@ -357,22 +338,9 @@ def tuned_task(config: TrainWorldConfig, device: torch.device) -> WorldTask:
     bundle.tokenizer.to(device)
     encoder = StartEncoder(bundle, recipe.clip_steps, device) if world.generates_start else None
     given = {"fov_deg": recipe.fov_deg, "action_space": world.action_space, "idle_key": world.idle_key}
-    train, held_out = _load(config, bundle.tokenizer, device, **given, start=encoder)
+    train, held_out = load_both(config, bundle.tokenizer, device, **given, start=encoder)
     torch.manual_seed(config.seed)
     return WorldTask(bundle, config, train, held_out)
-
-
-def _load(
-    config: TrainWorldConfig, tokenizer: VideoTokenizer | WanVAE, device: torch.device, **options: Any
-) -> tuple[Clips, Clips]:
-    """The clips to train on, and those to measure on.  options: of `load_clips`."""
-    folder = config.latents or config.output / "latents"
-    train = load_clips(config.data, tokenizer, folder, device, config.max_hours, **options)
-    if not config.held_out:
-        return train, train
-    folder = config.latents or config.output / "latents-held-out"
-    options = options | {"action_space": train.action_space}
-    return train, load_clips(config.held_out, tokenizer, folder, device, config.held_out_hours, **options)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,10 @@ from reverie.errors import CheckpointError, ReverieError
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.adapters import clip, matrix_game, wan_vae
 from reverie.models.clip_vision import ClipVision
+from reverie.models.conditioning.base import next_condition
 from reverie.models.dit import WorldModel
 from reverie.models.wan_vae import WanVAE
+from reverie.models.state import ConditionChannels
 from reverie.models.weights import TensorFile, fill
 
 TOLERANCE = 1e-4
@@ -86,10 +88,10 @@ def check_rollout(folder: Path) -> Differences:
         steps = slice(start, start + block)
         given = rows[:, max(0, STEP_FRAMES * (start - 1)) :][:, : config.block_rows(start)]
         if first is None:
-            cond = model.next_condition(given, state, extra[:, steps])
+            cond = next_condition(model, given, state, ConditionChannels(extra[:, steps]))
             first = model(noise[:, steps], torch.full((len(noise), block), schedule.sigmas[0]), cond, state)
         draws = _draws(noise[:, steps], io["renoise"][index])
-        clean.append(flow.advance_with(model, given, schedule, state, draws.__next__, extra[:, steps]))
+        clean.append(flow.advance_with(model, given, schedule, state, draws.__next__, ConditionChannels(extra[:, steps])))
     assert first is not None
     return {
         "first_flow": _difference(first.transpose(1, 2), io["first_flow"]),

@@ -1,0 +1,1 @@
+"""Conditioners: everything that a world model is conditioned on beside noise, actions and image tokens."""

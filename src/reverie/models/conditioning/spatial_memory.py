@@ -1,0 +1,269 @@
+"""Spatial memory: keyframes with depth, of the scene and of the session, rendered into the next view.
+
+What was seen need not be learnt, only placed.  For every block the camera's next poses are predicted from the actions
+(or given), the keyframes that promise most are rendered into them, and the views become condition channels and the
+latent that the network's output is a residual to.  After the block its last frame becomes a keyframe where the memory
+showed nothing.
+
+Legend: b batch of sessions, K keyframes of a session, k keyframes that a view is rendered from, m candidates,
+(h w) = 64 x 112 views, (H W) frames, (c u v) a latent step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reverie.models.actions import STEP_FRAMES, WINDOW_FRAMES
+from reverie.models.depth import BODY_LOGIT, DepthNet
+from reverie.models.ego_motion import (
+    AHEAD_GRID,
+    MOTION_FRAMES,
+    EgoMotionNet,
+    apply_motion,
+    depth_ahead,
+    relative_motion,
+)
+from reverie.models.state import ConditionChannels, SpatialMemoryState
+from reverie.scenes.keyframes import Candidates
+from reverie.scenes.selection import NUM_PROBES, choose_keyframes, median_reach, probe_points
+from reverie.types import ActionSpace
+from reverie.vision.projection import VIEW_SIZE, View, focal_lengths, render_views
+
+INVERSE_DEPTH_SCALE = 4.0
+"""Inverse depths are about 0.1 per metre: brought to the size of latents."""
+BASE_RANGE = 6.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpatialMemoryConfig:
+    """keyframes: how many of its own a session keeps; drawn: keyframes that a view is rendered from; write_below: a
+    frame becomes a keyframe if the memory covers less of its view; own_preference: how much a session's own keyframes
+    count beside a scene's, because what was generated is softer than what was seen; fov_deg, pixel_aspect: the camera of images that
+    come without one."""
+
+    keyframes: int = 48
+    drawn: int = 6
+    write_below: float = 0.93
+    own_preference: float = 0.6
+    fov_deg: float = 80.0
+    pixel_aspect: float = 1.0
+
+
+class NextStep(NamedTuple):
+    """The condition of the next step, and what `commit` needs of it: poses (b, 4, 6), motions (b, 4, 6), view."""
+
+    parts: ConditionChannels
+    poses: Tensor
+    motions: Tensor
+    view: View
+
+
+class ViewEncoder(nn.Module):
+    """Four half-size frames to a latent: a linear map, fitted in closed form (`reverie.train.geometry`)."""
+
+    def __init__(self, channels: int = 16) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3 * STEP_FRAMES, channels, 8, stride=4, padding=2)
+
+    def forward(self, colour: Tensor) -> Tensor:
+        """colour: (b, 4, 3, h, w) in [-1, 1].  Returns (b, c, h / 4, w / 4)."""
+        return self.conv(colour.flatten(1, 2)).clamp(-BASE_RANGE, BASE_RANGE)
+
+
+class SpatialMemory(nn.Module):
+    """The conditioner of models with a spatial memory: its networks, and what advances its state."""
+
+    def __init__(self, config: SpatialMemoryConfig, action_space: ActionSpace, latent: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.config, self.latent = config, latent
+        self.action_size = action_space.size
+        self.view_encoder = ViewEncoder(latent[0])
+        self.depth = DepthNet()
+        self.ego_motion = EgoMotionNet(action_space.size, len(action_space.keys), latent[0])
+
+    def init_state(self, batch: int, size: tuple[int, int], device: torch.device | str = "cpu") -> SpatialMemoryState:
+        """An empty memory of `batch` sessions with frames of size (H, W)."""
+        count, (h, w) = self.config.keyframes, VIEW_SIZE
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(batch, *shape, dtype=dtype, device=device)
+
+        return SpatialMemoryState(
+            colour=zeros(count, 3, *size, dtype=torch.uint8),
+            depth=zeros(count, h, w),
+            hidden=zeros(count, h, w, dtype=torch.bool),
+            pose=zeros(count, 6),
+            probes=zeros(count, NUM_PROBES, 3),
+            seen=zeros(count, NUM_PROBES, dtype=torch.bool),
+            reach=zeros(count),
+            valid=zeros(count, dtype=torch.bool),
+            written=zeros(dtype=torch.int64),
+            camera=zeros(6),
+            motion=zeros(MOTION_FRAMES, 6),
+            focal=zeros(2),
+            ahead=zeros(*AHEAD_GRID),
+        )
+
+    def open(
+        self,
+        state: SpatialMemoryState,
+        frame: Tensor,
+        pose: Tensor | None = None,
+        fov_deg: Tensor | None = None,
+        pixel_aspect: Tensor | None = None,
+    ) -> None:
+        """Resets the state to one keyframe, the start image.
+
+        frame: (b, 3, H, W) in [-1, 1], as the decoder gives it; pose: (b, 6), fov_deg and pixel_aspect: (b,) of its
+        camera, by default the origin and the configuration's.
+        """
+        for tensor in state.tensors():
+            tensor.zero_()
+        b = frame.shape[0]
+        if pose is not None:
+            state.camera.copy_(pose)
+        fov = torch.full((b,), self.config.fov_deg, device=frame.device) if fov_deg is None else fov_deg
+        aspect = self.config.pixel_aspect if pixel_aspect is None else pixel_aspect
+        state.focal.copy_(focal_lengths(fov, aspect))
+        self._remember(state, frame, torch.ones(b, dtype=torch.bool, device=frame.device))
+
+    def next(
+        self,
+        state: SpatialMemoryState,
+        last: Tensor,
+        actions: Tensor,
+        scene: Candidates | None = None,
+        poses: Tensor | None = None,
+    ) -> NextStep:
+        """The condition of the next step; `state` is left alone.
+
+        last: (b, c, u, v) the last latent; actions: (b, 12, a) its action window; scene: keyframes beside the
+        session's own; poses: (b, 4, 6) of the next frames where they are known, else they are predicted.
+        """
+        if poses is None:
+            motions = self.predict_motion(state, last, actions)
+            path = [state.camera]
+            for motion in motions.unbind(1):
+                path.append(apply_motion(path[-1], motion))
+            poses = torch.stack(path[1:], 1)
+        else:
+            motions = relative_motion(torch.cat([state.camera[:, None], poses[:, :-1]], 1), poses)
+        view, drawn = self.render(state, poses, scene)
+        return NextStep(self.channels(view, last, drawn), poses, motions, view)
+
+    def predict_motion(self, state: SpatialMemoryState, last: Tensor, actions: Tensor) -> Tensor:
+        """Motions of the next four frames, (b, 4, 6)."""
+        dtype = next(self.ego_motion.parameters()).dtype
+        inputs = (last, actions, state.motion, state.camera[:, 4:6], state.ahead)
+        return self.ego_motion(*(x.to(dtype) for x in inputs)).float()
+
+    def render(
+        self, state: SpatialMemoryState, poses: Tensor, scene: Candidates | None
+    ) -> tuple[View, Tensor]:
+        """Views of the next frames, and whether any keyframe was drawn, (b,) bool.  poses: (b, 4, 6)."""
+        own = (state.probes, state.seen, state.pose, state.valid, state.reach)
+        if scene is None:
+            probes, seen, pose, usable, reach = own
+            preference = usable.float()
+        else:
+            bank, index, _ = scene
+            whole = index.shape[0] == 1
+            shared = (x[None] if whole else x[index] for x in (bank.probes, bank.seen, bank.pose, bank.reach))
+            there_probes, there_seen, there_pose, there_reach = shared
+            probes, seen, pose, usable, reach = (
+                torch.cat(pair, 1)
+                for pair in zip((there_probes, there_seen, there_pose, scene.usable, there_reach), own, strict=True)
+            )
+            preference = torch.cat([scene.usable.float(), state.valid * self.config.own_preference], 1)
+        typical = torch.where(usable, reach, torch.full_like(reach, float("nan"))).nanmedian(1).values
+        k = self.config.drawn
+        chosen, valid = choose_keyframes(
+            probes, seen, pose, preference, poses[:, 2], state.focal, typical.nan_to_num(1.0), k
+        )
+        drawn = [_gather(x, chosen, scene, name) for name, x in _pictures(state)]
+        keyframe_pose = pose.gather(1, chosen[..., None].expand(-1, -1, 6))
+        view = render_views(*drawn, keyframe_pose, valid, poses, state.focal)
+        return view, valid.any(1)
+
+    def channels(self, view: View, last: Tensor, drawn: Tensor) -> ConditionChannels:
+        """Cover (4), the view as a latent (c), the previous latent (c) and inverse depth (4), with the view's latent as
+        the base; where nothing was drawn the previous latent takes its place.  drawn: (b,) bool."""
+        dtype = last.dtype
+        latent = self.view_encoder(view.colour.to(self.view_encoder.conv.weight.dtype)).to(dtype)
+        base = torch.where(drawn.view(-1, 1, 1, 1), latent, last)
+        cover, inverse = pooled(view, self.latent)
+        return pack_channels(cover.to(dtype), base, last, inverse.to(dtype))
+
+    def commit(self, state: SpatialMemoryState, step: NextStep, frames: Tensor) -> None:
+        """Advances the state by the block that was generated.  frames: (b, 4, 3, H, W) in [-1, 1], as decoded."""
+        state.camera.copy_(step.poses[:, -1])
+        state.motion.copy_(torch.cat([state.motion[:, STEP_FRAMES:], step.motions], 1))
+        self._remember(state, frames[:, -1], step.view.cover[:, -1].mean((1, 2)) < self.config.write_below)
+
+    def _remember(self, state: SpatialMemoryState, frame: Tensor, write: Tensor) -> None:
+        """Measures the last frame's depth, and writes the frame, where `write` (b,) says so, to the next slot."""
+        b = frame.shape[0]
+        dtype = next(self.depth.parameters()).dtype
+        half = F.interpolate(frame.clamp(-1, 1).to(dtype), VIEW_SIZE, mode="area")
+        log_depth, body = self.depth(half)
+        state.ahead.copy_(depth_ahead(log_depth))
+        depth, hidden = log_depth.exp(), body > BODY_LOGIT
+        probes, seen = probe_points(depth[:, None], hidden[:, None], state.camera[:, None], state.focal)
+        reach = median_reach(probes, seen, state.camera[:, None])
+        # The first keyframe, the start image, is never overwritten.
+        count = self.config.keyframes
+        slot = torch.where(state.written < count, state.written, 1 + (state.written - 1) % max(1, count - 1))
+        rows = torch.arange(b, device=frame.device)
+        colour = ((frame.clamp(-1, 1) + 1) * 127.5).round().byte()
+        new = {
+            "colour": colour,
+            "depth": depth,
+            "hidden": hidden,
+            "pose": state.camera,
+            "probes": probes[:, 0],
+            "seen": seen[:, 0],
+            "reach": reach[:, 0],
+            "valid": torch.ones_like(write),
+        }
+        for name, value in new.items():
+            target = getattr(state, name)
+            old = target[rows, slot]
+            target[rows, slot] = torch.where(write.view(-1, *[1] * (old.ndim - 1)), value.to(old.dtype), old)
+        state.written += write
+
+
+def pooled(view: View, latent: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """Cover and inverse depth of a view on the latent grid, (b, 4, u, v) each."""
+    cover = F.adaptive_avg_pool2d(view.cover, latent[1:])
+    return cover, F.adaptive_avg_pool2d(view.inverse_depth, latent[1:]) * INVERSE_DEPTH_SCALE
+
+
+def pack_channels(cover: Tensor, base: Tensor, last: Tensor, inverse_depth: Tensor) -> ConditionChannels:
+    """The one place that knows the order of the channels.  All (b, ., u, v), of one step."""
+    return ConditionChannels(torch.cat([cover, base, last, inverse_depth], 1)[:, None], base[:, None])
+
+
+def window_of(actions: Tensor, following: Tensor) -> Tensor:
+    """The action window (b, 12, a) of the next step: `actions` (b, 8, a) before it, `following` (b, 4, a) its own."""
+    return torch.cat([actions, following.to(actions)], 1)[:, -WINDOW_FRAMES:]
+
+
+def _pictures(state: SpatialMemoryState) -> list[tuple[str, Tensor]]:
+    return [("colour", state.colour), ("depth", state.depth), ("hidden", state.hidden)]
+
+
+def _gather(own: Tensor, chosen: Tensor, scene: Candidates | None, name: str) -> Tensor:
+    """The chosen keyframes' tensors, (b, k, ...), from the scene (first in the numbering) and from the session."""
+    rows = torch.arange(own.shape[0], device=own.device)[:, None]
+    if scene is None:
+        return own[rows, chosen]
+    m = scene.index.shape[1]
+    mine = own[rows, (chosen - m).clamp(min=0)]
+    there = getattr(scene.keyframes, name)[scene.index.expand(own.shape[0], -1).gather(1, chosen.clamp(max=m - 1))]
+    is_own = (chosen >= m).view(*chosen.shape, *[1] * (own.ndim - 2))
+    return torch.where(is_own, mine, there.to(mine.dtype))

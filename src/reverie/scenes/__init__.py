@@ -1,0 +1,1 @@
+"""Scenes: keyframes of a place with depth and pose, and starts.  A session opened in one has its memory full."""

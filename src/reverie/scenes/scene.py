@@ -1,0 +1,204 @@
+"""Scenes on disk: a folder with `scene.json`, `keyframes.parquet` and start images.
+
+    scene.json          kind, version, title, game, fov_deg, pixel_aspect, keys, mouse, licence, starts
+    keyframes.parquet   a row each: colour (WebP), depth (PNG, 8 bits of its logarithm), hidden (PNG, 1 bit), pose
+    start-00.webp ...   start images, with their poses in scene.json
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from reverie.errors import DataError
+from reverie.types import Frames
+from reverie.vision.depth_codec import decode_depth, encode_depth
+from reverie.vision.projection import VIEW_SIZE
+
+KIND, VERSION = "reverie.scene", 1
+KEYFRAMES = "keyframes.parquet"
+HINT = "build one with `reverie scene build RECORDING -o FOLDER`"
+MAX_KEYFRAMES = 4096
+COLOUR_QUALITY = 78
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a session may begin: title, for people; image (H, W, 3); pose (6,) of its camera."""
+
+    title: str
+    image: npt.NDArray[np.uint8]
+    pose: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Keyframes of one place.
+
+    colour: (n, H, W, 3) uint8; depth: (n, h, w) metres; hidden: (n, h, w) bool, pixels that are not drawn; pose:
+    (n, 6).  keys, mouse: what the game that it was captured in can be told.
+    """
+
+    name: str
+    title: str
+    game: str
+    fov_deg: float
+    pixel_aspect: float
+    keys: tuple[str, ...]
+    mouse: bool
+    licence: str
+    starts: tuple[Start, ...]
+    colour: Frames
+    depth: npt.NDArray[np.float32]
+    hidden: npt.NDArray[np.bool_]
+    pose: npt.NDArray[np.float32]
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """(H, W) of keyframes."""
+        return self.colour.shape[1], self.colour.shape[2]
+
+    def __len__(self) -> int:
+        return len(self.pose)
+
+    def start(self, index: int) -> Start:
+        """Raises DataError for a start that the scene does not have."""
+        if not 0 <= index < len(self.starts):
+            raise DataError(f"scene {self.name} has starts 0 to {len(self.starts) - 1}, got {index}")
+        return self.starts[index]
+
+    def save(self, folder: Path) -> None:
+        """Writes the folder; `scene.json`, which makes it a scene, last."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = {
+            "colour": [_encode(Image.fromarray(x), "WEBP", quality=COLOUR_QUALITY, method=6) for x in self.colour],
+            "depth": [_encode(Image.fromarray(encode_depth(x)), "PNG", optimize=True) for x in self.depth],
+            "hidden": [_encode(Image.fromarray(x), "PNG", optimize=True) for x in self.hidden],
+            "pose": [[float(v) for v in pose] for pose in self.pose],
+        }
+        temporary = folder / f".{KEYFRAMES}.{os.getpid()}.tmp"
+        pq.write_table(pa.table(rows), temporary, compression="zstd")
+        os.replace(temporary, folder / KEYFRAMES)
+        starts = []
+        for i, start in enumerate(self.starts):
+            image = f"start-{i:02d}.webp"
+            (folder / image).write_bytes(_encode(Image.fromarray(start.image), "WEBP", quality=92, method=6))
+            starts.append({"title": start.title, "image": image, "pose": [round(float(v), 4) for v in start.pose]})
+        raw = {
+            "kind": KIND,
+            "version": VERSION,
+            "title": self.title,
+            "game": self.game,
+            "fov_deg": self.fov_deg,
+            "pixel_aspect": self.pixel_aspect,
+            "keys": list(self.keys),
+            "mouse": self.mouse,
+            "licence": self.licence,
+            "starts": starts,
+        }
+        temporary = folder / f".scene.json.{os.getpid()}.tmp"
+        temporary.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, folder / "scene.json")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Scene:
+        """Raises DataError, in one line with the file and the row, for a folder that is no sound scene."""
+        folder = Path(folder)
+        raw = read_scene_json(folder)
+        try:
+            starts = tuple(
+                Start(str(one["title"]), _read_start(folder, one["image"]), _pose(one["pose"])) for one in raw["starts"]
+            )
+            head = (str(raw["title"]), str(raw["game"]), float(raw["fov_deg"]), float(raw["pixel_aspect"]))
+            keys, mouse, licence = tuple(raw["keys"]), bool(raw["mouse"]), str(raw["licence"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{folder / 'scene.json'}: {error!r} is missing or wrong; {HINT}") from error
+        if not 20 <= head[2] <= 150 or not 0.25 <= head[3] <= 4:
+            raise DataError(
+                f"{folder / 'scene.json'}: expected fov_deg in 20..150 and pixel_aspect in 0.25..4, got {head[2:]}"
+            )
+        if not starts:
+            raise DataError(f"{folder / 'scene.json'}: expected at least one start, got none; {HINT}")
+        return cls(folder.resolve().name, *head, keys, mouse, licence, starts, *_read_keyframes(folder / KEYFRAMES))
+
+
+def read_scene_json(folder: Path) -> dict[str, Any]:
+    """`scene.json` of a folder.  Raises DataError."""
+    path = folder / "scene.json"
+    if not path.is_file():
+        raise DataError(f"{folder} is not a scene: {path} is missing; {HINT}")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(raw, dict) or raw.get("kind") != KIND:
+        raise DataError(f'{path} is not a scene (its "kind" must be "{KIND}"); {HINT}')
+    if raw.get("version") != VERSION:
+        raise DataError(f"{path} has version {raw.get('version')}, this Reverie reads version {VERSION}")
+    return raw
+
+
+def _read_keyframes(path: Path) -> tuple[Frames, npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path, columns=["colour", "depth", "hidden", "pose"]).to_pydict()
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise DataError(f"{path}: not readable as keyframes ({str(error).splitlines()[0]}); {HINT}") from error
+    count = len(table["pose"])
+    if not 1 <= count <= MAX_KEYFRAMES:
+        raise DataError(f"{path}: expected 1 to {MAX_KEYFRAMES} keyframes, got {count}")
+    colour, depth, hidden, pose = [], [], [], []
+    for i in range(count):
+        try:
+            colour.append(_decode(table["colour"][i], "RGB"))
+            depth.append(decode_depth(_decode(table["depth"][i], "L")))
+            hidden.append(_decode(table["hidden"][i], "L") > 0)
+            pose.append(_pose(table["pose"][i]))
+        except (OSError, ValueError, TypeError, SyntaxError) as error:
+            raise DataError(f"{path}, row {i}: a damaged keyframe ({error}); build the scene again") from error
+        if colour[i].shape != colour[0].shape or depth[i].shape != VIEW_SIZE or hidden[i].shape != VIEW_SIZE:
+            shapes = (colour[i].shape, depth[i].shape, hidden[i].shape)
+            raise DataError(f"{path}, row {i}: expected {colour[0].shape} and {VIEW_SIZE} twice, got {shapes}")
+    return np.stack(colour), np.stack(depth), np.stack(hidden), np.stack(pose)
+
+
+def _read_start(folder: Path, name: str) -> npt.NDArray[np.uint8]:
+    if Path(name).name != name:
+        raise DataError(f"{folder / 'scene.json'}: start images lie beside it, got {name!r}")
+    try:
+        return _decode((folder / name).read_bytes(), "RGB")
+    except (OSError, SyntaxError) as error:
+        raise DataError(f"{folder / name}: not a readable start image ({error}); build the scene again") from error
+
+
+def _pose(values: Sequence[float]) -> npt.NDArray[np.float32]:
+    pose = np.asarray(values, np.float32)
+    if pose.shape != (6,) or not np.isfinite(pose).all() or math.fabs(float(pose[4])) > 90:
+        raise ValueError(f"a pose is six finite numbers (x, y, z, yaw, pitch, roll), got {list(values)}")
+    return pose
+
+
+def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _decode(content: bytes, mode: str) -> npt.NDArray[np.uint8]:
+    with Image.open(io.BytesIO(content), formats=("WEBP", "PNG")) as image:
+        return np.asarray(image.convert(mode))

@@ -1,0 +1,189 @@
+"""Recipes: complete plans for a budget of compute, from packs of recordings to a model folder.
+
+    python3 -m reverie.train.recipes --packs packs/* --held-out held/* --tokenizer weights/nano -o out --minutes 8
+
+runs decode and encode, geometry, views, training, sheets and export on the clock, with torch, numpy, OpenCV and
+safetensors alone, and stops itself in time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reverie.errors import TrainError
+from reverie.models.checkpoint import ModelBundle, ModelConfig, load_weights
+from reverie.models.presets import PRESETS
+from reverie.models.tokenizer import VideoTokenizer
+from reverie.train.loop import Trainer, TrainerConfig, pick_device
+from reverie.train.spatial.geometry import train_geometry
+from reverie.train.spatial.store import Store
+from reverie.train.spatial.task import SpatialPlan, SpatialTask, standard_views
+from reverie.types import ActionSpace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """preset: sizes; seconds: of everything; depth_seconds, ego_seconds: of the geometry networks; tail_seconds: kept
+    for sheets and export; keyframes: of a place's scene while training; limit, max_frames: of recordings, for
+    rehearsals; threads: that decode."""
+
+    preset: str
+    seconds: float
+    depth_seconds: float
+    ego_seconds: float
+    tail_seconds: float
+    keyframes: int
+    plan: SpatialPlan
+    lr: float = 1.5e-3
+    limit: int | None = None
+    max_frames: int | None = None
+    threads: int = 2
+    sheet_steps: int = 100
+
+
+def gpu_minutes(minutes: float, cores: int | None = None) -> Recipe:
+    """One short visit to a large GPU: an eighth for geometry, most for training, the rest for sheets and export."""
+    seconds = 60 * minutes
+    return Recipe(
+        preset="nano",
+        seconds=seconds,
+        depth_seconds=min(45.0, 0.09 * seconds),
+        ego_seconds=min(20.0, 0.05 * seconds),
+        tail_seconds=min(40.0, 0.1 * seconds),
+        keyframes=450,
+        plan=SpatialPlan(),
+        threads=max(2, (cores or os.cpu_count() or 2) - 2),
+    )
+
+
+def rehearsal(minutes: float) -> Recipe:
+    """`gpu_minutes` at toy size on a CPU: every line of it runs."""
+    return Recipe(
+        preset="nano",
+        seconds=60 * minutes,
+        depth_seconds=5,
+        ego_seconds=3,
+        tail_seconds=20,
+        keyframes=40,
+        plan=SpatialPlan(
+            batch=2, clip_steps=5, own_sessions=2, own_steps=6, own_times=2, own_from=0.1, own_share=0.9,
+            shortcut_from=0.05,
+        ),
+        limit=2,
+        max_frames=61,
+        sheet_steps=6,
+    )
+
+
+def run(
+    recipe: Recipe,
+    packs: list[Path],
+    held_out: list[Path],
+    tokenizer_from: Path,
+    output: Path,
+    device: str = "auto",
+    use_compiler: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Runs every stage; returns the figures.  Raises TrainError where the budget is too small for what comes first."""
+    begun = time.monotonic()
+    output.mkdir(parents=True, exist_ok=True)
+    log = (output / "log.txt").open("a", encoding="utf-8")
+
+    def tell(line: str) -> None:
+        line = f"[{time.monotonic() - begun:6.1f}] {line}"
+        print(line, flush=True)
+        log.write(line + "\n")
+        log.flush()
+
+    say = say or tell
+    on = pick_device(device)
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high")
+    say(f"torch {torch.__version__}, {torch.cuda.get_device_name() if on.type == 'cuda' else 'cpu'}")
+    bundle = new_bundle(recipe, tokenizer_from)
+    bundle.tokenizer.to(on)
+    space = bundle.config.action_space
+    options = {"device": on, "threads": recipe.threads, "limit": recipe.limit, "max_frames": recipe.max_frames}
+    assert isinstance(bundle.tokenizer, VideoTokenizer)
+    train = Store(packs, bundle.tokenizer, space, **options)
+    held = Store(held_out, bundle.tokenizer, space, **options)
+    say(f"{train.count} steps to train on, {held.count} held out: " + ", ".join(
+        f"{game} {int((train.game == i).sum())}" for i, game in enumerate(train.games)))
+    assert bundle.memory is not None
+    bundle.memory.to(on)
+    batches = (64, 512) if on.type == "cuda" else (8, 64)
+    train_geometry(bundle.memory, train, held, recipe.depth_seconds, recipe.ego_seconds, say, batches)
+    views, held_views, scene = standard_views(train, held, bundle, recipe.keyframes, say)
+    bundle.model.to(on)
+    task = SpatialTask(bundle, train, held, recipe.plan, views, held_views, scene, say)
+    left = recipe.seconds - (time.monotonic() - begun) - recipe.tail_seconds
+    if left < 5:
+        raise TrainError(f"a budget of {recipe.seconds:.0f} s leaves {left:.0f} s for training; give more minutes")
+    say(f"training for {left:.0f} s")
+    trainer = Trainer(task, TrainerConfig(
+        folder=output / "run", minutes=left / 60, lr=recipe.lr, muon=True, warmup_steps=60, decay=0.5, ema=0.998,
+        device=str(on), dtype="bfloat16" if on.type == "cuda" else "float32", compile=use_compiler,
+        checkpoint_minutes=100, validate_minutes=max(0.2, left / 60 / 5), validate_first=False, tensorboard=False,
+    ))
+    metrics = trainer.run()
+    say("trained: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+    with trainer.averaged_weights(), torch.compiler.set_stance("force_eager"):
+        figures = task.sheets(output, recipe.sheet_steps)
+    for kind in ("scene1", "scene1-own-camera", "scene2", "image1", "image4"):
+        for one in figures[kind]:
+            say(f"{kind} {one['game']}: psnr {one['psnr']} sharp {one['sharp']}")
+    say("done")
+    log.close()
+    return figures
+
+
+def new_bundle(recipe: Recipe, tokenizer_from: Path) -> ModelBundle:
+    """Fresh networks of the preset with a trained tokenizer, and the action space of the model that it comes from."""
+    from reverie.models.tokenizer import TokenizerConfig
+
+    raw = json.loads((tokenizer_from / "config.json").read_text())
+    space = ActionSpace(tuple(raw["world"]["action_space"]["keys"]), raw["world"]["action_space"]["mouse"])
+    preset = PRESETS[recipe.preset](space)
+    sizes = {name: tuple(v) if isinstance(v, list) else v for name, v in raw["tokenizer"].items()}
+    config = ModelConfig(
+        name=recipe.preset,
+        resolution=preset.resolution,
+        schedule=recipe.plan.schedule,
+        world=preset.world,
+        tokenizer=TokenizerConfig(**sizes),
+        image_encoder=preset.image_encoder,
+        memory=preset.memory,
+    )
+    bundle = ModelBundle.new(config)
+    load_weights(tokenizer_from / "tokenizer.safetensors", bundle.tokenizer)
+    bundle.tokenizer.eval().requires_grad_(False)
+    return bundle
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--packs", nargs="+", type=Path, required=True)
+    parser.add_argument("--held-out", nargs="+", type=Path, required=True)
+    parser.add_argument("--tokenizer", type=Path, required=True, help="a model folder whose tokenizer is used")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--rehearse", action="store_true", help="toy size: every line runs, on a CPU")
+    options = parser.parse_args()
+    recipe = rehearsal(options.minutes) if options.rehearse else gpu_minutes(options.minutes)
+    run(recipe, options.packs, options.held_out, options.tokenizer, options.output, options.device, options.compile)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Training of the geometry networks: depth, ego-motion, and the closed-form view encoder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reverie.models.actions import STEP_FRAMES
+from reverie.models.conditioning.spatial_memory import SpatialMemory, ViewEncoder
+from reverie.models.depth import BODY_LOGIT, DepthNet
+from reverie.models.ego_motion import MOTION_SCALE, EgoMotionNet, apply_motion
+from reverie.train.spatial.store import Store, half_size
+
+MAX_MOTION = 60.0
+"""A step with a motion of more usual ones than this is a jump (a respawn), not a motion."""
+CHECKED_STEPS = 6
+"""Steps of own motions, about a second, after which the camera is compared."""
+
+
+def lr_at(fraction: float, step: int, peak: float) -> float:
+    """Warm-up over 40 steps, then linearly to zero."""
+    return peak * (1 - fraction) * min(1.0, (step + 1) / 40)
+
+
+def train_depth(network: DepthNet, store: Store, seconds: float, batch: int = 64) -> int:
+    """Fits the depth network to engine depth and body masks.  Returns the number of updates."""
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    frames = half_size(store.key_colour) if store.device.type == "cpu" else None
+    optimizer = torch.optim.AdamW(network.parameters(), 3e-3, weight_decay=0.02)
+    target, body = store.key_depth.clamp(0.05, 400).log(), store.key_hidden
+    generator = torch.Generator(store.device).manual_seed(0)
+    started, step = time.monotonic(), 0
+    while (spent := time.monotonic() - started) < seconds:
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(spent / seconds, step, 3e-3)
+        k = torch.randint(len(target), (batch,), device=store.device, generator=generator)
+        x = half_size(store.key_colour[k]) if frames is None else frames[k]
+        y, mask = target[k], body[k].float()
+        if step % 2:
+            x, y, mask = x.flip(-1), y.flip(-1), mask.flip(-1)
+        x = x + torch.randn(x.shape, device=x.device, generator=generator) * 0.03
+        if step % 3 == 0:  # generated frames are softer than the game's
+            x = F.interpolate(F.avg_pool2d(x, 2), scale_factor=2, mode="bilinear")
+        with store.autocast():
+            log_depth, logits = network(x.contiguous(memory_format=torch.channels_last))
+        error = log_depth - y
+        slope = (error[:, :, 1:] - error[:, :, :-1]).abs().mean() + (error[:, 1:] - error[:, :-1]).abs().mean()
+        loss = error.abs().mean() + 0.5 * slope + 0.3 * F.binary_cross_entropy_with_logits(logits, mask)
+        _step(loss, network, optimizer)
+        step += 1
+    network.eval().requires_grad_(False)
+    return step
+
+
+@torch.no_grad()
+def check_depth(network: DepthNet, store: Store) -> dict[str, dict[str, float]]:
+    """Median relative errors of depth, and of bodies recall and false alarms, for each game."""
+    parts = []
+    for i in range(0, len(store.key_depth), 64):
+        with store.autocast():
+            parts.append(network(half_size(store.key_colour[i : i + 64])))
+    log_depth, logits = (torch.cat(x) for x in zip(*parts, strict=True))
+    game = store.game[store.key_step.cpu().numpy()]
+    found = {}
+    for number, name in enumerate(store.games):
+        mine = torch.from_numpy(game == number).to(store.device)
+        if not mine.any():
+            continue
+        true = store.key_depth[mine].clamp(0.05, 400).log()
+        error = ((log_depth[mine] - true).abs().exp() - 1).flatten()
+        near = error[(true < 4).flatten()]
+        body, said = store.key_hidden[mine], logits[mine] > BODY_LOGIT
+        found[name] = {
+            "depth_error": _median(error),
+            "depth_error_near": _median(near),
+            "body_recall": ((said & body).sum() / body.sum().clamp(min=1)).item(),
+            "body_false": (said & ~body).float().mean().item(),
+        }
+    return found
+
+
+class EgoMotionData:
+    """Inputs of the ego-motion network at steps of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        steps = np.arange(store.count)
+        inside = steps[(steps >= 2) & (store.episode[steps - 2] == store.episode[steps])]
+        jump = (store.motion.abs() / store.motion.new_tensor(MOTION_SCALE)).amax((1, 2)).cpu().numpy()
+        self.steps = inside[(jump[inside] < MAX_MOTION) & (jump[inside - 1] < MAX_MOTION)]
+
+    def inputs(self, step: Tensor, fresh: Tensor) -> tuple[Tensor, ...]:
+        """As `EgoMotionNet.forward`.  fresh: (b,) bool, the step before is a session's first: nothing is known yet."""
+        d, new = self.store, fresh[:, None, None]
+        latent = torch.where(new[..., None], d.still[step - 1].float(), d.z[step - 1].float())
+        before = torch.cat([d.actions[(step - 2).clamp(min=0)], d.actions[step - 1]], 1)
+        actions = torch.cat([torch.where(new, 0.0, before), d.actions[step]], 1)
+        motion = torch.where(new, 0.0, torch.cat([d.motion[(step - 2).clamp(min=0)], d.motion[step - 1]], 1))
+        return latent, actions, motion, d.pose[step - 1, 3, 4:6], d.ahead[step - 1]
+
+
+def train_ego_motion(network: EgoMotionNet, store: Store, seconds: float, batch: int = 512) -> int:
+    """Fits the ego-motion network to recorded poses.  Returns the number of updates."""
+    data, device = EgoMotionData(store), store.device
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.01)
+    share = 1 / np.bincount(store.game, minlength=len(store.games)).clip(1)[store.game[data.steps]]
+    bounds = torch.from_numpy(np.cumsum(share / share.sum())).float().to(device)
+    steps = torch.from_numpy(data.steps).to(device)
+    generator = torch.Generator(device).manual_seed(1)
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(*shape, device=device, generator=generator)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, device=device, generator=generator)
+
+    started, count = time.monotonic(), 0
+    while (spent := time.monotonic() - started) < seconds:
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(spent / seconds, count, 2e-3)
+        k = steps[torch.searchsorted(bounds, rand(batch)).clamp(max=len(steps) - 1)]
+        latent, actions, motion, tilt, ahead = data.inputs(k, rand(batch) < 0.1)
+        latent = latent + noise(*latent.shape) * rand(batch, 1, 1, 1) * 0.4
+        motion = motion * (1 + 0.1 * noise(batch, 1, 1)) + network.scale * 0.15 * noise(*motion.shape)
+        ahead = ahead + 0.1 * noise(*ahead.shape)
+        error = (network(latent, actions, motion, tilt, ahead) - store.motion[k]) / network.scale
+        _step(F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.3), network, optimizer)
+        count += 1
+    network.eval().requires_grad_(False)
+    return count
+
+
+@torch.no_grad()
+def check_ego_motion(network: EgoMotionNet, store: Store) -> dict[str, dict[str, float]]:
+    """The camera after a second of its own motions, for each game: metres gone and off, degrees of yaw off."""
+    found = {}
+    for number, name in enumerate(store.games):
+        at = np.arange(2, store.count - CHECKED_STEPS)
+        mine = (store.game[at] == number) & (store.episode[at - 2] == store.episode[at + CHECKED_STEPS - 1])
+        if not mine.any():
+            continue
+        first = torch.from_numpy(at[mine][::5]).to(store.device)
+        pose = store.pose[first - 1, 3]
+        start, motion = pose.clone(), torch.cat([store.motion[first - 2], store.motion[first - 1]], 1)
+        for j in range(CHECKED_STEPS):
+            i = first + j
+            actions = torch.cat([store.actions[i - 2], store.actions[i - 1], store.actions[i]], 1)
+            made = network(store.z[i - 1].float(), actions, motion, pose[:, 4:6], store.ahead[i - 1])
+            for k in range(STEP_FRAMES):
+                pose = apply_motion(pose, made[:, k])
+            motion = torch.cat([motion[:, STEP_FRAMES:], made], 1)
+        true = store.pose[first + CHECKED_STEPS - 1, 3]
+        off = (pose - true)[:, :3].norm(dim=1)
+        yaw = (((pose - true)[:, 3] + 180) % 360 - 180).abs()
+        found[name] = {
+            "way_m": (true - start)[:, :3].norm(dim=1).mean().item(),
+            "off_m": off.mean().item(),
+            "off_m_median": _median(off),
+            "yaw_deg": yaw.mean().item(),
+            "yaw_deg_median": _median(yaw),
+        }
+    return found
+
+
+@torch.no_grad()
+def fit_view_encoder(encoder: ViewEncoder, store: Store, samples: int = 4000, ridge: float = 1e-3) -> float:
+    """Least squares from four half-size frames to the tokenizer's latent.  Returns the share left unexplained."""
+    inside = np.setdiff1d(np.arange(store.count), store.first[:-1])
+    chosen = np.random.default_rng(0).choice(inside, min(len(inside), samples), replace=False)
+    steps = torch.from_numpy(chosen).to(store.device)
+    conv = encoder.conv
+    kernel, stride, padding = conv.kernel_size[0], conv.stride[0], int(conv.padding[0])
+    size = conv.in_channels * kernel * kernel + 1
+    gram = torch.zeros(size, size, dtype=torch.float64, device=store.device)
+    cross = torch.zeros(size, conv.out_channels, dtype=torch.float64, device=store.device)
+    for part in steps.split(64):
+        x = (store.views[part].float() / 127.5 - 1).flatten(1, 2)
+        columns = F.unfold(x, kernel, padding=padding, stride=stride).transpose(1, 2).flatten(0, 1).double()
+        columns = torch.cat([columns, torch.ones_like(columns[:, :1])], 1)
+        gram += columns.T @ columns
+        cross += columns.T @ store.z[part].flatten(2).transpose(1, 2).flatten(0, 1).double()
+    gram += torch.eye(size, dtype=torch.float64, device=store.device) * gram[-1, -1] * ridge
+    weights = torch.linalg.solve(gram, cross).float()
+    conv.weight.copy_(weights[:-1].T.unflatten(1, conv.weight.shape[1:]))
+    assert conv.bias is not None
+    conv.bias.copy_(weights[-1])
+    encoder.requires_grad_(False)
+    error = [
+        (conv((store.views[part].float() / 127.5 - 1).flatten(1, 2)) - store.z[part].float()).square().mean().item()
+        for part in steps[:640].split(64)
+    ]
+    return float(np.mean(error)) / store.z[steps].float().var().item()
+
+
+def train_geometry(
+    memory: SpatialMemory,
+    train: Store,
+    held_out: Store,
+    depth_seconds: float,
+    ego_seconds: float,
+    say: Callable[[str], None],
+    batches: tuple[int, int] = (64, 512),
+) -> None:
+    """All three networks of a spatial memory, with their figures on held-out recordings."""
+    updates = train_depth(memory.depth, train, depth_seconds, batches[0])
+    for name, figures in check_depth(memory.depth, held_out).items():
+        say(f"depth {name}, {updates} updates: " + _words(figures))
+    train.measure_depth(memory.depth)
+    held_out.measure_depth(memory.depth)
+    updates = train_ego_motion(memory.ego_motion, train, ego_seconds, batches[1])
+    for name, figures in check_ego_motion(memory.ego_motion, held_out).items():
+        say(f"ego-motion {name}, {updates} updates: " + _words(figures))
+    say(f"view encoder: {fit_view_encoder(memory.view_encoder, train):.4f} of the variance unexplained")
+
+
+def _words(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+
+
+def _median(values: Tensor) -> float:
+    return values.float().median().item() if values.numel() else float("nan")
+
+
+def _step(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()

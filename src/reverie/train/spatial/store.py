@@ -1,0 +1,223 @@
+"""Everything that a training needs of its recordings, step by step on the device.
+
+Legend: n latent steps of all episodes one after another, d depth images, (h w) = 64 x 112, (H W) frames, a numbers in
+a row of the common action space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reverie.errors import DataError
+from reverie.models.actions import STEP_FRAMES
+from reverie.scenes.keyframes import Keyframes
+from reverie.models.depth import BODY_LOGIT, DepthNet
+from reverie.models.ego_motion import depth_ahead, relative_motion
+from reverie.models.tokenizer import VideoTokenizer
+from reverie.train.spatial.packs import PackedEpisode, PackInfo, list_episodes, read_episodes
+from reverie.types import ActionSpace
+from reverie.vision.projection import VIEW_SIZE, focal_lengths
+
+ENCODED_STEPS = 26
+"""Latent steps that are encoded at once."""
+
+
+def half_size(frames: Tensor) -> Tensor:
+    """Frames (..., 3, H, W), uint8 or in [-1, 1], at `VIEW_SIZE` in [-1, 1]."""
+    pixels = frames.float() if frames.is_floating_point() else frames.float() / 127.5 - 1
+    return F.interpolate(pixels.flatten(0, -4), VIEW_SIZE, mode="area").unflatten(0, frames.shape[:-3])
+
+
+def to_bytes(pixels: Tensor) -> Tensor:
+    """Pixels in [-1, 1] as uint8."""
+    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte()
+
+
+class Store:
+    """Steps of all episodes.
+
+    z: (n, c, u, v) float16 latents; still: the same of each step's last frame encoded alone; views: (n, 4, 3, h, w)
+    uint8 half-size frames; last: (n, 3, H, W) uint8, what the decoder makes of each step's last frame; pose:
+    (n, 4, 6); actions: (n, 4, a); motion: (n, 4, 6); episode, game, place: (n,) numpy; first: steps at which episodes begin,
+    and n; key_*: real frames with engine depth: colour (d, 3, H, W), depth, hidden, step.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        tokenizer: VideoTokenizer,
+        space: ActionSpace,
+        device: torch.device,
+        threads: int = 2,
+        limit: int | None = None,
+        max_frames: int | None = None,
+        group: int = 8,
+    ) -> None:
+        """group: episodes of equal length that are encoded at once; limit: episodes of each pack."""
+        self.device, self.space, self.tokenizer = device, space, tokenizer
+        self.packs = [PackInfo.read(folder) for folder in folders]
+        self.games = [pack.name for pack in self.packs]
+        self._lists: dict[str, list[Tensor]] = {}
+        self.names: list[str] = []
+        episode_of: list[int] = []
+        game_of: list[int] = []
+        place_of: list[int] = []
+        places: list[str] = []
+        self.first = [0]
+        key_steps: list[Tensor] = []
+        pending: list[PackedEpisode] = []
+
+        def flush() -> None:
+            if not pending:
+                return
+            steps = 1 + (len(pending[0].frames) - 1) // STEP_FRAMES
+            self._encode(np.stack([episode.frames for episode in pending]))
+            for episode in pending:
+                start = self.first[-1]
+                self._append_episode(episode)
+                every = episode.info.depth_every // STEP_FRAMES
+                key_steps.append(start + every * torch.arange(len(episode.depth)))
+                episode_of.extend([len(self.names)] * steps)
+                game_of.extend([self.games.index(episode.info.name)] * steps)
+                place = f"{episode.info.name}/{episode.place}"
+                if place not in places:
+                    places.append(place)
+                place_of.extend([places.index(place)] * steps)
+                self.names.append(f"{episode.info.name}/{episode.name}")
+                self.first.append(start + steps)
+            pending.clear()
+
+        for episode in read_episodes(list_episodes(folders, limit), threads, max_frames):
+            self._check(episode)
+            if pending and (len(pending) == group or len(pending[0].frames) != len(episode.frames)):
+                flush()
+            pending.append(episode)
+        flush()
+        for name, parts in self._lists.items():
+            setattr(self, name, torch.cat(parts))
+        self._lists.clear()
+        self.key_step = torch.cat(key_steps).to(device)
+        self.episode, self.game = np.array(episode_of), np.array(game_of)
+        self.place, self.places = np.array(place_of), places
+        self.count = len(self.episode)
+        game = torch.from_numpy(self.game).to(device)
+        self.fov_deg = torch.tensor([pack.fov_deg for pack in self.packs], device=device)[game]
+        self.pixel_aspect = torch.tensor([pack.pixel_aspect for pack in self.packs], device=device)[game]
+        self.focal = focal_lengths(self.fov_deg, self.pixel_aspect)
+        self.motion = self._motions()
+
+    z: Tensor
+    still: Tensor
+    views: Tensor
+    last: Tensor
+    pose: Tensor
+    actions: Tensor
+    key_colour: Tensor
+    key_depth: Tensor
+    key_hidden: Tensor
+
+    def _check(self, episode: PackedEpisode) -> None:
+        if episode.info.depth_every % STEP_FRAMES:
+            raise DataError(f"{episode.info.name}: depth_every must be a multiple of 4, got {episode.info.depth_every}")
+        if not np.isfinite(episode.pose).all():
+            raise DataError(f"{episode.info.name}/{episode.name}: poses must be finite; record the episode again")
+
+    def _put(self, name: str, value: Tensor) -> None:
+        self._lists.setdefault(name, []).append(value.to(self.device))
+
+    @torch.no_grad()
+    def _encode(self, frames: np.ndarray) -> None:
+        """Latents, stills, half-size frames and decoded last frames of some episodes of equal length."""
+        count, length, height, width = frames.shape[:4]
+        video = torch.from_numpy(frames).to(self.device).permute(0, 1, 4, 2, 3)
+        steps = 1 + (length - 1) // STEP_FRAMES
+        encoder = self.tokenizer.new_encoder_state(count, height, width, self.device)
+        decoder = self.tokenizer.new_decoder_state(count, height, width, self.device)
+        latents, stills, views, lasts = [], [], [], []
+        for start in range(0, steps, ENCODED_STEPS):
+            end = min(start + ENCODED_STEPS, steps)
+            pixels = video[:, max(0, STEP_FRAMES * start - 3) : STEP_FRAMES * (end - 1) + 1].float() / 127.5 - 1
+            alone = pixels[:, ::4] if start == 0 else pixels[:, 3::4]
+            with self.autocast():
+                latents.append(self.tokenizer.encode(pixels, encoder).float())
+                one = self.tokenizer.encode(alone.flatten(0, 1)[:, None])[:, 0]
+                stills.append(one.float().unflatten(0, alone.shape[:2]))
+                decoded = self.tokenizer.decode(latents[-1], decoder).float()
+            lasts.append(to_bytes(decoded[:, ::4] if start == 0 else decoded[:, 3::4]))
+            views.append(to_bytes(half_size(pixels)))
+        half = torch.cat(views, 1)
+        half = torch.cat([half[:, :1].expand(-1, STEP_FRAMES - 1, -1, -1, -1), half], 1)
+        self._put("z", torch.cat(latents, 1).half().flatten(0, 1))
+        self._put("still", torch.cat(stills, 1).half().flatten(0, 1))
+        self._put("views", half.unflatten(1, (steps, STEP_FRAMES)).flatten(0, 1))
+        self._put("last", torch.cat(lasts, 1).flatten(0, 1))
+
+    def _append_episode(self, episode: PackedEpisode) -> None:
+        pose = torch.from_numpy(episode.pose)
+        actions = torch.from_numpy(common_actions(episode.actions, episode.info.action_space, self.space))
+        steps = 1 + (len(pose) - 1) // STEP_FRAMES
+        before = torch.zeros(STEP_FRAMES, self.space.size)
+        self._put("pose", torch.cat([pose[:1].expand(STEP_FRAMES - 1, -1), pose]).unflatten(0, (steps, STEP_FRAMES)))
+        self._put("actions", torch.cat([before, actions]).unflatten(0, (steps, STEP_FRAMES)))
+        self._put("key_colour", torch.from_numpy(episode.frames[:: episode.info.depth_every]).permute(0, 3, 1, 2))
+        self._put("key_depth", torch.from_numpy(episode.depth))
+        self._put("key_hidden", torch.from_numpy(episode.body))
+
+    def _motions(self) -> Tensor:
+        pose = self.pose.flatten(0, 1)
+        motion = torch.cat([torch.zeros(1, 6, device=self.device), relative_motion(pose[:-1], pose[1:])])
+        motion = motion.unflatten(0, (self.count, STEP_FRAMES))
+        motion[torch.tensor(self.first[:-1], device=self.device)] = 0
+        return motion
+
+    def autocast(self) -> torch.autocast:
+        """bfloat16 on a GPU, float32 on a CPU."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+    @torch.no_grad()
+    def measure_depth(self, network: DepthNet, batch: int = 512) -> None:
+        """Depth, body, probes and depth ahead of the decoded last frames: what a session remembers."""
+        depth = torch.empty(self.count, *VIEW_SIZE, dtype=torch.half, device=self.device)
+        hidden = torch.empty(self.count, *VIEW_SIZE, dtype=torch.bool, device=self.device)
+        ahead = []
+        for i in range(0, self.count, batch):
+            with self.autocast():
+                log_depth, body = network(half_size(self.last[i : i + batch]))
+            depth[i : i + batch] = log_depth.exp().half()
+            hidden[i : i + batch] = body > BODY_LOGIT
+            ahead.append(depth_ahead(log_depth))
+        self.depth, self.hidden, self.ahead = depth, hidden, torch.cat(ahead)
+        self.own = Keyframes.new(self.last, depth, hidden, self.pose[:, -1], self.focal)
+
+    def keyframes(self, keep: Callable[[np.ndarray], np.ndarray] | None = None) -> tuple[Keyframes, np.ndarray]:
+        """Real keyframes with engine depth, and the step of each.  keep: (steps) -> bool mask."""
+        steps = self.key_step.cpu().numpy()
+        mask = np.ones(len(steps), bool) if keep is None else keep(steps)
+        index = torch.from_numpy(np.flatnonzero(mask)).to(self.device)
+        at = self.key_step[index]
+        colour, depth, hidden = self.key_colour[index], self.key_depth[index].half(), self.key_hidden[index]
+        return Keyframes.new(colour, depth, hidden, self.pose[at, -1], self.focal[at]), steps[mask]
+
+
+def common_actions(rows: np.ndarray, space: ActionSpace, common: ActionSpace) -> np.ndarray:
+    """Action rows of one game in the common space.  Raises DataError for a key that it does not have."""
+    if missing := sorted(set(space.keys) - set(common.keys)):
+        raise DataError(f"the model has no key {missing[0]!r}; it has {', '.join(common.keys)}")
+    out = np.zeros((len(rows), common.size), np.float32)
+    for i, key in enumerate(space.keys):
+        out[:, common.keys.index(key)] = rows[:, i]
+    if space.mouse and common.mouse:
+        out[:, -2:] = rows[:, -2:]
+    return out
+
+
+def psnr(mse: float) -> float:
+    """dB of a mean squared error of pixels in [-1, 1]."""
+    return -10 * math.log10(max(mse, 1e-9) / 4)

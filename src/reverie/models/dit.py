@@ -47,8 +47,8 @@ class WorldModelConfig:
     learned_positions: a table added to the tokens; local_start: attention starts local; mouse_scale: what mouse
     rotations are multiplied by in the modulation; patch: latent cells of a token, down and across; eps: of the norms;
     action_frames: action rows that a step sees; idle_key: a key that is down whenever no other key is; refine: width of
-    a convolutional network after the head, against patch borders, 0 for none; step_sizes: how many step sizes, each half
-    of the one before, beginning with 1, the network is told of (0: none).
+    a convolutional network after the head, against patch borders, 0 for none; step_sizes: how many step sizes, each
+    half of the one before, beginning with 1, the network is told of (0: none).
     """
 
     action_space: ActionSpace
@@ -297,8 +297,9 @@ class WorldModel(nn.Module):
         return out
 
     def embed_sigma(self, sigma: Tensor, cond: Condition, step_size: Tensor | None = None) -> TimestepEmbedding:
-        """Noise levels (b, t) and step sizes (b, t) as the blocks take them; the same for every block of a session where
-        actions have no part in it (`action_modulation`)."""
+        """Noise levels (b, t) and step sizes (b, t) as the blocks take them.
+
+        They are the same for every block of a session where actions have no part in it (`action_modulation`)."""
         config, dtype = self.config, self.time_projection.weight.dtype
         embedding = self.time_embedding(sinusoid(1000 * sigma, config.freq_dim).to(dtype))
         if self.step_embedding is not None:
@@ -325,9 +326,7 @@ class WorldModel(nn.Module):
         table = rotary_table(positions, split_pairs(config.head_dim), config.theta)
         return replace(cond, rotary=RotaryTables(table, clock(config.keyboard), clock(config.mouse)))
 
-    def _block_inputs(
-        self, cond: Condition, state: WorldState | None, commit: bool, visibility: Visibility
-    ) -> Pass:
+    def _block_inputs(self, cond: Condition, state: WorldState | None, commit: bool, visibility: Visibility) -> Pass:
         memory: Memory = ClipMemory(visibility) if state is None else RingMemory(state.caches, commit)
         if cond.image is not None:
             image = self.image_keys_values(cond.image)

@@ -25,8 +25,8 @@ from torch.nn import functional as F
 
 from reverie.errors import CheckpointError
 from reverie.models.checkpoint import from_json, load_weights, save_weights, to_json, write_json_atomic
-from reverie.models.motion import estimate_flow
 from reverie.types import ActionSpace, Frames
+from reverie.vision.optical_flow import estimate_flow
 
 KIND = "reverie.idm"
 WEIGHTS = "idm.safetensors"

@@ -143,5 +143,8 @@ def measure_coverage(scene: Keyframes, held_out: Keyframes, focal: Tensor, limit
         errors.append((view.colour[:, 0].clamp(-1, 1) - true).square().mean().item())
         covers.append(view.cover.mean().item())
     mean, median = float(np.mean(errors)), float(np.median(errors))
-    decibel = [-10 * float(np.log10(max(x, 1e-9) / 4)) for x in (mean, median)]
-    return Coverage(float(np.mean(covers)), *decibel, len(errors))
+
+    def decibel(mse: float) -> float:
+        return -10 * float(np.log10(max(mse, 1e-9) / 4))
+
+    return Coverage(float(np.mean(covers)), decibel(mean), decibel(median), len(errors))

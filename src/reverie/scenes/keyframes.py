@@ -59,14 +59,15 @@ class Keyframes:
 
 
 class Candidates(NamedTuple):
-    """The scene keyframes that each session may be shown: index (b, m) into `keyframes`, usable (b, m) bool."""
+    """The scene keyframes that each session may be shown: members (b, m) of
+    `keyframes`, usable (b, m) bool."""
 
     keyframes: Keyframes
-    index: Tensor
+    members: Tensor
     usable: Tensor
 
     @classmethod
     def of_scene(cls, keyframes: Keyframes, batch: int = 1) -> Candidates:
         """All keyframes of one scene for every session."""
-        index = torch.arange(len(keyframes), device=keyframes.pose.device).expand(batch, -1)
-        return cls(keyframes, index, torch.ones_like(index, dtype=torch.bool))
+        members = torch.arange(len(keyframes), device=keyframes.pose.device).expand(batch, -1)
+        return cls(keyframes, members, torch.ones_like(members, dtype=torch.bool))

@@ -1,8 +1,8 @@
 """Scenes on disk: a folder with `scene.json`, `keyframes.parquet` and start images.
 
-    scene.json          kind, version, title, game, fov_deg, pixel_aspect, keys, mouse, licence, starts
-    keyframes.parquet   a row each: colour (WebP), depth (PNG, 8 bits of its logarithm), hidden (PNG, 1 bit), pose
-    start-00.webp ...   start images, with their poses in scene.json
+scene.json          kind, version, title, game, fov_deg, pixel_aspect, keys, mouse, licence, starts
+keyframes.parquet   a row each: colour (WebP), depth (PNG, 8 bits of its logarithm), hidden (PNG, 1 bit), pose
+start-00.webp ...   start images, with their poses in scene.json
 """
 
 from __future__ import annotations
@@ -151,7 +151,9 @@ def read_scene_json(folder: Path) -> dict[str, Any]:
     return raw
 
 
-def _read_keyframes(path: Path) -> tuple[Frames, npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
+def _read_keyframes(
+    path: Path,
+) -> tuple[Frames, npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -81,7 +81,9 @@ def view_promise(
     b, m, p = seen.shape
     h, w = VIEW_SIZE
     xy, z = (x[:, 0] for x in project(probes, pose[:, None], focal))
-    inside = seen & (z > 0.3) & (xy[..., 0] > -0.5) & (xy[..., 0] < w - 0.5) & (xy[..., 1] > -0.5) & (xy[..., 1] < h - 0.5)
+    inside = (
+        seen & (z > 0.3) & (xy[..., 0] > -0.5) & (xy[..., 0] < w - 0.5) & (xy[..., 1] > -0.5) & (xy[..., 1] < h - 0.5)
+    )
     cell = (xy[..., 1] + 0.5) * (CELLS[0] / h)
     cell = cell.floor().clamp(0, CELLS[0] - 1) * CELLS[1] + ((xy[..., 0] + 0.5) * (CELLS[1] / w)).floor().clamp(
         0, CELLS[1] - 1

@@ -29,20 +29,18 @@ from torch import Tensor
 from reverie.data.dataset import Dataset
 from reverie.errors import DataError
 from reverie.models.actions import STEP_FRAMES
-from reverie.models.camera import turn_scale
 from reverie.models.checkpoint import ModelBundle, write_json_atomic
 from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
 from reverie.train.start import StartEncoder, fingerprint
 from reverie.types import ActionSpace
+from reverie.vision.projection import turn_scale
 
 VERSION = 2
 CHUNK_STEPS = 16
 STILL_EVERY = 3
 """Every third step can open a clip: it is also encoded alone."""
-FIT_STEPS = 384
-"""Steps whose pixels are kept at half size, to fit `TurnedStep` on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +49,9 @@ class LatentClips:
 
     z: (N, c, h, w) float16; rows: (N, 4, a) float32, the actions that lead to the step's frames; episode: (N,) which
     episode a step is of; opens: (M,) the steps at which a clip can start, in order; still: (M, c, h, w) float16, their
-    last frames encoded alone; picture: (M, 3, H/2, W/2) uint8, the same frames; fit_index: (n,) steps whose frames (n,
-    4, 3, H/2, W/2) uint8 were kept.  For a model that generates its start also: tokens (M, n, d) float16, of the image
-    encoder; grey: (M, g, c, h, w) float16, the steps after `still` as `StartEncoder` has them.
+    last frames encoded alone; picture: (M, 3, H/2, W/2) uint8, the same frames.
+    For a model that generates its start also: tokens (M, n, d) float16, of the image encoder; grey: (M, g, c, h, w)
+    float16, the steps after `still` as `StartEncoder` has them.
     """
 
     z: npt.NDArray[np.float16]
@@ -62,8 +60,6 @@ class LatentClips:
     picture: npt.NDArray[np.uint8]
     episode: npt.NDArray[np.int32]
     opens: npt.NDArray[np.int64]
-    fit_index: npt.NDArray[np.int64]
-    fit_frames: npt.NDArray[np.uint8]
     action_space: ActionSpace
     fov_deg: float | None = None
     """Horizontal field of view of the pictures, where the recording knows it."""
@@ -71,7 +67,7 @@ class LatentClips:
     grey: npt.NDArray[np.float16] | None = None
 
     START_FIELDS = ("tokens", "grey")
-    FIELDS = ("z", "still", "rows", "picture", "episode", "opens", "fit_index", "fit_frames")
+    FIELDS = ("z", "still", "rows", "picture", "episode", "opens")
 
     def __len__(self) -> int:
         return len(self.z)
@@ -315,9 +311,8 @@ def load_both(
 
 def load_for(model: ModelBundle, config: Recordings, device: torch.device) -> tuple[Clips, Clips]:
     """As `load_both`, in the latents, the actions and the field of view of a finished model of our own."""
-    camera, space = model.config.world.camera, model.config.action_space
-    fov_deg = None if camera is None else camera.fov_deg
-    return load_both(config, model.tokenizer, device, fov_deg=fov_deg, action_space=space)
+    given = {"fov_deg": model.config.mouse_fov_deg, "action_space": model.config.action_space}
+    return load_both(config, model.tokenizer, device, **given)
 
 
 def joint_space(spaces: Iterable[ActionSpace]) -> ActionSpace:
@@ -402,7 +397,6 @@ def _encode(
     parts: dict[str, list[np.ndarray]] = {field: [] for field in LatentClips.FIELDS + LatentClips.START_FIELDS}
     open_every = STILL_EVERY if start_encoder is None else start_encoder.every
     total, done, steps_done = budget_frames, 0, 0
-    keep_every = max(1, total // STEP_FRAMES // FIT_STEPS)
     order = np.random.default_rng(0).permutation(dataset.num_episodes)
     with Progress() as progress, torch.inference_mode():
         bar = progress.add_task("encoding", total=total)
@@ -441,13 +435,6 @@ def _encode(
                     parts["still"].append(still.half().cpu().numpy())
                     parts["picture"].append(to_bytes(F.avg_pool2d(alone, 2)).cpu().numpy())
                 parts["episode"].append(np.full(last - first, index, np.int32))
-                for step in range(first, last):
-                    if (steps_done + step) % keep_every == 0 and step > 0:
-                        offset = STEP_FRAMES * step - 3 - start
-                        parts["fit_index"].append(np.asarray([steps_done + step]))
-                        parts["fit_frames"].append(
-                            to_bytes(F.avg_pool2d(video[0, offset : offset + STEP_FRAMES], 2)).cpu().numpy()[None]
-                        )
             led = np.concatenate(actions)[: STEP_FRAMES * (num_steps - 1)]
             led = np.concatenate([np.zeros((STEP_FRAMES, led.shape[1]), np.float32), led])
             parts["rows"].append(led.reshape(num_steps, STEP_FRAMES, -1))
@@ -455,6 +442,6 @@ def _encode(
             done += length
             progress.update(bar, completed=min(done, total))
     joined = {field: np.concatenate(arrays) for field, arrays in parts.items() if arrays}
-    if "fit_index" not in joined:
+    if len(joined.get("z", ())) < 2:
         raise DataError("the dataset holds no episode of 5 frames or more; record longer ones")
     return LatentClips(**joined, action_space=dataset.action_space, fov_deg=dataset.fov_deg)

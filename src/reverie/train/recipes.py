@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from reverie.errors import TrainError
-from reverie.models.checkpoint import ModelBundle, ModelConfig, load_weights
+from reverie.models.checkpoint import ModelBundle, ModelConfig, from_json, load_weights
 from reverie.models.presets import PRESETS
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.loop import Trainer, TrainerConfig, pick_device
@@ -75,7 +75,13 @@ def rehearsal(minutes: float) -> Recipe:
         tail_seconds=20,
         keyframes=40,
         plan=SpatialPlan(
-            batch=2, clip_steps=5, own_sessions=2, own_steps=6, own_times=2, own_from=0.1, own_share=0.9,
+            batch=2,
+            clip_steps=5,
+            own_sessions=2,
+            own_steps=6,
+            own_times=2,
+            own_from=0.1,
+            own_share=0.9,
             shortcut_from=0.05,
         ),
         limit=2,
@@ -117,8 +123,10 @@ def run(
     assert isinstance(bundle.tokenizer, VideoTokenizer)
     train = Store(packs, bundle.tokenizer, space, **options)
     held = Store(held_out, bundle.tokenizer, space, **options)
-    say(f"{train.count} steps to train on, {held.count} held out: " + ", ".join(
-        f"{game} {int((train.game == i).sum())}" for i, game in enumerate(train.games)))
+    say(
+        f"{train.count} steps to train on, {held.count} held out: "
+        + ", ".join(f"{game} {int((train.game == i).sum())}" for i, game in enumerate(train.games))
+    )
     assert bundle.memory is not None
     bundle.memory.to(on)
     batches = (64, 512) if on.type == "cuda" else (8, 64)
@@ -130,11 +138,25 @@ def run(
     if left < 5:
         raise TrainError(f"a budget of {recipe.seconds:.0f} s leaves {left:.0f} s for training; give more minutes")
     say(f"training for {left:.0f} s")
-    trainer = Trainer(task, TrainerConfig(
-        folder=output / "run", minutes=left / 60, lr=recipe.lr, muon=True, warmup_steps=60, decay=0.5, ema=0.998,
-        device=str(on), dtype="bfloat16" if on.type == "cuda" else "float32", compile=use_compiler,
-        checkpoint_minutes=100, validate_minutes=max(0.2, left / 60 / 5), validate_first=False, tensorboard=False,
-    ))
+    trainer = Trainer(
+        task,
+        TrainerConfig(
+            folder=output / "run",
+            minutes=left / 60,
+            lr=recipe.lr,
+            muon=True,
+            warmup_steps=60,
+            decay=0.5,
+            ema=0.998,
+            device=str(on),
+            dtype="bfloat16" if on.type == "cuda" else "float32",
+            compile=use_compiler,
+            checkpoint_minutes=100,
+            validate_minutes=max(0.2, left / 60 / 5),
+            validate_first=False,
+            tensorboard=False,
+        ),
+    )
     metrics = trainer.run()
     say("trained: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
     with trainer.averaged_weights(), torch.compiler.set_stance("force_eager"):
@@ -154,13 +176,12 @@ def new_bundle(recipe: Recipe, tokenizer_from: Path) -> ModelBundle:
     raw = json.loads((tokenizer_from / "config.json").read_text())
     space = ActionSpace(tuple(raw["world"]["action_space"]["keys"]), raw["world"]["action_space"]["mouse"])
     preset = PRESETS[recipe.preset](space)
-    sizes = {name: tuple(v) if isinstance(v, list) else v for name, v in raw["tokenizer"].items()}
     config = ModelConfig(
         name=recipe.preset,
         resolution=preset.resolution,
         schedule=recipe.plan.schedule,
         world=preset.world,
-        tokenizer=TokenizerConfig(**sizes),
+        tokenizer=from_json(TokenizerConfig, raw["tokenizer"]),
         image_encoder=preset.image_encoder,
         memory=preset.memory,
     )

@@ -14,8 +14,8 @@ from torch import Tensor
 from reverie import flow
 from reverie.flow import Schedule
 from reverie.models.dit import WorldModel
-from reverie.models.state import ConditionChannels
 from reverie.models.pixels import to_frames
+from reverie.models.state import ConditionChannels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
 from reverie.types import Action, ActionSpace, Frames

@@ -48,7 +48,8 @@ def _is_model(folder: Path) -> bool:
 def take_weights(start: ModelBundle, bundle: ModelBundle) -> None:
     """Give a fresh model the weights of another of its shape, whatever keys the two have.
 
-    What is known of a key is kept under its name; a new key has no effect yet.  Raises TrainError for a model of another shape.
+    What is known of a key is kept under its name; a new key has no effect yet.  Raises TrainError for a model of
+    another shape.
     """
     known, mine = start.model.state_dict(), bundle.model.state_dict()
     spaces = start.config.action_space, bundle.config.action_space

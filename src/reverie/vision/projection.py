@@ -12,6 +12,7 @@ Legend: b batch of sessions, v views, k keyframes, n = h w pixels of a view, H W
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -65,6 +66,14 @@ def focal_lengths(fov_deg: Tensor, pixel_aspect: Tensor | float = 1.0, width: in
     """
     across = width / 2 / torch.tan(torch.deg2rad(fov_deg) / 2)
     return torch.stack([across, across * pixel_aspect], -1)
+
+
+def turn_scale(fov_deg: float | None, wanted_deg: float | None) -> float:
+    """What rotations are multiplied by so that they move a picture with one horizontal field of view as they would move
+    one with another; 1 where either is unknown."""
+    if fov_deg is None or wanted_deg is None:
+        return 1.0
+    return math.tan(math.radians(wanted_deg) / 2) / math.tan(math.radians(fov_deg) / 2)
 
 
 def pixel_rays(focal: Tensor, size: tuple[int, int] = VIEW_SIZE) -> Tensor:
@@ -126,7 +135,7 @@ def render_views(
     """
     index, offset, near = _nearest_points(depth, hidden, keyframe_pose, valid, pose, focal)
     found = index >= 0
-    rgb = _sample_colour(colour, index.clamp(min=0), offset, depth.shape[-2:])
+    rgb = _sample_colour(colour, index.clamp(min=0), offset, (depth.shape[-2], depth.shape[-1]))
     cover = found.float()
     rgb = push_pull(rgb.flatten(0, 1), cover.flatten(0, 1)[:, None]).unflatten(0, rgb.shape[:2])
     inverse = torch.where(found & (near < SKY / 2), 1 / near.clamp(min=0.3), torch.zeros_like(near))

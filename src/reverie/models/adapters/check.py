@@ -27,8 +27,8 @@ from reverie.models.adapters import clip, matrix_game, wan_vae
 from reverie.models.clip_vision import ClipVision
 from reverie.models.conditioning.base import next_condition
 from reverie.models.dit import WorldModel
-from reverie.models.wan_vae import WanVAE
 from reverie.models.state import ConditionChannels
+from reverie.models.wan_vae import WanVAE
 from reverie.models.weights import TensorFile, fill
 
 TOLERANCE = 1e-4
@@ -91,7 +91,9 @@ def check_rollout(folder: Path) -> Differences:
             cond = next_condition(model, given, state, ConditionChannels(extra[:, steps]))
             first = model(noise[:, steps], torch.full((len(noise), block), schedule.sigmas[0]), cond, state)
         draws = _draws(noise[:, steps], io["renoise"][index])
-        clean.append(flow.advance_with(model, given, schedule, state, draws.__next__, ConditionChannels(extra[:, steps])))
+        clean.append(
+            flow.advance_with(model, given, schedule, state, draws.__next__, ConditionChannels(extra[:, steps]))
+        )
     assert first is not None
     return {
         "first_flow": _difference(first.transpose(1, 2), io["first_flow"]),

@@ -101,7 +101,7 @@ def read_config(
     Raises CheckpointError for a file that is not one of these.
     """
     try:
-        actions, out = raw["action_config"], int(raw["out_dim"])
+        actions = raw["action_config"]
         num_keys = int(actions["keyboard_dim_in"]) if actions.get("enable_keyboard", True) else 0
         keys = KEYS.get(num_keys, tuple(f"key{i}" for i in range(num_keys)))
         window = int(raw["local_attn_size"])

@@ -43,8 +43,8 @@ BASE_RANGE = 6.0
 class SpatialMemoryConfig:
     """keyframes: how many of its own a session keeps; drawn: keyframes that a view is rendered from; write_below: a
     frame becomes a keyframe if the memory covers less of its view; own_preference: how much a session's own keyframes
-    count beside a scene's, because what was generated is softer than what was seen; fov_deg, pixel_aspect: the camera of images that
-    come without one."""
+    count beside a scene's, because what was generated is softer than what was seen; fov_deg, pixel_aspect: the camera
+    of images that come without one."""
 
     keyframes: int = 48
     drawn: int = 6
@@ -162,23 +162,16 @@ class SpatialMemory(nn.Module):
         inputs = (last, actions, state.motion, state.camera[:, 4:6], state.ahead)
         return self.ego_motion(*(x.to(dtype) for x in inputs)).float()
 
-    def render(
-        self, state: SpatialMemoryState, poses: Tensor, scene: Candidates | None
-    ) -> tuple[View, Tensor]:
+    def render(self, state: SpatialMemoryState, poses: Tensor, scene: Candidates | None) -> tuple[View, Tensor]:
         """Views of the next frames, and whether any keyframe was drawn, (b,) bool.  poses: (b, 4, 6)."""
         own = (state.probes, state.seen, state.pose, state.valid, state.reach)
         if scene is None:
             probes, seen, pose, usable, reach = own
             preference = usable.float()
         else:
-            bank, index, _ = scene
-            whole = index.shape[0] == 1
-            shared = (x[None] if whole else x[index] for x in (bank.probes, bank.seen, bank.pose, bank.reach))
-            there_probes, there_seen, there_pose, there_reach = shared
-            probes, seen, pose, usable, reach = (
-                torch.cat(pair, 1)
-                for pair in zip((there_probes, there_seen, there_pose, scene.usable, there_reach), own, strict=True)
-            )
+            bank, members = scene.keyframes, scene.members
+            there = (bank.probes[members], bank.seen[members], bank.pose[members], scene.usable, bank.reach[members])
+            probes, seen, pose, usable, reach = (torch.cat(pair, 1) for pair in zip(there, own, strict=True))
             preference = torch.cat([scene.usable.float(), state.valid * self.config.own_preference], 1)
         typical = torch.where(usable, reach, torch.full_like(reach, float("nan"))).nanmedian(1).values
         k = self.config.drawn
@@ -187,7 +180,8 @@ class SpatialMemory(nn.Module):
         )
         drawn = [_gather(x, chosen, scene, name) for name, x in _pictures(state)]
         keyframe_pose = pose.gather(1, chosen[..., None].expand(-1, -1, 6))
-        view = render_views(*drawn, keyframe_pose, valid, poses, state.focal)
+        colour, depth, hidden = drawn
+        view = render_views(colour, depth, hidden, keyframe_pose, valid, poses, state.focal)
         return view, valid.any(1)
 
     def channels(self, view: View, last: Tensor, drawn: Tensor) -> ConditionChannels:
@@ -262,8 +256,8 @@ def _gather(own: Tensor, chosen: Tensor, scene: Candidates | None, name: str) ->
     rows = torch.arange(own.shape[0], device=own.device)[:, None]
     if scene is None:
         return own[rows, chosen]
-    m = scene.index.shape[1]
+    m = scene.members.shape[1]
     mine = own[rows, (chosen - m).clamp(min=0)]
-    there = getattr(scene.keyframes, name)[scene.index.expand(own.shape[0], -1).gather(1, chosen.clamp(max=m - 1))]
+    there = getattr(scene.keyframes, name)[scene.members.expand(own.shape[0], -1).gather(1, chosen.clamp(max=m - 1))]
     is_own = (chosen >= m).view(*chosen.shape, *[1] * (own.ndim - 2))
     return torch.where(is_own, mine, there.to(mine.dtype))

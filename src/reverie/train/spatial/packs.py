@@ -24,6 +24,7 @@ from reverie.types import ActionSpace, Frames
 from reverie.vision.depth_codec import decode_depth, encode_depth
 from reverie.vision.projection import VIEW_SIZE
 
+
 @dataclass(frozen=True, slots=True)
 class PackInfo:
     """`pack.json`."""

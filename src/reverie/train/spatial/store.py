@@ -17,10 +17,10 @@ from torch import Tensor
 
 from reverie.errors import DataError
 from reverie.models.actions import STEP_FRAMES
-from reverie.scenes.keyframes import Keyframes
 from reverie.models.depth import BODY_LOGIT, DepthNet
 from reverie.models.ego_motion import depth_ahead, relative_motion
 from reverie.models.tokenizer import VideoTokenizer
+from reverie.scenes.keyframes import Keyframes
 from reverie.train.spatial.packs import PackedEpisode, PackInfo, list_episodes, read_episodes
 from reverie.types import ActionSpace
 from reverie.vision.projection import VIEW_SIZE, focal_lengths
@@ -45,8 +45,8 @@ class Store:
 
     z: (n, c, u, v) float16 latents; still: the same of each step's last frame encoded alone; views: (n, 4, 3, h, w)
     uint8 half-size frames; last: (n, 3, H, W) uint8, what the decoder makes of each step's last frame; pose:
-    (n, 4, 6); actions: (n, 4, a); motion: (n, 4, 6); episode, game, place: (n,) numpy; first: steps at which episodes begin,
-    and n; key_*: real frames with engine depth: colour (d, 3, H, W), depth, hidden, step.
+    (n, 4, 6); actions: (n, 4, a); motion: (n, 4, 6); episode, game, place: (n,) numpy; first: steps at which episodes
+    begin, and n; key_*: real frames with engine depth: colour (d, 3, H, W), depth, hidden, step.
     """
 
     def __init__(

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reverie import flow
@@ -196,14 +195,18 @@ class SpatialTask(Task):
             target = context
         drawn = drawn & (self._rand(generator, len(context), 1) >= plan.dropout)
         parts = torch.where(drawn[..., None, None, None], parts, torch.zeros_like(parts))
-        cover = F.adaptive_avg_pool2d(parts[:, 1:, :4].float().mean(2), parts.shape[-2:])
+        cover = parts[:, 1:, :4].float().mean(2)
         weight = 0.05 + 0.95 * cover if own else torch.ones_like(cover)
         image = self.image_tokens(self.store, start)
-        error, sigma, short = self._errors(context, target, with_previous(parts, drawn, context), windows, image,
-                                           weight, generator)
+        error, sigma = self._errors(
+            context, target, with_previous(parts, drawn, context), windows, image, weight, generator
+        )
         loss = (error * (0.7 * (1 - sigma) + 0.3)).mean()
         flow_error = error[:, : t - 1].detach().mean()
-        return loss, {("own_mse" if own else "clean_mse"): flow_error, "shortcut_mse": error[:, t - 1 :].detach().mean()}
+        return loss, {
+            ("own_mse" if own else "clean_mse"): flow_error,
+            "shortcut_mse": error[:, t - 1 :].detach().mean(),
+        }
 
     def _rand(self, generator: torch.Generator, *shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator, device=self.device)
@@ -220,7 +223,7 @@ class SpatialTask(Task):
         image: Tensor,
         weight: Tensor,
         generator: torch.Generator,
-    ) -> tuple[Tensor, Tensor, bool]:
+    ) -> tuple[Tensor, Tensor]:
         """Squared errors (b, 2 (t - 1)) of clean estimates: of flow matching, then of larger steps; noise levels."""
         b, t = context.shape[:2]
         levels = self.plan.context_noise * self._rand(generator, b, t)
@@ -244,7 +247,7 @@ class SpatialTask(Task):
         estimate = self.estimate(seen, levels, noisy, sigma, step, parts, windows, image)
         error = (estimate.float() - torch.cat([clean, goal], 1)).square().mean(2)
         weight = torch.cat([weight, torch.ones_like(weight) if shortcut else weight], 1)
-        return (error * weight).mean((2, 3)), sigma, shortcut
+        return (error * weight).mean((2, 3)), sigma
 
     def _rand_levels(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
         """Logit-normal noise levels moved towards 1, a fifth of them at exactly 1."""
@@ -385,8 +388,10 @@ class SpatialTask(Task):
         true = store.z[begin[:, None] + torch.arange(plan.own_steps, device=store.device)].float()
         error = (z - true).square().mean((0, 2, 3, 4))
         at = [i for i in (1, 4, 8, 16, 31) if i < plan.own_steps]
-        self.say(f"own rollouts, {passes} passes, progress {self.progress:.2f}: error at step "
-                 + ", ".join(f"{i}: {error[i]:.3f}" for i in at))
+        self.say(
+            f"own rollouts, {passes} passes, progress {self.progress:.2f}: error at step "
+            + ", ".join(f"{i}: {error[i]:.3f}" for i in at)
+        )
 
     # ------------------------------------------------------------------------------------------------- figures
 
@@ -458,8 +463,11 @@ class SpatialTask(Task):
         store = self.held_out
         chosen: list[int] = []
         for number in range(len(store.games)):
-            firsts = [f for f, end in zip(store.first[:-1], store.first[1:], strict=True)
-                      if store.game[f] == number and end - f >= min(steps, 40)]
+            firsts = [
+                f
+                for f, end in zip(store.first[:-1], store.first[1:], strict=True)
+                if store.game[f] == number and end - f >= min(steps, 40)
+            ]
             chosen += firsts[:seeds]
         figures: dict[str, Any] = {}
         first = np.array(chosen)
@@ -540,5 +548,3 @@ def standard_views(
         "image": ViewSet(held_out, memory, pools[0], ViewPlan(scene=0.0, own=True, spoil=False, seed=9), False),
     }
     return views, held, pools[0]
-
-

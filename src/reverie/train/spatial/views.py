@@ -115,8 +115,9 @@ class ViewSet:
         for i in range(0, len(steps), batch):
             part = steps[i : i + batch]
             chosen = self._choose(part, memory, pool, rng, same_recordings)
-            view = render_views(*self._keyframes(chosen, pool, generator), *chosen.pose_and_lens(store))
-            at = torch.from_numpy(part).to(store.device)
+            colour, depth, hidden, pose = self._keyframes(chosen, generator)
+            at = chosen.at
+            view = render_views(colour, depth, hidden, pose, chosen.valid, store.pose[at], store.focal[at])
             with store.autocast():
                 latent = memory.view_encoder(view.colour)
             cover, inverse = pooled(view, memory.latent)
@@ -135,15 +136,17 @@ class ViewSet:
             scene = pool.candidates(names, torch.from_numpy(store.episode[steps]).to(device) if same else None)
             usable = scene.usable
             if plan.scene < 1:  # the same part for all of a session
-                hash_ = (scene.index * 7919 + torch.from_numpy(self.start[steps]).to(device)[:, None] * 104729) % 1000
+                hash_ = (scene.members * 7919 + torch.from_numpy(self.start[steps]).to(device)[:, None] * 104729) % 1000
                 usable = usable & (hash_ < 1000 * plan.scene)
-            sources.append(_Source(pool.keyframes, scene.index, usable, is_own=False))
+            sources.append(_Source(pool.keyframes, scene.members, usable, is_own=False))
         if plan.own or plan.scene == 0:
             begin = self.start[steps]
             most = int((steps - begin).max())
             candidates = begin[:, None] + np.arange(most)[None]
             ok = candidates < steps[:, None]
-            keep = rng.random(ok.shape) < 1 / OWN_EVERY if plan.spoil else (candidates - begin[:, None]) % OWN_EVERY == 0
+            keep = (
+                rng.random(ok.shape) < 1 / OWN_EVERY if plan.spoil else (candidates - begin[:, None]) % OWN_EVERY == 0
+            )
             keep[:, 0] = True
             index = torch.from_numpy(candidates.clip(max=store.count - 1)).to(device)
             sources.append(_Source(store.own, index, torch.from_numpy(ok & keep).to(device), is_own=True))
@@ -165,7 +168,7 @@ class ViewSet:
         )
         return _Chosen(at, sources, chosen, valid)
 
-    def _keyframes(self, chosen: _Chosen, pool: ScenePool, generator: torch.Generator) -> tuple[Tensor, ...]:
+    def _keyframes(self, chosen: _Chosen, generator: torch.Generator) -> tuple[Tensor, ...]:
         colour, depth, hidden, pose, is_own = chosen.gather()
         if not self.plan.spoil:
             return colour, depth, hidden, pose
@@ -214,17 +217,18 @@ class _Chosen:
             place = source.index.gather(1, (self.index - offset).clamp(0, m - 1))
             values = [getattr(source.keyframes, name)[place] for name in ("colour", "depth", "hidden", "pose")]
             values[1] = values[1].float()
-            out = values if out is None else [
-                torch.where(mine.view(*mine.shape, *[1] * (new.ndim - 2)), new, old)
-                for old, new in zip(out, values, strict=True)
-            ]
+            out = (
+                values
+                if out is None
+                else [
+                    torch.where(mine.view(*mine.shape, *[1] * (new.ndim - 2)), new, old)
+                    for old, new in zip(out, values, strict=True)
+                ]
+            )
             is_own = is_own | (mine & source.is_own)
             offset += m
         assert out is not None
         return *out, is_own
-
-    def pose_and_lens(self, store: Store) -> tuple[Tensor, Tensor, Tensor]:
-        return self.valid, store.pose[self.at], store.focal[self.at]
 
 
 def cut_sessions(store: Store, rng: np.random.Generator, whole: bool) -> np.ndarray:

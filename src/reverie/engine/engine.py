@@ -21,15 +21,17 @@ from reverie.engine.images import ImageSource, load_image
 from reverie.engine.lane import CudaLane, HereLane, Lane
 from reverie.engine.models import find_model
 from reverie.engine.recorded import Record, cuda_tapes
+from reverie.engine.scenes import LoadedScene, Opening, find_scene
 from reverie.engine.session import Session
 from reverie.engine.source import open_source
-from reverie.errors import CheckpointError, DeviceError
+from reverie.errors import CheckpointError, DeviceError, ImageError
 from reverie.models.checkpoint import ModelBundle
 from reverie.models.dit import count_parameters
 from reverie.models.parked import Parked
 from reverie.models.tiny_decoder import TinyDecoder
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
+from reverie.scenes.scene import Scene
 from reverie.types import Action, ActionSpace
 
 Progress = Callable[[float, str], None]
@@ -131,6 +133,7 @@ class Engine:
         self.weights = "full"
         self.mode = "eager"
         self._recorders: dict[str, Record] = {}
+        self._scenes: dict[int | str, LoadedScene] = {}
 
     def set_mode(self, mode: str) -> None:
         """`eager`: as written.  `compiled`: the transformer's pieces compiled; on a GPU blocks are recorded too and
@@ -199,12 +202,38 @@ class Engine:
         files = sorted(file for file in folder.glob("*") if file.suffix.lower() in {".png", ".jpg", ".webp"})
         return [(file.stem, Image.fromarray(load_image(file, self.resolution))) for file in files]
 
-    def open(self, image: ImageSource, seed: int = 0) -> Session:
-        """Start a world in `image` (a path, the bytes of a file, PIL, or an array of any size).
+    def open(
+        self,
+        image: ImageSource | None = None,
+        seed: int = 0,
+        *,
+        scene: str | Path | Scene | None = None,
+        start: int = 0,
+    ) -> Session:
+        """Opens a session on an image, or in a scene.
 
-        Raises ImageError for a picture that cannot be used.
+        image: a path, the bytes of a file, PIL, or an array of any size; scene: a bundled scene's name, a folder, or a
+        Scene, whose start number `start` the session begins at.  Raises ImageError for an image that cannot be used,
+        DataError for a scene that is missing, damaged or does not fit, CheckpointError for a model without a memory.
         """
-        return Session(self, load_image(image, self.resolution), seed)
+        if (image is None) == (scene is None):
+            raise ImageError("a session opens on an image or in a scene: give one of the two")
+        if image is not None:
+            return Session(self, load_image(image, self.resolution), seed)
+        assert scene is not None
+        loaded = self.load_scene(scene)
+        begin = loaded.scene.start(start)
+        return Session(self, load_image(begin.image, self.resolution), seed, Opening(loaded, begin))
+
+    def load_scene(self, scene: str | Path | Scene) -> LoadedScene:
+        """A scene on the device; read once.  Raises as `open` does."""
+        key = scene if isinstance(scene, Scene) else find_scene(scene)
+        name = id(key) if isinstance(key, Scene) else str(key)
+        with self.lock:
+            if name not in self._scenes:
+                read = key if isinstance(key, Scene) else Scene.load(key)
+                self._scenes[name] = LoadedScene.new(read, self.bundle.config, self.device)
+            return self._scenes[name]
 
     def warm_up(self, progress: Progress) -> None:
         """Run until every shape that a session meets has been seen: kernels are chosen, memory is taken.

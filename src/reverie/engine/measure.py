@@ -17,6 +17,7 @@ from reverie.engine.bench import BenchConfig, BenchReport
 from reverie.engine.engine import Engine, load
 from reverie.engine.script import parse
 from reverie.engine.session import Session
+from reverie.models.conditioning.base import next_condition
 from reverie.types import FPS, Action
 
 WALK = "forward 2s; forward yaw+3 1s; yaw-4 1s; forward left 1s; back pitch+1 0.4s; idle 0.6s"
@@ -127,7 +128,8 @@ def time_parts(session: Session, repeats: int = 20) -> tuple[float, float]:
     world, decoder = twin.state["world"], twin.state["decoder"]
     model, tokenizer = engine.bundle.model, engine.bundle.tokenizer
     rows = torch.from_numpy(engine.action_space.encode([Action()] * engine.block_frames))[None].to(engine.device)
-    cond = model.next_condition(rows, world)
+    step = twin._next_view(rows)  # pyright: ignore[reportPrivateUsage]
+    cond = next_condition(model, rows, world, None if step is None else step.parts)
     z = world.last[:, None].expand(-1, model.config.block, -1, -1, -1).contiguous()
     levels = torch.full(z.shape[:2], engine.bundle.config.schedule.sigmas[0], device=engine.device)
     pass_ms = median_ms(lambda: model(z, levels, cond, world), repeats, engine.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,12 @@ from reverie import flow
 from reverie.engine import states
 from reverie.engine.lane import Coming
 from reverie.engine.recorded import RecordedDecode, RecordedPasses
+from reverie.engine.scenes import Opening
 from reverie.engine.start import StartStream
 from reverie.errors import ActionError, CheckpointError, WorldError
+from reverie.models.conditioning.spatial_memory import NextStep, window_of
 from reverie.models.pixels import to_frames, to_pixels
+from reverie.models.state import ConditionChannels
 from reverie.models.tokenizer import FRAMES, DecoderState
 from reverie.types import Action, ActionSpace, Frames
 
@@ -38,7 +41,8 @@ class Snapshot:
     """Everything that decides how a session goes on; independent of the session, and of what it does later.
 
     model: what made it (weights and number type; only the same can go on).  num_frames: frames shown so far.
-    picture: the start picture, (H, W, 3).  tensors, numbers: the state of the networks and of the noise, by name.
+    picture: the start image, (H, W, 3).  tensors, numbers: the state of the networks and of the noise, by name.  scene:
+    the scene that it plays in, empty for a session that opened on an image.
     """
 
     model: str
@@ -47,11 +51,13 @@ class Snapshot:
     picture: npt.NDArray[np.uint8]
     tensors: dict[str, Tensor]
     numbers: dict[str, int]
+    scene: str = ""
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically."""
         path = Path(path)
         facts = {"model": self.model, "seed": self.seed, "num_frames": self.num_frames, "numbers": self.numbers}
+        facts["scene"] = self.scene
         tensors = {f"state.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -91,11 +97,16 @@ class Session:
     Frames are uint8 `(f, H, W, 3)` and belong to the caller.  All memory is taken when the session is made.
     """
 
-    def __init__(self, engine: Engine, picture: npt.NDArray[np.uint8], seed: int) -> None:
-        self._engine = engine
+    def __init__(
+        self, engine: Engine, picture: npt.NDArray[np.uint8], seed: int, opening: Opening | None = None
+    ) -> None:
+        """opening: the scene that the session begins in, and where."""
+        self._engine, self._opening = engine, opening
         self._start_from(picture)  # first: a large encoder and the state need not be in memory together
         with torch.inference_mode():
             self._world = engine.bundle.model.new_state(1, engine.device, engine.dtype)
+            if engine.bundle.memory is not None:
+                self._world.memory = engine.bundle.memory.init_state(1, engine.resolution, engine.device)
             self._decoder = self._new_decoder()
         self._prepare()
         self._generator = torch.Generator(engine.device)
@@ -150,6 +161,17 @@ class Session:
         return self._engine.fingerprint
 
     @property
+    def scene(self) -> str:
+        """The scene that the session plays in, with a hash of what it holds; empty for one that opened on an image."""
+        return "" if self._opening is None else self._opening.loaded.fingerprint
+
+    @property
+    def camera(self) -> npt.NDArray[np.float32] | None:
+        """Pose (6,) of the last frame's camera; None for a model without a spatial memory."""
+        memory = self._world.memory
+        return None if memory is None else memory.camera[0].cpu().numpy()
+
+    @property
     def num_frames(self) -> int:
         """Frames shown so far, the first picture included."""
         return self._num_frames
@@ -176,6 +198,7 @@ class Session:
         with self._engine.lock:
             flow.begin(bundle.model, self._z0, self._image, bundle.config.schedule, self._world, self._generator)
             self._first_frame = self._show_start(self._decoder)
+            self._open_memory()
         return self.first_frame
 
     def step(self, action: Action | Sequence[Action]) -> Frames:
@@ -193,17 +216,54 @@ class Session:
         config = bundle.config.world
         # The start frame that a model generates again comes before all actions: nothing leads to it.
         num_frames = self.next_frames
-        rows = self._encode(action)[:, -config.block_rows(self._world.step) :]
+        actions = self._encode(action)[:, -config.block_rows(self._world.step) :]
         with self._engine.lock:
-            extra = None
+            step = self._next_view(actions)
+            parts = None if step is None else step.parts
             if self._start is not None:
-                extra = self._start.condition(self._world.step, config.block, config.cond_channels)
+                parts = ConditionChannels(self._start.condition(self._world.step, config.block, config.cond_channels))
             z = flow.advance(
-                bundle.model, rows, bundle.config.schedule, self._world, self._generator, extra, self._passes
+                bundle.model, actions, bundle.config.schedule, self._world, self._generator, parts, self._passes
             )
-            coming = self._lane.start(self._decode, z)
+            coming = self._lane.start(self._decode if step is None else self._decode_and_remember(step), z)
         self._num_frames += num_frames
         return coming
+
+    def _next_view(self, actions: Tensor) -> NextStep | None:
+        """What the memory shows of the next block; None for a model without one."""
+        memory, state = self._engine.bundle.memory, self._world.memory
+        if memory is None or state is None:
+            return None
+        scene = None if self._opening is None else self._opening.loaded.candidates
+        return memory.next(state, self._world.last, window_of(self._world.actions, actions), scene)
+
+    def _decode_and_remember(self, step: NextStep) -> Callable[[Tensor], Tensor]:
+        """Decoding, after which the memory has the block's last frame: the next block's view needs it."""
+        memory, state = self._engine.bundle.memory, self._world.memory
+        assert memory is not None
+        assert state is not None
+
+        def decode(z: Tensor) -> Tensor:
+            frames = self._decode(z)
+            pixels = to_pixels(frames.permute(0, 3, 1, 2)[None])
+            memory.commit(state, step, pixels)
+            return frames
+
+        return decode
+
+    def _open_memory(self) -> None:
+        """The memory as it is at the start: the start image, seen from where it was taken."""
+        memory, state = self._engine.bundle.memory, self._world.memory
+        if memory is None or state is None:
+            return
+        pose = fov_deg = pixel_aspect = None
+        if self._opening is not None:
+            scene, device = self._opening.loaded.scene, self._engine.device
+            pose = torch.from_numpy(self._opening.start.pose)[None].to(device)
+            fov_deg = torch.tensor([scene.fov_deg], device=device)
+            pixel_aspect = torch.tensor([scene.pixel_aspect], device=device)
+        frame = torch.from_numpy(self._first_frame).to(self._engine.device).permute(0, 3, 1, 2)
+        memory.open(state, to_pixels(frame), pose, fov_deg, pixel_aspect)
 
     @torch.inference_mode()
     def snapshot(self) -> Snapshot:
@@ -221,6 +281,7 @@ class Session:
                 _NOISE: self._generator.get_state(),
             },
             numbers=numbers,
+            scene=self.scene,
         )
 
     @torch.inference_mode()
@@ -234,6 +295,11 @@ class Session:
             raise CheckpointError(
                 f"the snapshot was made by {snapshot.model}, this session runs {self._engine.fingerprint}; "
                 "load that model with that dtype"
+            )
+        if snapshot.scene != self.scene:
+            raise CheckpointError(
+                f"the snapshot was made in {snapshot.scene or 'no scene'}, this session is in {self.scene or 'none'}; "
+                "open that scene first"
             )
         if _NOISE not in snapshot.tensors:
             raise CheckpointError("the snapshot has no state of the noise; it was made by another version")

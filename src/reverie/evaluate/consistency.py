@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from reverie.errors import ShapeError
 from reverie.evaluate import metrics
-from reverie.models.motion import estimate_flow
 from reverie.types import Action, ActionSpace, Frames
+from reverie.vision.optical_flow import estimate_flow
 
 OPPOSITE = {
     "forward": "back", "left": "right", "turn-left": "turn-right", "lean-left": "lean-right",

@@ -1,7 +1,7 @@
 """The measures, each a pure function over uint8 frames `(f, H, W, 3)`.
 
 Every docstring says the formula, the range and unit, which way is better, and the source.  Nothing here knows models,
-datasets or files.  The camera's motion is estimated in `reverie.models.motion`.
+datasets or files.  The camera's motion is estimated in `reverie.vision.optical_flow`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from einops import rearrange
 from torch.nn import functional as F
 
 from reverie.errors import ShapeError
-from reverie.models.motion import camera_turn_deg, estimate_flow, expansion
 from reverie.types import Frames
+from reverie.vision.optical_flow import camera_turn_deg, estimate_flow, expansion
 
 Values = npt.NDArray[np.float32]
 

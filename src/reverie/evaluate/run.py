@@ -24,9 +24,9 @@ from reverie.evaluate.store import VERSION, Store, make_folder
 from reverie.evaluate.subject import Subject, open_subject
 from reverie.evaluate.suites import Suite, load_suite
 from reverie.evaluate.tables import Table
-from reverie.models.camera import turn_scale
 from reverie.models.checkpoint import write_json_atomic
 from reverie.models.idm import WEIGHTS, InverseDynamics, load_idm
+from reverie.vision.projection import turn_scale
 
 NUM_SHEET_ROWS = 8
 

@@ -1,0 +1,80 @@
+"""Scenes by name, and on the device: what a session that opens in one shares with the others there."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from reverie.engine.models import WEIGHTS
+from reverie.errors import CheckpointError, DataError
+from reverie.models.checkpoint import ModelConfig
+from reverie.scenes.keyframes import Candidates, Keyframes
+from reverie.scenes.scene import Scene, Start
+from reverie.vision.projection import focal_lengths
+
+BUNDLED = WEIGHTS / "scenes"
+"""Where the bundled scenes live."""
+
+
+def bundled_scenes() -> list[Path]:
+    """Folders of the bundled scenes, by name."""
+    return sorted(file.parent for file in BUNDLED.glob("*/scene.json"))
+
+
+def find_scene(scene: str | Path) -> Path:
+    """The folder of a bundled scene, or a folder as it is.  Raises DataError, naming what there is."""
+    path = Path(scene)
+    if path.is_dir():
+        return path
+    names = [folder.name for folder in bundled_scenes()]
+    if str(scene) in names:
+        return BUNDLED / str(scene)
+    raise DataError(
+        f"there is no scene {str(scene)!r}; expected a bundled one ({', '.join(names) or 'none'}) or a folder that "
+        f"`reverie scene build` has made"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedScene:
+    """A scene on the device, for one model."""
+
+    scene: Scene
+    candidates: Candidates
+    fingerprint: str
+
+    @classmethod
+    def new(cls, scene: Scene, config: ModelConfig, device: torch.device) -> LoadedScene:
+        """Raises CheckpointError for a model without a spatial memory, DataError for a scene that does not fit it."""
+        if config.memory is None:
+            raise CheckpointError(f"{config.name} has no spatial memory, so it opens no scenes; give it an image")
+        if scene.resolution != config.resolution:
+            got, wanted = ("x".join(map(str, size)) for size in (scene.resolution, config.resolution))
+            raise DataError(f"scene {scene.name} has keyframes of {got} pixels, {config.name} takes {wanted}")
+        if unknown := sorted(set(scene.keys) - set(config.action_space.keys)):
+            raise DataError(
+                f"scene {scene.name} is of a game with the key {unknown[0]!r}; {config.name} knows "
+                f"{', '.join(config.action_space.keys)}"
+            )
+        focal = focal_lengths(torch.tensor([scene.fov_deg]), scene.pixel_aspect)[0]
+        keyframes = Keyframes.new(
+            torch.from_numpy(np.ascontiguousarray(scene.colour.transpose(0, 3, 1, 2))),
+            torch.from_numpy(scene.depth),
+            torch.from_numpy(scene.hidden),
+            torch.from_numpy(scene.pose),
+            focal,
+        )
+        digest = hashlib.sha256(scene.pose.tobytes() + scene.depth.tobytes() + scene.colour.tobytes())
+        return cls(scene, Candidates.of_scene(keyframes.to(device)), f"{scene.name}/{digest.hexdigest()[:12]}")
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Where a session begins: in a scene, at a start of it."""
+
+    loaded: LoadedScene
+    start: Start

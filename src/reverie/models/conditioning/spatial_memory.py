@@ -164,6 +164,10 @@ class SpatialMemory(nn.Module):
 
     def render(self, state: SpatialMemoryState, poses: Tensor, scene: Candidates | None) -> tuple[View, Tensor]:
         """Views of the next frames, and whether any keyframe was drawn, (b,) bool.  poses: (b, 4, 6)."""
+        with torch.autocast(poses.device.type, enabled=False):  # geometry in float32, whatever the networks compute in
+            return self._render(state, poses.float(), scene)
+
+    def _render(self, state: SpatialMemoryState, poses: Tensor, scene: Candidates | None) -> tuple[View, Tensor]:
         own = (state.probes, state.seen, state.pose, state.valid, state.reach)
         if scene is None:
             probes, seen, pose, usable, reach = own
@@ -206,9 +210,10 @@ class SpatialMemory(nn.Module):
         half = F.interpolate(frame.clamp(-1, 1).to(dtype), VIEW_SIZE, mode="area")
         log_depth, body = self.depth(half)
         state.ahead.copy_(depth_ahead(log_depth))
-        depth, hidden = log_depth.exp(), body > BODY_LOGIT
-        probes, seen = probe_points(depth[:, None], hidden[:, None], state.camera[:, None], state.focal)
-        reach = median_reach(probes, seen, state.camera[:, None])
+        depth, hidden = log_depth.float().exp(), body > BODY_LOGIT
+        with torch.autocast(frame.device.type, enabled=False):
+            probes, seen = probe_points(depth[:, None], hidden[:, None], state.camera[:, None], state.focal)
+            reach = median_reach(probes, seen, state.camera[:, None])
         # The first keyframe, the start image, is never overwritten.
         count = self.config.keyframes
         slot = torch.where(state.written < count, state.written, 1 + (state.written - 1) % max(1, count - 1))

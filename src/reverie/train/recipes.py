@@ -32,7 +32,8 @@ from reverie.types import ActionSpace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """preset: sizes; seconds: of everything; depth_seconds, ego_seconds: of the geometry networks; tail_seconds: kept
+    """preset: sizes; decode: whether sessions' own frames are taken through the decoder; half_known: whether half-known
+    scenes are trained; held_limit: of held-out recordings; seconds: of everything; depth_seconds, ego_seconds: of the geometry networks; tail_seconds: kept
     for sheets and export; keyframes: of a place's scene while training; limit, max_frames: of recordings, for
     rehearsals; threads: that decode."""
 
@@ -48,6 +49,9 @@ class Recipe:
     max_frames: int | None = None
     threads: int = 2
     sheet_steps: int = 100
+    decode: bool = True
+    half_known: bool = True
+    held_limit: int | None = None
 
 
 def gpu_minutes(minutes: float, cores: int | None = None) -> Recipe:
@@ -62,6 +66,27 @@ def gpu_minutes(minutes: float, cores: int | None = None) -> Recipe:
         keyframes=450,
         plan=SpatialPlan(),
         threads=max(2, (cores or os.cpu_count() or 2) - 2),
+    )
+
+
+def cpu_minutes(minutes: float) -> Recipe:
+    """What two cores can do for one network pass: small batches, one noisy copy, most of it pure noise, few episodes."""
+    seconds = 60 * minutes
+    return Recipe(
+        preset="nano",
+        seconds=seconds,
+        depth_seconds=min(300.0, 0.1 * seconds),
+        ego_seconds=min(120.0, 0.04 * seconds),
+        tail_seconds=20.0,
+        keyframes=450,
+        plan=SpatialPlan(batch=3, copies=1, pure_noise=0.9, clip_steps=9, own_share=0.0, own_from=2.0),
+        lr=1.0e-3,
+        threads=2,
+        limit=9,
+        held_limit=1,
+        sheet_steps=0,
+        decode=False,
+        half_known=False,
     )
 
 
@@ -122,8 +147,9 @@ def run(
     space = bundle.config.action_space
     options = {"device": on, "threads": recipe.threads, "limit": recipe.limit, "max_frames": recipe.max_frames}
     assert isinstance(bundle.tokenizer, VideoTokenizer)
+    options["decode"] = recipe.decode
     train = Store(packs, bundle.tokenizer, space, **options)
-    held = Store(held_out, bundle.tokenizer, space, **options)
+    held = Store(held_out, bundle.tokenizer, space, **options | {"limit": recipe.held_limit or recipe.limit})
     say(
         f"{train.count} steps to train on, {held.count} held out: "
         + ", ".join(f"{game} {int((train.game == i).sum())}" for i, game in enumerate(train.games))
@@ -132,7 +158,7 @@ def run(
     bundle.memory.to(on)
     batches = (64, 512) if on.type == "cuda" else (8, 64)
     train_geometry(bundle.memory, train, held, recipe.depth_seconds, recipe.ego_seconds, say, batches)
-    views, held_views, scene = standard_views(train, held, bundle, recipe.keyframes, say)
+    views, held_views, scene = standard_views(train, held, bundle, recipe.keyframes, say, recipe.half_known)
     bundle.model.to(on)
     task = SpatialTask(bundle, train, held, recipe.plan, views, held_views, scene, say)
     left = recipe.seconds - (time.monotonic() - begun) - recipe.tail_seconds
@@ -153,7 +179,7 @@ def run(
             dtype="bfloat16" if on.type == "cuda" else "float32",
             compile=use_compiler,
             skip_above=100.0,
-            checkpoint_minutes=100,
+            checkpoint_minutes=4,
             validate_minutes=max(0.2, left / 60 / 2.2),
             validate_first=False,
             tensorboard=False,
@@ -205,11 +231,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--cpu", action="store_true", help="the plan for two cores")
     parser.add_argument("--rehearse", action="store_true", help="toy size: every line runs, on a CPU")
     parser.add_argument("--no-sheets", action="store_true", help="no contact sheets at the end")
     parser.add_argument("--limit", type=int, help="episodes of each pack")
     options = parser.parse_args()
-    recipe = rehearsal(options.minutes) if options.rehearse else gpu_minutes(options.minutes)
+    recipe = (rehearsal if options.rehearse else cpu_minutes if options.cpu else gpu_minutes)(options.minutes)
     if options.no_sheets:
         recipe = replace(recipe, sheet_steps=0, tail_seconds=12.0)
     if options.limit is not None:

@@ -59,8 +59,11 @@ class Store:
         limit: int | None = None,
         max_frames: int | None = None,
         group: int = 8,
+        decode: bool = True,
     ) -> None:
-        """group: episodes of equal length that are encoded at once; limit: episodes of each pack."""
+        """group: episodes of equal length that are encoded at once; limit: episodes of each pack; decode: whether
+        `last` holds what the decoder makes of the frames, else the frames themselves."""
+        self.decode = decode
         self.device, self.space, self.tokenizer = device, space, tokenizer
         self.packs = [PackInfo.read(folder) for folder in folders]
         self.games = [pack.name for pack in self.packs]
@@ -149,8 +152,10 @@ class Store:
                 latents.append(self.tokenizer.encode(pixels, encoder).float())
                 one = self.tokenizer.encode(alone.flatten(0, 1)[:, None])[:, 0]
                 stills.append(one.float().unflatten(0, alone.shape[:2]))
-                decoded = self.tokenizer.decode(latents[-1], decoder).float()
-            lasts.append(to_bytes(decoded[:, ::4] if start == 0 else decoded[:, 3::4]))
+                if self.decode:
+                    decoded = self.tokenizer.decode(latents[-1], decoder).float()
+                    alone = decoded[:, ::4] if start == 0 else decoded[:, 3::4]
+            lasts.append(to_bytes(alone))
             views.append(to_bytes(half_size(pixels)))
         half = torch.cat(views, 1)
         half = torch.cat([half[:, :1].expand(-1, STEP_FRAMES - 1, -1, -1, -1), half], 1)

@@ -38,13 +38,16 @@ from reverie.train.spatial.views import ScenePool, ViewPlan, ViewSet, with_previ
 class SpatialPlan:
     """How a model with a spatial memory is trained.
 
-    clip_steps: latent steps of a clip; context_noise: the most noise that contexts get; openings: share of clips that
+    copies: 1 (flow matching alone) or 2 (larger steps too); pure_noise: share of noise levels that are exactly 1, where
+    every block begins; clip_steps: latent steps of a clip; context_noise: the most noise that contexts get; openings: share of clips that
     begin at a session's start; dropout: share of clips without memory; shortcut_from, shortcut_share: progress from
     which on, and share of batches in which the second copy learns larger steps; shortcut_weight: of its loss; own_from,
     own_share: progress from which on, and share of batches whose contexts are own rollouts; own_sessions, own_steps: size of a rollout; own_kept: rollouts kept; own_times: rollouts in all.
     """
 
     batch: int = 64
+    copies: int = 2
+    pure_noise: float = 0.2
     clip_steps: int = 13
     context_noise: float = 0.25
     openings: float = 0.25
@@ -233,6 +236,9 @@ class SpatialTask(Task):
         sigma = self._rand_levels((b, t - 1), generator)
         noisy = flow.add_noise(clean, self._noise(clean, generator), sigma)
         step = torch.full_like(sigma, smallest)
+        if self.plan.copies == 1:
+            estimate = self.estimate(seen, levels, noisy, sigma, step, parts, windows, image)
+            return ((estimate.float() - clean).square().mean(2) * weight).mean((2, 3)), sigma
         shortcut = self._learns_shortcuts()
         if shortcut:
             large_step, large_sigma = self._large_steps((b, t - 1), generator)
@@ -255,15 +261,20 @@ class SpatialTask(Task):
     def _learns_shortcuts(self) -> bool:
         """Whether this batch's second copy learns larger steps: not where two half steps disagree with one by nearly as
         much as the model with the game, for then they teach nothing."""
-        if self.world.config.step_sizes < 2 or self.progress < self.plan.shortcut_from or self.shortcut_ratio > 0.5:
+        if (
+            self.world.config.step_sizes < 2
+            or self.plan.copies < 2
+            or self.progress < self.plan.shortcut_from
+            or self.shortcut_ratio > 0.5
+        ):
             return False
         return bool(np.random.default_rng(self.step_seed).random() < self.plan.shortcut_share)
 
     def _rand_levels(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Logit-normal noise levels moved towards 1, a fifth of them at exactly 1."""
+        """Logit-normal noise levels moved towards 1, some of them at exactly 1."""
         s = torch.randn(*shape, generator=generator, device=self.device).sigmoid()
         s = 3 * s / (1 + 2 * s)
-        return torch.where(self._rand(generator, *shape) < 0.2, torch.ones_like(s), s)
+        return torch.where(self._rand(generator, *shape) < self.plan.pure_noise, torch.ones_like(s), s)
 
     def _large_steps(self, shape: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Step sizes above the smallest, the largest most often, and noise levels on their grids."""
@@ -533,7 +544,12 @@ def _sharpness(frame: Tensor) -> float:
 
 
 def standard_views(
-    store: Store, held_out: Store, bundle: ModelBundle, per_place: int, say: Callable[[str], None]
+    store: Store,
+    held_out: Store,
+    bundle: ModelBundle,
+    per_place: int,
+    say: Callable[[str], None],
+    half_known: bool = True,
 ) -> tuple[list[tuple[ViewSet, float]], dict[str, ViewSet], ScenePool]:
     """Conditions to train with: whole scenes, half-known scenes (other keyframes), and single images."""
     memory = bundle.memory
@@ -544,6 +560,8 @@ def standard_views(
         (ViewPlan(scene=0.4, own=True, seed=3), pools[1], 0.2),
         (ViewPlan(scene=0.0, own=True, seed=4), pools[0], 0.3),
     ]
+    if not half_known:
+        plans.pop(1)
     views = []
     for plan, pool, weight in plans:
         views.append((ViewSet(store, memory, pool, plan), weight))

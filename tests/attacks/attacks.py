@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import random
 import socket
 import struct
@@ -20,6 +21,8 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from reverie.serve.protocol import VERSION, FrameMessage
+
+logging.getLogger("websockets").setLevel(logging.CRITICAL)  # what the attackers meet is not news
 
 Attack = Callable[[int, random.Random, int], int]
 

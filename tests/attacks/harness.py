@@ -45,13 +45,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def attacked_server(max_players: int = 8) -> Iterator[Server]:
+def attacked_server(max_players: int = 8, port: int = 0) -> Iterator[Server]:
     """A server process.
 
     After the block `errors` has what it wrote to its terminal, and `longest_ms` the time of its longest callback.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.attacks.server", str(max_players)],
+        [sys.executable, "-m", "tests.attacks.server", str(max_players), str(port)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""A real server of the toy dream in a process of its own:  python -m tests.attacks.server [MAX_PLAYERS]
+"""A real server of the toy dream in a process of its own:  python -m tests.attacks.server MAX_PLAYERS [PORT]
 
 Prints its port, serves until its standard input closes, then prints as JSON how long the longest callback of the event
 loop took, in milliseconds of its thread's processor time (which other processes on the machine do not change).
@@ -32,9 +32,9 @@ def _timed(handle: events.Handle) -> None:
         longest_s, longest = took_s, what
 
 
-async def main(max_players: int) -> None:
+async def main(max_players: int, port: int) -> None:
     global longest_s
-    listener = app.bind("127.0.0.1", 0)
+    listener = app.bind("127.0.0.1", port)
     application = app.create_app(FakeSource(cost_s=0.01), Limits(max_players=max_players), on_ready=app.freeze_memory)
     server = uvicorn.Server(app.server_config(application))
     running = asyncio.create_task(server.serve(sockets=[listener]))
@@ -56,4 +56,4 @@ async def main(max_players: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 8))
+    asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0))

@@ -120,15 +120,15 @@ def _wait(soak: Soak, seconds: float) -> None:
 
 
 def reverie(*args: object) -> list[str]:
-    return [sys.executable, "-m", "reverie", *map(str, args)]
+    return [sys.executable, "-c", "import sys; from reverie.cli import main; sys.exit(main())", *map(str, args)]
 
 
-def run(soak: Soak, *args: object) -> int:
-    """A command that ends by itself; its exit code."""
+def run(soak: Soak, *args: object, good: tuple[int, ...] = (0,)) -> bool:
+    """Whether a command that ends by itself ends well."""
     done = subprocess.run(reverie(*args), capture_output=True, text=True, timeout=900, cwd=soak.folder)
-    if done.returncode not in (0, 1):
+    if done.returncode not in good:
         print(f"{args}: exit code {done.returncode}\n{(done.stdout + done.stderr)[-800:]}", flush=True)
-    return done.returncode
+    return done.returncode in good
 
 
 @contextlib.contextmanager
@@ -166,16 +166,18 @@ def kill_play(soak: Soak) -> None:
 
 
 def kill_trainer(soak: Soak) -> None:
-    command = reverie("train", "tokenizer", "--preset", "tiny", "--data", soak.folder / "rec", "-o", soak.folder / "tok",
-                      "--steps", 100_000, "--checkpoint-minutes", 0.05)  # fmt: skip
+    data, output = soak.folder / "rec", soak.folder / "tok"
+    command = reverie("train", "tokenizer", "--preset", "tiny", "--data", data, "-o", output, "--steps", 100_000,
+                      "--checkpoint-minutes", 0.05)  # fmt: skip
     with started(soak, command):
         time.sleep(soak.rng.uniform(5, 40))
 
 
 def kill_encoder(soak: Soak) -> None:
     """Training a world begins by encoding what is not encoded yet."""
-    command = reverie("train", "world", "--preset", "tiny", "--data", soak.folder / "rec", "--tokenizer", soak.folder / "tok0",
-                      "-o", soak.folder / "world", "--steps", 100_000)  # fmt: skip
+    data, tokenizer, output = soak.folder / "rec", soak.folder / "tok0", soak.folder / "world"
+    command = reverie("train", "world", "--preset", "tiny", "--data", data, "--tokenizer", tokenizer, "-o", output,
+                      "--steps", 100_000)  # fmt: skip
     with started(soak, command):
         time.sleep(soak.rng.uniform(3, 30))
 
@@ -190,12 +192,12 @@ KILLS: dict[str, Callable[[Soak], None]] = {
 
 def kill_at_random(soak: Soak) -> None:
     """Kill one command after the other, and look at what is left."""
-    if run(soak, "record", GAME, "-o", soak.folder / "rec", "--hours", 0.02, "--episode-seconds", 10,
+    if not run(soak, "record", GAME, "-o", soak.folder / "rec", "--hours", 0.02, "--episode-seconds", 10,
            "--min-episode-seconds", 4):  # fmt: skip
         soak.fault("the first recording failed")
         return
-    if run(soak, "train", "tokenizer", "--preset", "tiny", "--data", soak.folder / "rec", "-o", soak.folder / "tok0",
-           "--steps", 3, "--checkpoint-minutes", 0.05):  # fmt: skip
+    if not run(soak, "train", "tokenizer", "--preset", "tiny", "--data", soak.folder / "rec", "-o",
+               soak.folder / "tok0", "--steps", 3, "--checkpoint-minutes", 0.05):  # fmt: skip
         soak.fault("the first training failed")
         return
     while soak.counts["kills"] < soak.kills and not soak.is_over:
@@ -212,7 +214,7 @@ def kill_at_random(soak: Soak) -> None:
         for data in ("rec", "play"):
             if name in ("record", "play --record") and (soak.folder / data / "meta").exists():
                 soak.counts["datasets checked"] += 1
-                if run(soak, "data", "check", soak.folder / data) not in (0, 1):
+                if not run(soak, "data", "check", soak.folder / data, good=(0, 1)):  # 1: poor play, but whole
                     soak.fault(f"{data} is damaged after a killed {name}")
         print(f"{soak.counts['kills']}/{soak.kills} killed: {name}; faults {len(soak.faults)}", flush=True)
 

@@ -41,7 +41,7 @@ from reverie import __version__
 from reverie.data.options import parse_options
 from reverie.errors import ImageError, ServeError
 from reverie.serve.access import Access, Gate, access_for, with_token
-from reverie.serve.host import Host, Limits, describe, jpeg
+from reverie.serve.host import Host, Limits, describe
 from reverie.serve.player import Player
 from reverie.serve.protocol import MAX_MESSAGE_BYTES, Error, ErrorCode, Refusal, Uploaded, to_json
 from reverie.serve.sources import GameSource, ModelSource, Source
@@ -163,7 +163,9 @@ def _add_pictures(app: FastAPI) -> None:
         if start is None:
             return _error(404, ErrorCode.UNKNOWN_START, "there is no such start picture")
         return Response(
-            jpeg(start.picture), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"}
+            await app.state.host.thumbnail(start),
+            media_type="image/jpeg",
+            headers={"Cache-Control": "private, max-age=3600"},
         )
 
     @app.post("/upload")

@@ -212,19 +212,25 @@ def kill_at_random(soak: Soak) -> None:
         if new:
             soak.fault(f"left behind by a killed {name}: {', '.join(sorted(new))[:600]}")
         for data in ("rec", "play"):
-            if name in ("record", "play --record") and (soak.folder / data / "meta").exists():
+            if name in ("record", "play --record") and (soak.folder / data / "meta" / "episodes").exists():
                 soak.counts["datasets checked"] += 1
                 if not run(soak, "data", "check", soak.folder / data, good=(0, 1)):  # 1: poor play, but whole
                     soak.fault(f"{data} is damaged after a killed {name}")
         print(f"{soak.counts['kills']}/{soak.kills} killed: {name}; faults {len(soak.faults)}", flush=True)
+    if not run(soak, "record", GAME, "-o", soak.folder / "rec", "--hours", 0.02, "--episode-seconds", 10,
+               "--min-episode-seconds", 4):  # fmt: skip
+        soak.fault("the recording cannot be continued")
+    if (soak.folder / "rec" / ".partial").exists():  # what was under way goes with the next start
+        soak.fault("unfinished files stay in the recording")
 
 
 def leftovers(soak: Soak) -> set[str]:
-    """Processes that name the folder or a game's, temporary folders, and shared memory."""
+    """Processes that name the folder or a game's, temporary folders, and shared memory.
+
+    What a dataset has under way (`.partial`) is no leftover: the next start of the recorder removes it.
+    """
     found = {str(path) for path in Path(tempfile.gettempdir()).glob("reverie-*") if path != soak.folder}
     found |= {str(path) for path in Path("/dev/shm").glob("ViZDoom*")}
-    for data in ("rec", "play"):
-        found |= {str(path) for path in soak.folder.glob(f"{data}/**/*.partial")}
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
             line = entry.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")

@@ -162,11 +162,8 @@ def _add_pictures(app: FastAPI) -> None:
         start = app.state.host.start(start_id)
         if start is None:
             return _error(404, ErrorCode.UNKNOWN_START, "there is no such start picture")
-        return Response(
-            await app.state.host.thumbnail(start),
-            media_type="image/jpeg",
-            headers={"Cache-Control": "private, max-age=3600"},
-        )
+        encoded = await app.state.host.thumbnail(start)
+        return Response(encoded, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     @app.post("/upload")
     async def upload(request: Request, name: str = "your picture") -> Response:

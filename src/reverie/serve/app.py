@@ -348,7 +348,7 @@ def _told(what: str, address: str, outside: str | None) -> str:
     if outside is not None:
         lines.append(f"from other machines: {outside}")
     if "token=" in address:
-        lines.append("whoever has this link can play, upload images and see those of others: show it to nobody else")
+        lines.append("whoever has this link can play and upload images: show it to nobody else")
     return "\n".join(lines)
 
 

@@ -41,6 +41,9 @@ class Soak:
     def __init__(self, minutes: float, kills: int, messages: int, seed: int, folder: Path) -> None:
         self.end_s = time.monotonic() + 60 * minutes
         self.kills, self.messages, self.folder = kills, messages, folder
+        self.temporary = folder / "tmp"
+        self.temporary.mkdir()
+        self.environment = {**os.environ, "TMPDIR": str(self.temporary)}
         self.rng = random.Random(seed)
         self.counts: Counter[str] = Counter()
         self.faults: list[str] = []
@@ -125,7 +128,9 @@ def reverie(*args: object) -> list[str]:
 
 def run(soak: Soak, *args: object, good: tuple[int, ...] = (0,)) -> bool:
     """Whether a command that ends by itself ends well."""
-    done = subprocess.run(reverie(*args), capture_output=True, text=True, timeout=900, cwd=soak.folder)
+    done = subprocess.run(
+        reverie(*args), capture_output=True, text=True, timeout=900, cwd=soak.folder, env=soak.environment
+    )
     if done.returncode not in good:
         print(f"{args}: exit code {done.returncode}\n{(done.stdout + done.stderr)[-800:]}", flush=True)
     return done.returncode in good
@@ -135,7 +140,9 @@ def run(soak: Soak, *args: object, good: tuple[int, ...] = (0,)) -> bool:
 def started(soak: Soak, command: list[str]) -> Iterator[subprocess.Popen[str]]:
     """A command, killed at the end of the block."""
     with (soak.folder / "log.txt").open("a") as log:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=soak.folder)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=soak.folder, env=soak.environment
+        )
     try:
         yield process
     finally:
@@ -225,18 +232,21 @@ def kill_at_random(soak: Soak) -> None:
 
 
 def leftovers(soak: Soak) -> set[str]:
-    """Processes that name the folder or a game's, temporary folders, and shared memory.
+    """Processes and temporary files of what was started here, and shared memory that belongs to no process.
 
     What a dataset has under way (`.partial`) is no leftover: the next start of the recorder removes it.
     """
-    found = {str(path) for path in Path(tempfile.gettempdir()).glob("reverie-*") if path != soak.folder}
-    found |= {str(path) for path in Path("/dev/shm").glob("ViZDoom*")}
+    found = {str(path) for path in soak.temporary.iterdir()}
+    lines = {}
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):
-            line = entry.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-            is_ours = int(entry.parent.name) == os.getpid() or "tests.attacks" in line
-            if not is_ours and (str(soak.folder) in line or "/reverie-vizdoom-" in line):
-                found.add(f"process {entry.parent.name}: {line[:160]}")
+            lines[int(entry.parent.name)] = entry.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+    for pid, line in lines.items():
+        if str(soak.folder) in line:
+            found.add(f"process {pid}: {line[:160]}")
+    for file in Path("/dev/shm").glob("ViZDoom*"):
+        if not any(file.name[-10:] in line for line in lines.values()):
+            found.add(str(file))
     return found
 
 

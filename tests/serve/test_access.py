@@ -160,7 +160,7 @@ def test_without_the_token(locked: TestClient):
 
 def test_the_link_lets_in_and_a_cookie_afterwards(locked: TestClient):
     answer = locked.get("/", params={"token": TOKEN}, follow_redirects=False)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert (answer.status_code, answer.headers["location"]) == (303, "./")
     cookie = answer.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=lax" in cookie

@@ -189,7 +189,7 @@ def _let_in(cookie: str, token: str) -> Response:
 
     Lax, not strict: the redirect after a link of a mail or chat page must bring the cookie along.
     """
-    response = RedirectResponse("/", 303, headers={"Cache-Control": "no-store"})
+    response = RedirectResponse("./", 303, headers={"Cache-Control": "no-store"})
     response.set_cookie(cookie, token, max_age=COOKIE_DAYS * 86_400, httponly=True, samesite="lax")
     return response
 

@@ -270,6 +270,20 @@ def test_a_warm_up_that_fails_is_told():
     assert [str(error) for error in failures] == ["no such model"]
 
 
+def test_the_end_of_the_warm_up_is_told_once():
+    """By then all is loaded: a server's own process freezes its memory."""
+    told: list[str] = []
+    gate = threading.Event()
+    source = FakeSource(gate=gate)
+    app = create_app(source, access=OPEN, on_ready=lambda: told.append("ready"))
+    with TestClient(app) as http, connected(http) as client:
+        assert told == []
+        gate.set()
+        client.hello()
+        http.get("/health")
+        assert told == ["ready"]
+
+
 # ------------------------------------------------------------------------------------------------------ bad input
 
 

@@ -121,7 +121,7 @@ class GoodPlayer:
                     time.sleep(0.2)
 
     def _play(self) -> None:
-        with connect(f"ws://127.0.0.1:{self._port}/ws", compression=None, max_size=None) as ws:
+        with connect(f"ws://127.0.0.1:{self._port}/ws", compression=None, max_size=None, ping_interval=None) as ws:
             ws.send(HELLO)
             ws.send(json.dumps({"type": "start", "seed": 1}))
             queue: deque[FrameMessage] = deque()
@@ -134,7 +134,7 @@ class GoodPlayer:
                     if isinstance(message, bytes):
                         queue.append(FrameMessage.decode(message))
                 except TimeoutError:
-                    if now_s - heard_s > 5:
+                    if now_s - heard_s > 20:
                         raise
                 now_s = time.monotonic()
                 if queue and now_s >= due_s:

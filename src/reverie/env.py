@@ -40,7 +40,7 @@ class DreamEnv(gym.Env[Observation, EnvAction]):
     Action: a Dict of `keys` (MultiBinary, one per key) and `mouse` (Box: pitch, yaw in degrees per frame), each only
     where the world has it; it is held for the whole block, or, with `per_frame`, there is one row per frame of it.
     Reward: always 0; dreams do not keep score.  An episode never terminates; it is truncated after `max_steps`.
-    Render: a picture a step, so `render_fps` is the frame rate over the block's frames, and RecordVideo keeps real time.
+    Render: a picture a step, so `render_fps` is the frame rate over the block's frames: RecordVideo keeps real time.
     Seeds: the same reset seed and actions give the same pictures.  `reset(options={"image": ...})` starts in another
     picture, where the environment was made from a model.
     """

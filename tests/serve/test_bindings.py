@@ -11,7 +11,7 @@ BINDINGS = bindings_for(SPACE)
 
 
 def box_with(*messages: Input) -> InputBox:
-    box = InputBox()
+    box = InputBox(BINDINGS)
     for message in messages:
         box.put(message)
     return box
@@ -70,35 +70,35 @@ def test_each_kind_of_game_can_be_played():
 
 def test_the_latest_keys_count():
     box = box_with(Input(1, frozenset({"KeyW"})))
-    assert box.take(BINDINGS, 4)[0].keys == {"forward"}
-    assert box.take(BINDINGS, 4)[0].keys == {"forward"}
+    assert box.take(4)[0].keys == {"forward"}
+    assert box.take(4)[0].keys == {"forward"}
     box.put(Input(2, frozenset({"KeyS"})))
-    action, seq = box.take(BINDINGS, 4)
+    action, seq = box.take(4)
     assert (action.keys, seq) == ({"back"}, 2)
 
 
 def test_a_tap_between_two_blocks_is_held_for_one():
     box = box_with(Input(1, frozenset({"KeyW"})), Input(2, frozenset()))
-    action, seq = box.take(BINDINGS, 4)
+    action, seq = box.take(4)
     assert (action.keys, seq) == ({"forward"}, 2)
-    assert box.take(BINDINGS, 4)[0].keys == frozenset()
+    assert box.take(4)[0].keys == frozenset()
 
 
 def test_movement_adds_up_once():
     box = box_with(Input(1, mouse=(10.0, 0.0)), Input(2, mouse=(20.0, 0.0)))
-    assert box.take(BINDINGS, 1)[0].mouse[1] == pytest.approx(30 * BINDINGS.deg_per_px)
-    assert box.take(BINDINGS, 1)[0].mouse == (0.0, 0.0)
+    assert box.take(1)[0].mouse[1] == pytest.approx(30 * BINDINGS.deg_per_px)
+    assert box.take(1)[0].mouse == (0.0, 0.0)
 
 
 def test_old_messages_are_ignored():
     box = box_with(Input(5, frozenset({"KeyW"})), Input(4, frozenset({"KeyS"})))
-    assert box.take(BINDINGS, 4)[0].keys == {"forward"}
+    assert box.take(4)[0].keys == {"forward"}
 
 
 def test_flush_forgets_what_is_stale_and_keeps_what_is_held():
     box = box_with(Input(1, frozenset({"KeyA"})), Input(2, frozenset({"KeyW"}), (10.0, 0.0)))
     box.flush()
-    action, _ = box.take(BINDINGS, 4)
+    action, _ = box.take(4)
     assert (action.keys, action.mouse) == ({"forward"}, (0.0, 0.0))
 
 

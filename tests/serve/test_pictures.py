@@ -9,10 +9,12 @@ from PIL import Image
 from starlette.testclient import TestClient
 from tests.serve.fake_source import RESOLUTION, FakeSource
 
+from reverie.serve.access import Access
 from reverie.serve.app import create_app
 from reverie.serve.host import Limits
 
 HEIGHT, WIDTH = RESOLUTION
+OPEN = Access(hosts=frozenset({"testserver"}))
 
 
 def file_of(mode: str = "RGB", size: tuple[int, int] = (300, 200), kind: str = "PNG", colour: object = None) -> bytes:
@@ -23,7 +25,8 @@ def file_of(mode: str = "RGB", size: tuple[int, int] = (300, 200), kind: str = "
 
 @pytest.fixture
 def http() -> Iterator[TestClient]:
-    with TestClient(create_app(FakeSource(), Limits(max_uploads=2, max_upload_bytes=2 * 2**20))) as client:
+    limits = Limits(max_uploads=2, max_upload_bytes=2 * 2**20)
+    with TestClient(create_app(FakeSource(), limits, access=OPEN)) as client:
         while client.get("/health").status_code != 200:
             pass
         yield client
@@ -97,7 +100,7 @@ def test_the_oldest_uploads_go(http: TestClient):
 
 
 def test_a_game_takes_no_pictures():
-    with TestClient(create_app(FakeSource(uploads=False))) as client:
+    with TestClient(create_app(FakeSource(uploads=False), access=OPEN)) as client:
         while client.get("/health").status_code != 200:
             pass
         answer = client.post("/upload", content=file_of())

@@ -96,7 +96,7 @@ def test_a_real_server_survives_its_clients():
         assert play_a_little(port) == 9
         rude = socket.create_connection(("127.0.0.1", port))  # begins a WebSocket, starts a world, drops the line
         rude.sendall(
-            b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         assert rude.recv(100).startswith(b"HTTP/1.1 101")

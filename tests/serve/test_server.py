@@ -13,11 +13,13 @@ from starlette.websockets import WebSocketDisconnect
 from tests.serve.fake_source import RESOLUTION, FakeSource
 
 from reverie.errors import CheckpointError
+from reverie.serve.access import Access
 from reverie.serve.app import create_app
 from reverie.serve.host import Limits
 from reverie.serve.protocol import MAX_MESSAGE_BYTES, VERSION, Flags, Format, FrameMessage
 
 HEIGHT, WIDTH = RESOLUTION
+OPEN = Access(hosts=frozenset({"testserver"}))  # what starlette's client calls the server
 
 
 class Client:
@@ -83,7 +85,7 @@ def pixels(frame: FrameMessage) -> np.ndarray:
 
 @contextmanager
 def served(source: FakeSource, limits: Limits | None = None) -> Iterator[TestClient]:
-    with TestClient(create_app(source, limits)) as http:
+    with TestClient(create_app(source, limits, access=OPEN)) as http:
         yield http
 
 
@@ -258,7 +260,8 @@ def test_the_warm_up_is_told_and_waited_for():
 
 def test_a_warm_up_that_fails_is_told():
     failures: list[Exception] = []
-    app = create_app(FakeSource(load_failure=CheckpointError("no such model")), on_failure=failures.append)
+    source = FakeSource(load_failure=CheckpointError("no such model"))
+    app = create_app(source, access=OPEN, on_failure=failures.append)
     with TestClient(app) as http, connected(http) as client:
         client.say("hello", version=VERSION)
         error, code = client.closed()
@@ -345,10 +348,11 @@ def test_a_client_that_vanishes_while_frames_flow(http: TestClient, source: Fake
 
 
 def test_a_full_server(source: FakeSource):
-    with served(source, Limits(max_players=1)) as http:
+    with served(source, Limits(max_players=1, max_waiting=0)) as http:
         with connected(http) as first:
             first.hello()
             with connected(http) as second:
+                second.say("hello", version=VERSION)
                 error, code = second.closed()
                 assert (error["code"], code) == ("full", 4503)
             first.play()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from starlette.testclient import TestClient
-from tests.serve.test_server import Client, connected
+from tests.serve.test_server import OPEN, Client, connected
 
 from reverie.data import live
 from reverie.data.dataset import Dataset
@@ -51,7 +51,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def play_through_the_server(source: Source) -> list[int]:
     """Start, walk, restart; returns the indices of the frames after the restart."""
-    with TestClient(create_app(source)) as http, connected(http) as client:
+    with TestClient(create_app(source, access=OPEN)) as http, connected(http) as client:
         assert isinstance(client, Client)
         welcome = client.hello()
         first = client.play(seed=1)

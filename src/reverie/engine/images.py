@@ -1,8 +1,12 @@
-"""Start pictures: anything that holds a picture -> uint8 RGB of the model's size.  Torch-free."""
+"""Start images: anything that holds an image -> uint8 RGB of the model's size.  Torch-free.
+
+Images of strangers are read by `engine.image_worker`, in a process with limits on time and memory.
+"""
 
 from __future__ import annotations
 
 import io
+import math
 import threading
 import warnings
 from pathlib import Path
@@ -10,77 +14,177 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from reverie.errors import ImageError
 
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+"""The file formats that are opened.  Pillow knows many more, and hands some (EPS) to other programs."""
+
 MIN_SIDE_PX = 16
-"""The smallest picture that can start a world."""
+"""The smallest side of an image that can start a world."""
 MAX_PIXELS = 50_000_000
-"""The largest picture that is decoded; larger ones are refused before any memory is taken."""
+"""The largest image that is decoded; larger ones are refused before any memory is taken."""
 
 BACKDROP = (96, 96, 96)
-"""What shines through the transparent parts of a picture."""
+"""The colour behind the transparent parts of an image."""
 
 ImageSource = str | Path | bytes | Image.Image | npt.NDArray[Any]
 """A path, the bytes of an image file, a PIL image, or an array `(H, W)`, `(H, W, 1 | 3 | 4)`, `(1, H, W, 3)`:
 uint8, uint16 (full range), bool, or floats in [0, 1]."""
 
+_TRANSPARENT = frozenset({"RGBA", "LA", "PA", "La", "RGBa"})
+_DRAFT_SCALE = 4
+_BAND_ROWS = 256
+_TURNED = frozenset({5, 6, 7, 8})
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> the operation that puts the image upright; 5 to 8 exchange width and height."""
+
+_SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+_PROFILE_MODES = {"RGB ": ("RGB",), "GRAY": ("L",), "CMYK": ("CMYK",), "Lab ": ("LAB",)}
+"""Colour space of a profile -> the image modes that it describes."""
+
 _warnings_lock = threading.Lock()
 
 
 def load_image(source: ImageSource, resolution: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    """Read `source`, crop its centre to the aspect of `resolution` (H, W) and resize it: `(H, W, 3)` uint8.
+    """Read `source`, crop its centre to the aspect of `resolution` (H, W) and resize it: `(H, W, 3)` uint8 sRGB.
 
-    A picture that has this size already is returned pixel for pixel.
+    The image is put upright as its EXIF orientation says, and a colour profile is converted to sRGB.
+    An image that has this size already is returned pixel for pixel.
     Raises ImageError for what is missing, unreadable, smaller than MIN_SIDE_PX or larger than MAX_PIXELS.
     """
-    image = to_rgb(_from_array(source) if isinstance(source, np.ndarray) else _decode(source))
+    image = _from_array(source) if isinstance(source, np.ndarray) else _decode(source, resolution)
     _check_size(image)
+    profile = image.info.get("icc_profile")
+    orientation = _orientation(image)
     height, width = resolution
-    scale = min(image.width / width, image.height / height)
-    crop_w, crop_h = width * scale, height * scale
-    left, top = (image.width - crop_w) / 2, (image.height - crop_h) / 2
-    if image.size != (width, height):
-        box = (left, top, left + crop_w, top + crop_h)
-        image = image.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+    if orientation in _TURNED:
+        height, width = width, height
+    image = _resized(_eight_bit(image), (width, height))  # first: all that follows is then small, and its memory too
+    image = _on_backdrop(image, profile)
+    if orientation in _TRANSPOSE:
+        image = image.transpose(_TRANSPOSE[orientation])
     return np.array(image)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL mode -> RGB: deep greys scaled to 8 bits, transparency laid over a grey backdrop."""
+def centre_crop(size: tuple[int, int], target: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The largest box (left, top, right, bottom) of `target`'s aspect in the middle of `size`, both (width, height).
+
+    The box lies inside the image exactly, whatever the division rounds to.
+    """
+    width, height = size
+    target_w, target_h = target
+    if width * target_h <= height * target_w:
+        top = max((height - width * target_h / target_w) / 2, 0.0)
+        return 0.0, top, float(width), height - top
+    left = max((width - height * target_w / target_h) / 2, 0.0)
+    return left, 0.0, width - left, float(height)
+
+
+def _resized(image: Image.Image, target: tuple[int, int]) -> Image.Image:
+    if image.size == target:
+        return image
+    box = centre_crop(image.size, target)
+    return image.resize(target, Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """A mode of 8 bits a channel that can be resized: deep greys scaled, bitmaps and palettes resolved."""
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
         return _deep_grey(image)
-    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        backdrop = Image.new("RGBA", layer.size, (*BACKDROP, 255))
-        return Image.alpha_composite(backdrop, layer).convert("RGB")
-    return image.convert("RGB")
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode not in _TRANSPARENT and "transparency" in image.info:
+        return image.convert("RGBA")
+    if image.mode == "PA":
+        return image.convert("RGBA")
+    if image.mode in {"P", "HSV"}:  # hues cannot be averaged
+        return image.convert("RGB")
+    return image
 
 
-def _decode(source: str | Path | bytes | Image.Image) -> Image.Image:
+def _on_backdrop(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """sRGB without transparency: what shows through is the backdrop."""
+    if image.mode not in _TRANSPARENT:
+        return _to_srgb(image, profile)
+    is_grey = image.mode in {"LA", "La"}
+    layer = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    colours = _to_srgb(layer.convert("L" if is_grey else "RGB"), profile)
+    colours.putalpha(layer.getchannel("A"))
+    return Image.alpha_composite(Image.new("RGBA", layer.size, (*BACKDROP, 255)), colours).convert("RGB")
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Any mode of 8 bits -> RGB, through the colour profile where it is one for such images.
+
+    A profile that is damaged, or that belongs to another kind of image, is ignored, as browsers do.
+    """
+    if not profile:
+        return image.convert("RGB")
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        modes = _PROFILE_MODES.get(source.profile.xcolor_space, ())
+        if modes == ("RGB",) and image.mode in {"L", "YCbCr"}:
+            image = image.convert("RGB")
+        if image.mode not in modes:
+            return image.convert("RGB")
+        converted = ImageCms.profileToProfile(
+            image,
+            source,
+            _SRGB,
+            renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            outputMode="RGB",
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return image.convert("RGB")
+    return image.convert("RGB") if converted is None else converted
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none that can be read."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # the image itself was decoded; parsers of metadata raise nearly anything
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _decode(source: str | Path | bytes | Image.Image, resolution: tuple[int, int]) -> Image.Image:
+    """A decoded image.  JPEGs much larger than `resolution` are decoded at a fraction of their size."""
     name = source if isinstance(source, str | Path) else "the picture"
     if isinstance(source, Image.Image):
-        image = source
-        _check_size(image)
-    else:
-        if not isinstance(source, str | Path | bytes):
-            raise ImageError(f"a picture is a path, bytes, a PIL image or an array, got {type(source).__name__}")
-        image = _open(source, name)
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception as error:  # decoders raise nearly anything on a damaged file
-        raise ImageError(f"cannot read {_quote(name)}: the file is damaged ({_first_line(error)})") from None
+        _check_size(source)
+        try:
+            source.load()
+        except Exception as error:
+            raise _damaged(name, error) from None
+        return source
+    if not isinstance(source, str | Path | bytes):
+        raise ImageError(f"a picture is a path, bytes, a PIL image or an array, got {type(source).__name__}")
+    return _open(source, name, resolution)
 
 
-def _open(source: str | Path | bytes, name: str | Path) -> Image.Image:
+def _open(source: str | Path | bytes, name: str | Path, resolution: tuple[int, int]) -> Image.Image:
     """Open and fully decode; the size is checked from the header, before the pixels are decoded."""
     try:
         file = io.BytesIO(source if isinstance(source, bytes) else Path(source).read_bytes())
         with _warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow's size warning: we have a limit of our own
-            image = Image.open(file)
+            image = Image.open(file, formats=FORMATS)
         _check_size(image)
+        if image.format == "JPEG":
+            side = _DRAFT_SCALE * max(resolution)
+            image.draft(None, (side, side))
         image.load()
     except ImageError:
         raise
@@ -91,11 +195,18 @@ def _open(source: str | Path | bytes, name: str | Path) -> Image.Image:
     except FileNotFoundError:
         raise ImageError(f"there is no picture {_quote(name)}") from None
     except OSError as error:
-        reason = error.strerror or f"the file is damaged ({_first_line(error)})"
-        raise ImageError(f"cannot read {_quote(name)}: {reason}") from None
+        if error.strerror is None:
+            raise _damaged(name, error) from None
+        raise ImageError(f"cannot read {_quote(name)}: {error.strerror}") from None
+    except MemoryError:
+        raise
     except Exception as error:  # decoders raise nearly anything on a damaged file
-        raise ImageError(f"cannot read {_quote(name)}: the file is damaged ({_first_line(error)})") from None
+        raise _damaged(name, error) from None
     return image
+
+
+def _damaged(name: str | Path, error: Exception) -> ImageError:
+    return ImageError(f"cannot read {_quote(name)}: the file is damaged ({_first_line(error)})")
 
 
 def _check_size(image: Image.Image) -> None:
@@ -110,12 +221,23 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _deep_grey(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, np.float64)
-    if not np.isfinite(values).all():
-        raise ImageError("the picture has values that are not finite numbers")
-    top = values.max(initial=0.0)
+    """16 or 32 bits of grey -> 8: by the full range of 1, 255 or 65535 that the values fill.  Works in bands of rows."""
+    top = 0.0
+    bands = [(0, y, image.width, min(y + _BAND_ROWS, image.height)) for y in range(0, image.height, _BAND_ROWS)]
+    for band in bands:
+        highest = float(np.asarray(image.crop(band)).max(initial=0))
+        if not math.isfinite(highest):
+            raise ImageError("the picture has values that are not finite numbers")
+        top = max(top, highest)
     full = 1.0 if image.mode == "F" and top <= 1 else 255.0 if image.mode != "I;16" and top <= 255 else 65535.0
-    return Image.fromarray((values / full * 255).round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    grey = Image.new("L", image.size)
+    for band in bands:
+        values = np.asarray(image.crop(band)).astype(np.float32)
+        if not np.isfinite(values).all():
+            raise ImageError("the picture has values that are not finite numbers")
+        np.multiply(values, 255 / full, out=values)
+        grey.paste(Image.fromarray(values.round().clip(0, 255).astype(np.uint8)), band[:2])
+    return grey
 
 
 def _from_array(array: npt.NDArray[Any]) -> Image.Image:

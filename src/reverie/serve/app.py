@@ -7,6 +7,8 @@ GET  /starts          the start pictures: [{"id", "name", "thumbnail"}]
 GET  /starts/ID.jpg   one of them
 POST /upload          the body is a picture file; answers `uploaded` or `error` of `serve.protocol`
 WS   /ws              see `serve.protocol`
+
+Who may ask is decided in `serve.access`; how long one connection may take, in `serve.transport`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -37,22 +40,36 @@ from reverie import __version__
 from reverie.data.options import parse_options
 from reverie.engine.models import check_model
 from reverie.errors import ImageError, ServeError
+from reverie.serve.access import Access, Gate, access_for, with_token
 from reverie.serve.host import Host, Limits, describe, jpeg
 from reverie.serve.player import Player
 from reverie.serve.protocol import MAX_MESSAGE_BYTES, Error, ErrorCode, Refusal, Uploaded, to_json
 from reverie.serve.sources import GameSource, ModelSource, Source
+from reverie.serve.transport import BoundedWebSocket, TimedHttp
 from reverie.worlds import world_info
 
 STATIC = Path(__file__).parent / "static"
 
 MAX_NAME = 60
+MAX_HEAD_BYTES = 32 * 1024
+"""The largest head of a request."""
+WS_PING_S, WS_PONG_S = 4.0, 8.0
+"""How often a client is asked whether it is there, and how long it may take to answer: the browser does so by itself."""
+_READ = ("GET", "HEAD")
 _FRESH = {"Cache-Control": "no-cache"}
 
 
 def create_app(
-    source: Source, limits: Limits | None = None, *, on_failure: Callable[[Exception], None] | None = None
+    source: Source,
+    limits: Limits | None = None,
+    *,
+    access: Access | None = None,
+    on_failure: Callable[[Exception], None] | None = None,
 ) -> FastAPI:
-    """The server of `source`.  The warm-up begins with the app; `on_failure` is told if it fails."""
+    """The server of `source`.  The warm-up begins with the app; `on_failure` is told if it fails.
+
+    access: who is let in; by default clients of this machine that ask for it by a loopback name.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -67,7 +84,10 @@ def create_app(
                 await warm_up
             await asyncio.to_thread(host.close)
 
-    app = FastAPI(title="Reverie", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Reverie", version=__version__, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None
+    )
+    app.add_middleware(Gate, access=access or Access())
     _add_page(app)
     _add_pictures(app)
 
@@ -85,11 +105,11 @@ async def _warm_up(host: Host, on_failure: Callable[[Exception], None] | None) -
 
 
 def _add_page(app: FastAPI) -> None:
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=_READ)
     async def index() -> Response:
         return FileResponse(STATIC / "index.html", headers=_FRESH)
 
-    @app.get("/health")
+    @app.api_route("/health", methods=_READ)
     async def health() -> Response:
         host: Host = app.state.host
         body = {
@@ -97,6 +117,7 @@ def _add_page(app: FastAPI) -> None:
             "model": host.name,
             "kind": host.spec.kind if host.spec else None,
             "players": host.num_players,
+            "waiting": host.seats.num_waiting,
             "version": __version__,
         }
         return JSONResponse(body, 200 if host.status.status == "ready" else 503, headers=_FRESH)
@@ -114,52 +135,75 @@ class _FreshFiles(StaticFiles):
 
 
 def _add_pictures(app: FastAPI) -> None:
-    @app.get("/starts")
+    @app.api_route("/starts", methods=_READ)
     async def starts() -> Response:
         spec = app.state.host.spec
         if spec is None:
             return _error(503, ErrorCode.UNAVAILABLE, app.state.host.status.message)
         return JSONResponse([asdict(describe(start)) for start in spec.starts])
 
-    @app.get("/starts/{start_id}.jpg")
+    @app.api_route("/starts/{start_id}.jpg", methods=_READ)
     async def thumbnail(start_id: str) -> Response:
         start = app.state.host.start(start_id)
         if start is None:
             return _error(404, ErrorCode.UNKNOWN_START, "there is no such start picture")
-        return Response(jpeg(start.picture), media_type="image/jpeg", headers={"Cache-Control": "max-age=3600"})
+        return Response(
+            jpeg(start.picture), media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"}
+        )
 
     @app.post("/upload")
     async def upload(request: Request, name: str = "your picture") -> Response:
         host: Host = app.state.host
         try:
-            data = await _read_body(request, host.limits.max_upload_bytes)
-            start = await host.upload(data, name[:MAX_NAME])
+            async with host.upload_slot():
+                data = await _read_body(request, host.limits)
+                start = await host.upload(data, name[:MAX_NAME])
         except ImageError as error:
             return _error(400, ErrorCode.BAD_PICTURE, str(error))
         except Refusal as refusal:
-            return _error(413 if refusal.code == ErrorCode.TOO_LARGE else 409, refusal.code, str(refusal))
+            return _error(_STATUS.get(refusal.code, 409), refusal.code, str(refusal))
         except ClientDisconnect:
             return Response(status_code=400)
         return Response(to_json(Uploaded(start)), media_type="application/json")
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body.  Raises Refusal as soon as it is known to be too large, ImageError if it is empty."""
-    parts: list[bytes] = []
-    size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > max_bytes:
-            raise Refusal(ErrorCode.TOO_LARGE, f"a picture file has at most {max_bytes // 2**20} MiB; make it smaller")
-        parts.append(part)
-    if size == 0:
+_STATUS = {ErrorCode.TOO_LARGE: 413, ErrorCode.TIMEOUT: 408, ErrorCode.BUSY: 503}
+"""The HTTP status of a refused upload, where it is not 409."""
+
+
+async def _read_body(request: Request, limits: Limits) -> bytes:
+    """The whole body.
+
+    Raises Refusal as soon as it is known to be too large or comes too slowly, ImageError if it is empty.
+    """
+    too_large = f"a picture file has at most {limits.max_upload_bytes // 2**20} MiB; make it smaller"
+    if int(request.headers.get("content-length", 0)) > limits.max_upload_bytes:
+        raise Refusal(ErrorCode.TOO_LARGE, too_large)
+    body = bytearray()
+    began_s = time.monotonic()
+    parts = aiter(request.stream())
+    try:
+        while True:
+            allowed_s = min(limits.upload_slow_s + len(body) / limits.upload_bytes_per_s, limits.upload_s)
+            async with asyncio.timeout(began_s + allowed_s - time.monotonic()):
+                part = await anext(parts, None)
+            if part is None:
+                break
+            body += part
+            if len(body) > limits.max_upload_bytes:
+                raise Refusal(ErrorCode.TOO_LARGE, too_large)
+    except TimeoutError:
+        raise Refusal(
+            ErrorCode.TIMEOUT, "the picture came too slowly; try a smaller one, or a faster network"
+        ) from None
+    if not body:
         raise ImageError("no picture came with the upload; choose a PNG, JPEG or WebP file")
-    return b"".join(parts)
+    return bytes(body)
 
 
 def _error(status: int, code: ErrorCode, message: str) -> Response:
-    body = to_json(Error(code, message, fatal=False))
-    return Response(body, status, media_type="application/json", headers=_FRESH)
+    headers = _FRESH if status in (400, 404, 409) else {**_FRESH, "Connection": "close"}  # the rest is not read
+    return Response(to_json(Error(code, message, fatal=False)), status, media_type="application/json", headers=headers)
 
 
 # ------------------------------------------------------------------------------------------------------- running
@@ -203,12 +247,16 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     limits: Limits | None = None,
-    announce: Callable[[str], None] | None = None,
+    announce: Callable[[str, str | None], None] | None = None,
+    token: str = "auto",
+    allow_hosts: Sequence[str] = (),
 ) -> None:
-    """Serve `source` until Ctrl-C.  `announce` gets the page's address once it can be opened.
+    """Serve `source` until Ctrl-C.  token and allow_hosts: see `serve.access.access_for`.
 
+    `announce` gets the page's address once it can be opened, and the one for other machines where they are let in.
     Raises ServeError if it cannot listen, and the source's own error if the warm-up fails.
     """
+    access = access_for(host, token, allow_hosts)
     listener = bind(host, port)
     failures: list[Exception] = []
 
@@ -216,11 +264,15 @@ def serve(
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(source, limits, on_failure=stop)
+    app = create_app(source, limits, access=access, on_failure=stop)
     server = _Server(server_config(app))
     with listener:
         if announce is not None:
-            announce(page_address(host, listener.getsockname()[1]))
+            port = listener.getsockname()[1]
+            outside = network_address(host, port)
+            announce(
+                with_token(page_address(host, port), access), None if outside is None else with_token(outside, access)
+            )
         server.run(sockets=[listener])
     if failures:
         raise failures[0]
@@ -239,13 +291,23 @@ class _Server(uvicorn.Server):
 
 
 def server_config(app: FastAPI) -> uvicorn.Config:
-    """How uvicorn runs the app: quiet, with small messages only (larger ones end the connection), quick to stop."""
+    """How uvicorn runs the app: quiet, with small messages only (larger ones end the connection), quick to stop.
+
+    No compression: frames are JPEGs, and each compressed connection holds memory of its own.
+    """
     return uvicorn.Config(
         app,
         log_level="warning",
         access_log=False,
         lifespan="on",
+        server_header=False,
+        http=TimedHttp,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+        ws=BoundedWebSocket,
         ws_max_size=4 * MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,
+        ws_ping_interval=WS_PING_S,
+        ws_ping_timeout=WS_PONG_S,
         timeout_graceful_shutdown=2,
     )
 
@@ -255,6 +317,25 @@ def page_address(host: str, port: int) -> str:
     if host in ("0.0.0.0", "::", ""):
         host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def network_address(host: str, port: int) -> str | None:
+    """Where a browser on another machine finds the page; None if only this machine can reach it, or it is not known."""
+    if host not in ("0.0.0.0", "::", ""):
+        return None
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing: it only chooses the address that would be used
+        return page_address(probe.getsockname()[0], port)
+    return None
+
+
+def _told(what: str, address: str, outside: str | None) -> str:
+    lines = [f"{what} {address} (Ctrl-C stops it)"]
+    if outside is not None:
+        lines.append(f"from other machines: {outside}")
+    if "token=" in address:
+        lines.append("whoever has this link can play, upload images and see those of others: show it to nobody else")
+    return "\n".join(lines)
 
 
 def open_browser(address: str) -> None:
@@ -325,23 +406,35 @@ class PlayConfig:
     record: Path | None = None
     """With --world: keep all that is played as a dataset in this folder, made or continued."""
     host: str = "127.0.0.1"
-    """The address to listen on; 0.0.0.0 lets other machines in."""
+    """The address to listen on; 0.0.0.0 lets other machines in, by the link that is printed."""
     port: int = 8000
     """The port to listen on; 0 takes any free one."""
+    token: str = "auto"
+    """What visitors must bring in the link; auto makes one where other machines can reach the page, none asks none."""
+    allow_host: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Another name that the page is asked for by, as behind a proxy; can be given several times."""
     browser: bool = True
     """Open the page in the browser."""
     device: str = "auto"
     """Where the model runs: auto, cpu or cuda."""
 
     def run(self) -> None:
-        def announce(address: str) -> None:
-            print(f"{self.world or self.model} is at {address} (Ctrl-C stops it)", flush=True)
+        def announce(address: str, outside: str | None) -> None:
+            print(_told(f"{self.world or self.model} is at", address, outside), flush=True)
             if self.browser:
                 open_browser(address)
 
         source = source_of(self.model, self.world, self.device, self.record, settings=self.set, **_options(self))
         limits = None if self.record is None else Limits(max_players=1)  # one person's play, in order
-        serve(source, host=self.host, port=self.port, limits=limits, announce=announce)
+        serve(
+            source,
+            host=self.host,
+            port=self.port,
+            limits=limits,
+            announce=announce,
+            token=self.token,
+            allow_hosts=self.allow_host,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -367,19 +460,31 @@ class ServeConfig:
     """Serve this real game (such as vizdoom) instead of a model."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """With --world: an option of the game, KEY=VALUE; can be given several times."""
-    host: str = "0.0.0.0"
-    """The address to listen on."""
+    host: str = "127.0.0.1"
+    """The address to listen on; 0.0.0.0 lets other machines in, by the link that is printed."""
     port: int = 8000
     """The port to listen on."""
+    token: str = "auto"
+    """What visitors must bring in the link; auto makes one where other machines can reach the page, none asks none."""
+    allow_host: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Another name that the page is asked for by, as behind a proxy; can be given several times."""
     device: str = "auto"
     """Where the model runs: auto, cpu or cuda."""
     max_players: int = 4
     """Connections at once; on a CPU, one player fills it."""
 
     def run(self) -> None:
-        def announce(address: str) -> None:
-            print(f"serving {self.world or self.model} at {address} (Ctrl-C stops it)", flush=True)
+        def announce(address: str, outside: str | None) -> None:
+            print(_told(f"serving {self.world or self.model} at", address, outside), flush=True)
 
         source = source_of(self.model, self.world, self.device, settings=self.set, **_options(self))
         limits = Limits(max_players=self.max_players)
-        serve(source, host=self.host, port=self.port, limits=limits, announce=announce)
+        serve(
+            source,
+            host=self.host,
+            port=self.port,
+            limits=limits,
+            announce=announce,
+            token=self.token,
+            allow_hosts=self.allow_host,
+        )

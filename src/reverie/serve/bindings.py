@@ -58,6 +58,11 @@ class Bindings:
     deg_per_px: float = 0.12
     max_turn_deg: tuple[float, float] = (2.0, 6.0)
 
+    @property
+    def codes(self) -> frozenset[str]:
+        """Every key code that does something in this world."""
+        return frozenset(self.keys) | frozenset(self.turns)
+
     def describe(self) -> dict[str, object]:
         """For the page: which code does what."""
         turns = {code: [p * self.turn_deg[0], y * self.turn_deg[1]] for code, (p, y) in self.turns.items()}
@@ -90,10 +95,13 @@ class InputBox:
     """The latest wish of one player: written by the connection, read by the generation thread at a block's start.
 
     Only the newest state counts and nothing queues up, with two exceptions that make it feel right: a key that was
-    tapped between two blocks is held for the next one, and mouse movement adds up until it is taken.
+    tapped between two blocks is held for the next one, and mouse movement adds up until it is taken.  Codes that the
+    world does not bind are dropped at once, so that what a box holds is bounded.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, bindings: Bindings) -> None:
+        self._bindings = bindings
+        self._codes = bindings.codes
         self._lock = threading.Lock()
         self._held: frozenset[str] = frozenset()
         self._tapped: frozenset[str] = frozenset()
@@ -102,20 +110,21 @@ class InputBox:
 
     def put(self, message: Input) -> None:
         """Take in a message; one that is older than the last is ignored."""
+        codes = message.codes & self._codes
         with self._lock:
             if message.seq < self._seq:
                 return
             self._seq = message.seq
-            self._held = message.codes
-            self._tapped |= message.codes
+            self._held = codes
+            self._tapped |= codes
             self._mouse_px = (self._mouse_px[0] + message.mouse[0], self._mouse_px[1] + message.mouse[1])
 
-    def take(self, bindings: Bindings, num_frames: int) -> tuple[Action, int]:
+    def take(self, num_frames: int) -> tuple[Action, int]:
         """The action for the block that begins now, and the number of the latest input in it."""
         with self._lock:
             codes, mouse_px, seq = self._held | self._tapped, self._mouse_px, self._seq
             self._tapped, self._mouse_px = frozenset(), (0.0, 0.0)
-        return bindings.action(codes, mouse_px, num_frames), seq
+        return self._bindings.action(codes, mouse_px, num_frames), seq
 
     def flush(self) -> None:
         """Forget taps and movement that no block has taken (after a pause or a restart); keys held stay held."""

@@ -7,16 +7,18 @@ import io
 import logging
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 from PIL import Image
 
-from reverie.engine.images import load_image
+from reverie.engine.image_worker import load_untrusted
 from reverie.errors import ReverieError
 from reverie.serve.protocol import ErrorCode, Refusal, StartInfo, Status, Welcome
+from reverie.serve.seats import Seats
 from reverie.serve.sources import Picture, Source, StartPicture, WorldSpec
 from reverie.types import World
 
@@ -29,17 +31,43 @@ T = TypeVar("T")
 class Limits:
     """What one server puts up with.
 
-    max_players: connections at once.  max_upload_bytes, max_uploads: size and number of own pictures (the oldest go).
-    messages_per_s, message_burst: how fast one client may talk; a mouse and a keyboard stay far below.
-    hello_s: how long a connection may stay silent at first; send_s: how long a client may leave what we send unread.
+    Args:
+        max_players: players at once.
+        max_waiting: clients in the queue for a place; more are told to come again.
+        max_greeting: connections that have not said hello yet; beyond it the oldest goes.
+        max_upload_bytes: size of an own image.
+        max_uploads: number of own images that are kept; the oldest go.
+        uploads_at_once: images that are received and decoded at the same time; more wait for `upload_wait_s`.
+        upload_wait_s: how long an upload waits for its turn.
+        upload_s: how long an upload may take; `upload_slow_s` if it comes slower than `upload_bytes_per_s`.
+        messages_per_s, message_burst: how fast one client may talk; a mouse and a keyboard stay far below.
+        starts_per_s, start_burst: how often one client may open or restart a world; more wait.
+        hello_s: how long a connection may stay silent at first.
+        start_s: how long a client with a place may take to ask for a world.
+        silence_s: how long a player who is not paused may say nothing; pages ping once a second, hidden ones once a
+            minute.
+        idle_s: how long a player may do nothing (not play, pause or leave the page hidden) while others wait.
+        send_s: how long a client may leave what we send unread.
     """
 
     max_players: int = 4
+    max_waiting: int = 16
+    max_greeting: int = 16
     max_upload_bytes: int = 32 * 1024 * 1024
     max_uploads: int = 64
+    uploads_at_once: int = 4
+    upload_wait_s: float = 15.0
+    upload_s: float = 120.0
+    upload_slow_s: float = 10.0
+    upload_bytes_per_s: float = 16_384.0
     messages_per_s: float = 300.0
     message_burst: float = 600.0
+    starts_per_s: float = 0.5
+    start_burst: float = 8.0
     hello_s: float = 10.0
+    start_s: float = 30.0
+    silence_s: float = 75.0
+    idle_s: float = 60.0
     send_s: float = 10.0
 
 
@@ -55,16 +83,35 @@ class Host:
         self.status = Status("warming", 0.0, f"loading {source.name}")
         self.spec: WorldSpec | None = None
         self.failure: Exception | None = None
-        self.num_players = 0
+        self.seats = Seats(self.limits.max_players, self.limits.max_waiting)
+        self.greeting: OrderedDict[object, asyncio.Timeout] = OrderedDict()
         self._source = source
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reverie-generate")
         self._pictures: dict[str, StartPicture] = {}
         self._uploads: OrderedDict[str, StartPicture] = OrderedDict()
-        self._decoding = asyncio.Semaphore(1)
+        self._uploading = asyncio.Semaphore(self.limits.uploads_at_once)
+        self._decoding = asyncio.Semaphore(2)
 
     @property
     def name(self) -> str:
         return self.spec.name if self.spec else self._source.name
+
+    @property
+    def num_players(self) -> int:
+        return self.seats.num_seated
+
+    @asynccontextmanager
+    async def greeted_in_time(self) -> AsyncIterator[None]:
+        """A time limit for the first message; TimeoutError when it is over, or too many others are silent as well."""
+        key = object()
+        try:
+            async with asyncio.timeout(self.limits.hello_s) as timer:
+                self.greeting[key] = timer
+                while len(self.greeting) > self.limits.max_greeting:
+                    self.greeting.popitem(last=False)[1].reschedule(asyncio.get_running_loop().time())
+                yield
+        finally:
+            self.greeting.pop(key, None)
 
     async def warm_up(self) -> None:
         """Load the source in the background; `status` tells how far it is.  A failure is kept in `failure`."""
@@ -115,8 +162,20 @@ class Host:
         """A bundled or uploaded picture by its id."""
         return self._pictures.get(start_id) or self._uploads.get(start_id)
 
-    async def upload(self, data: bytes, name: str) -> StartInfo:
-        """Keep an own picture to start in.  Raises Refusal where none can be used, ImageError for an unusable file."""
+    @asynccontextmanager
+    async def upload_slot(self) -> AsyncIterator[None]:
+        """A turn to upload; raises Refusal if none can be used, or too many others upload."""
+        self._spec_for_uploads()
+        try:
+            await asyncio.wait_for(self._uploading.acquire(), self.limits.upload_wait_s)
+        except TimeoutError:
+            raise Refusal(ErrorCode.BUSY, "too many images are being uploaded now; try again in a moment") from None
+        try:
+            yield
+        finally:
+            self._uploading.release()
+
+    def _spec_for_uploads(self) -> WorldSpec:
         spec = self.spec
         if spec is None:
             raise Refusal(ErrorCode.UNAVAILABLE, f"the world is not ready yet ({self.status.message}); try again soon")
@@ -124,8 +183,13 @@ class Host:
             raise Refusal(
                 ErrorCode.UNAVAILABLE, f"{spec.name} is a real game and starts where it wants, not in a picture"
             )
-        async with self._decoding:  # one at a time: a large picture takes much memory while it is decoded
-            picture = await asyncio.to_thread(load_image, data, spec.resolution)
+        return spec
+
+    async def upload(self, data: bytes, name: str) -> StartInfo:
+        """Keep an own image to start in.  Raises Refusal where none can be used, ImageError for an unusable file."""
+        spec = self._spec_for_uploads()
+        async with self._decoding:  # few at a time: a large image takes much memory while it is decoded
+            picture = await load_untrusted(data, spec.resolution)
         start = StartPicture(f"own-{uuid.uuid4().hex}", name, picture)
         self._uploads[start.id] = start
         while len(self._uploads) > self.limits.max_uploads:

@@ -36,20 +36,24 @@ from reverie.serve.protocol import (
     Ping,
     Played,
     Pong,
+    Queued,
     Refusal,
     Restart,
     ServerMessage,
     Start,
     Started,
+    close_reason,
     parse,
     to_json,
 )
+from reverie.serve.seats import Ticket
 from reverie.serve.sources import WorldSpec
 from reverie.types import Frames, World
 
 log = logging.getLogger("reverie.serve")
 
 STATUS_EVERY_S = 0.2
+WATCH_EVERY_S = 0.5
 
 
 class Allowance:
@@ -66,6 +70,11 @@ class Allowance:
             return False
         self._left -= 1
         return True
+
+    def wait_s(self, now_s: float) -> float:
+        """Seconds until `spend` succeeds."""
+        left = min(self._burst, self._left + (now_s - self._at_s) * self._rate)
+        return max(0.0, (1 - left) / self._rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +96,12 @@ class Player:
         self._sending = asyncio.Lock()
         self._wake = asyncio.Event()
         self._format = Format.JPEG
-        self._box = InputBox()
+        self._box: InputBox | None = None  # none until it is known what the world listens to
         self._command: Start | Restart | None = None
+        self._starts = Allowance(host.limits.starts_per_s, host.limits.start_burst, clock())
+        self._heard_s = self._acted_s = clock()
+        self._welcomed_s: float | None = None
+        self._has_asked = False
         self._start: str | None = None
         self._is_paused = False
         self._world: World | None = None
@@ -98,8 +111,6 @@ class Player:
         self._pace = PaceState()
 
     async def run(self) -> None:
-        await self._socket.accept()
-        self._host.num_players += 1
         try:
             await self._serve()
         except Refusal as refusal:
@@ -107,16 +118,18 @@ class Player:
         except WebSocketDisconnect:
             pass
         finally:
-            self._host.num_players -= 1
             self._close_world()
 
     async def _serve(self) -> None:
-        if self._host.num_players > self._host.limits.max_players:
-            raise Refusal(
-                ErrorCode.FULL, f"{self._host.limits.max_players} players are here already; try again when one leaves"
-            )
         await self._greet()
-        loops = [asyncio.create_task(self._read()), asyncio.create_task(self._play())]
+        ticket = self._host.seats.enter()
+        try:
+            await self._run_loops(ticket)
+        finally:
+            self._host.seats.leave(ticket)
+
+    async def _run_loops(self, ticket: Ticket) -> None:
+        loops = [asyncio.create_task(loop) for loop in (self._read(), self._play(ticket), self._watch())]
         try:
             done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
             errors = [loop.exception() for loop in done]  # all are looked at, one is told
@@ -131,7 +144,9 @@ class Player:
     async def _greet(self) -> None:
         """Hello first, of our version, and soon."""
         try:
-            message = await asyncio.wait_for(self._receive(), self._host.limits.hello_s)
+            async with self._host.greeted_in_time():
+                await self._socket.accept()
+                message = await self._receive()
         except TimeoutError:
             raise Refusal(
                 ErrorCode.TIMEOUT, f"no hello within {self._host.limits.hello_s:g} s of connecting; connect again"
@@ -144,6 +159,7 @@ class Player:
                 f"this server speaks version {VERSION}, the client {message.version}; reload the page",
             )
         self._format = message.format
+        self._heard_s = self._acted_s = self._clock()
 
     async def _receive(self) -> ClientMessage:
         event = await self._socket.receive()
@@ -160,23 +176,48 @@ class Player:
             message = await self._receive()
             if not allowance.spend(self._clock()):
                 raise Refusal(ErrorCode.FLOOD, f"more than {limits.messages_per_s:g} messages a second; slow down")
+            self._heard_s = self._clock()
+            if not isinstance(message, Ping):
+                self._acted_s = self._heard_s
             await self._take(message)
+            await asyncio.sleep(0)  # a client that sends without pause must not keep the others from their turn
+
+    async def _watch(self) -> None:
+        """End the visit of a client that has a place and does nothing with it."""
+        limits = self._host.limits
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            now_s = self._clock()
+            if not self._is_paused and now_s - self._heard_s > limits.silence_s:
+                raise Refusal(ErrorCode.TIMEOUT, f"nothing was heard for {limits.silence_s:g} s; connect again")
+            if self._welcomed_s is None:
+                continue
+            if not self._has_asked and now_s - self._welcomed_s > limits.start_s:
+                raise Refusal(ErrorCode.TIMEOUT, f"no world was asked for within {limits.start_s:g} s; connect again")
+            if self._host.seats.num_waiting and now_s - max(self._acted_s, self._welcomed_s) > limits.idle_s:
+                raise Refusal(
+                    ErrorCode.IDLE,
+                    f"you did nothing for {limits.idle_s:g} s and others were waiting; reload the page to play on",
+                )
 
     async def _take(self, message: ClientMessage) -> None:
         match message:
             case Input():
-                self._box.put(message)
+                if self._box is not None:
+                    self._box.put(message)
             case Played(epoch, index, round_trip_ms):
                 self._take_played(epoch, index, round_trip_ms)
             case Ping(time_ms):
                 await self._send(Pong(time_ms))
             case Pause(paused):
                 self._is_paused = paused
-                self._box.flush()
+                if self._box is not None:
+                    self._box.flush()
                 await self._send(Paused(paused))
                 self._wake.set()
             case Start() | Restart():
                 self._command = message
+                self._has_asked = True
                 self._wake.set()
             case Hello():
                 raise Refusal(ErrorCode.BAD_MESSAGE, "hello is said once")
@@ -204,25 +245,39 @@ class Player:
         code = CLOSE_CODES.get(refusal.code, 4400)
         try:
             await self._send(Error(refusal.code, str(refusal), fatal=True))
-            await self._socket.close(code, str(refusal)[:100])
+            await self._socket.close(code, close_reason(str(refusal)))
         except (WebSocketDisconnect, RuntimeError, OSError):
             pass
 
     # -------------------------------------------------------------------------------------------------- playing
 
-    async def _play(self) -> None:
+    async def _play(self, ticket: Ticket) -> None:
+        await self._be_seated(ticket)
         spec = await self._ready()
+        self._box = box = InputBox(spec.bindings)
         self._config = PaceConfig(block_frames=spec.block_frames, fps=spec.fps)
         self._pace = begin(self._config, self._clock())
         await self._send(self._host.welcome(spec))
+        self._welcomed_s = self._clock()
         while True:
             self._wake.clear()
             if self._command is not None:
-                await self._guard(self._begin(spec))
+                await self._guard(self._begin(spec, box))
             elif self._world is None or self._is_paused:
                 await self._wake.wait()
             else:
-                await self._guard(self._go_on(spec, self._world))
+                await self._guard(self._go_on(spec, box, self._world))
+
+    async def _be_seated(self, ticket: Ticket) -> None:
+        """Report the place in the queue until there is a free one."""
+        told = None
+        while not ticket.is_seated:
+            ticket.changed.clear()
+            queued = Queued(self._host.seats.place(ticket), self._host.seats.num_waiting)
+            if queued != told:
+                await self._send(queued)
+                told = queued
+            await ticket.changed.wait()
 
     async def _ready(self) -> WorldSpec:
         """Report the warm-up until it is over."""
@@ -256,8 +311,10 @@ class Player:
             self._close_world()
         await self._send(Error(code, text, fatal=False))
 
-    async def _begin(self, spec: WorldSpec) -> None:
+    async def _begin(self, spec: WorldSpec, box: InputBox) -> None:
         """Carry out the latest start or restart; its first picture opens a new epoch."""
+        while not self._starts.spend(self._clock()):  # opening a world takes long, and the other players wait for it
+            await asyncio.sleep(self._starts.wait_s(self._clock()))
         command, self._command = self._command, None
         assert command is not None
         start = command.start if isinstance(command, Start) else self._start
@@ -269,7 +326,7 @@ class Player:
         self._world, self._start = world, start
         self._epoch += 1
         self._index = 0
-        self._box.flush()
+        box.flush()
         self._pace = begin(self._config, self._clock(), before=self._pace)
         await self._send(Started(self._epoch, start, command.seed))
         if self._is_paused:
@@ -287,7 +344,7 @@ class Player:
                 world.close()
             raise
 
-    async def _go_on(self, spec: WorldSpec, world: World) -> None:
+    async def _go_on(self, spec: WorldSpec, box: InputBox, world: World) -> None:
         """Make the next block if it is time, else wait until it is or something happens."""
         asked_s = self._clock()
         decision = decide(self._config, self._pace, asked_s)
@@ -295,14 +352,14 @@ class Player:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), decision.wait_s)
             return
-        block = await self._host.call(partial(self._make, spec, world))
+        block = await self._host.call(partial(self._make, spec, box, world))
         if self._command is None:  # else: a start or restart came meanwhile, and this block is of the past
             await self._send_frames(spec, block, Flags.BLOCK, cost_s=self._clock() - asked_s)
 
-    def _make(self, spec: WorldSpec, world: World) -> Block:
+    def _make(self, spec: WorldSpec, box: InputBox, world: World) -> Block:
         """On the generation thread: sample the input now, at the last moment, and make one block."""
         sampled_s = self._clock()
-        action, seq = self._box.take(spec.bindings, spec.block_frames)
+        action, seq = box.take(spec.block_frames)
         return Block(self._encode(world.step(action)), seq, sampled_s)
 
     def _encode(self, frames: Frames) -> list[bytes]:

@@ -3,6 +3,7 @@
 A client opens the WebSocket and says `hello` with the version it speaks.  The server reports `status` while its world
 warms up, then answers `welcome` (what can be played and how).  `start` opens a world and is answered by `started`;
 from then on the server sends binary frames and the client sends `input`, and `played` for each frame that it shows.
+While all places are taken, `queued` says how many clients come before; the client waits, and is served in its turn.
 
 Text messages are JSON objects with a `type`; fields that are not known are ignored.  Binary messages are frames:
 
@@ -54,6 +55,9 @@ class ErrorCode(StrEnum):
     FLOOD = "flood"
     FULL = "full"
     TIMEOUT = "timeout"
+    IDLE = "idle"
+    FORBIDDEN = "forbidden"
+    BUSY = "busy"
     UNAVAILABLE = "unavailable"
     UNKNOWN_START = "unknown-start"
     BAD_PICTURE = "bad-picture"
@@ -64,6 +68,7 @@ class ErrorCode(StrEnum):
 CLOSE_CODES = {
     ErrorCode.BAD_MESSAGE: 4400,
     ErrorCode.TIMEOUT: 4408,
+    ErrorCode.IDLE: 4410,
     ErrorCode.TOO_LARGE: 4413,
     ErrorCode.VERSION: 4426,
     ErrorCode.FLOOD: 4429,
@@ -71,6 +76,15 @@ CLOSE_CODES = {
     ErrorCode.UNAVAILABLE: 4504,
 }
 """The fatal errors, and the WebSocket close code that follows each."""
+
+
+MAX_REASON_BYTES = 123
+"""What a WebSocket's close frame has room for."""
+
+
+def close_reason(text: str) -> str:
+    """As much of `text` as a close frame has room for: the limit is in bytes, and no character is cut in half."""
+    return text.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
 
 
 class Refusal(ProtocolError):
@@ -323,6 +337,15 @@ class Status:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """All places are taken.  place: the client's place in the queue, 1 for the next one; waiting: its length."""
+
+    TYPE: ClassVar = "queued"
+    place: int
+    waiting: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome:
     """What can be played.  kind: `dream` or `game`.  bindings: {keys: {code: key}, turns: {code: [pitch, yaw]}}."""
@@ -382,7 +405,7 @@ class Uploaded:
     start: StartInfo
 
 
-ServerMessage = Status | Welcome | Started | Paused | Pong | Error | Uploaded
+ServerMessage = Status | Queued | Welcome | Started | Paused | Pong | Error | Uploaded
 
 
 def to_json(message: ServerMessage) -> str:

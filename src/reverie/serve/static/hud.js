@@ -13,7 +13,7 @@ const byId = (id) => document.getElementById(id);
 export class Hud {
   #toast = null;
 
-  /** The state of the page: `connecting`, `warming`, `opening`, `playing`, `paused`, `lost`, `failed`. */
+  /** The state of the page: `connecting`, `waiting`, `warming`, `opening`, `playing`, `paused`, `lost`, `failed`. */
   state(name, { title = "", text = "", progress = null } = {}) {
     document.body.dataset.state = name;
     byId("veil-title").textContent = title;

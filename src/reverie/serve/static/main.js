@@ -38,6 +38,10 @@ const answers = {
   status({ status, progress, message }) {
     if (status === "warming") hud.state("warming", { title: "Waking up", text: message, progress });
   },
+  queued({ place, waiting }) {
+    const text = place === 1 ? "you are next" : `you are number ${place} of ${waiting} in the queue`;
+    hud.state("waiting", { title: "All places are taken", text: `${text}; it begins by itself` });
+  },
   welcome(welcome) {
     hud.welcome(welcome);
     input.bind(welcome);
@@ -53,6 +57,7 @@ const answers = {
     gallery.mark(started.start);
     setPaused(false);
     hud.state("playing");
+    if (document.hidden) togglePause(); // nobody looks: a place in the queue came up in a hidden tab
   },
   paused({ paused }) {
     setPaused(paused);
@@ -77,6 +82,10 @@ connection.addEventListener("frame", ({ detail: frame }) => {
   playback.push(frame, performance.now());
 });
 
+connection.addEventListener("stalled", ({ detail: silentMs }) => {
+  hud.say(`the server has not answered for ${Math.round(silentMs / 1000)} s`, true);
+});
+
 connection.addEventListener("lost", ({ detail: { final, reason } }) => {
   epoch = 0;
   input.isEnabled = false;
@@ -84,7 +93,7 @@ connection.addEventListener("lost", ({ detail: { final, reason } }) => {
   input.unlock();
   meters.reset();
   if (final) hud.state("failed", { title: "The server says no", text: reason });
-  else hud.state("lost", { title: "Connecting", text: "waiting for the server" });
+  else hud.state("lost", { title: "Connecting", text: reason ?? "the connection is lost; waiting for the server" });
 });
 
 // ------------------------------------------------------------------------------------------------ what one does
@@ -115,6 +124,7 @@ function setPaused(paused) {
   if (paused) {
     input.release();
     input.unlock();
+    meters.pause();
     hud.state("paused", { title: "Paused", text: "click, or press P, to go on" });
   } else {
     playback.resume();
@@ -160,6 +170,7 @@ function button(id, act) {
 }
 
 button("restart", restart);
+button("reload", () => location.reload());
 button("pause", togglePause);
 button("full", () => (document.fullscreenElement ? document.exitFullscreen() : byId("page").requestFullscreen?.()));
 button("sharp", () => setSharp(!document.body.classList.contains("sharp")));

@@ -15,6 +15,11 @@ export class Meters {
     this.#pending = [];
   }
 
+  /** Nothing is shown for a while: an input that is answered only afterwards says nothing about the latency. */
+  pause() {
+    this.#pending = [];
+  }
+
   /** An input has been sent. */
   sent(seq, nowMs) {
     this.#pending.push({ seq, nowMs });

@@ -1,0 +1,133 @@
+"""Reads the image files of strangers in a process of its own, with limits on time and memory.
+
+A file can be made so that decoding it takes minutes or gigabytes, or finds a fault in a decoder.  The process reads the
+file from its standard input, writes the finished pixels to its standard output, and ends; the server only waits.
+
+    frame = await load_untrusted(data, (128, 224))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import suppress
+
+import numpy as np
+import numpy.typing as npt
+
+from reverie.errors import ImageError
+
+MAX_SECONDS = 15
+"""Processor time that one image may take; wall time is bounded by twice as much, for machines that are busy."""
+MAX_MEMORY_BYTES = 1_000_000_000
+"""Memory that one image may take, beyond what the worker needs to begin."""
+MAX_FILE_BYTES = 64 * 1024 * 1024
+"""The largest file that a worker reads."""
+
+_DONE, _REFUSED = b"+", b"-"
+_FAILED = "the picture could not be read within the limits (%s); save it again as a PNG or JPEG of moderate size"
+
+
+async def load_untrusted(data: bytes, resolution: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """`engine.images.load_image` of a stranger's file, in a worker process.
+
+    Raises ImageError as `load_image` does, and for files that take too much time or memory.
+    """
+    height, width = resolution
+    worker = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "reverie.engine.image_worker",
+        str(height),
+        str(width),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=_environment(),
+        start_new_session=True,  # a Ctrl-C in the terminal is for the server
+    )
+    try:
+        async with asyncio.timeout(2 * MAX_SECONDS):
+            answer, _ = await worker.communicate(data)
+    except TimeoutError:
+        raise ImageError(_FAILED % f"more than {2 * MAX_SECONDS} s") from None
+    finally:
+        if worker.returncode is None:
+            with suppress(ProcessLookupError):
+                worker.kill()
+            await worker.wait()
+    kind, body = answer[:1], answer[1:]
+    if kind == _REFUSED:
+        raise ImageError(body.decode("utf-8", "replace"))
+    if kind != _DONE or len(body) != height * width * 3:
+        raise ImageError(_FAILED % _reason(worker.returncode))
+    return np.frombuffer(body, np.uint8).reshape(height, width, 3).copy()
+
+
+def _environment() -> dict[str, str]:
+    """What the worker needs to find the package, and one thread for each library."""
+    kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
+    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    return {
+        **kept,
+        "PYTHONPATH": path,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def _reason(code: int | None) -> str:
+    if code is not None and code < 0:
+        with suppress(ValueError):
+            return f"the decoder was stopped by {signal.Signals(-code).name}"
+    return "the decoder stopped"
+
+
+def _limit() -> None:
+    """Bound this process; where the system has no such limits (Windows), the server's clock alone stops it."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    def lower(kind: int, value: int) -> None:
+        with suppress(ValueError, OSError):
+            hard = resource.getrlimit(kind)[1]
+            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            resource.setrlimit(kind, (value, value))
+
+    lower(resource.RLIMIT_AS, _address_space() + MAX_MEMORY_BYTES)
+    lower(resource.RLIMIT_CPU, MAX_SECONDS)
+    lower(resource.RLIMIT_FSIZE, 0)
+    lower(resource.RLIMIT_CORE, 0)
+    lower(resource.RLIMIT_NPROC, 0)
+    signal.alarm(2 * MAX_SECONDS)  # a server that was killed stops nobody
+
+
+def _address_space() -> int:
+    """Bytes of address space in use; a guess where there is no /proc."""
+    with suppress(OSError, ValueError), open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    return 1_000_000_000
+
+
+def main() -> None:
+    """Read an image file from standard input; write `+` and the pixels, or `-` and why not."""
+    from reverie.engine.images import load_image  # all that is needed is loaded before the limits hold
+
+    resolution = int(sys.argv[1]), int(sys.argv[2])
+    _limit()
+    try:
+        data = sys.stdin.buffer.read(MAX_FILE_BYTES)
+        answer = _DONE + load_image(data, resolution).tobytes()
+    except ImageError as error:
+        answer = _REFUSED + str(error).encode("utf-8", "replace")
+    except MemoryError:
+        answer = _REFUSED + (_FAILED % "too much memory").encode()
+    sys.stdout.buffer.write(answer)
+
+
+if __name__ == "__main__":
+    main()

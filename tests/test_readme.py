@@ -131,8 +131,9 @@ def test_ctrl_c_of_make_play_is_no_error(does: str, complains: bool, tmp_path: P
     (tmp_path / "bin").mkdir()
     (tmp_path / "stamp").touch()
     program = tmp_path / "bin/reverie"
+    says = "failing" if complains else "playing"
     program.write_text(
-        f"#!{sys.executable}\nimport sys, time\ntry:\n    print('{'failing' if complains else 'playing'}', flush=True)\n"
+        f"#!{sys.executable}\nimport sys, time\ntry:\n    print({says!r}, flush=True)\n"
         f"    {does}\nexcept KeyboardInterrupt:\n    sys.exit(130)\n"
     )
     program.chmod(0o755)

@@ -23,6 +23,7 @@ from huggingface_hub.utils import get_session
 from reverie.errors import CheckpointError
 from reverie.models.adapters.published import CLIP_FILES, DEFAULT_VARIANT, FOLDERS, TINY_FILES, VAE_FILES
 from reverie.models.checkpoint import KIND, TINY_DECODER, WEIGHTS
+from reverie.models.start_frames import INDEX, listed_files
 
 CONNECT_S = 6.0
 """Seconds that the hub has for its first answer; the hub's own client tries for a minute."""
@@ -43,6 +44,9 @@ def fetch(repository: str, variant: str | None, tell: Callable[[str], None] = la
     if own:
         for name in (*WEIGHTS.values(), *([TINY_DECODER] if own.get("tiny_decoder") else [])):
             hub.get(name)
+        if index := hub.get(INDEX, optional=True):
+            for name in listed_files(index):
+                hub.get(name, optional=True)
         return config.parent
     folder, weights = FOLDERS[variant or DEFAULT_VARIANT]
     for name in (VAE_FILES[0], CLIP_FILES[0], f"{folder}/{weights}"):

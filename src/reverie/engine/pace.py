@@ -117,9 +117,7 @@ def made(
     """`num_frames` have just been sent, after `cost_s` seconds of work (None: no measure, as for a first picture)."""
     dry_at_s = max(state.dry_at_s, now_s + state.round_trip_s) + num_frames * config.frame_s
     filled_until_s = max(state.filled_until_s, now_s) + num_frames * config.frame_s
-    state = replace(
-        state, made_frames=state.made_frames + num_frames, dry_at_s=dry_at_s, filled_until_s=filled_until_s
-    )
+    state = replace(state, made_frames=state.made_frames + num_frames, dry_at_s=dry_at_s, filled_until_s=filled_until_s)
     if cost_s is None:
         return state
     error_s = cost_s - state.cost_s

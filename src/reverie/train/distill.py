@@ -30,6 +30,7 @@ from reverie.train.forcing import Guided, Past, clean_estimates, count_tokens
 from reverie.train.latents import Clips, clips_for
 from reverie.train.loop import Task, Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
+from reverie.train.start_frames import add_start_frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +151,7 @@ class DistillTask(Task):
         )
         bundle = ModelBundle(config, self.student, self.bundle.tokenizer, self.bundle.image_encoder)
         save_model(folder / "model", bundle)
+        add_start_frames(folder / "model", self.config.data, start=self.config.teacher)
 
     @staticmethod
     def few_steps(

@@ -20,6 +20,7 @@ from reverie.models.checkpoint import ModelBundle, load_model, save_model
 from reverie.models.dit import count_parameters
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.loop import Trainer, pick_device, trainer_config, use_malloc_hints
+from reverie.train.start_frames import add_start_frames
 from reverie.train.tokenizer import TokenizerTask, TrainTokenizerConfig, read_pool, time_tokenizer
 from reverie.types import Frames
 
@@ -82,7 +83,7 @@ class DecoderTask(TokenizerTask):
         old = teacher.tokenizer
         if not isinstance(old, VideoTokenizer):
             raise TrainError("the model's tokenizer is not our own; only those of our own get another decoder")
-        self.teacher, self._old = teacher, old
+        self.teacher, self._old, self._teacher_folder = teacher, old, config.teacher
         new = VideoTokenizer(
             dataclasses.replace(
                 old.config,
@@ -123,3 +124,4 @@ class DecoderTask(TokenizerTask):
         )
         bundle = ModelBundle(config, self.teacher.model, self.tokenizer, self.teacher.image_encoder)
         save_model(folder / "model", bundle)
+        add_start_frames(folder / "model", self.config.data, start=self._teacher_folder)

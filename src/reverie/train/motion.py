@@ -34,6 +34,7 @@ from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
 from reverie.train.latents import Batch, Clips, clips_for
 from reverie.train.loop import pick_device, use_malloc_hints
+from reverie.train.start_frames import add_start_frames
 
 BATCH, CLIP_STEPS, LR = 16, 4, 2e-3
 SEEN = 16
@@ -111,6 +112,7 @@ class TrainMotionConfig:
         summary = bundle.config.summary | {"motion": found | {"steps": self.steps}}
         config = dataclasses.replace(bundle.config, world=sizes, summary=summary)
         save_model(self.output / "model", dataclasses.replace(bundle, config=config))
+        add_start_frames(self.output / "model", self.data, start=self.start)
         return found
 
 

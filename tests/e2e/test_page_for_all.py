@@ -30,7 +30,8 @@ SHOW_PAD = """(pad) => {
 }"""
 UNNAMED = """() => {
   const all = document.querySelectorAll("button, canvas:not([aria-hidden]), [role]");
-  const isNamed = (one) => one.getAttribute("aria-label") || one.getAttribute("aria-labelledby") || one.innerText?.trim();
+  const given = (one) => one.getAttribute("aria-label") || one.getAttribute("aria-labelledby");
+  const isNamed = (one) => given(one) || one.innerText?.trim();
   const needsNone = (one) => one.closest("[aria-hidden=true], button > *") || ["status", "alert"].includes(one.role);
   return [...all].filter((one) => !needsNone(one) && !isNamed(one)).map((one) => one.outerHTML);
 }"""
@@ -42,8 +43,8 @@ OVERLAPPING = """(selectors) => {
   const found = [];
   for (const one of all) {
     const box = one.getBoundingClientRect();
-    const isInside = box.top >= 0 && box.bottom <= innerHeight && (isTile(one) || (box.left >= 0 && box.right <= innerWidth));
-    if (!isInside) found.push(`${name(one)} is outside`);
+    const fits = isTile(one) || (box.left >= 0 && box.right <= innerWidth);
+    if (!fits || box.top < 0 || box.bottom > innerHeight) found.push(`${name(one)} is outside`);
     for (const other of all) {
       if (one.contains(other) || other.contains(one) || (isTile(one) && isTile(other))) continue;
       const its = other.getBoundingClientRect();

@@ -26,6 +26,7 @@ from reverie.models.checkpoint import ModelBundle, load_model, save_model
 from reverie.models.dit import WorldModel
 from reverie.models.pixels import to_pixels
 from reverie.models.tokenizer import VideoTokenizer
+from reverie.train.budget import announce
 from reverie.train.forcing import Guided, Past, clean_estimates, count_tokens
 from reverie.train.latents import Clips, clips_for
 from reverie.train.loop import Task, Trainer, pick_device, trainer_config, use_malloc_hints
@@ -61,6 +62,7 @@ class DistillConfig:
     max_hours: float | None = None
     held_out_hours: float = 0.1
     minutes: float | None = None
+    """Time for training steps, and figures between them; preparing the recordings and the last figures come on top."""
     steps: int | None = None
     batch: int = 4
     clip_steps: int = 8
@@ -173,6 +175,7 @@ class DistillTask(Task):
 def run_distillation(config: DistillConfig, task: type[DistillTask]) -> dict[str, float]:
     """Encode the recordings, train, and write a model folder to `output`/model."""
     use_malloc_hints(config.device)
+    announce(config)
     device = pick_device(config.device)
     teacher = load_model(config.teacher, device)
     if not isinstance(teacher.tokenizer, VideoTokenizer):

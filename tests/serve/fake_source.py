@@ -14,6 +14,7 @@ import uvicorn
 
 from reverie.errors import WorldError
 from reverie.serve import app
+from reverie.serve.access import Access
 from reverie.serve.bindings import bindings_for
 from reverie.serve.host import Limits
 from reverie.serve.sources import Picture, Progress, Source, StartPicture, WorldSpec
@@ -123,10 +124,10 @@ def _picture(index: int) -> Picture:
 
 
 @contextlib.contextmanager
-def running(source: Source, limits: Limits | None = None) -> Iterator[int]:
+def running(source: Source, limits: Limits | None = None, access: Access | None = None) -> Iterator[int]:
     """A real server in a thread; yields its port."""
     listener = app.bind("127.0.0.1", 0)
-    server = uvicorn.Server(app.server_config(app.create_app(source, limits)))
+    server = uvicorn.Server(app.server_config(app.create_app(source, limits, access=access)))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
     thread.start()
     try:

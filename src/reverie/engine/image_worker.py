@@ -9,9 +9,11 @@ file from its standard input, writes the finished pixels to its standard output,
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 
 import numpy as np
@@ -30,8 +32,20 @@ _DONE, _REFUSED = b"+", b"-"
 _FAILED = "the picture could not be read within the limits (%s); save it again as a PNG or JPEG of moderate size"
 
 
-async def load_untrusted(data: bytes, resolution: tuple[int, int]) -> npt.NDArray[np.uint8]:
+async def load_untrusted(
+    data: bytes,
+    resolution: tuple[int, int],
+    *,
+    max_seconds: float = MAX_SECONDS,
+    max_memory_bytes: int = MAX_MEMORY_BYTES,
+) -> npt.NDArray[np.uint8]:
     """`engine.images.load_image` of a stranger's file, in a worker process.
+
+    Args:
+        data: the file.
+        resolution: (H, W) of the result.
+        max_seconds: processor time for it; twice as much by the clock.
+        max_memory_bytes: memory for it.
 
     Raises ImageError as `load_image` does, and for files that take too much time or memory.
     """
@@ -42,6 +56,8 @@ async def load_untrusted(data: bytes, resolution: tuple[int, int]) -> npt.NDArra
         "reverie.engine.image_worker",
         str(height),
         str(width),
+        str(max_seconds),
+        str(max_memory_bytes),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -49,10 +65,10 @@ async def load_untrusted(data: bytes, resolution: tuple[int, int]) -> npt.NDArra
         start_new_session=True,  # a Ctrl-C in the terminal is for the server
     )
     try:
-        async with asyncio.timeout(2 * MAX_SECONDS):
+        async with asyncio.timeout(2 * max_seconds):
             answer, _ = await worker.communicate(data)
     except TimeoutError:
-        raise ImageError(_FAILED % f"more than {2 * MAX_SECONDS} s") from None
+        raise ImageError(_FAILED % f"more than {2 * max_seconds:g} s") from None
     finally:
         if worker.returncode is None:
             with suppress(ProcessLookupError):
@@ -86,7 +102,7 @@ def _reason(code: int | None) -> str:
     return "the decoder stopped"
 
 
-def _limit() -> None:
+def _limit(max_seconds: float, max_memory_bytes: int) -> None:
     """Bound this process; where the system has no such limits (Windows), the server's clock alone stops it."""
     if sys.platform == "win32":
         return
@@ -98,12 +114,12 @@ def _limit() -> None:
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(kind, (value, value))
 
-    lower(resource.RLIMIT_AS, _address_space() + MAX_MEMORY_BYTES)
-    lower(resource.RLIMIT_CPU, MAX_SECONDS)
+    lower(resource.RLIMIT_AS, _address_space() + max_memory_bytes)
+    lower(resource.RLIMIT_CPU, math.ceil(time.process_time() + max_seconds))
     lower(resource.RLIMIT_FSIZE, 0)
     lower(resource.RLIMIT_CORE, 0)
     lower(resource.RLIMIT_NPROC, 0)
-    signal.alarm(2 * MAX_SECONDS)  # a server that was killed stops nobody
+    signal.alarm(math.ceil(2 * max_seconds))  # a server that was killed stops nobody
 
 
 def _address_space() -> int:
@@ -118,7 +134,7 @@ def main() -> None:
     from reverie.engine.images import load_image  # all that is needed is loaded before the limits hold
 
     resolution = int(sys.argv[1]), int(sys.argv[2])
-    _limit()
+    _limit(float(sys.argv[3]), int(sys.argv[4]))
     try:
         data = sys.stdin.buffer.read(MAX_FILE_BYTES)
         answer = _DONE + load_image(data, resolution).tobytes()

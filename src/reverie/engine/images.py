@@ -221,7 +221,7 @@ def _check_size(image: Image.Image) -> None:
 
 
 def _deep_grey(image: Image.Image) -> Image.Image:
-    """16 or 32 bits of grey -> 8: by the full range of 1, 255 or 65535 that the values fill.  Works in bands of rows."""
+    """16 or 32 bits of grey -> 8, by the full range of 1, 255 or 65535 that the values fill; in bands of rows."""
     top = 0.0
     bands = [(0, y, image.width, min(y + _BAND_ROWS, image.height)) for y in range(0, image.height, _BAND_ROWS)]
     for band in bands:

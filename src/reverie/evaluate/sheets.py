@@ -88,7 +88,7 @@ def save_jpeg(picture: Frames, path: Path) -> None:
 
 def stack_strips(files: Sequence[Path], path: Path) -> None:
     """Strips under each other as one PNG; shorter ones end in black."""
-    strips = [np.asarray(Image.open(file)) for file in files]
+    strips = [np.asarray(Image.open(file, formats=("JPEG", "PNG"))) for file in files]
     width = max(picture.shape[1] for picture in strips)
     rows = [np.pad(picture, ((0, 4), (0, width - picture.shape[1]), (0, 0))) for picture in strips]
     Image.fromarray(np.concatenate(rows)).save(path, optimize=True)

@@ -54,8 +54,8 @@ MAX_NAME = 60
 MAX_HEAD_BYTES = 32 * 1024
 """The largest head of a request."""
 WS_PING_S, WS_PONG_S = 4.0, 8.0
-"""How often a client is asked whether it is there, and how long it may take to answer: the browser does so by itself."""
-_READ = ("GET", "HEAD")
+"""How often a client is asked whether it is there, and how long it may take to answer; browsers do so by themselves."""
+_READ = ["GET", "HEAD"]
 _FRESH = {"Cache-Control": "no-cache"}
 
 

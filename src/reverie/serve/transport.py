@@ -42,8 +42,9 @@ class TimedHttp(H11Protocol):
         super().connection_made(transport)
         self._opened_s = time.monotonic()
         self._expect(REQUEST_HEAD_S)
-        if len(self.connections) > MAX_CONNECTIONS:
-            waiting = [one for one in self.connections if isinstance(one, TimedHttp) and one.cycle is None]
+        still_open = [one for one in self.connections if not one.transport.is_closing()]
+        if len(still_open) > MAX_CONNECTIONS:
+            waiting = [one for one in still_open if isinstance(one, TimedHttp) and one.cycle is None]
             min(waiting, key=lambda one: one._opened_s, default=self).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -168,7 +169,10 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     def on_task_complete(self, task: asyncio.Task[None]) -> None:
         super().on_task_complete(task)
-        self.loop.call_later(CLOSE_S, self.transport.abort)
+        if self.writable.is_set():
+            self.loop.call_later(CLOSE_S, self.transport.abort)
+        else:  # much is unread: it will not be read now
+            self.transport.abort()
 
 
 def _is_utf8(data: bytes) -> bool:

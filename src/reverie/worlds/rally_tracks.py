@@ -24,6 +24,8 @@ from PIL import Image
 from reverie.errors import WorldError
 
 DATA = Path("/usr/share/games/trigger-rally/data.zip")
+MAP_FORMATS = ("PNG", "JPEG")
+"""What the maps of a track are stored as."""
 LEVEL_NAME = "maps/reverie/reverie.level"
 """Where an episode's level lies in the game's files."""
 
@@ -132,6 +134,9 @@ class GameData:
     def read(self, name: str) -> bytes:
         return self._zip.read(name)
 
+    def _open_map(self, track: Track, name: str) -> Image.Image:
+        return Image.open(io.BytesIO(self.read(track.path(name))), formats=MAP_FORMATS)
+
     def _track(self, file: str) -> Track:
         folder, stem = posixpath.dirname(file), Path(file).stem
         name = folder if posixpath.basename(folder) == stem else f"{folder}/{stem}"
@@ -142,7 +147,7 @@ class GameData:
 
     def size_m(self, track: Track) -> float:
         """After how many metres the terrain repeats."""
-        with Image.open(io.BytesIO(self.read(track.path(track.terrain.get("heightmap", ""))))) as picture:
+        with self._open_map(track, track.terrain.get("heightmap", "")) as picture:
             return picture.size[0] * float(track.terrain.get("horizontalscale", "1"))
 
     def roads(self, track: Track) -> npt.NDArray[np.bool_] | None:
@@ -151,7 +156,7 @@ class GameData:
         if name is None:
             return None
         cells = 2 ** round(math.log2(self.size_m(track) / CELL_M))
-        with Image.open(io.BytesIO(self.read(track.path(name)))) as picture:
+        with self._open_map(track, name) as picture:
             small = picture.convert("L").resize((cells, cells), Image.Resampling.BOX)
         return np.asarray(small)[::-1] > 127
 

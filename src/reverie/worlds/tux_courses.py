@@ -191,7 +191,7 @@ def _read_course(group: str, name: str, index: int, file: Path) -> Course:
 
 
 def _pixels(file: Path) -> npt.NDArray[np.uint8]:
-    with Image.open(file) as image:
+    with Image.open(file, formats=("PNG", "JPEG")) as image:
         return np.asarray(image.convert("RGB"))
 
 

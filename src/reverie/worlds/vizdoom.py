@@ -26,6 +26,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from reverie.errors import WorldError
 from reverie.types import Action, ActionSpace, Frames
+from reverie.worlds import guardian
 from reverie.worlds.doom_level import Level, Sight, read_level
 from reverie.worlds.wad import Wad, write_palette
 
@@ -214,6 +215,7 @@ class VizDoomWorld:
             game.close()
         self._games, self._game, self._state = {}, None, None
         shutil.rmtree(self._folder, ignore_errors=True)
+        guardian.release(self._folder)
 
     def _now(self) -> Any:
         """What the game shows now; fetched once a tic."""
@@ -270,8 +272,10 @@ class VizDoomWorld:
         folder.mkdir(parents=True, exist_ok=True)
         game = _configure(vizdoom, wad, level, folder, monsters=self.monsters, hands=self.hands)
         try:
+            guardian.guard(self._folder)
             with contextlib.chdir(folder):  # the game litters the folder it is started in
                 game.init()
+            guardian.guard(self._folder)
         except Exception as error:
             raise WorldError(f"VizDoom did not start {wad}/{level}: {error}; try reinstalling vizdoom") from error
         return game

@@ -2,7 +2,7 @@
 // It knows no document, so that it can be tested without one.
 
 const CODES = [
-  "KeyW", "KeyA", "KeyS", "KeyD", "Space", "ShiftLeft", "KeyC", "KeyQ", "KeyE", "KeyT", "KeyF", "Mouse0", "Mouse2",
+  "KeyW", "KeyS", "KeyA", "KeyD", "Space", "ShiftLeft", "KeyC", "KeyQ", "KeyE", "KeyT", "KeyF", "Mouse0", "Mouse2",
   "ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "PageUp", "PageDown",
 ]; // the order in which they are named
 const LABELS = {
@@ -90,7 +90,7 @@ export function helpRows(controls) {
     return { does: words(meaning), keys: codes.map(label).join(" or "), pad: buttons.join(" or "), touch: thumbs.join(" or ") };
   });
   if (controls.looks) {
-    const codes = Object.keys(controls.turns).map(label).join(" ");
+    const codes = Object.keys(controls.turns).filter((code) => !code.startsWith("Key")).map(label).join(", ");
     rows.push({ does: "look around", keys: `mouse, or ${codes}`, pad: "right stick", touch: "right thumb" });
     rows.push({ does: "take the mouse, give it back", keys: "click, Esc", pad: "", touch: "" });
   }

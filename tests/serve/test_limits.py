@@ -1,0 +1,447 @@
+"""What one client may take: places, time, memory and work, and who gets what it gives up."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+import tracemalloc
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.serve.fake_source import SPACE, FakeSource, running
+from tests.serve.test_pictures import file_of
+from tests.serve.test_server import Client, connected, served, still_plays
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from reverie.serve import app, transport
+from reverie.serve.bindings import InputBox, bindings_for
+from reverie.serve.host import Limits
+from reverie.serve.protocol import MAX_REASON_BYTES, VERSION, Input, close_reason
+
+HELLO = json.dumps({"type": "hello", "version": VERSION, "format": "rgb"})
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
+        time.sleep(0.02)
+
+
+def health(port: int) -> dict:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
+        return json.load(answer)
+
+
+def is_ready(port: int) -> bool:
+    with contextlib.suppress(OSError):
+        return health(port)["status"] == "ready"
+    return False
+
+
+_sockets: list[socket.socket] = []
+
+
+@pytest.fixture(autouse=True)
+def no_socket_stays() -> Iterator[None]:
+    yield
+    while _sockets:
+        _sockets.pop().close()
+
+
+def raw(port: int, text: bytes = b"") -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", port), timeout=30)
+    _sockets.append(client)
+    client.sendall(text)
+    return client
+
+
+def is_closed(client: socket.socket, seconds: float = 30.0) -> bool:
+    """Whether the server ends the connection within `seconds`."""
+    client.settimeout(seconds)
+    try:
+        while client.recv(65_536):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def websocket(port: int) -> ClientConnection:
+    return connect(f"ws://127.0.0.1:{port}/ws", ping_interval=None, compression=None, max_size=None)
+
+
+def expect(ws: ClientConnection, kind: str) -> dict:
+    while True:
+        message = ws.recv(timeout=30)
+        if isinstance(message, str) and json.loads(message)["type"] == kind:
+            return json.loads(message)
+
+
+def close_code(ws: ClientConnection) -> int | None:
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            ws.recv(timeout=30)
+    return None if ws.protocol.close_rcvd is None else ws.protocol.close_rcvd.code
+
+
+# --------------------------------------------------------------------------------------------------------- places
+
+
+def test_whoever_comes_late_waits_in_a_queue():
+    with served(FakeSource(), Limits(max_players=1, max_waiting=2)) as http, contextlib.ExitStack() as all_clients:
+        first = all_clients.enter_context(connected(http))
+        first.hello()
+        waiting = []
+        for place in (1, 2):
+            client = all_clients.enter_context(connected(http))
+            client.say("hello", version=VERSION, format="rgb")
+            assert client.expect("queued") == {"type": "queued", "place": place, "waiting": place}
+            waiting.append(client)
+        assert waiting[0].expect("queued")["waiting"] == 2
+        with connected(http) as late:
+            late.say("hello", version=VERSION)
+            error, code = late.closed()
+            assert (error["code"], code) == ("full", 4503)
+        assert (http.get("/health").json()["players"], http.get("/health").json()["waiting"]) == (1, 2)
+        waiting[0].say("ping", time_ms=7)
+        assert waiting[0].expect("pong")["time_ms"] == 7
+        first.socket.close()
+        waiting[0].expect("welcome")
+        assert waiting[0].play().index == 0
+        assert waiting[1].expect("queued") == {"type": "queued", "place": 1, "waiting": 1}
+
+
+def test_whoever_leaves_the_queue_lets_the_others_move_up():
+    with served(FakeSource(), Limits(max_players=1)) as http, connected(http) as first:
+        first.hello()
+        with connected(http) as gone, connected(http) as last:
+            gone.say("hello", version=VERSION)
+            gone.expect("queued")
+            last.say("hello", version=VERSION, format="rgb")
+            assert last.expect("queued")["place"] == 2
+            gone.socket.close()
+            assert last.expect("queued")["place"] == 1
+            first.socket.close()
+            last.expect("welcome")
+
+
+@pytest.mark.parametrize(
+    ("says", "limits", "code"),
+    [
+        ([], Limits(hello_s=0.3), 4408),
+        (["hello"], Limits(start_s=0.3), 4408),
+        (["hello", "start"], Limits(silence_s=0.3), 4408),
+    ],
+    ids=["nothing", "hello alone", "hello and start, then nothing"],
+)
+def test_a_place_is_not_for_those_who_are_silent(says: list[str], limits: Limits, code: int):
+    with served(FakeSource(), limits) as http:
+        with connected(http) as silent:
+            for one in says:
+                silent.say(one, **({"version": VERSION} if one == "hello" else {}))
+            while True:
+                event = silent.socket.receive()
+                if event["type"] == "websocket.close":
+                    break
+            assert event["code"] == code
+        until(lambda: http.get("/health").json()["players"] == 0, "the place to be free")
+
+
+def test_a_pause_keeps_the_place_until_somebody_waits():
+    with served(FakeSource(), Limits(max_players=1, silence_s=1.5, idle_s=0.8)) as http, connected(http) as away:
+        away.hello()
+        away.play()
+        away.say("pause", paused=True)
+        away.expect("paused")
+        time.sleep(2.5)
+        away.say("ping", time_ms=1)
+        away.expect("pong")  # nobody waits: it may stay
+        with connected(http) as other:
+            other.hello()
+            error, code = away.closed()
+            assert (error["code"], code) == ("idle", 4410)
+            assert other.play().index == 0
+
+
+def test_silent_connections_make_room_for_new_ones():
+    with running(FakeSource(), Limits(max_greeting=3)) as port, contextlib.ExitStack() as stack:
+        until(lambda: is_ready(port), "the warm-up")
+        silent = [stack.enter_context(websocket(port)) for _ in range(6)]
+        assert [close_code(ws) for ws in silent[:3]] == [4408] * 3
+        with websocket(port) as good:
+            good.send(HELLO)
+            expect(good, "welcome")
+
+
+def test_worlds_cannot_be_opened_without_end():
+    """Opening one takes long, and the others wait for it: only the first few come at once."""
+    source = FakeSource()
+    with served(source, Limits(start_burst=3, starts_per_s=0.01)) as http, connected(http) as hasty:
+        hasty.hello()
+        for _ in range(40):
+            hasty.say("start", seed=1)
+        for _ in range(5):
+            hasty.say("ping", time_ms=1)
+            hasty.expect("pong")
+            time.sleep(0.05)
+        assert 1 <= len(source.worlds) <= 3
+        still_plays(http)
+
+
+# ------------------------------------------------------------------------------------------------------- messages
+
+
+def test_a_refusal_in_any_language(caplog: pytest.LogCaptureFixture):
+    """A close reason has 123 bytes at most; one that was cut in the middle of a letter ended in two tracebacks."""
+    for text in ("ä" * 200, "x" + "ä" * 200, "日本語" * 80, "🌍" * 60, "short", "\ud800"):
+        assert len(close_reason(text).encode()) <= MAX_REASON_BYTES
+        assert text.encode("utf-8", "replace").decode().startswith(close_reason(text))
+    with running(FakeSource()) as port, websocket(port) as ws:
+        ws.send(HELLO)
+        ws.send(json.dumps({"type": "ä日🌍" * 60}))
+        assert close_code(ws) == 4400
+        assert ws.protocol.close_rcvd is not None
+        assert "ä" in ws.protocol.close_rcvd.reason
+    assert caplog.records == []
+
+
+def test_only_keys_that_the_world_binds_are_kept():
+    box = InputBox(bindings_for(SPACE))
+    for seq in range(2000):
+        box.put(Input(seq, frozenset(f"Key{seq}x{i}" for i in range(32)) | {"KeyW"}))
+    tracemalloc.start()
+    for seq in range(2000, 20_000):
+        box.put(Input(seq, frozenset({f"Key{seq}", "KeyW"})))
+    grown = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert grown < 20_000
+    assert box.take(4)[0].keys == {"forward"}
+
+
+def test_codes_of_another_keyboard_do_no_harm(client_of: Callable[..., Client]):
+    client = client_of()
+    client.hello()
+    client.play()
+    for seq in range(400):
+        client.say("input", seq=seq + 1, codes=[f"Odd{seq}n{i}" for i in range(30)] + ["KeyW"])
+    while client.frame().action < 400:
+        pass
+
+
+@pytest.fixture
+def client_of():
+    with contextlib.ExitStack() as stack:
+        http = stack.enter_context(served(FakeSource(), Limits(messages_per_s=1e6, message_burst=1e6)))
+        yield lambda: stack.enter_context(connected(http))
+
+
+# --------------------------------------------------------------------------------------------------------- sockets
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "REQUEST_HEAD_S", 0.5)
+    monkeypatch.setattr(transport, "REQUEST_S", 1.0)
+    monkeypatch.setattr(transport, "CLOSE_S", 0.5)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\nHost: 127.0",
+        b"GET /" + b"x" * 2000,
+        b"POST /upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nabc",
+    ],
+    ids=["nothing", "half a head", "half a line", "half a body"],
+)
+def test_a_request_that_never_comes_is_given_up(text: bytes):
+    with running(FakeSource()) as port:
+        until(lambda: is_ready(port), "the warm-up")
+        assert is_closed(raw(port, text))
+        assert health(port)["status"] == "ready"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_half_request_after_a_whole_one_is_given_up():
+    with running(FakeSource()) as port:
+        client = raw(port, b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 ")
+        client.sendall(b"GET /health HT")
+        assert is_closed(client)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_an_answer_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    with (tmp_path / "large.bin").open("wb") as file:
+        file.truncate(64 * 2**20)
+    monkeypatch.setattr(app, "STATIC", tmp_path)
+    with running(FakeSource()) as port:
+        until(lambda: is_ready(port), "the warm-up")
+        client = raw(port, b"GET /static/large.bin HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        time.sleep(2)
+        taken = 0
+        with contextlib.suppress(OSError):
+            while data := client.recv(2**20):
+                taken += len(data)
+        assert taken < 60 * 2**20
+        assert health(port)["status"] == "ready"
+
+
+def test_an_endless_head_is_refused():
+    with running(FakeSource()) as port:
+        client = raw(port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        with contextlib.suppress(OSError):
+            for _ in range(1000):
+                client.sendall(b"X-A: " + b"a" * 1000 + b"\r\n")
+        assert is_closed(client)
+
+
+def test_many_idle_sockets_make_room(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(transport, "MAX_CONNECTIONS", 20)
+    with running(FakeSource()) as port:
+        until(lambda: is_ready(port), "the warm-up")
+        idle = [raw(port) for _ in range(60)]
+        assert health(port)["status"] == "ready"
+        assert all(is_closed(client) for client in idle[:30])
+
+
+def handshake(port: int) -> socket.socket:
+    client = raw(
+        port,
+        b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    )
+    assert client.recv(1000).startswith(b"HTTP/1.1 101")
+    return client
+
+
+def frame(opcode: int, payload: bytes = b"", fin: bool = True) -> bytes:
+    assert len(payload) < 126
+    return bytes([opcode | (0x80 if fin else 0), 0x80 | len(payload)]) + bytes(4) + payload
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(0x9) * 5000,
+        frame(0x1, fin=False) + frame(0x0, fin=False) * 5000,
+        frame(0x1, b"\xff\xfe"),
+        frame(0x1, b"{", fin=False) + frame(0x9) + frame(0x0, b"\xff"),
+        frame(0x3),
+        b"\xff\x00\x13 no websocket frame at all",
+        frame(0x1, b"{}") * 2000,
+    ],
+    ids=["pings", "empty fragments", "no utf-8", "no utf-8 in parts", "no opcode", "garbage", "messages"],
+)
+def test_frames_that_no_browser_sends(data: bytes, caplog: pytest.LogCaptureFixture):
+    with running(FakeSource()) as port:
+        until(lambda: is_ready(port), "the warm-up")
+        client = handshake(port)
+        with contextlib.suppress(OSError):
+            client.sendall(data)
+        assert is_closed(client)
+        with websocket(port) as good:
+            good.send(HELLO)
+            expect(good, "welcome")
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+def test_large_messages_come_whole_in_any_portions():
+    """What is read in portions is put together again, also across the pauses of reading."""
+    padding = "x" * 10_000
+    with running(FakeSource()) as port, websocket(port) as ws:
+        ws.send(HELLO)
+        expect(ws, "welcome")
+        for number in range(30):
+            ws.send(json.dumps({"type": "ping", "time_ms": number, "padding": padding}))
+        assert [expect(ws, "pong")["time_ms"] for _ in range(30)] == list(range(30))
+
+
+def test_a_player_who_reads_nothing_loses_the_place():
+    limits = Limits(max_players=1, send_s=0.5)
+    with running(FakeSource(), limits) as port:
+        client = handshake(port)
+        client.sendall(frame(0x1, HELLO.encode()) + frame(0x1, b'{"type":"start"}'))
+        for epoch in range(1, 3):
+            for index in range(0, 4000, 4):  # says that it shows what it never reads
+                with contextlib.suppress(OSError):
+                    text = json.dumps({"type": "played", "epoch": epoch, "index": index})
+                    client.sendall(frame(0x1, text.encode()))
+                time.sleep(0.004)
+                if index % 100 == 0 and index and health(port)["players"] == 0:
+                    break
+        until(lambda: health(port)["players"] == 0, "the place to be free")
+
+
+# --------------------------------------------------------------------------------------------------------- uploads
+
+
+def upload_head(length: int) -> bytes:
+    return b"POST /upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % length
+
+
+def test_uploads_that_are_held_open_make_room():
+    limits = Limits(uploads_at_once=2, upload_slow_s=0.5)
+    with running(FakeSource(), limits) as port:
+        until(lambda: is_ready(port), "the warm-up")
+        held = [raw(port, upload_head(10**6) + b"x" * 1000) for _ in range(4)]
+        data = file_of(size=(300, 200))
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/upload", data, method="POST")
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert json.load(answer)["type"] == "uploaded"
+        answers = [client.recv(20) for client in held]
+        assert all(answer.startswith(b"HTTP/1.1 408") for answer in answers)
+        assert all(is_closed(client) for client in held)
+
+
+def test_too_many_uploads_are_told_to_come_again():
+    with running(FakeSource(), Limits(uploads_at_once=1, upload_wait_s=0.2)) as port:
+        until(lambda: is_ready(port), "the warm-up")
+        raw(port, upload_head(10**6) + b"x" * 1000)
+        time.sleep(0.2)
+        answers = [raw(port, upload_head(100) + b"x" * 100) for _ in range(2)]
+        assert all(client.recv(20).startswith(b"HTTP/1.1 503") for client in answers)
+
+
+def test_an_upload_too_large_is_refused_by_its_head():
+    with running(FakeSource()) as port:
+        until(lambda: is_ready(port), "the warm-up")
+        client = raw(port, upload_head(10**10))
+        assert client.recv(20).startswith(b"HTTP/1.1 413")
+        assert is_closed(client)
+
+
+def test_an_image_that_decodes_without_end_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch):
+    """One that hangs holds one of two turns; the next goes through, and the server ends at once."""
+    from reverie.serve import host
+
+    real, hung = host.load_untrusted, threading.Event()
+
+    async def load(data: bytes, resolution: tuple[int, int]):
+        if data == b"endless":
+            hung.set()
+            import asyncio
+
+            await asyncio.sleep(3600)
+        return await real(data, resolution)
+
+    monkeypatch.setattr(host, "load_untrusted", load)
+    with running(FakeSource()) as port:
+        until(lambda: is_ready(port), "the warm-up")
+        raw(port, upload_head(7) + b"endless")
+        assert hung.wait(20)
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/upload", file_of(size=(300, 200)), method="POST")
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            assert json.load(answer)["type"] == "uploaded"

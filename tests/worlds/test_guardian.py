@@ -1,0 +1,127 @@
+"""What a process leaves behind when it is killed: nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found by /proc")
+
+OWNER = """
+import subprocess, sys, time
+from pathlib import Path
+from reverie.worlds import guardian
+folder = Path(sys.argv[1])
+guardian.guard(folder)
+game = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", f"{folder}/game.ini",
+                         "+viz_instance_id", sys.argv[2], "+end"], start_new_session=True)
+guardian.guard(folder)
+if sys.argv[3] == "release":
+    game.kill(); game.wait()
+    guardian.release(folder)
+print(game.pid, flush=True)
+if sys.argv[3] == "stay":
+    time.sleep(600)
+"""
+
+DOOM = """
+import time
+from reverie.worlds.vizdoom import VizDoomWorld
+world = VizDoomWorld(maps=("freedoom2/MAP01",))
+world.reset(0)
+print(world._folder, flush=True)
+time.sleep(600)
+"""
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def mentioned(text: str) -> list[int]:
+    """Processes with `text` on their command line."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if text.encode() in entry.read_bytes():
+                found.append(int(entry.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def start_owner(folder: Path, instance: str, how: str) -> tuple[subprocess.Popen[str], int]:
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(folder), instance, how], stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout is not None
+    return owner, int(owner.stdout.readline())
+
+
+@pytest.mark.parametrize("ending", ["kill -9", "kill -9 of both", "returns"])
+def test_nothing_outlives_its_owner(tmp_path: Path, ending: str) -> None:
+    folder = tmp_path / "game"
+    folder.mkdir()
+    instance = f"test{os.getpid()}{len(ending)}"
+    memory = Path(f"/dev/shm/ViZDoomSM{instance}")
+    memory.write_bytes(b"x")
+    other = Path(f"/dev/shm/ViZDoomSM{instance}y")
+    other.write_bytes(b"x")
+    try:
+        owner, game = start_owner(folder, instance, "go" if ending == "returns" else "stay")
+        if ending == "kill -9 of both":
+            os.kill(game, signal.SIGKILL)
+        if ending != "returns":
+            owner.kill()
+        owner.communicate(timeout=60)
+        until(lambda: not is_running(game), "the game to end")
+        until(lambda: not folder.exists(), "its folder to go")
+        until(lambda: not memory.exists(), "its shared memory to go")
+        assert other.exists()
+    finally:
+        memory.unlink(missing_ok=True)
+        other.unlink(missing_ok=True)
+
+
+def test_what_was_released_is_left_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "game"
+    folder.mkdir()
+    owner, _ = start_owner(folder, "none0000", "release")
+    owner.communicate(timeout=60)
+    until(lambda: mentioned(f"guardian.py\0{owner.pid}") == [], "the guardian to end")
+    assert folder.exists()
+
+
+def test_a_killed_doom_leaves_nothing() -> None:
+    pytest.importorskip("vizdoom")
+    owner = subprocess.Popen([sys.executable, "-c", DOOM], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    folder = Path(owner.stdout.readline().strip())
+    games = mentioned(f"{folder}/")
+    lines = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in games]
+    instances = [line[line.index(b"+viz_instance_id") + 1].decode() for line in lines]
+    assert games
+    assert all(list(Path("/dev/shm").glob(f"ViZDoom*{name}")) for name in instances)
+    owner.kill()
+    owner.communicate(timeout=60)
+    until(lambda: mentioned(f"{folder}/") == [], "the game to end")
+    until(lambda: not folder.exists(), "its folder to go")
+    for name in instances:
+        until(lambda name=name: not list(Path("/dev/shm").glob(f"ViZDoom*{name}")), "its shared memory to go")

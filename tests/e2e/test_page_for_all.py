@@ -151,6 +151,22 @@ def test_a_pause_of_one_s_own_outlasts_the_help(playing: playwright.Page) -> Non
     assert playing.get_attribute("body", "data-state") == "paused"
 
 
+def test_arrows_steer_in_a_world_without_a_camera(page: playwright.Page) -> None:
+    white = np.full((*RESOLUTION, 3), 255, np.uint8)
+    source = FakeSource(space=SPACE, start_keys={0: MOVES}, start_mouse={0: False}, pictures=(white,))
+    with running(source) as port:
+        opened(page, port)
+        assert caps(page) == {*MOVES}
+        assert not page.is_visible("#hint")
+        page.keyboard.down("ArrowLeft")
+        until(lambda: held(source) == {"left"}, "the arrow to steer")
+        page.wait_for_selector("kbd[data-code=KeyA].held")
+        page.keyboard.up("ArrowLeft")
+        until(lambda: held(source) == set(), "the wheel to be let go")
+        assert all(action.mouse == (0.0, 0.0) for action in source.actions)
+        page.close()
+
+
 # ------------------------------------------------------------------------------------- keyboard and screen reader
 
 

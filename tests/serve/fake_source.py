@@ -79,6 +79,7 @@ class FakeSource:
     pictures: tuple[Picture, ...] = ()
     space: ActionSpace = SPACE
     start_keys: dict[int, tuple[str, ...]] = field(default_factory=dict)  # what the games of some pictures know
+    start_mouse: dict[int, bool] = field(default_factory=dict)
     name: str = "fake"
     is_closed: bool = False
     worlds: list[FakeWorld] = field(default_factory=list)
@@ -100,7 +101,8 @@ class FakeSource:
             bindings=bindings_for(self.space),
             uploads=self.uploads,
             starts=tuple(
-                StartPicture(f"start-{i}", f"room {i}", p, self.start_keys.get(i)) for i, p in enumerate(pictures)
+                StartPicture(f"start-{i}", f"room {i}", p, self.start_keys.get(i), self.start_mouse.get(i))
+                for i, p in enumerate(pictures)
             ),
         )
 

@@ -109,7 +109,7 @@ def controls(space: ActionSpace, start: dict[str, object] | None = None) -> dict
           caps: controls.entries.map((entry) => entry.meaning), looks: controls.looks,
           sticks: [stick(0, -1), stick(0, 1), stick(-1, 0), stick(1, 0), stick(0.1, 0.2), stick(-1, -1)],
           cross: [pad(12), pad(13), pad(14), pad(15)], buttons: [0, 1, 2, 3, 4, 5, 7].map((one) => pad(one)),
-          none: pad(), help: helpRows(controls),
+          none: pad(), help: helpRows(controls), aliases: controls.aliases,
         }}));
     """)
 
@@ -144,6 +144,18 @@ def test_a_runner_s_stick_jumps_and_crouches():
     bound = bindings_for(temple).keys
     ways = controls(temple)["sticks"][:4]
     assert [bound[codes[0]] for codes in ways] == ["jump", "crouch", "left", "right"]
+
+
+def test_arrows_steer_where_the_game_at_hand_has_no_camera():
+    rally = controls(NANO, {"keys": [*MOVES, "handbrake"], "mouse": False})
+    assert rally["aliases"] == {"ArrowLeft": "KeyA", "ArrowRight": "KeyD"}  # up and down drive as they are
+    told = {row["does"]: row["keys"] for row in rally["help"]}
+    assert told["left"] == "A or ←"
+    assert told["forward"] == "W or ↑"
+    temple = controls(NANO, {"keys": ["left", "right", "jump", "crouch"], "mouse": False})
+    assert temple["aliases"] == {"ArrowLeft": "KeyA", "ArrowRight": "KeyD", "ArrowUp": "Space", "ArrowDown": "KeyC"}
+    assert controls(NANO, {"keys": [*MOVES], "mouse": True})["aliases"] == {}
+    assert controls(ActionSpace(MOVES, mouse=False))["aliases"] == {}  # the server binds them itself
 
 
 def test_a_car_without_keys_to_steer_is_steered_by_turning():

@@ -15,6 +15,7 @@ const DIRECTIONS = {
   left: ["left", "lean-left", "turn-left"],
   right: ["right", "lean-right", "turn-right"],
 }; // what a stick, a cross or a thumb holds: the first that the world knows
+const ARROWS = { ArrowUp: "up", ArrowDown: "down", ArrowLeft: "left", ArrowRight: "right" };
 const MOVES = new Set(["forward", "back", "left", "right", "lean-left", "lean-right"]);
 const PAD = { jump: 0, handbrake: 1, crouch: 1, slide: 1, use: 2, trick: 3, "turn-left": 4, "turn-right": 5, attack: 7 };
 const PAD_NAMES = ["A", "B", "X", "Y", "LB", "RB", "LT", "RT"];
@@ -32,11 +33,11 @@ export const words = (meaning) => meaning.replaceAll("-", " ");
  * start: the start picture, whose `keys` and `mouse` say what its game knows (null: all that the model knows).
  *
  * looks: whether the camera turns.  entries: {meaning, codes, isMove, pad (a button's number, or null)}, in the order of
- * the action space's keys on a keyboard.  turns: {code: what it does}.  directions: {up, down, left, right}: a code, or
- * null.
+ * the keyboard.  turns: {code: what it does}.  directions: {up, down, left, right}: a code, or null.  aliases: {code:
+ * the code that is meant}: where the game at hand has no camera, the arrows steer, though the model would turn one.
  */
 export function controlsOf({ keys, turns }, hasMouse, start = null) {
-  const isKnown = (meaning) => !start?.keys || start.keys.includes(meaning);
+  const isKnown = (meaning) => meaning !== "" && (!start?.keys || start.keys.includes(meaning));
   const looks = hasMouse && start?.mouse !== false;
   const found = new Map();
   for (const code of order(Object.keys(keys))) {
@@ -58,7 +59,14 @@ export function controlsOf({ keys, turns }, hasMouse, start = null) {
   }
   directions.left ??= "KeyA" in turning ? "KeyA" : null; // a car that is steered by turning
   directions.right ??= "KeyD" in turning ? "KeyD" : null;
-  return { looks, entries, turns: turning, directions };
+  const aliases = {};
+  for (const [code, way] of Object.entries(looks ? {} : ARROWS)) {
+    const meant = directions[way];
+    if (!meant || isKnown(keys[code] ?? "")) continue; // it says something of its own
+    aliases[code] = meant;
+    entries.find((entry) => entry.codes.includes(meant))?.codes.push(code);
+  }
+  return { looks, entries, turns: turning, directions, aliases };
 }
 
 /** No world: nothing can be done. */

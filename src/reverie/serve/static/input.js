@@ -74,7 +74,7 @@ export class Input extends EventTarget {
   }
 
   get codes() {
-    const held = new Set(this.#keyboard);
+    const held = new Set([...this.#keyboard].map((code) => this.controls.aliases[code] ?? code));
     for (const codes of this.#extra.values()) for (const code of codes) held.add(code);
     return [...held];
   }

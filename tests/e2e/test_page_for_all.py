@@ -347,6 +347,19 @@ def test_all_text_can_be_read_on_white_snow(page: playwright.Page, source: FakeS
 # -------------------------------------------------------------------------------------------------- own pictures
 
 
+@pytest.mark.parametrize("size", [(1000, 640), (640, 360)])
+def test_a_model_without_start_pictures_asks_for_one(page: playwright.Page, size: tuple[int, int]) -> None:
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    with running(FakeSource(num_starts=0)) as port:
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_selector("body[data-state=empty]")
+        assert "drop one here" in page.inner_text("#veil-text")
+        assert page.is_visible("#add")
+        upload(page, "attic.png", a_picture((30, 120, 60)))
+        page.wait_for_selector("body[data-state=playing]")
+        page.close()
+
+
 def test_own_pictures_survive_a_reload(playing: playwright.Page, source: FakeSource) -> None:
     upload(playing, "attic.png", a_picture((30, 120, 60)))
     playing.wait_for_selector("button.tile[data-id^=own-][aria-pressed=true][title=attic]")

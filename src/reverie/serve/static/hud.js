@@ -11,7 +11,7 @@ const byId = (id) => document.getElementById(id);
 export class Hud {
   #toast = null;
 
-  /** The state of the page: `connecting`, `waiting`, `warming`, `opening`, `playing`, `paused`, `lost`, `failed`. */
+  /** The state of the page: `connecting`, `waiting`, `warming`, `empty`, `opening`, `playing`, `paused`, `lost`, `failed`. */
   state(name, { title = "", text = "", progress = null } = {}) {
     document.body.dataset.state = name;
     byId("veil-title").textContent = title;

@@ -56,7 +56,8 @@ const answers = {
     screen.resize(welcome.width, welcome.height);
     playback = new Playback({ fps: welcome.fps, blockFrames: welcome.block_frames });
     gallery.offer(welcome);
-    begin(gallery.first);
+    if (gallery.first || !welcome.uploads) begin(gallery.first);
+    else askForPicture();
   },
   started(started) {
     epoch = started.epoch;
@@ -79,9 +80,18 @@ const answers = {
   },
 };
 
+/** A model without start pictures of its own. */
+function askForPicture() {
+  showControls(null);
+  setChoosing(true);
+  hud.state("empty", { title: "Give it a picture", text: "this model has none to begin in: drop one here, or press + below" });
+}
+
 /** The server has forgotten a picture (it was restarted): bring it again, or go on with one that it has. */
 async function lostPicture() {
-  begin(await gallery.revive());
+  const start = await gallery.revive();
+  if (start || !world.uploads) begin(start);
+  else askForPicture();
 }
 
 connection.addEventListener("frame", ({ detail: frame }) => {

@@ -10,7 +10,7 @@ STAMP := $(VENV)/.reverie-setup
 EXTRAS := worlds,screen,cluster,import,train,quantise,dev
 ARGS ?=
 
-.PHONY: help setup play test lint type fmt bench clean
+.PHONY: help setup play test lint type fmt bench soak clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -45,6 +45,9 @@ fmt: $(STAMP)  ## put the format right
 
 bench: $(STAMP)  ## frames a second, latency and memory of the bundled model on this machine
 	@$(BIN)/reverie bench $(ARGS)
+
+soak: $(STAMP)  ## an hour of attacks, restarts and kills, by hand (ARGS="--minutes 5 --kills 4" for less)
+	@$(BIN)/python -m tests.attacks.soak $(ARGS)
 
 clean:  ## remove the virtual environment and the caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import random
 import socket
 import struct
@@ -20,6 +21,8 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
 from reverie.serve.protocol import VERSION, FrameMessage
+
+logging.getLogger("websockets").setLevel(logging.CRITICAL)  # what the attackers meet is not news
 
 Attack = Callable[[int, random.Random, int], int]
 
@@ -214,6 +217,23 @@ def instant_confirmations(port: int, rng: random.Random, count: int) -> int:
     return sent
 
 
+def requests(port: int, rng: random.Random, count: int) -> int:
+    """The page and its images, over and over, on many connections at once."""
+    paths = [b"/", b"/starts", b"/starts/start-0.jpg", b"/static/main.js", b"/health", b"/nothing"]
+    each = max(1, count // 24)
+
+    def one(number: int) -> None:
+        with contextlib.suppress(OSError), _raw(port) as client:
+            for index in range(each):
+                path = paths[(number + index) % len(paths)]
+                client.sendall(b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" % path)
+                if index % 8 == 7:
+                    client.recv(2**20)
+
+    _all_at_once([lambda number=number: one(number) for number in range(24)])
+    return 24 * each
+
+
 def uploads(port: int, rng: random.Random, count: int) -> int:
     """Programs, bombs, damaged images and huge ones, while others are held open."""
     held = []
@@ -257,6 +277,7 @@ ATTACKS: dict[str, tuple[Attack, int]] = {
     "players who read nothing": (slow_readers, 900),
     "starts without end": (hasty_starts, 600),
     "frames confirmed at once": (instant_confirmations, 150),
+    "requests without end": (requests, 1200),
     "uploads": (uploads, 6),
 }
 """Each attack and how much of it a test does."""

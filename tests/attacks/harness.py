@@ -32,6 +32,7 @@ class Server:
     port: int
     errors: list[str] = field(default_factory=list)
     longest_ms: float = 0.0
+    longest: str = ""
 
     @property
     def rss_mib(self) -> float:
@@ -44,13 +45,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def attacked_server(max_players: int = 8) -> Iterator[Server]:
+def attacked_server(max_players: int = 8, port: int = 0) -> Iterator[Server]:
     """A server process.
 
     After the block `errors` has what it wrote to its terminal, and `longest_ms` the time of its longest callback.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.attacks.server", str(max_players)],
+        [sys.executable, "-m", "tests.attacks.server", str(max_players), str(port)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -71,7 +72,8 @@ def attacked_server(max_players: int = 8) -> Iterator[Server]:
             server.errors.append("the server did not stop within 60 s")
         server.errors += errors.splitlines()
         with contextlib.suppress(ValueError):
-            server.longest_ms = json.loads(out)["longest_ms"]
+            told = json.loads(out)
+            server.longest_ms, server.longest = told["longest_ms"], told["longest"]
 
 
 class GoodPlayer:

@@ -49,8 +49,8 @@ _TRANSPOSE = {
 """EXIF orientation -> the operation that puts the image upright; 5 to 8 exchange width and height."""
 
 _SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-_PROFILE_MODES = {"RGB ": ("RGB",), "GRAY": ("L",), "CMYK": ("CMYK",), "Lab ": ("LAB",)}
-"""Colour space of a profile -> the image modes that it describes."""
+_PROFILE_MODES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK", b"Lab ": "LAB"}
+"""Colour space of a profile (bytes 16 to 20 of its header) -> the image mode that it describes."""
 
 _warnings_lock = threading.Lock()
 
@@ -132,10 +132,10 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         return image.convert("RGB")
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        modes = _PROFILE_MODES.get(source.profile.xcolor_space, ())
-        if modes == ("RGB",) and image.mode in {"L", "YCbCr"}:
+        mode = _PROFILE_MODES.get(profile[16:20])
+        if mode == "RGB" and image.mode in {"L", "YCbCr"}:
             image = image.convert("RGB")
-        if image.mode not in modes:
+        if image.mode != mode:
             return image.convert("RGB")
         converted = ImageCms.profileToProfile(
             image,

@@ -89,6 +89,7 @@ class Host:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reverie-generate")
         self._pictures: dict[str, StartPicture] = {}
         self._uploads: OrderedDict[str, StartPicture] = OrderedDict()
+        self._thumbnails: OrderedDict[str, bytes] = OrderedDict()
         self._uploading = asyncio.Semaphore(self.limits.uploads_at_once)
         self._decoding = asyncio.Semaphore(2)
 
@@ -161,6 +162,15 @@ class Host:
     def start(self, start_id: str) -> StartPicture | None:
         """A bundled or uploaded picture by its id."""
         return self._pictures.get(start_id) or self._uploads.get(start_id)
+
+    async def thumbnail(self, start: StartPicture) -> bytes:
+        """A start image as JPEG; encoded once, beside the event loop."""
+        encoded = self._thumbnails.get(start.id)
+        if encoded is None:
+            encoded = self._thumbnails[start.id] = await asyncio.to_thread(jpeg, start.picture)
+            while len(self._thumbnails) > len(self._pictures) + self.limits.max_uploads:
+                self._thumbnails.popitem(last=False)
+        return encoded
 
     @asynccontextmanager
     async def upload_slot(self) -> AsyncIterator[None]:

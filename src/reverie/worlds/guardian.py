@@ -4,8 +4,8 @@ A game that runs as a process of its own is named by the folder it was given, wh
 owner has ended, the guardian kills the processes with that folder on their command line, and removes the folder and the
 shared memory they had.  Where there is no /proc (outside Linux) only the folder is removed.
 
-The kernel's own PR_SET_PDEATHSIG is of no use here: it must be asked for between fork and exec, which is in the hands of
-the game's library, and it is sent when the *thread* ends that started the game.
+The kernel's own PR_SET_PDEATHSIG is of no use here: it must be asked for between fork and exec, which is in the hands
+of the game's library, and it is sent when the *thread* ends that started the game.
 
 This file runs by itself: it imports nothing of the package.
 """

@@ -84,7 +84,7 @@ const answers = {
 function askForPicture() {
   showControls(null);
   setChoosing(true);
-  hud.state("empty", { title: "Give it a picture", text: "this model has none to begin in: drop one here, or press + below" });
+  hud.state("empty", { title: "Give it a picture", text: "it has none of its own: drop one here, or press +" });
 }
 
 /** The server has forgotten a picture (it was restarted): bring it again, or go on with one that it has. */

@@ -200,10 +200,10 @@ def test_screen_readers_are_told_what_there_is(playing: playwright.Page) -> None
     assert playing.get_attribute("#screen", "aria-label") == "room 0: fake, dreamt live"
     assert playing.get_by_role("listitem", name="W: forward").count() == 1
     assert playing.get_by_role("application", name="the world").count() == 1
-    for name in ("pause", "begin again", "sharp pixels", "help", "full screen", "start in room 1"):
+    for name in ("Pause", "Restart", "Pixels, sharp", "Help", "Full screen", "start in room 1"):
         assert playing.get_by_role("button", name=name, exact=True).count() == 1
     playing.keyboard.press("p")
-    assert playing.get_by_role("button", name="go on", exact=True).count() == 1
+    assert playing.get_by_role("button", name="Go on", exact=True).count() == 1
 
 
 # ------------------------------------------------------------------------------------------------ gamepad, touch
@@ -382,6 +382,7 @@ def test_a_server_that_has_forgotten_an_own_picture_gets_it_again(page: playwrig
         page.click("button.tile[title=attic]")  # the server keeps one, and that is the cellar
         until(lambda: abs(page.evaluate(MEAN_COLOUR)[1] - 120) < 9, "the world to begin in the attic")
         page.wait_for_selector("button.tile[aria-pressed=true][title=attic]")
+        assert page.locator("#message.shown").count() == 0  # nobody needs to know
         page.reload()
         page.wait_for_selector("button.tile[aria-pressed=true][title=attic]")
         until(lambda: abs(page.evaluate(MEAN_COLOUR)[1] - 120) < 9, "the attic after a reload")

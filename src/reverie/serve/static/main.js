@@ -73,8 +73,8 @@ const answers = {
     setPaused(paused);
   },
   error({ code, message }) {
+    if (code === "unknown-start") return lostPicture(message);
     hud.say(message, true);
-    if (code === "unknown-start") return lostPicture();
     if (hud.current === "opening") hud.state("failed", { title: "This did not open", text: message });
     else if (code === "world-failed" || code === "internal") hud.state("failed", { title: "The world broke off", text: message });
   },
@@ -88,8 +88,10 @@ function askForPicture() {
 }
 
 /** The server has forgotten a picture (it was restarted): bring it again, or go on with one that it has. */
-async function lostPicture() {
+async function lostPicture(message) {
+  const lost = gallery.first;
   const start = await gallery.revive();
+  if (start?.name !== lost?.name) hud.say(message, true); // else it is the same picture, brought again
   if (start || !world.uploads) begin(start);
   else askForPicture();
 }
@@ -169,7 +171,7 @@ function setPaused(paused) {
     }
   }
   byId("pause").classList.toggle("on", paused);
-  byId("pause").setAttribute("aria-label", paused ? "go on" : "pause");
+  byId("pause").setAttribute("aria-label", paused ? "Go on" : "Pause");
   byId("pause").querySelector("span").textContent = paused ? "Go on" : "Pause";
 }
 

@@ -16,6 +16,7 @@ help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 setup: $(STAMP)  ## the virtual environment with the pinned packages (again: instant)
+	@echo "ready: $(BIN)/reverie --help, or, for the command alone, source $(BIN)/activate"
 
 # The stamp is written last, so that an interrupted install is taken up again by the next call.
 $(STAMP): pyproject.toml constraints.txt
@@ -26,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 play: $(STAMP)  ## play the bundled world in the browser (ARGS="--port 9000" and so on)
-	@$(BIN)/reverie play $(ARGS)
+	@trap : INT; $(BIN)/reverie play $(ARGS) || { code=$$?; [ $$code -eq 130 ] || exit $$code; }  # Ctrl-C is no error
 
 lint: $(STAMP)  ## ruff: format and rules
 	@$(BIN)/ruff format --check --quiet . || { echo "make fmt puts this right" >&2; exit 1; }

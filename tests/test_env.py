@@ -10,7 +10,7 @@ from gymnasium.utils.env_checker import check_env
 import reverie.env
 from reverie.env import DreamEnv, gym_action_space, to_action
 from reverie.errors import ActionError
-from reverie.types import Action, ActionSpace, Frames
+from reverie.types import FPS, Action, ActionSpace, Frames
 
 
 class ToyWorld:
@@ -99,3 +99,15 @@ def test_another_picture_needs_a_model() -> None:
 def test_an_unknown_render_mode() -> None:
     with pytest.raises(ValueError, match="human"):
         DreamEnv(ToyWorld(), render_mode="human")
+
+
+def test_one_picture_a_step_is_shown_for_the_block() -> None:
+    """What RecordVideo writes, one picture a step at `render_fps`, lasts as long as the play did."""
+    env = gymnasium.make("Reverie/Dream-v0", world=ToyWorld(), render_mode="rgb_array", disable_env_checker=True)
+    env.reset(seed=0)
+    frames = pictures = 0
+    for _ in range(5):
+        *_, info = env.step(env.action_space.sample())
+        frames, pictures = frames + len(info["frames"]), pictures + 1
+    assert pictures / env.metadata["render_fps"] == frames / FPS
+    assert DreamEnv.metadata["render_fps"] == FPS  # an environment's own rate leaves the others alone

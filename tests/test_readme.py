@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ import torch
 import tyro
 
 from reverie import cli
+from reverie.errors import ReverieError
 from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.presets import tiny
@@ -76,6 +82,65 @@ def config_of(words: list[str]) -> Any:
 def test_the_commands_parse(words: list[str]) -> None:
     numbers = {"$HOURS": "1", "$TOKENIZER_MINUTES": "30", "$WORLD_MINUTES": "120"}
     config_of([numbers.get(word, word.replace("$OUT", "out")) for word in words])
+
+
+@pytest.mark.parametrize("words", [c.split() for c in re.findall(r"`reverie ([^`]+)`", README)], ids=" ".join)
+def test_the_commands_in_the_text_parse(words: list[str]) -> None:
+    """`reverie evaluate --quick` is a mention, without all that it needs; what it names must be there."""
+    command, rest = cli._find(words)
+    assert command is not None, f"no such command: {' '.join(words)}"
+    names = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(command.load())}
+    assert {word for word in rest if word.startswith("--")} <= names
+    if not any(field.default is dataclasses.MISSING for field in dataclasses.fields(command.load())):
+        with suppress(ReverieError):  # it parses, and asks for more
+            config_of(words)
+
+
+def test_the_command_is_on_the_path_where_the_readme_uses_it() -> None:
+    """`make setup` puts `reverie` into an environment; the shell finds it there once that is active."""
+    for block in blocks(README, "sh"):
+        uses = [i for i, line in enumerate(block.splitlines()) if line.startswith("reverie ")]
+        shown = README[: README.index(block)] + "\n".join(block.splitlines()[: uses[0]]) if uses else ""
+        assert not uses or "source .venv/bin/activate" in shown
+
+
+INTERRUPT = """
+import os, select, signal, subprocess, sys, pty
+screen, terminal = pty.openpty()
+play = subprocess.Popen(sys.argv[1:], stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True)
+os.close(terminal)
+said, end = b"", False
+while not end:
+    ready, _, _ = select.select([screen], [], [], 60)
+    try:
+        part = os.read(screen, 4096) if ready else b""
+    except OSError:  # the last one on the terminal has gone
+        part = b""
+    end, said = not part, said + part
+    if b"playing" in part:
+        os.killpg(play.pid, signal.SIGINT)  # what a terminal does on Ctrl-C: to make and to its child
+play.kill()
+play.wait()
+print(said.decode())
+"""
+
+
+@pytest.mark.skipif(shutil.which("make") is None or os.name != "posix", reason="no make, or no terminals, here")
+@pytest.mark.parametrize(("does", "complains"), [("time.sleep(60)", False), ("sys.exit(2)", True)])
+def test_ctrl_c_of_make_play_is_no_error(does: str, complains: bool, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "stamp").touch()
+    program = tmp_path / "bin/reverie"
+    says = "failing" if complains else "playing"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys, time\ntry:\n    print({says!r}, flush=True)\n"
+        f"    {does}\nexcept KeyboardInterrupt:\n    sys.exit(130)\n"
+    )
+    program.chmod(0o755)
+    make = ["make", "-C", str(ROOT), "play", f"BIN={tmp_path}/bin", f"STAMP={tmp_path}/stamp"]
+    done = subprocess.run([sys.executable, "-c", INTERRUPT, *make], capture_output=True, text=True, check=True)
+    assert ("Error" in done.stdout) == complains, done.stdout
+    assert ("Error 2" in done.stdout) == complains
 
 
 @pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])

@@ -2,7 +2,7 @@
 
     import gymnasium, reverie.env
 
-    env = gymnasium.make("Reverie/Dream-v0", model="nano", image="room.png")
+    env = gymnasium.make("Reverie/Dream-v0", model="nano", image="room.png")  # or without image: the model's first
     picture, _ = env.reset(seed=1)
     picture, reward, terminated, truncated, info = env.step(env.action_space.sample())
 
@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from reverie.errors import ActionError
+from reverie.engine import forking as forking  # AsyncVectorEnv forks: its children must find torch usable
+from reverie.errors import ActionError, ImageError
 from reverie.types import FPS, Action, ActionSpace, Frames, World
 
 if TYPE_CHECKING:
@@ -39,13 +40,14 @@ class DreamEnv(gym.Env[Observation, EnvAction]):
     Action: a Dict of `keys` (MultiBinary, one per key) and `mouse` (Box: pitch, yaw in degrees per frame), each only
     where the world has it; it is held for the whole block, or, with `per_frame`, there is one row per frame of it.
     Reward: always 0; dreams do not keep score.  An episode never terminates; it is truncated after `max_steps`.
+    Render: a picture a step, so `render_fps` is the frame rate over the block's frames: RecordVideo keeps real time.
     Seeds: the same reset seed and actions give the same pictures.  `reset(options={"image": ...})` starts in another
     picture, where the environment was made from a model.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  # gymnasium declares it like this
         "render_modes": ["rgb_array"],
-        "render_fps": FPS,
+        "render_fps": FPS,  # of a world that makes single frames; each environment says its own
     }
 
     def __init__(
@@ -66,6 +68,7 @@ class DreamEnv(gym.Env[Observation, EnvAction]):
         self.render_mode = render_mode
         self._engine: Engine | None = None
         self._world: World = self._dream(model, image, device, dtype) if world is None else world
+        self.metadata = {**self.metadata, "render_fps": self._frames_per_second() / self._world.block_frames}
         self._per_frame = per_frame
         self._max_steps = max_steps
         self._num_steps = 0
@@ -100,11 +103,18 @@ class DreamEnv(gym.Env[Observation, EnvAction]):
     def close(self) -> None:
         self._world.close()
 
+    def _frames_per_second(self) -> float:
+        return FPS if self._engine is None else self._engine.fps
+
     def _dream(self, model: str, image: ImageSource | None, device: str, dtype: str) -> World:
         from reverie.engine.engine import load
 
         self._engine = engine = load(model, device=device, dtype=dtype)
-        return engine.open(engine.start_images()[0][1] if image is None else image)
+        if image is None:
+            image = next((picture for _, picture in engine.start_images()), None)
+        if image is None:
+            raise ImageError(f"the model {engine.name!r} has no start pictures; give one: image='room.png'")
+        return engine.open(image)
 
     def _advance(self, action: EnvAction) -> Frames:
         if not self._per_frame:

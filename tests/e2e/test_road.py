@@ -10,7 +10,10 @@ import pytest
 import reverie
 from reverie.data.dataset import Dataset
 from reverie.data.record import RecordConfig, record
+from reverie.engine.generate import find_image
 from reverie.errors import CheckpointError, DataError
+from reverie.models.start_frames import read_start_frames
+from reverie.serve.sources import ModelSource
 from reverie.train.distill_decoder import DistillDecoderConfig
 from reverie.train.distill_dmd import DistillDmdConfig
 from reverie.train.distill_init import DistillInitConfig
@@ -154,7 +157,15 @@ def test_the_whole_road_and_every_stage_gets_somewhere(
     before, after = first_and_last(decoder.output)
     assert after["psnr"] > before["psnr"]
 
+    for model in (teacher, init.output / "model", student.output / "model", moved.output / "model"):
+        starts = read_start_frames(model)  # what `play` opens with and `generate` begins in
+        assert len({start.title for start in starts}) == len(starts) >= 1
+        assert all(start.keys == dataset.action_space.keys and start.mouse for start in starts)
+
     engine = reverie.load(decoder.output / "model", device="cpu", dtype="float32")
+    assert engine.start_images()
+    assert find_image(engine, None) is not None
+    assert ModelSource(engine).load(lambda share, text: None).starts[0].name.startswith("lighthouse")
     assert engine.action_space == dataset.action_space
     session = engine.open(dataset.clip(0, 0, 1).frames[0], seed=1)
     left = session.step(Action(mouse=(0.0, -4.0)))

@@ -29,10 +29,11 @@ def test_they_are_listed_with_their_figures(bundled, capsys) -> None:
     assert "steps" in out
 
 
-def test_cards_are_shown(bundled, capsys) -> None:
-    assert cli.main(["models", "--card", "small"]) == 0
+@pytest.mark.parametrize("option", [[], ["--card"]])
+def test_cards_are_shown(bundled, capsys, option) -> None:
+    assert cli.main(["models", *option, "small"]) == 0
     assert "# tiny" in capsys.readouterr().out
-    assert cli.main(["models", "--card", "big"]) == 2
+    assert cli.main(["models", *option, "big"]) == 2
     assert "bundled model (small)" in capsys.readouterr().err
 
 

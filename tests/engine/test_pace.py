@@ -118,6 +118,25 @@ def test_a_slow_world_never_rests():
     assert max(run.leads) <= config.block_frames
 
 
+@pytest.mark.parametrize("block_frames", [1, 4, 12])
+@pytest.mark.parametrize("round_trip_s", [0.0, 10.0])
+def test_a_player_that_confirms_at_once_gets_no_more_than_the_frame_rate(block_frames: int, round_trip_s: float):
+    """It says of each frame, the moment it arrives, that it is on the screen, and of the network what it likes."""
+    config = PaceConfig(block_frames=block_frames)
+    state, now, seconds = begin(config, 0.0), 0.0, 20.0
+    while now < seconds:
+        decision = decide(config, state, now)
+        if decision.generate:
+            now += 0.002
+            state = made(config, state, block_frames, now, cost_s=0.002)
+            state = played(config, state, state.made_frames, now, round_trip_s=round_trip_s)
+        else:
+            now += max(decision.wait_s or 0.0, 1e-6)
+    burst = config.lead_frames + 1 + config.block_frames + MAX_ROUND_TRIP_S * config.fps
+    assert seconds * config.fps - 1 <= state.made_frames <= seconds * config.fps + burst
+    assert decide(config, state, now + 60.0).generate  # and it is not held back for ever
+
+
 def test_reports_can_neither_go_back_nor_run_ahead():
     config = PaceConfig(block_frames=4)
     state = made(config, begin(config, 0.0), 9, 0.0)

@@ -27,12 +27,12 @@ SPACE = ActionSpace(("forward", "back", "left", "right"))
 class FakeWorld:
     """Turning right by a degree moves the picture two pixels to the left; forward makes it brighter, back darker."""
 
-    action_space = SPACE
     resolution = RESOLUTION
 
     def __init__(self, source: FakeSource, picture: Picture) -> None:
         self._source = source
         self._picture = picture
+        self.action_space = source.space
         self.block_frames = source.block_frames
         self.yaw, self.light, self.num_steps = 0.0, 0, 0
         self.is_closed = False
@@ -42,7 +42,7 @@ class FakeWorld:
         return self._frame()[None]
 
     def step(self, action: Action) -> Frames:
-        SPACE.check(action)
+        self.action_space.check(action)
         assert threading.current_thread().name.startswith("reverie-generate")
         time.sleep(self._source.cost_s)
         self.num_steps += 1
@@ -77,6 +77,9 @@ class FakeSource:
     load_failure: Exception | None = None
     gate: threading.Event | None = None
     pictures: tuple[Picture, ...] = ()
+    space: ActionSpace = SPACE
+    start_keys: dict[int, tuple[str, ...]] = field(default_factory=dict)  # what the games of some pictures know
+    start_mouse: dict[int, bool] = field(default_factory=dict)
     name: str = "fake"
     is_closed: bool = False
     worlds: list[FakeWorld] = field(default_factory=list)
@@ -92,12 +95,15 @@ class FakeSource:
         return WorldSpec(
             name=self.name,
             kind="dream",
-            action_space=SPACE,
+            action_space=self.space,
             resolution=RESOLUTION,
             block_frames=self.block_frames,
-            bindings=bindings_for(SPACE),
+            bindings=bindings_for(self.space),
             uploads=self.uploads,
-            starts=tuple(StartPicture(f"start-{i}", f"room {i}", p) for i, p in enumerate(pictures)),
+            starts=tuple(
+                StartPicture(f"start-{i}", f"room {i}", p, self.start_keys.get(i), self.start_mouse.get(i))
+                for i, p in enumerate(pictures)
+            ),
         )
 
     def open(self, picture: Picture | None, seed: int) -> FakeWorld:

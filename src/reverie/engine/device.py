@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
+from reverie.engine.forking import ForkState
 from reverie.errors import DeviceError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -23,6 +24,7 @@ def pick_device(name: str = "auto") -> torch.device:
     Raises DeviceError for a device that this machine does not have.
     """
     if name == "auto":
+        _check_fork()
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -32,12 +34,22 @@ def pick_device(name: str = "auto") -> torch.device:
         return torch.device("cpu")
     if device.type != "cuda":
         raise DeviceError(f"the device {name!r} is not supported; expected auto, cpu, cuda or cuda:N")
+    _check_fork()
     if not torch.cuda.is_available():
         why = "torch was installed without CUDA" if torch.version.cuda is None else "torch finds no NVIDIA GPU"
         raise DeviceError(f"cuda was asked for, but {why}; use --device cpu or auto")
     if device.index is not None and device.index >= torch.cuda.device_count():
         raise DeviceError(f"{name} was asked for, but this machine has {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def _check_fork() -> None:
+    """Raise DeviceError in a forked child that cannot use the CUDA of its parent."""
+    if ForkState.is_child and ForkState.had_cuda:
+        raise DeviceError(
+            "this process was forked from one that uses CUDA, and CUDA does not survive a fork; start processes with "
+            "'spawn' (AsyncVectorEnv(..., context=\"spawn\")), or use device='cpu'"
+        )
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -91,8 +103,10 @@ def measure_matmul_gflops(dtype: torch.dtype, device: torch.device, size: int = 
 def set_threads() -> int:
     """Use every core that this process may use, and no more (a container's quota counts); returns their number.
 
-    Where OMP_NUM_THREADS is set, it decides.
+    Where OMP_NUM_THREADS is set, it decides.  A forked child keeps its one thread (`reverie.engine.forking`).
     """
+    if ForkState.is_child:
+        return torch.get_num_threads()
     if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() != num_cores():
         torch.set_num_threads(num_cores())
     return torch.get_num_threads()

@@ -28,6 +28,8 @@ from reverie.errors import CheckpointError, DeviceError, ImageError
 from reverie.models.checkpoint import ModelBundle
 from reverie.models.dit import count_parameters
 from reverie.models.parked import Parked
+from reverie.models.start_frames import STARTS as STARTS
+from reverie.models.start_frames import StartFrame, read_start_frames
 from reverie.models.tiny_decoder import TinyDecoder
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
@@ -39,8 +41,6 @@ Progress = Callable[[float, str], None]
 
 MAX_WARM_UP_PARAMETERS = 500_000_000
 MAX_HASHED_BYTES, NUM_SAMPLES, SAMPLE_BYTES = 256 * 2**20, 256, 64 * 2**10
-STARTS = "starts"
-"""The folder of start pictures in a model folder."""
 
 
 def load(
@@ -198,9 +198,13 @@ class Engine:
 
     def start_images(self) -> list[tuple[str, Image.Image]]:
         """The start pictures that came with the model, by name; empty where there are none."""
-        folder = self.folder / STARTS
-        files = sorted(file for file in folder.glob("*") if file.suffix.lower() in {".png", ".jpg", ".webp"})
-        return [(file.stem, Image.fromarray(load_image(file, self.resolution))) for file in files]
+        return [
+            (frame.title, Image.fromarray(load_image(frame.file, self.resolution))) for frame in self.start_frames()
+        ]
+
+    def start_frames(self) -> list[StartFrame]:
+        """The start frames that came with the model: files, titles, and the controls of their games."""
+        return read_start_frames(self.folder)
 
     def open(
         self,

@@ -7,7 +7,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from reverie.errors import CheckpointError
 
@@ -57,29 +59,46 @@ def find_model(model: str | Path, variant: str | None = None, tell: Callable[[st
     choices = f"expected a bundled model ({', '.join(names) or 'none is installed'}) or the path of a model folder"
     if path.is_file():
         raise CheckpointError(f"{str(model)!r} is a file; {choices}")
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", str(model)):
+    if _is_hub_id(str(model)):
         from reverie.engine.hub import fetch
 
         return fetch(str(model), variant, tell)
     raise CheckpointError(f"there is no model {str(model)!r}; {choices}, or a hub id such as Skywork/Matrix-Game-2.0")
 
 
+def check_model(model: str | Path, variant: str | None = None) -> None:
+    """Raise the CheckpointError that `find_model` would raise, within seconds and without a download."""
+    if _is_hub_id(str(model)) and not Path(model).exists():
+        from reverie.engine.hub import check_reachable
+
+        check_reachable(str(model), variant)
+    else:
+        find_model(model, variant)
+
+
+def _is_hub_id(model: str) -> bool:
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelsConfig:
     """List the bundled models, or show one's card.
 
-    Example: reverie models --card nano
+    Examples: reverie models;  reverie models nano
     """
 
+    model: Annotated[str | None, tyro.conf.Positional] = None
+    """Print the card of this model: a bundled one's name, a model folder, or a hub id."""
     card: str | None = None
-    """Print the card of this model."""
+    """The same as naming the model."""
 
     def run(self) -> None:
         from rich.console import Console
 
         console = Console()
-        if self.card is not None:
-            folder = find_model(self.card)
+        chosen = self.model or self.card
+        if chosen is not None:
+            folder = find_model(chosen)
             console.print(BundledModel(folder.name, folder, {}).card or f"{folder} has no model card", markup=False)
             return
         models = bundled_models()

@@ -3,7 +3,8 @@
 A player shows frames at a fixed rate.  Making a block too late leaves a gap; making it too early means that it answers
 an input that is already old.  So a block is begun at the last moment at which it still arrives before the player runs
 dry, and its action is sampled only then.  What has been made but not yet shown (the lead) is bounded by what the player
-*says* it has shown: a player that stops showing frames (a hidden tab, a dead link) stops the work.
+*says* it has shown: a player that stops showing frames (a hidden tab, a dead link) stops the work.  A player that says
+it has shown what it was only just sent gets no more frames than the frame rate allows.
 
 Nothing here reads a clock, sleeps, or knows about sockets and models.  Times are seconds on any one monotonic clock.
 
@@ -69,12 +70,14 @@ class PaceState:
 
     made_frames: frames handed to the player since `begin`; played_frames: those it has said it began to show.
     dry_at_s: when the player will have nothing left to show, as its reports reach us.
+    filled_until_s: until when the frames made fill the screen at the frame rate, whatever the player reports.
     cost_s, cost_deviation_s: running mean and mean deviation of what a block takes, from sampling to sending.
     """
 
     made_frames: int = 0
     played_frames: int = 0
     dry_at_s: float = 0.0
+    filled_until_s: float = 0.0
     cost_s: float = 0.0
     cost_deviation_s: float = 0.0
     round_trip_s: float = 0.0
@@ -93,18 +96,19 @@ class PaceState:
 @dataclass(frozen=True, slots=True)
 class Decision:
     """What to do now.  generate: sample the input and make a block.  Else wait `wait_s` seconds and ask again
-    (None: nothing will change until the player reports).  reason: `due`, `early`, or `lead` (far enough ahead)."""
+    (None: nothing will change until the player reports).  reason: `due`, `early`, `lead` (far enough ahead of what the
+    player reports), or `rate` (far enough ahead of the frame rate)."""
 
     generate: bool
     wait_s: float | None
-    reason: Literal["due", "early", "lead"]
+    reason: Literal["due", "early", "lead", "rate"]
 
 
 def begin(config: PaceConfig, now_s: float, *, before: PaceState | None = None) -> PaceState:
     """A new episode: nothing made, nothing shown.  What `before` learnt about cost and network is kept."""
     if before is None:
-        return PaceState(dry_at_s=now_s, cost_s=config.block_s)
-    return replace(before, made_frames=0, played_frames=0, dry_at_s=now_s)
+        return PaceState(dry_at_s=now_s, filled_until_s=now_s, cost_s=config.block_s)
+    return replace(before, made_frames=0, played_frames=0, dry_at_s=now_s, filled_until_s=now_s)
 
 
 def made(
@@ -112,7 +116,8 @@ def made(
 ) -> PaceState:
     """`num_frames` have just been sent, after `cost_s` seconds of work (None: no measure, as for a first picture)."""
     dry_at_s = max(state.dry_at_s, now_s + state.round_trip_s) + num_frames * config.frame_s
-    state = replace(state, made_frames=state.made_frames + num_frames, dry_at_s=dry_at_s)
+    filled_until_s = max(state.filled_until_s, now_s) + num_frames * config.frame_s
+    state = replace(state, made_frames=state.made_frames + num_frames, dry_at_s=dry_at_s, filled_until_s=filled_until_s)
     if cost_s is None:
         return state
     error_s = cost_s - state.cost_s
@@ -144,6 +149,9 @@ def decide(config: PaceConfig, state: PaceState, now_s: float) -> Decision:
     lead_limit = config.lead_frames + math.ceil(state.round_trip_s * config.fps)
     if state.unplayed_frames > lead_limit:
         return Decision(generate=False, wait_s=None, reason="lead")
+    ahead_s = state.filled_until_s - now_s - (lead_limit + 1) * config.frame_s
+    if ahead_s > 0:
+        return Decision(generate=False, wait_s=ahead_s, reason="rate")
     start_at_s = state.dry_at_s - state.round_trip_s - state.expected_cost_s - config.margin_s
     if now_s >= start_at_s:
         return Decision(generate=True, wait_s=0.0, reason="due")

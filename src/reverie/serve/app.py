@@ -39,6 +39,7 @@ from starlette.requests import ClientDisconnect
 
 from reverie import __version__
 from reverie.data.options import parse_options
+from reverie.engine.models import check_model
 from reverie.errors import ImageError, ServeError
 from reverie.serve.access import Access, Gate, access_for, with_token
 from reverie.serve.host import Host, Limits, describe
@@ -371,7 +372,7 @@ def source_of(
     """The game `world` if there is one, with `settings` KEY=VALUE, else the model, with options of `reverie.load`.
 
     Raises ServeError if a dream is to be recorded or set up like a game, or a game is to have a preset; WorldError for
-    an unknown game or option.
+    an unknown game or option; CheckpointError for a model that is not here and cannot be fetched.
     """
     if world is not None and options.get("preset") is not None:
         raise ServeError(f"--preset is for models, and {world} is a game; leave one of them out")
@@ -380,6 +381,7 @@ def source_of(
     if record is not None or settings:
         asked = "recorded" if record is not None else "set up with --set"
         raise ServeError(f"only a real game is {asked}, and none is named; add --world vizdoom, say")
+    check_model(model, options.get("variant"))
     return ModelSource(model, device=device, say=_say, **options)
 
 

@@ -224,7 +224,7 @@ class Host:
 
 
 def describe(start: StartPicture) -> StartInfo:
-    return StartInfo(start.id, start.name, f"starts/{start.id}.jpg")
+    return StartInfo(start.id, start.name, f"starts/{start.id}.jpg", start.keys, start.mouse)
 
 
 def jpeg(picture: Picture, quality: int = 92) -> bytes:

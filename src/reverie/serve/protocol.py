@@ -320,11 +320,16 @@ _READERS: dict[str, Callable[[dict[str, Any]], ClientMessage]] = {
 
 @dataclass(frozen=True, slots=True)
 class StartInfo:
-    """A picture to start in: its id, what to call it, and where its thumbnail is (relative to the page)."""
+    """A picture to start in: its id, what to call it, and where its thumbnail is (relative to the page).
+
+    keys, mouse: the controls of the game that it is from, of all that the model knows; None where that is not known.
+    """
 
     id: str
     name: str
     thumbnail: str
+    keys: tuple[str, ...] | None = None
+    mouse: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,11 +29,13 @@ Progress = Callable[[float, str], None]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StartPicture:
-    """A picture to start in."""
+    """A picture to start in.  keys, mouse: the controls of the game that it is from; None where they are not known."""
 
     id: str
     name: str
     picture: Picture
+    keys: tuple[str, ...] | None = None
+    mouse: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -109,7 +111,7 @@ class ModelSource:
             block_frames=engine.block_frames,
             bindings=bindings_for(engine.action_space),
             uploads=True,
-            starts=_starts(engine.start_images(), engine.resolution),
+            starts=_starts(engine),
         )
 
     def open(self, picture: Picture | None, seed: int) -> World:
@@ -169,10 +171,10 @@ class GameSource:
             self._writer.close()
 
 
-def _starts(images: list[tuple[str, Any]], resolution: tuple[int, int]) -> tuple[StartPicture, ...]:
+def _starts(engine: Engine) -> tuple[StartPicture, ...]:
     from reverie.engine.images import load_image
 
     return tuple(
-        StartPicture(f"start-{index}", name, load_image(image, resolution))
-        for index, (name, image) in enumerate(images)
+        StartPicture(f"start-{index}", frame.title, load_image(frame.file, engine.resolution), frame.keys, frame.mouse)
+        for index, frame in enumerate(engine.start_frames())
     )

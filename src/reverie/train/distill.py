@@ -26,10 +26,12 @@ from reverie.models.checkpoint import ModelBundle, load_model, save_model
 from reverie.models.dit import WorldModel
 from reverie.models.pixels import to_pixels
 from reverie.models.tokenizer import VideoTokenizer
+from reverie.train.budget import announce
 from reverie.train.forcing import Guided, Past, clean_estimates, count_tokens
 from reverie.train.latents import Clips, load_for
 from reverie.train.loop import Task, Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
+from reverie.train.start_frames import add_start_frames
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ class DistillConfig:
     max_hours: float | None = None
     held_out_hours: float = 0.1
     minutes: float | None = None
+    """Time for training steps, and figures between them; preparing the recordings and the last figures come on top."""
     steps: int | None = None
     batch: int = 4
     clip_steps: int = 8
@@ -147,6 +150,7 @@ class DistillTask(Task):
         )
         bundle = ModelBundle(config, self.student, self.bundle.tokenizer, self.bundle.image_encoder)
         save_model(folder / "model", bundle)
+        add_start_frames(folder / "model", self.config.data, start=self.config.teacher)
 
     @staticmethod
     def few_steps(
@@ -168,6 +172,7 @@ class DistillTask(Task):
 def run_distillation(config: DistillConfig, task: type[DistillTask]) -> dict[str, float]:
     """Encode the recordings, train, and write a model folder to `output`/model."""
     use_malloc_hints(config.device)
+    announce(config)
     device = pick_device(config.device)
     teacher = load_model(config.teacher, device)
     if not isinstance(teacher.tokenizer, VideoTokenizer):

@@ -19,7 +19,9 @@ from reverie.errors import TrainError
 from reverie.models.checkpoint import ModelBundle, load_model, save_model
 from reverie.models.dit import count_parameters
 from reverie.models.tokenizer import VideoTokenizer
+from reverie.train.budget import announce
 from reverie.train.loop import Trainer, pick_device, trainer_config, use_malloc_hints
+from reverie.train.start_frames import add_start_frames
 from reverie.train.tokenizer import TokenizerTask, TrainTokenizerConfig, read_pool, time_tokenizer
 from reverie.types import Frames
 
@@ -45,6 +47,7 @@ class DistillDecoderConfig:
     fine: int = 24
     blocks: tuple[int, int] = (1, 1)
     minutes: float | None = None
+    """Time for training steps, and figures between them; preparing the recordings and the last figures come on top."""
     steps: int | None = None
     batch: int = 6
     clip_frames: int = 13
@@ -66,6 +69,7 @@ class DistillDecoderConfig:
     def run(self) -> dict[str, float]:
         """Train; returns the figures on the held-out data."""
         use_malloc_hints(self.device)
+        announce(self)
         device = pick_device(self.device)
         teacher = load_model(self.teacher, device)
         length = max(17, self.clip_frames)
@@ -82,7 +86,7 @@ class DecoderTask(TokenizerTask):
         old = teacher.tokenizer
         if not isinstance(old, VideoTokenizer):
             raise TrainError("the model's tokenizer is not our own; only those of our own get another decoder")
-        self.teacher, self._old = teacher, old
+        self.teacher, self._old, self._teacher_folder = teacher, old, config.teacher
         new = VideoTokenizer(
             dataclasses.replace(
                 old.config,
@@ -123,3 +127,4 @@ class DecoderTask(TokenizerTask):
         )
         bundle = ModelBundle(config, self.teacher.model, self.tokenizer, self.teacher.image_encoder)
         save_model(folder / "model", bundle)
+        add_start_frames(folder / "model", self.config.data, start=self._teacher_folder)

@@ -28,6 +28,7 @@ from reverie.data.workers import worker_pool
 from reverie.errors import DataError, TrainError
 from reverie.models.checkpoint import write_json_atomic
 from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, save_idm, ways
+from reverie.train.budget import announce
 from reverie.train.loop import Task, Trainer, TrainerConfig, use_malloc_hints
 from reverie.types import ActionSpace
 
@@ -56,6 +57,7 @@ class TrainIdmConfig:
     held_out: Path | None = None
     """A held-out recording, for the figures; without it they are on the data itself, and say so."""
     minutes: float | None = None
+    """Time for training steps, and figures between them; preparing the recordings and the last figures come on top."""
     """Budget of wall clock, or `steps`."""
     steps: int | None = None
     clips: int = 1200
@@ -81,6 +83,7 @@ class TrainIdmConfig:
     def run(self) -> dict[str, float]:
         """Train; returns the figures on the held-out data."""
         use_malloc_hints(self.device)
+        announce(self)
         return train_idm(self)
 
 

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from reverie.errors import DeviceError, TrainError
+from reverie.train.budget import take_preparation_s
 from reverie.train.checkpoints import Checkpoints, FolderLock, Progress
 from reverie.train.optimizers import build_optimizers
 from reverie.train.parallel import Ranks, Shards, local
@@ -62,6 +63,8 @@ MAX_SKIPPED_IN_A_ROW = 25
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerConfig:
     """How to train.  The budget is `steps` or `minutes` of wall clock, one of them; time is kept over resumes.
+
+    Minutes count steps and the validations between them, and neither what comes before the first nor after the last.
 
     The learning rate rises over `warmup_steps`, holds, and falls linearly to zero over the last `decay` of the budget.
     muon: matrices, and kernels seen as matrices, are optimised by Muon (at AdamW's scale), the rest by AdamW.
@@ -236,6 +239,7 @@ class Trainer:
                     self.task.compile()
                 if config.validate_first and self.progress.step == 0:
                     self._validate(report)
+                report.prepared(take_preparation_s())
                 self._train(report)
                 if self._stop:
                     self._save()

@@ -11,6 +11,7 @@ import tyro
 from reverie.errors import TrainError
 from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelConfig
+from reverie.train.budget import announce
 from reverie.train.forcing import given_steps
 from reverie.train.loop import use_malloc_hints
 
@@ -62,6 +63,7 @@ class TrainWorldConfig:
     max_hours: float | None = None
     held_out_hours: float = 0.1
     minutes: float | None = None
+    """Time for training steps, and figures between them; preparing the recordings and the last figures come on top."""
     steps: int | None = None
     batch: int = 4
     clip_steps: int | None = None
@@ -117,6 +119,7 @@ class TrainWorldConfig:
         from reverie.train.world import train_world
 
         use_malloc_hints(self.device)
+        announce(self)
         return train_world(self)
 
 

@@ -77,6 +77,17 @@ class Report:
         if self._count >= self._config.log_steps:
             self._write(progress, fraction)
 
+    def prepared(self, seconds: float | None) -> None:
+        """Say how long the command has prepared, before the first step; None: nobody knows."""
+        if not self._active or seconds is None:
+            return
+        minutes = self._config.minutes
+        budget = f"{self._config.steps} steps" if minutes is None else f"the {minutes:g} minutes of training"
+        self._console.print(
+            f"prepared in {seconds / 60:.1f} min; {budget} begin now, and the last figures come after them",
+            highlight=False,
+        )
+
     def validation(self, progress: TrainProgress, metrics: dict[str, float]) -> None:
         """Write the figures of a validation."""
         if not self._active or not metrics:

@@ -29,6 +29,7 @@ from reverie.models.checkpoint import KIND as MODEL_KIND
 from reverie.models.checkpoint import from_json, load_model, load_weights, save_weights, to_json, write_json_atomic
 from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
+from reverie.train.budget import announce
 from reverie.train.loop import Task, Trainer, TrainerConfig, use_malloc_hints
 from reverie.train.pca import fit_linear
 from reverie.types import Frames
@@ -60,6 +61,7 @@ class TrainTokenizerConfig:
     preset: Literal["nano", "tiny"] = "nano"
     start: Path | None = None
     minutes: float | None = None
+    """Time for training steps, and figures between them; preparing the recordings and the last figures come on top."""
     steps: int | None = None
     batch: int = 6
     clip_frames: int = 13
@@ -88,6 +90,7 @@ class TrainTokenizerConfig:
     def run(self) -> dict[str, float]:
         """Train; returns the figures on the held-out data."""
         use_malloc_hints(self.device)
+        announce(self)
         return train_tokenizer(self)
 
 

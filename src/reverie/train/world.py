@@ -50,6 +50,7 @@ from reverie.train.lora import adapt, merge
 from reverie.train.recipe import Recipe, TrainWorldConfig
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
 from reverie.train.start import StartEncoder, check_recordings, open_start, take_weights
+from reverie.train.start_frames import add_start_frames
 from reverie.train.tokenizer import read_tokenizer
 
 VALIDATED = 48
@@ -280,6 +281,7 @@ class WorldTask(Task):
             mouse_fov_deg=self.recipe.fov_deg,
         )
         save_model(folder / "model", replace(self.bundle, config=config))
+        add_start_frames(folder / "model", self.config.data)
 
 
 def new_bundle(preset: Preset, config: TrainWorldConfig, tokenizer: VideoTokenizer) -> ModelBundle:

@@ -1,9 +1,16 @@
-// Start pictures: the bundled ones, and one's own by button or by drag and drop.
+// Start pictures: the bundled ones, and one's own by button or by drag and drop.  Own ones survive a reload.
 
-/** Events: `choose` (detail: a start {id, name, thumbnail}), `problem` (detail: one line). */
+import { OwnPictures } from "./own.js";
+
+const CHOSEN = "reverie.start";
+const TILE = { width: 238, height: 136 };
+
+/** Events: `choose` (detail: a start {id, name, thumbnail, keys, mouse}), `problem` (detail: one line). */
 export class Gallery extends EventTarget {
-  #starts = [];
-  #chosen = null;
+  #offered = [];
+  #own = []; // {id, name, blob}, newest first
+  #kept = new OwnPictures();
+  #chosen = remembered();
 
   constructor({ list, button, file, drop }) {
     super();
@@ -11,6 +18,9 @@ export class Gallery extends EventTarget {
     this.button = button;
     this.file = file;
     this.drop = drop;
+    this.accepts = false;
+    /** Own pictures of earlier visits are there once this is settled. */
+    this.ready = this.#kept.all().then((entries) => (this.#own = entries));
     button.addEventListener("click", () => file.click());
     file.addEventListener("change", () => {
       if (file.files.length) this.upload(file.files[0]);
@@ -20,49 +30,85 @@ export class Gallery extends EventTarget {
     this.#listenToDrops();
   }
 
-  /** Show what the server offers; own pictures of this visit stay in front. */
+  /** Show what the server offers; own pictures stay in front. */
   offer(welcome) {
-    const own = this.#starts.filter((start) => start.id.startsWith("own-"));
-    this.#starts = [...(welcome.uploads ? own : []), ...welcome.starts];
+    this.#offered = welcome.starts;
     this.accepts = welcome.uploads;
     this.button.hidden = !welcome.uploads;
     this.#draw();
   }
 
+  get #starts() {
+    return [...(this.accepts ? this.#own : []), ...this.#offered];
+  }
+
+  find(id) {
+    return this.#starts.find((start) => start.id === id) ?? null;
+  }
+
+  /** The picture to begin in: the one that was chosen last, else the first bundled one. */
   get first() {
-    return this.#starts.find((start) => start.id === this.#chosen) ?? this.#starts[0] ?? null;
+    return this.find(this.#chosen) ?? this.#offered[0] ?? this.#starts[0] ?? null;
   }
 
   mark(id) {
     this.#chosen = id;
+    remember(id);
     for (const tile of this.list.querySelectorAll("[data-id]")) {
       tile.setAttribute("aria-pressed", String(tile.dataset.id === id));
       if (tile.dataset.id === id) tile.scrollIntoView({ block: "nearest", inline: "nearest" });
     }
   }
 
-  forget(id) {
-    this.#starts = this.#starts.filter((start) => start.id !== id);
-    if (this.#chosen === id) this.#chosen = null;
+  /**
+   * The server does not know the chosen picture any more: bring an own one again, leave out one of the server's.
+   * Returns the start to go on with, or null.
+   */
+  async revive() {
+    const own = this.#own.find((entry) => entry.id === this.#chosen);
+    const start = own && (await this.#send(own.name, own.blob));
+    if (start) {
+      const renamed = await this.#kept.rename(own, start.id);
+      this.#own = this.#own.map((entry) => (entry === own ? renamed : entry));
+      this.#chosen = start.id;
+    } else {
+      this.#offered = this.#offered.filter((one) => one.id !== this.#chosen);
+      this.#chosen = null;
+    }
     this.#draw();
+    return this.first;
   }
 
   async upload(file) {
     if (!this.accepts) return this.#problem("this world starts where it wants; pictures cannot be uploaded to it");
+    const name = file.name.replace(/\.[^.]*$/, "").slice(0, 40) || "your picture";
+    const start = await this.#send(name, file);
+    if (!start) return;
+    this.#own.unshift(await this.#kept.add(start.id, start.name, file));
+    this.#draw();
+    this.dispatchEvent(new CustomEvent("choose", { detail: start }));
+  }
+
+  /** Send a picture to the server; returns its start, or tells the problem and returns null. */
+  async #send(name, blob) {
     this.button.classList.add("busy");
     try {
-      const name = encodeURIComponent(file.name.replace(/\.[^.]*$/, "").slice(0, 40) || "your picture");
-      const response = await fetch(`upload?name=${name}`, { method: "POST", body: file });
+      const response = await fetch(`upload?name=${encodeURIComponent(name)}`, { method: "POST", body: blob });
       const answer = await response.json();
-      if (answer.type !== "uploaded") return this.#problem(answer.message ?? "the picture was refused");
-      this.#starts.unshift(answer.start);
-      this.#draw();
-      this.dispatchEvent(new CustomEvent("choose", { detail: answer.start }));
+      if (answer.type === "uploaded") return answer.start;
+      this.#problem(answer.message ?? "the picture was refused");
     } catch {
       this.#problem("the picture did not reach the server; is it still running?");
     } finally {
       this.button.classList.remove("busy");
     }
+    return null;
+  }
+
+  async #remove(id) {
+    this.#own = this.#own.filter((entry) => entry.id !== id);
+    await this.#kept.remove(id);
+    this.#draw();
   }
 
   #problem(text) {
@@ -70,26 +116,40 @@ export class Gallery extends EventTarget {
   }
 
   #draw() {
-    for (const tile of this.list.querySelectorAll("[data-id]")) tile.remove();
-    this.list.append(...this.#starts.map((start) => this.#tile(start)));
+    for (const place of this.list.querySelectorAll(".place")) place.remove();
+    this.list.append(...this.#starts.map((start) => this.#place(start)));
     this.mark(this.#chosen);
+  }
+
+  #place(start) {
+    const place = document.createElement("div");
+    place.className = "place";
+    place.append(this.#tile(start));
+    if (start.blob) place.append(this.#remover(start));
+    return place;
   }
 
   #tile(start) {
     const tile = document.createElement("button");
+    tile.type = "button";
     tile.className = "tile";
     tile.dataset.id = start.id;
     tile.title = start.name;
-    const picture = document.createElement("img");
-    picture.src = start.thumbnail;
-    picture.alt = start.name;
-    picture.draggable = false;
-    tile.append(picture);
-    tile.addEventListener("click", () => {
-      tile.blur(); // else the space bar would press it again
-      this.dispatchEvent(new CustomEvent("choose", { detail: start }));
-    });
+    tile.setAttribute("aria-label", `start in ${start.name}`);
+    tile.append(start.blob ? painted(start.blob) : pictured(start.thumbnail));
+    tile.addEventListener("click", () => this.dispatchEvent(new CustomEvent("choose", { detail: start })));
     return tile;
+  }
+
+  #remover(start) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "remove";
+    button.textContent = "×";
+    button.title = `forget ${start.name}`;
+    button.setAttribute("aria-label", button.title);
+    button.addEventListener("click", () => this.#remove(start.id));
+    return button;
   }
 
   #listenToDrops() {
@@ -107,5 +167,49 @@ export class Gallery extends EventTarget {
       show(false);
       if (event.dataTransfer.files.length) this.upload(event.dataTransfer.files[0]);
     });
+  }
+}
+
+/** A thumbnail from the server; the tile says what it shows. */
+function pictured(address) {
+  const picture = document.createElement("img");
+  picture.src = address;
+  picture.alt = "";
+  picture.draggable = false;
+  return picture;
+}
+
+/** A thumbnail of an own picture, without the server: cut to the tile's shape. */
+function painted(blob) {
+  const canvas = document.createElement("canvas");
+  canvas.width = TILE.width;
+  canvas.height = TILE.height;
+  createImageBitmap(blob).then(
+    (image) => {
+      const scale = Math.max(TILE.width / image.width, TILE.height / image.height);
+      const [width, height] = [image.width * scale, image.height * scale];
+      const context = canvas.getContext("2d");
+      context.imageSmoothingQuality = "high";
+      context.drawImage(image, (TILE.width - width) / 2, (TILE.height - height) / 2, width, height);
+      image.close();
+    },
+    () => {}, // the browser cannot show it, though the server can: an empty tile with its name
+  );
+  return canvas;
+}
+
+function remember(id) {
+  try {
+    if (id) sessionStorage.setItem(CHOSEN, id);
+  } catch {
+    // without storage a reload begins in the first picture
+  }
+}
+
+function remembered() {
+  try {
+    return sessionStorage.getItem(CHOSEN);
+  } catch {
+    return null;
   }
 }

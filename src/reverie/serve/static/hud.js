@@ -1,19 +1,17 @@
 // What lies around and over the picture: the veil with the state, the keys, the read-outs, one-line messages.
 
+import { label, words } from "./controls.js";
+
 const TOAST_MS = 7000;
-const LABELS = { Space: "space", ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓", Mouse0: "click", Mouse2: "right click", ShiftLeft: "shift" };
-const ROWS = [
-  ["KeyW"],
-  ["KeyA", "KeyS", "KeyD"],
-];
-const OTHERS = ["ArrowLeft", "ArrowRight", "Space", "ShiftLeft", "KeyC", "KeyQ", "KeyE", "KeyT", "KeyF", "Mouse2"];
+const CLUSTER = [["KeyW"], ["KeyA", "KeyS", "KeyD"]];
+const TURNS = ["ArrowLeft", "ArrowRight"];
 
 const byId = (id) => document.getElementById(id);
 
 export class Hud {
   #toast = null;
 
-  /** The state of the page: `connecting`, `waiting`, `warming`, `opening`, `playing`, `paused`, `lost`, `failed`. */
+  /** The state of the page: `connecting`, `waiting`, `warming`, `empty`, `opening`, `playing`, `paused`, `lost`, `failed`. */
   state(name, { title = "", text = "", progress = null } = {}) {
     document.body.dataset.state = name;
     byId("veil-title").textContent = title;
@@ -34,30 +32,27 @@ export class Hud {
     byId("model").textContent = welcome.model;
     byId("kind").textContent = welcome.kind === "dream" ? "dreamt live" : "the real game";
     document.body.dataset.kind = welcome.kind;
-    document.body.classList.toggle("no-mouse", !welcome.mouse);
-    const { keys, turns } = welcome.bindings;
-    const known = (code) => code in keys || code in turns;
-    const row = (codes) => {
-      const line = document.createElement("div");
-      line.append(...codes.filter(known).map((code) => this.#cap(code, keys[code] ?? "turn")));
-      return line;
-    };
-    const walk = document.createElement("div");
-    walk.append(...ROWS.map(row));
-    byId("keys").replaceChildren(walk, row(OTHERS));
   }
 
-  #cap(code, meaning) {
-    const cap = document.createElement("kbd");
-    cap.dataset.code = code;
-    cap.title = meaning;
-    cap.textContent = LABELS[code] ?? code.replace(/^Key/, "");
-    return cap;
+  /** Show the keys of the world at hand, as `controlsOf` has them; `name`: of the picture that it began in. */
+  controls(controls, name) {
+    document.body.classList.toggle("no-mouse", !controls.looks);
+    const moves = controls.entries.filter((entry) => entry.isMove);
+    const cluster = document.createElement("div");
+    for (const codes of CLUSTER) cluster.append(row(codes.map((code) => clusterCap(code, moves, controls.turns))));
+    const inCluster = new Set(CLUSTER.flat());
+    const others = controls.entries
+      .filter((entry) => !entry.isMove || !entry.codes.some((code) => inCluster.has(code)))
+      .map(({ meaning, codes }) => cap(codes, words(meaning), !codes[0].startsWith("Arrow")));
+    const turns = TURNS.filter((code) => code in controls.turns).map((code) => cap([code], controls.turns[code]));
+    byId("keys").replaceChildren(cluster, row(turns), row(others));
+    const world = `${byId("model").textContent}, ${byId("kind").textContent}`;
+    byId("screen").setAttribute("aria-label", name ? `${name}: ${world}` : world);
   }
 
   held(codes) {
-    for (const cap of byId("keys").querySelectorAll("kbd")) {
-      cap.classList.toggle("held", codes.includes(cap.dataset.code));
+    for (const one of byId("keys").querySelectorAll("kbd")) {
+      one.classList.toggle("held", one.dataset.codes.split(" ").some((code) => codes.includes(code)));
     }
   }
 
@@ -79,4 +74,34 @@ export class Hud {
   unsay() {
     byId("message").classList.remove("shown");
   }
+}
+
+function row(caps) {
+  const line = document.createElement("div");
+  line.append(...caps.filter(Boolean));
+  return line;
+}
+
+/** A key of the cluster: of the move that it makes, or the turn; null if neither. */
+function clusterCap(code, moves, turns) {
+  const move = moves.find((entry) => entry.codes.includes(code));
+  if (move) return cap([code, ...move.codes.filter((other) => other !== code)], words(move.meaning));
+  return code in turns ? cap([code], turns[code]) : null;
+}
+
+/** A key cap: lit while one of `codes` is held, named for screen readers, with its meaning beside it if `isTold`. */
+function cap(codes, meaning, isTold = false) {
+  const element = document.createElement("kbd");
+  element.dataset.code = codes[0];
+  element.dataset.codes = codes.join(" ");
+  element.title = meaning;
+  element.setAttribute("role", "listitem");
+  element.setAttribute("aria-label", `${label(codes[0])}: ${meaning}`);
+  element.textContent = label(codes[0]);
+  if (isTold) {
+    const told = document.createElement("small");
+    told.textContent = meaning;
+    element.append(told);
+  }
+  return element;
 }

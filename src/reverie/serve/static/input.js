@@ -1,12 +1,17 @@
 // Keyboard, mouse, touch and gamepad -> the codes held and the pixels moved.  What they mean is the server's business.
 
+import { NOTHING, PAD_PAUSE, codesOfPad } from "./controls.js";
 import { TouchPads } from "./touch.js";
 
 const MOUSE_EVERY_MS = 8; // mice report up to 8000 times a second; more than 125 messages help nobody
 const STICK_DEAD = 0.25;
 const STICK_PX_PER_S = 900;
+const PRESSES = new Set(["Space", "Enter", "NumpadEnter"]); // what presses the button that has the focus
 
-/** Events: `input` (detail: {seq, codes, mouse}); `held` whenever the set of held codes has changed. */
+/**
+ * Events: `input` (detail: {seq, codes, mouse}); `held` whenever the set of held codes has changed; `lock` when the mouse
+ * is lent or given back; `pause` when the gamepad's start button is pressed.
+ */
 export class Input extends EventTarget {
   #keyboard = new Set();
   #extra = new Map(); // held by touch and gamepad, by name
@@ -15,10 +20,12 @@ export class Input extends EventTarget {
   #mouseSentMs = 0;
   #seq = 0;
   #padAtMs = null;
+  #padPauses = false;
 
   bound = new Set();
   hasMouse = false;
   isEnabled = false;
+  controls = NOTHING;
   drags = false; // the browser does not lend the mouse out: looking around is by dragging
 
   constructor(stage) {
@@ -27,6 +34,7 @@ export class Input extends EventTarget {
     addEventListener("keydown", (event) => this.#key(event, true));
     addEventListener("keyup", (event) => this.#key(event, false));
     addEventListener("blur", () => this.release());
+    addEventListener("gamepaddisconnected", () => this.poll(performance.now()));
     document.addEventListener("pointerlockchange", () => this.#lockChanged());
     document.addEventListener("pointerlockerror", () => {
       this.drags = true;
@@ -43,7 +51,13 @@ export class Input extends EventTarget {
   bind(welcome) {
     const { keys, turns } = welcome.bindings;
     this.bound = new Set([...Object.keys(keys), ...Object.keys(turns)]);
-    this.hasMouse = welcome.mouse;
+  }
+
+  /** What sticks, crosses and buttons do in the world at hand, as `controlsOf` has it. */
+  use(controls) {
+    this.controls = controls;
+    this.hasMouse = controls.looks;
+    this.touch.show(controls);
   }
 
   get isLocked() {
@@ -60,7 +74,7 @@ export class Input extends EventTarget {
   }
 
   get codes() {
-    const held = new Set(this.#keyboard);
+    const held = new Set([...this.#keyboard].map((code) => this.controls.aliases[code] ?? code));
     for (const codes of this.#extra.values()) for (const code of codes) held.add(code);
     return [...held];
   }
@@ -96,21 +110,20 @@ export class Input extends EventTarget {
     const pad = navigator.getGamepads?.().find((one) => one?.connected && one.mapping === "standard");
     const passedS = Math.min((nowMs - (this.#padAtMs ?? nowMs)) / 1000, 0.1);
     this.#padAtMs = nowMs;
-    if (!pad) return;
-    const [x, y, lookX, lookY] = pad.axes;
-    const codes = [];
-    if (y < -STICK_DEAD) codes.push("KeyW");
-    if (y > STICK_DEAD) codes.push("KeyS");
-    if (x < -STICK_DEAD) codes.push("KeyA");
-    if (x > STICK_DEAD) codes.push("KeyD");
-    if (pad.buttons[0]?.pressed) codes.push("Space");
-    if (pad.buttons[7]?.pressed) codes.push("Mouse0");
-    this.hold("pad", codes);
+    const isDown = (button) => pad?.buttons[button]?.pressed ?? false;
+    const [x, y, lookX, lookY] = pad?.axes ?? [0, 0, 0, 0]; // no pad, or not any more: it holds nothing
+    this.hold("pad", codesOfPad(this.controls, x, y, STICK_DEAD, isDown));
+    if (isDown(PAD_PAUSE) && !this.#padPauses) this.dispatchEvent(new Event("pause"));
+    this.#padPauses = isDown(PAD_PAUSE);
     const turn = (value) => (Math.abs(value) < STICK_DEAD ? 0 : value * Math.abs(value) * STICK_PX_PER_S * passedS);
     this.move(turn(lookX), turn(lookY));
   }
 
   #key(event, isDown) {
+    if (PRESSES.has(event.code) && event.target.closest?.("button, summary, a[href]")) {
+      if (!isDown && this.#keyboard.delete(event.code)) this.#changed(); // it was held when the button got the focus
+      return;
+    }
     if (!this.bound.has(event.code) || event.ctrlKey || event.metaKey || event.altKey) {
       if (!isDown && this.#keyboard.delete(event.code)) this.#changed();
       return;

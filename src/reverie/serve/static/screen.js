@@ -3,7 +3,7 @@
 import { FORMAT } from "./protocol.js";
 
 const GLOW_EVERY_FRAMES = 6;
-const GLOW = 0.5; // how much of the picture's light fills the room
+const GLOW = 0.42; // how much of the picture's light fills the room
 const NIGHT = "11, 11, 18"; // the room, as in style.css
 
 export class Screen {

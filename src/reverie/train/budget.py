@@ -1,0 +1,63 @@
+"""Says what `--minutes` of a training command covers, and what comes on top of it.
+
+announce(options)     first thing in a command: before recordings are read, which may take longer than the training
+take_preparation_s()  once, when the first step begins: how long the command has prepared
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reverie.data.dataset import Dataset
+from reverie.errors import DataError
+
+
+class _Command:
+    """The training command of this process.  began_s: on the monotonic clock; None once it has been taken."""
+
+    began_s: float | None = None
+
+
+def announce(options: Any) -> None:
+    """Note that a command begins; with a budget in minutes, say on stderr what comes on top of it.
+
+    options: of the command; of them `minutes`, `data`, `held_out`, `max_hours` and `held_out_hours` count, where it has
+    them.
+    """
+    _Command.began_s = time.monotonic()
+    minutes = getattr(options, "minutes", None)
+    if minutes is None or os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
+        return
+    hours = _hours(options.data, getattr(options, "max_hours", None))
+    hours += _hours(getattr(options, "held_out", ()), getattr(options, "held_out_hours", None))
+    print(
+        f"--minutes {minutes:g} counts training steps and the figures between them.  On top come, before: reading and "
+        f"preparing {hours:.2g} h of recordings (what is encoded is kept: a second run skips it) and the first "
+        "figures; after: the last figures and the model folder.",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def take_preparation_s() -> float | None:
+    """Seconds from the command's beginning to now, at the first call; None where no command has begun."""
+    began_s, _Command.began_s = _Command.began_s, None
+    return None if began_s is None else time.monotonic() - began_s
+
+
+def _hours(folders: Sequence[Path], most: float | None) -> float:
+    """Hours of these recordings, `most` of each; one that cannot be read counts nothing here, and is refused later."""
+    total = 0.0
+    for folder in folders:
+        try:
+            dataset = Dataset(folder)
+        except DataError:
+            continue
+        hours = dataset.num_frames / dataset.fps / 3600
+        total += hours if most is None else min(most, hours)
+    return total

@@ -30,6 +30,7 @@ from reverie.models.parked import Parked
 from reverie.models.tiny_decoder import TinyDecoder
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
+from reverie.paths import own_files
 from reverie.types import Action, ActionSpace
 
 Progress = Callable[[float, str], None]
@@ -196,7 +197,7 @@ class Engine:
     def start_images(self) -> list[tuple[str, Image.Image]]:
         """The start pictures that came with the model, by name; empty where there are none."""
         folder = self.folder / STARTS
-        files = sorted(file for file in folder.glob("*") if file.suffix.lower() in {".png", ".jpg", ".webp"})
+        files = own_files(file for file in folder.glob("*") if file.suffix.lower() in {".png", ".jpg", ".webp"})
         return [(file.stem, Image.fromarray(load_image(file, self.resolution))) for file in files]
 
     def open(self, image: ImageSource, seed: int = 0) -> Session:

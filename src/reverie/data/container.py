@@ -32,6 +32,8 @@ SEEK_MARGINS_S = (0.0, 1.0, 8.0, float("inf"))
 """A seek that lands behind its target is repeated so much earlier; the last starts at the beginning."""
 ASPECT_TOLERANCE = 0.02
 """Pixels whose sides differ by less than this count as square: encoders round."""
+_HDR_CURVES = (16, 18)
+"""SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG), by their numbers in H.273."""
 _UNCOUNTED = frozenset({"vp8", "mpeg4", "msmpeg4v3", "h263"})
 """Codecs with packets that no frame comes out of: their frames are counted by decoding."""
 
@@ -43,10 +45,12 @@ class Head:
     Args:
         first_s: when the first frame is shown, in seconds of the container's clock: 0 in most files, not in all.
         pixel_aspect: width of a stored pixel over its height as it is shown; 1 where the file does not say.
+        is_hdr: its brightness follows the curve of an HDR display (PQ or HLG), which makes dull colours elsewhere.
     """
 
     first_s: float
     pixel_aspect: float
+    is_hdr: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +82,14 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.vid
         raise DataError(f"{path}: the video is missing; record it again or download it anew")
     try:
         with av.open(local_path(path)) as container:
-            if not container.streams.video:
+            stream = container.streams.best("video")  # not the cover picture of a file that has one
+            if stream is None:
                 raise DataError(f"{path}: has no video")
-            stream = container.streams.video[0]
             if not stream.time_base or stream.codec_context is None:
                 raise DataError(
                     f"{path}: not a readable video (no codec or no clock); record it again or download it anew"
                 )
-            yield container, stream
+            yield container, stream  # type: ignore[misc]
     except (av.error.FFmpegError, OSError, EOFError, OverflowError, ValueError) as error:
         reason = str(error).replace(local_path(path), path.name)
         raise DataError(
@@ -247,7 +251,7 @@ def _video_head(path: Path, stamp: tuple[int, int]) -> Head:
         head = next(_decoded(path, container, stream), None)
     if head is None:
         raise DataError(f"{path}: the video has no frames; record it again or download it anew")
-    return Head(head.time_s, aspect)
+    return Head(head.time_s, aspect, head.frame.color_trc in _HDR_CURVES)
 
 
 @functools.lru_cache(maxsize=16)

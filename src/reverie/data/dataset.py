@@ -16,11 +16,13 @@ place in a file, and frames by their time after the video's first.  What contrad
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ import pyarrow.parquet as pq
 from reverie.data.video import read_video
 from reverie.errors import ActionError, DataError
 from reverie.paths import local_path, own_files
-from reverie.types import ActionSpace, Clip
+from reverie.types import FPS, ActionSpace, Clip
 
 CODEBASE_VERSION = "v3.0"
 VIDEO_KEY = "observation.images.screen"
@@ -57,6 +59,8 @@ class Episode:
     video_from_s: float
     """Where its first frame is in the video, in seconds after the video's first."""
     meta: dict[str, Any] = field(default_factory=dict)
+    overlaps: int | None = None
+    """Another episode to which the table gives some of the same frames: which of the two they show is not known."""
 
     @property
     def is_heldout(self) -> bool:
@@ -131,6 +135,17 @@ class Dataset:
         except (OSError, ValueError, TypeError, AttributeError):
             return None
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with the episodes: a hash of their table, of the features, and of the sizes of all their files."""
+        digest = hashlib.sha256(json.dumps([self.info["features"], self.info["fps"]], sort_keys=True).encode())
+        for path in _episode_tables(self.path):
+            digest.update(path.read_bytes())
+        for path in dict.fromkeys(path for one in self.episodes for path in (one.data_file, one.video_file)):
+            size = path.stat().st_size if path.is_file() else -1
+            digest.update(f"\n{path.relative_to(self.path)} {size}".encode())
+        return digest.hexdigest()[:16]
+
     def clip(self, episode: int, start: int = 0, length: int | None = None) -> Clip:
         """Frames `start` to `start + length` of an episode, with their actions and poses.
 
@@ -143,6 +158,11 @@ class Dataset:
         if start < 0 or length < 1 or start + length > entry.length:
             raise DataError(
                 f"{self.path}: episode {episode} has {entry.length} frames, asked for {length} from frame {start}"
+            )
+        if entry.overlaps is not None:
+            raise DataError(
+                f"{entry.video_file}: the episode table gives frames of it to episode {entry.index} and to episode"
+                f" {entry.overlaps}; mend its from_timestamp"
             )
         rows = self.rows(episode).slice(start, length)
         actions = _matrix(rows, "action", self.action_space.size, entry.data_file)
@@ -180,6 +200,15 @@ class Dataset:
         return self._tables[path]
 
 
+def check_rate(dataset: Dataset) -> None:
+    """Raises DataError for a dataset of another rate than a training takes: its turns would be too fast or slow."""
+    if dataset.info["fps"] != FPS:
+        raise DataError(
+            f"{dataset.path}: has {dataset.info['fps']:g} frames a second, needs {FPS}; bring it in with"
+            f" `reverie import lerobot {dataset.path} DIR`"
+        )
+
+
 def _read_info(root: Path) -> dict[str, Any]:
     path = root / "meta" / "info.json"
     if not path.is_file():
@@ -209,8 +238,12 @@ def read_parquet(path: Path) -> pa.Table:
         raise DataError(f"{path}: not a readable parquet file ({first}); record it again") from error
 
 
+def _episode_tables(root: Path) -> list[Path]:
+    return own_files((root / "meta" / "episodes").glob("*/*.parquet"))
+
+
 def _read_episodes(root: Path, info: dict[str, Any], video_key: str) -> list[Episode]:
-    files = own_files((root / "meta" / "episodes").glob("*/*.parquet"))
+    files = _episode_tables(root)
     if not files:
         raise DataError(f"{root / 'meta/episodes'}: no episodes yet; record some, or wait for the first to be complete")
     needed = ("episode_index", "length", "data/chunk_index", "data/file_index", "dataset_from_index")
@@ -224,10 +257,22 @@ def _read_episodes(root: Path, info: dict[str, Any], video_key: str) -> list[Epi
         kept = [name for name in table.column_names if not name.startswith("stats/")]
         rows.extend(table.select(kept).to_pylist())
     rows.sort(key=lambda row: row["episode_index"])
-    for before, row in zip(rows, rows[1:], strict=False):
+    for before, row in pairwise(rows):
         if before["episode_index"] == row["episode_index"]:
             raise DataError(f"{root / 'meta/episodes'}: episode {row['episode_index']} is listed twice; remove one row")
-    return [_episode(root, info, video_key, row) for row in rows]
+    return _marked([_episode(root, info, video_key, row) for row in rows], info["fps"])
+
+
+def _marked(episodes: list[Episode], fps: float) -> list[Episode]:
+    """The episodes, with `overlaps` where two of them are to show the same frames."""
+    order = sorted(range(len(episodes)), key=lambda i: (episodes[i].video_file, episodes[i].video_from_s))
+    for here, following in pairwise(order):
+        one, other = episodes[here], episodes[following]
+        end_s = one.video_from_s + (one.length - 0.5) / fps
+        if one.video_file == other.video_file and other.video_from_s < end_s:
+            episodes[here] = replace(one, overlaps=other.index)
+            episodes[following] = replace(other, overlaps=one.index)
+    return episodes
 
 
 def _episode(root: Path, info: dict[str, Any], video_key: str, row: dict[str, Any]) -> Episode:

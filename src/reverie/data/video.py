@@ -101,8 +101,8 @@ def read_video(
     head = video_head(path)
     if head.pixel_aspect != 1.0:
         raise DataError(
-            f"{path}: its pixels are {head.pixel_aspect:.3g} times as wide as high; bring it in with `reverie import lerobot`,"
-            " which makes them square"
+            f"{path}: its pixels are {head.pixel_aspect:.3g} times as wide as high; bring it in with"
+            " `reverie import lerobot`, which makes them square"
         )
     frames: list[Frames] = []
     to_rgb = ToRgb()
@@ -147,6 +147,6 @@ class ToRgb:
 
 
 def _exact() -> int:
-    from av.video.reformatter import Interpolation as I  # noqa: E741
+    from av.video.reformatter import Interpolation as Flag
 
-    return I.BICUBIC | I.ACCURATE_RND | I.FULL_CHR_H_INP | I.FULL_CHR_H_INT
+    return Flag.BICUBIC | Flag.ACCURATE_RND | Flag.FULL_CHR_H_INP | Flag.FULL_CHR_H_INT

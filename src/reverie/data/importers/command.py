@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -118,7 +119,7 @@ def import_takes(config: ImportConfig, *, show: bool = False) -> Report:
         with writer, status:
             transfer.run()
             if transfer.report.episodes:
-                writer.write_notes(_with_import(notes, config))
+                writer.write_notes(_with_import(notes, config, writer.rows))
     finally:
         if is_new and not writer.rows:
             shutil.rmtree(config.dst, ignore_errors=True)
@@ -130,7 +131,10 @@ def import_takes(config: ImportConfig, *, show: bool = False) -> Report:
 
 
 def _notes(config: ImportConfig) -> dict[str, Any]:
-    """What the dataset says of how it was made; a new one, of this import.  Raises DataError for a recording of ours."""
+    """What the dataset says of how it was made; for a new one, this import.
+
+    Raises DataError for a recording of our own.
+    """
     path = config.dst / "meta/reverie.json"
     if not path.is_file():
         return _with_import({}, config)
@@ -140,8 +144,10 @@ def _notes(config: ImportConfig) -> dict[str, Any]:
     return notes
 
 
-def _with_import(notes: dict[str, Any], config: ImportConfig) -> dict[str, Any]:
-    """`notes` with this import as the last: `importer` is the last one, `imports` lists them all."""
-    this = {"src": str(config.src), **config.options()}
-    before = [one for one in notes.get("imports", ()) if one != json.loads(json.dumps(this))]
+def _with_import(notes: dict[str, Any], config: ImportConfig, rows: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """`notes` with this import as the last: `importer` is the last one, `imports` lists those that `rows` came of."""
+    this = json.loads(json.dumps({"src": str(config.src), **config.options()}))
+    used = [json.loads(text) for text in {row["source_options"] for row in rows}]
+    before = [one for one in notes.get("imports", ()) if one != this]
+    before = [one for one in before if {name: one[name] for name in one if name != "src"} in used]
     return {**notes, "importer": this, "imports": [*before, this]}

@@ -3,7 +3,8 @@
 A row (a line of the CSV under its header, or a JSON object) has
     frame       the number of a frame of the video, from 0: what was done during it, which shows in the next; or
     time_s      from when the row holds, in seconds of the video, until the next row's time
-    key.NAME    1 while the key is held, 0 otherwise (any other number: the row is left out); NAME as in our own recordings (forward, jump, ...), or any other
+    key.NAME    1 while the key is held, 0 otherwise (with any other number the row is left out); NAME as in our own
+                recordings (forward, jump, ...), or any other
     mouse.pitch, mouse.yaw   how far the camera turned during the row, in degrees; up and right positive
 A row of time_s spreads its turn evenly over its time.  Columns of other names are left alone.
 """

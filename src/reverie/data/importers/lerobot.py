@@ -53,6 +53,12 @@ def open_source(config: ImportConfig) -> Source:
     def takes() -> Iterator[Take | str]:
         rate = float(dataset.info["fps"])
         for number, episode in enumerate(dataset.episodes):
+            if episode.overlaps is not None:
+                yield (
+                    f"{episode.video_file}: the episode table gives frames of it to episode {episode.index} and to"
+                    f" episode {episode.overlaps}; both are left out"
+                )
+                continue
             begin = episode.video_from_s
             window = (begin, begin + episode.length / rate)
             read = partial(read_track, dataset, number, space, columns, has_poses)
@@ -125,11 +131,9 @@ def _pairs(
 def _row_bytes(dataset: Dataset, number: int) -> bytes:
     """What the rows of an episode say, as bytes: the same wherever they lie."""
     rows = dataset.rows(number)
-    parts = [f"{dataset.info['fps']}"]
-    for name in ("action", "observation.state"):
-        if name in rows.column_names:
-            parts.append(f"{name} {rows.column(name).to_pylist()}")
-    return "\n".join(parts).encode()
+    names = [name for name in ("action", "observation.state") if name in rows.column_names]
+    parts = [f"{name} {rows.column(name).to_pylist()}" for name in names]
+    return "\n".join([f"{dataset.info['fps']}", *parts]).encode()
 
 
 def mapping(wishes: tuple[str, ...], names: list[str], path: Path) -> tuple[ActionSpace, dict[str, tuple[int, float]]]:

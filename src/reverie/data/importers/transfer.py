@@ -15,7 +15,7 @@ import numpy.typing as npt
 from rich.table import Table
 
 from reverie.data.checks import judge
-from reverie.data.container import frame_times, packet_digest
+from reverie.data.container import frame_times, packet_digest, video_head
 from reverie.data.importers.resample import Piece, resample
 from reverie.data.importers.take import Source, Take, Track, file_digest
 from reverie.data.importers.video import numbered_pictures
@@ -107,6 +107,10 @@ class Transfer:
             early = 0.5 * float(np.median(np.diff(times))) if len(times) > 1 else 0.0
             inside = np.flatnonzero((since >= take.window[0] - early) & (since < take.window[1] - early))
             first, track_times = (int(inside[0]) if len(inside) else 0), since[inside]
+        if video_head(take.video).is_hdr:
+            self.report.notes.append(
+                f"{take.video}: is HDR, so that its colours come out dull; convert it to SDR first"
+            )
         if not len(track_times):
             raise DataError(f"{take.video}: the video ends before {take.name} begins")
         content = content_of(take, times[first], times[first + len(track_times) - 1])
@@ -117,7 +121,7 @@ class Transfer:
         track = take.read(track_times)
         outcome.frames_in, outcome.dropped = len(track_times), track.dropped
         self.report.notes += track.notes
-        pieces = self._pieces(content, track, track_times)
+        pieces = self._pieces(content, track, track_times, outcome)
         wanted = {int(index) + first for piece in pieces for index in piece.shown}
         pictured = _Pictured(numbered_pictures(take.video, times, wanted, self.config.resolution))
         for piece in pieces:
@@ -153,7 +157,7 @@ class Transfer:
         )
         outcome.dropped["damaged"] += len(lacking)
 
-    def _pieces(self, content: str, track: Track, times: npt.NDArray[np.float64]) -> list[Piece]:
+    def _pieces(self, content: str, track: Track, times: npt.NDArray[np.float64], outcome: Outcome) -> list[Piece]:
         """The pieces of a take that the dataset does not have yet."""
         config, late = self.config, self.config.late_frames
         if late:
@@ -162,7 +166,12 @@ class Transfer:
             track.drop(slice(None, late) if late > 0 else slice(late, None), "no action")
         longest, shortest = round(config.episode_seconds * FPS), round(config.min_episode_seconds * FPS)
         pieces = resample(track, times, len(self.source.space.keys), longest, shortest)
-        return [piece for piece in pieces if (content, self.options, piece.from_s) not in self._done]
+        new = [piece for piece in pieces if (content, self.options, piece.from_s) not in self._done]
+        if len(new) < len(pieces):
+            outcome.dropped["there already"] += sum(len(one.shown) for one in pieces) - sum(
+                len(one.shown) for one in new
+            )
+        return new
 
     def _add(self, take: Take, content: str, piece: Piece, frames: list[Frames], outcome: Outcome) -> None:
         """Judge one piece and write what is good of it."""

@@ -6,7 +6,6 @@ import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -119,7 +118,7 @@ def import_takes(config: ImportConfig, *, show: bool = False) -> Report:
         with writer, status:
             transfer.run()
             if transfer.report.episodes:
-                writer.write_notes(_with_import(notes, config, writer.rows))
+                writer.write_notes(_with_import(notes, config))
     finally:
         if is_new and not writer.rows:
             shutil.rmtree(config.dst, ignore_errors=True)
@@ -144,10 +143,11 @@ def _notes(config: ImportConfig) -> dict[str, Any]:
     return notes
 
 
-def _with_import(notes: dict[str, Any], config: ImportConfig, rows: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """`notes` with this import as the last: `importer` is the last one, `imports` lists those that `rows` came of."""
+def _with_import(notes: dict[str, Any], config: ImportConfig) -> dict[str, Any]:
+    """`notes` with this import as the last: `importer` is the last one, `imports` all that brought something in.
+
+    Which options an episode came of is in its row of the episode table, as `source_options`.
+    """
     this = json.loads(json.dumps({"src": str(config.src), **config.options()}))
-    used = [json.loads(text) for text in {row["source_options"] for row in rows}]
     before = [one for one in notes.get("imports", ()) if one != this]
-    before = [one for one in before if {name: one[name] for name in one if name != "src"} in used]
     return {**notes, "importer": this, "imports": [*before, this]}

@@ -110,20 +110,27 @@ class Dataset:
 
     @cached_property
     def action_space(self) -> ActionSpace:
-        names = self.info["features"]["action"].get("names")
-        if isinstance(names, dict):
-            names = next(iter(names.values()), None)
+        path = self.path / "meta/info.json"
         try:
+            names = self.info["features"]["action"].get("names")
+            if isinstance(names, dict):
+                names = next(iter(names.values()), None)
             return ActionSpace.from_names(names or ())
         except ActionError as error:
-            raise DataError(f"{self.path / 'meta/info.json'}: {error}; convert it to those names") from error
+            raise DataError(f"{path}: {error}; convert it to those names") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"{path}: a malformed description ({error!r}); record it again") from error
 
     @property
     def resolution(self) -> tuple[int, int]:
         """(H, W) in pixels."""
-        feature = self.info["features"][self.video_key]
-        sizes = dict(zip(feature.get("names") or ("height", "width", "channels"), feature["shape"], strict=False))
-        return int(sizes["height"]), int(sizes["width"])
+        try:
+            feature = self.info["features"][self.video_key]
+            sizes = dict(zip(feature.get("names") or ("height", "width", "channels"), feature["shape"], strict=False))
+            return int(sizes["height"]), int(sizes["width"])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            path = self.path / "meta/info.json"
+            raise DataError(f"{path}: a malformed description ({error!r}); record it again") from error
 
     @cached_property
     def fov_deg(self) -> float | None:

@@ -173,6 +173,8 @@ def read_rows(path: Path) -> Rows:
     rows = list(_csv_rows(path, notes) if path.suffix.lower() == ".csv" else _jsonl_rows(path))
     names = {name for _, row in rows for name in row}
     wanted = [n for n in names if n in ("frame", "time_s", "mouse.pitch", "mouse.yaw") or n.startswith("key.")]
+    if strange := sorted(n for n in names if n.startswith("mouse.") and n not in wanted):
+        raise DataError(f"{path}: has a column {strange[0]}, known are mouse.pitch and mouse.yaw; rename it")
     if not {"frame", "time_s"} & set(wanted):
         raise DataError(f"{path}: needs a column frame or time_s, has {sorted(names)[:8]}")
     columns = {name: [row.get(name) for _, row in rows] for name in wanted}

@@ -91,7 +91,10 @@ def first_action(actions: dict[int, Any]) -> int:
         return 1
     with np.errstate(all="ignore"):
         turned = (turned + 180.0) % 360.0 - 180.0
-        return 0 if np.dot(delta[:-1], turned) > 1.05 * np.dot(delta[1:], turned) else 1
+        # Medians of what turns, so that a few values that are wrong do not decide for all.
+        turns = (np.abs(turned) > 0.1) | (np.abs(delta[1:]) > 0.1 / DEGREES_PER_DELTA)
+        own, next_one = (np.abs(turned - DEGREES_PER_DELTA * one)[turns] for one in (delta[:-1], delta[1:]))
+    return 0 if turns.any() and np.nanmedian(own) < 0.5 * np.nanmedian(next_one) else 1
 
 
 def _action(step: dict[str, Any]) -> list[float]:

@@ -1,11 +1,12 @@
 """OpenAI's VPT contractor data: `NAME.mp4` at 20 Hz and `NAME.jsonl`, a line a frame, in one folder.
 
 A line: {"mouse": {"dx": px, "dy": px, "buttons": [0], "newButtons": []}, "keyboard": {"keys": ["key.keyboard.w"]},
-"isGuiOpen": false, "xpos": ..., "ypos": ..., "zpos": ..., "yaw": deg, "pitch": deg, ...}.  A pixel of the mouse is
-360/2400 degrees, down and right positive; button 0 attacks, 1 uses.  Line i is what was done on seeing frame i: lines
-have no number, so that after a line that cannot be read the others count only where there is one for each frame, and a
-clock (`milli`) that runs backwards refuses the recording.  Frames with a menu open (isGuiOpen) are left out; the
-hotbar, sprinting and dropping have no key here.
+"isGuiOpen": false, "xpos": ..., "ypos": ..., "zpos": ..., "yaw": deg, "pitch": deg, "milli": ms, ...}.  A pixel of the
+mouse is 360/2400 degrees, down and right positive; button 0 attacks, 1 uses.  Line i is what was done on seeing frame
+i.  Frames with a menu open (isGuiOpen) are left out; the hotbar, sprinting and dropping have no key here.
+
+Lines have no number.  Where there is not one for each frame, those after a line that cannot be read, or after gaps in
+their clock (`milli`) that the missing lines explain, are left out; a clock that runs backwards refuses the recording.
 """
 
 from __future__ import annotations
@@ -70,11 +71,15 @@ def read_track(table: Path, has_poses: bool, times: Table) -> Track:
     steps = [_step(line) for line in read_lines(table)]
     _check_clock(steps, table)
     track.match(len(steps), table)
-    if len(steps) != len(times) and None in steps:
-        # A lost or an added line end: which frames the lines after it belong to is not known.
-        first = steps.index(None)
-        track.notes.append(f"{table}: row {first + 1}: cannot be read, and there is not a row for each frame")
-        track.drop(slice(first, None), "after a row that cannot be read")
+    if len(steps) != len(times):
+        # A line lost or added: which frames the lines after it belong to is not known.
+        if None in steps:
+            first = steps.index(None)
+            track.notes.append(f"{table}: row {first + 1}: cannot be read, and there is not a row for each frame")
+            track.drop(slice(first, None), "after a row that cannot be read")
+        for first in _gaps(steps, len(times) - len(steps))[:1]:
+            track.notes.append(f"{table}: row {first + 1}: not at the time of a next row, and not a row for each frame")
+            track.drop(slice(first, None), "after a gap in the rows")
     bad: list[int] = []
     stuck = False
     for row, step in enumerate(steps[: len(times)]):
@@ -126,13 +131,31 @@ def _check_clock(steps: list[dict[str, Any] | None], table: Path) -> None:
     """Raises DataError where a row is of an earlier time than one before it: rows are out of order."""
     before = -np.inf
     for row, step in enumerate(steps, 1):
-        milli = None if step is None else step.get("milli")
-        if isinstance(milli, int | float) and not isinstance(milli, bool):
-            if milli < before:
-                raise DataError(
-                    f"{table}: row {row}: is of an earlier time than the row before; sort the rows by milli"
-                )
-            before = milli
+        milli = float("nan") if step is None else _milli(step)
+        if milli < before:
+            raise DataError(f"{table}: row {row}: is of an earlier time than the row before; sort the rows by milli")
+        before = before if np.isnan(milli) else milli
+
+
+def _gaps(steps: list[dict[str, Any] | None], missing: int) -> list[int]:
+    """Rows before which rows are missing, or that are there twice (`missing` below 0), as their clock says.
+
+    None where the clock's gaps do not amount to `missing` rows: then the game was slow there, and no row was lost.
+    """
+    clock = np.array([float("nan") if step is None else _milli(step) for step in steps])
+    apart = np.diff(clock)
+    usual = float(np.nanmedian(apart)) if np.isfinite(apart).any() else 0.0
+    if not usual > 0:
+        return []
+    lost = np.where(np.isfinite(apart), np.round(apart / usual) - 1, 0.0)
+    return (np.flatnonzero(lost) + 1).tolist() if lost.sum() == missing else []
+
+
+def _milli(step: dict[str, Any]) -> float:
+    """The row's clock, NaN where it has none."""
+    milli = step.get("milli")
+    is_number = isinstance(milli, int | float) and not isinstance(milli, bool)
+    return float(milli) if is_number and abs(milli) < 1e15 else float("nan")
 
 
 def _first_step(table: Path) -> dict[str, Any] | None:

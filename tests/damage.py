@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
 from dataclasses import dataclass
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-QUICK = settings(
-    max_examples=60, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
-)
-"""The same examples in every run: a failure comes back.  For more, `settings(QUICK, max_examples=5000)`."""
+SCALE = int(os.environ.get("REVERIE_FUZZ", "1"))
+"""How many times as many examples as usual, drawn anew: `REVERIE_FUZZ=50 pytest tests/data/importers`, by hand."""
+
+
+def examples(count: int) -> settings:
+    """Settings for `count` examples, the same in every run, so that a failure comes back."""
+    return settings(
+        max_examples=count * SCALE,
+        deadline=None,
+        derandomize=SCALE == 1,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
 
 
 @dataclass(frozen=True)
@@ -48,8 +57,3 @@ ANY = st.builds(
 )
 CUT = st.builds(Damage, st.just("cut"), SHARE, SHARE, st.just(0))
 FLIP = st.builds(Damage, st.just("flip"), SHARE, SHARE, st.integers(0, 7))
-
-
-def lines_of(change: Callable[[list[bytes]], list[bytes]], whole: bytes) -> bytes:
-    """`whole` with its lines changed."""
-    return b"".join(change(whole.splitlines(keepends=True)))

@@ -6,9 +6,9 @@ import json
 import re
 from pathlib import Path
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.damage import ANY, QUICK, Damage
+from tests.damage import ANY, Damage, examples
 
 from reverie.engine.script import ActionScript, Segment, load_script, parse, parse_json
 from reverie.errors import ActionError
@@ -43,14 +43,14 @@ def says_the_same(script: ActionScript) -> None:
     assert parse_json(script.to_json()) == script
 
 
-@settings(QUICK, max_examples=200)
+@examples(200)
 @given(SCRIPTS)
 def test_every_script_survives_both_forms(script: ActionScript) -> None:
     says_the_same(script)
     assert parse(str(script)) == script
 
 
-@settings(QUICK, max_examples=400)
+@examples(400)
 @given(st.text() | st.lists(WORDS, max_size=12).map(" ".join))
 @example("yaw+3 yaw-5")
 @example("9" * 400 + "s")
@@ -63,7 +63,7 @@ def test_any_text_is_a_script_or_an_error(text: str) -> None:
     assert parse(str(script)) == script
 
 
-@settings(QUICK, max_examples=400)
+@examples(400)
 @given(JSON.map(json.dumps) | st.text())
 @example("[" * 100_000)
 @example('[{"mouse": [1' + "0" * 400 + ', 0], "frames": 1}]')
@@ -113,7 +113,7 @@ def test_what_would_be_read_as_something_else_is_refused() -> None:
         raise AssertionError(f"{text} was read as {script}")
 
 
-@QUICK
+@examples(60)
 @given(damage=ANY, as_json=st.booleans())
 def test_a_damaged_file_is_a_script_or_an_error(tmp_path_factory, damage: Damage, as_json: bool) -> None:
     script = parse("forward 2s; forward yaw+3 1s; yaw-5 jump 7f; idle 1s")

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tests.damage import ANY, QUICK, Damage
+from tests.damage import ANY, Damage, examples
 
 from reverie.engine.session import Snapshot
 from reverie.errors import CheckpointError
@@ -52,7 +52,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-@settings(QUICK, max_examples=400)
+@examples(400)
 @given(damage=ANY)
 def test_a_damaged_snapshot_is_the_same_or_refused(written: bytes, tmp_path_factory, damage: Damage) -> None:
     path: Path = tmp_path_factory.getbasetemp() / "damaged.safetensors"
@@ -64,7 +64,7 @@ def test_a_damaged_snapshot_is_the_same_or_refused(written: bytes, tmp_path_fact
     assert same(loaded, small()), f"{damage} changed the snapshot silently"
 
 
-@settings(QUICK, max_examples=30)
+@examples(30)
 @given(st.binary(max_size=300))
 def test_any_other_file_is_refused(tmp_path_factory, content: bytes) -> None:
     path: Path = tmp_path_factory.getbasetemp() / "other.safetensors"

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ ASPECT_TOLERANCE = 0.02
 """Pixels whose sides differ by less than this count as square: encoders round."""
 _HDR_CURVES = (16, 18)
 """SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG), by their numbers in H.273."""
+_B_FRAME = 3
 _UNCOUNTED = frozenset({"vp8", "mpeg4", "msmpeg4v3", "h263"})
 """Codecs with packets that no frame comes out of: their frames are counted by decoding."""
 
@@ -194,33 +195,46 @@ def _pixel_aspect(stream: av.video.stream.VideoStream) -> float:
 
 def _decoded(path: Path, container: Any, stream: Any) -> Iterator[Shown]:
     """Decodes on from where the container stands; passes over packets that cannot be decoded."""
-    import av.error
-
     before, is_damaged = -np.inf, False
-    for packet in container.demux(stream):
-        try:
-            frames = packet.decode()
-        except av.error.InvalidDataError:
+    held: list[Shown] = []  # B-frames, which build on the frame behind them too
+    for frame in _frames(container, stream):
+        if frame is None:
             is_damaged = True
             continue
+        if frame.pts is None or frame.time is None:
+            raise DataError(f"{path}: has frames without a time; put it into another container, such as .mkv")
+        time_s = float(frame.time)
+        if time_s <= before:
+            raise DataError(
+                f"{path}: the times of its frames run backwards at {time_s:.3f} s; put it into another container,"
+                " such as .mp4, with a program that reorders them"
+            )
+        before = time_s
+        if frame.is_corrupt:
+            is_damaged = True
+        elif frame.key_frame:
+            is_damaged = False
+        if frame.pict_type == _B_FRAME:
+            held.append(Shown(time_s, frame, is_damaged))
+            continue
+        for one in held:
+            yield replace(one, is_damaged=True) if frame.is_corrupt else one
+        held = []
+        yield Shown(time_s, frame, is_damaged)
+    yield from held
+
+
+def _frames(container: Any, stream: Any) -> Iterator[av.VideoFrame | None]:
+    """Decoded frames in display order; None for a packet that cannot be decoded."""
+    import av.error
+
+    for packet in container.demux(stream):
+        try:
+            yield from packet.decode()
+        except av.error.InvalidDataError:
+            yield None
         except EOFError:
             return
-        for frame in frames:
-            if frame.pts is None or frame.time is None:
-                raise DataError(f"{path}: has frames without a time; put it into another container, such as .mkv")
-            time_s = float(frame.time)
-            if time_s < before:
-                raise DataError(
-                    f"{path}: the times of its frames run backwards at {time_s:.3f} s; put it into another container,"
-                    " such as .mp4, with a program that reorders them"
-                )
-            if frame.is_corrupt:
-                is_damaged = True
-            elif frame.key_frame:
-                is_damaged = False
-            if time_s > before:
-                yield Shown(time_s, frame, is_damaged)
-            before = time_s
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
@@ -269,4 +283,8 @@ def _frame_times(path: Path, stamp: tuple[int, int]) -> npt.NDArray[np.float64]:
             times = np.sort(np.asarray(stamps, np.float64)) * base
     if not len(times):
         raise DataError(f"{path}: the video has no frames")
-    return times[np.concatenate([[True], np.diff(times) > 0])]
+    for same in np.flatnonzero(np.diff(times) <= 0)[:1]:
+        raise DataError(
+            f"{path}: frames {same} and {same + 1} are shown at the same time, {times[same]:.3f} s; encode it again"
+        )
+    return times

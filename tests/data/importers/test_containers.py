@@ -9,11 +9,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from samples import FRONT, SIZE, actions_by_frame, bring, encode, lerobot_set, numbers, pairs, scene
+from samples import FRONT, SIZE, actions_by_frame, bring, encode, lerobot_set, numbers, pairs, scene, shaking
 
 from reverie.data.container import frame_times
 from reverie.data.dataset import Dataset
-from reverie.data.importers.video import fit, pictures
+from reverie.data.importers.video import fit, numbered_pictures, pictures
 from reverie.data.video import read_video, write_video
 from reverie.errors import DataError
 
@@ -179,6 +179,45 @@ def test_frames_that_cannot_be_decoded_are_left_out_and_the_rest_stays_paired(tm
     with pytest.raises(DataError, match=r"walk.mp4: not a readable video: frame 45 is damaged"):
         read_video(path, 45, 2, 25, SIZE)
     assert numbers(read_video(path, 60, 30, 25, SIZE)) == list(range(60, 90))
+
+
+def test_b_frames_before_a_damaged_frame_are_left_out_with_it(tmp_path: Path) -> None:
+    """They are shown before the frame that they build on, and come out of the decoder before it."""
+    path = encode(tmp_path / "a.mp4", scene(shaking(60)), g="30", sc_threshold="0", bf="2", b_strategy="0")
+    with av.open(str(path)) as container:
+        packets = [(packet.pts, packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    whole = path.read_bytes()
+    tick = min(pts for pts, _, _ in packets[1:] if pts)
+    for pts, position, size in packets[4:40]:
+        data = bytearray(whole)
+        data[position + size // 3 : position + size] = bytes(size - size // 3)
+        path.write_bytes(data)
+        times = frame_times(path)
+        found = list(numbered_pictures(path, times, range(60), SIZE))
+        assert all(numbers(picture[None]) == [index] for index, picture in found)
+        assert pts // tick not in {index for index, _ in found}
+
+
+def test_rows_of_frames_that_a_video_has_lost_are_left_out(tmp_path: Path) -> None:
+    """A part of a recording that is gone: the frames behind it are not the ones that the table numbers so."""
+    encode(tmp_path / "whole.mkv", scene(np.zeros(120)), g="20", sc_threshold="0", bf="0")
+    (tmp_path / "src").mkdir()
+    with av.open(str(tmp_path / "whole.mkv")) as whole, av.open(str(tmp_path / "src/walk.mkv"), "w") as out:
+        copy = out.add_stream_from_template(whole.streams.video[0])
+        for number, packet in enumerate(whole.demux(video=0)):
+            if packet.size and not 50 <= number < 60:
+                packet.stream = copy
+                out.mux(packet)
+    actions_by_frame(tmp_path / "src/walk.csv", 120)
+    data, report = bring("folder", tmp_path / "src", tmp_path / "dst")
+    assert pairs(data) == [(i, i) for i in range(50)]
+    assert any("walk.mkv: frames are missing before frame 50, at 2.40 s" in note for note in report.notes)
+
+
+def test_two_frames_at_one_time_are_refused(tmp_path: Path) -> None:
+    path = encode(tmp_path / "a.mkv", scene(np.zeros(30)), 3000)
+    with pytest.raises(DataError, match=r"a.mkv: frames \d+ and \d+ are shown at the same time"):
+        frame_times(path)
 
 
 def test_a_dataset_whose_video_has_another_rate_is_refused(tmp_path: Path) -> None:

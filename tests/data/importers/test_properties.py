@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from samples import FRONT, actions_by_frame, bring, encode, lerobot_set, numbers, scene
-from tests.damage import ANY, CUT, FLIP, QUICK, Damage
+from tests.damage import ANY, CUT, FLIP, Damage, examples
 
 from reverie.data.container import frame_times
 from reverie.data.dataset import Dataset
@@ -113,7 +113,7 @@ def changed(kind: str, base: Path, damaged: Track) -> list[int]:
 
 
 @KINDS
-@settings(QUICK, max_examples=150)
+@examples(150)
 @given(damage=CUT)
 def test_a_table_cut_short_says_nothing_wrong(tmp_path_factory, kind: str, damage: Damage) -> None:
     base = tmp_path_factory.getbasetemp()
@@ -124,7 +124,7 @@ def test_a_table_cut_short_says_nothing_wrong(tmp_path_factory, kind: str, damag
 
 
 @KINDS
-@settings(QUICK, max_examples=400)
+@examples(400)
 @given(damage=FLIP)
 def test_a_flipped_bit_changes_its_own_row_alone(tmp_path_factory, kind: str, damage: Damage) -> None:
     base, whole = tmp_path_factory.getbasetemp(), TABLES[kind][1]()
@@ -141,7 +141,7 @@ def test_a_flipped_bit_changes_its_own_row_alone(tmp_path_factory, kind: str, da
 
 
 @KINDS
-@settings(QUICK, max_examples=250)
+@examples(250)
 @given(damage=ANY)
 def test_any_damage_ends_in_a_track_or_a_clear_refusal(tmp_path_factory, kind: str, damage: Damage) -> None:
     track = read(kind, tmp_path_factory.getbasetemp(), damage.apply(TABLES[kind][1]()))
@@ -151,7 +151,7 @@ def test_any_damage_ends_in_a_track_or_a_clear_refusal(tmp_path_factory, kind: s
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-@settings(QUICK, max_examples=40)
+@examples(40)
 @given(order=ORDERS)
 def test_rows_with_a_number_may_come_in_any_order(tmp_path_factory, kind: str, order: list[int]) -> None:
     base, lines = tmp_path_factory.getbasetemp(), TABLES[kind][1]().splitlines(keepends=True)
@@ -162,7 +162,7 @@ def test_rows_with_a_number_may_come_in_any_order(tmp_path_factory, kind: str, o
     assert track.keep.all()
 
 
-@settings(QUICK, max_examples=60)
+@examples(60)
 @given(order=ORDERS)
 def test_rows_with_a_clock_in_another_order_are_refused(tmp_path_factory, order: list[int]) -> None:
     lines = vpt_lines().splitlines(keepends=True)
@@ -171,7 +171,7 @@ def test_rows_with_a_clock_in_another_order_are_refused(tmp_path_factory, order:
 
 
 @pytest.mark.parametrize("kind", ["vpt", "csv", "jsonl"])
-@settings(QUICK, max_examples=60)
+@examples(60)
 @given(at=st.integers(0, FRAMES - 1), twice=st.booleans())
 def test_a_line_lost_or_doubled_moves_no_other(tmp_path_factory, kind: str, at: int, twice: bool) -> None:
     base, lines = tmp_path_factory.getbasetemp(), TABLES[kind][1]().splitlines(keepends=True)
@@ -208,7 +208,7 @@ def opened(root: Path) -> list[Any]:
     return [(clip.actions.tolist(), numbers(clip.frames)) for clip in clips]
 
 
-@settings(QUICK, max_examples=200)
+@examples(200)
 @given(damage=ANY, which=st.sampled_from(["meta/info.json", "meta/episodes/chunk-000/file-000.parquet"]))
 def test_a_damaged_head_of_a_dataset_is_refused_or_read(
     packed: Path, tmp_path_factory, damage: Damage, which: str
@@ -225,7 +225,7 @@ def test_a_damaged_head_of_a_dataset_is_refused_or_read(
         assert [round(row[-1] * 100) for row in actions] == pictures, "a row is with another frame"
 
 
-@settings(QUICK, max_examples=200)
+@examples(200)
 @given(damage=ANY)
 def test_damaged_rows_are_the_same_or_refused(ours: Path, tmp_path_factory, damage: Damage) -> None:
     root = tmp_path_factory.getbasetemp() / "rows"
@@ -240,7 +240,7 @@ def test_damaged_rows_are_the_same_or_refused(ours: Path, tmp_path_factory, dama
     assert rows.column("action").to_pylist() == Dataset(ours).rows(0).column("action").to_pylist(), damage
 
 
-@settings(QUICK, max_examples=150)
+@examples(150)
 @given(damage=ANY)
 def test_a_damaged_video_is_refused_or_its_frames_left_out(packed: Path, tmp_path_factory, damage: Damage) -> None:
     video = packed / f"videos/{FRONT}/chunk-000/file-000.mp4"
@@ -257,7 +257,7 @@ def test_a_damaged_video_is_refused_or_its_frames_left_out(packed: Path, tmp_pat
     assert [index for index, _ in found] == sorted({index for index, _ in found})
 
 
-@settings(QUICK, max_examples=60)
+@examples(60)
 @given(cut=st.floats(0, 1))
 def test_a_video_cut_short_shows_what_is_there(tmp_path_factory, cut: float) -> None:
     """Matroska needs no index: what was written before the end is read, and stays with its own rows."""
@@ -276,7 +276,7 @@ def test_a_video_cut_short_shows_what_is_there(tmp_path_factory, cut: float) -> 
         assert numbers(picture[None]) == [round(times[index] * 25)]
 
 
-@settings(QUICK, max_examples=150)
+@examples(150)
 @given(damage=ANY)
 def test_a_damaged_mcap_is_the_same_or_refused(tmp_path_factory, damage: Damage) -> None:
     owamcap = pytest.importorskip("reverie.data.importers.owamcap")

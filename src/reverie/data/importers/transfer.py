@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -119,6 +120,8 @@ class Transfer:
             content = f"{content}-{copies}"
         self._names[content] = take.name
         track = take.read(track_times)
+        if take.window is None:
+            drop_after_lost_frames(track, track_times, take.video)
         outcome.frames_in, outcome.dropped = len(track_times), track.dropped
         self.report.notes += track.notes
         pieces = self._pieces(content, track, track_times, outcome)
@@ -241,6 +244,24 @@ def content_of(take: Take, begin_s: float, end_s: float) -> str:
     if take.rows is not None:
         digest.update(hashlib.sha256(take.rows()).digest())
     return digest.hexdigest()[:32]
+
+
+def drop_after_lost_frames(track: Track, times: npt.NDArray[np.float64], video: Path) -> None:
+    """Drops what follows a gap in a video of constant rate, where a table of more rows says that frames were lost.
+
+    Rows that are numbered by frame would each be with a later frame than their own.
+    """
+    apart = np.diff(times)
+    usual = float(np.median(apart)) if len(apart) else 0.0
+    if not usual > 0 or np.mean(np.abs(apart - usual) < 0.1 * usual) < 0.95:
+        return
+    lost = np.maximum(np.round(apart / usual) - 1, 0)
+    if 0 < lost.sum() <= track.dropped["rows without a frame"]:
+        first = int(np.flatnonzero(lost)[0]) + 1
+        track.notes.append(
+            f"{video}: frames are missing before frame {first}, at {times[first]:.2f} s; the rest is dropped"
+        )
+        track.drop(slice(first, None), "after frames that are missing")
 
 
 def _runs(frames: list[Frames | None]) -> Iterator[tuple[int, int]]:

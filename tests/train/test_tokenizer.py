@@ -51,6 +51,7 @@ class FakeDataset:
 
     path = Path("fake")
     resolution = (H, W)
+    info = {"fps": 25}
 
     def __init__(self, lengths: list[int]) -> None:
         self.episodes = [FakeEpisode(length) for length in lengths]

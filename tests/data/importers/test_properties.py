@@ -101,11 +101,21 @@ def read(kind: str, base: Path, content: bytes) -> Track | None:
         return None
 
 
+WHOLE: dict[str, Track] = {}
+
+
+def whole_track(kind: str, base: Path) -> Track:
+    if kind not in WHOLE:
+        track = read(kind, base, TABLES[kind][1]())
+        assert track is not None
+        assert track.keep.all()
+        WHOLE[kind] = track
+    return WHOLE[kind]
+
+
 def changed(kind: str, base: Path, damaged: Track) -> list[int]:
     """Frames that are kept and say something else than in the whole table."""
-    whole = read(kind, base, TABLES[kind][1]())
-    assert whole is not None
-    assert whole.keep.all()
+    whole = whole_track(kind, base)
     differs = ~np.isclose(damaged.actions, whole.actions, rtol=0, atol=1e-9).all(axis=1)
     if whole.poses is not None and damaged.poses is not None:
         differs |= ~np.isclose(damaged.poses, whole.poses, rtol=0, atol=1e-9).all(axis=1)

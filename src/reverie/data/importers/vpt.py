@@ -154,8 +154,9 @@ def _gaps(steps: list[dict[str, Any] | None], missing: int) -> list[int]:
 def _milli(step: dict[str, Any]) -> float:
     """The row's clock, NaN where it has none."""
     milli = step.get("milli")
-    is_number = isinstance(milli, int | float) and not isinstance(milli, bool)
-    return float(milli) if is_number and abs(milli) < 1e15 else float("nan")
+    if isinstance(milli, bool) or not isinstance(milli, int | float) or not abs(milli) < 1e15:
+        return float("nan")
+    return float(milli)
 
 
 def _first_step(table: Path) -> dict[str, Any] | None:

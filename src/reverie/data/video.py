@@ -6,6 +6,7 @@ say.  Both ways are converted with exact rounding and full chroma, so that a tri
 
 from __future__ import annotations
 
+import functools
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,19 +134,19 @@ class ToRgb:
     """Decoded frames -> RGB `(h, w, 3)` uint8, by the matrix and the range that each frame says."""
 
     def __init__(self) -> None:
-        from av.video.reformatter import VideoReformatter
+        from av.video.reformatter import ColorRange, VideoReformatter
 
         self._reformatter = VideoReformatter()
+        self._range, self._interpolation = ColorRange.JPEG, _exact()
 
     def __call__(self, frame: av.VideoFrame) -> Frames:
-        from av.video.reformatter import ColorRange
-
         rgb = self._reformatter.reformat(
-            frame, format="rgb24", dst_color_range=ColorRange.JPEG, interpolation=_exact(), threads=1
+            frame, format="rgb24", dst_color_range=self._range, interpolation=self._interpolation, threads=1
         )
         return np.asarray(rgb.to_ndarray(), np.uint8)
 
 
+@functools.cache
 def _exact() -> int:
     from av.video.reformatter import Interpolation as Flag
 

@@ -242,6 +242,24 @@ def test_paths_with_a_colon_in_their_first_part(tmp_path: Path, monkeypatch: pyt
     assert read_video(Path("a:b.mp4"), 0, 30, 25, SIZE).shape == UP.shape
 
 
+def test_hdr_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "src/walk.mp4"
+    path.parent.mkdir()
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        stream.height, stream.width, stream.pix_fmt = *SIZE, "yuv420p"
+        context = stream.codec_context
+        context.color_primaries, context.color_trc, context.colorspace = 9, 18, 9
+        for picture in UP:
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+            frame.color_trc = 18
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    actions_by_frame(tmp_path / "src/walk.csv", 30)
+    _, report = bring("folder", tmp_path / "src", tmp_path / "dst")
+    assert any("walk.mp4: is HDR" in note for note in report.notes)
+
+
 def test_colours_of_both_matrices_and_ranges_come_through(tmp_path: Path) -> None:
     colours = ((200, 40, 40), (40, 180, 60), (40, 60, 200), (0, 0, 0), (255, 255, 255), (128, 128, 128))
     for number, (red, blue) in ((6, (0.299, 0.114)), (1, (0.2126, 0.0722))):

@@ -1,8 +1,8 @@
 """Holds the import direction of the package by reading every module's syntax tree.
 
-types, errors <- nn <- models <- flow <- {train, engine} <- {evaluate, serve, env} <- cli
-worlds and data need types and errors only; train, evaluate and serve may use data; engine and train never meet;
-serve/protocol and worlds are free of torch; types imports errors alone and errors nothing of ours.
+types, errors, paths <- nn <- models <- flow <- {train, engine} <- {evaluate, serve, env} <- cli
+worlds and data need types, errors and paths only; train, evaluate and serve may use data; engine and train never meet;
+serve/protocol and worlds are free of torch; types imports errors alone, errors and paths nothing of ours.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 
-BASE = {"types", "errors"}
+BASE = {"types", "errors", "paths"}
 NETWORK = BASE | {"nn", "models", "flow"}
 ALLOWED = {
     "errors": set[str](),
+    "paths": set[str](),
     "types": {"errors"},
     "overlay": BASE,
     "nn": BASE,

@@ -60,6 +60,19 @@ def test_start_images_come_with_the_model(model_folder, tmp_path) -> None:
     assert [(name, image.size) for name, image in engine.start_images()] == [("1-cave", (64, 32)), ("2-hall", (64, 32))]
 
 
+def test_a_model_folder_with_the_companions_of_a_mac(model_folder, tmp_path) -> None:
+    folder = tmp_path / "mine"
+    shutil.copytree(model_folder, folder)
+    (folder / "starts").mkdir()
+    Image.new("RGB", (100, 100)).save(folder / "starts" / "hall.png")
+    before = load(folder, device="cpu", dtype="float32")
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        (path.parent / f"._{path.name}").write_bytes(bytes.fromhex("0005160700020000") + b"Mac OS X        ")
+    engine = load(folder, device="cpu", dtype="float32")
+    assert [name for name, _ in engine.start_images()] == ["hall"]
+    assert engine.fingerprint == before.fingerprint
+
+
 def test_the_fingerprint_knows_the_weights(engine, model_folder, tmp_path) -> None:
     folder = tmp_path / "renamed"
     shutil.copytree(model_folder, folder)

@@ -1,9 +1,15 @@
 """Recordings as latents: what is encoded, kept and read again."""
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tests.evaluate.conftest import write_recording
@@ -81,3 +87,53 @@ def test_clips_can_be_chosen_by_a_rare_key() -> None:
     assert shares[1] > 0.4
     only = Clips([dataclasses.replace(part, rows=np.zeros_like(part.rows))])
     assert len(only.draw(rng, 3, 4, by_key=1.0)[0]) == 3  # nothing is ever held there
+
+
+def test_another_dataset_of_as_many_frames_is_encoded_anew(tokenizer: VideoTokenizer, tmp_path: Path) -> None:
+    """A recording that was imported again with a corrected option has the same name and as many frames."""
+    data = write_recording(tmp_path / "walk", (32, 64), num_frames=30)
+    before = np.array(load_latents(data, tokenizer, tmp_path / "kept", CPU).rows)
+    rows = next((data / "data").glob("*/file-000.parquet"))
+    table = pq.read_table(rows)
+    turned = pa.FixedSizeListArray.from_arrays(pa.array(np.ones(30 * SPACE.size, np.float32)), SPACE.size)
+    pq.write_table(table.set_column(table.column_names.index("action"), "action", turned), rows)
+    after = load_latents(data, tokenizer, tmp_path / "kept", CPU)
+    assert not np.array_equal(before, after.rows)
+
+
+def test_latents_of_an_older_version_count_while_the_dataset_is_older(
+    tokenizer: VideoTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_recording(tmp_path / "walk", (32, 64), num_frames=30)
+    load_latents(data, tokenizer, tmp_path / "kept", CPU)
+    stamp = tmp_path / "kept/latents.json"
+    made = json.loads(stamp.read_text())
+    del made["dataset"]
+    stamp.write_text(json.dumps(made))
+    monkeypatch.setattr("reverie.train.latents._encode", lambda *_: pytest.fail("encoded again"))
+    assert len(load_latents(data, tokenizer, tmp_path / "kept", CPU))
+    os.utime(next((data / "meta/episodes").glob("*/*.parquet")), (2e9, 2e9))
+    with pytest.raises(pytest.fail.Exception, match="encoded again"):
+        load_latents(data, tokenizer, tmp_path / "kept", CPU)
+
+
+def test_a_training_from_kept_latents_needs_no_ffmpeg(tokenizer: VideoTokenizer, tmp_path: Path) -> None:
+    data = write_recording(tmp_path / "walk", (32, 64), num_frames=30)
+    kept = load_clips([data], tokenizer, tmp_path / "kept", CPU)
+    code = f"""
+import sys
+sys.modules["av"] = None  # any import of it fails
+import torch
+import reverie.cli, reverie.data.loader, reverie.train.loop, reverie.train.world
+from pathlib import Path
+from reverie.data.dataset import Dataset
+from reverie.models.tokenizer import VideoTokenizer, tiny
+from reverie.train.latents import load_clips
+torch.manual_seed(0)
+tokenizer = VideoTokenizer(tiny()).eval()
+clips = load_clips([Path({str(data)!r})], tokenizer, Path({str(tmp_path / "kept")!r}), torch.device("cpu"))
+print(clips.num_steps, Dataset({str(data)!r}).rows(0).num_rows)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.split() == [str(kept.num_steps), "30"]

@@ -54,6 +54,7 @@ class FakeDataset:
 
     def __init__(self, lengths: list[int]) -> None:
         self.episodes = [FakeEpisode(length) for length in lengths]
+        self.info = {"fps": 25}
 
     def clip(self, episode: int, start: int, length: int) -> Clip:
         assert start + length <= self.episodes[episode].length

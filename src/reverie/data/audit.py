@@ -69,7 +69,7 @@ def examine_episode(dataset: Dataset, index: int, world: str) -> Examined:
     except DataError as error:
         return Examined(episode, damage=(str(error),))
     verdict = judge(clip.frames, clip.actions, clip.poses, None, dataset.action_space, world)
-    damage = list(_row_damage(dataset, index))
+    damage: list[str] = []
     if fault := bad_actions(clip.actions, dataset.action_space):
         damage.append(fault.reason)
     if clip.poses is not None and not np.isfinite(clip.poses).all():
@@ -107,15 +107,6 @@ def damage_lines(seen: Examined) -> list[str]:
     """The damage of one episode, each line with its file."""
     name = f"{seen.episode.data_file}: episode {seen.episode.index}"
     return [line if "/" in line else f"{name} {line}" for line in seen.damage]
-
-
-def _row_damage(dataset: Dataset, index: int) -> Iterator[str]:
-    """Rows that belong elsewhere or are out of order."""
-    rows, episode = dataset.rows(index), dataset.episodes[index]
-    if "episode_index" in rows.column_names and set(rows.column("episode_index").to_pylist()) != {episode.index}:
-        yield "has rows of another episode"
-    if "frame_index" in rows.column_names and rows.column("frame_index").to_pylist() != list(range(episode.length)):
-        yield "has rows that are missing or out of order"
 
 
 def _idle(clip: Clip) -> float:

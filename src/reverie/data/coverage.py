@@ -34,6 +34,8 @@ PRIVATE = {
     "dataset_to_index",
     "source",
     "source_from_s",
+    "source_content",
+    "source_options",
     "cut",
 }
 
@@ -117,7 +119,7 @@ def _plays(dataset: Dataset) -> Iterator[_Play]:
     for index, episode in enumerate(dataset.episodes):
         rows = dataset.rows(index)
         actions = _matrix(rows, "action", dataset.action_space.size, episode.data_file)
-        yield _Play(index, str(episode.meta.get("map") or ""), actions, _poses(rows))
+        yield _Play(index, str(episode.meta.get("map") or ""), actions, _poses(rows, episode.data_file))
 
 
 def runs(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:

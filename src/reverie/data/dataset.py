@@ -9,14 +9,20 @@
 
 We write one episode per file; we read any number per file, and need only the video and the action of the features.
 Row i holds frame i and the action whose effect is first seen in frame i + 1.
+
+Rows are found by what they say of themselves (`episode_index`, `frame_index`, `index`, `timestamp`), never by their
+place in a file, and frames by their time after the video's first.  What contradicts itself is refused.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +33,8 @@ import pyarrow.parquet as pq
 
 from reverie.data.video import read_video
 from reverie.errors import ActionError, DataError
-from reverie.types import ActionSpace, Clip
+from reverie.paths import local_path, own_files
+from reverie.types import FPS, ActionSpace, Clip
 
 CODEBASE_VERSION = "v3.0"
 VIDEO_KEY = "observation.images.screen"
@@ -47,9 +54,13 @@ class Episode:
     length: int
     data_file: Path
     video_file: Path
-    first_row: int
-    video_from_frame: int
+    from_index: int
+    """The number of its first row, counted over all episodes."""
+    video_from_s: float
+    """Where its first frame is in the video, in seconds after the video's first."""
     meta: dict[str, Any] = field(default_factory=dict)
+    overlaps: int | None = None
+    """Another episode to which the table gives some of the same frames: which of the two they show is not known."""
 
     @property
     def is_heldout(self) -> bool:
@@ -65,11 +76,15 @@ class Dataset:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.info = _read_info(self.path)
-        self.episodes = _read_episodes(self.path, self.info, self.video_key)
+        try:
+            self.episodes = _read_episodes(self.path, self.info, self.video_key)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+            raise DataError(f"{self.path / 'meta'}: a malformed description ({error!r}); record it again") from error
         self._tables: OrderedDict[Path, pa.Table] = OrderedDict()
+        self._found: dict[int, npt.NDArray[np.intp]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_tables": OrderedDict()}
+        return {**self.__dict__, "_tables": OrderedDict(), "_found": {}}
 
     @property
     def num_episodes(self) -> int:
@@ -95,20 +110,27 @@ class Dataset:
 
     @cached_property
     def action_space(self) -> ActionSpace:
-        names = self.info["features"]["action"].get("names")
-        if isinstance(names, dict):
-            names = next(iter(names.values()), None)
+        path = self.path / "meta/info.json"
         try:
+            names = self.info["features"]["action"].get("names")
+            if isinstance(names, dict):
+                names = next(iter(names.values()), None)
             return ActionSpace.from_names(names or ())
         except ActionError as error:
-            raise DataError(f"{self.path / 'meta/info.json'}: {error}; convert it to those names") from error
+            raise DataError(f"{path}: {error}; convert it to those names") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"{path}: a malformed description ({error!r}); record it again") from error
 
     @property
     def resolution(self) -> tuple[int, int]:
         """(H, W) in pixels."""
-        feature = self.info["features"][self.video_key]
-        sizes = dict(zip(feature.get("names") or ("height", "width", "channels"), feature["shape"], strict=False))
-        return int(sizes["height"]), int(sizes["width"])
+        try:
+            feature = self.info["features"][self.video_key]
+            sizes = dict(zip(feature.get("names") or ("height", "width", "channels"), feature["shape"], strict=False))
+            return int(sizes["height"]), int(sizes["width"])
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            path = self.path / "meta/info.json"
+            raise DataError(f"{path}: a malformed description ({error!r}); record it again") from error
 
     @cached_property
     def fov_deg(self) -> float | None:
@@ -119,6 +141,17 @@ class Dataset:
             return None if value is None else float(value)
         except (OSError, ValueError, TypeError, AttributeError):
             return None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with the episodes: a hash of their table, of the features, and of the sizes of all their files."""
+        digest = hashlib.sha256(json.dumps([self.info["features"], self.info["fps"]], sort_keys=True).encode())
+        for path in _episode_tables(self.path):
+            digest.update(path.read_bytes())
+        for path in dict.fromkeys(path for one in self.episodes for path in (one.data_file, one.video_file)):
+            size = path.stat().st_size if path.is_file() else -1
+            digest.update(f"\n{path.relative_to(self.path)} {size}".encode())
+        return digest.hexdigest()[:16]
 
     def clip(self, episode: int, start: int = 0, length: int | None = None) -> Clip:
         """Frames `start` to `start + length` of an episode, with their actions and poses.
@@ -133,24 +166,39 @@ class Dataset:
             raise DataError(
                 f"{self.path}: episode {episode} has {entry.length} frames, asked for {length} from frame {start}"
             )
-        frames = read_video(entry.video_file, entry.video_from_frame + start, length, self.fps, self.resolution)
+        if entry.overlaps is not None:
+            raise DataError(
+                f"{entry.video_file}: the episode table gives frames of it to episode {entry.index} and to episode"
+                f" {entry.overlaps}; mend its from_timestamp"
+            )
         rows = self.rows(episode).slice(start, length)
         actions = _matrix(rows, "action", self.action_space.size, entry.data_file)
-        poses = _poses(rows)
+        if not np.isfinite(actions).all():
+            row = start + int(np.argmin(np.isfinite(actions).all(axis=1)))
+            raise DataError(f"{entry.data_file}: episode {entry.index} has actions that are not numbers, frame {row}")
+        poses = _poses(rows, entry.data_file)
+        rate = float(self.info["fps"])
+        frames = read_video(entry.video_file, start, length, rate, self.resolution, entry.video_from_s)
         return Clip(frames, actions, self.fps, poses)
 
     def rows(self, episode: int) -> pa.Table:
-        """All rows of an episode.  Raises DataError if the file or a column is missing or rows are."""
+        """All rows of an episode, by frame.
+
+        Raises DataError if the file or a column is missing or rows are, and for rows that say that they belong to
+        another episode, frame or time.
+        """
         entry = self.episodes[episode]
         table = self._table(entry.data_file)
-        rows = table.slice(entry.first_row, entry.length)
-        if rows.num_rows != entry.length:
-            raise DataError(f"{entry.data_file}: has {rows.num_rows} rows for episode {episode}, needs {entry.length}")
-        return rows
+        found = self._found.get(episode)
+        if found is None:
+            found = self._found[episode] = _own_rows(entry, table, self.info["fps"])
+        if found[-1] - found[0] == len(found) - 1 and (np.diff(found) == 1).all():
+            return table.slice(int(found[0]), len(found))
+        return table.take(pa.array(found))
 
     def _table(self, path: Path) -> pa.Table:
         if path not in self._tables:
-            table = _read_parquet(path)
+            table = read_parquet(path)
             if "action" not in table.column_names:
                 raise DataError(f"{path}: the column action is missing, has {table.column_names}; record it again")
             self._tables[path] = table
@@ -159,68 +207,160 @@ class Dataset:
         return self._tables[path]
 
 
+def check_rate(dataset: Dataset) -> None:
+    """Raises DataError for a dataset of another rate than a training takes: its turns would be too fast or slow."""
+    if dataset.info["fps"] != FPS:
+        raise DataError(
+            f"{dataset.path}: has {dataset.info['fps']:g} frames a second, needs {FPS}; bring it in with"
+            f" `reverie import lerobot {dataset.path} DIR`"
+        )
+
+
 def _read_info(root: Path) -> dict[str, Any]:
     path = root / "meta" / "info.json"
     if not path.is_file():
         raise DataError(f"no dataset at {root}: {path} is missing; make one with `reverie record vizdoom -o {root}`")
     try:
-        info = json.loads(path.read_text())
+        info = json.loads(path.read_text(encoding="utf-8"))
         version, features = info["codebase_version"], info["features"]
         fps = info["fps"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: not a LeRobot info file ({error!r})") from error
     if str(version).split(".")[0] != CODEBASE_VERSION.split(".")[0]:
         raise DataError(f"{path}: LeRobot version {version}, needs {CODEBASE_VERSION}; convert it with lerobot")
     if not isinstance(features, dict) or "action" not in features:
         raise DataError(f"{path}: the feature action is missing")
-    if not isinstance(fps, int | float) or fps <= 0:
+    if not isinstance(fps, int | float) or isinstance(fps, bool) or not 0 < fps < math.inf:
         raise DataError(f"{path}: fps must be positive, got {fps!r}")
     return info
 
 
-def _read_parquet(path: Path) -> pa.Table:
+def read_parquet(path: Path) -> pa.Table:
     if not path.is_file():
         raise DataError(f"{path}: the file is missing; record or download it again")
     try:
-        return pq.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]})") from error
+        return pq.ParquetFile(local_path(path), page_checksum_verification=True).read()
+    except (pa.ArrowException, OSError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: not a readable parquet file ({first}); record it again") from error
+
+
+def _episode_tables(root: Path) -> list[Path]:
+    return own_files((root / "meta" / "episodes").glob("*/*.parquet"))
 
 
 def _read_episodes(root: Path, info: dict[str, Any], video_key: str) -> list[Episode]:
-    files = sorted((root / "meta" / "episodes").glob("*/*.parquet"))
+    files = _episode_tables(root)
     if not files:
         raise DataError(f"{root / 'meta/episodes'}: no episodes yet; record some, or wait for the first to be complete")
     needed = ("episode_index", "length", "data/chunk_index", "data/file_index", "dataset_from_index")
     needed += tuple(f"videos/{video_key}/{part}" for part in ("chunk_index", "file_index", "from_timestamp"))
     rows: list[dict[str, Any]] = []
     for path in files:
-        table = _read_parquet(path)
+        table = read_parquet(path)
         for name in needed:
             if name not in table.column_names:
                 raise DataError(f"{path}: the column {name} is missing; it is not a LeRobot v3 episode table")
         kept = [name for name in table.column_names if not name.startswith("stats/")]
         rows.extend(table.select(kept).to_pylist())
     rows.sort(key=lambda row: row["episode_index"])
-    return _episodes(root, info, video_key, rows)
+    for before, row in pairwise(rows):
+        if before["episode_index"] == row["episode_index"]:
+            raise DataError(f"{root / 'meta/episodes'}: episode {row['episode_index']} is listed twice; remove one row")
+    return _marked([_episode(root, info, video_key, row) for row in rows], info["fps"])
 
 
-def _episodes(root: Path, info: dict[str, Any], video_key: str, rows: list[dict[str, Any]]) -> list[Episode]:
-    starts: dict[Path, int] = {}
-    episodes = []
-    for row in rows:
-        places = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
-        data_file = root / info.get("data_path", DATA_PATH).format(**places)
-        video = {part: row[f"videos/{video_key}/{part}"] for part in ("chunk_index", "file_index")}
-        video_file = root / info.get("video_path", VIDEO_PATH).format(video_key=video_key, **video)
-        first = starts.setdefault(data_file, row["dataset_from_index"])
-        meta = {name: value for name, value in row.items() if "/" not in name}
-        from_frame = round(row[f"videos/{video_key}/from_timestamp"] * info["fps"])
-        first_row = row["dataset_from_index"] - first
-        episodes.append(
-            Episode(row["episode_index"], row["length"], data_file, video_file, first_row, from_frame, meta)
-        )
+def _marked(episodes: list[Episode], fps: float) -> list[Episode]:
+    """The episodes, with `overlaps` where two of them are to show the same frames."""
+    order = sorted(range(len(episodes)), key=lambda i: (episodes[i].video_file, episodes[i].video_from_s))
+    for here, following in pairwise(order):
+        one, other = episodes[here], episodes[following]
+        end_s = one.video_from_s + (one.length - 0.5) / fps
+        if one.video_file == other.video_file and other.video_from_s < end_s:
+            episodes[here] = replace(one, overlaps=other.index)
+            episodes[following] = replace(other, overlaps=one.index)
     return episodes
+
+
+def _episode(root: Path, info: dict[str, Any], video_key: str, row: dict[str, Any]) -> Episode:
+    """One row of the episode table.  Raises DataError, naming the episode, for a value that cannot be."""
+    index, length, from_index = row["episode_index"], row["length"], row["dataset_from_index"]
+    from_s = row[f"videos/{video_key}/from_timestamp"]
+    places = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
+    video = {part: row[f"videos/{video_key}/{part}"] for part in ("chunk_index", "file_index")}
+    for name, value in (("episode_index", index), ("dataset_from_index", from_index), *places.items(), *video.items()):
+        if not isinstance(value, int) or value < 0:
+            raise DataError(f"{root / 'meta/episodes'}: episode {index}: {name} must be 0 or more, got {value!r}")
+    if not isinstance(length, int) or length < 1:
+        raise DataError(f"{root / 'meta/episodes'}: episode {index}: length must be 1 or more, got {length!r}")
+    if not isinstance(from_s, int | float) or not 0 <= from_s < math.inf:
+        raise DataError(f"{root / 'meta/episodes'}: episode {index}: from_timestamp must be 0 or more, got {from_s!r}")
+    data_file = root / info.get("data_path", DATA_PATH).format(**places)
+    video_file = root / info.get("video_path", VIDEO_PATH).format(video_key=video_key, **video)
+    meta = {name: value for name, value in row.items() if "/" not in name}
+    return Episode(index, length, data_file, video_file, from_index, float(from_s), meta)
+
+
+def _own_rows(entry: Episode, table: pa.Table, fps: float) -> npt.NDArray[np.intp]:
+    """Numbers of the rows of `table` that belong to an episode, by frame.  Raises DataError for any contradiction."""
+    path, name = entry.data_file, f"{entry.data_file}: episode {entry.index}"
+    frames = np.arange(entry.length)
+    if "episode_index" in table.column_names:
+        owners = _numbers(table, "episode_index", path)
+        found = np.flatnonzero(owners == entry.index)
+        if not len(found):
+            there = ", ".join(f"{one:g}" for one in np.unique(owners)[:5]) or "none"
+            raise DataError(
+                f"{name} has rows of another episode: the file has those of {there}; the episode table names the wrong"
+                " file"
+            )
+    elif "index" in table.column_names:
+        index = _numbers(table, "index", path)
+        found = np.flatnonzero((index >= entry.from_index) & (index < entry.from_index + entry.length))
+    else:
+        first = entry.from_index - _rows_before(path)
+        found = np.arange(max(0, first), min(first + entry.length, table.num_rows))
+    if len(found) != entry.length:
+        raise DataError(f"{path}: has {len(found)} rows for episode {entry.index}, needs {entry.length}")
+    if "frame_index" in table.column_names:
+        found = found[np.argsort(_numbers(table, "frame_index", path)[found], kind="stable")]
+        said = _numbers(table, "frame_index", path)[found]
+        for bad in np.flatnonzero(said != frames)[:1]:
+            raise DataError(
+                f"{name} has rows that are missing or out of order: row {found[bad]} has frame_index {said[bad]:g},"
+                f" needs {bad}"
+            )
+    if "index" in table.column_names:
+        said = _numbers(table, "index", path)[found]
+        for bad in np.flatnonzero(said != entry.from_index + frames)[:1]:
+            raise DataError(
+                f"{name} has rows of another episode: row {found[bad]} has index {said[bad]:g}, the episode table says"
+                f" {entry.from_index + bad}"
+            )
+    if "timestamp" in table.column_names:
+        said = _numbers(table, "timestamp", path)[found]
+        for bad in np.flatnonzero(~(np.abs(said - frames / fps) <= 0.5 / fps))[:1]:
+            raise DataError(
+                f"{name} has rows of another time: row {found[bad]} has timestamp {said[bad]:g}, frame {bad} at"
+                f" {fps:g} a second is at {bad / fps:.3f} s"
+            )
+    return found
+
+
+def _rows_before(path: Path) -> int:
+    """Rows of the data files before `path`, for files that do not say which rows they hold."""
+    files = own_files(path.parent.parent.glob(f"*/*{path.suffix}"))
+    return sum(pq.read_metadata(local_path(file)).num_rows for file in files if file < path)
+
+
+def _numbers(table: pa.Table, name: str, path: Path) -> npt.NDArray[np.float64]:
+    """A column of single numbers, `(rows,)`; NaN where there is none."""
+    column = table.column(name).combine_chunks()
+    try:
+        values = np.asarray(column.flatten() if pa.types.is_nested(column.type) else column, np.float64)
+        return values.reshape(table.num_rows)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise DataError(f"{path}: {name} should have one number in each of {table.num_rows} rows") from error
 
 
 def _matrix(rows: pa.Table, name: str, width: int, path: Path) -> npt.NDArray[np.float32]:
@@ -229,12 +369,16 @@ def _matrix(rows: pa.Table, name: str, width: int, path: Path) -> npt.NDArray[np
     try:
         values = np.asarray(column.flatten() if pa.types.is_nested(column.type) else column, np.float32)
         return values.reshape(rows.num_rows, width).copy()
-    except ValueError as error:
+    except (pa.ArrowException, ValueError, TypeError) as error:
         raise DataError(f"{path}: {name} should have {width} numbers in each of {rows.num_rows} rows") from error
 
 
-def _poses(rows: pa.Table) -> npt.NDArray[np.float32] | None:
+def _poses(rows: pa.Table, path: Path) -> npt.NDArray[np.float32] | None:
     if "observation.state" not in rows.column_names:
         return None
-    values = np.asarray(rows.column("observation.state").combine_chunks().flatten(), np.float32)
-    return values.reshape(rows.num_rows, -1).copy()
+    column = rows.column("observation.state").combine_chunks()
+    try:
+        values = np.asarray(column.flatten() if pa.types.is_nested(column.type) else column, np.float32)
+        return values.reshape(rows.num_rows, -1).copy()
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise DataError(f"{path}: observation.state should have as many numbers in each row") from error

@@ -14,7 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 import numpy.typing as npt
 
-from reverie.data.dataset import Dataset
+from reverie.data.dataset import Dataset, check_rate
 from reverie.data.workers import worker_pool
 from reverie.errors import DataError
 from reverie.types import Frames
@@ -47,6 +47,7 @@ class ClipLoader:
     ) -> None:
         if clip_frames < 1 or batch < 1 or workers < 0:
             raise DataError(f"a batch needs frames and clips, got clip_frames={clip_frames}, batch={batch}, {workers=}")
+        check_rate(dataset)
         self.dataset = dataset
         self.clip_frames = clip_frames
         self.batch = batch

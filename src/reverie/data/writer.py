@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reverie.data import removal
 from reverie.data.dataset import (
     CODEBASE_VERSION,
     DATA_PATH,
     VIDEO_KEY,
     VIDEO_PATH,
     _read_info,
-    _read_parquet,
+    read_parquet,
 )
 from reverie.data.video import KEY_EVERY_FRAMES
 from reverie.errors import DataError
+from reverie.paths import local_path, own_files
 from reverie.types import ActionSpace
 
 FILES_PER_CHUNK = 1000
@@ -122,6 +124,27 @@ class DatasetWriter:
         except OSError as error:
             raise (self.full(error) if is_disk_full(error) else error) from error
 
+    def remove(self, indices: Sequence[int]) -> None:
+        """Take episodes out; those behind them move up.  All or nothing, as with `add`.
+
+        Raises DataError if the disk is full, with all episodes still there.
+        """
+        try:
+            removal.prepare(self.root, self.rows, indices)
+        except OSError as error:
+            raise (self.full(error) if is_disk_full(error) else error) from error
+        removal.finish(self.root)
+        self.rows, self._num_frames, self._stats = [], 0, {}
+        self._resume()
+        self._write_info()
+
+    def write_notes(self, notes: dict[str, Any]) -> None:
+        """Replace `meta/reverie.json`."""
+        try:
+            _write_text(self.root / "meta/reverie.json", json.dumps(notes, indent=2))
+        except OSError as error:
+            raise (self.full(error) if is_disk_full(error) else error) from error
+
     def full(self, error: object) -> DataError:
         """The error to raise where the disk is full."""
         return DataError(
@@ -179,13 +202,14 @@ class DatasetWriter:
 
     def _resume(self) -> None:
         """Take up what is there, and sweep away what a killed writer left."""
+        removal.finish(self.root)
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
         if (self.root / "meta/info.json").is_file():
             info = _read_info(self.root)
             self._check_same(info)
-        for path in sorted((self.root / "meta/episodes").glob("*/*.parquet")):
-            for row in _read_parquet(path).to_pylist():
+        for path in own_files((self.root / "meta/episodes").glob("*/*.parquet")):
+            for row in read_parquet(path).to_pylist():
                 self._take_in(row)
         self.rejected = _read_rejected(self.root / REJECTED_PATH)
         for folder in ("meta", "data", "videos"):
@@ -383,7 +407,7 @@ def _read_rejected(path: Path) -> list[dict[str, Any]]:
     """What was noted of episodes not kept; a last line that is cut short is passed over."""
     found = []
     with contextlib.suppress(FileNotFoundError):
-        for line in path.read_text().splitlines():
+        for line in path.read_text().split("\n"):
             with contextlib.suppress(ValueError):
                 found.append(json.loads(line))
     return found
@@ -402,7 +426,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 def _write_table(path: Path, table: pa.Table) -> None:
     with _replacing(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, local_path(temporary), write_page_checksum=True)
 
 
 def _write_text(path: Path, text: str) -> None:

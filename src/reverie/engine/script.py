@@ -34,8 +34,11 @@ from reverie.types import FPS, MAX_TURN_DEG, Action, ActionSpace
 MAX_FRAMES = 24 * 3600 * FPS
 """The longest script: a day."""
 
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(s|f)")
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(s|f)", re.ASCII)
 _TURN = re.compile(r"(pitch|yaw)([+-].*)")
+_DEGREES = re.compile(r"[+-](\d+(?:\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_SPECIAL = re.compile(rf"idle|pitch|yaw|(pitch|yaw)[+-].*|{_DURATION.pattern}|.*[\s;].*|", re.DOTALL)
+"""Names that a key cannot have, because a word of the inline form is something else."""
 _FIELDS = {"keys", "mouse", "frames", "seconds"}
 
 
@@ -133,10 +136,12 @@ def parse(text: str) -> ActionScript:
 def parse_json(text: str) -> ActionScript:
     """Read the JSON form.  Raises ActionError naming the segment and the field that cannot be read."""
     try:
-        data = json.loads(text)
-    except ValueError as error:
+        data = json.loads(text, object_pairs_hook=_unique_names)
+    except (ValueError, RecursionError) as error:
         raise ActionError(f"the action script is not valid JSON: {error}") from None
     if isinstance(data, dict):
+        if unknown := sorted(data.keys() - {"fps", "segments"}):
+            raise ActionError(f"an action script has a list of segments and may have fps, got {unknown[0]!r}")
         if data.get("fps", FPS) != FPS:
             raise ActionError(f"action scripts are written at {FPS} frames a second, got fps {data['fps']!r}")
         data = data.get("segments")
@@ -151,8 +156,8 @@ def _read(source: str | Path) -> ActionScript:
     if not is_named_file:
         return parse(str(source))
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError, and so is text that is not UTF-8
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise ActionError(f"cannot read the action script {str(path)!r}: {reason}") from None
     return parse_json(text) if text.lstrip().startswith(("[", "{")) else parse(text)
@@ -162,14 +167,18 @@ def _parse_segment(text: str) -> Segment:
     words = text.split()
     frames = FPS
     if match := _DURATION.fullmatch(words[-1]):
-        frames = _to_frames(float(match[1]) * (FPS if match[2] == "s" else 1), text)
+        frames = _to_frames(float(match[1]) * (FPS if match[2] == "s" else 1), text, is_whole=match[2] == "f")
         words = words[:-1]
     keys: set[str] = set()
+    turned: set[str] = set()
     turn = {"pitch": 0.0, "yaw": 0.0}
     for word in words:
         if _DURATION.fullmatch(word):
             raise ActionError(f"in {text!r} the duration {word} must come last; separate segments by ';'")
         if match := _TURN.fullmatch(word):
+            if match[1] in turned:
+                raise ActionError(f"in {text!r} {match[1]} is there twice; say it once")
+            turned.add(match[1])
             turn[match[1]] = _degrees(match[2], word)
         elif word in turn:
             raise ActionError(f"in {text!r} {word} needs a signed angle per frame, such as {word}+3")
@@ -185,18 +194,18 @@ def _parse_segment(text: str) -> Segment:
 
 
 def _degrees(number: str, word: str) -> float:
-    try:
-        degrees = float(number)
-    except ValueError:
-        degrees = math.nan
+    degrees = float(number) if _DEGREES.fullmatch(number) else math.nan
     if not abs(degrees) <= MAX_TURN_DEG:
         raise ActionError(f"cannot read {word!r}; a turn is an angle of at most {MAX_TURN_DEG:g} degrees per frame")
     return degrees
 
 
-def _to_frames(frames: float, where: str) -> int:
+def _to_frames(frames: float, where: str, *, is_whole: bool) -> int:
+    """Seconds are rounded to frames; a number of frames (`is_whole`) is one already."""
     if not 0.5 <= frames <= MAX_FRAMES:
         raise ActionError(f"{where!r} must last from one frame (1/{FPS} s) to {MAX_FRAMES // FPS} s")
+    if is_whole and frames != round(frames):
+        raise ActionError(f"{where!r} must last a whole number of frames, got {frames:g}")
     return round(frames)
 
 
@@ -207,12 +216,28 @@ def _segment_from_json(item: Any, number: int) -> Segment:
     keys, mouse = item.get("keys", []), item.get("mouse", [0, 0])
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise ActionError(f"{where}: keys must be a list of names, got {json.dumps(keys)[:80]}")
+    for key in keys:
+        if _SPECIAL.fullmatch(key):
+            raise ActionError(f"{where}: {key!r} cannot be a key: in the inline form it means something else")
     if not isinstance(mouse, list) or len(mouse) != 2 or not all(map(_is_number, mouse)):
         raise ActionError(f"{where}: mouse must be [pitch, yaw] in degrees per frame, got {json.dumps(mouse)[:80]}")
-    durations = [item[name] * scale for name, scale in (("frames", 1), ("seconds", FPS)) if _is_number(item.get(name))]
-    if len(durations) != 1:
+    if not all(abs(degrees) <= MAX_TURN_DEG for degrees in mouse):  # false for what is not a number, too
+        raise ActionError(
+            f"{where}: a turn is an angle of at most {MAX_TURN_DEG:g} degrees per frame, got {json.dumps(mouse)[:80]}"
+        )
+    given = [name for name in ("frames", "seconds") if name in item]
+    if len(given) != 1 or not _is_number(item[given[0]]):
         raise ActionError(f"{where}: give its duration as a number, either frames or seconds")
-    return Segment(Action(frozenset(keys), (float(mouse[0]), float(mouse[1]))), _to_frames(durations[0], where))
+    duration = item[given[0]] * (FPS if given == ["seconds"] else 1)
+    frames = _to_frames(duration, where, is_whole=given == ["frames"])
+    return Segment(Action(frozenset(keys), (float(mouse[0]), float(mouse[1]))), frames)
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return dict(pairs)
 
 
 def _is_number(value: Any) -> bool:

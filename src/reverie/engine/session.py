@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,16 +57,14 @@ class Snapshot:
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, atomically."""
         path = Path(path)
-        facts = {"model": self.model, "seed": self.seed, "num_frames": self.num_frames, "numbers": self.numbers}
-        facts["scene"] = self.scene
+        head = {"model": self.model, "seed": self.seed, "num_frames": self.num_frames, "numbers": self.numbers}
+        facts = json.dumps(head | {"scene": self.scene})
         tensors = {f"state.{name}": tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}
+        tensors["picture"] = torch.from_numpy(np.ascontiguousarray(self.picture))
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            save_file(
-                {"picture": torch.from_numpy(self.picture), **tensors},
-                temporary,
-                metadata={"kind": _KIND, "facts": json.dumps(facts)},
-            )
+            metadata = {"kind": _KIND, "facts": facts, "checksum": _checksum(facts, tensors)}
+            save_file(tensors, temporary, metadata=metadata)
             os.replace(temporary, path)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"cannot write the snapshot {str(path)!r}: {error}") from None
@@ -74,21 +73,34 @@ class Snapshot:
 
     @classmethod
     def load(cls, path: str | Path) -> Snapshot:
-        """Read what `save` wrote.  Raises CheckpointError for any other file."""
+        """Read what `save` wrote.  Raises CheckpointError for any other file, and for one with a single bit changed."""
         try:
             with safe_open(str(path), "pt") as file:  # type: ignore[no-untyped-call]
                 metadata: dict[str, str] = file.metadata() or {}
                 if metadata.get("kind") != _KIND:
                     raise CheckpointError(f"{str(path)!r} is a safetensors file, but not a snapshot of a session")
-                facts = json.loads(metadata["facts"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
+            if "checksum" not in metadata:
+                raise ValueError("it has no checksum; an older version wrote it")
+            if metadata["checksum"] != _checksum(metadata["facts"], tensors):
+                raise ValueError("its content does not match its checksum")
+            facts = json.loads(metadata["facts"])
             picture = tensors.pop("picture").numpy()
             state = {name.removeprefix("state."): tensor for name, tensor in tensors.items()}
             return cls(picture=picture, tensors=state, **facts)
         except FileNotFoundError:
             raise CheckpointError(f"there is no snapshot {str(path)!r}") from None
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             raise CheckpointError(f"{str(path)!r} is not a readable snapshot ({error}); save it again") from None
+
+
+def _checksum(facts: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of all that a snapshot's file holds: the facts, and each tensor with its name, type and shape."""
+    digest = hashlib.sha256(facts.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 class Session:
@@ -303,6 +315,17 @@ class Session:
             )
         if _NOISE not in snapshot.tensors:
             raise CheckpointError("the snapshot has no state of the noise; it was made by another version")
+        noise, now = snapshot.tensors[_NOISE], self._generator.get_state()
+        if noise.dtype != now.dtype or noise.shape != now.shape:
+            raise CheckpointError(
+                f"the snapshot's state of the noise is {tuple(noise.shape)} {noise.dtype}, expected {tuple(now.shape)}"
+                f" {now.dtype}; it was made on another kind of device"
+            )
+        if snapshot.picture.shape != self._picture.shape or snapshot.picture.dtype != np.uint8:
+            raise CheckpointError(
+                f"the snapshot's picture is {snapshot.picture.shape}, expected {self._picture.shape}; it was made by"
+                " another model"
+            )
         self._lane.settle()
         states.fill(self.state, snapshot.tensors, snapshot.numbers)
         self._generator.set_state(snapshot.tensors[_NOISE])

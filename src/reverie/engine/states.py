@@ -38,6 +38,8 @@ def fill(state: Any, tensors: Mapping[str, Tensor], numbers: Mapping[str, int]) 
             raise CheckpointError(f"the saved state has no {name}; it was made by another model or version")
         if isinstance(value, Tensor) and isinstance(known, Tensor) and value.shape != known.shape:
             raise CheckpointError(f"the saved state's {name} has shape {tuple(known.shape)}, not {tuple(value.shape)}")
+        if isinstance(value, Tensor) and isinstance(known, Tensor) and value.dtype != known.dtype:
+            raise CheckpointError(f"the saved state's {name} is of {known.dtype}, not {value.dtype}")
     for name, owner, value in leaves:
         if isinstance(value, Tensor):
             value.copy_(tensors[name])

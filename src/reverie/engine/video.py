@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reverie.errors import DataError
+from reverie.paths import local_path
 from reverie.types import FPS, Frames
 
 
@@ -39,7 +40,7 @@ class VideoWriter:
     def __init__(self, path: Path, resolution: tuple[int, int], log: dict[str, Any]) -> None:
         self.path = check_output(path, ".mp4")
         self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.mp4")
-        self._container = av.open(str(self._partial), "w", options={"movflags": "+faststart"})
+        self._container = av.open(local_path(self._partial), "w", options={"movflags": "+faststart"})
         self._container.metadata["comment"] = json.dumps(log)
         self._stream = self._container.add_stream("libx264", rate=FPS, options={"crf": "16", "preset": "medium"})
         self._stream.height, self._stream.width = resolution
@@ -67,7 +68,7 @@ class VideoWriter:
 def read_log(path: str | Path) -> dict[str, Any]:
     """The log that `VideoWriter` put into a video.  Raises DataError for any other file."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(local_path(path)) as container:
             log = json.loads(container.metadata.get("comment", ""))
     except (OSError, ValueError, av.error.FFmpegError) as error:
         raise DataError(f"{str(path)!r} is not a video made by `reverie generate` ({type(error).__name__})") from None
@@ -78,6 +79,6 @@ def read_log(path: str | Path) -> dict[str, Any]:
 
 def read_frames(path: str | Path) -> npt.NDArray[np.uint8]:
     """All frames of a video, `(f, H, W, 3)`."""
-    with av.open(str(path)) as container:
+    with av.open(local_path(path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return np.stack(frames).astype(np.uint8, copy=False)

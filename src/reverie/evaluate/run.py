@@ -26,7 +26,11 @@ from reverie.evaluate.suites import Suite, load_suite
 from reverie.evaluate.tables import Table
 from reverie.models.checkpoint import write_json_atomic
 from reverie.models.idm import WEIGHTS, InverseDynamics, load_idm
+<<<<<<< HEAD
 from reverie.vision.projection import turn_scale
+=======
+from reverie.paths import own_files
+>>>>>>> h/data
 
 NUM_SHEET_ROWS = 8
 
@@ -111,7 +115,7 @@ def _settings(config: EvaluateConfig, size: Size) -> dict[str, Any]:
 
 
 def _told(store: Store) -> str:
-    done = len(list(store.folder.glob("*.npz")))
+    done = len(own_files(store.folder.glob("*.npz")))
     return f"{store.folder.parent} holds {done} finished pieces of this evaluation: going on from there" if done else ""
 
 

@@ -17,6 +17,7 @@ import torch
 from reverie.errors import CheckpointError, DeviceError
 from reverie.evaluate.rollout import Dreamer
 from reverie.models.pixels import to_frames, to_pixels
+from reverie.paths import own_files
 from reverie.types import FPS, Frames
 
 CHUNK = 12
@@ -106,7 +107,7 @@ def _import(script: Path) -> ModuleType:
 def _hash(script: Path, folder: Path) -> str:
     from reverie.engine.engine import hash_files
 
-    weights = sorted(file for file in folder.rglob("*") if file.suffix in {".safetensors", ".json", ".pth"})
+    weights = own_files(file for file in folder.rglob("*") if file.suffix in {".safetensors", ".json", ".pth"})
     return hashlib.sha256(hash_files([script, *weights]).encode()).hexdigest()[:12]
 
 

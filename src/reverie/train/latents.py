@@ -26,7 +26,7 @@ from einops import rearrange
 from rich.progress import Progress
 from torch import Tensor
 
-from reverie.data.dataset import Dataset
+from reverie.data.dataset import Dataset, check_rate
 from reverie.errors import DataError
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.checkpoint import ModelBundle, write_json_atomic
@@ -361,17 +361,19 @@ def load_latents(
     `Dataset` does.
     """
     dataset = Dataset(data)
+    check_rate(dataset)
     wanted = {
         "version": VERSION,
         # As model folders keep it: a trained tokenizer and a model with it share what was encoded.
         "tokenizer": fingerprint({name: x.bfloat16() for name, x in tokenizer.state_dict().items()}),
         "frames": dataset.num_frames,
+        "dataset": dataset.fingerprint,
         "max_hours": max_hours,
         **({} if start is None else {"start": start.fingerprint}),
     }
     fields = LatentClips.FIELDS + (() if start is None else LatentClips.START_FIELDS)
     stamp = cache / "latents.json"
-    if stamp.is_file() and json.loads(stamp.read_text()) == wanted:
+    if stamp.is_file() and _is_of(stamp, wanted, dataset):
         return _read(cache, dataset, fields)
     cache.mkdir(parents=True, exist_ok=True)
     budget = dataset.num_frames if max_hours is None else int(max_hours * 3600 * dataset.fps)
@@ -380,6 +382,22 @@ def load_latents(
         np.save(cache / f"{field}.npy", getattr(clips, field))
     write_json_atomic(stamp, wanted)
     return _read(cache, dataset, fields)
+
+
+def _is_of(stamp: Path, wanted: dict[str, Any], dataset: Dataset) -> bool:
+    """True where the latents beside `stamp` were made of this dataset, as it is now.
+
+    Stamps of older versions have no fingerprint: there the dataset must not have changed since.
+    """
+    try:
+        made = json.loads(stamp.read_text())
+    except (OSError, ValueError):
+        return False
+    if "dataset" in made:
+        return bool(made == wanted)
+    tables = (dataset.path / "meta/episodes").glob("*/*.parquet")
+    is_older = all(table.stat().st_mtime < stamp.stat().st_mtime for table in tables)
+    return is_older and {**made, "dataset": wanted["dataset"]} == wanted
 
 
 def _read(cache: Path, dataset: Dataset, fields: Sequence[str]) -> LatentClips:

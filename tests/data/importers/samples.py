@@ -9,6 +9,8 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from reverie.data.dataset import Dataset
 from reverie.data.importers.command import ImportConfig, import_takes
@@ -88,3 +90,91 @@ def bring(kind: Any, src: Path, dst: Path, **options: Any) -> tuple[Dataset, Rep
 def rows(dataset: Dataset, name: str, episode: int = 0) -> np.ndarray:
     """One dimension of an episode's actions."""
     return dataset.clip(episode).actions[:, dataset.action_space.names.index(name)]
+
+
+FRONT = "observation.images.front"
+
+
+def lerobot_set(
+    root: Path,
+    lengths: tuple[int, ...] = (40, 50, 60),
+    *,
+    listed: tuple[int, ...] | None = None,
+    fps: float = 25,
+    files: dict[int, int] | None = None,
+    drop: tuple[str, ...] = (),
+    **encoder: Any,
+) -> Path:
+    """A LeRobot v3 dataset: all episodes in one video of numbered frames, `mouse.yaw` of row i is i / 100.
+
+    listed: episodes in the table; files: the data file that the table names for an episode, 0 if not said (what is in
+    file 1 is the rows of the last episode); drop: columns that the rows do not have.
+    """
+    total, begins = sum(lengths), np.concatenate([[0], np.cumsum(lengths)])
+    for folder in ("meta/episodes/chunk-000", "data/chunk-000"):
+        (root / folder).mkdir(parents=True)
+    video = root / f"videos/{FRONT}/chunk-000/file-000.mp4"
+    encode(video, scene(np.zeros(total)), fps, **encoder)
+    frame = np.concatenate([np.arange(length) for length in lengths])
+    action = np.stack([frame == 20, np.zeros(total), np.arange(total) / 100], 1).astype(np.float32)
+    columns = {
+        "action": pa.array(action.tolist(), pa.list_(pa.float32())),
+        "timestamp": pa.array((frame / fps).astype(np.float32)),
+        "frame_index": pa.array(frame),
+        "episode_index": pa.array(np.repeat(np.arange(len(lengths)), lengths)),
+        "index": pa.array(np.arange(total)),
+    }
+    rows = pa.table({name: column for name, column in columns.items() if name not in drop})
+    parts = {0: rows} if files is None else {0: rows.slice(0, begins[-2]), 1: rows.slice(begins[-2])}
+    for number, part in parts.items():
+        pq.write_table(part, root / f"data/chunk-000/file-{number:03d}.parquet")
+    table = [
+        {"episode_index": i, "length": lengths[i], "data/chunk_index": 0, "data/file_index": (files or {}).get(i, 0),
+         "dataset_from_index": int(begins[i]), f"videos/{FRONT}/chunk_index": 0, f"videos/{FRONT}/file_index": 0,
+         f"videos/{FRONT}/from_timestamp": begins[i] / fps}
+        for i in (range(len(lengths)) if listed is None else listed)
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(table), root / "meta/episodes/chunk-000/file-000.parquet")
+    features = {
+        "action": {"dtype": "float32", "shape": [3], "names": ["key.jump", "mouse.pitch", "mouse.yaw"]},
+        FRONT: {"dtype": "video", "shape": [*SIZE, 3], "names": ["height", "width", "channels"]},
+    }
+    info = {"codebase_version": "v3.0", "fps": fps, "features": features}
+    info |= {"total_episodes": len(table), "total_frames": sum(row["length"] for row in table)}
+    (root / "meta/info.json").write_text(json.dumps(info))
+    return root
+
+
+def encode(path: Path, frames: np.ndarray, fps: float = 25, container: dict[str, str] | None = None, **options: Any):
+    """Encode frames at `fps` with options of x264, and of the container."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=container or {}) as out:
+        rate = Fraction(fps).limit_denominator(1001)
+        stream = out.add_stream("libx264", rate=rate, options={"crf": "12", "preset": "ultrafast", **options})
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        for index, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame.pts, frame.time_base = index, 1 / rate
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+    return path
+
+
+def actions_by_frame(path: Path, frames: int, jump: int = 20) -> Path:
+    """A table for `import folder`: the yaw of row i is i / 100, key.jump is held in row `jump`."""
+    rows = [f"{i},{int(i == jump)},{i / 100}" for i in range(frames)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(["frame,key.jump,mouse.yaw", *rows]) + "\n")
+    return path
+
+
+def pairs(dataset: Dataset) -> list[tuple[int, int]]:
+    """(number in the frame, number in its row) of every frame of every episode: equal where the pairing is right.
+
+    For sources of 25 frames a second whose row i turns by i / 100 degrees.
+    """
+    found: list[tuple[int, int]] = []
+    for index in range(dataset.num_episodes):
+        turned = np.round(rows(dataset, "mouse.yaw", index) * 100).astype(int).tolist()
+        found += zip(numbers(dataset.clip(index).frames), turned, strict=True)
+    return found

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.models.adapters.folders import CLIP_NAME, RESOLUTION, VAE_CLIP, make_published
 
 from reverie.errors import CheckpointError, ShapeError
+from reverie.models.adapters import published
 from reverie.models.adapters.published import is_published, open_published
 from reverie.models.clip_vision import ClipVision
 from reverie.models.parked import Parked
@@ -207,3 +208,9 @@ def test_clip_s_heads_are_those_of_vit_h() -> None:
     file = TensorFile(VAE_CLIP / "clip_visual.safetensors")
     file.shapes["visual.patch_embedding.weight"] = (1280, 3, 14, 14)
     assert clip.read_config(file).heads == 16
+
+
+def test_companions_of_a_mac_are_no_weights(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "._model.safetensors"):
+        (tmp_path / name).write_bytes(b"")
+    assert published._weights_in(tmp_path) == tmp_path / "model.safetensors"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import sys
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -30,7 +31,8 @@ class ImportConfig:
     Kinds: vpt (OpenAI's contractors: mp4 and jsonl), gf-minecraft (GameFactory: metadata and video), owamcap (ocap's
     mcap and mkv), folder (videos, each with a .csv or .jsonl of the same name), lerobot (any LeRobot v3 dataset).
     A table of actions has columns frame or time_s, key.NAME (0 or 1), mouse.pitch and mouse.yaw (degrees, up and right
-    positive).  Running it again on the same folder brings in what is missing.
+    positive).  Running it again brings in what is missing: a take is known by what its files hold, not by their names.
+    With other options it replaces what it brought in before.
 
     Example: reverie import vpt downloads/vpt recordings/minecraft
     """
@@ -69,6 +71,12 @@ class ImportConfig:
         if min(self.resolution) < 16 or any(side % 2 for side in self.resolution):
             raise DataError(f"resolution must be two even numbers of at least 16, got {self.resolution}")
 
+    def options(self) -> dict[str, object]:
+        """What decides which episodes come of a take."""
+        names = ("kind", "episode_seconds", "min_episode_seconds", "map", "degrees_per_count", "video_key")
+        names += ("late_frames", "heldout", "checks")
+        return {name: getattr(self, name) for name in names}
+
     def run(self) -> None:
         """Import, and print what was brought in and what was dropped."""
         report = import_takes(self, show=True)
@@ -90,8 +98,7 @@ def import_takes(config: ImportConfig, *, show: bool = False) -> Report:
     """Bring in every take that can be used.  Raises DataError if not one episode can, leaving nothing behind."""
     source = open_source(config)
     is_new = not config.dst.exists() or (config.dst.is_dir() and not any(config.dst.iterdir()))
-    if (config.dst / "meta/reverie.json").is_file() and "importer" not in read_json(config.dst / "meta/reverie.json"):
-        raise DataError(f"{config.dst}: holds a recording of our own; import into another folder")
+    notes = _notes(config)
     writer = DatasetWriter(
         config.dst,
         source.space,
@@ -99,13 +106,19 @@ def import_takes(config: ImportConfig, *, show: bool = False) -> Report:
         FPS,
         pose_names=POSE_NAMES if source.has_poses else (),
         task=f"play {config.kind}",
-        notes={"importer": {"kind": config.kind, "src": str(config.src), "late_frames": config.late_frames}},
+        notes=notes,
     )
-    transfer = Transfer(config, source, writer)
+    try:
+        transfer = Transfer(config, source, writer)
+    except BaseException:
+        writer.close()
+        raise
     status = Console(stderr=True).status("importing") if show else contextlib.nullcontext()
     try:
         with writer, status:
             transfer.run()
+            if transfer.report.episodes:
+                writer.write_notes(_with_import(notes, config))
     finally:
         if is_new and not writer.rows:
             shutil.rmtree(config.dst, ignore_errors=True)
@@ -114,3 +127,27 @@ def import_takes(config: ImportConfig, *, show: bool = False) -> Report:
         why = notes[0] if notes else "every stretch was too short"
         raise DataError(f"{config.src}: nothing could be imported; the first reason: {why}")
     return transfer.report
+
+
+def _notes(config: ImportConfig) -> dict[str, Any]:
+    """What the dataset says of how it was made; for a new one, this import.
+
+    Raises DataError for a recording of our own.
+    """
+    path = config.dst / "meta/reverie.json"
+    if not path.is_file():
+        return _with_import({}, config)
+    notes = read_json(path)
+    if not isinstance(notes, dict) or not isinstance(notes.get("importer"), dict):
+        raise DataError(f"{config.dst}: holds a recording of our own; import into another folder")
+    return notes
+
+
+def _with_import(notes: dict[str, Any], config: ImportConfig) -> dict[str, Any]:
+    """`notes` with this import as the last: `importer` is the last one, `imports` all that brought something in.
+
+    Which options an episode came of is in its row of the episode table, as `source_options`.
+    """
+    this = json.loads(json.dumps({"src": str(config.src), **config.options()}))
+    before = [one for one in notes.get("imports", ()) if one != this]
+    return {**notes, "importer": this, "imports": [*before, this]}

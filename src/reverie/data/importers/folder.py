@@ -3,7 +3,8 @@
 A row (a line of the CSV under its header, or a JSON object) has
     frame       the number of a frame of the video, from 0: what was done during it, which shows in the next; or
     time_s      from when the row holds, in seconds of the video, until the next row's time
-    key.NAME    1 while the key is held, 0 otherwise; NAME as in our own recordings (forward, jump, ...), or any other
+    key.NAME    1 while the key is held, 0 otherwise (with any other number the row is left out); NAME as in our own
+                recordings (forward, jump, ...), or any other
     mouse.pitch, mouse.yaw   how far the camera turned during the row, in degrees; up and right positive
 A row of time_s spreads its turn evenly over its time.  Columns of other names are left alone.
 """
@@ -11,51 +12,62 @@ A row of time_s spreads its turn evenly over its time.  Columns of other names a
 from __future__ import annotations
 
 import csv
-import json
+import io
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reverie.data.importers.take import Mask, Source, Table, Take, Track, ordered
+from reverie.data.importers.take import Mask, Source, Table, Take, Track, ordered, parse_json, read_lines
 from reverie.data.importers.video import VIDEO_SUFFIXES
 from reverie.errors import DataError
+from reverie.paths import own_files
 from reverie.types import FPS, ActionSpace
 
 if TYPE_CHECKING:
     from reverie.data.importers.command import ImportConfig
 
 TABLE_SUFFIXES = (".csv", ".jsonl")
+MAX_FRAMES = 2**31
 LONGEST_ROW_S = 0.5
 """The last row of a table, which has no next one, holds no longer than this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A table: where each row lies in its file, from 1, and its columns."""
+    """A table: where each row lies in its file, from 1, its columns, and what is to be said of it."""
 
     path: Path
     numbers: list[int]
     columns: dict[str, list[Any]]
+    notes: list[str] = field(default_factory=list)
 
 
 def open_source(config: ImportConfig) -> Source:
     """Every video under the folder with its table; the action space is all the columns that any table has."""
-    videos = [config.src] if config.src.is_file() else sorted(config.src.rglob("*"))
-    videos = [path for path in videos if path.suffix.lower() in VIDEO_SUFFIXES]
+    videos = [config.src] if config.src.is_file() else own_files(config.src.rglob("*"))
+    videos = [path for path in videos if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()]
     if not videos:
         raise DataError(f"{config.src}: has no videos ({', '.join(VIDEO_SUFFIXES)})")
-    tables = {
-        video: next((t for s in TABLE_SUFFIXES if (t := video.with_suffix(s)).is_file()), None) for video in videos
-    }
+    tables: dict[Path, Path | None] = {}
     names: set[str] = set()
     problems: dict[Path, str] = {}
-    for video, table in tables.items():
+    stems = Counter(video.with_suffix("") for video in videos)
+    for video in videos:
+        found = [table for suffix in TABLE_SUFFIXES if (table := video.with_suffix(suffix)).is_file()]
+        table = tables[video] = found[0] if found else None
         if table is None:
             problems[video] = f"{video}: its table {video.stem}.csv or .jsonl is missing"
+            continue
+        if len(found) > 1:
+            problems[video] = f"{video}: has two tables, {found[0].name} and {found[1].name}; remove one"
+            continue
+        if stems[video.with_suffix("")] > 1:
+            problems[video] = f"{video}: shares its table {table.name} with another video; rename one of them"
             continue
         try:
             names |= set(read_rows(table).columns)
@@ -73,7 +85,7 @@ def open_source(config: ImportConfig) -> Source:
             if video in problems or table is None:
                 yield problems[video]
             else:
-                yield Take(str(video.relative_to(root)), video, partial(read_track, table, space))
+                yield Take(str(video.relative_to(root)), video, partial(read_track, table, space), tables=(table,))
 
     return Source(space, takes)
 
@@ -82,23 +94,30 @@ def read_track(path: Path, space: ActionSpace, times: Table) -> Track:
     """What the table at `path` says was done during each frame."""
     table = read_rows(path)
     values = np.stack([_numbers(table.columns.get(name), len(table.numbers)) for name in space.names], axis=1)
-    if "frame" in table.columns:
-        return _by_frame(table, values, space, times)
-    return _by_time(table, values, space, times)
+    track = (_by_frame if "frame" in table.columns else _by_time)(table, values, space, times)
+    track.notes += table.notes
+    return track
 
 
 def _by_frame(table: Rows, values: Table, space: ActionSpace, times: Table) -> Track:
     track = Track.blank(len(times), space)
     frames = _numbers(table.columns["frame"], len(values))
-    usable = np.isfinite(frames) & (frames >= 0) & (frames == np.floor(frames))
+    usable = np.isfinite(frames) & (frames >= 0) & (frames < MAX_FRAMES) & (frames == np.floor(frames))
     track.note_rows(table.path, [table.numbers[i] for i in np.flatnonzero(~usable)], "frame is not a whole number")
     index = frames[usable].astype(int)
     track.match(int(index.max(initial=-1)) + 1, table.path)
     inside = index < len(times)
     track.actions[index[inside]] = values[usable][inside]
+    there, count = np.unique(index[inside], return_counts=True)
+    track.note_rows(table.path, there[count > 1].tolist(), "several rows for this frame")
+    track.drop(there[count > 1].tolist(), "several rows")
     lacking = np.setdiff1d(np.arange(min(len(times), int(index.max(initial=-1)) + 1)), index)
     track.note_rows(table.path, lacking.tolist(), "no row for this frame")
     track.drop(lacking.tolist(), "no action")
+    keys = track.actions[:, : len(space.keys)]
+    odd = np.flatnonzero((np.isfinite(keys) & (keys != 0) & (keys != 1)).any(axis=1) & track.keep).tolist()
+    track.note_rows(table.path, odd, "a key that is neither 0 nor 1")
+    track.drop(odd, "a key that is neither 0 nor 1")
     track.validate(table.path, space)
     return track
 
@@ -110,6 +129,9 @@ def _by_time(table: Rows, values: Table, space: ActionSpace, times: Table) -> Tr
     timed: Mask = np.isfinite(begins)
     known: Mask = np.logical_and.reduce(np.isfinite(values), axis=1)
     track.note_rows(table.path, [table.numbers[i] for i in np.flatnonzero(~(timed & known))], "not a number")
+    odd = known & timed & ~np.isin(values[:, : len(space.keys)], (0.0, 1.0)).all(axis=1)
+    track.note_rows(table.path, [table.numbers[i] for i in np.flatnonzero(odd)], "a key that is neither 0 nor 1")
+    known &= ~odd
     begins, values, known = begins[timed], np.where(known[:, None], values, 0.0)[timed], known[timed]
     if not len(begins) or (np.diff(begins) <= 0).any():
         raise DataError(f"{table.path}: time_s must be numbers that grow from row to row; sort the rows")
@@ -124,7 +146,7 @@ def _by_time(table: Rows, values: Table, space: ActionSpace, times: Table) -> Tr
     for column in range(keys):
         down = values[:, column] > 0.5
         track.actions[:, column] = _overlaps(begins[down], ends[down], times)
-    track.drop(unknown, "not a number")
+    track.drop(unknown, "not a number" if not odd.any() else "not a number, or a key that is neither 0 nor 1")
     outside = (times < begins[0] - 1e-6) | (times > ends[-1] + 1e-6)
     if outside.any():
         track.notes.append(
@@ -147,33 +169,50 @@ def _overlaps(begins: Table, ends: Table, times: Table) -> Mask:
 
 def read_rows(path: Path) -> Rows:
     """The table at `path`.  Raises DataError for another kind of file, and without frame and time_s."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        rows = list(_csv_rows(text) if path.suffix.lower() == ".csv" else _jsonl_rows(text, path))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a readable table ({error})") from error
+    notes: list[str] = []
+    rows = list(_csv_rows(path, notes) if path.suffix.lower() == ".csv" else _jsonl_rows(path))
     names = {name for _, row in rows for name in row}
     wanted = [n for n in names if n in ("frame", "time_s", "mouse.pitch", "mouse.yaw") or n.startswith("key.")]
+    if strange := sorted(n for n in names if n.startswith("mouse.") and n not in wanted):
+        raise DataError(f"{path}: has a column {strange[0]}, known are mouse.pitch and mouse.yaw; rename it")
     if not {"frame", "time_s"} & set(wanted):
         raise DataError(f"{path}: needs a column frame or time_s, has {sorted(names)[:8]}")
-    return Rows(path, [number for number, _ in rows], {name: [row.get(name) for _, row in rows] for name in wanted})
+    columns = {name: [row.get(name) for _, row in rows] for name in wanted}
+    return Rows(path, [number for number, _ in rows], columns, notes)
 
 
-def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, row in enumerate(csv.DictReader(text.splitlines()), 2):
-        yield number, {name.strip(): value for name, value in row.items() if isinstance(name, str)}
+def _csv_rows(path: Path, notes: list[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        lines = [(reader.line_num, cells) for cells in reader if cells]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable table ({error})") from error
+    if not lines:
+        return
+    header = [name.strip() for name in lines[0][1]]
+    for name, count in Counter(header).items():
+        if count > 1 and name:
+            raise DataError(f"{path}: has the column {name} {count} times; keep one")
+    if text[-1] not in "\r\n" and len(lines) > 1:
+        number, _ = lines.pop()
+        notes.append(f"{path}: row {number}: has no line end, and may be cut short; it is left out")
+    for number, cells in lines[1:]:
+        if len(cells) > len(header):
+            raise DataError(f"{path}: row {number} has {len(cells)} cells, the header {len(header)}; mend or remove it")
+        yield number, dict(zip(header, cells, strict=False))
 
 
-def _jsonl_rows(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), 1):
+def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
+            row, why = parse_json(line), ""
+        except ValueError as error:
+            row, why = None, f" ({error})"
         if not isinstance(row, dict):
-            raise DataError(f"{path}: row {number} is not a JSON object; mend or remove it")
+            raise DataError(f"{path}: row {number} is not a JSON object{why}; mend or remove it")
         yield number, row
 
 
@@ -186,6 +225,6 @@ def _numbers(column: list[Any] | None, length: int) -> Table:
 
 def _number(value: Any) -> float:
     try:
-        return float(value)
-    except (TypeError, ValueError):
+        return float("nan") if isinstance(value, str) and "_" in value else float(value)
+    except (TypeError, ValueError, OverflowError):
         return float("nan")

@@ -18,18 +18,23 @@ import numpy as np
 
 from reverie.data.importers.take import WALKER, Source, Table, Take, Track, read_json
 from reverie.errors import DataError
+from reverie.paths import own_files
 
 if TYPE_CHECKING:
     from reverie.data.importers.command import ImportConfig
 
 DEGREES_PER_DELTA = 15.0
-CODES = {"ws": {1: "forward", 2: "back"}, "ad": {1: "left", 2: "right"}, "scs": {1: "jump", 2: "crouch"}}
+CODES = {
+    "ws": {0: "", 1: "forward", 2: "back"},
+    "ad": {0: "", 1: "left", 2: "right"},
+    "scs": {0: "", 1: "jump", 2: "crouch", 3: ""},
+}
 ABOUT = {"biome": "map", "initial_weather": "weather", "start_time": "time"}
 
 
 def open_source(config: ImportConfig) -> Source:
     """Every metadata/*.json under the folder with its video, or the one file named."""
-    tables = [config.src] if config.src.is_file() else sorted(config.src.rglob("metadata/*.json"))
+    tables = [config.src] if config.src.is_file() else own_files(config.src.rglob("metadata/*.json"))
     if not tables:
         raise DataError(f"{config.src}: has no metadata/*.json; GF-Minecraft has data_*/metadata and data_*/video")
 
@@ -46,9 +51,8 @@ def open_source(config: ImportConfig) -> Source:
                 yield f"{table}: needs a JSON object with numbered actions ({error})"
                 continue
             about = {ours: str(content.get(theirs, "")) for theirs, ours in ABOUT.items()}
-            yield Take(
-                f"{table.parent.parent.name}/{table.stem}", video, partial(read_track, table, actions), meta=about
-            )
+            name = f"{table.parent.parent.name}/{table.stem}"
+            yield Take(name, video, partial(read_track, table, actions), meta=about, tables=(table,))
 
     return Source(WALKER, takes)
 
@@ -68,7 +72,7 @@ def read_track(table: Path, actions: dict[int, Any], times: Table) -> Track:
             track.actions[row] = _action(actions[number])
         except KeyError:
             missing.append(number)
-        except (TypeError, ValueError, AttributeError):
+        except (TypeError, ValueError, AttributeError, OverflowError):
             malformed.append(number)
     for rows, what in ((missing, "missing or without a code"), (malformed, "malformed")):
         track.note_rows(table, rows, what)
@@ -83,13 +87,22 @@ def first_action(actions: dict[int, Any]) -> int:
         numbers = sorted(actions)
         delta = np.array([float(actions[number]["yaw_delta"]) for number in numbers])
         turned = np.diff([float(actions[number]["yaw"]) for number in numbers])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return 1
-    turned = (turned + 180.0) % 360.0 - 180.0
-    return 0 if np.dot(delta[:-1], turned) > 1.05 * np.dot(delta[1:], turned) else 1
+    with np.errstate(all="ignore"):
+        turned = (turned + 180.0) % 360.0 - 180.0
+        # Medians of what turns, so that a few values that are wrong do not decide for all.
+        turns = (np.abs(turned) > 0.1) | (np.abs(delta[1:]) > 0.1 / DEGREES_PER_DELTA)
+        own, next_one = (np.abs(turned - DEGREES_PER_DELTA * one)[turns] for one in (delta[:-1], delta[1:]))
+    return 0 if turns.any() and np.nanmedian(own) < 0.5 * np.nanmedian(next_one) else 1
 
 
 def _action(step: dict[str, Any]) -> list[float]:
-    held = {CODES[name].get(int(step[name])) for name in CODES}
+    held = set()
+    for name, codes in CODES.items():
+        code = int(step[name])
+        if code != step[name] or code not in codes:
+            raise ValueError(f"{name} must be one of {list(codes)}, got {step[name]!r}")
+        held.add(codes[code])
     pitch, yaw = float(step["pitch_delta"]), float(step["yaw_delta"])
     return [float(key in held) for key in WALKER.keys] + [-DEGREES_PER_DELTA * pitch, DEGREES_PER_DELTA * yaw]

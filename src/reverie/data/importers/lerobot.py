@@ -3,6 +3,9 @@
 Ours are taken as they are.  For others `--map` says what a dimension is: `--map drive=key.forward` (held above 0.5),
 `--map cam_yaw=mouse.yaw*57.3` (a turn in degrees after the factor, up and right positive), `--map 3=key.jump` by number
 where the dimensions have no names.
+
+A row's frame is the one shown at the row's own time after the episode's first; a row without such a frame, and a frame
+without a row, are left out.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from reverie.data.dataset import Dataset, Episode
 from reverie.data.importers.take import Source, Table, Take, Track, ordered, read_json
@@ -39,48 +43,97 @@ class AnyDataset(Dataset):
 def open_source(config: ImportConfig) -> Source:
     """Every episode of the dataset."""
     dataset = _open(config)
-    names = action_names(dataset)
+    try:
+        names = action_names(dataset)
+        has_poses = _state_names(dataset) == list(POSE_NAMES)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
+        raise DataError(f"{config.src / 'meta/info.json'}: a malformed description ({error!r})") from error
     space, columns = mapping(config.map, names, dataset.path)
-    has_poses = _state_names(dataset) == list(POSE_NAMES)
 
     def takes() -> Iterator[Take | str]:
         rate = float(dataset.info["fps"])
-        for episode in dataset.episodes:
-            begin = episode.video_from_frame / rate
+        for number, episode in enumerate(dataset.episodes):
+            if episode.overlaps is not None:
+                yield (
+                    f"{episode.video_file}: the episode table gives frames of it to episode {episode.index} and to"
+                    f" episode {episode.overlaps}; both are left out"
+                )
+                continue
+            begin = episode.video_from_s
             window = (begin, begin + episode.length / rate)
-            read = partial(read_track, dataset, episode, space, columns, has_poses)
+            read = partial(read_track, dataset, number, space, columns, has_poses)
             meta = {"map": str(episode.meta.get("map", ""))}
-            yield Take(f"episode {episode.index}", episode.video_file, read, window, meta)
+            rows = partial(_row_bytes, dataset, number)
+            yield Take(f"episode {episode.index}", episode.video_file, read, window, meta, rows=rows)
 
     return Source(space, takes, has_poses)
 
 
 def read_track(
     dataset: Dataset,
-    episode: Episode,
+    number: int,
     space: ActionSpace,
     columns: dict[str, tuple[int, float]],
     has_poses: bool,
     times: Table,
 ) -> Track:
-    """The rows of one episode, in our dimensions."""
-    rows = dataset.rows(dataset.episodes.index(episode))
+    """The rows of one episode, in our dimensions.  times: of its frames, in seconds after the video's first."""
+    episode = dataset.episodes[number]
+    rows = dataset.rows(number)
     actions = _matrix(rows.column("action"), episode.data_file)
+    if max((column for column, _ in columns.values()), default=0) >= actions.shape[1]:
+        raise DataError(f"{episode.data_file}: action should have {len(action_names(dataset))} numbers in each row")
     track = Track.blank(len(times), space)
-    track.match(len(actions), episode.data_file)
-    count = min(len(actions), len(times))
+    row, frame = _pairs(track, len(actions), episode, float(dataset.info["fps"]), times)
     for place, name in enumerate(space.names):
         if name in columns:
             column, factor = columns[name]
-            values = actions[:count, column] * factor
-            track.actions[:count, place] = (
+            values = actions[row, column] * factor
+            track.actions[frame, place] = (
                 np.where(np.isnan(values), np.nan, values > 0.5) if place < len(space.keys) else values
             )
     if has_poses:
+        poses = _matrix(rows.column("observation.state"), episode.data_file)
+        if poses.shape[1] != len(POSE_NAMES):
+            raise DataError(f"{episode.data_file}: observation.state should have {len(POSE_NAMES)} numbers in each row")
         track.poses = np.zeros((len(times), len(POSE_NAMES)))
-        track.poses[:count] = _matrix(rows.column("observation.state"), episode.data_file)[:count]
+        track.poses[frame] = poses[row]
     track.validate(episode.data_file, space)
     return track
+
+
+def _pairs(
+    track: Track, rows: int, episode: Episode, rate: float, times: Table
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Which rows belong to which frames: those shown within half a frame of the row's time.  Drops the others."""
+    said = episode.video_from_s + np.arange(rows) / rate
+    frame = np.searchsorted((times[1:] + times[:-1]) / 2, said)
+    fits = np.abs(times[frame] - said) <= 0.5 / rate + 1e-6
+    # Of several rows nearest to one frame (a video of fewer frames than rows) none is known to be its own.
+    several = np.flatnonzero(np.bincount(frame[fits], minlength=len(times)) > 1)
+    fits &= ~np.isin(frame, several)
+    row = np.flatnonzero(fits)
+    without = np.flatnonzero(~fits)
+    paired = np.zeros(len(times), np.bool_)
+    paired[frame[fits]] = True
+    if len(without):
+        if not len(row) or without[0] > row[-1]:
+            track.notes.append(f"{episode.data_file}: has {rows} rows, the video ends after {len(times)} frames")
+        else:
+            track.note_rows(episode.data_file, without.tolist(), "the video shows no frame of its own at its time")
+        track.dropped["rows without a frame"] += len(without)
+    if not paired.all():
+        track.note_rows(episode.video_file, np.flatnonzero(~paired).tolist(), "no row for this frame")
+        track.drop(~paired, "no action")
+    return row, frame[fits]
+
+
+def _row_bytes(dataset: Dataset, number: int) -> bytes:
+    """What the rows of an episode say, as bytes: the same wherever they lie."""
+    rows = dataset.rows(number)
+    names = [name for name in ("action", "observation.state") if name in rows.column_names]
+    parts = [f"{name} {rows.column(name).to_pylist()}" for name in names]
+    return "\n".join([f"{dataset.info['fps']}", *parts]).encode()
 
 
 def mapping(wishes: tuple[str, ...], names: list[str], path: Path) -> tuple[ActionSpace, dict[str, tuple[int, float]]]:
@@ -128,11 +181,12 @@ def _open(config: ImportConfig) -> AnyDataset:
             if config.video_key not in videos:
                 raise DataError(f"{config.src}: has no video {config.video_key!r}, has {videos}")
         return kind(config.src)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         raise DataError(f"{info}: a malformed description ({error!r})") from error
 
 
 def _matrix(column: Any, path: Path) -> Table:
+    """A column of lists of numbers, `(rows, n)`; NaN where there is none."""
     try:
         values = np.array(column.to_pylist(), np.float64)
         return values.reshape(len(values), -1)

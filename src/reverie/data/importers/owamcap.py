@@ -12,7 +12,6 @@ mouse turns the camera is the game's affair: `--degrees-per-count`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reverie.data.importers.take import Source, Table, Take, Track, ordered
+from reverie.data.importers.take import Source, Table, Take, Track, ordered, parse_json
 from reverie.errors import DataError
+from reverie.paths import own_files
 from reverie.types import ActionSpace
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ NAMED_CODES = {
 """Windows' virtual key codes; letters and digits have the code of their capital."""
 MOUSE_BUTTONS = ("left", "right", "middle", "x1", "x2")
 RAW_ABSOLUTE = 0x01
+PRESSED = {"press": True, "release": False}
 
 
 @dataclass(slots=True)
@@ -72,13 +73,14 @@ class Events:
 
 def open_source(config: ImportConfig) -> Source:
     """Every .mcap of the folder, or the one named, with its video."""
-    files = [config.src] if config.src.is_file() else sorted(config.src.rglob("*.mcap"))
+    files = [config.src] if config.src.is_file() else own_files(config.src.rglob("*.mcap"))
     if not files:
         raise DataError(f"{config.src}: has no .mcap; ocap records NAME.mcap with NAME.mkv")
     if config.degrees_per_count is None:
         raise DataError("owamcap: say how far the mouse turns the camera, --degrees-per-count 0.15 (0: not at all)")
     per_count = float(config.degrees_per_count)
     keymap = parse_keymap(config.map)
+    root = config.src if config.src.is_dir() else config.src.parent
     space = ActionSpace(ordered(keymap.values()), mouse=per_count != 0.0)
 
     def takes() -> Iterator[Take | str]:
@@ -89,7 +91,9 @@ def open_source(config: ImportConfig) -> Source:
             except DataError as error:
                 yield str(error)
                 continue
-            yield Take(path.stem, video, partial(read_track, path, events, keymap, space, per_count))
+            name = str(path.relative_to(root).with_suffix(""))
+            read = partial(read_track, path, events, keymap, space, per_count)
+            yield Take(name, video, read, tables=(path,))
 
     return Source(space, takes)
 
@@ -119,7 +123,7 @@ def read_events(path: Path) -> Events:
     events = Events()
     try:
         with path.open("rb") as file:
-            for _, channel, message in make_reader(file).iter_messages(topics=TOPICS):
+            for _, channel, message in make_reader(file, validate_crcs=True).iter_messages(topics=TOPICS):
                 _take_in(events, channel.topic, message.log_time, message.data, path)
     except Exception as error:  # the reader and its decompressors raise whatever a damaged byte leads to
         raise DataError(f"{path}: not a readable mcap file, cut short perhaps ({error})") from error
@@ -186,24 +190,26 @@ def _held(events: Events, codes: set[str | int], moments: Table) -> Table:
 
 def _take_in(events: Events, topic: str, log_time: int, data: bytes, path: Path) -> None:
     try:
-        message = json.loads(data)
+        message = parse_json(data.decode("utf-8"))
         if topic == "screen":
             media = message.get("media_ref") or message
             place = media["pts_ns"] if "pts_ns" in media else media["pts"]
             where = str(media.get("uri") or media.get("path") or "")
-            events.screen.append((int(message.get("utc_ns") or log_time), int(place), where))
+            events.screen.append((_nanoseconds(message.get("utc_ns") or log_time), _nanoseconds(place), where))
             return
-        when = int(message.get("timestamp") or log_time)
+        when = _nanoseconds(message.get("timestamp") or log_time)
         if topic == "keyboard":
-            events.keys.append((when, int(message["vk"]), message["event_type"] == "press"))
+            events.keys.append((when, int(message["vk"]), PRESSED[message["event_type"]]))
         elif topic == "mouse" and message["event_type"] == "click":
-            events.keys.append((when, f"mouse.{message['button']}", bool(message["pressed"])))
+            if not isinstance(message["pressed"], bool):
+                raise ValueError(f"pressed must be true or false, got {message['pressed']!r}")
+            events.keys.append((when, f"mouse.{message['button']}", message["pressed"]))
         elif topic == "mouse/raw":
             _take_in_raw(events, when, message)
         elif topic in ("keyboard/state", "mouse/state") and not events.keys:
             prefix = "" if topic == "keyboard/state" else "mouse."
             events.keys += [(when, f"{prefix}{one}" if prefix else int(one), True) for one in message["buttons"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         events.malformed.append(f"a malformed message of the topic {topic} at {log_time} ({error!r})")
 
 
@@ -211,7 +217,16 @@ def _take_in_raw(events: Events, when: int, message: dict[str, Any]) -> None:
     right = message["last_x"] if "last_x" in message else message["dx"]
     down = message["last_y"] if "last_y" in message else message["dy"]
     if not int(message.get("us_flags") or 0) & RAW_ABSOLUTE and (right or down):
+        if not abs(float(right)) + abs(float(down)) < 1e6:
+            raise ValueError(f"a motion of fewer than a million counts, got {right!r}, {down!r}")
         events.turns.append((when, float(right), float(down)))
+
+
+def _nanoseconds(value: Any) -> int:
+    found = int(value)
+    if not abs(found) < 2**63:
+        raise ValueError(f"a time of 64 bits in nanoseconds, got {found}")
+    return found
 
 
 def _codes(key: str) -> tuple[str | int, ...]:
@@ -222,7 +237,10 @@ def _codes(key: str) -> tuple[str | int, ...]:
 
 def _video(path: Path, events: Events) -> Path:
     """The video that the screen messages name, or the one beside the file."""
-    name = events.screen[0][2].removeprefix("file://")
+    names = sorted({where for _, _, where in events.screen})
+    if len(names) > 1:
+        raise DataError(f"{path}: its screen messages name several videos, {names[:3]}; split it into one for each")
+    name = names[0].removeprefix("file://")
     for video in (path.parent / name, path.parent / Path(name).name):
         if name and video.is_file():
             return video

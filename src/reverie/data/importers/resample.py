@@ -30,6 +30,11 @@ class Piece:
     actions: npt.NDArray[np.float32]
     poses: npt.NDArray[np.float32] | None
 
+    def part(self, start: int, end: int) -> Piece:
+        """Frames `start` to `end` of the piece."""
+        poses = None if self.poses is None else self.poses[start:end]
+        return Piece(round(self.from_s + start / FPS, 3), self.shown[start:end], self.actions[start:end], poses)
+
 
 def stretches(keep: Mask, times: Table) -> list[tuple[int, int]]:
     """Runs [start, end) of frames to keep, without pauses in between."""
@@ -53,15 +58,7 @@ def resample(track: Track, times: Table, num_keys: int, max_frames: int, min_fra
             track.drop(slice(start, end), "in a stretch too short")
             continue
         parts = np.array_split(np.arange(len(whole.shown)), -(-len(whole.shown) // max_frames))
-        pieces += [
-            Piece(
-                round(whole.from_s + part[0] / FPS, 3),
-                whole.shown[part],
-                whole.actions[part],
-                None if whole.poses is None else whole.poses[part],
-            )
-            for part in parts
-        ]
+        pieces += [whole.part(int(part[0]), int(part[-1]) + 1) for part in parts]
     return pieces
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -92,8 +94,10 @@ class Track:
 class Take:
     """One recording of somebody else.
 
-    name: what tells it from others.  read: the times of the video's frames in seconds, `(f,)` -> the track.
-    window: from when to when of the video, in seconds; all of it if None.  meta: what else is worth keeping.
+    name: what people know it by.  read: the times of the video's frames in seconds, `(f,)` -> the track; with a
+    window they are counted from the video's first frame.  window: from when to when of the video, in seconds after its
+    first frame; all of it if None.  meta: what else is worth keeping.  tables: the files that say what was done.
+    rows: for a part of larger files, the bytes of the part that says what was done.
     """
 
     name: str
@@ -101,6 +105,8 @@ class Take:
     read: Callable[[Table], Track]
     window: tuple[float, float] | None = None
     meta: dict[str, Any] = field(default_factory=dict)
+    tables: tuple[Path, ...] = ()
+    rows: Callable[[], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,50 @@ def ordered(keys: Iterable[str]) -> tuple[str, ...]:
 def read_json(path: Path) -> Any:
     """The JSON in a file.  Raises DataError, naming the file, if there is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a JSON file ({error})") from error
+
+
+def parse_json(text: str) -> Any:
+    """A JSON value.  Raises ValueError for text that is none, nested too deep, or says a name of an object twice."""
+    try:
+        return json.loads(text, object_pairs_hook=_unique_names)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 file, with or without a byte order mark: they end with a line feed, and with nothing else.
+
+    U+2028, U+0085 and their like may stand inside a JSON text.  Raises DataError for a file that is no such text.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a text file ({error})") from error
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines[:-1] if not lines[-1] else lines
+
+
+def file_digest(path: Path) -> bytes:
+    """The SHA-256 of a file.  Raises DataError if it cannot be read."""
+    try:
+        state = path.stat()
+        return _file_digest(path, state.st_mtime_ns, state.st_size)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+@functools.lru_cache(maxsize=256)
+def _file_digest(path: Path, changed_ns: int, size: int) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found

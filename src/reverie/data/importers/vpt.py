@@ -1,14 +1,16 @@
 """OpenAI's VPT contractor data: `NAME.mp4` at 20 Hz and `NAME.jsonl`, a line a frame, in one folder.
 
 A line: {"mouse": {"dx": px, "dy": px, "buttons": [0], "newButtons": []}, "keyboard": {"keys": ["key.keyboard.w"]},
-"isGuiOpen": false, "xpos": ..., "ypos": ..., "zpos": ..., "yaw": deg, "pitch": deg, ...}.  A pixel of the mouse is
-360/2400 degrees, down and right positive; button 0 attacks, 1 uses.  Line i is what was done on seeing frame i.  Frames
-with a menu open (isGuiOpen) are left out; the hotbar, sprinting and dropping have no key here.
+"isGuiOpen": false, "xpos": ..., "ypos": ..., "zpos": ..., "yaw": deg, "pitch": deg, "milli": ms, ...}.  A pixel of the
+mouse is 360/2400 degrees, down and right positive; button 0 attacks, 1 uses.  Line i is what was done on seeing frame
+i.  Frames with a menu open (isGuiOpen) are left out; the hotbar, sprinting and dropping have no key here.
+
+Lines have no number.  Where there is not one for each frame, those after a line that cannot be read, or after gaps in
+their clock (`milli`) that the missing lines explain, are left out; a clock that runs backwards refuses the recording.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reverie.data.importers.take import WALKER, Source, Table, Take, Track
+from reverie.data.importers.take import WALKER, Source, Table, Take, Track, parse_json, read_lines
 from reverie.errors import DataError
+from reverie.paths import own_files
 
 if TYPE_CHECKING:
     from reverie.data.importers.command import ImportConfig
@@ -39,18 +42,24 @@ POSE = ("xpos", "zpos", "ypos", "yaw", "pitch")
 
 def open_source(config: ImportConfig) -> Source:
     """Every .jsonl of the folder, or the one named, with the video beside it."""
-    tables = [config.src] if config.src.is_file() else sorted(config.src.rglob("*.jsonl"))
+    tables = [config.src] if config.src.is_file() else own_files(config.src.rglob("*.jsonl"))
     if not tables:
         raise DataError(f"{config.src}: has no .jsonl; VPT's recordings are NAME.mp4 with NAME.jsonl")
-    has_poses = all(name in _first_line(tables[0]) for name in POSE)
+    root = config.src if config.src.is_dir() else config.src.parent
+    there = [table for table in tables if table.with_suffix(".mp4").is_file()]
+    known = {table: all(name in step for name in POSE) for table in there if (step := _first_step(table))}
+    has_poses = bool(known) and all(known.values())
 
     def takes() -> Iterator[Take | str]:
         for table in tables:
             video = table.with_suffix(".mp4")
-            if video.is_file():
-                yield Take(table.stem, video, partial(read_track, table, has_poses))
-            else:
+            if table not in there:
                 yield f"{table}: its video {video.name} is missing"
+                continue
+            if any(known.values()) and known.get(table) is False:
+                yield f"{table}: has no poses ({', '.join(POSE)}), so they are left out of all recordings"
+            name = str(table.relative_to(root).with_suffix(""))
+            yield Take(name, video, partial(read_track, table, has_poses), tables=(table,))
 
     return Source(WALKER, takes, has_poses)
 
@@ -59,13 +68,24 @@ def read_track(table: Path, has_poses: bool, times: Table) -> Track:
     """What the lines of `table` say was done during each frame."""
     track = Track.blank(len(times), WALKER)
     track.poses = np.zeros((len(times), 5)) if has_poses else None
-    lines = _lines(table)
-    track.match(len(lines), table)
+    steps = [_step(line) for line in read_lines(table)]
+    _check_clock(steps, table)
+    track.match(len(steps), table)
+    if len(steps) != len(times):
+        # A line lost or added: which frames the lines after it belong to is not known.
+        if None in steps:
+            first = steps.index(None)
+            track.notes.append(f"{table}: row {first + 1}: cannot be read, and there is not a row for each frame")
+            track.drop(slice(first, None), "after a row that cannot be read")
+        for first in _gaps(steps, len(times) - len(steps))[:1]:
+            track.notes.append(f"{table}: row {first + 1}: not at the time of a next row, and not a row for each frame")
+            track.drop(slice(first, None), "after a gap in the rows")
     bad: list[int] = []
     stuck = False
-    for row, line in enumerate(lines[: len(times)]):
+    for row, step in enumerate(steps[: len(times)]):
         try:
-            step = json.loads(line)
+            if step is None:
+                raise ValueError
             pressed = 0 in step["mouse"].get("newButtons", ())
             # Some recordings begin with attack held down until the player first presses it.
             stuck = pressed if row == 0 else stuck and not pressed
@@ -74,8 +94,9 @@ def read_track(table: Path, has_poses: bool, times: Table) -> Track:
                 track.poses[row] = _pose(step)
             if step.get("isGuiOpen", False):
                 track.drop([row], "with a menu open")
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             bad.append(row)
+    bad = [row for row in bad if track.keep[row]]
     track.note_rows(table, [row + 1 for row in bad], "malformed")
     track.drop(bad, "malformed")
     track.validate(table, WALKER, first_row=1)
@@ -97,16 +118,55 @@ def _pose(step: dict[str, Any]) -> list[float]:
     return [x, y, z, yaw % 360.0, -pitch]
 
 
-def _lines(table: Path) -> list[str]:
+def _step(line: str) -> dict[str, Any] | None:
+    """A line as an object; None where it is none."""
     try:
-        return table.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{table}: not a text file ({error})") from error
+        step = parse_json(line)
+    except ValueError:
+        return None
+    return step if isinstance(step, dict) else None
 
 
-def _first_line(table: Path) -> dict[str, Any]:
+def _check_clock(steps: list[dict[str, Any] | None], table: Path) -> None:
+    """Raises DataError where a row is of an earlier time than one before it: rows are out of order."""
+    before = -np.inf
+    for row, step in enumerate(steps, 1):
+        milli = float("nan") if step is None else _milli(step)
+        if milli < before:
+            raise DataError(f"{table}: row {row}: is of an earlier time than the row before; sort the rows by milli")
+        before = before if np.isnan(milli) else milli
+
+
+def _gaps(steps: list[dict[str, Any] | None], missing: int) -> list[int]:
+    """Rows before which rows are missing, or that are there twice (`missing` below 0), as their clock says.
+
+    None where the clock's gaps do not amount to `missing` rows: then the game was slow there, and no row was lost.
+    """
+    clock = np.array([float("nan") if step is None else _milli(step) for step in steps])
+    apart = np.diff(clock)
+    usual = float(np.nanmedian(apart)) if np.isfinite(apart).any() else 0.0
+    if not usual > 0:
+        return []
+    lost = np.where(np.isfinite(apart), np.round(apart / usual) - 1, 0.0)
+    return (np.flatnonzero(lost) + 1).tolist() if lost.sum() == missing else []
+
+
+def _milli(step: dict[str, Any]) -> float:
+    """The row's clock, NaN where it has none."""
+    milli = step.get("milli")
+    if isinstance(milli, bool) or not isinstance(milli, int | float) or not abs(milli) < 1e15:
+        return float("nan")
+    return float(milli)
+
+
+def _first_step(table: Path) -> dict[str, Any] | None:
+    """The first line that is an object, of the first few; None for a file of another kind."""
     try:
-        found = json.loads(_lines(table)[0])
-    except (IndexError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        with table.open("rb") as file:
+            for _ in range(8):
+                step = _step(file.readline(2**20).decode("utf-8-sig"))
+                if step is not None:
+                    return step
+    except (OSError, UnicodeDecodeError):
+        pass
+    return None

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reverie.errors import DataError
+from reverie.paths import own_files
 from reverie.types import Action, ActionSpace
 
 FOLDER = Path(__file__).parent
@@ -40,7 +41,7 @@ class Suite:
 
 
 def suite_names() -> list[str]:
-    return sorted(file.stem for file in FOLDER.glob("*.json"))
+    return [file.stem for file in own_files(FOLDER.glob("*.json"))]
 
 
 def load_suite(name: str) -> Suite:

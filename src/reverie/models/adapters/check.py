@@ -30,6 +30,7 @@ from reverie.models.dit import WorldModel
 from reverie.models.state import ConditionChannels
 from reverie.models.wan_vae import WanVAE
 from reverie.models.weights import TensorFile, fill
+from reverie.paths import own_files
 
 TOLERANCE = 1e-4
 """The largest absolute difference, in float32, that counts as the same numbers."""
@@ -203,6 +204,6 @@ def _read_json(path: Path) -> Any:
 
 def _first(folder: Path, patterns: Sequence[str]) -> Path:
     for pattern in patterns:
-        if found := sorted(folder.glob(pattern)):
+        if found := own_files(folder.glob(pattern)):
             return found[0]
     raise CheckpointError(f"{folder} has no {patterns[0]}")

@@ -33,6 +33,7 @@ from reverie.models.tiny_decoder import TinyDecoder
 from reverie.models.tokenizer import CELL
 from reverie.models.wan_vae import WanVAE
 from reverie.models.weights import TensorFile, fill
+from reverie.paths import own_files
 
 RESOLUTION = (352, 640)
 """What the published models were trained at, (H, W); nothing in their files says it."""
@@ -213,7 +214,7 @@ def _choose(folder: Path, variant: str | None) -> Candidate:
 
 
 def _weights_in(folder: Path) -> Path:
-    files = sorted(folder.glob("*.safetensors"))
+    files = own_files(folder.glob("*.safetensors"))
     known = [file for file in files if file.name in {name for _, name in FOLDERS.values()}]
     own = [file for file in files if file.name not in VAE_FILES + CLIP_FILES + TINY_FILES]
     if len(known) == 1 or len(own) == 1:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reverie.errors import WorldError
+from reverie.paths import own_files
 
 SOURCES = Path(__file__).parent / "shim"
 COMMON_FLAGS = ("-O3", "-std=gnu11", "-Wall", "-Wextra", "-pthread")
@@ -78,14 +79,14 @@ def _key(compiler: str, sources: Path) -> str:
     """
     digest = hashlib.sha256(repr((COMMON_FLAGS, LIBRARY_FLAGS, LIBRARIES, os.uname().machine)).encode())
     digest.update(subprocess.run([compiler, "--version"], capture_output=True).stdout)
-    for source in sorted(sources.iterdir()):
+    for source in own_files(sources.iterdir()):
         digest.update(source.name.encode() + source.read_bytes())
     return digest.hexdigest()[:16]
 
 
 def _compile(compiler: str, folder: Path) -> None:
     folder.mkdir()
-    parts = sorted(str(path) for path in SOURCES.glob("*.c") if path.name != "keeper.c")
+    parts = [str(path) for path in own_files(SOURCES.glob("*.c")) if path.name != "keeper.c"]
     _run([compiler, *COMMON_FLAGS, *LIBRARY_FLAGS, "-o", str(folder / "lockstep.so"), *parts, *LIBRARIES])
     _run([compiler, *COMMON_FLAGS, "-o", str(folder / "keeper"), str(SOURCES / "keeper.c")])
 

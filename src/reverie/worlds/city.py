@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reverie.errors import WorldError
-from reverie.types import Action, ActionSpace, Frames
+from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 from reverie.worlds.city_parts import models
 from reverie.worlds.city_parts.actors import Actors
 from reverie.worlds.city_parts.people import People
@@ -79,6 +79,7 @@ class CityWorld:
     """
 
     fov_deg = FOV_DEG
+    pixel_aspect = 1.0
     action_space = ACTION_SPACE
     resolution = RESOLUTION
     block_frames = 1
@@ -99,10 +100,16 @@ class CityWorld:
         self._actors = Actors(self._screen, textures, halo)
 
     @property
-    def pose(self) -> npt.NDArray[np.float32]:
-        """(x, y, z, yaw, pitch) float32 of the camera: metres and degrees; yaw grows to the right, pitch upwards."""
+    def pose(self) -> Pose:
+        """The camera's pose `(6,)`, see `reverie.types.POSE_NAMES`."""
         v = self._view
-        return np.array([v.x, v.y, v.z, v.yaw % 360.0, v.pitch], np.float32)
+        return np.array([v.x, v.y, v.z, v.yaw % 360.0, v.pitch, v.roll], np.float32)
+
+    def geometry(self) -> Geometry:
+        """Draws the depth of the last frame without the player's car, and the mask of the car."""
+        if not self._started:
+            raise WorldError("geometry before reset; call reset(seed) first")
+        return self._screen.geometry(self._actors.player_nodes)
 
     @property
     def hints(self) -> Mapping[str, Any]:

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reverie.errors import WorldError
-from reverie.types import Action, ActionSpace, Frames
+from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
+from reverie.worlds.geometry import NO_BODY, linear_depth, perspective, sample_cells
 from reverie.worlds.lockstep import STEP_NS, LockstepGame
 from reverie.worlds.minetest_scenery import Scenery, check_maps, choose_scenery
 from reverie.worlds.shrink import Shrinker
@@ -39,6 +39,9 @@ DEGREES_PER_PX = 0.05
 
 MAX_PX = (DRAWN[1] // 2 - 2, DRAWN[0] // 2 - 2)
 """The mouse starts each frame in the middle of the window, and cannot leave it."""
+
+CLIP_M = (0.1, 2000.0)
+"""The game's clipping planes, metres."""
 
 VIEW_RANGE = 48
 """Nodes; further away is fog.  The time that a frame takes grows with its square."""
@@ -134,6 +137,8 @@ class MinetestWorld:
     """
 
     fov_deg = FOV_DEG
+    pixel_aspect = 1.0
+    finished = False
     action_space = ACTION_SPACE
     resolution = RESOLUTION
     block_frames = 1
@@ -165,12 +170,18 @@ class MinetestWorld:
         }
 
     @property
-    def pose(self) -> npt.NDArray[np.float32]:
-        """(x, y, z, yaw, pitch) float32 of the camera: nodes east, north and up; degrees right of east, and upwards."""
+    def pose(self) -> Pose:
+        """The camera's pose `(6,)`, see `reverie.types.POSE_NAMES`; a node is a metre."""
         self._now()
         x, height, z = self._feet or (0.0, 0.0, 0.0)
-        yaw, pitch = np.degrees(self._look)
-        return np.array([x, z, height + self._eye_lift, -yaw % 360.0, pitch], np.float32)
+        yaw, pitch = np.degrees(self._look)  # the game counts from east to the left
+        return np.array([x, z, height + self._eye_lift, (90.0 - yaw) % 360.0, pitch, 0.0], np.float32)
+
+    def geometry(self) -> Geometry:
+        """Reads the depth of the last frame; nothing of the player is drawn."""
+        self._now()
+        buffer = sample_cells(self._running().read_depth())
+        return Geometry(linear_depth(buffer, perspective(*CLIP_M)), NO_BODY)
 
     @property
     def hints(self) -> Mapping[str, Any]:

@@ -16,10 +16,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from reverie.errors import WorldError
-from reverie.types import Action, ActionSpace, Frames
+from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 from reverie.worlds.panda import RESOLUTION, Panda
 from reverie.worlds.temple_parts.biomes import BIOMES, varied
 from reverie.worlds.temple_parts.camera import ChaseCamera
@@ -63,6 +62,7 @@ class TempleWorld:
     """
 
     fov_deg = FOV_DEG
+    pixel_aspect = 1.0
     action_space = ACTION_SPACE
     resolution = RESOLUTION
     block_frames = 1
@@ -87,9 +87,16 @@ class TempleWorld:
         self._stage = Stage(self._screen)
 
     @property
-    def pose(self) -> npt.NDArray[np.float32]:
-        """(x, y, z, yaw, pitch) float32 of the camera: metres and degrees; yaw to the right, pitch up."""
-        return np.array([*self._camera.position, self._camera.yaw, self._camera.pitch], np.float32)
+    def pose(self) -> Pose:
+        """The camera's pose `(6,)`, see `reverie.types.POSE_NAMES`."""
+        camera = self._camera
+        return np.array([*camera.position, camera.yaw % 360.0, camera.pitch, 0.0], np.float32)
+
+    def geometry(self) -> Geometry:
+        """Draws the depth of the last frame without the runner, and the mask of the runner and its shadow."""
+        self._now()
+        assert self._screen is not None
+        return self._screen.geometry(self._stage.runner_nodes)
 
     @property
     def hints(self) -> Mapping[str, Any]:

@@ -25,8 +25,9 @@ import numpy.typing as npt
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from reverie.errors import WorldError
-from reverie.types import Action, ActionSpace, Frames
+from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 from reverie.worlds.doom_level import Level, Sight, read_level
+from reverie.worlds.geometry import NO_BODY, sample_cells
 from reverie.worlds.wad import Wad, write_palette
 
 RESOLUTION = (128, 224)
@@ -39,6 +40,15 @@ DRAWN = (180, 320)
 """(H, W) that the game draws."""
 CROP = slice(2, 317)
 """The columns of it that are shown: 315, for the shape of the picture."""
+
+PIXEL_ASPECT = 1.2
+"""Doom was made for screens whose pixels are so much taller than wide: what is as tall as wide is drawn taller."""
+
+UNIT_M = 1 / 32
+"""Metres of a map unit."""
+
+DEPTH_BUFFER_UNITS, DEPTH_BUFFER_OFFSET = 7.15, 1.4
+"""Map units of one step of the game's depth buffer, and where in a step its depth lies."""
 
 GAMMA = 1.4
 VISIBILITY = 30
@@ -117,6 +127,8 @@ class VizDoomWorld:
     """
 
     fov_deg = FOV_DEG
+    pixel_aspect = PIXEL_ASPECT
+    pitch_is_shear = True
     resolution = RESOLUTION
     block_frames = 1
 
@@ -148,10 +160,20 @@ class VizDoomWorld:
         return {"monsters": self.monsters, "hands": self.hands}
 
     @property
-    def pose(self) -> npt.NDArray[np.float32]:
-        """(x, y, z, yaw, pitch) float32: map units and degrees; yaw grows to the right, pitch upwards."""
-        x, y, z, angle, pitch = self._now().game_variables
-        return np.array([x, y, z, (-angle) % 360.0, -((pitch + 180.0) % 360.0 - 180.0)], np.float32)
+    def pose(self) -> Pose:
+        """The camera's pose `(6,)`, see `reverie.types.POSE_NAMES`; a metre is 32 map units.
+
+        The game draws a pitch as a shift of the image, not as a rotation: see `pitch_is_shear`.
+        """
+        x, y, z, angle, pitch = self._now().game_variables  # the angle counts from east to the left
+        up = -((pitch + 180.0) % 360.0 - 180.0)
+        return np.array([x * UNIT_M, y * UNIT_M, z * UNIT_M, (90.0 - angle) % 360.0, up, 0.0], np.float32)
+
+    def geometry(self) -> Geometry:
+        """Reads the depth buffer of the last frame, in steps of 7.15 map units."""
+        steps = sample_cells(self._now().depth_buffer[:, CROP]).astype(np.float32)
+        depth = (steps + DEPTH_BUFFER_OFFSET) * (DEPTH_BUFFER_UNITS * UNIT_M)
+        return Geometry(depth, NO_BODY)
 
     @property
     def depth(self) -> npt.NDArray[np.uint8] | None:
@@ -314,8 +336,8 @@ class VizDoomWorld:
     def _look(self) -> tuple[Sight, npt.NDArray[np.uint8]] | None:
         """What is seen by the map, and the depth picture of it."""
         if self._seen is None and self._level is not None:
-            x, y, _, yaw, _ = self.pose
-            sight = self._level.look(float(x), float(y), float(yaw), _SLOPES, self._steps < self._open_until)
+            x, y, _, angle, _ = self._now().game_variables
+            sight = self._level.look(x, y, -angle % 360.0, _SLOPES, self._steps < self._open_until)
             columns = np.repeat(sight.free / DEPTH_UNITS, 2).astype(np.uint8)
             self._seen = sight, np.broadcast_to(columns, DEPTH_SHAPE)
         return self._seen
@@ -389,6 +411,7 @@ def _configure(vizdoom: Any, wad: str, level: str, folder: Path, *, monsters: bo
     game.set_mode(vizdoom.Mode.PLAYER)
     game.set_screen_resolution(vizdoom.ScreenResolution.RES_320X180)
     game.set_screen_format(vizdoom.ScreenFormat.CRCGCB)
+    game.set_depth_buffer_enabled(True)
     game.set_window_visible(False)
     game.set_sound_enabled(False)
     game.set_episode_timeout(0)
@@ -401,7 +424,7 @@ def _configure(vizdoom: Any, wad: str, level: str, folder: Path, *, monsters: bo
         game.set_button_max_value(getattr(vizdoom.Button, name), 0)
     for name in ("ATTACK", "USE"):
         game.add_available_button(getattr(vizdoom.Button, name))
-    for name in ("POSITION_X", "POSITION_Y", "POSITION_Z", "ANGLE", "PITCH"):
+    for name in ("CAMERA_POSITION_X", "CAMERA_POSITION_Y", "CAMERA_POSITION_Z", "CAMERA_ANGLE", "CAMERA_PITCH"):  # of the camera
         game.add_available_game_variable(getattr(vizdoom.GameVariable, name))
     game.add_game_args(f"-file {palette} +freelook 1 +sv_cheats 1 +movebob 0")
     game.add_game_args("+pickup_fade_scalar 0 +cl_showsecretmessage 0 +con_midtime 0")

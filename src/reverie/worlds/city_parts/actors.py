@@ -53,6 +53,11 @@ class Actors:
             poses[-2].removeNode()
         self._cars, self._people, self._player = [], [], {}
 
+    @property
+    def player_nodes(self) -> list[Any]:
+        """The nodes of the player's own car; none on foot."""
+        return [self._player["top"]] if self._player else []
+
     def show_traffic(self, traffic: Traffic) -> None:
         """Cars and their brake lights where they are now."""
         for car, nodes in zip(traffic.cars, self._cars, strict=True):

@@ -126,6 +126,11 @@ class Stage:
         picture = self._screen.render()
         return self._veil(picture, runner.veil) if runner.veil > 0 else picture
 
+    @property
+    def runner_nodes(self) -> list[Any]:
+        """The nodes of the runner and its shadow."""
+        return [self._runner_node.path, self._shadow_node.path]
+
     # -- set-up
 
     def _make_movers(self) -> None:

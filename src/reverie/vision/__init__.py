@@ -1,0 +1,1 @@
+"""Image geometry without networks: cameras, projection, view synthesis."""

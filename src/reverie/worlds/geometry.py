@@ -26,7 +26,7 @@ def sample_cells(image: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
 
 
 def linear_depth(buffer: Floats, projection: npt.NDArray[np.floating]) -> Floats:
-    """Converts an OpenGL depth buffer in [0, 1] to metres along the optical axis; infinite where nothing was drawn.
+    """Converts an OpenGL depth buffer to metres along the optical axis; infinite at 1, where nothing was drawn, and above.
 
     projection: `(4, 4)` for column vectors.
     """

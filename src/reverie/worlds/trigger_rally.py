@@ -44,9 +44,12 @@ VIEWS = {"chase": 0, "bonnet": 3}
 CAR_FROM_CAMERA = {"chase": (0.0, -1.6, -5.0), "bonnet": (0.0, -0.85, 0.0)}
 """Where the car is as seen by the camera: right, up, back, metres."""
 
+DEPTH_RANGE = np.float32(0.999)
+"""The part of the depth buffer that the land and the car take; the sky lies behind it."""
+
 CAR_BOX = {
     "chase": ((-1.35, -2.05, 2.7), (1.35, -0.3, 7.6)),
-    "bonnet": ((-1.35, -1.2, 0.0), (1.35, 0.2, 2.2)),
+    "bonnet": ((-1.35, -1.2, 0.0), (1.35, -0.3, 2.2)),
 }
 """The box that holds the car: its two corners right, up and ahead of the camera, metres."""
 
@@ -131,7 +134,7 @@ class TriggerRallyWorld:
         """Reads the depth of the last frame; the body is the car, a box that the camera keeps at its distance."""
         if self._game is None or self._game.projection is None:
             raise WorldError("geometry before reset; call reset(seed) first")
-        depth = linear_depth(sample_cells(self._game.read_depth()), self._game.projection)
+        depth = linear_depth(sample_cells(self._game.read_depth()) / DEPTH_RANGE, self._game.projection)
         low, high = CAR_BOX[self.view]
         points = cell_points(depth, FOV_DEG)
         return Geometry(depth, ((points > np.array(low)) & (points < np.array(high))).all(axis=-1))

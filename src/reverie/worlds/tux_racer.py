@@ -83,6 +83,9 @@ SENSE_ASIDE = np.arange(-24.0, 25.0, 1.0, dtype=np.float32)
 SENSE_OBJECTS = 48.0
 """How far ahead, in metres, trees and fish are told."""
 
+CLIP_M = 75
+"""How far the snow is drawn, metres."""
+
 OPTIONS = {
     "fullscreen": 1,
     "res_type": 0,
@@ -91,7 +94,7 @@ OPTIONS = {
     "sound_volume": 0,
     "music_volume": 0,
     "framerate": 0,
-    "forward_clip_distance": 75,
+    "forward_clip_distance": CLIP_M,
     "backward_clip_distance": 20,
     "fov": FOV_VERTICAL_DEG,
     "bpp_mode": 0,
@@ -165,6 +168,7 @@ class TuxRacerWorld:
         assert self._game is not None
         assert self._game.projection is not None
         depth = linear_depth(sample_cells(self._game.read_depth()), self._game.projection)
+        depth[depth > 0.999 * CLIP_M] = np.inf  # the fog behind the last snow that is drawn
         return Geometry(depth, _penguin(depth))
 
     @property

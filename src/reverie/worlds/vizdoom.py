@@ -27,7 +27,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from reverie.errors import WorldError
 from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 from reverie.worlds.doom_level import Level, Sight, read_level
-from reverie.worlds.geometry import NO_BODY, sample_cells
+from reverie.worlds.geometry import sample_cells
 from reverie.worlds.wad import Wad, write_palette
 
 RESOLUTION = (128, 224)
@@ -170,10 +170,10 @@ class VizDoomWorld:
         return np.array([x * UNIT_M, y * UNIT_M, z * UNIT_M, (90.0 - angle) % 360.0, up, 0.0], np.float32)
 
     def geometry(self) -> Geometry:
-        """Reads the depth buffer of the last frame, in steps of 7.15 map units."""
+        """Reads the depth buffer of the last frame, in steps of 7.15 map units; the body is the weapon, at depth 0."""
         steps = sample_cells(self._now().depth_buffer[:, CROP]).astype(np.float32)
         depth = (steps + DEPTH_BUFFER_OFFSET) * (DEPTH_BUFFER_UNITS * UNIT_M)
-        return Geometry(depth, NO_BODY)
+        return Geometry(depth, steps == 0)
 
     @property
     def depth(self) -> npt.NDArray[np.uint8] | None:

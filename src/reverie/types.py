@@ -204,7 +204,16 @@ class World(Protocol):
 
 
 @runtime_checkable
-class RecordableWorld(World, Protocol):
+class HasGeometry(Protocol):
+    """A game that can tell the depth of what it shows."""
+
+    def geometry(self) -> Geometry:
+        """Computes the depth and the body mask of the last frame.  It changes nothing about the frames that follow."""
+        ...
+
+
+@runtime_checkable
+class RecordableWorld(World, HasGeometry, Protocol):
     """A game with a camera: what recorders, policies and scene captures use beyond the World protocol.
 
     All of it is of the frame that was returned last, and may be asked for after `reset`.
@@ -243,8 +252,4 @@ class RecordableWorld(World, Protocol):
     @property
     def hints(self) -> Mapping[str, Any]:
         """Privileged facts for a policy, such as the road ahead; never recorded."""
-        ...
-
-    def geometry(self) -> Geometry:
-        """Computes the depth and the body mask of the last frame.  It changes nothing about the frames that follow."""
         ...

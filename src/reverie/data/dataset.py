@@ -6,6 +6,7 @@
     meta/reverie.json                       how it was recorded (ours; others ignore it)
     data/chunk-000/file-000.parquet         action, observation.state, timestamp and indices, one row per frame
     videos/observation.images.screen/chunk-000/file-000.mp4
+    depth/chunk-000/file-000.parquet        depth and body masks of some frames (ours, see `depth.py`)
 
 We write one episode per file; we read any number per file, and need only the video and the action of the features.
 Row i holds frame i and the action whose effect is first seen in frame i + 1.
@@ -25,6 +26,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reverie.data.depth import DEPTH_PATH, check_table, read_clip_depth
+from reverie.data.poses import Conversion, conversion_for
 from reverie.data.video import read_video
 from reverie.errors import ActionError, DataError
 from reverie.types import ActionSpace, Clip
@@ -50,6 +53,7 @@ class Episode:
     first_row: int
     video_from_frame: int
     meta: dict[str, Any] = field(default_factory=dict)
+    depth_file: Path | None = None
 
     @property
     def is_heldout(self) -> bool:
@@ -111,18 +115,72 @@ class Dataset:
         return int(sizes["height"]), int(sizes["width"])
 
     @cached_property
-    def fov_deg(self) -> float | None:
-        """Horizontal field of view of the pictures, degrees; None where the recording does not know it."""
+    def notes(self) -> dict[str, Any]:
+        """What `meta/reverie.json` says; empty where there is none."""
         try:
             notes = json.loads((self.path / "meta/reverie.json").read_text())
-            value = notes.get("fov_deg") or notes.get("world", {}).get("fov_deg")
+        except (OSError, ValueError):
+            return {}
+        return notes if isinstance(notes, dict) else {}
+
+    @cached_property
+    def fov_deg(self) -> float | None:
+        """Horizontal field of view of the pictures, degrees; None where the recording does not know it."""
+        return self._camera_note("fov_deg")
+
+    @cached_property
+    def pixel_aspect(self) -> float:
+        """The vertical focal length over the horizontal one, in pixels; 1 where the recording does not say."""
+        return self._camera_note("pixel_aspect") or 1.0
+
+    def _camera_note(self, name: str) -> float | None:
+        world = self.notes.get("world")
+        value = self.notes.get(name) or (world.get(name) if isinstance(world, dict) else None)
+        try:
             return None if value is None else float(value)
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError):
             return None
 
-    def clip(self, episode: int, start: int = 0, length: int | None = None) -> Clip:
-        """Frames `start` to `start + length` of an episode, with their actions and poses.
+    @cached_property
+    def _conversion(self) -> Conversion | None:
+        names = self.info["features"].get("observation.state", {}).get("names")
+        if isinstance(names, dict):
+            names = next(iter(names.values()), None)
+        return conversion_for(names if isinstance(names, list | tuple) else None, self.notes)
 
+    @property
+    def poses_are_known(self) -> bool:
+        """Whether camera poses were recorded whose convention is known."""
+        return self._conversion is not None and self._conversion.is_known
+
+    def require_poses(self) -> None:
+        """Raises DataError unless camera poses were recorded whose convention is known."""
+        if self._conversion is None:
+            raise DataError(f"{self.path}: has no camera poses; record the game again, or import them with the video")
+        if not self._conversion.is_known:
+            raise DataError(
+                f"{self.path}: its camera poses are of an unknown convention, for meta/reverie.json names no game that"
+                " wrote them; record or import it again"
+            )
+
+    def poses(self, episode: int) -> npt.NDArray[np.float32] | None:
+        """The camera poses of an episode `(f, 6)` in the order of POSE_NAMES; None where none were recorded.
+
+        Older recordings are converted to our convention; where theirs is not known (see `require_poses`), the numbers
+        stay as they are, with roll 0.
+        """
+        return self._poses_of(self.rows(episode))
+
+    def _poses_of(self, rows: pa.Table) -> npt.NDArray[np.float32] | None:
+        if self._conversion is None or "observation.state" not in rows.column_names:
+            return None
+        values = np.asarray(rows.column("observation.state").combine_chunks().flatten(), np.float32)
+        return self._conversion(values.reshape(rows.num_rows, -1))
+
+    def clip(self, episode: int, start: int = 0, length: int | None = None, *, depth: bool = True) -> Clip:
+        """Frames `start` to `start + length` of an episode, with their actions, poses and recorded depth.
+
+        depth: read the depth too, where there is any; it takes about a millisecond a frame that has it.
         Raises DataError for a stretch outside the episode and for damaged files.
         """
         if not 0 <= episode < self.num_episodes:
@@ -136,8 +194,11 @@ class Dataset:
         frames = read_video(entry.video_file, entry.video_from_frame + start, length, self.fps, self.resolution)
         rows = self.rows(episode).slice(start, length)
         actions = _matrix(rows, "action", self.action_space.size, entry.data_file)
-        poses = _poses(rows)
-        return Clip(frames, actions, self.fps, poses)
+        found = None
+        if depth and entry.depth_file is not None:
+            table = check_table(self._table(entry.depth_file, "depth"), entry.depth_file)
+            found = read_clip_depth(table, entry.depth_file, entry.index, start, length)
+        return Clip(frames, actions, self.fps, self._poses_of(rows), found)
 
     def rows(self, episode: int) -> pa.Table:
         """All rows of an episode.  Raises DataError if the file or a column is missing or rows are."""
@@ -148,11 +209,11 @@ class Dataset:
             raise DataError(f"{entry.data_file}: has {rows.num_rows} rows for episode {episode}, needs {entry.length}")
         return rows
 
-    def _table(self, path: Path) -> pa.Table:
+    def _table(self, path: Path, column: str = "action") -> pa.Table:
         if path not in self._tables:
             table = _read_parquet(path)
-            if "action" not in table.column_names:
-                raise DataError(f"{path}: the column action is missing, has {table.column_names}; record it again")
+            if column not in table.column_names:
+                raise DataError(f"{path}: the column {column} is missing, has {table.column_names}; record it again")
             self._tables[path] = table
             while len(self._tables) > _CACHED_TABLES:
                 self._tables.popitem(last=False)
@@ -215,10 +276,12 @@ def _episodes(root: Path, info: dict[str, Any], video_key: str, rows: list[dict[
         video_file = root / info.get("video_path", VIDEO_PATH).format(video_key=video_key, **video)
         first = starts.setdefault(data_file, row["dataset_from_index"])
         meta = {name: value for name, value in row.items() if "/" not in name}
+        depth = {part: row.get(f"depth/{part}") for part in ("chunk_index", "file_index")}
+        depth_file = None if None in depth.values() else root / DEPTH_PATH.format(**depth)
         from_frame = round(row[f"videos/{video_key}/from_timestamp"] * info["fps"])
         first_row = row["dataset_from_index"] - first
         episodes.append(
-            Episode(row["episode_index"], row["length"], data_file, video_file, first_row, from_frame, meta)
+            Episode(row["episode_index"], row["length"], data_file, video_file, first_row, from_frame, meta, depth_file)
         )
     return episodes
 
@@ -231,10 +294,3 @@ def _matrix(rows: pa.Table, name: str, width: int, path: Path) -> npt.NDArray[np
         return values.reshape(rows.num_rows, width).copy()
     except ValueError as error:
         raise DataError(f"{path}: {name} should have {width} numbers in each of {rows.num_rows} rows") from error
-
-
-def _poses(rows: pa.Table) -> npt.NDArray[np.float32] | None:
-    if "observation.state" not in rows.column_names:
-        return None
-    values = np.asarray(rows.column("observation.state").combine_chunks().flatten(), np.float32)
-    return values.reshape(rows.num_rows, -1).copy()

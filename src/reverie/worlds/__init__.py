@@ -1,7 +1,7 @@
 """Real games behind the World protocol.  `open_world("vizdoom")` starts one; `WORLDS` lists them.  No torch here.
 
-Each of them is a `RecordableWorld` (reverie.types): it has a camera pose and, on demand, depth and a body mask.  VizDoom
-also has `depth`, a small depth image for its policy.
+Each of them is a `RecordableWorld` (reverie.types): it has a camera pose and, on demand, depth and a body mask.
+VizDoom also has `depth`, a small depth image for its policy.
 """
 
 from __future__ import annotations

@@ -26,9 +26,9 @@ def sample_cells(image: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
 
 
 def linear_depth(buffer: Floats, projection: npt.NDArray[np.floating]) -> Floats:
-    """Converts an OpenGL depth buffer to metres along the optical axis; infinite at 1, where nothing was drawn, and above.
+    """Converts an OpenGL depth buffer to metres along the optical axis.
 
-    projection: `(4, 4)` for column vectors.
+    At 1, where nothing was drawn, and above it is infinite.  projection: `(4, 4)` for column vectors.
     """
     a, b = float(projection[2, 2]), float(projection[2, 3])
     with np.errstate(divide="ignore"):

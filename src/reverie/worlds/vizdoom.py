@@ -424,8 +424,8 @@ def _configure(vizdoom: Any, wad: str, level: str, folder: Path, *, monsters: bo
         game.set_button_max_value(getattr(vizdoom.Button, name), 0)
     for name in ("ATTACK", "USE"):
         game.add_available_button(getattr(vizdoom.Button, name))
-    for name in ("CAMERA_POSITION_X", "CAMERA_POSITION_Y", "CAMERA_POSITION_Z", "CAMERA_ANGLE", "CAMERA_PITCH"):  # of the camera
-        game.add_available_game_variable(getattr(vizdoom.GameVariable, name))
+    for name in ("POSITION_X", "POSITION_Y", "POSITION_Z", "ANGLE", "PITCH"):
+        game.add_available_game_variable(getattr(vizdoom.GameVariable, f"CAMERA_{name}"))
     game.add_game_args(f"-file {palette} +freelook 1 +sv_cheats 1 +movebob 0")
     game.add_game_args("+pickup_fade_scalar 0 +cl_showsecretmessage 0 +con_midtime 0")
     if hands:

@@ -16,9 +16,8 @@ import numpy as np
 
 from reverie.data.dataset import Dataset, Episode
 from reverie.data.importers.take import Source, Table, Take, Track, ordered, read_json
-from reverie.data.writer import POSE_NAMES
 from reverie.errors import DataError
-from reverie.types import ActionSpace
+from reverie.types import POSE_NAMES, ActionSpace
 
 if TYPE_CHECKING:
     from reverie.data.importers.command import ImportConfig
@@ -41,7 +40,7 @@ def open_source(config: ImportConfig) -> Source:
     dataset = _open(config)
     names = action_names(dataset)
     space, columns = mapping(config.map, names, dataset.path)
-    has_poses = _state_names(dataset) == list(POSE_NAMES)
+    has_poses = dataset.poses_are_known
 
     def takes() -> Iterator[Take | str]:
         rate = float(dataset.info["fps"])
@@ -78,7 +77,9 @@ def read_track(
             )
     if has_poses:
         track.poses = np.zeros((len(times), len(POSE_NAMES)))
-        track.poses[:count] = _matrix(rows.column("observation.state"), episode.data_file)[:count]
+        poses = dataset.poses(dataset.episodes.index(episode))
+        assert poses is not None
+        track.poses[:count] = poses[:count]
     track.validate(episode.data_file, space)
     return track
 
@@ -111,11 +112,6 @@ def action_names(dataset: Dataset) -> list[str]:
         names = next(iter(names.values()), None)
     size = int((feature.get("shape") or [0])[0])
     return [str(name) for name in names] if names and len(names) == size else [str(i) for i in range(size)]
-
-
-def _state_names(dataset: Dataset) -> list[str]:
-    names: Any = dataset.info["features"].get("observation.state", {}).get("names")
-    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _open(config: ImportConfig) -> AnyDataset:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from tests.worlds import warp
 
 from reverie.errors import ActionError, WorldError
 from reverie.types import Action, World
@@ -76,7 +77,13 @@ def test_parts_make_up_the_whole() -> None:
 
 def test_what_needs_an_episode_says_so() -> None:
     world = MinetestWorld()
-    for use in (lambda: world.step(IDLE), lambda: world.pose, lambda: world.hints, lambda: world.episode_info):
+    for use in (
+        lambda: world.step(IDLE),
+        lambda: world.pose,
+        world.geometry,
+        lambda: world.hints,
+        lambda: world.episode_info,
+    ):
         with pytest.raises(WorldError, match="call reset"):
             use()
     assert isinstance(world, World)
@@ -151,6 +158,15 @@ def test_the_pose_is_that_of_the_camera_at_this_frame(world: MinetestWorld) -> N
 
 
 @with_game
+def test_depth_and_poses_warp_a_frame_onto_a_later_one(world: MinetestWorld) -> None:
+    clip = warp.play(world, 15, warp.look_about("forward"), 48)
+    warp.check(world, clip, gain_db=4.0, timing=True)
+    assert clip.depth is not None
+    assert not clip.depth.body.any(), "nothing of the player is drawn"
+    assert np.isinf(clip.depth.depth).any(), "the sky"
+
+
+@with_game
 def test_keys_move_along_the_view(world: MinetestWorld) -> None:
     world.reset(13)
     for key, angle in (("forward", 0.0), ("right", 90.0), ("back", 180.0), ("left", 270.0)):
@@ -160,9 +176,9 @@ def test_keys_move_along_the_view(world: MinetestWorld) -> None:
         for _ in range(6):
             world.step(act(key))
         east, north = (world.pose - before)[:2]
-        heading = np.radians(-(before[3] + angle))
-        assert east * np.cos(heading) + north * np.sin(heading) > 0.4, key
-        assert abs(east * np.sin(heading) - north * np.cos(heading)) < 0.2, key
+        heading = np.radians(before[3] + angle)
+        assert east * np.sin(heading) + north * np.cos(heading) > 0.4, key
+        assert abs(east * np.cos(heading) - north * np.sin(heading)) < 0.2, key
 
 
 @with_game

@@ -33,8 +33,8 @@ class CheckConfig:
     Where depth was recorded, frames are warped by depth and pose onto later ones, and settings that fit better
     otherwise (yaw, pitch, depth scale, field of view, poses a frame off) are reported.
 
-    Exit code: 0 all is well; 1 some episodes are sound but poor (stuck, frozen, out of step), or the poses do not fit; 2
-    something is damaged.
+    Exit code: 0 all is well; 1 some episodes are sound but poor (stuck, frozen, out of step), or the poses do not fit;
+    2 something is damaged.
 
     Example: reverie data check recordings/vizdoom
     """

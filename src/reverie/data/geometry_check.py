@@ -144,6 +144,12 @@ def fit_geometry(pairs: Sequence[Pair], fov_deg: float, pixel_aspect: float = 1.
     return GeometryFit(int(moves.sum()), warped, still, tuple(wrong))
 
 
+def warped_db(pairs: Sequence[Pair], fov_deg: float, pixel_aspect: float = 1.0) -> float:
+    """PSNR of the warped sources of `pairs` against their targets, where the warp covers them."""
+    warper = _Warper(pairs, fov_deg, pixel_aspect)
+    return float(_db(warper.error(*warper.warp(Setting())).mean()))
+
+
 def clip_pairs(clip: Clip, rng: np.random.Generator, most: int = PAIRS_PER_EPISODE) -> Iterator[Pair]:
     """Some pairs of a clip that has poses and depth, drawn by `rng`."""
     if clip.depth is None or clip.poses is None or not np.isfinite(clip.poses).all():
@@ -169,9 +175,7 @@ def _pairs_of_dataset(dataset: Dataset, rng: np.random.Generator) -> Iterator[Pa
         yield from clip_pairs(dataset.clip(with_depth[index]), rng)
 
 
-def _best_change(
-    warper: _Warper, setting: Setting, moves: npt.NDArray[np.bool_]
-) -> tuple[str, Setting, float] | None:
+def _best_change(warper: _Warper, setting: Setting, moves: npt.NDArray[np.bool_]) -> tuple[str, Setting, float] | None:
     """The change of `setting` that fits clearly better, and best: its name, the changed setting, the gain in dB.
 
     A change counts only if it then fits better than the unchanged frame.

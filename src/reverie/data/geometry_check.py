@@ -127,6 +127,8 @@ def check_geometry(dataset: Dataset, seed: int = 0) -> GeometryFit | None:
 
 def fit_geometry(pairs: Sequence[Pair], fov_deg: float, pixel_aspect: float = 1.0) -> GeometryFit | None:
     """How well `pairs` fit, and which settings are wrong.  None where fewer than MIN_PAIRS show any motion."""
+    if len(pairs) < MIN_PAIRS:
+        return None
     warper = _Warper(pairs, fov_deg, pixel_aspect)
     setting, wrong = Setting(), []
     first, cover = warper.warp(setting)
@@ -215,12 +217,10 @@ def _changed(setting: Setting, change: dict[str, float]) -> Setting | None:
 
 
 class _Warper:
-    """Warps the sources of pairs onto their targets, all at once, under any setting."""
+    """Warps the sources of pairs, at least one, onto their targets, all at once, under any setting."""
 
     def __init__(self, pairs: Sequence[Pair], fov_deg: float, pixel_aspect: float) -> None:
         self._fov_deg, self._aspect, self._count = fov_deg, pixel_aspect, len(pairs)
-        if not pairs:
-            return
         source, target = (
             torch.from_numpy(np.stack([getattr(pair, name) for pair in pairs])).permute(0, 3, 1, 2)
             for name in ("source", "target")
@@ -237,8 +237,6 @@ class _Warper:
 
     def warp(self, setting: Setting) -> tuple[torch.Tensor, torch.Tensor]:
         """Images `(pairs, 3, h, w)`, and which of their pixels were seen in the source and are not of the body."""
-        if not self._count:
-            return torch.zeros(0, 3, 1, 1), torch.zeros(0, 1, 1, dtype=torch.bool)
         poses = self._poses[:, :, 1 + setting.shift].copy()
         poses[..., 3] = poses[..., 3] * setting.yaw_sign + setting.yaw_deg
         poses[..., 4] *= setting.pitch_sign
@@ -258,8 +256,6 @@ class _Warper:
 
     def error(self, image: torch.Tensor, where: torch.Tensor) -> npt.NDArray[np.float64]:
         """Mean squared errors `(pairs,)` against the targets over the pixels `where`, in [0, 1]."""
-        if not self._count:
-            return np.zeros(0)
         squared = ((image - self._target) / 2).square().mean(1)
         return ((squared * where).sum((1, 2)) / where.sum((1, 2)).clamp(min=1)).double().numpy()
 

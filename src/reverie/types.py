@@ -213,6 +213,26 @@ class HasGeometry(Protocol):
 
 
 @runtime_checkable
+class ExplorableWorld(Protocol):
+    """A game whose place can be looked at from anywhere, for captures of scenes."""
+
+    def look_from(self, pose: Pose) -> tuple[Frames, Geometry]:
+        """Shows the place of this episode from `pose`, without the player and without what moves.
+
+        Returns the frame `(1, H, W, 3)` and its geometry; `pose` of the world is then the pose it was taken from.  An
+        episode does not go on from there: call `reset` before the next `step`.
+        """
+        ...
+
+    def standpoints(self, step_m: float, reach_m: float) -> npt.NDArray[np.float32]:
+        """Free places for a camera within `reach_m` of the player in both directions, about `step_m` apart.
+
+        Returns `(n, 3)` metres, at the height of the player's camera.
+        """
+        ...
+
+
+@runtime_checkable
 class RecordableWorld(World, HasGeometry, Protocol):
     """A game with a camera: what recorders, policies and scene captures use beyond the World protocol.
 

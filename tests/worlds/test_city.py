@@ -63,6 +63,22 @@ def test_depth_and_poses_warp_a_frame_onto_a_later_one(view: str, request: pytes
     assert np.isinf(clip.depth.depth).any(), "the sky"
 
 
+@pytest.mark.parametrize("view", ["car", "walk"])
+def test_the_city_can_be_looked_at_from_anywhere(view: str, request: pytest.FixtureRequest) -> None:
+    world = request.getfixturevalue(view)
+    warp.look_check(world, 1, gain_db=3.0)
+    world.reset(1)
+    here = world.pose
+    places = world.standpoints(4.0, 12.0)
+    assert 10 < len(places) <= 49
+    assert places.dtype == np.float32
+    assert np.abs(places[:, :2] - here[:2]).max() < 12.0 + 9.0, "around the player"
+    assert (np.abs(places[:, 2] - 1.8) < 1.0).all()
+    for place in places[::7]:
+        _, geometry = world.look_from(np.array([*place, 45.0, 0.0, 0.0], np.float32))
+        assert np.median(geometry.depth) > 0.5, "not inside of something"
+
+
 def test_geometry_leaves_the_frames_that_follow_as_they_are(car: CityWorld) -> None:
     actions = [held("forward")] * 3
     plain = run(car, 5, actions)

@@ -221,6 +221,18 @@ def test_depth_and_poses_warp_a_frame_onto_a_later_one(world: World) -> None:
 
 
 @needs_panda
+def test_the_track_can_be_looked_at_from_anywhere(world: World) -> None:
+    warp.look_check(world, 1, gain_db=3.0)  # type: ignore[arg-type]
+    world.reset(1)
+    places = world.standpoints(10.0, 400.0)  # type: ignore[attr-defined]
+    assert len(places) > 60, "four corners on"
+    assert np.ptp(places[:, :2], axis=0).min() > 40
+    far = places[-1]
+    _, near = world.look_from(np.array([*far, 0, -60, 0], np.float32))  # type: ignore[attr-defined]
+    assert 1.0 < np.median(near.depth) < 6.0, "the causeway below is drawn there too"
+
+
+@needs_panda
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_shows_first_in_the_next_frame(world: World, key: str) -> None:
     when = 3

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from reverie.data.geometry_check import Pair, clip_pairs, fit_geometry, warped_db
-from reverie.types import GEOMETRY_SHAPE, Action, Clip, ClipDepth, RecordableWorld
+from reverie.errors import WorldError
+from reverie.types import GEOMETRY_SHAPE, Action, Clip, ClipDepth, ExplorableWorld, RecordableWorld
 
 DEPTH_EVERY = 4
 PAIRS = 9
@@ -82,3 +84,34 @@ def look_about(*keys: str, seed: int = 0, turn_deg: float = 4.0, pitch_deg: floa
     goals = rng.uniform(-1, 1, (1000, 2)) * (2 * pitch_deg, turn_deg * 2)
     turns = np.diff(goals, axis=0)
     return lambda i: Action(frozenset(keys), (float(turns[i, 0]), float(turns[i, 1])))
+
+
+def look_check(world: RecordableWorld, seed: int, gain_db: float) -> None:
+    """`look_from` shows what play shows, from wherever it is asked to; and the next episode is as it always was."""
+    assert isinstance(world, ExplorableWorld)
+    first = world.reset(seed)
+    pose, geometry = world.pose, world.geometry()
+    frame, seen = world.look_from(pose)
+    np.testing.assert_array_equal(world.pose, pose)
+    assert frame.shape == first.shape
+    assert not seen.body.any()
+    depths = [np.minimum(one.depth, 200.0)[~geometry.body] for one in (seen, geometry)]
+    assert np.median(np.abs(np.log(depths[0] / depths[1]))) < 0.01
+    away = np.radians(pose[3])
+    pairs = []
+    for step_m, turn_deg in ((1.5, 8.0), (1.2, -8.0), (0.8, 4.0), (-1.0, -5.0), (-1.5, 6.0), (1.0, -3.0)):
+        other = pose + np.array([step_m * np.sin(away), step_m * np.cos(away), 0.2, turn_deg, -3.0, 4.0], np.float32)
+        image, depth = world.look_from(other)
+        np.testing.assert_allclose(world.pose, other, atol=1e-3)
+        poses = (np.repeat(one[None], 3, axis=0) for one in (other, pose))
+        pairs.append(Pair(image[0], frame[0], depth.depth, depth.body, seen.body, *poses))
+    found = fit_geometry(pairs, world.fov_deg, world.pixel_aspect)
+    assert found is not None
+    assert found.warped_db > found.still_db + gain_db, found
+    with pytest.raises(WorldError, match="call reset"):
+        world.step(Action())
+    np.testing.assert_array_equal(world.reset(seed), first)
+    with pytest.raises(WorldError, match="a pose is six finite numbers"):
+        world.look_from(np.zeros(5, np.float32))
+    with pytest.raises(WorldError, match="standpoints need a positive step and a reach, got 0 and 5 m"):
+        world.standpoints(0.0, 5.0)

@@ -7,13 +7,22 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from reverie.types import GEOMETRY_SHAPE, Pose
+from reverie.errors import WorldError
+from reverie.types import GEOMETRY_SHAPE, POSE_NAMES, Pose
 
 Floats = npt.NDArray[np.float32]
 
 NO_BODY = np.zeros(GEOMETRY_SHAPE, np.bool_)
 """The body mask of a game that draws nothing of the player."""
 NO_BODY.setflags(write=False)
+
+
+def check_pose(pose: npt.ArrayLike) -> tuple[float, ...]:
+    """The six numbers of a pose.  Raises WorldError unless it has them, and they are finite."""
+    numbers = np.asarray(pose, np.float64)
+    if numbers.shape != (len(POSE_NAMES),) or not np.isfinite(numbers).all():
+        raise WorldError(f"a pose is six finite numbers ({', '.join(POSE_NAMES)}), got {numbers.tolist()}")
+    return tuple(float(number) for number in numbers)
 
 
 def sample_cells(image: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:

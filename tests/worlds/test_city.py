@@ -87,6 +87,7 @@ def test_geometry_leaves_the_frames_that_follow_as_they_are(car: CityWorld) -> N
         geometry = car.geometry()
         np.testing.assert_array_equal(car.geometry().depth, geometry.depth)
         np.testing.assert_array_equal(car.step(action)[0], plain[i + 1])
+    geometry = car.geometry()
     assert geometry.depth[~geometry.body].min() > 0.3
     assert (geometry.depth[geometry.body] > 3.0).all(), "what is behind the car, not the car"
     with pytest.raises(WorldError, match="call reset"):

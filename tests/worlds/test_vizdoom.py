@@ -4,7 +4,7 @@ import pytest
 from reverie.data.policies import policy_for, seen_now
 from reverie.data.record import play_episode
 from reverie.errors import ActionError, WorldError
-from reverie.types import Action, World
+from reverie.types import Action, ExplorableWorld, World
 from reverie.worlds import WORLDS, open_world
 
 pytest.importorskip("vizdoom")
@@ -45,6 +45,33 @@ def test_depth_and_poses_warp_a_frame_onto_a_later_one(world: VizDoomWorld) -> N
     assert clip.depth is not None
     assert 0.005 < clip.depth.body.mean() < 0.2, "the weapon"
     assert clip.depth.body[:, :24].mean() == 0, "which is below"
+
+
+def test_a_level_can_be_looked_at_from_anywhere(world: VizDoomWorld) -> None:
+    assert isinstance(world, ExplorableWorld)
+    first = world.reset(1)
+    pose = world.pose
+    frame, geometry = world.look_from(pose)
+    np.testing.assert_array_equal(world.pose, pose)
+    below = slice(0, 64), slice(None)  # the weapon may sway
+    np.testing.assert_array_equal(frame[0][below], first[0][below])
+    places = world.standpoints(2.0, 12.0)
+    assert places.dtype == np.float32
+    assert len(places) > 10
+    assert np.abs(places[:, :2] - pose[:2]).max() <= 12.0
+    assert (places[:, 2] == pose[2]).all()
+    for yaw, place in enumerate(places[::5]):
+        asked = np.array([*place, 50.0 * yaw, -5.0 + yaw, 0.0], np.float32)
+        _, geometry = world.look_from(asked)
+        np.testing.assert_allclose(world.pose[:2], asked[:2], atol=0.01)
+        assert (world.pose[3] - asked[3] + 180) % 360 - 180 == pytest.approx(0.0, abs=0.05)
+        assert world.pose[4] == pytest.approx(asked[4], abs=0.05)
+        assert np.median(geometry.depth) > 0.5
+    with pytest.raises(WorldError, match="step after look_from; call reset"):
+        world.step(FORWARD)
+    np.testing.assert_array_equal(world.reset(1), first)
+    with pytest.raises(WorldError, match="call reset"):
+        VizDoomWorld(MAPS).look_from(pose)
 
 
 def test_depth_is_metres_to_the_walls(world: VizDoomWorld) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from reverie.errors import WorldError
 from reverie.types import GEOMETRY_SHAPE, POSE_NAMES, Pose
 
 Floats = npt.NDArray[np.float32]
+Number = TypeVar("Number", bound=np.generic)
 
 NO_BODY = np.zeros(GEOMETRY_SHAPE, np.bool_)
 """The body mask of a game that draws nothing of the player."""
@@ -25,7 +27,7 @@ def check_pose(pose: npt.ArrayLike) -> tuple[float, ...]:
     return tuple(float(number) for number in numbers)
 
 
-def sample_cells(image: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+def sample_cells(image: npt.NDArray[Number]) -> npt.NDArray[Number]:
     """Samples an image `(H, W)` at the centres of the cells of a geometry `(64, 112)`."""
     rows, columns = (
         ((np.arange(cells) + 0.5) * size / cells).astype(np.intp)

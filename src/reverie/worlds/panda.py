@@ -308,7 +308,7 @@ class Panda:
         if self._buffer is None:
             raise WorldError("the screen is closed; open the world again")
         if self._small is None:
-            self._make_small_buffer()
+            self._small = self._make_small_buffer()
         self._small.setActive(True)
         self._engine.renderFrame()
         self._small.setActive(False)
@@ -343,25 +343,26 @@ class Panda:
         buffer.setActive(False)  # a frame of one screen must not draw the others
         return buffer
 
-    def _make_small_buffer(self) -> None:
+    def _make_small_buffer(self) -> Any:
         """The buffer in which depth is drawn, seen by the same camera, made when it is first asked for."""
         core, buffer = self._core, self._buffer
         bits = core.FrameBufferProperties()
         bits.setRgbaBits(8, 8, 8, 8)
         bits.setDepthBits(24)
         height, width = GEOMETRY_SHAPE
-        self._small = self._engine.makeOutput(
+        small = self._engine.makeOutput(
             buffer.getPipe(), "depth", 10, bits, core.WindowProperties.size(width, height),
             core.GraphicsPipe.BFRefuseWindow, buffer.getGsg(), buffer,
         )  # fmt: skip
-        if self._small is None:
+        if small is None:
             raise WorldError("Panda3D could not make a buffer for depth; update the graphics driver")
-        self._small.setActive(False)
+        small.setActive(False)
         self._depth = core.Texture("depth")
         self._depth.setFormat(core.Texture.FDepthComponent)
         self._depth.setComponentType(core.Texture.TFloat)
-        self._small.addRenderTexture(self._depth, core.GraphicsOutput.RTMCopyRam, core.GraphicsOutput.RTPDepth)
-        self._small.makeDisplayRegion().setCamera(self.camera)
+        small.addRenderTexture(self._depth, core.GraphicsOutput.RTMCopyRam, core.GraphicsOutput.RTPDepth)
+        small.makeDisplayRegion().setCamera(self.camera)
+        return small
 
     def _make_shadow_map(self, size_px: int) -> None:
         core, buffer = self._core, self._buffer

@@ -137,7 +137,8 @@ class TriggerRallyWorld:
         depth = linear_depth(sample_cells(self._game.read_depth()) / DEPTH_RANGE, self._game.projection)
         low, high = CAR_BOX[self.view]
         points = cell_points(depth, FOV_DEG)
-        return Geometry(depth, ((points > np.array(low)) & (points < np.array(high))).all(axis=-1))
+        inside = (points > np.array(low)) & (points < np.array(high))
+        return Geometry(depth, np.logical_and.reduce(inside, axis=-1))
 
     @property
     def camera(self) -> npt.NDArray[np.float32]:

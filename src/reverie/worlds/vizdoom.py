@@ -27,7 +27,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from reverie.errors import WorldError
 from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 from reverie.worlds.doom_level import Level, Sight, read_level
-from reverie.worlds.geometry import sample_cells
+from reverie.worlds.geometry import check_pose, sample_cells
 from reverie.worlds.wad import Wad, write_palette
 
 RESOLUTION = (128, 224)
@@ -71,6 +71,9 @@ WAKE_TICS = 16
 """A level ignores the player for its first tics."""
 
 SETTLE_TICS = 8
+MAX_LAND_TICS = 40
+"""Who was carried somewhere stands firm after so many tics."""
+
 MAX_SPAWN_TRIES = 24
 OPEN_DEPTH = 12
 """A spawn spot must see at least this far in the middle, in the depth picture's units (about 10 map units each)."""
@@ -143,6 +146,7 @@ class VizDoomWorld:
         self.map = ""
         self.finished = False
         self._seed = 0
+        self._is_explored = False
         self._games: dict[str, Any] = {}  # one for each WAD: starting one takes longer than opening a level
         self._game: Any = None
         self._state: Any = None
@@ -195,12 +199,47 @@ class VizDoomWorld:
         direction = math.degrees(math.atan(sight.use_slope))
         return {"use_units": sight.use, "use_deg": direction, "view_depth": sight.view / DEPTH_UNITS}
 
+    def look_from(self, pose: Pose) -> tuple[Frames, Geometry]:
+        """Shows the level from `pose`: the frame `(1, H, W, 3)` and its geometry.
+
+        The player is carried there and stands on the floor: the world's `pose` tells the height.  Where nobody can
+        stand, it stays that of before.  The episode does not go on from there: call `reset` before the next `step`.
+        """
+        x, y, _, yaw, pitch, _ = check_pose(pose)
+        if self._game is None:
+            raise WorldError("look_from before reset; call reset(seed) first")
+        self._is_explored = True
+        self._command(f"warp {x / UNIT_M:.3f} {y / UNIT_M:.3f}")
+        _, _, _, now_yaw, now_pitch, _ = self.pose
+        self._tic(yaw=float((yaw - now_yaw + 180.0) % 360.0 - 180.0), pitch=float(pitch - now_pitch))
+        for _ in range(MAX_LAND_TICS):
+            height = float(self.pose[2])
+            self._tic()
+            if float(self.pose[2]) == height:
+                break
+        return self._picture(), self.geometry()
+
+    def standpoints(self, step_m: float, reach_m: float) -> npt.NDArray[np.float32]:
+        """Places on a grid that one can walk to from the player's, `(n, 3)` metres, at the height of the eyes here.
+
+        Empty in the scenarios, whose maps are not read.
+        """
+        if self._game is None:
+            raise WorldError("standpoints before reset; call reset(seed) first")
+        if not (step_m > 0 and reach_m >= 0):
+            raise WorldError(f"standpoints need a positive step and a reach, got {step_m:g} and {reach_m:g} m")
+        if self._level is None:
+            return np.zeros((0, 3), np.float32)
+        x, y, z, _, _ = self._now().game_variables
+        places = self._level.free_places(x, y, step_m / UNIT_M, reach_m / UNIT_M)
+        return np.column_stack([places, np.full(len(places), z)]).astype(np.float32) * np.float32(UNIT_M)
+
     def reset(self, seed: int) -> Frames:
         """Go to the map, spot and direction that belong to `seed`; `(1, H, W, 3)`."""
         rng = np.random.default_rng(seed)
         self._seed = seed
         self._steps, self._seen, self._open_until = 0, None, 0
-        self.finished = False
+        self.finished = self._is_explored = False
         self._open_map(self.maps[int(rng.integers(len(self.maps)))])
         self._spawn(rng)
         return self._picture()
@@ -210,6 +249,8 @@ class VizDoomWorld:
         self.action_space.check(action)
         if self._game is None:
             raise WorldError("step before reset; call reset(seed) first")
+        if self._is_explored:
+            raise WorldError("step after look_from; call reset(seed) first")
         keys, (pitch, yaw) = action.keys, action.mouse
         self._steps += 1
         if "use" in keys and self.hints.get("use_units", math.inf) < USE_UNITS:

@@ -138,12 +138,13 @@ class Level:
         starts, along = self.starts[:, near].astype(np.float64), self.along[:, near].astype(np.float64)
         square = np.maximum((along**2).sum(0), 1e-9)
         share = (((np.array([[x1], [y1]]) - starts) * along).sum(0) / square).clip(0, 1)
-        if (np.hypot(*(starts + share * along - np.array([[x1], [y1]]))) < PLAYER_RADIUS).any():
+        is_near = np.hypot(*(starts + share * along - np.array([[x1], [y1]]))) < PLAYER_RADIUS
+        if (is_near & self.from_right[near] & self.from_left[near]).any():  # at a step one may stand, above it
             return False
         side0, side1 = (along[0] * (y - starts[1]) - along[1] * (x - starts[0]) for x, y in ((x0, y0), (x1, y1)))
         way = np.array([x1 - x0, y1 - y0])
         end0, end1 = (way[0] * (p[1] - y0) - way[1] * (p[0] - x0) for p in (starts, starts + along))
-        crosses = (side0 * side1 <= 0) & (end0 * end1 <= 0) & (side0 != side1)
+        crosses = (side0 * side1 <= 0) & (end0 * end1 <= 0) & (side0 != 0)
         stops = np.where(side0 < 0, self.from_right[near], self.from_left[near])
         return not bool((crosses & stops).any())
 

@@ -12,6 +12,7 @@ Legend: b batch of sessions, v views, k keyframes, n = h w pixels of a view, H W
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -28,6 +29,8 @@ NEAR = 0.15
 
 DEPTH_TOLERANCE = (1.07, 0.12)
 """A point is visible if its depth is at most `a * nearest + b` of the pixel's nearest point."""
+CRACK_WIDTH = 2
+"""Passes over cracks: a surface may come nearer until its points are this many pixels and one apart."""
 MAX_KEYFRAMES = 32
 """Keyframes that one view may be rendered from: a rank takes five bits of the packed key."""
 
@@ -63,6 +66,14 @@ def focal_lengths(fov_deg: Tensor, pixel_aspect: Tensor | float = 1.0, width: in
     """
     across = width / 2 / torch.tan(torch.deg2rad(fov_deg) / 2)
     return torch.stack([across, across * pixel_aspect], -1)
+
+
+def turn_scale(fov_deg: float | None, wanted_deg: float | None) -> float:
+    """What rotations are multiplied by so that they move a picture with one horizontal field of view as they would move
+    one with another; 1 where either is unknown."""
+    if fov_deg is None or wanted_deg is None:
+        return 1.0
+    return math.tan(math.radians(wanted_deg) / 2) / math.tan(math.radians(fov_deg) / 2)
 
 
 def pixel_rays(focal: Tensor, size: tuple[int, int] = VIEW_SIZE) -> Tensor:
@@ -124,7 +135,7 @@ def render_views(
     """
     index, offset, near = _nearest_points(depth, hidden, keyframe_pose, valid, pose, focal)
     found = index >= 0
-    rgb = _sample_colour(colour, index.clamp(min=0), offset, depth.shape[-2:])
+    rgb = _sample_colour(colour, index.clamp(min=0), offset, (depth.shape[-2], depth.shape[-1]))
     cover = found.float()
     rgb = push_pull(rgb.flatten(0, 1), cover.flatten(0, 1)[:, None]).unflatten(0, rgb.shape[:2])
     inverse = torch.where(found & (near < SKY / 2), 1 / near.clamp(min=0.3), torch.zeros_like(near))
@@ -168,7 +179,9 @@ def _nearest_points(
     found = best != empty
     index = torch.where(found, best & (1 << 21) - 1, -1).view(b, v, n)
     z = torch.where(found, z.flatten(0, 1).gather(1, index.clamp(min=0).view(b * v, n).long()).flatten(), infinite)
-    index, z = _close_cracks(index.view(b * v, h, w), z.view(b * v, h, w))
+    index, z = index.view(b * v, h, w), z.view(b * v, h, w)
+    for _ in range(CRACK_WIDTH):
+        index, z = _close_cracks(index, z)
     index, z = index.view(b, v, n).long(), z.view(b, v, n)
     safe = index.clamp(min=0)
     at = xy.gather(2, safe[..., None].expand(-1, -1, -1, 2))

@@ -5,9 +5,9 @@ Layout: pictures are `f H W 3` uint8 RGB, 25 a second.  This module imports noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,19 @@ FPS = 25
 
 Frames = npt.NDArray[np.uint8]
 """Pictures: `(f, H, W, 3)` uint8 RGB."""
+
+Pose = npt.NDArray[np.float32]
+"""A camera pose `(6,)`, in the order of POSE_NAMES."""
+
+POSE_NAMES = ("x", "y", "z", "yaw", "pitch", "roll")
+"""The numbers of a camera pose, alike in all games.
+
+x, y, z: metres, a right-handed frame with z up.  yaw: degrees from north (+y) to the right, so that the camera looks
+along +y at yaw 0 and along +x at yaw 90.  pitch: degrees upwards.  roll: degrees that the head leans to the right.
+"""
+
+GEOMETRY_SHAPE = (64, 112)
+"""(h, w) of the depth and the body mask of a frame: half the size of the frames."""
 
 MAX_TURN_DEG = 180.0
 """The largest mouse turn that one frame may ask for, in degrees, on either axis."""
@@ -113,17 +126,53 @@ class ActionSpace:
         return Action(action.keys & self._index.keys(), action.mouse if self.mouse else (0.0, 0.0))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Geometry:
+    """The geometry of one frame.
+
+    depth: `(64, 112)` float32, metres along the optical axis at the centres of the cells; infinite for the sky.  Where
+    the game can draw without the player, it is the depth of what stands behind the body.
+    body: `(64, 112)` bool, the player's own body and what else is fixed to the screen.
+    """
+
+    depth: npt.NDArray[np.float32]
+    body: npt.NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        for name, array in (("depth", self.depth), ("body", self.body)):
+            if array.shape != GEOMETRY_SHAPE:
+                raise ValueError(f"{name} must have the shape {GEOMETRY_SHAPE}, got {array.shape}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipDepth:
+    """The recorded depth of some frames of a clip.
+
+    frames: `(n,)` int64 indices into the clip's frames; depth: `(n, 64, 112)` float32 metres, infinite for the sky;
+    body: `(n, 64, 112)` bool.
+    """
+
+    frames: npt.NDArray[np.int64]
+    depth: npt.NDArray[np.float32]
+    body: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
 @dataclass(frozen=True, slots=True)
 class Clip:
     """A stretch of play.  `actions[i]` is the action whose effect is first seen in `frames[i + 1]`.
 
-    frames: `(f, H, W, 3)` uint8; actions: `(f, size)` float32 rows of an ActionSpace; poses: `(f, p)` float32 or None.
+    frames: `(f, H, W, 3)` uint8; actions: `(f, size)` float32 rows of an ActionSpace; poses: `(f, 6)` float32 in the
+    order of POSE_NAMES, or None; depth: of the frames that it was recorded for, or None.
     """
 
     frames: Frames
     actions: npt.NDArray[np.float32]
     fps: int = FPS
     poses: npt.NDArray[np.float32] | None = None
+    depth: ClipDepth | None = None
 
 
 @runtime_checkable
@@ -152,3 +201,75 @@ class World(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class HasGeometry(Protocol):
+    """A game that can tell the depth of what it shows."""
+
+    def geometry(self) -> Geometry:
+        """Computes the depth and the body mask of the last frame.  It changes nothing about the frames that follow."""
+        ...
+
+
+@runtime_checkable
+class ExplorableWorld(Protocol):
+    """A game whose place can be looked at from anywhere, for captures of scenes."""
+
+    def look_from(self, pose: Pose) -> tuple[Frames, Geometry]:
+        """Shows the place of this episode from `pose`, without the player and without what moves.
+
+        Returns the frame `(1, H, W, 3)` and its geometry; `pose` of the world is then the pose it was taken from.  An
+        episode does not go on from there: call `reset` before the next `step`.
+        """
+        ...
+
+    def standpoints(self, step_m: float, reach_m: float) -> npt.NDArray[np.float32]:
+        """Free places for a camera within `reach_m` of the player in both directions, about `step_m` apart.
+
+        Returns `(n, 3)` metres, at the height of the player's camera.
+        """
+        ...
+
+
+@runtime_checkable
+class RecordableWorld(World, HasGeometry, Protocol):
+    """A game with a camera: what recorders, policies and scene captures use beyond the World protocol.
+
+    All of it is of the frame that was returned last, and may be asked for after `reset`.
+    """
+
+    @property
+    def pose(self) -> Pose:
+        """The camera's pose `(6,)` float32, see POSE_NAMES."""
+        ...
+
+    @property
+    def fov_deg(self) -> float:
+        """Horizontal field of view of the frames, degrees."""
+        ...
+
+    @property
+    def pixel_aspect(self) -> float:
+        """The vertical focal length over the horizontal one, in pixels: 1 for square pixels, 1.2 in Doom."""
+        ...
+
+    @property
+    def map(self) -> str:
+        """The name of the level."""
+        ...
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step ended the level; the frame it returned is then the first of another episode."""
+        ...
+
+    @property
+    def episode_info(self) -> Mapping[str, Any]:
+        """Facts of the episode that are recorded with it, such as weather and time of day."""
+        ...
+
+    @property
+    def hints(self) -> Mapping[str, Any]:
+        """Privileged facts for a policy, such as the road ahead; never recorded."""
+        ...

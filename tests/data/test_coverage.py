@@ -12,9 +12,9 @@ from reverie.data.charts import bar_chart, draw_page, draw_report, heat_maps, su
 from reverie.data.coverage import CLIP_FRAMES, GRID, SPEED_EDGES, Coverage, measure, runs
 from reverie.data.dataset import Dataset
 from reverie.data.video import write_video
-from reverie.data.writer import POSE_NAMES, DatasetWriter, picture_statistics
+from reverie.data.writer import DatasetWriter, picture_statistics
 from reverie.overlay import LIT
-from reverie.types import ActionSpace
+from reverie.types import POSE_NAMES, ActionSpace
 
 SPACE = ActionSpace(("forward", "jump"))
 
@@ -24,7 +24,7 @@ def recording(root: Path) -> Dataset:
     rng = np.random.default_rng(0)
     with DatasetWriter(root, SPACE, (32, 48), 25, pose_names=POSE_NAMES) as writer:
         for index in range(2):
-            actions, poses = np.zeros((200, 4), np.float32), np.zeros((200, 5), np.float32)
+            actions, poses = np.zeros((200, 4), np.float32), np.zeros((200, 6), np.float32)
             frames = np.broadcast_to(rng.integers(0, 255, (1, 32, 48, 3)), (200, 32, 48, 3)).astype(np.uint8).copy()
             if index == 0:
                 actions[:, 0] = 1
@@ -95,7 +95,7 @@ def test_runs() -> None:
 def test_a_world_without_mouse_turns_by_its_pose(tmp_path: Path) -> None:
     space = ActionSpace(("left", "right"), mouse=False)
     frames = np.zeros((60, 32, 48, 3), np.uint8)
-    poses = np.zeros((60, 5), np.float32)
+    poses = np.zeros((60, 6), np.float32)
     poses[:, 3] = (350 + 1.0 * np.arange(60)) % 360
     with DatasetWriter(tmp_path, space, (32, 48), 25, pose_names=POSE_NAMES) as writer:
         video = writer.partial / "a.mp4"

@@ -41,7 +41,7 @@ def test_a_clip_is_that_part_of_the_episode(toy_dataset_path: Path, start: int, 
     np.testing.assert_array_equal(clip.actions, whole.actions[start : start + length])
     assert clip.actions.dtype == np.float32
     assert clip.poses is not None
-    assert clip.poses.shape == (length, 5)
+    assert clip.poses.shape == (length, 6)
 
 
 def test_the_files_are_as_lerobot_v3_wants_them(toy_dataset_path: Path) -> None:

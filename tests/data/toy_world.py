@@ -35,7 +35,7 @@ class ToyWorld:
 
     @property
     def pose(self) -> np.ndarray:
-        return np.array([self._x, 0.0, 0.0, self._yaw, self._pitch], np.float32)
+        return np.array([self._x, 0.0, 0.0, self._yaw, self._pitch, 0.0], np.float32)
 
     def reset(self, seed: int) -> Frames:
         self._rng = np.random.default_rng(seed)

@@ -56,7 +56,7 @@ class FakeDataset:
         self.episodes = [FakeEpisode(length) for length in lengths]
         self.info = {"fps": 25}
 
-    def clip(self, episode: int, start: int, length: int) -> Clip:
+    def clip(self, episode: int, start: int, length: int, *, depth: bool = True) -> Clip:
         assert start + length <= self.episodes[episode].length
         frames = moving_waves(episode, self.episodes[episode].length)[start : start + length]
         return Clip(frames, np.zeros((length, 0), np.float32))

@@ -10,6 +10,8 @@ from reverie.worlds import WORLDS, missing
 if missing(WORLDS["city"]):
     pytest.skip(f"city needs {', '.join(missing(WORLDS['city']))}", allow_module_level=True)
 
+from tests.worlds import warp
+
 from reverie.worlds.city import STYLES, CityWorld, check_maps, is_heldout
 from reverie.worlds.city_parts.chunks import build_chunk
 from reverie.worlds.city_parts.plan import Plan
@@ -48,6 +50,48 @@ def test_it_is_a_world_with_a_picture_worth_seeing(car: CityWorld) -> None:
     assert car.map == "oldtown/0001"
     assert car.episode_info["view"] == "car"
     assert len(np.unique(picture.reshape(-1, 3) // 16, axis=0)) > 60, "many colours"
+
+
+@pytest.mark.parametrize("view", ["car", "walk"])
+def test_depth_and_poses_warp_a_frame_onto_a_later_one(view: str, request: pytest.FixtureRequest) -> None:
+    world = request.getfixturevalue(view)
+    clip = warp.play(world, 1, warp.look_about("forward"), 48)
+    warp.check(world, clip, gain_db=4.0, timing=True)
+    assert clip.depth is not None
+    body = clip.depth.body.mean()
+    assert 0.01 < body < 0.3 if view == "car" else body == 0
+    assert np.isinf(clip.depth.depth).any(), "the sky"
+
+
+@pytest.mark.parametrize("view", ["car", "walk"])
+def test_the_city_can_be_looked_at_from_anywhere(view: str, request: pytest.FixtureRequest) -> None:
+    world = request.getfixturevalue(view)
+    warp.look_check(world, 1, gain_db=3.0)
+    world.reset(1)
+    here = world.pose
+    places = world.standpoints(4.0, 12.0)
+    assert 10 < len(places) <= 49
+    assert places.dtype == np.float32
+    assert np.abs(places[:, :2] - here[:2]).max() < 12.0 + 9.0, "around the player"
+    assert (np.abs(places[:, 2] - 1.8) < 1.0).all()
+    for place in places[::7]:
+        _, geometry = world.look_from(np.array([*place, 45.0, 0.0, 0.0], np.float32))
+        assert np.median(geometry.depth) > 0.5, "not inside of something"
+
+
+def test_geometry_leaves_the_frames_that_follow_as_they_are(car: CityWorld) -> None:
+    actions = [held("forward")] * 3
+    plain = run(car, 5, actions)
+    car.reset(5)
+    for i, action in enumerate(actions):
+        geometry = car.geometry()
+        np.testing.assert_array_equal(car.geometry().depth, geometry.depth)
+        np.testing.assert_array_equal(car.step(action)[0], plain[i + 1])
+    geometry = car.geometry()
+    assert geometry.depth[~geometry.body].min() > 0.3
+    assert (geometry.depth[geometry.body] > 3.0).all(), "what is behind the car, not the car"
+    with pytest.raises(WorldError, match="call reset"):
+        CityWorld(("oldtown/0001",)).geometry()
 
 
 def test_the_same_seed_and_actions_give_the_same_frames_here_and_in_another_world(car: CityWorld) -> None:

@@ -70,6 +70,19 @@ def test_a_high_step_stops_from_below_and_not_from_above(room: Level) -> None:
     assert room.look(500, 100, 180.0, SLOPES).free[2] == pytest.approx(292)
 
 
+def test_free_places_are_what_one_can_walk_to(room: Level) -> None:
+    places = room.free_places(100, 100, 40.0, 1000.0)
+    xs, ys = places.T
+    assert (xs.min(), xs.max(), ys.min(), ys.max()) == (40, 160, 40, 160), "the door is closed, the walls are near"
+    assert len(places) == 16
+    assert len(room.free_places(100, 100, 40.0, 50.0)) == 4
+    corridor = room.free_places(300, 100, 40.0, 1000.0)
+    assert corridor[:, 0].min() > 208
+    assert corridor[:, 0].max() < 400, "up no high step"
+    down = room.free_places(500, 100, 40.0, 1000.0)
+    assert down[:, 0].min() < 400 < down[:, 0].max(), "but down it"
+
+
 def test_nothing_in_sight(room: Level) -> None:
     sight = room.look(5000, 5000, 0.0, SLOPES)
     assert (sight.free == SIGHT_UNITS).all()

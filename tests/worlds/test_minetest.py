@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from tests.worlds import warp
 
 from reverie.errors import ActionError, WorldError
-from reverie.types import Action, World
+from reverie.types import Action, ExplorableWorld, World
 from reverie.worlds import WORLDS, install_command, missing
 from reverie.worlds.minetest import DEGREES_PER_PX, KEYS, MinetestWorld, _part
 from reverie.worlds.minetest_scenery import GENERATORS, HELDOUT_EVERY, WORLD_EPISODES, check_maps, choose_scenery
@@ -76,7 +77,13 @@ def test_parts_make_up_the_whole() -> None:
 
 def test_what_needs_an_episode_says_so() -> None:
     world = MinetestWorld()
-    for use in (lambda: world.step(IDLE), lambda: world.pose, lambda: world.hints, lambda: world.episode_info):
+    for use in (
+        lambda: world.step(IDLE),
+        lambda: world.pose,
+        world.geometry,
+        lambda: world.hints,
+        lambda: world.episode_info,
+    ):
         with pytest.raises(WorldError, match="call reset"):
             use()
     assert isinstance(world, World)
@@ -151,6 +158,43 @@ def test_the_pose_is_that_of_the_camera_at_this_frame(world: MinetestWorld) -> N
 
 
 @with_game
+def test_depth_and_poses_warp_a_frame_onto_a_later_one(world: MinetestWorld) -> None:
+    clip = warp.play(world, 15, warp.look_about("forward"), 48)
+    warp.check(world, clip, gain_db=4.0, timing=True)
+    assert clip.depth is not None
+    assert not clip.depth.body.any(), "nothing of the player is drawn"
+    assert np.isinf(clip.depth.depth).any(), "the sky"
+
+
+@with_game
+def test_the_landscape_can_be_looked_at_from_anywhere(world: MinetestWorld) -> None:
+    assert isinstance(world, ExplorableWorld)
+    first = world.reset(9)
+    pose = world.pose
+    frame, _ = world.look_from(pose)
+    np.testing.assert_allclose(world.pose, pose, atol=0.01)
+    assert np.abs(frame.astype(int) - first).mean() < 2.0
+    places = world.standpoints(6.0, 12.0)
+    assert places.dtype == np.float32
+    assert 5 < len(places) <= 25
+    assert np.abs(places[:, :2] - pose[:2]).max() < 13.0
+    for i, place in enumerate(places[::6]):
+        asked = np.array([*place, (100.0 * i + 5) % 360, -12.0, 0.0], np.float32)
+        _, geometry = world.look_from(asked)
+        np.testing.assert_allclose(world.pose, asked, atol=0.02)
+        assert np.median(geometry.depth) > 0.5
+    with pytest.raises(WorldError, match="step after look_from; call reset"):
+        world.step(IDLE)
+    with pytest.raises(WorldError, match="a pose is six finite numbers"):
+        world.look_from(np.full(6, np.nan, np.float32))
+    world.reset(16)
+    before = world.pose
+    for _ in range(12):
+        world.step(act("jump", "forward"))
+    assert np.abs(world.pose - before)[:3].max() > 0.5, "the player moves as always"
+
+
+@with_game
 def test_keys_move_along_the_view(world: MinetestWorld) -> None:
     world.reset(13)
     for key, angle in (("forward", 0.0), ("right", 90.0), ("back", 180.0), ("left", 270.0)):
@@ -160,9 +204,9 @@ def test_keys_move_along_the_view(world: MinetestWorld) -> None:
         for _ in range(6):
             world.step(act(key))
         east, north = (world.pose - before)[:2]
-        heading = np.radians(-(before[3] + angle))
-        assert east * np.cos(heading) + north * np.sin(heading) > 0.4, key
-        assert abs(east * np.sin(heading) - north * np.cos(heading)) < 0.2, key
+        heading = np.radians(before[3] + angle)
+        assert east * np.sin(heading) + north * np.cos(heading) > 0.4, key
+        assert abs(east * np.cos(heading) - north * np.sin(heading)) < 0.2, key
 
 
 @with_game

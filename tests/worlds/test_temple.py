@@ -2,7 +2,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from tests.worlds import warp
 
+from reverie.data.policies import policy_for, seen_now
 from reverie.errors import ActionError, WorldError
 from reverie.types import Action, World
 from reverie.worlds import WORLDS, install_command, missing, open_world
@@ -205,8 +207,29 @@ def test_it_is_a_world(world: World) -> None:
     assert picture.dtype == np.uint8
     assert picture.std() > 25
     pose = world.pose  # type: ignore[attr-defined]
-    assert pose.shape == (5,)
+    assert pose.shape == (6,)
     assert pose.dtype == np.float32
+
+
+@needs_panda
+def test_depth_and_poses_warp_a_frame_onto_a_later_one(world: World) -> None:
+    policy = policy_for("temple", 1)
+    clip = warp.play(world, 1, lambda _: policy.act(seen_now(world, np.zeros(0))), 48)  # type: ignore[arg-type]
+    warp.check(world, clip, gain_db=4.0)  # type: ignore[arg-type]
+    assert clip.depth is not None
+    assert 0.005 < clip.depth.body.mean() < 0.1, "the runner"
+
+
+@needs_panda
+def test_the_track_can_be_looked_at_from_anywhere(world: World) -> None:
+    warp.look_check(world, 1, gain_db=3.0)  # type: ignore[arg-type]
+    world.reset(1)
+    places = world.standpoints(10.0, 400.0)  # type: ignore[attr-defined]
+    assert len(places) > 60, "four corners on"
+    assert np.ptp(places[:, :2], axis=0).min() > 40
+    far = places[-1]
+    _, near = world.look_from(np.array([*far, 0, -60, 0], np.float32))  # type: ignore[attr-defined]
+    assert 1.0 < np.median(near.depth) < 6.0, "the causeway below is drawn there too"
 
 
 @needs_panda

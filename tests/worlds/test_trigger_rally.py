@@ -7,6 +7,7 @@ import signal
 
 import numpy as np
 import pytest
+from tests.worlds import warp
 
 from reverie.data.policies import policy_for
 from reverie.data.record import play_episode
@@ -50,10 +51,21 @@ def test_it_is_a_world_that_shows_a_drive(world: TriggerRallyWorld) -> None:
     assert picture.dtype == np.uint8
     assert picture.std() > 10
     assert world.map in MAPS
-    assert world.pose.shape == (5,)
+    assert world.pose.shape == (6,)
     assert world.pose.dtype == np.float32
     assert set(world.episode_info) == {"car", "weather", "start"}
     assert set(world.episode_info["weather"]) == {"sky", "rain", "snow", "fog"}
+
+
+@pytest.mark.parametrize("view", ["chase", "bonnet"])
+def test_depth_and_poses_warp_a_frame_onto_a_later_one(view: str) -> None:
+    game = TriggerRallyWorld(MAPS[1:], view=view)
+    clip = warp.play(game, 1, lambda i: press("forward", "right" if i // 6 % 2 else "left"), 48, skip=30)
+    warp.check(game, clip, gain_db=3.0, pitch=view == "bonnet")
+    assert clip.depth is not None
+    assert 0.02 < clip.depth.body.mean() < 0.3, "the car"
+    assert np.isinf(clip.depth.depth[:, 0]).mean() > 0.5, "the sky"
+    game.close()
 
 
 def test_the_field_of_view_is_what_it_says(world: TriggerRallyWorld) -> None:
@@ -102,7 +114,7 @@ def test_forward_and_back_move_along_the_view_by_the_pose(world: TriggerRallyWor
             world.step(press(key))
         dx, dy = (world.pose - before)[:2]
         yaw = math.radians(before[3])
-        assert sign * (dx * math.cos(yaw) - dy * math.sin(yaw)) > 0.5, key
+        assert sign * (dx * math.sin(yaw) + dy * math.cos(yaw)) > 0.5, key
         assert sign * world.hints["speed"] > 0.5
 
 

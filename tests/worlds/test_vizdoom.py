@@ -4,10 +4,12 @@ import pytest
 from reverie.data.policies import policy_for, seen_now
 from reverie.data.record import play_episode
 from reverie.errors import ActionError, WorldError
-from reverie.types import Action, World
+from reverie.types import Action, ExplorableWorld, World
 from reverie.worlds import WORLDS, open_world
 
 pytest.importorskip("vizdoom")
+
+from tests.worlds import warp
 
 from reverie.worlds import vizdoom
 from reverie.worlds.vizdoom import FOV_DEG, HELDOUT_MAPS, TRAIN_MAPS, VizDoomWorld
@@ -35,6 +37,59 @@ def test_it_is_a_world(world: VizDoomWorld) -> None:
     assert picture.std() > 5
     assert world.depth is not None
     assert world.depth.shape == vizdoom.DEPTH_SHAPE
+
+
+def test_depth_and_poses_warp_a_frame_onto_a_later_one(world: VizDoomWorld) -> None:
+    clip = warp.play(world, 1, warp.look_about("forward"), 48)
+    warp.check(world, clip, gain_db=4.0, timing=True)
+    assert clip.depth is not None
+    assert 0.005 < clip.depth.body.mean() < 0.2, "the weapon"
+    assert clip.depth.body[:, :24].mean() == 0, "which is below"
+
+
+def test_a_level_can_be_looked_at_from_anywhere(world: VizDoomWorld) -> None:
+    assert isinstance(world, ExplorableWorld)
+    first = world.reset(1)
+    pose = world.pose
+    frame, geometry = world.look_from(pose)
+    np.testing.assert_array_equal(world.pose, pose)
+    below = slice(0, 64), slice(None)  # the weapon may sway
+    np.testing.assert_array_equal(frame[0][below], first[0][below])
+    places = world.standpoints(2.0, 12.0)
+    assert places.dtype == np.float32
+    assert len(places) > 10
+    assert np.abs(places[:, :2] - pose[:2]).max() <= 12.0
+    assert (places[:, 2] == pose[2]).all()
+    for yaw, place in enumerate(places[::5]):
+        asked = np.array([*place, 50.0 * yaw, -5.0 + yaw, 0.0], np.float32)
+        _, geometry = world.look_from(asked)
+        np.testing.assert_allclose(world.pose[:2], asked[:2], atol=0.01)
+        assert (world.pose[3] - asked[3] + 180) % 360 - 180 == pytest.approx(0.0, abs=0.05)
+        assert world.pose[4] == pytest.approx(asked[4], abs=0.05)
+        assert np.median(geometry.depth) > 0.5
+    with pytest.raises(WorldError, match="step after look_from; call reset"):
+        world.step(FORWARD)
+    np.testing.assert_array_equal(world.reset(1), first)
+    with pytest.raises(WorldError, match="call reset"):
+        VizDoomWorld(MAPS).look_from(pose)
+
+
+def test_depth_is_metres_to_the_walls(world: VizDoomWorld) -> None:
+    """The map tells how far the walls are; of columns that one wall fills the depth buffer must tell the same."""
+    errors = []
+    for seed in range(12):
+        world.reset(seed)
+        depth = world.geometry().depth
+        sight = world._look()
+        assert sight is not None
+        middle = depth[30:34]
+        fills = np.ptp(middle, axis=0) == 0
+        walls = np.repeat(sight[0].free, 4) * vizdoom.UNIT_M
+        fits = fills & (walls < 19.0) & (np.abs(np.log(middle[0] / walls)) < 0.5)  # else another thing stands before
+        assert fits.sum() > 0.3 * fills.sum()
+        errors += (middle[0] / walls)[fits & (walls > 2.0)].tolist()
+    assert np.median(errors) == pytest.approx(1.0, abs=0.03)
+    assert np.median(np.abs(np.log(errors))) < 0.06
 
 
 def test_reset_is_decided_by_the_seed(world: VizDoomWorld) -> None:
@@ -168,9 +223,9 @@ def test_forward_and_back_move_along_the_view(world: VizDoomWorld) -> None:
             for _ in range(6):
                 world.step(Action(frozenset({key})))
             dx, dy = (world.pose - before)[:2]
-            heading = np.radians(-before[3])
-            moved.append(sign * (dx * np.cos(heading) + dy * np.sin(heading)))
-        assert np.median(moved) > 8, key
+            heading = np.radians(before[3])
+            moved.append(sign * (dx * np.sin(heading) + dy * np.cos(heading)))
+        assert np.median(moved) > 8 * vizdoom.UNIT_M, key
 
 
 def test_no_text_weapon_or_flash_appears(world: VizDoomWorld) -> None:
@@ -185,7 +240,7 @@ def test_the_policy_walks_and_does_not_stare(world: VizDoomWorld) -> None:
         _, actions, poses, depths = play_episode(world, policy_for("vizdoom", seed), seed, 200)
         held = actions[:-1, :4].any(axis=1)
         moved = np.abs(np.diff(poses[:, :2], axis=0)).sum(axis=1)
-        stuck += int((held & (moved < 1.0)).sum())
+        stuck += int((held & (moved < 1.0 / 32)).sum())
         near += int((depths < 4).sum())
         frames += len(actions)
     assert stuck / frames < 0.12

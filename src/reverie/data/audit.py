@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from reverie.data import signals
 from reverie.data.checks import SAME, bad_actions, judge
 from reverie.data.dataset import Dataset, Episode
+from reverie.data.poses import recorded_world
 from reverie.errors import DataError, ReverieError
 from reverie.types import Clip
 
@@ -44,11 +44,7 @@ def open_dataset(path: str | Path) -> Dataset:
 
 def world_of(dataset: Dataset) -> str:
     """The game that was recorded, as `meta/reverie.json` says; `imported` for what an importer brought, else empty."""
-    try:
-        notes = json.loads((dataset.path / "meta/reverie.json").read_text())
-        return "imported" if "importer" in notes else str(notes["recorder"]["world"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    return "imported" if "importer" in dataset.notes else recorded_world(dataset.notes)
 
 
 def examine(dataset: Dataset, limit: int | None = None) -> Iterator[Examined]:

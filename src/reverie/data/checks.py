@@ -56,9 +56,9 @@ class Limits:
 
 
 LIMITS: dict[str, Limits] = {
-    # 12 map units a frame is the walk of worlds/vizdoom.py; its levels are narrow, so that 14 frames at a wall are
-    # enough to say stuck; the depth picture has about 10 map units a level.
-    "vizdoom": Limits(travel=12.0, stuck_s=0.56, jump_travel=4.0, stare_depth=5.0),
+    # 12 map units of 1/32 m a frame is the walk of worlds/vizdoom.py; its levels are narrow, so that 14 frames at a
+    # wall are enough to say stuck; the depth picture has about 10 map units a level.
+    "vizdoom": Limits(travel=12.0 / 32, stuck_s=0.56, jump_travel=4.0, stare_depth=5.0),
     # Speeds differ (walk, sneak, swim, fall): the episode's own.  Digging at a wall with forward held is play, and so
     # is a hole that takes a while to climb out of.  Sky fills the view for long, and falls are fast.
     "minetest": Limits(stuck_s=3.0, cell_travel=6.0, jump_travel=12.0, blank_s=3.0),
@@ -121,7 +121,7 @@ def judge(
     """Where an episode turns bad, and why.
 
     frames: `(f, H, W, 3)` uint8, or None to leave the pictures alone; actions: `(f, size)` rows of `space`; poses:
-    `(f, 5)` x, y, z, yaw, pitch or None; depths: `(f,)` distance of the view's middle or None; world: a row of LIMITS.
+    `(f, 6)` camera poses or None; depths: `(f,)` distance of the view's middle or None; world: a row of LIMITS.
     """
     limits = LIMITS.get(world, Limits())
     length, reasons = len(actions), []

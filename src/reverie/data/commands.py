@@ -30,7 +30,11 @@ SUSPECT, DAMAGED = 1, 2
 class CheckConfig:
     """Read every file of a dataset and judge every episode again.
 
-    Exit code: 0 all is well; 1 some episodes are sound but poor (stuck, frozen, out of step); 2 something is damaged.
+    Where depth was recorded, frames are warped by depth and pose onto later ones, and settings that fit better
+    otherwise (yaw, pitch, depth scale, field of view, poses a frame off) are reported.
+
+    Exit code: 0 all is well; 1 some episodes are sound but poor (stuck, frozen, out of step), or the poses do not fit;
+    2 something is damaged.
 
     Example: reverie data check recordings/vizdoom
     """
@@ -60,7 +64,29 @@ class CheckConfig:
         for line in damage:
             print(f"damaged: {line}", file=sys.stderr)
         print(_summary(dataset, seen, len(damage)))
-        return DAMAGED if damage else SUSPECT if bad else 0
+        fits = damage or self._print_geometry(dataset)
+        return DAMAGED if damage else SUSPECT if bad or not fits else 0
+
+    def _print_geometry(self, dataset: Dataset) -> bool:
+        """Prints how depth and poses fit the pictures; False where a setting is wrong."""
+        if not any(episode.depth_file for episode in dataset.episodes):
+            return True
+        from reverie.data.geometry_check import check_geometry  # torch: only where there is depth
+
+        dataset.require_poses()
+        fit = check_geometry(dataset)
+        if fit is None:
+            print(f"{dataset.path}: too little motion to tell whether depth and poses fit")
+            return True
+        print(
+            f"{dataset.path}: frames warped by depth and pose onto later ones fit {fit.warped_db:.1f} dB,"
+            f" left as they are {fit.still_db:.1f} dB ({fit.pairs} pairs)"
+        )
+        for name, gain in fit.wrong:
+            print(f"wrong: {name}: {gain:.1f} dB better", file=sys.stderr)
+        if not fit.fits and not fit.wrong:
+            print("wrong: depth and poses do not fit the frames, for a reason that is not known", file=sys.stderr)
+        return fit.fits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from reverie.data import signals
 from reverie.data.audit import world_of
 from reverie.data.checks import LIMITS, SAME, Limits, held, usual_travel
-from reverie.data.dataset import Dataset, _matrix, _poses
+from reverie.data.dataset import Dataset, _matrix
 from reverie.errors import DataError
 
 CLIP_FRAMES = 50
@@ -119,7 +119,7 @@ def _plays(dataset: Dataset) -> Iterator[_Play]:
     for index, episode in enumerate(dataset.episodes):
         rows = dataset.rows(index)
         actions = _matrix(rows, "action", dataset.action_space.size, episode.data_file)
-        yield _Play(index, str(episode.meta.get("map") or ""), actions, _poses(rows, episode.data_file))
+        yield _Play(index, str(episode.meta.get("map") or ""), actions, dataset.poses(index))
 
 
 def runs(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
@@ -164,7 +164,7 @@ def _camera(found: Coverage, plays: list[_Play], dataset: Dataset) -> None:
             found.camera_speed[name] = (np.histogram(np.abs(speed[:, column]), edges)[0] / len(speed)).tolist()
         clear = speed[np.abs(speed[:, 1]) > SPEED_EDGES[1], 1]
         found.turns_right = float((clear > 0).mean()) if len(clear) else None
-    poses = [play.poses for play in plays if play.poses is not None and play.poses.shape[1] > 4]
+    poses = [play.poses for play in plays if play.poses is not None]
     if poses:
         pitch = np.concatenate([one[:, 4] for one in poses]).clip(-90, 89.9)
         found.view_pitch = (np.histogram(pitch, PITCH_EDGES)[0] / len(pitch)).tolist()
@@ -174,7 +174,7 @@ def _turns(play: _Play, dataset: Dataset) -> npt.NDArray[np.float32] | None:
     """(pitch, yaw) degrees a frame: the mouse's, or what the pose turned where there is none."""
     if dataset.action_space.mouse:
         return play.actions[:, -2:]
-    if play.poses is None or play.poses.shape[1] < 5:
+    if play.poses is None:
         return None
     turned = np.diff(play.poses[:, 3:5], axis=0)[:, ::-1]
     return (turned + 180.0) % 360.0 - 180.0
@@ -247,6 +247,6 @@ def _static(dataset: Dataset, clips: int, seed: int) -> tuple[float, int]:
     drawn = sorted((int(i), int(rng.integers(int(room[i])))) for i in rng.choice(len(room), clips, p=room / room.sum()))
     still = 0
     for index, start in drawn:
-        frames = dataset.clip(index, start, CLIP_FRAMES).frames
+        frames = dataset.clip(index, start, CLIP_FRAMES, depth=False).frames
         still += float((signals.change(signals.thumbnails(frames)) < SAME).mean()) > 0.9
     return still / clips, clips

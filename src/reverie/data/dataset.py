@@ -6,6 +6,7 @@
     meta/reverie.json                       how it was recorded (ours; others ignore it)
     data/chunk-000/file-000.parquet         action, observation.state, timestamp and indices, one row per frame
     videos/observation.images.screen/chunk-000/file-000.mp4
+    depth/chunk-000/file-000.parquet        depth and body masks of some frames (ours, see `depth.py`)
 
 We write one episode per file; we read any number per file, and need only the video and the action of the features.
 Row i holds frame i and the action whose effect is first seen in frame i + 1.
@@ -31,6 +32,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from reverie.data.depth import DEPTH_PATH, check_table, read_clip_depth
+from reverie.data.poses import Conversion, conversion_for
 from reverie.data.video import read_video
 from reverie.errors import ActionError, DataError
 from reverie.paths import local_path, own_files
@@ -61,6 +64,7 @@ class Episode:
     meta: dict[str, Any] = field(default_factory=dict)
     overlaps: int | None = None
     """Another episode to which the table gives some of the same frames: which of the two they show is not known."""
+    depth_file: Path | None = None
 
     @property
     def is_heldout(self) -> bool:
@@ -133,13 +137,30 @@ class Dataset:
             raise DataError(f"{path}: a malformed description ({error!r}); record it again") from error
 
     @cached_property
-    def fov_deg(self) -> float | None:
-        """Horizontal field of view of the pictures, degrees; None where the recording does not know it."""
+    def notes(self) -> dict[str, Any]:
+        """What `meta/reverie.json` says; empty where there is none."""
         try:
             notes = json.loads((self.path / "meta/reverie.json").read_text())
-            value = notes.get("fov_deg") or notes.get("world", {}).get("fov_deg")
+        except (OSError, ValueError):
+            return {}
+        return notes if isinstance(notes, dict) else {}
+
+    @cached_property
+    def fov_deg(self) -> float | None:
+        """Horizontal field of view of the pictures, degrees; None where the recording does not know it."""
+        return self._camera_note("fov_deg")
+
+    @cached_property
+    def pixel_aspect(self) -> float:
+        """The vertical focal length over the horizontal one, in pixels; 1 where the recording does not say."""
+        return self._camera_note("pixel_aspect") or 1.0
+
+    def _camera_note(self, name: str) -> float | None:
+        world = self.notes.get("world")
+        value = self.notes.get(name) or (world.get(name) if isinstance(world, dict) else None)
+        try:
             return None if value is None else float(value)
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (ValueError, TypeError):
             return None
 
     @cached_property
@@ -153,9 +174,44 @@ class Dataset:
             digest.update(f"\n{path.relative_to(self.path)} {size}".encode())
         return digest.hexdigest()[:16]
 
-    def clip(self, episode: int, start: int = 0, length: int | None = None) -> Clip:
-        """Frames `start` to `start + length` of an episode, with their actions and poses.
+    @cached_property
+    def _conversion(self) -> Conversion | None:
+        names = self.info["features"].get("observation.state", {}).get("names")
+        if isinstance(names, dict):
+            names = next(iter(names.values()), None)
+        return conversion_for(names if isinstance(names, list | tuple) else None, self.notes)
 
+    @property
+    def poses_are_known(self) -> bool:
+        """Whether camera poses were recorded whose convention is known."""
+        return self._conversion is not None and self._conversion.is_known
+
+    def require_poses(self) -> None:
+        """Raises DataError unless camera poses were recorded whose convention is known."""
+        if self._conversion is None:
+            raise DataError(f"{self.path}: has no camera poses; record the game again, or import them with the video")
+        if not self._conversion.is_known:
+            raise DataError(
+                f"{self.path}: its camera poses are of an unknown convention, for meta/reverie.json names no game that"
+                " wrote them; record or import it again"
+            )
+
+    def poses(self, episode: int) -> npt.NDArray[np.float32] | None:
+        """The camera poses of an episode `(f, 6)` in the order of POSE_NAMES; None where none were recorded.
+
+        Older recordings are converted to our convention; where theirs is not known (see `require_poses`), the numbers
+        stay as they are, with roll 0.
+        """
+        return self._poses_of(self.rows(episode), self.episodes[episode].data_file)
+
+    def _poses_of(self, rows: pa.Table, path: Path) -> npt.NDArray[np.float32] | None:
+        values = None if self._conversion is None else _poses(rows, path)
+        return None if values is None or self._conversion is None else self._conversion(values)
+
+    def clip(self, episode: int, start: int = 0, length: int | None = None, *, depth: bool = True) -> Clip:
+        """Frames `start` to `start + length` of an episode, with their actions, poses and recorded depth.
+
+        depth: read the depth too, where there is any; it takes about a millisecond a frame that has it.
         Raises DataError for a stretch outside the episode and for damaged files.
         """
         if not 0 <= episode < self.num_episodes:
@@ -176,10 +232,13 @@ class Dataset:
         if not np.isfinite(actions).all():
             row = start + int(np.argmin(np.isfinite(actions).all(axis=1)))
             raise DataError(f"{entry.data_file}: episode {entry.index} has actions that are not numbers, frame {row}")
-        poses = _poses(rows, entry.data_file)
         rate = float(self.info["fps"])
         frames = read_video(entry.video_file, start, length, rate, self.resolution, entry.video_from_s)
-        return Clip(frames, actions, self.fps, poses)
+        found = None
+        if depth and entry.depth_file is not None:
+            table = check_table(self._table(entry.depth_file, "depth"), entry.depth_file)
+            found = read_clip_depth(table, entry.depth_file, entry.index, start, length)
+        return Clip(frames, actions, self.fps, self._poses_of(rows, entry.data_file), found)
 
     def rows(self, episode: int) -> pa.Table:
         """All rows of an episode, by frame.
@@ -196,11 +255,11 @@ class Dataset:
             return table.slice(int(found[0]), len(found))
         return table.take(pa.array(found))
 
-    def _table(self, path: Path) -> pa.Table:
+    def _table(self, path: Path, column: str = "action") -> pa.Table:
         if path not in self._tables:
             table = read_parquet(path)
-            if "action" not in table.column_names:
-                raise DataError(f"{path}: the column action is missing, has {table.column_names}; record it again")
+            if column not in table.column_names:
+                raise DataError(f"{path}: the column {column} is missing, has {table.column_names}; record it again")
             self._tables[path] = table
             while len(self._tables) > _CACHED_TABLES:
                 self._tables.popitem(last=False)
@@ -298,7 +357,9 @@ def _episode(root: Path, info: dict[str, Any], video_key: str, row: dict[str, An
     data_file = root / info.get("data_path", DATA_PATH).format(**places)
     video_file = root / info.get("video_path", VIDEO_PATH).format(video_key=video_key, **video)
     meta = {name: value for name, value in row.items() if "/" not in name}
-    return Episode(index, length, data_file, video_file, from_index, float(from_s), meta)
+    depth = {part: row.get(f"depth/{part}") for part in ("chunk_index", "file_index")}
+    depth_file = None if None in depth.values() else root / DEPTH_PATH.format(**depth)
+    return Episode(index, length, data_file, video_file, from_index, float(from_s), meta, depth_file=depth_file)
 
 
 def _own_rows(entry: Episode, table: pa.Table, fps: float) -> npt.NDArray[np.intp]:

@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from reverie.data.checks import judge
+from reverie.data.depth import DepthRecord
 from reverie.data.policies import Policy, Seen, policy_for, seen_now
 from reverie.data.policies.explore import Clearance
 from reverie.data.video import write_video
 from reverie.data.writer import is_disk_full, picture_statistics
 from reverie.errors import DataError
-from reverie.types import FPS, Action, Frames, World
+from reverie.types import FPS, Action, Frames, HasGeometry, World
 from reverie.worlds import WORLDS, WorldInfo, open_world
 
 ATTEMPTS = 2
@@ -27,13 +28,17 @@ ATTEMPTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to record, in a form that travels to other processes: the game, its options, and how long episodes are."""
+    """What to record, in a form that travels to other processes: the game, its options, and how long episodes are.
+
+    depth_every: the depth of every so many frames is recorded, from the first on; 0: of none.
+    """
 
     info: WorldInfo
     options: Mapping[str, Any]
     num_frames: int
     min_frames: int
     heldout: bool = False
+    depth_every: int = 0
 
     def open(self) -> World:
         """Start the game.  Raises WorldError."""
@@ -51,6 +56,7 @@ class Draft:
     poses: npt.NDArray[np.float32] | None
     picture_stats: dict[str, list[Any]]
     meta: dict[str, Any]
+    depth: tuple[DepthRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +152,9 @@ class Film:
 
 def make_draft(world: World, job: Job, seed: int, folder: Path, film: Film | None = None) -> Draft | Rejected:
     """Play, cut where it goes wrong, and encode one episode; Rejected if too little of it is good."""
-    frames, actions, poses, depths = play_episode(world, policy_for(job.info.name, seed), seed, job.num_frames, film)
+    track = DepthTrack(job.depth_every)
+    policy = policy_for(job.info.name, seed)
+    frames, actions, poses, depths = play_episode(world, policy, seed, job.num_frames, film, track)
     place = str(getattr(world, "map", ""))
     verdict = judge(frames, actions, poses, depths, world.action_space, job.info.name)
     length = verdict.length
@@ -163,25 +171,50 @@ def make_draft(world: World, job: Job, seed: int, folder: Path, film: Film | Non
     meta |= {name: _plain(value) for name, value in getattr(world, "episode_info", {}).items() if name not in meta}
     meta["options"] = json.dumps(dict(job.options), sort_keys=True)
     stats = picture_statistics(frames[:length])
-    return Draft(seed, video, actions[:length], None if poses is None else poses[:length], stats, meta)
+    poses = None if poses is None else poses[:length]
+    return Draft(seed, video, actions[:length], poses, stats, meta, track.before(length))
+
+
+class DepthTrack:
+    """Records the depth of every `every`-th frame of an episode, from the first on; 0: of none."""
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._records: list[DepthRecord] = []
+
+    def add(self, world: World, frame_index: int) -> None:
+        """Records the frame that `world` shows, if it is its turn and the world has a geometry."""
+        if self._every and frame_index % self._every == 0 and isinstance(world, HasGeometry):
+            self._records.append(DepthRecord.of(frame_index, world.geometry()))
+
+    def before(self, length: int) -> tuple[DepthRecord, ...]:
+        """The records of the first `length` frames."""
+        return tuple(record for record in self._records if record.frame_index < length)
 
 
 def play_episode(
-    world: World, policy: Policy, seed: int, num_frames: int, film: Film | None = None
+    world: World,
+    policy: Policy,
+    seed: int,
+    num_frames: int,
+    film: Film | None = None,
+    track: DepthTrack | None = None,
 ) -> tuple[Frames, npt.NDArray[np.float32], npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]:
     """Let `policy` play `num_frames` frames from `reset(seed)`, or until the level ends.
 
-    Returns frames `(f, H, W, 3)`, actions `(f, size)`, poses `(f, 5)` or None, and how far the middle of the view is,
+    Returns frames `(f, H, W, 3)`, actions `(f, size)`, poses `(f, 6)` or None, and how far the middle of the view is,
     `(f,)` or None.
-    Action i is chosen on seeing frame i, and shows in frame i + 1.  With a `film` the frames are its memory.
+    Action i is chosen on seeing frame i, and shows in frame i + 1.  With a `film` the frames are its memory; a `track`
+    is given the depth.
     """
     picture, film = world.reset(seed)[0], film or Film()
     film.start(picture, num_frames)
     actions: list[Action] = []
     poses: list[npt.NDArray[np.float32] | None] = []
     depths: list[float | None] = []
-    middle = _Middle()
+    middle, track = _Middle(), track or DepthTrack(0)
     while True:
+        track.add(world, len(actions))
         seen = seen_now(world, picture)
         poses.append(seen.pose)
         depths.append(middle.of(seen))

@@ -18,16 +18,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reverie.data.depth import DepthRecord
 from reverie.data.video import write_video
-from reverie.data.writer import POSE_NAMES, DatasetWriter, picture_statistics
+from reverie.data.writer import DatasetWriter, picture_statistics
 from reverie.errors import DataError
-from reverie.types import FPS, Action, ActionSpace, Frames, World
+from reverie.types import FPS, POSE_NAMES, Action, ActionSpace, Frames, Geometry, HasGeometry, World
 
 Picture = npt.NDArray[np.uint8]
 Pose = npt.NDArray[np.float32]
 
 EPISODE_FRAMES = 60 * FPS
 """A longer walk is cut here into episodes that follow each other: a killed recorder loses a minute at most."""
+
+DEPTH_EVERY_FRAMES = 8
+"""The depth of every so many frames is recorded: half as often as by `reverie record`, for a person waits for it."""
 
 MIN_EPISODE_FRAMES = 2 * FPS
 """A shorter one is thrown away: a restart right after a start."""
@@ -45,8 +49,17 @@ def open_writer(root: Path, name: str, world: World) -> DatasetWriter:
         FPS,
         pose_names=POSE_NAMES if hasattr(type(world), "pose") else (),
         task=f"play {name}",
-        notes={"player": "person", "world": name, "fov_deg": getattr(world, "fov_deg", None)},
+        notes={
+            "player": "person",
+            "world": name,
+            "fov_deg": getattr(world, "fov_deg", None),
+            "pixel_aspect": getattr(world, "pixel_aspect", 1.0),
+        },
+        depth_every=DEPTH_EVERY_FRAMES if isinstance(world, HasGeometry) else 0,
     )
+
+
+Row = tuple[Picture, Action, Pose | None, Geometry | None]
 
 
 class EpisodeKeeper:
@@ -59,15 +72,15 @@ class EpisodeKeeper:
         self._writer = writer
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reverie-record")
         self._pending: Future[None] | None = None
-        self._rows: list[tuple[Picture, Action, Pose | None]] = []
+        self._rows: list[Row] = []
 
     def __len__(self) -> int:
         """Frames of the episode under way."""
         return len(self._rows)
 
-    def add(self, picture: Picture, action: Action, pose: Pose | None = None) -> None:
+    def add(self, picture: Picture, action: Action, pose: Pose | None = None, geometry: Geometry | None = None) -> None:
         """A row: what was seen `(H, W, 3)`, and the action that shows in the next picture."""
-        self._rows.append((picture, action, pose))
+        self._rows.append((picture, action, pose, geometry))
 
     def end(self, meta: dict[str, Any]) -> None:
         """The episode ends here; what follows is another.  One shorter than MIN_EPISODE_FRAMES is thrown away."""
@@ -83,14 +96,15 @@ class EpisodeKeeper:
         finally:
             self._thread.shutdown(wait=True)
 
-    def _keep(self, rows: list[tuple[Picture, Action, Pose | None]], meta: dict[str, Any]) -> None:
-        frames = np.stack([picture for picture, _, _ in rows])
-        actions = self._writer.action_space.encode(action for _, action, _ in rows)
-        poses = [pose for _, _, pose in rows if pose is not None]
+    def _keep(self, rows: list[Row], meta: dict[str, Any]) -> None:
+        frames = np.stack([row[0] for row in rows])
+        actions = self._writer.action_space.encode(row[1] for row in rows)
+        poses = [row[2] for row in rows if row[2] is not None]
+        depth = [DepthRecord.of(i, row[3]) for i, row in enumerate(rows) if row[3] is not None]
         video = self._writer.partial / f"{uuid.uuid4().hex}.mp4"
         write_video(video, frames, FPS)
         stacked = np.stack(poses).astype(np.float32) if poses else None
-        self._writer.add(video, actions, stacked, picture_statistics(frames), meta)
+        self._writer.add(video, actions, stacked, picture_statistics(frames), meta, depth)
 
     def _settle(self) -> None:
         """Wait for the episode before; what went wrong with it is told now."""
@@ -115,7 +129,7 @@ class RecordedWorld:
         self._player = player
         self._keeper = EpisodeKeeper(writer)
         self._seed = 0
-        self._seen: tuple[Picture, Pose | None] | None = None
+        self._seen: tuple[Picture, Pose | None, Geometry | None] | None = None
 
     @property
     def action_space(self) -> ActionSpace:
@@ -142,8 +156,8 @@ class RecordedWorld:
         if self._seen is None:
             raise DataError("step before reset; call reset(seed) first")
         frames = self._world.step(action)
-        picture, pose = self._seen
-        self._keeper.add(picture, action, pose)
+        picture, pose, geometry = self._seen
+        self._keeper.add(picture, action, pose, geometry)
         self._look(frames)
         if len(self._keeper) >= EPISODE_FRAMES or getattr(self._world, "finished", False):
             self._cut()
@@ -158,7 +172,9 @@ class RecordedWorld:
             self._world.close()
 
     def _look(self, frames: Frames) -> None:
-        self._seen = (np.array(frames[-1]), getattr(self._world, "pose", None))
+        world, is_due = self._world, len(self._keeper) % DEPTH_EVERY_FRAMES == 0
+        geometry = world.geometry() if is_due and isinstance(world, HasGeometry) else None
+        self._seen = (np.array(frames[-1]), getattr(world, "pose", None), geometry)
 
     def _cut(self) -> None:
         world = self._world

@@ -93,7 +93,9 @@ class ClipLoader:
 
     def batch_at(self, step: int) -> Batch:
         """The batch of any step, decoded here."""
-        clips = [self.dataset.clip(episode, start, self.clip_frames) for episode, start in self.picks(step)]
+        clips = [
+            self.dataset.clip(episode, start, self.clip_frames, depth=False) for episode, start in self.picks(step)
+        ]
         return _stack([(clip.frames, clip.actions) for clip in clips])
 
     def picks(self, step: int) -> list[tuple[int, int]]:
@@ -127,5 +129,5 @@ def _start_worker(dataset: Dataset, clip_frames: int) -> None:
 def _decode(episode: int, start: int) -> _Decoded:
     assert _worker is not None, "a worker decodes after _start_worker"
     dataset, clip_frames = _worker
-    clip = dataset.clip(episode, start, clip_frames)
+    clip = dataset.clip(episode, start, clip_frames, depth=False)
     return clip.frames, clip.actions

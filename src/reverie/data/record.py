@@ -24,9 +24,9 @@ from reverie.data.episode import DiskFull, Draft, Job, Outcome, Recorder, Reject
 from reverie.data.options import options_of, parse_options
 from reverie.data.progress import RecordingProgress
 from reverie.data.workers import Crew, Lost
-from reverie.data.writer import POSE_NAMES, DatasetWriter
+from reverie.data.writer import DatasetWriter
 from reverie.errors import DataError, WorldError
-from reverie.types import FPS, World
+from reverie.types import FPS, POSE_NAMES, HasGeometry, World
 from reverie.worlds import WORLDS, world_info
 
 __all__ = ["RecordConfig", "play_episode", "record"]
@@ -35,6 +35,8 @@ MAX_BARREN_EPISODES = 50
 """Recording gives up when so many episodes in a row had to be thrown away."""
 MAX_FAILURES = 8
 """Recording gives up when the game failed in so many episodes in a row."""
+CAMERA_NOTES = ("fov_deg", "pixel_aspect", "pitch_is_shear")
+"""What `meta/reverie.json` repeats of a game's camera."""
 MAX_LOST = 2
 """An episode whose worker died or hung is given to another one once."""
 
@@ -68,6 +70,8 @@ class RecordConfig:
     """Length of an episode; one that goes wrong is cut shorter."""
     min_episode_seconds: float = 8.0
     """A shorter one is thrown away."""
+    depth_every: int = 4
+    """Record the depth of every so many frames, from the first on, where the game has it; 0 records none."""
     hang_seconds: float = 600.0
     """A game that takes longer over one episode is ended."""
 
@@ -75,8 +79,9 @@ class RecordConfig:
         for name in ("hours", "episode_seconds", "min_episode_seconds", "hang_seconds"):
             if not getattr(self, name) > 0:
                 raise DataError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.processes < 0 or self.seed < 0:
-            raise DataError(f"processes and seed must not be negative, got {self.processes} and {self.seed}")
+        for name in ("processes", "seed", "depth_every"):
+            if getattr(self, name) < 0:
+                raise DataError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def run(self) -> None:
         """Record with a progress bar on the terminal."""
@@ -104,6 +109,7 @@ def record(config: RecordConfig, *, show_progress: bool = False) -> int:
             pose_names=POSE_NAMES if hasattr(type(world), "pose") else (),
             task=f"explore {config.world}",
             notes=_notes(config, world),
+            depth_every=config.depth_every if isinstance(world, HasGeometry) else 0,
         )
         with writer, RecordingProgress(config.world, round(config.hours * 3600 * FPS), writer, show_progress) as shown:
             _check_split(config, writer)
@@ -125,7 +131,9 @@ def make_job(config: RecordConfig) -> Job:
             raise WorldError(f"{config.world} has no held-out levels; leave --heldout out")
         options["heldout"] = True
     frames, least = round(config.episode_seconds * FPS), round(config.min_episode_seconds * FPS)
-    return Job(info, options, frames, min(least, frames), config.heldout or bool(options.get("heldout")))
+    return Job(
+        info, options, frames, min(least, frames), config.heldout or bool(options.get("heldout")), config.depth_every
+    )
 
 
 def _outcomes(config: RecordConfig, job: Job, world: World, writer: DatasetWriter) -> Generator[Outcome]:
@@ -175,7 +183,8 @@ def _make_worker(job: Job, partial: Path) -> tuple[Callable[[int], Outcome], Cal
 
 def _notes(config: RecordConfig, world: World) -> dict[str, Any]:
     described = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
-    about = {"summary": WORLDS[config.world].summary, "fov_deg": getattr(world, "fov_deg", None)}
+    camera = {name: getattr(world, name) for name in CAMERA_NOTES if hasattr(world, name)}
+    about = {"summary": WORLDS[config.world].summary, "fov_deg": None, **camera}
     return {"recorder": described, "world": about, "maps": list(getattr(world, "maps", ()))}
 
 
@@ -223,7 +232,7 @@ def _add(writer: DatasetWriter, draft: Draft) -> None:
             video.write_bytes(content)
         except OSError as error:
             raise writer.full(error) from error
-    writer.add(video, draft.actions, draft.poses, draft.picture_stats, draft.meta)
+    writer.add(video, draft.actions, draft.poses, draft.picture_stats, draft.meta, draft.depth)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def choose_episodes(dataset: Dataset, count: int, seed: int | None) -> list[int]
 
 
 def _picture(dataset: Dataset, index: int, moment: int, scale: int) -> npt.NDArray[np.uint8]:
-    clip = dataset.clip(index, moment, 1)
+    clip = dataset.clip(index, moment, 1, depth=False)
     action = dataset.action_space.decode(clip.actions)[0]
     frame = clip.frames[0].repeat(scale, axis=0).repeat(scale, axis=1)
     return add_keys(add_arrow(frame, action.mouse), action, dataset.action_space)

@@ -1,7 +1,7 @@
 """Writing a dataset: episodes are prepared under temporary names and appear one by one, complete or not at all.
 
-Order of a commit: the video, the rows, then the episode table, each by rename.  An episode exists once the table lists
-it, so a writer killed at any moment leaves a dataset that reads; what it left is swept away by the next writer.
+Order of a commit: the video, the rows, the depth, then the episode table, each by rename.  An episode exists once the
+table lists it, so a writer killed at any moment leaves a dataset that reads; what it left is swept away by the next.
 """
 
 from __future__ import annotations
@@ -30,23 +30,25 @@ from reverie.data.dataset import (
     _read_info,
     read_parquet,
 )
+from reverie.data.depth import DEPTH_PATH, DepthRecord, depth_notes, depth_table
+from reverie.data.poses import POSE_CONVENTION
 from reverie.data.video import KEY_EVERY_FRAMES
 from reverie.errors import DataError
 from reverie.paths import local_path, own_files
-from reverie.types import ActionSpace
+from reverie.types import POSE_NAMES, ActionSpace
 
 FILES_PER_CHUNK = 1000
 EPISODES_PER_FILE = 500
 """Rows of one file of the episode table: the last file alone is written again when an episode is added."""
 EPISODES_PATH = "meta/episodes/chunk-000/file-{file_index:03d}.parquet"
 REJECTED_PATH = "meta/rejected.jsonl"
-POSE_NAMES = ("x", "y", "z", "yaw", "pitch")
 
 
 class DatasetWriter:
     """Appends episodes to the dataset at `root`, which is made if it is not there.
 
     One writer at a time: a second raises DataError, and so does a dataset of another kind than asked for.
+    depth_every: frames between those whose depth will be added; 0 if none is.  Only the notes state it.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class DatasetWriter:
         pose_names: tuple[str, ...] = (),
         task: str = "explore",
         notes: dict[str, Any] | None = None,
+        depth_every: int = 0,
     ) -> None:
         self.root = Path(root)
         self.action_space = action_space
@@ -73,7 +76,7 @@ class DatasetWriter:
         self._stats: dict[str, Any] = {}
         try:
             self._resume()
-            self._write_head(notes or {})
+            self._write_head(self._described(notes or {}, depth_every))
         except BaseException as error:
             self.close()
             if is_disk_full(error):
@@ -102,14 +105,16 @@ class DatasetWriter:
         poses: npt.NDArray[np.float32] | None,
         picture_stats: dict[str, list[Any]],
         meta: dict[str, Any],
+        depth: Sequence[DepthRecord] = (),
     ) -> int:
         """Commit an episode; `video` is moved from its place in `partial`.  Returns the episode's index.
 
         Raises DataError if the disk is full; the episodes before are safe.
-        actions: `(f, size)`; poses: `(f, len(pose_names))` or None; picture_stats: from `picture_statistics`.
+        actions: `(f, size)`; poses: `(f, len(pose_names))` or None; picture_stats: from `picture_statistics`; depth: of
+        the frames that have it, in their order.
         """
         try:
-            return self._add(video, actions, poses, picture_stats, meta)
+            return self._add(video, actions, poses, picture_stats, meta, depth)
         except OSError as error:
             if is_disk_full(error):
                 raise self.full(error) from error
@@ -159,6 +164,7 @@ class DatasetWriter:
         poses: npt.NDArray[np.float32] | None,
         picture_stats: dict[str, list[Any]],
         meta: dict[str, Any],
+        depth: Sequence[DepthRecord],
     ) -> int:
         index, length = len(self.rows), len(actions)
         chunk, file = divmod(index, FILES_PER_CHUNK)
@@ -169,6 +175,10 @@ class DatasetWriter:
         video_file.parent.mkdir(parents=True, exist_ok=True)
         os.replace(video, video_file)
         _write_table(data_file, table)
+        where = {}
+        if depth:
+            _write_table(self.root / DEPTH_PATH.format(**place), depth_table(index, depth))
+            where = {"depth/chunk_index": chunk, "depth/file_index": file}
         row = {
             "episode_index": index,
             "tasks": [self.task],
@@ -183,6 +193,7 @@ class DatasetWriter:
             f"videos/{VIDEO_KEY}/to_timestamp": length / self.fps,
             "meta/episodes/chunk_index": 0,
             "meta/episodes/file_index": index // EPISODES_PER_FILE,
+            **where,
             **meta,
             **_flat_stats(table, picture_stats),
         }
@@ -212,12 +223,12 @@ class DatasetWriter:
             for row in read_parquet(path).to_pylist():
                 self._take_in(row)
         self.rejected = _read_rejected(self.root / REJECTED_PATH)
-        for folder in ("meta", "data", "videos"):
+        for folder in ("meta", "data", "videos", "depth"):
             for left in (self.root / folder).rglob(".*.tmp"):
                 left.unlink()
         chunk, file = divmod(len(self.rows), FILES_PER_CHUNK)
         place = {"chunk_index": chunk, "file_index": file}
-        for pattern in (DATA_PATH, VIDEO_PATH):
+        for pattern in (DATA_PATH, VIDEO_PATH, DEPTH_PATH):
             (self.root / pattern.format(video_key=VIDEO_KEY, **place)).unlink(missing_ok=True)
 
     def _check_same(self, info: dict[str, Any]) -> None:
@@ -275,6 +286,8 @@ class DatasetWriter:
         length = len(actions)
         if actions.shape[1:] != (self.action_space.size,) or (poses is None) != (not self._pose_names):
             raise DataError(f"{self.root}: an episode of other features, actions {actions.shape}")
+        if poses is not None and poses.shape != (length, len(self._pose_names)):
+            raise DataError(f"{self.root}: poses are {poses.shape}, expected {(length, len(self._pose_names))}")
         frame = np.arange(length, dtype=np.int64)
         columns: dict[str, Any] = {"action": _vectors(actions)}
         if poses is not None:
@@ -285,6 +298,12 @@ class DatasetWriter:
         columns["index"] = frame + self.num_frames
         columns["task_index"] = np.zeros(length, np.int64)
         return pa.table(columns)
+
+    def _described(self, notes: dict[str, Any], depth_every: int) -> dict[str, Any]:
+        """The notes with what a reader must know of poses and depth."""
+        if self._pose_names == POSE_NAMES:
+            notes = {**notes, "pose_convention": POSE_CONVENTION}
+        return {**notes, "depth": depth_notes(depth_every)} if depth_every else notes
 
     def _write_head(self, notes: dict[str, Any]) -> None:
         _write_table(self.root / "meta/tasks.parquet", _tasks_table([self.task]))

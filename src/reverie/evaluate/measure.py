@@ -96,12 +96,16 @@ def held_table() -> Table:
     return Table("held", "Obedience to held actions", OBEDIENCE, note)
 
 
+MIN_WALK_M = 2 / 32
+"""Metres a frame: 1.6 m/s."""
+
+
 def real_windows(clip: Clip, space: ActionSpace) -> Iterator[tuple[str, int, Frames]]:
     """Stretches of a real clip in which the player did one of PAIRS: (pair, side, frames (17, H, W, 3)).
 
     turn: no key held, yaw of one sign, at least 1 degree a frame on average (while walking, near walls may truly move
     the other way).  walk: forward or back held, the yaw below 1 degree a frame.  Where the recording has poses, a walk
-    must also move at least 2 of their units a frame: players meet walls.
+    must also go at least MIN_WALK_M a frame: players meet walls.
     """
     n = WINDOW_FRAMES
     yaw = clip.actions[:, len(space.keys) + 1] if space.mouse else np.zeros(len(clip.actions), np.float32)
@@ -131,7 +135,7 @@ def _moved(clip: Clip, part: slice) -> bool:
     if clip.poses is None:
         return True
     ground = clip.poses[[part.start, part.stop], :2]
-    return bool(np.linalg.norm(ground[1] - ground[0]) >= 2 * (part.stop - part.start))
+    return bool(np.linalg.norm(ground[1] - ground[0]) >= MIN_WALK_M * (part.stop - part.start))
 
 
 def static(frames: Frames) -> Frames:

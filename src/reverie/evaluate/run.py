@@ -26,11 +26,8 @@ from reverie.evaluate.suites import Suite, load_suite
 from reverie.evaluate.tables import Table
 from reverie.models.checkpoint import write_json_atomic
 from reverie.models.idm import WEIGHTS, InverseDynamics, load_idm
-<<<<<<< HEAD
-from reverie.vision.projection import turn_scale
-=======
 from reverie.paths import own_files
->>>>>>> h/data
+from reverie.vision.projection import turn_scale
 
 NUM_SHEET_ROWS = 8
 

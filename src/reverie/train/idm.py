@@ -298,7 +298,7 @@ def _look_at(dataset: Dataset, picks: list[tuple[int, int]], length: int, worker
 
 
 def _look_once(dataset: Dataset, length: int, episode: int, start: int) -> _Made:
-    clip = dataset.clip(episode, start, length)
+    clip = dataset.clip(episode, start, length, depth=False)
     views = look(clip.frames)
     return views.flow, views.pictures, clip.actions[:-1]
 

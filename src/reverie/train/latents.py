@@ -430,7 +430,7 @@ def _encode(
                 last = min(first + CHUNK_STEPS, num_steps)
                 start = 0 if first == 0 else STEP_FRAMES * first - 3
                 stop = STEP_FRAMES * (last - 1) + 1
-                clip = dataset.clip(int(index), start, stop - start)
+                clip = dataset.clip(int(index), start, stop - start, depth=False)
                 video = to_pixels(rearrange(torch.from_numpy(clip.frames).to(device), "f h w c -> 1 f c h w"))
                 if state is None:
                     state = tokenizer.new_encoder_state(1, *video.shape[-2:], device=device)

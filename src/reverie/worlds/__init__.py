@@ -1,8 +1,7 @@
 """Real games behind the World protocol.  `open_world("vizdoom")` starts one; `WORLDS` lists them.  No torch here.
 
-Beyond the protocol a game may have: `pose` (x, y, z, yaw, pitch) float32, in degrees, yaw to the right and pitch up;
-`depth`; `hints`, what a policy may steer by; `map`, the name of the place; `episode_info`, what else is worth keeping
-of an episode (weather, time of day); `finished`, true after a step that ended the level; `fov_deg`.
+Each of them is a `RecordableWorld` (reverie.types): it has a camera pose and, on demand, depth and a body mask.
+VizDoom also has `depth`, a small depth image for its policy.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ there, as `handbrake` does nothing on foot.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -16,16 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from reverie.errors import WorldError
-from reverie.types import Action, ActionSpace, Frames
+from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 from reverie.worlds.city_parts import models
 from reverie.worlds.city_parts.actors import Actors
 from reverie.worlds.city_parts.people import People
 from reverie.worlds.city_parts.plan import EAST, KERB_M, NORTH, STYLES, Plan
-from reverie.worlds.city_parts.players import ChaseCamera, View, Walker, free_length
+from reverie.worlds.city_parts.players import CAMERA_PIVOT_M, EYE_M, ChaseCamera, View, Walker, free_length
 from reverie.worlds.city_parts.skies import choose_sky
 from reverie.worlds.city_parts.stage import Stage, halo_texture
 from reverie.worlds.city_parts.traffic import STOP_M, Traffic, TrafficCar, lanes
 from reverie.worlds.city_parts.vehicle import GRIP, RADIUS_M, WET_GRIP, Vehicle, disc_hits
+from reverie.worlds.geometry import check_pose
 from reverie.worlds.panda import RESOLUTION, STEP_S, Panda
 
 FOV_DEG = 76.0
@@ -39,6 +41,9 @@ HELDOUT_EVERY, HELDOUT_AT = 10, 7
 CAR_SHARE = 0.7
 NUM_CARS, NUM_PEOPLE = 18, 26
 DRIVABLE = ("coupe", "sedan", "hatch", "suv")
+
+STANDPOINT_RADIUS_M = 0.45
+"""A standpoint of a capture is so far from everything solid."""
 
 ACTION_SPACE = ActionSpace(("forward", "back", "left", "right", "jump", "handbrake"), mouse=True)
 
@@ -79,6 +84,7 @@ class CityWorld:
     """
 
     fov_deg = FOV_DEG
+    pixel_aspect = 1.0
     action_space = ACTION_SPACE
     resolution = RESOLUTION
     block_frames = 1
@@ -92,17 +98,23 @@ class CityWorld:
         self.map = ""
         self.episode_info: dict[str, Any] = {}
         self._asked_view = view
-        self._started = False
+        self._started = self._is_explored = False
         self._screen = Panda(self.resolution, fov_deg=FOV_DEG, supersample=SUPERSAMPLE, near_m=0.3, far_m=420.0)
         textures, halo = Stage.make_textures(), halo_texture()
         self._stage = Stage(self._screen, textures, halo)
         self._actors = Actors(self._screen, textures, halo)
 
     @property
-    def pose(self) -> npt.NDArray[np.float32]:
-        """(x, y, z, yaw, pitch) float32 of the camera: metres and degrees; yaw grows to the right, pitch upwards."""
+    def pose(self) -> Pose:
+        """The camera's pose `(6,)`, see `reverie.types.POSE_NAMES`."""
         v = self._view
-        return np.array([v.x, v.y, v.z, v.yaw % 360.0, v.pitch], np.float32)
+        return np.array([v.x, v.y, v.z, v.yaw % 360.0, v.pitch, v.roll], np.float32)
+
+    def geometry(self) -> Geometry:
+        """Draws the depth of the last frame without the player's car, and the mask of the car."""
+        if not self._started:
+            raise WorldError("geometry before reset; call reset(seed) first")
+        return self._screen.geometry(self._actors.player_nodes)
 
     @property
     def hints(self) -> Mapping[str, Any]:
@@ -114,6 +126,38 @@ class CityWorld:
             "view": self.view, "plan": self._plan, "time_s": self._traffic.time_s, "x": x, "y": y,
             "heading_deg": math.degrees(heading) % 360.0, "speed": speed, "ahead_m": self._free_ahead(x, y, heading),
         }  # fmt: skip
+
+    def look_from(self, pose: Pose) -> tuple[Frames, Geometry]:
+        """Shows the city from `pose` without cars and people: the frame `(1, H, W, 3)` and its geometry.
+
+        The episode does not go on from there: call `reset` before the next `step`.
+        """
+        if not self._started and not self._is_explored:
+            raise WorldError("look_from before reset; call reset(seed) first")
+        x, y, z, yaw, pitch, roll = check_pose(pose)
+        self._started, self._is_explored = False, True
+        self._actors.clear()
+        self._screen.set_lamp((0, 0, 0), (0, 1, 0), 0.0)
+        self._stage.follow((x, y), most=10_000)
+        self._view = View(x, y, z, yaw, pitch, roll)
+        self._screen.place_camera((x, y, z), yaw, pitch, roll)
+        return self._screen.render(), self._screen.geometry()
+
+    def standpoints(self, step_m: float, reach_m: float) -> npt.NDArray[np.float32]:
+        """Places for a camera on a grid round the player where nothing stands, `(n, 3)` metres, at its height."""
+        if not self._started and not self._is_explored:
+            raise WorldError("standpoints before reset; call reset(seed) first")
+        if not (step_m > 0 and reach_m >= 0):
+            raise WorldError(f"standpoints need a positive step and a reach, got {step_m:g} and {reach_m:g} m")
+        across = np.arange(-reach_m, reach_m + step_m / 2, step_m)
+        eye = EYE_M if self.view == "walk" else CAMERA_PIVOT_M + 1.5
+        found = []
+        here_x, here_y, _, _ = self._player_state()
+        for x, y in itertools.product(here_x + across, here_y + across):
+            boxes, low, posts = self._stage.obstacles((x, y))
+            if not disc_hits(np.array((x, y)), STANDPOINT_RADIUS_M, np.concatenate([boxes, low]), posts):
+                found.append((x, y, self._ground(x, y) + eye))
+        return np.array(found, np.float32).reshape(-1, 3)
 
     def reset(self, seed: int) -> Frames:
         """Go to the city, place, hour and weather that belong to `seed`; `(1, H, W, 3)`."""
@@ -135,6 +179,7 @@ class CityWorld:
         self._stage.open(self._plan, self._sky, (x, y))
         self._actors.open(shape, paint, self._sky, self._traffic, self._people, driving=self.view == "car")
         self._ticks, self._started = 0, True
+        self._is_explored = False
         if self.view == "car":
             self._view = self._camera.follow(self._car, (0.0, 0.0), STEP_S, self._stage.obstacles((x, y))[0])
         else:
@@ -169,7 +214,7 @@ class CityWorld:
 
     def close(self) -> None:
         """Give the screen back; safe to call twice."""
-        self._started = False
+        self._started = self._is_explored = False
         self._stage.clear()
         self._actors.clear()
         self._screen.close()

@@ -21,7 +21,7 @@ SECTOR = np.dtype([("floor", "<i2"), ("ceiling", "<i2"), ("rest", "S22")])
 
 MAX_STEP = 24
 """Players walk up steps as high as this, map units."""
-PLAYER_HEIGHT = 56
+PLAYER_HEIGHT, PLAYER_RADIUS = 56, 16
 BLOCKING = 1
 """The flag of a line that nobody passes."""
 MULTIPLAYER_ONLY = 16
@@ -108,6 +108,45 @@ class Level:
         things = np.where(usable[first] & (far < SIGHT_UNITS), far, np.inf)
         nearest = int((things * (1.0 + slopes**2)).argmin())  # what is ahead rather than what is beside
         return Sight(far, float(np.median(hidden)), float(things[nearest]), float(slopes[nearest]))
+
+    def free_places(self, x: float, y: float, step: float, reach: float) -> npt.NDArray[np.float32]:
+        """Places `(n, 2)` on a grid of `step` that one can walk to from (x, y), within `reach` in both directions.
+
+        Map units.  One walks straight from cell to cell of the grid, through no closed door and up no high step, and
+        stays a player's width away from what stops one.
+        """
+        start = (round(x / step), round(y / step))
+        found, new = {start}, [(start, (x, y))]
+        while new:
+            (i, j), (from_x, from_y) = new.pop()
+            for cell in ((i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)):
+                to_x, to_y = cell[0] * step, cell[1] * step
+                if cell in found or max(abs(to_x - x), abs(to_y - y)) > reach:
+                    continue
+                if self._is_free(from_x, from_y, to_x, to_y):
+                    found.add(cell)
+                    new.append((cell, (to_x, to_y)))
+        return np.array(sorted(found), np.float32) * np.float32(step)
+
+    def _is_free(self, x0: float, y0: float, x1: float, y1: float) -> bool:
+        """Whether one can walk straight from (x0, y0) to (x1, y1), and stand there."""
+        left, low, right, high = self.box
+        margin = PLAYER_RADIUS + 1
+        near = (left < max(x0, x1) + margin) & (right > min(x0, x1) - margin)
+        near &= (low < max(y0, y1) + margin) & (high > min(y0, y1) - margin)
+        near &= self.from_right | self.from_left
+        starts, along = self.starts[:, near].astype(np.float64), self.along[:, near].astype(np.float64)
+        square = np.maximum((along**2).sum(0), 1e-9)
+        share = (((np.array([[x1], [y1]]) - starts) * along).sum(0) / square).clip(0, 1)
+        is_near = np.hypot(*(starts + share * along - np.array([[x1], [y1]]))) < PLAYER_RADIUS
+        if (is_near & self.from_right[near] & self.from_left[near]).any():  # at a step one may stand, above it
+            return False
+        side0, side1 = (along[0] * (y - starts[1]) - along[1] * (x - starts[0]) for x, y in ((x0, y0), (x1, y1)))
+        way = np.array([x1 - x0, y1 - y0])
+        end0, end1 = (way[0] * (p[1] - y0) - way[1] * (p[0] - x0) for p in (starts, starts + along))
+        crosses = (side0 * side1 <= 0) & (end0 * end1 <= 0) & (side0 != 0)
+        stops = np.where(side0 < 0, self.from_right[near], self.from_left[near])
+        return not bool((crosses & stops).any())
 
 
 def read_level(wad: Wad, name: str) -> Level:

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reverie.errors import WorldError
-from reverie.types import Action, ActionSpace, Frames
+from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
+from reverie.worlds.geometry import NO_BODY, check_pose, linear_depth, perspective, sample_cells
 from reverie.worlds.lockstep import STEP_NS, LockstepGame
 from reverie.worlds.minetest_scenery import Scenery, check_maps, choose_scenery
 from reverie.worlds.shrink import Shrinker
@@ -39,6 +40,9 @@ DEGREES_PER_PX = 0.05
 
 MAX_PX = (DRAWN[1] // 2 - 2, DRAWN[0] // 2 - 2)
 """The mouse starts each frame in the middle of the window, and cannot leave it."""
+
+CLIP_M = (0.1, 2000.0)
+"""The game's clipping planes, metres."""
 
 VIEW_RANGE = 48
 """Nodes; further away is fog.  The time that a frame takes grows with its square."""
@@ -134,6 +138,8 @@ class MinetestWorld:
     """
 
     fov_deg = FOV_DEG
+    pixel_aspect = 1.0
+    finished = False
     action_space = ACTION_SPACE
     resolution = RESOLUTION
     block_frames = 1
@@ -146,6 +152,7 @@ class MinetestWorld:
         self._visited: set[int] = set()
         self._orders = 0
         self._carry = (0.0, 0.0)
+        self._is_explored = False
         self._shrink = Shrinker(RESOLUTION)
 
     @property
@@ -156,7 +163,7 @@ class MinetestWorld:
     @property
     def episode_info(self) -> dict[str, Any]:
         """World seed, time of day (`time` in words, `time_of_day` from 0 to 1, noon 0.5) and weather."""
-        scenery = self._now()
+        scenery = self._here()
         return {
             "world_seed": scenery.world_seed,
             "time": scenery.time,
@@ -165,12 +172,18 @@ class MinetestWorld:
         }
 
     @property
-    def pose(self) -> npt.NDArray[np.float32]:
-        """(x, y, z, yaw, pitch) float32 of the camera: nodes east, north and up; degrees right of east, and upwards."""
-        self._now()
+    def pose(self) -> Pose:
+        """The camera's pose `(6,)`, see `reverie.types.POSE_NAMES`; a node is a metre."""
+        self._here()
         x, height, z = self._feet or (0.0, 0.0, 0.0)
-        yaw, pitch = np.degrees(self._look)
-        return np.array([x, z, height + self._eye_lift, -yaw % 360.0, pitch], np.float32)
+        yaw, pitch = np.degrees(self._look)  # the game counts from east to the left
+        return np.array([x, z, height + self._eye_lift, (90.0 - yaw) % 360.0, pitch, 0.0], np.float32)
+
+    def geometry(self) -> Geometry:
+        """Reads the depth of the last frame; nothing of the player is drawn."""
+        self._here()
+        buffer = sample_cells(self._running().read_depth())
+        return Geometry(linear_depth(buffer, perspective(*CLIP_M)), NO_BODY)
 
     @property
     def hints(self) -> Mapping[str, Any]:
@@ -180,7 +193,7 @@ class MinetestWorld:
         drop: how far down the ground is 1.5 and 3 nodes ahead (at most 8).  ground, liquid: the player stands, swims.
         light: 0 to 15.
         """
-        self._now()
+        self._here()
         half = NUM_RAYS // 2
         return {
             "knee": self._rays[:half],
@@ -196,7 +209,7 @@ class MinetestWorld:
         scenery = choose_scenery(seed, self.maps, self.heldout)
         if not self._can_go_on(scenery):
             self._start(scenery)
-        self.scenery, self._carry = None, (0.0, 0.0)
+        self.scenery, self._carry, self._is_explored = None, (0.0, 0.0), False
         self._visited.add(scenery.place_seed)
         self._arrive(scenery)
         self._settle()
@@ -213,6 +226,39 @@ class MinetestWorld:
         self._turn(dx, dy, keys, buttons)
         return self._shrink(self._running().frame)[None]
 
+    def look_from(self, pose: Pose) -> tuple[Frames, Geometry]:
+        """Shows the landscape from `pose`: the frame `(1, H, W, 3)` and its geometry.
+
+        The player is held in the air there, without roll.  Takes about a second, for the map around must be drawn.  The
+        episode does not go on from there: call `reset` before the next `step`.
+        """
+        x, y, z, yaw, pitch, _ = check_pose(pose)
+        self._here()
+        self._is_explored = True
+        order = {"kind": "look", "x": x, "y": z - EYE_HEIGHT, "z": y, "yaw": -yaw, "pitch": -pitch}
+        self._carry_out({**order, "range": VIEW_RANGE}, "the player could not be carried there")
+        for _ in range(AROUND_FRAMES):  # until the server has begun to send what is in view
+            self._idle(math.inf, "")
+        self._wait_until_still(lambda: True, 0.05)
+        return self._shrink(self._running().frame)[None], self.geometry()
+
+    def standpoints(self, step_m: float, reach_m: float) -> npt.NDArray[np.float32]:
+        """Places on a grid round the player's where one can stand, `(n, 3)` metres, at the height of the eyes."""
+        if not (step_m > 0 and reach_m >= 0):
+            raise WorldError(f"standpoints need a positive step and a reach, got {step_m:g} and {reach_m:g} m")
+        self._here()
+        east, height, north = (math.floor(number + 0.5) for number in self._feet or (0.0, 0.0, 0.0))
+        across = [round(number) for number in np.arange(-reach_m, reach_m + step_m / 2, step_m)]
+        points = [(a, b) for a in across for b in across]
+        order = {"kind": "ground", "x": east, "y": height, "z": north, "reach": math.ceil(reach_m) + 1}
+        heights = self._carry_out({**order, "points": points}, "the ground was not told")["heights"]
+        found = [
+            (east + a, north + b, feet + EYE_HEIGHT)
+            for (a, b), feet in zip(points, heights, strict=True)
+            if feet is not False
+        ]
+        return np.array(found, np.float32).reshape(-1, 3)
+
     def close(self) -> None:
         """End the game; safe to call twice."""
         if self._game is not None:
@@ -220,10 +266,16 @@ class MinetestWorld:
             self._log.close()
         self._game, self.scenery = None, None
 
-    def _now(self) -> Scenery:
+    def _here(self) -> Scenery:
+        """The scenery of the episode, explored or not."""
         if self.scenery is None:
             raise WorldError("step before reset; call reset(seed) first")
         return self.scenery
+
+    def _now(self) -> Scenery:
+        if self._is_explored:
+            raise WorldError("step after look_from; call reset(seed) first")
+        return self._here()
 
     def _running(self) -> LockstepGame:
         assert self._game is not None
@@ -288,18 +340,23 @@ class MinetestWorld:
 
     def _arrive(self, scenery: Scenery) -> None:
         """Have the server mod carry the player to a good spot."""
-        self._orders += 1
-        order = scenery.order(self._orders, VIEW_RANGE)
-        scratch = self._world_folder / "order.json.part"
-        scratch.write_text(json.dumps(order))
-        os.replace(scratch, self._world_folder / "order.json")
-        until = time.monotonic() + ARRIVE_SECONDS
-        while self._answer.get("order") != self._orders:
-            self._idle(until, f"no spot was found in world {scenery.generator}/{scenery.world_seed}")
+        name = f"{scenery.generator}/{scenery.world_seed}"
+        self._carry_out(scenery.order(self._orders + 1, VIEW_RANGE), f"no spot was found in world {name}")
         if "error" in self._answer:
             error = self._answer["error"]
             self.close()
             raise WorldError(f"minetest: {error} of {scenery.generator}/{scenery.world_seed}; choose another seed")
+
+    def _carry_out(self, order: Mapping[str, Any], complaint: str) -> dict[str, Any]:
+        """Have the server mod carry out an order: its answer.  Raises WorldError with `complaint` if none comes."""
+        self._orders += 1
+        scratch = self._world_folder / "order.json.part"
+        scratch.write_text(json.dumps({**order, "id": self._orders}))
+        os.replace(scratch, self._world_folder / "order.json")
+        until = time.monotonic() + ARRIVE_SECONDS
+        while self._answer.get("order") != self._orders:
+            self._idle(until, complaint)
+        return self._answer
 
     def _settle(self) -> None:
         """Wait until the player stands there, and the landscape all around is loaded, drawn and lit."""
@@ -309,12 +366,16 @@ class MinetestWorld:
                 self._idle(math.inf, "")
         for _ in range(SKY_FRAMES):
             self._idle(math.inf, "", 0.0)
+        self._wait_until_still(lambda: self._on_ground, 2.0)
+
+    def _wait_until_still(self, is_fine: Callable[[], bool], away_m: float) -> None:
+        """Wait until the player is where the server mod put it, and what is seen is loaded and drawn."""
         answer, still, known = self._answer, 0, -1
         for _ in range(MAX_SETTLE_FRAMES):
             before = self._running().frame
             self._idle(math.inf, "", SETTLE_PAUSE_S, blind=False)
             x, y, z = self._feet or (0.0, 0.0, 0.0)
-            there = math.dist((x, y, z), (answer["x"], answer["y"], answer["z"])) < 2.0 and self._on_ground
+            there = math.dist((x, y, z), (answer["x"], answer["y"], answer["z"])) < away_m and is_fine()
             changed = np.abs(self._running().frame.astype(np.int16) - before).mean()
             still = still + 1 if there and self._loaded == known and changed < STILL_LEVELS else 0
             known = self._loaded

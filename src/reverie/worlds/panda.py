@@ -15,14 +15,17 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from reverie.errors import WorldError
-from reverie.types import Frames
+from reverie.types import GEOMETRY_SHAPE, Frames, Geometry
 from reverie.worlds import panda_shaders as glsl
+from reverie.worlds.geometry import linear_depth, perspective
 from reverie.worlds.panda_mesh import Mesh, Vec3, import_panda, make_texture, make_texture_array, tileable_noise
 from reverie.worlds.shrink import Shrinker
 
@@ -38,6 +41,9 @@ STEP_S = 0.04
 """Each step of a world is this long."""
 
 INSTALL = "sudo apt install libegl1 libgl1-mesa-dri"
+
+BODY_SHARE, BODY_M = 0.02, 0.02
+"""A cell belongs to the body where hiding it moves the depth by more than this share, and by more than this."""
 
 CASTS_SHADOW = 1
 """The bit of a camera mask: hide a node from it (`cast_no_shadow`) and it throws none."""
@@ -129,6 +135,8 @@ class Panda:
         self._supersample = supersample
         self._engine = core.GraphicsEngine.getGlobalPtr()
         self._buffer: Any = self._open_buffer(samples)
+        self._small: Any = None
+        self._depth: Any = None
         self._picture = core.Texture("picture")
         self._buffer.addRenderTexture(self._picture, core.GraphicsOutput.RTMCopyRam)
         self._buffer.setClearColor((0, 0, 0, 1))
@@ -162,13 +170,13 @@ class Panda:
         """Give the buffers and the scene back; safe to call twice."""
         if self._buffer is None:
             return
-        for output in (self._buffer, self._shadow):
+        for output in (self._small, self._buffer, self._shadow):
             if output is not None:
                 output.clearRenderTextures()
                 self._engine.removeWindow(output)
         self.root.removeNode()
         self._eye.removeNode()
-        self._buffer = self._shadow = None
+        self._buffer = self._shadow = self._small = None
 
     # -- the scene's look
 
@@ -277,6 +285,36 @@ class Panda:
             self._shadow.setActive(False)
         return self._read()
 
+    def geometry(self, body: Iterable[Any] = ()) -> Geometry:
+        """Draws the depth of the scene as it is now, without the nodes of `body`, and the mask of where they are.
+
+        It is drawn into a buffer of its own, one pixel a cell; one more time where there is a body.
+        """
+        shown = [node for node in body if not node.isHidden()]
+        with_body = self._draw_depth()
+        if not shown:
+            return Geometry(with_body, np.zeros(with_body.shape, np.bool_))
+        for node in shown:
+            node.hide()
+        try:
+            behind = self._draw_depth()
+        finally:
+            for node in shown:
+                node.show()
+        with np.errstate(invalid="ignore"):
+            return Geometry(behind, behind - with_body > BODY_SHARE * with_body + BODY_M)
+
+    def _draw_depth(self) -> npt.NDArray[np.float32]:
+        if self._buffer is None:
+            raise WorldError("the screen is closed; open the world again")
+        if self._small is None:
+            self._small = self._make_small_buffer()
+        self._small.setActive(True)
+        self._engine.renderFrame()
+        self._small.setActive(False)
+        buffer = np.frombuffer(self._depth.getRamImage(), np.float32).reshape(GEOMETRY_SHAPE)[::-1]
+        return linear_depth(buffer, perspective(self.lens.getNear(), self.lens.getFar()))
+
     def _read(self) -> Frames:
         height, width = self.resolution
         n = self._supersample
@@ -304,6 +342,27 @@ class Panda:
             raise WorldError(f"Panda3D could not open an offscreen buffer; {INSTALL}")
         buffer.setActive(False)  # a frame of one screen must not draw the others
         return buffer
+
+    def _make_small_buffer(self) -> Any:
+        """The buffer in which depth is drawn, seen by the same camera, made when it is first asked for."""
+        core, buffer = self._core, self._buffer
+        bits = core.FrameBufferProperties()
+        bits.setRgbaBits(8, 8, 8, 8)
+        bits.setDepthBits(24)
+        height, width = GEOMETRY_SHAPE
+        small = self._engine.makeOutput(
+            buffer.getPipe(), "depth", 10, bits, core.WindowProperties.size(width, height),
+            core.GraphicsPipe.BFRefuseWindow, buffer.getGsg(), buffer,
+        )  # fmt: skip
+        if small is None:
+            raise WorldError("Panda3D could not make a buffer for depth; update the graphics driver")
+        small.setActive(False)
+        self._depth = core.Texture("depth")
+        self._depth.setFormat(core.Texture.FDepthComponent)
+        self._depth.setComponentType(core.Texture.TFloat)
+        small.addRenderTexture(self._depth, core.GraphicsOutput.RTMCopyRam, core.GraphicsOutput.RTPDepth)
+        small.makeDisplayRegion().setCamera(self.camera)
+        return small
 
     def _make_shadow_map(self, size_px: int) -> None:
         core, buffer = self._core, self._buffer

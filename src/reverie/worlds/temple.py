@@ -12,6 +12,7 @@ The track, the place and its light follow from reset's seed.  Metres; the pose i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,18 +20,22 @@ import numpy as np
 import numpy.typing as npt
 
 from reverie.errors import WorldError
-from reverie.types import Action, ActionSpace, Frames
+from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
+from reverie.worlds.geometry import check_pose
 from reverie.worlds.panda import RESOLUTION, Panda
 from reverie.worlds.temple_parts.biomes import BIOMES, varied
-from reverie.worlds.temple_parts.camera import ChaseCamera
+from reverie.worlds.temple_parts.camera import UP_M, ChaseCamera
 from reverie.worlds.temple_parts.runner import MIN_SPEED, Runner
 from reverie.worlds.temple_parts.stage import Stage
-from reverie.worlds.temple_parts.track import first_leg
+from reverie.worlds.temple_parts.track import LEAN, Leg, first_leg
 
 FOV_DEG = 72.0
 """Horizontal field of view, degrees."""
 
 ACTION_SPACE = ActionSpace(("left", "right", "jump", "crouch", "turn-left", "turn-right"), mouse=False)
+CORNERS_AHEAD = 4
+"""So far ahead a capture of the track may look."""
+
 MAPS = tuple(BIOMES)
 HELDOUT_EVERY = 10
 """One track number in so many is never recorded for training."""
@@ -63,6 +68,7 @@ class TempleWorld:
     """
 
     fov_deg = FOV_DEG
+    pixel_aspect = 1.0
     action_space = ACTION_SPACE
     resolution = RESOLUTION
     block_frames = 1
@@ -80,6 +86,7 @@ class TempleWorld:
         self.map = ""
         self.episode_info: dict[str, Any] = {}
         self._runner: Runner | None = None
+        self._looked: Pose | None = None
         self._camera = ChaseCamera()
         self._screen: Panda | None = Panda(
             resolution, fov_deg=FOV_DEG, supersample=1.5, shadow_px=1024, near_m=0.3, far_m=260.0
@@ -87,9 +94,18 @@ class TempleWorld:
         self._stage = Stage(self._screen)
 
     @property
-    def pose(self) -> npt.NDArray[np.float32]:
-        """(x, y, z, yaw, pitch) float32 of the camera: metres and degrees; yaw to the right, pitch up."""
-        return np.array([*self._camera.position, self._camera.yaw, self._camera.pitch], np.float32)
+    def pose(self) -> Pose:
+        """The camera's pose `(6,)`, see `reverie.types.POSE_NAMES`."""
+        if self._looked is not None:
+            return self._looked.copy()
+        camera = self._camera
+        return np.array([*camera.position, camera.yaw % 360.0, camera.pitch, 0.0], np.float32)
+
+    def geometry(self) -> Geometry:
+        """Draws the depth of the last frame without the runner, and the mask of the runner and its shadow."""
+        self._now()
+        assert self._screen is not None
+        return self._screen.geometry(self._stage.runner_nodes)
 
     @property
     def hints(self) -> Mapping[str, Any]:
@@ -101,6 +117,50 @@ class TempleWorld:
         """Coins, falls and stumbles since the reset."""
         runner = self._now()
         return {"coins": runner.coins, "deaths": runner.deaths, "stumbles": runner.stumbles}
+
+    def look_from(self, pose: Pose) -> tuple[Frames, Geometry]:
+        """Shows the track from `pose` without the runner, coins and motes: the frame `(1, H, W, 3)` and its geometry.
+
+        The part of the track that is drawn is the one nearest to the pose.  The episode does not go on from there: call
+        `reset` before the next `step`.
+        """
+        runner = self._now()
+        assert self._screen is not None
+        self._looked = np.array(check_pose(pose), np.float32)
+        x, y = float(self._looked[0]), float(self._looked[1])
+        leg, previous = min(self._legs_near(runner), key=lambda pair: _distance(pair[0], x, y))
+        s = min(max(_along(leg, x, y), 0.0), leg.length)
+        floor = leg.floor(s)
+        place = Runner(leg, MIN_SPEED, s=s, z=floor, previous=previous)
+        frame = self._stage.empty_picture(place, self._looked, leg.start[2] + floor)
+        return frame, self._screen.geometry()
+
+    def standpoints(self, step_m: float, reach_m: float) -> npt.NDArray[np.float32]:
+        """Places for a camera over the causeways round the runner, `(n, 3)` metres, as high as the runner's camera."""
+        runner = self._now()
+        if not (step_m > 0 and reach_m >= 0):
+            raise WorldError(f"standpoints need a positive step and a reach, got {step_m:g} and {reach_m:g} m")
+        x, y, _ = runner.place
+        found = [
+            leg.at(float(s), side * LEAN, leg.floor(float(s)) + UP_M)
+            for leg, _ in self._legs_near(runner)
+            for s in np.arange(0.0, leg.length, step_m)
+            for side in (-1.0, 0.0, 1.0)
+        ]
+        places = np.array(found, np.float32)
+        return places[np.abs(places[:, :2] - (x, y)).max(axis=1) <= reach_m]
+
+    @staticmethod
+    def _legs_near(runner: Runner) -> list[tuple[Leg, Leg | None]]:
+        """The legs that `reset` or the run has brought into reach, each with the one before it: four corners on."""
+        found: list[tuple[Leg, Leg | None]] = [(runner.leg, runner.previous)]
+        if runner.previous is not None:
+            found.append((runner.previous, None))
+        last = found[:1]
+        for _ in range(CORNERS_AHEAD):
+            last = [(leg.child(way), leg) for leg, _ in last for way in leg.exits]
+            found += last
+        return found
 
     def reset(self, seed: int) -> Frames:
         """Begin the run that belongs to `seed`; `(1, H, W, 3)`.  Raises WorldError for a negative seed."""
@@ -116,6 +176,7 @@ class TempleWorld:
             first_leg(track), MIN_SPEED + 4.0 * float(rng.random()) ** 2, stride=float(rng.random()) * 2
         )
         self._camera.snap(self._runner)
+        self._looked = None
         light = biome.light
         self.episode_info = {
             "track": track,
@@ -131,6 +192,8 @@ class TempleWorld:
         """One frame under `action`, `(1, H, W, 3)`."""
         self.action_space.check(action)
         runner = self._now()
+        if self._looked is not None:
+            raise WorldError("step after look_from; call reset(seed) first")
         was_dying = runner.dying
         runner.step(action.keys)
         if was_dying and not runner.dying:  # hidden by the mist
@@ -150,3 +213,15 @@ class TempleWorld:
         if self._runner is None:
             raise WorldError("step before reset; call reset(seed) first")
         return self._runner
+
+
+def _along(leg: Leg, x: float, y: float) -> float:
+    """How far along a leg the place (x, y) is, metres from its start."""
+    fx, fy = leg.forward
+    return (x - leg.start[0]) * fx + (y - leg.start[1]) * fy
+
+
+def _distance(leg: Leg, x: float, y: float) -> float:
+    """Metres over the ground from (x, y) to the middle line of a leg."""
+    at = leg.at(min(max(_along(leg, x, y), 0.0), leg.length))
+    return math.hypot(x - at[0], y - at[1])

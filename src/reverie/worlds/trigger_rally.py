@@ -5,7 +5,7 @@ and no checkpoints, so that no race ends and no rings are drawn.  The game is ke
 and starts the race again, and what is left of the menus is one key.  All files lie in a private folder that the game
 searches before its own data: there the other tracks are hidden (it starts in half a second then) and all cars but one.
 
-Poses are in metres: x east, y north, z up; yaw 0 looks east and grows to the right, pitch grows upwards.
+The game's axes are x east, y north, z up, in metres.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reverie.errors import WorldError
-from reverie.types import Action, ActionSpace, Frames
+from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
+from reverie.worlds.geometry import camera_pose, cell_points, linear_depth, sample_cells
 from reverie.worlds.lockstep import STEP_NS, LockstepGame
 from reverie.worlds.rally_tracks import LEVEL_NAME, GameData, Route, Track, level_xml
 from reverie.worlds.shrink import Shrinker
@@ -42,6 +43,15 @@ VIEWS = {"chase": 0, "bonnet": 3}
 
 CAR_FROM_CAMERA = {"chase": (0.0, -1.6, -5.0), "bonnet": (0.0, -0.85, 0.0)}
 """Where the car is as seen by the camera: right, up, back, metres."""
+
+DEPTH_RANGE = np.float32(0.999)
+"""The part of the depth buffer that the land and the car take; the sky lies behind it."""
+
+CAR_BOX = {
+    "chase": ((-1.35, -2.05, 2.7), (1.35, -0.3, 7.6)),
+    "bonnet": ((-1.35, -1.2, 0.0), (1.35, -0.3, 2.2)),
+}
+"""The box that holds the car: its two corners right, up and ahead of the camera, metres."""
 
 DRAWN = (192, 336)
 """(H, W) that the game draws; averaged down, so that leaves shimmer less."""
@@ -93,6 +103,7 @@ class TriggerRallyWorld:
     """
 
     fov_deg = FOV_DEG
+    pixel_aspect = 1.0
     action_space = ACTION_SPACE
     resolution = RESOLUTION
     block_frames = 1
@@ -114,12 +125,20 @@ class TriggerRallyWorld:
         self._shrink = Shrinker(RESOLUTION)
 
     @property
-    def pose(self) -> npt.NDArray[np.float32]:
-        """(x, y, z, yaw, pitch) float32 of the camera: metres and degrees."""
-        camera = self._camera
-        (x, y, z), (fx, fy, fz) = camera[:3, 3], -camera[:3, 2]
-        yaw, pitch = math.degrees(math.atan2(-fy, fx)) % 360.0, math.degrees(math.asin(np.clip(fz, -1.0, 1.0)))
-        return np.array([x, y, z, yaw, pitch], np.float32)
+    def pose(self) -> Pose:
+        """The camera's pose `(6,)`, see `reverie.types.POSE_NAMES`."""
+        camera = self._camera.astype(np.float64)
+        return camera_pose(camera[:3, 3], camera[:3, 0], camera[:3, 1], -camera[:3, 2])
+
+    def geometry(self) -> Geometry:
+        """Reads the depth of the last frame; the body is the car, a box that the camera keeps at its distance."""
+        if self._game is None or self._game.projection is None:
+            raise WorldError("geometry before reset; call reset(seed) first")
+        depth = linear_depth(sample_cells(self._game.read_depth()) / DEPTH_RANGE, self._game.projection)
+        low, high = CAR_BOX[self.view]
+        points = cell_points(depth, FOV_DEG)
+        inside = (points > np.array(low)) & (points < np.array(high))
+        return Geometry(depth, np.logical_and.reduce(inside, axis=-1))
 
     @property
     def camera(self) -> npt.NDArray[np.float32]:
@@ -199,8 +218,8 @@ class TriggerRallyWorld:
         return float(np.ptp([place[:2] for place in list(self._track)[-LIFT_FRAMES:]], axis=0).max()) < 0.02
 
     def _motion(self) -> tuple[npt.NDArray[np.float32], float, float]:
-        """Where the car is, its speed (m/s, negative backwards), and its course (degrees as yaw)."""
-        car, yaw = self._track[-1], float(self.pose[3])
+        """Where the car is, its speed (m/s, negative backwards), and its course (degrees from east to the right)."""
+        car, yaw = self._track[-1], float(self.pose[3]) - 90.0
         if len(self._track) < 2:
             return car, 0.0, yaw
         vx, vy = ((car - self._track[-2]) * 25.0)[:2]

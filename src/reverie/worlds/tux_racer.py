@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from reverie.errors import WorldError
-from reverie.types import Action, ActionSpace, Frames
+from reverie.types import GEOMETRY_SHAPE, Action, ActionSpace, Frames, Geometry, Pose
+from reverie.worlds.geometry import camera_pose, cell_points, linear_depth, sample_cells
 from reverie.worlds.lockstep import LockstepGame
 from reverie.worlds.shrink import Shrinker
 from reverie.worlds.tux_courses import WAY_ROW, Course, read_courses
@@ -60,6 +61,9 @@ CAMERA_DISTANCE = 4.0
 TUX_BELOW_VIEW_DEG = 20.0
 """Where the penguin is, seen from the camera: so far away, and so far below the middle of the picture."""
 
+TUX_FROM_CAMERA, TUX_RADIUS_M = (0.0, -1.27, 3.76), 0.65
+"""The ball that holds the penguin: its centre right, up and ahead of the camera, metres."""
+
 SUNK = 0.22
 """On the snow the penguin is so many metres higher than its place in the picture tells."""
 
@@ -79,6 +83,9 @@ SENSE_ASIDE = np.arange(-24.0, 25.0, 1.0, dtype=np.float32)
 SENSE_OBJECTS = 48.0
 """How far ahead, in metres, trees and fish are told."""
 
+CLIP_M = 75
+"""How far the snow is drawn, metres."""
+
 OPTIONS = {
     "fullscreen": 1,
     "res_type": 0,
@@ -87,7 +94,7 @@ OPTIONS = {
     "sound_volume": 0,
     "music_volume": 0,
     "framerate": 0,
-    "forward_clip_distance": 75,
+    "forward_clip_distance": CLIP_M,
     "backward_clip_distance": 20,
     "fov": FOV_VERTICAL_DEG,
     "bpp_mode": 0,
@@ -130,6 +137,7 @@ class TuxRacerWorld:
     """
 
     fov_deg = FOV_DEG
+    pixel_aspect = 1.0
     action_space = ACTION_SPACE
     resolution = RESOLUTION
     block_frames = 1
@@ -147,11 +155,21 @@ class TuxRacerWorld:
         self._shrink = Shrinker(RESOLUTION)
 
     @property
-    def pose(self) -> npt.NDArray[np.float32]:
-        """(x, y, z, yaw, pitch) float32 of the camera: metres down the course, to the left of its right edge, and up;
-        degrees, yaw from straight down the course, to the right, pitch upwards.
+    def pose(self) -> Pose:
+        """The camera's pose `(6,)`, see `reverie.types.POSE_NAMES`.
+
+        x points down the course, y to the left of its right edge: straight down the course is a yaw of 90.
         """
         return self._riding().pose
+
+    def geometry(self) -> Geometry:
+        """Reads the depth of the last frame; the body is the penguin, a ball that the camera keeps at its distance."""
+        self._riding()
+        assert self._game is not None
+        assert self._game.projection is not None
+        depth = linear_depth(sample_cells(self._game.read_depth()), self._game.projection)
+        depth[depth > 0.999 * CLIP_M] = np.inf  # the fog behind the last snow that is drawn
+        return Geometry(depth, _penguin(depth))
 
     @property
     def hints(self) -> Mapping[str, Any]:
@@ -219,7 +237,7 @@ class _Ride:
     def __init__(self, course: Course, mirrored: bool) -> None:
         self.course = course
         self.mirrored = mirrored
-        self.pose = np.zeros(5, np.float32)
+        self.pose: Pose = np.zeros(6, np.float32)
         self.along = self.right = self.up = 0.0
         self._before: npt.NDArray[np.float64] | None = None
         self._velocity = np.zeros(3)
@@ -233,7 +251,8 @@ class _Ride:
         look = -rotation[2]
         yaw = np.degrees(np.arctan2(look[0], -look[2]))
         pitch = np.degrees(np.arcsin(np.clip(look[1], -1, 1)))
-        self.pose = np.array([-z, self.course.width - x, y, yaw, pitch], np.float32)
+        axes = (np.array([-axis[2], -axis[0], axis[1]]) for axis in (rotation[0], rotation[1], look))
+        self.pose = camera_pose((-z, self.course.width - x, y), *axes)
         flat, down = np.radians(yaw), np.radians(pitch - TUX_BELOW_VIEW_DEG)
         self.along = -z + CAMERA_DISTANCE * float(np.cos(down) * np.cos(flat))
         self.right = x + CAMERA_DISTANCE * float(np.cos(down) * np.sin(flat))
@@ -300,6 +319,12 @@ class _Ride:
         near = objects[first:last]
         right = self.course.width - near[:, 0] if self.mirrored else near[:, 0]
         return np.column_stack([near[:, 1] - self.along, right - self.right, near[:, 2:] / 2]).astype(np.float32)
+
+
+def _penguin(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """The cells `(64, 112)` whose points lie in the ball that holds the penguin."""
+    away = np.linalg.norm(cell_points(depth, FOV_DEG) - np.array(TUX_FROM_CAMERA, np.float32), axis=-1)
+    return (away < TUX_RADIUS_M).reshape(GEOMETRY_SHAPE)
 
 
 def _start_game(seed: int) -> LockstepGame:

@@ -25,9 +25,10 @@ import numpy.typing as npt
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from reverie.errors import WorldError
-from reverie.types import Action, ActionSpace, Frames
 from reverie.worlds import guardian
+from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 from reverie.worlds.doom_level import Level, Sight, read_level
+from reverie.worlds.geometry import check_pose, sample_cells
 from reverie.worlds.wad import Wad, write_palette
 
 RESOLUTION = (128, 224)
@@ -40,6 +41,15 @@ DRAWN = (180, 320)
 """(H, W) that the game draws."""
 CROP = slice(2, 317)
 """The columns of it that are shown: 315, for the shape of the picture."""
+
+PIXEL_ASPECT = 1.2
+"""Doom was made for screens whose pixels are so much taller than wide: what is as tall as wide is drawn taller."""
+
+UNIT_M = 1 / 32
+"""Metres of a map unit."""
+
+DEPTH_BUFFER_UNITS, DEPTH_BUFFER_OFFSET = 7.15, 1.4
+"""Map units of one step of the game's depth buffer, and where in a step its depth lies."""
 
 GAMMA = 1.4
 VISIBILITY = 30
@@ -62,6 +72,9 @@ WAKE_TICS = 16
 """A level ignores the player for its first tics."""
 
 SETTLE_TICS = 8
+MAX_LAND_TICS = 40
+"""Who was carried somewhere stands firm after so many tics."""
+
 MAX_SPAWN_TRIES = 24
 OPEN_DEPTH = 12
 """A spawn spot must see at least this far in the middle, in the depth picture's units (about 10 map units each)."""
@@ -118,6 +131,8 @@ class VizDoomWorld:
     """
 
     fov_deg = FOV_DEG
+    pixel_aspect = PIXEL_ASPECT
+    pitch_is_shear = True
     resolution = RESOLUTION
     block_frames = 1
 
@@ -132,6 +147,7 @@ class VizDoomWorld:
         self.map = ""
         self.finished = False
         self._seed = 0
+        self._is_explored = False
         self._games: dict[str, Any] = {}  # one for each WAD: starting one takes longer than opening a level
         self._game: Any = None
         self._state: Any = None
@@ -149,10 +165,20 @@ class VizDoomWorld:
         return {"monsters": self.monsters, "hands": self.hands}
 
     @property
-    def pose(self) -> npt.NDArray[np.float32]:
-        """(x, y, z, yaw, pitch) float32: map units and degrees; yaw grows to the right, pitch upwards."""
-        x, y, z, angle, pitch = self._now().game_variables
-        return np.array([x, y, z, (-angle) % 360.0, -((pitch + 180.0) % 360.0 - 180.0)], np.float32)
+    def pose(self) -> Pose:
+        """The camera's pose `(6,)`, see `reverie.types.POSE_NAMES`; a metre is 32 map units.
+
+        The game draws a pitch as a shift of the image, not as a rotation: see `pitch_is_shear`.
+        """
+        x, y, z, angle, pitch = self._now().game_variables  # the angle counts from east to the left
+        up = -((pitch + 180.0) % 360.0 - 180.0)
+        return np.array([x * UNIT_M, y * UNIT_M, z * UNIT_M, (90.0 - angle) % 360.0, up, 0.0], np.float32)
+
+    def geometry(self) -> Geometry:
+        """Reads the depth buffer of the last frame, in steps of 7.15 map units; the body is the weapon, at depth 0."""
+        steps = sample_cells(self._now().depth_buffer[:, CROP]).astype(np.float32)
+        depth = (steps + DEPTH_BUFFER_OFFSET) * (DEPTH_BUFFER_UNITS * UNIT_M)
+        return Geometry(depth, steps == 0)
 
     @property
     def depth(self) -> npt.NDArray[np.uint8] | None:
@@ -174,12 +200,47 @@ class VizDoomWorld:
         direction = math.degrees(math.atan(sight.use_slope))
         return {"use_units": sight.use, "use_deg": direction, "view_depth": sight.view / DEPTH_UNITS}
 
+    def look_from(self, pose: Pose) -> tuple[Frames, Geometry]:
+        """Shows the level from `pose`: the frame `(1, H, W, 3)` and its geometry.
+
+        The player is carried there and stands on the floor: the world's `pose` tells the height.  Where nobody can
+        stand, it stays that of before.  The episode does not go on from there: call `reset` before the next `step`.
+        """
+        x, y, _, yaw, pitch, _ = check_pose(pose)
+        if self._game is None:
+            raise WorldError("look_from before reset; call reset(seed) first")
+        self._is_explored = True
+        self._command(f"warp {x / UNIT_M:.3f} {y / UNIT_M:.3f}")
+        _, _, _, now_yaw, now_pitch, _ = self.pose
+        self._tic(yaw=float((yaw - now_yaw + 180.0) % 360.0 - 180.0), pitch=float(pitch - now_pitch))
+        for _ in range(MAX_LAND_TICS):
+            height = float(self.pose[2])
+            self._tic()
+            if float(self.pose[2]) == height:
+                break
+        return self._picture(), self.geometry()
+
+    def standpoints(self, step_m: float, reach_m: float) -> npt.NDArray[np.float32]:
+        """Places on a grid that one can walk to from the player's, `(n, 3)` metres, at the height of the eyes here.
+
+        Empty in the scenarios, whose maps are not read.
+        """
+        if self._game is None:
+            raise WorldError("standpoints before reset; call reset(seed) first")
+        if not (step_m > 0 and reach_m >= 0):
+            raise WorldError(f"standpoints need a positive step and a reach, got {step_m:g} and {reach_m:g} m")
+        if self._level is None:
+            return np.zeros((0, 3), np.float32)
+        x, y, z, _, _ = self._now().game_variables
+        places = self._level.free_places(x, y, step_m / UNIT_M, reach_m / UNIT_M)
+        return np.column_stack([places, np.full(len(places), z)]).astype(np.float32) * np.float32(UNIT_M)
+
     def reset(self, seed: int) -> Frames:
         """Go to the map, spot and direction that belong to `seed`; `(1, H, W, 3)`."""
         rng = np.random.default_rng(seed)
         self._seed = seed
         self._steps, self._seen, self._open_until = 0, None, 0
-        self.finished = False
+        self.finished = self._is_explored = False
         self._open_map(self.maps[int(rng.integers(len(self.maps)))])
         self._spawn(rng)
         return self._picture()
@@ -189,6 +250,8 @@ class VizDoomWorld:
         self.action_space.check(action)
         if self._game is None:
             raise WorldError("step before reset; call reset(seed) first")
+        if self._is_explored:
+            raise WorldError("step after look_from; call reset(seed) first")
         keys, (pitch, yaw) = action.keys, action.mouse
         self._steps += 1
         if "use" in keys and self.hints.get("use_units", math.inf) < USE_UNITS:
@@ -318,8 +381,8 @@ class VizDoomWorld:
     def _look(self) -> tuple[Sight, npt.NDArray[np.uint8]] | None:
         """What is seen by the map, and the depth picture of it."""
         if self._seen is None and self._level is not None:
-            x, y, _, yaw, _ = self.pose
-            sight = self._level.look(float(x), float(y), float(yaw), _SLOPES, self._steps < self._open_until)
+            x, y, _, angle, _ = self._now().game_variables
+            sight = self._level.look(x, y, -angle % 360.0, _SLOPES, self._steps < self._open_until)
             columns = np.repeat(sight.free / DEPTH_UNITS, 2).astype(np.uint8)
             self._seen = sight, np.broadcast_to(columns, DEPTH_SHAPE)
         return self._seen
@@ -393,6 +456,7 @@ def _configure(vizdoom: Any, wad: str, level: str, folder: Path, *, monsters: bo
     game.set_mode(vizdoom.Mode.PLAYER)
     game.set_screen_resolution(vizdoom.ScreenResolution.RES_320X180)
     game.set_screen_format(vizdoom.ScreenFormat.CRCGCB)
+    game.set_depth_buffer_enabled(True)
     game.set_window_visible(False)
     game.set_sound_enabled(False)
     game.set_episode_timeout(0)
@@ -406,7 +470,7 @@ def _configure(vizdoom: Any, wad: str, level: str, folder: Path, *, monsters: bo
     for name in ("ATTACK", "USE"):
         game.add_available_button(getattr(vizdoom.Button, name))
     for name in ("POSITION_X", "POSITION_Y", "POSITION_Z", "ANGLE", "PITCH"):
-        game.add_available_game_variable(getattr(vizdoom.GameVariable, name))
+        game.add_available_game_variable(getattr(vizdoom.GameVariable, f"CAMERA_{name}"))
     game.add_game_args(f"-file {palette} +freelook 1 +sv_cheats 1 +movebob 0")
     game.add_game_args("+pickup_fade_scalar 0 +cl_showsecretmessage 0 +con_midtime 0")
     if hands:

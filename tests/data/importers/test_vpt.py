@@ -55,7 +55,9 @@ def test_turns_keys_and_poses_arrive(tmp_path: Path) -> None:
     assert rows(data, "key.jump")[0] == 1
     assert rows(data, "key.jump")[-1] == 0
     assert clip.poses is not None
-    np.testing.assert_allclose(clip.poses[5], [10.5, -3.0, 64.0, heading[shown[5]] % 360, -12.0], atol=1e-3)
+    np.testing.assert_allclose(
+        clip.poses[5], [10.5, 3.0, 65.62, (heading[shown[5]] + 180) % 360, -12.0, 0.0], atol=1e-3
+    )
 
 
 def test_the_checks_agree_with_the_true_sign_and_not_with_the_other(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_it_turns_from_a_wall_to_the_open_side(open_side: int) -> None:
     turns = []
     for seed in range(12):
         policy = ExploringPolicy(seed)
-        yaw = [policy.act(Seen(FRAME, np.zeros(5, np.float32), depth)).mouse[1] for _ in range(60)]
+        yaw = [policy.act(Seen(FRAME, np.zeros(6, np.float32), depth)).mouse[1] for _ in range(60)]
         turns.append(np.sign(np.sum(yaw)))
     assert np.mean(turns) * open_side > 0.3
 

@@ -1,5 +1,7 @@
 """The shim with a game of the tests' own: pairing, clock, picture, and what happens when the game goes wrong."""
 
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +47,46 @@ def test_a_larger_picture_is_averaged_down(start: Start, scale: int) -> None:
     edge = third // scale  # the row of the picture in which the upper band ends
     share = (third - edge * scale) / scale
     assert colour(frame, (edge, 8))[0] == pytest.approx(255 * share, abs=2)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_depth_is_read_of_the_frame_that_is_held(start: Start, scale: int) -> None:
+    """Upright, of the size that the game draws, as often as asked for; and the game does not notice."""
+    game = start(scale=scale)
+    for keys, less in (((), 0.0), (["w"], 0.001), ((), 0.0)):
+        frame = game.step(keys)
+        time_ns, number = game.time_ns, game.number
+        for _ in range(2):
+            depth = game.read_depth()
+            assert depth.shape == (SIZE[1] * scale, SIZE[0] * scale)
+            assert depth.dtype == np.float32
+            bands = [depth[row * scale, 8 * scale] for row in (UPPER[0], MIDDLE[0], LOWER[0])]
+            np.testing.assert_allclose(bands, np.array([0.25, 0.5, 0.75]) - less, atol=1e-5)
+        assert (game.time_ns, game.number) == (time_ns, number)
+        np.testing.assert_array_equal(game.frame, frame)
+        after = game.step(keys)
+        assert milliseconds(after) - milliseconds(frame) == 40
+        assert colour(after, UPPER) == colour(frame, UPPER)
+
+
+def test_depth_of_what_was_not_drawn_is_refused(start: Start) -> None:
+    game = start()
+    game.step(blind=True)
+    with pytest.raises(WorldError, match="did not draw this frame, so it has no depth; step once without blind"):
+        game.read_depth()
+    game.step()
+    assert game.read_depth()[8, 8] == pytest.approx(0.25, abs=1e-5)
+    game.close()
+    with pytest.raises(WorldError, match="is closed"):
+        game.read_depth()
+
+
+def test_a_game_that_died_is_told_when_its_depth_is_asked_for(start: Start) -> None:
+    game = start()
+    game.step()
+    os.kill(game.pid, signal.SIGKILL)
+    with pytest.raises(WorldError, match="was ended by SIGKILL"):
+        game.read_depth()
 
 
 def test_what_is_pressed_shows_in_the_frame_that_step_returns(start: Start) -> None:

@@ -6,6 +6,7 @@
  *   (warp: as games with a free look, by putting the pointer back to the middle each frame.)
  * Middle third: red and green are the milliseconds since the start (high and low byte), blue the right half's mark.
  * Lower third: red counts the 20 ms sleeps of a second thread, green the key Up.
+ * The depth buffer is 0.25, 0.5 and 0.75 in the three bands, less a thousandth where the key w is held.
  * OpenGL and GLX are declared here, so that their headers are not needed. */
 #define _GNU_SOURCE
 #include <X11/Xlib.h>
@@ -24,6 +25,7 @@ GLXContext glXCreateContext(Display *, XVisualInfo *, GLXContext, int);
 int glXMakeCurrent(Display *, unsigned long, GLXContext);
 void glXSwapBuffers(Display *, unsigned long);
 void glClearColor(float, float, float, float);
+void glClearDepth(double);
 void glClear(unsigned);
 void glEnable(unsigned);
 void glScissor(int, int, int, int);
@@ -34,7 +36,7 @@ void glTranslatef(float, float, float);
 void glBegin(unsigned);
 void glEnd(void);
 
-enum { MODELVIEW = 0x1700, PROJECTION = 0x1701, SCISSOR_TEST = 0x0C11, COLOR_BUFFER_BIT = 0x4000, TRIANGLES = 4 };
+enum { MODELVIEW = 0x1700, PROJECTION = 0x1701, SCISSOR_TEST = 0x0C11, COLOR_BUFFER_BIT = 0x4000, DEPTH_BUFFER_BIT = 0x100, TRIANGLES = 4 };
 
 static volatile int naps;
 
@@ -52,10 +54,11 @@ static long milliseconds(void) {
   return t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-static void band(int y, int width, int height, int r, int g, int b) {
+static void band(int y, int width, int height, int r, int g, int b, double depth) {
   glScissor(0, y, width, height);
   glClearColor(r / 255.0f, g / 255.0f, b / 255.0f, 1);
-  glClear(COLOR_BUFFER_BIT);
+  glClearDepth(depth);
+  glClear(COLOR_BUFFER_BIT | DEPTH_BUFFER_BIT);
 }
 
 static void go_wrong(const char *mode) {
@@ -71,7 +74,7 @@ static void go_wrong(const char *mode) {
 int main(int count, char **arguments) {
   int width = atoi(arguments[1]), height = atoi(arguments[2]);
   Display *display = XOpenDisplay(NULL);
-  int wanted[] = {4 /* RGBA */, 5 /* double buffer */, 8, 8, 9, 8, 10, 8, 0};
+  int wanted[] = {4 /* RGBA */, 5 /* double buffer */, 8, 8, 9, 8, 10, 8, 12 /* depth */, 24, 0};
   XVisualInfo *visual = glXChooseVisual(display, DefaultScreen(display), wanted);
   Window root = DefaultRootWindow(display);
   XSetWindowAttributes about = {.colormap = XCreateColormap(display, root, visual->visual, AllocNone)};
@@ -115,12 +118,12 @@ int main(int count, char **arguments) {
     }
     long now = frame ? milliseconds() - start : 0;
     int third = height / 3;
-    band(height - third, width, third, 255 * w, 255 * button, way & 255);
-    band(third, width, height - 2 * third, (int)(now >> 8), (int)(now & 255), 0);
+    band(height - third, width, third, 255 * w, 255 * button, way & 255, 0.25 - 0.001 * w);
+    band(third, width, height - 2 * third, (int)(now >> 8), (int)(now & 255), 0, 0.5 - 0.001 * w);
     glScissor(width / 2, third, width - width / 2, height - 2 * third);
     glClearColor((now >> 8) / 255.0f, (now & 255) / 255.0f, 1, 1);
     glClear(COLOR_BUFFER_BIT);
-    band(0, width, third, naps & 255, 255 * up, 0);
+    band(0, width, third, naps & 255, 255 * up, 0, 0.75 - 0.001 * w);
     glMatrixMode(PROJECTION);
     glLoadIdentity();
     glFrustum(-1, 1, -1, 1, 1, 100);

@@ -16,9 +16,9 @@ from rich.console import Console
 
 from reverie.data.importers.take import Source, read_json
 from reverie.data.importers.transfer import Report, Transfer
-from reverie.data.writer import POSE_NAMES, DatasetWriter
+from reverie.data.writer import DatasetWriter
 from reverie.errors import DataError
-from reverie.types import FPS
+from reverie.types import FPS, POSE_NAMES
 
 Kind = Literal["vpt", "gf-minecraft", "owamcap", "folder", "lerobot"]
 Place = Annotated[Path, tyro.conf.Positional]

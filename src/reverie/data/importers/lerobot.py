@@ -20,9 +20,8 @@ import numpy.typing as npt
 
 from reverie.data.dataset import Dataset, Episode
 from reverie.data.importers.take import Source, Table, Take, Track, ordered, read_json
-from reverie.data.writer import POSE_NAMES
 from reverie.errors import DataError
-from reverie.types import ActionSpace
+from reverie.types import POSE_NAMES, ActionSpace
 
 if TYPE_CHECKING:
     from reverie.data.importers.command import ImportConfig
@@ -45,7 +44,7 @@ def open_source(config: ImportConfig) -> Source:
     dataset = _open(config)
     try:
         names = action_names(dataset)
-        has_poses = _state_names(dataset) == list(POSE_NAMES)
+        has_poses = dataset.poses_are_known
     except (KeyError, TypeError, AttributeError, ValueError, IndexError, OverflowError) as error:
         raise DataError(f"{config.src / 'meta/info.json'}: a malformed description ({error!r})") from error
     space, columns = mapping(config.map, names, dataset.path)
@@ -93,9 +92,8 @@ def read_track(
                 np.where(np.isnan(values), np.nan, values > 0.5) if place < len(space.keys) else values
             )
     if has_poses:
-        poses = _matrix(rows.column("observation.state"), episode.data_file)
-        if poses.shape[1] != len(POSE_NAMES):
-            raise DataError(f"{episode.data_file}: observation.state should have {len(POSE_NAMES)} numbers in each row")
+        poses = dataset.poses(number)
+        assert poses is not None
         track.poses = np.zeros((len(times), len(POSE_NAMES)))
         track.poses[frame] = poses[row]
     track.validate(episode.data_file, space)
@@ -164,11 +162,6 @@ def action_names(dataset: Dataset) -> list[str]:
         names = next(iter(names.values()), None)
     size = int((feature.get("shape") or [0])[0])
     return [str(name) for name in names] if names and len(names) == size else [str(i) for i in range(size)]
-
-
-def _state_names(dataset: Dataset) -> list[str]:
-    names: Any = dataset.info["features"].get("observation.state", {}).get("names")
-    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _open(config: ImportConfig) -> AnyDataset:

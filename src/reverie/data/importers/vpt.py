@@ -21,6 +21,7 @@ import numpy as np
 from reverie.data.importers.take import WALKER, Source, Table, Take, Track, parse_json, read_lines
 from reverie.errors import DataError
 from reverie.paths import own_files
+from reverie.types import POSE_NAMES
 
 if TYPE_CHECKING:
     from reverie.data.importers.command import ImportConfig
@@ -37,7 +38,8 @@ KEYS = {
 }
 ATTACK, USE = 0, 1
 POSE = ("xpos", "zpos", "ypos", "yaw", "pitch")
-"""Minecraft's y is up; ours is z.  Its pitch grows downwards, ours upwards."""
+EYE_M = 1.62
+"""How high a player's eyes are above the feet, which the recordings tell."""
 
 
 def open_source(config: ImportConfig) -> Source:
@@ -67,7 +69,7 @@ def open_source(config: ImportConfig) -> Source:
 def read_track(table: Path, has_poses: bool, times: Table) -> Track:
     """What the lines of `table` say was done during each frame."""
     track = Track.blank(len(times), WALKER)
-    track.poses = np.zeros((len(times), 5)) if has_poses else None
+    track.poses = np.zeros((len(times), len(POSE_NAMES))) if has_poses else None
     steps = [_step(line) for line in read_lines(table)]
     _check_clock(steps, table)
     track.match(len(steps), table)
@@ -114,8 +116,9 @@ def _action(step: dict[str, Any], attack_is_stuck: bool) -> list[float]:
 
 
 def _pose(step: dict[str, Any]) -> list[float]:
-    x, y, z, yaw, pitch = (float(step[name]) for name in POSE)
-    return [x, y, z, yaw % 360.0, -pitch]
+    """Our pose of a step: Minecraft's z points south and its y up, yaw 0 looks south and pitch grows downwards."""
+    east, south, up, yaw, pitch = (float(step[name]) for name in POSE)
+    return [east, -south, up + EYE_M, (yaw + 180.0) % 360.0, -pitch, 0.0]
 
 
 def _step(line: str) -> dict[str, Any] | None:

@@ -22,7 +22,7 @@ __all__ = ["Policy", "Seen", "policy_for", "seen_now"]
 class Seen:
     """What a policy is shown before each frame.
 
-    frame: `(H, W, 3)` uint8.  pose: `(5,)` float32 x, y, z, yaw, pitch, or None.  depth: `(h, w)` uint8 or None.
+    frame: `(H, W, 3)` uint8.  pose: `(6,)` float32 camera pose, or None.  depth: `(h, w)` uint8 or None.
     hints: what else the game tells to steer by, such as where the road goes; privileged, never recorded.
     """
 

@@ -31,6 +31,9 @@ STARE = 4.0
 VIEW_SLOPE = 1.31
 """Tangent of half the view's width: enough to steer by."""
 
+STUCK_M = 15.0 / 32
+"""Who comes no further in six frames under held keys is stuck."""
+
 USE_UNITS = 60.0
 """Doors and switches no further than this are tried."""
 GO_UNITS = 320.0
@@ -160,7 +163,7 @@ class ExploringPolicy:
         if self._held < 8 or len(self._track) < 6:
             return False
         (x0, y0), (x1, y1) = self._track[0], self._track[-1]
-        return abs(x1 - x0) + abs(y1 - y0) < 15.0
+        return abs(x1 - x0) + abs(y1 - y0) < STUCK_M
 
     def _is_blocked(self, room: Clearance) -> bool:
         """A wall is near ahead, with no way past it, or has filled the view for a while."""

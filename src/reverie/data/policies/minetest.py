@@ -60,7 +60,7 @@ class MinetestPolicy:
         """The action for the next frame."""
         if seen.pose is None:
             raise ValueError("MinetestPolicy steers by the pose, and there is none")
-        x, y, z, yaw, pitch = (float(number) for number in seen.pose)
+        x, y, z, yaw, pitch = (float(number) for number in seen.pose[:5])
         hints = seen.hints
         self._track.append((x, y, z))
         if not self._has_heading:

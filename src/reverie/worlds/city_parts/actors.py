@@ -45,13 +45,19 @@ class Actors:
         self._rain.show() if sky.startswith("rain") else self._rain.hide()
 
     def clear(self) -> None:
-        """Take everyone off the screen."""
+        """Take everyone, and the rain, off the screen."""
         for nodes in [*self._cars, self._player]:
             if "top" in nodes:
                 nodes["top"].removeNode()
         for poses in self._people:
             poses[-2].removeNode()
         self._cars, self._people, self._player = [], [], {}
+        self._rain.hide()
+
+    @property
+    def player_nodes(self) -> list[Any]:
+        """The nodes of the player's own car; none on foot."""
+        return [self._player["top"]] if self._player else []
 
     def show_traffic(self, traffic: Traffic) -> None:
         """Cars and their brake lights where they are now."""

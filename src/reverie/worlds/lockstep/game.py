@@ -90,6 +90,7 @@ class LockstepGame:
         self.log = self.home / "game.log"
         self._log_chatter = log_chatter
         self._held: set[tuple[int, int]] = set()
+        self._is_blind = False
         self._step_timeout_s = step_timeout_s
         self._stack = contextlib.ExitStack()
         self._close = weakref.finalize(self, self._stack.close)
@@ -127,7 +128,7 @@ class LockstepGame:
         events += [(*what, 0) for what in sorted(self._held - held)]
         events += [(*what, 1) for what in sorted(held - self._held)]
         message = protocol.pack_action(events, mouse_px, dt_ns, protocol.ACTION_BLIND * blind)
-        self._held = held
+        self._held, self._is_blind = held, blind
         try:
             self._socket.settimeout(self._step_timeout_s)
             self._send(message)
@@ -136,6 +137,25 @@ class LockstepGame:
             self.close()
             raise
         return self.frame
+
+    def read_depth(self) -> npt.NDArray[np.float32]:
+        """Reads the depth buffer of the frame that was returned last; the game stays where it is.
+
+        Returns `(height, width)` float32 of `render_size`, top row first: 0 at the near plane, 1 where nothing is.
+        Raises WorldError where the game has ended or the frame was a blind one.
+        """
+        if not self._close.alive:
+            raise WorldError(f"{self.name} is closed; start it again")
+        if self._is_blind:
+            raise WorldError(f"{self.name} did not draw this frame, so it has no depth; step once without blind")
+        try:
+            self._socket.settimeout(self._step_timeout_s)
+            self._send(protocol.pack_action((), (0, 0), 0, protocol.ACTION_DEPTH))
+            protocol.unpack_frame(self._receive())
+        except BaseException:
+            self.close()
+            raise
+        return self._depth[::-1].copy()
 
     def log_text(self) -> str:
         """All that the game wrote so far."""
@@ -147,6 +167,7 @@ class LockstepGame:
         """End the game and its display and remove its folder; safe to call twice.  Also done when this is collected."""
         self._close()
         self._pixels = np.empty((0, 0, 3), np.uint8)  # gives the shared memory back
+        self._depth = np.empty((0, 0), np.float32)
 
     def __enter__(self) -> LockstepGame:
         return self
@@ -193,10 +214,13 @@ class LockstepGame:
         """The memory in which frames arrive: its descriptor.  It has no name, so nothing is left of it."""
         width, height = self.size
         fd = os.memfd_create("lockstep")
-        os.truncate(fd, protocol.PIXELS_OFFSET + 3 * width * height)
+        depth_offset, (across, down) = protocol.depth_offset(self.size), self.render_size
+        os.truncate(fd, depth_offset + 4 * across * down)
         os.pwrite(fd, protocol.pack_shared(self.render_size, self.size, flags), 0)
         memory = mmap.mmap(fd, 0)
-        self._pixels = np.frombuffer(memory, np.uint8, offset=protocol.PIXELS_OFFSET).reshape(height, width, 3)
+        pixels = np.frombuffer(memory, np.uint8, 3 * height * width, protocol.PIXELS_OFFSET)
+        self._pixels = pixels.reshape(height, width, 3)
+        self._depth = np.frombuffer(memory, np.float32, offset=depth_offset).reshape(down, across)
         return fd
 
     def _next_frame(self) -> npt.NDArray[np.uint8]:

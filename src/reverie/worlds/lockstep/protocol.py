@@ -14,17 +14,18 @@ import numpy.typing as npt
 from reverie.errors import WorldError
 
 MAGIC = 0x4C4F434B
-VERSION = 2
+VERSION = 3
 MAX_EVENTS = 32
 
 FLAG_MATRICES = 1
 FLAG_PRESENT = 2
 
 ACTION_BLIND = 1
+ACTION_DEPTH = 2
 
 KEY, BUTTON, POINTER = range(3)
 
-SHARED = struct.Struct("=8I")
+SHARED = struct.Struct("=12I")
 HELLO = struct.Struct("=4I")
 FRAME = struct.Struct("=4Iq2I32f")
 ACTION = struct.Struct(f"=2I2iq2I{3 * MAX_EVENTS}I")
@@ -45,9 +46,15 @@ class FrameMessage(NamedTuple):
     projection: Matrix | None
 
 
+def depth_offset(size: tuple[int, int]) -> int:
+    """Bytes from the start of the shared memory to the depth buffer, behind a picture of `size` (width, height)."""
+    return (PIXELS_OFFSET + 3 * size[0] * size[1] + 63) // 64 * 64
+
+
 def pack_shared(render_size: tuple[int, int], size: tuple[int, int], flags: int) -> bytes:
     """The head of the shared memory; sizes are (width, height)."""
-    return SHARED.pack(MAGIC, VERSION, *render_size, *size, flags, PIXELS_OFFSET)
+    offsets = (PIXELS_OFFSET, depth_offset(size))
+    return SHARED.pack(MAGIC, VERSION, *render_size, *size, flags, *offsets, 0, 0, 0)
 
 
 def check_hello(message: bytes) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import cos, radians, sin
 
 from reverie.worlds.temple_parts.runner import Runner, heading_deg
@@ -11,6 +12,16 @@ TURN_SHARE, MAX_TURN_DEG = 0.17, 9.5
 """Of the way left to the new direction, how much one frame turns, and the most that it may."""
 GLANCE_DEG = 5.0
 """How far the view follows a turn that is asked for and not yet made."""
+
+
+@dataclass(frozen=True, slots=True)
+class StillCamera:
+    """A camera that stands somewhere: metres, degrees, and the height of the floor below it."""
+
+    position: tuple[float, float, float]
+    yaw: float
+    pitch: float
+    base_z: float
 
 
 class ChaseCamera:

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from reverie.types import Frames
+from reverie.types import Frames, Pose
 from reverie.worlds.panda import Panda, import_panda
 from reverie.worlds.temple_parts import effects, shaders
 from reverie.worlds.temple_parts.biomes import Biome
-from reverie.worlds.temple_parts.camera import ChaseCamera
+from reverie.worlds.temple_parts.camera import ChaseCamera, StillCamera
 from reverie.worlds.temple_parts.figure import OUTFITS, Figure
 from reverie.worlds.temple_parts.mesh import VERTEX, Drawn, Floats, Shapes, bake_torches, quad_indices
 from reverie.worlds.temple_parts.runner import Runner
@@ -126,6 +126,27 @@ class Stage:
         picture = self._screen.render()
         return self._veil(picture, runner.veil) if runner.veil > 0 else picture
 
+    @property
+    def runner_nodes(self) -> list[Any]:
+        """The nodes of the runner and its shadow."""
+        return [self._runner_node.path, self._shadow_node.path]
+
+    def empty_picture(self, place: Runner, pose: Pose, base_z: float) -> Frames:
+        """The frame from `pose` without the runner, coins and motes, `(1, H, W, 3)`.
+
+        place: a runner that stands on the leg that is looked at; base_z: height of the floor there, metres.
+        """
+        for drawn in (self._runner_node, self._shadow_node, self._coin_node, self._mote_node):
+            drawn.path.hide()
+        x, y, z, yaw, pitch, roll = (float(number) for number in pose)
+        camera = StillCamera((x, y, z), yaw, pitch, base_z)
+        self._sync_legs(place)
+        self._place(camera)
+        self._screen.place_camera(camera.position, yaw, pitch, roll)
+        self._draw_glows(place, camera)
+        self._shadows(place)
+        return self._screen.render()
+
     # -- set-up
 
     def _make_movers(self) -> None:
@@ -203,7 +224,7 @@ class Stage:
 
     # -- each frame
 
-    def _place(self, camera: ChaseCamera) -> None:
+    def _place(self, camera: ChaseCamera | StillCamera) -> None:
         x, y, _ = camera.position
         biome, base = self._biome, camera.base_z
         self._screen.place_camera(camera.position, camera.yaw, camera.pitch)
@@ -230,7 +251,7 @@ class Stage:
         order = np.argsort(np.abs(array[:, :2] - here).sum(1), kind="stable")
         self._coin_node.update(self._coins.place(array[order], self._time_s))
 
-    def _draw_glows(self, runner: Runner, camera: ChaseCamera) -> None:
+    def _draw_glows(self, runner: Runner, camera: ChaseCamera | StillCamera) -> None:
         yaw = math.radians(camera.yaw)
         right = np.array([math.cos(yaw), -math.sin(yaw), 0.0], np.float32)
         up = np.array([0.0, 0.0, 1.0], np.float32)

@@ -24,6 +24,7 @@ void link_fail(const char *why) {
 bool link_is_open(void) { return memory != NULL; }
 const struct shared *link_settings(void) { return memory; }
 uint8_t *link_pixels(void) { return (uint8_t *)memory + memory->pixels_offset; }
+float *link_depth(void) { return (float *)((uint8_t *)memory + memory->depth_offset); }
 
 static struct shared *map_memory(int fd) {
   struct stat file;
@@ -35,6 +36,8 @@ static struct shared *map_memory(int fd) {
   if (shared->version != LOCKSTEP_VERSION) link_fail("the controller speaks another version of the protocol");
   if (shared->pixels_offset + 3ull * shared->width * shared->height > (uint64_t)file.st_size)
     link_fail("the shared memory has no room for the picture");
+  if (shared->depth_offset + 4ull * shared->render_width * shared->render_height > (uint64_t)file.st_size)
+    link_fail("the shared memory has no room for the depth buffer");
   return shared;
 }
 

@@ -9,6 +9,8 @@
 #define GL_PACK_ALIGNMENT 0x0D05
 #define GL_BGRA 0x80E1
 #define GL_UNSIGNED_INT_8_8_8_8_REV 0x8367
+#define GL_DEPTH_COMPONENT 0x1902
+#define GL_FLOAT 0x1406
 #define GL_PIXEL_PACK_BUFFER 0x88EB
 #define GL_PIXEL_PACK_BUFFER_BINDING 0x88ED
 #define GL_READ_FRAMEBUFFER 0x8CA8
@@ -49,8 +51,10 @@ static int get(unsigned name) {
   return value;
 }
 
-/* Read the back buffer whatever the game has bound, and leave everything as it was. */
-static void read_back(struct bgra *pixels, uint32_t row_length, uint32_t width, uint32_t height) {
+/* Read the back buffer (its colours or its depth, 4 bytes a pixel) whatever the game has bound, and leave everything as
+ * it was. */
+static void read_back(unsigned format, unsigned type, void *pixels, uint32_t row_length, uint32_t width,
+                      uint32_t height) {
   int alignment = get(GL_PACK_ALIGNMENT), length = get(GL_PACK_ROW_LENGTH);
   int buffer = get(GL_PIXEL_PACK_BUFFER_BINDING), framebuffer = get(GL_READ_FRAMEBUFFER_BINDING);
   if (buffer) gl()->bind_buffer(GL_PIXEL_PACK_BUFFER, 0);
@@ -59,7 +63,7 @@ static void read_back(struct bgra *pixels, uint32_t row_length, uint32_t width, 
   if (source != GL_BACK) gl()->read_buffer(GL_BACK);
   gl()->pixel_store(GL_PACK_ALIGNMENT, 4);
   gl()->pixel_store(GL_PACK_ROW_LENGTH, (int)row_length);
-  gl()->read_pixels(0, 0, (int)width, (int)height, GL_BGRA, GL_UNSIGNED_INT_8_8_8_8_REV, pixels);
+  gl()->read_pixels(0, 0, (int)width, (int)height, format, type, pixels);
   gl()->pixel_store(GL_PACK_ALIGNMENT, alignment);
   gl()->pixel_store(GL_PACK_ROW_LENGTH, length);
   if (source != GL_BACK) gl()->read_buffer((unsigned)source);
@@ -111,7 +115,8 @@ void picture_read(uint32_t window_width, uint32_t window_height) {
   if (!pixels) link_fail("no memory for the picture");
   if (width < s->render_width || height < s->render_height)
     memset(pixels, 0, (size_t)s->render_width * s->render_height * sizeof *pixels);
-  read_back(pixels + (size_t)(s->render_height - height) * row_length, row_length, width, height);
+  read_back(GL_BGRA, GL_UNSIGNED_INT_8_8_8_8_REV, pixels + (size_t)(s->render_height - height) * row_length, row_length,
+            width, height);
   uint8_t *rgb = link_pixels();
   for (uint32_t y = 0; y < s->height; y++, rgb += 3 * s->width) { /* OpenGL's first row is the lowest */
     const struct bgra *row = pixels + (size_t)(s->height - 1 - y) * scale * row_length;
@@ -122,4 +127,16 @@ void picture_read(uint32_t window_width, uint32_t window_height) {
     else
       average_row(rgb, row, row_length, s->width, scale);
   }
+}
+
+/* A window that is smaller than was asked for leaves the rest as far away as can be. */
+void picture_read_depth(uint32_t window_width, uint32_t window_height) {
+  const struct shared *s = link_settings();
+  const uint32_t width = window_width < s->render_width ? window_width : s->render_width;
+  const uint32_t height = window_height < s->render_height ? window_height : s->render_height;
+  float *depth = link_depth();
+  if (width < s->render_width || height < s->render_height)
+    for (size_t i = 0; i < (size_t)s->render_width * s->render_height; i++) depth[i] = 1.0f;
+  read_back(GL_DEPTH_COMPONENT, GL_FLOAT, depth + (size_t)(s->render_height - height) * s->render_width,
+            s->render_width, width, height);
 }

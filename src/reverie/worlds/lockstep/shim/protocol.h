@@ -3,7 +3,9 @@
  * The controller passes two file descriptors down to the game: a SOCK_SEQPACKET socket, on which every message is one
  * packet, and a memory file with a `struct shared`, followed by the picture.  At the first buffer swap the shim checks
  * the memory's magic and version and says hello; the controller checks the hello.  Then, for each frame, the shim
- * writes the picture and sends a `struct frame_message`; the controller answers with a `struct action_message`.
+ * writes the picture and sends a `struct frame_message`; the controller answers with a `struct action_message`.  An
+ * action with ACTION_DEPTH alone asks for the depth buffer of the frame that is held: the shim writes it and sends the
+ * same frame message again; the game goes on with the next action.
  *
  * Change VERSION, here and in protocol.py, with every change of a struct.  All fields are in the machine's byte order.
  */
@@ -13,7 +15,7 @@
 #include <stdint.h>
 
 #define LOCKSTEP_MAGIC 0x4c4f434bu /* "LOCK" */
-#define LOCKSTEP_VERSION 2u
+#define LOCKSTEP_VERSION 3u
 #define LOCKSTEP_MAX_EVENTS 32
 
 /* flags of the shared memory */
@@ -22,6 +24,7 @@
 
 /* flags of an action */
 #define ACTION_BLIND 1u /* what comes is not looked at: do not draw it, and hand out the picture before */
+#define ACTION_DEPTH 2u /* hand out the depth buffer of this frame; nothing else of the action counts */
 
 enum event_kind { EVENT_KEY = 0, EVENT_BUTTON = 1, EVENT_POINTER = 2 };
 
@@ -32,6 +35,8 @@ struct shared {
   uint32_t width, height;               /* what is handed out: render size / a whole number */
   uint32_t flags;
   uint32_t pixels_offset; /* bytes from the start of the memory to the picture: height * width * 3, RGB, top row first */
+  uint32_t depth_offset;  /* bytes to the depth buffer: render_height * render_width floats in [0, 1], lowest row first */
+  uint32_t reserved[3];
 };
 
 struct hello_message {

@@ -31,6 +31,7 @@ bool link_open(void);
 bool link_is_open(void);
 const struct shared *link_settings(void);
 uint8_t *link_pixels(void);
+float *link_depth(void);
 void link_send_frame(const struct frame_message *message);
 void link_receive_action(struct action_message *message);
 void link_fail(const char *why) __attribute__((noreturn));
@@ -41,8 +42,9 @@ void input_inject(const struct action_message *action, void *game_display);
 void input_look_after_focus(uint32_t frame_number);
 void input_window_size(unsigned long window, uint32_t *width, uint32_t *height);
 
-/* picture.c: the frame, read back and averaged down */
+/* picture.c: the frame, read back and averaged down; its depth buffer as it is */
 void picture_read(uint32_t window_width, uint32_t window_height);
+void picture_read_depth(uint32_t window_width, uint32_t window_height);
 
 /* draws.c: draws that are left out, and the matrices of fixed-function games */
 void draws_leave_out(bool blind);

@@ -39,7 +39,10 @@ static bool stop_here(void *display, unsigned long window) {
   camera_take(&message);
   link_send_frame(&message);
   struct action_message action;
-  link_receive_action(&action);
+  for (link_receive_action(&action); action.flags & ACTION_DEPTH; link_receive_action(&action)) {
+    picture_read_depth(width, height);
+    link_send_frame(&message);
+  }
   blind = action.flags & ACTION_BLIND;
   draws_leave_out(blind);
   input_look_after_focus(frame_number);

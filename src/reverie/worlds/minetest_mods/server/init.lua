@@ -1,5 +1,6 @@
--- Server side: carries out the controller's orders, one an episode: stand the player on a good spot of the map, set
--- time of day and weather, give something to build with.
+-- Server side: carries out the controller's orders.  `arrive`, one an episode: stand the player on a good spot of the
+-- map, set time of day and weather, give something to build with.  For captures: `look`, hold the player in the air with
+-- the eyes at a pose; `ground`, tell where one can stand.
 --
 -- Orders come in the file `order.json` of the world's folder (see reverie/worlds/minetest.py); what happened is told in
 -- lines of the log: REVERIE {"order": 3, "x": ..., ...}, or REVERIE {"order": 3, "error": "..."}.
@@ -119,6 +120,7 @@ local function apply(player, order)
 	player:override_day_night_ratio(order.daylight)
 	player:get_inventory():set_list("main", { order.block .. " 99" })
 	minetest.set_player_privs(player:get_player_name(), { interact = true })
+	player:set_physics_override({ gravity = 1, speed = 1, jump = 1 })
 end
 
 local function arrive(order, feet, open, rng)
@@ -164,6 +166,31 @@ local function try_places(order, rng, left)
 	end)
 end
 
+local function look(order)
+	local player, feet = minetest.get_connected_players()[1], vector.new(order.x, order.y, order.z)
+	emerge(feet, order.range, 32, function()
+		player:set_physics_override({ gravity = 0, speed = 0, jump = 0 })
+		player:add_velocity(vector.multiply(player:get_velocity(), -1))
+		player:set_pos(feet)
+		player:set_look_horizontal(math.rad(order.yaw))
+		player:set_look_vertical(math.rad(order.pitch))
+		say({ order = order.id, x = feet.x, y = feet.y, z = feet.z })
+	end)
+end
+
+-- The feet of one who stands at each of the places asked for, false where nobody can.
+local function ground(order)
+	local middle, heights = vector.new(order.x, order.y, order.z), {}
+	emerge(middle, order.reach, PLACE_RADIUS + 2, function()
+		for i, point in ipairs(order.points) do
+			local under = ground_at(middle, point[1], point[2])
+			local stands = under and is_free(vector.offset(under, 0, 1, 0)) and is_free(vector.offset(under, 0, 2, 0))
+			heights[i] = stands and under.y + 0.5
+		end
+		say({ order = order.id, heights = heights })
+	end)
+end
+
 minetest.register_globalstep(function()
 	local file = io.open(ORDER_FILE)
 	if not file then
@@ -174,6 +201,12 @@ minetest.register_globalstep(function()
 	local order = minetest.parse_json(text)
 	if order and order.id ~= done and #minetest.get_connected_players() == 1 then
 		done = order.id
-		try_places(order, PcgRandom(order.seed), MAX_PLACES)
+		if order.kind == "look" then
+			look(order)
+		elseif order.kind == "ground" then
+			ground(order)
+		else
+			try_places(order, PcgRandom(order.seed), MAX_PLACES)
+		end
 	end
 end)

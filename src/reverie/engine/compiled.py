@@ -17,6 +17,7 @@ from types import MethodType
 from typing import Any
 
 import torch
+import torch._dynamo
 from torch import nn
 
 from reverie.errors import DeviceError
@@ -36,6 +37,9 @@ PIECES: tuple[tuple[type[nn.Module], str], ...] = (
 )
 """What is compiled: of the transformer, and the one chain of small operations in the Wan decoder."""
 
+RECOMPILE_LIMIT = 64
+"""Shapes that one piece may be compiled for: the norms of the Wan VAE meet 17, its encoder's and its decoder's."""
+
 
 def compile_pieces(*networks: nn.Module, backend: str = "inductor") -> int:
     """Compile the pieces of `networks` in place; each is really compiled when it first runs.  Returns how many pieces
@@ -43,6 +47,7 @@ def compile_pieces(*networks: nn.Module, backend: str = "inductor") -> int:
 
     Raises DeviceError where the machine cannot compile.
     """
+    allow_shapes()
     if backend == "inductor":
         _keep_on_disk()
         check_compiler(next(networks[0].parameters()).device)
@@ -57,6 +62,18 @@ def compile_pieces(*networks: nn.Module, backend: str = "inductor") -> int:
                     module.__dict__[name] = MethodType(compiled[kind, name], module)
                     count += 1
     return count
+
+
+def allow_shapes(limit: int = RECOMPILE_LIMIT) -> None:
+    """Let one function be compiled for as many shapes as a model has: past torch's own limit of 8 it runs eagerly."""
+    config: Any = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, limit)
+    config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 4 * limit)
+
+
+def num_compiled() -> int:
+    """Graphs that this process has compiled so far, of any function."""
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
 def restore_pieces(*networks: nn.Module) -> None:

@@ -372,7 +372,7 @@ class WorldModel(nn.Module):
         before = rows_before_start(rows, config.before_start, config.action_frames) if is_start else state.rows
         taken = rows if t > 1 or not is_start else rows[:, :0]
         seen = torch.cat([before, taken], 1).to(state.rows)
-        windows = rearrange(seen.unfold(1, config.action_frames, STEP_FRAMES), "b t a f -> b t f a")
+        windows = rearrange(seen.unfold(1, config.action_frames, STEP_FRAMES), "b t a f -> b t f a").contiguous()
         time = state.step + torch.arange(t, device=rows.device)
         if extra is not None:
             return Condition(extra, windows, time)

@@ -82,7 +82,7 @@ _CPU_ATTENTION = {
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second of a large matrix product, the best of a few tries; takes about a tenth of a second."""
     size = PROBE_SIZE.get(device.type, 1024)
-    a = torch.ones(size, size, device=device, dtype=dtype)
+    a = torch.randn(size, size, device=device).to(dtype)  # a card is up to 13 % faster on equal numbers
     best, deadline = math.inf, time.perf_counter() + 0.1
     while math.isinf(best) or time.perf_counter() < deadline:
         start = time.perf_counter()

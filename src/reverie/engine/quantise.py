@@ -57,7 +57,6 @@ KINDS = {
 and nothing of what is kept on the disk would fit."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class Quality:
     """What changed: layers, bytes before and after, and the relative error of the velocity that the gate measured.

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-import tyro
 
 from reverie.data.dataset import Dataset
 from reverie.errors import TrainError
 from reverie.models.checkpoint import ModelBundle, load_model, save_model
 from reverie.models.dit import count_parameters
 from reverie.models.tokenizer import VideoTokenizer
+from reverie.options import alias
 from reverie.train.loop import Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.tokenizer import TokenizerTask, TrainTokenizerConfig, read_pool, time_tokenizer
 from reverie.types import Frames
@@ -38,7 +38,7 @@ class DistillDecoderConfig:
 
     teacher: Path
     data: tuple[Path, ...]
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    output: Annotated[Path, alias("-o")]
     held_out: tuple[Path, ...] = ()
     coarse: int = 96
     middle: int = 96

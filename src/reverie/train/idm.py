@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-import tyro
 from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
@@ -28,6 +27,7 @@ from reverie.data.workers import worker_pool
 from reverie.errors import DataError, TrainError
 from reverie.models.checkpoint import write_json_atomic
 from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, save_idm, ways
+from reverie.options import alias
 from reverie.train.loop import Task, Trainer, TrainerConfig, use_malloc_hints
 from reverie.types import ActionSpace
 
@@ -51,7 +51,7 @@ class TrainIdmConfig:
 
     data: Path
     """A recording of one game."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    output: Annotated[Path, alias("-o")]
     """Folder of the run."""
     held_out: Path | None = None
     """A held-out recording, for the figures; without it they are on the data itself, and say so."""
@@ -315,4 +315,6 @@ def _look_here(episode: int, start: int) -> _Made:
 
 
 if __name__ == "__main__":
+    import tyro
+
     tyro.cli(TrainIdmConfig).run()

@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-import tyro
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
@@ -29,6 +28,7 @@ from reverie.models.checkpoint import KIND as MODEL_KIND
 from reverie.models.checkpoint import from_json, load_model, load_weights, save_weights, to_json, write_json_atomic
 from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
+from reverie.options import alias
 from reverie.train.loop import Task, Trainer, TrainerConfig, use_malloc_hints
 from reverie.train.pca import fit_linear
 from reverie.types import Frames
@@ -55,7 +55,7 @@ class TrainTokenizerConfig:
     """
 
     data: tuple[Path, ...]
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    output: Annotated[Path, alias("-o")]
     held_out: tuple[Path, ...] = ()
     preset: Literal["nano", "tiny"] = "nano"
     start: Path | None = None
@@ -312,4 +312,6 @@ def _video(clip: Frames, device: torch.device) -> Tensor:
 
 
 if __name__ == "__main__":
+    import tyro
+
     tyro.cli(TrainTokenizerConfig).run()

@@ -13,7 +13,6 @@ from tests.models.adapters.folders import RESOLUTION, make_published
 from torch import Tensor
 
 from reverie import cli
-from reverie.engine import compiled
 from reverie.engine.compiled import PIECES, check_compiler, compile_pieces, num_compiled, restore_pieces
 from reverie.engine.engine import Engine, load, pick_mode
 from reverie.engine.recorded import CudaTape, CudaTapes, Recorder, Recording, cuda_tapes
@@ -111,6 +110,17 @@ def test_recorded_sessions_can_be_rewound_split_and_saved(fresh) -> None:
     assert np.array_equal(play(session, 9), expected[: len(play(fresh.open(picture, seed=4), 9))])
 
 
+@pytest.mark.parametrize("fresh", ["own", "matrix-game-2-tiny"], indirect=True)
+def test_the_mouses_attention_as_a_gpu_does_it(fresh, monkeypatch) -> None:
+    picture = picture_for(fresh)
+    expected = play(fresh.open(picture), 5)
+    calls = []
+    monkeypatch.setattr("reverie.models.actions.is_few", lambda q: calls.append(q.shape[-2]) or True)
+    got = play(fresh.open(picture), 5)
+    assert set(calls) == {fresh.bundle.config.world.block}
+    assert np.abs(got.astype(int) - expected).max() <= 1
+
+
 @pytest.mark.parametrize("fresh", ["own"], indirect=True)
 def test_what_cannot_be_recorded_is_done(fresh) -> None:
     def refuse(work: Callable[[], Tensor]) -> Again:
@@ -174,7 +184,7 @@ def test_modes(monkeypatch, model_folder, capsys) -> None:
         pick_mode("compiled", cuda)
     monkeypatch.setattr("torch.utils._triton.has_triton", lambda: True)
     assert pick_mode("auto", cuda) == "compiled"
-    monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
+    monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(DeviceError, match="needs a C\\+\\+ compiler; install g\\+\\+"):
         check_compiler(cpu)
     assert cli.main(["bench", "--model", str(model_folder), "--mode", "turbo", "--seconds", "1"]) == 2
@@ -230,7 +240,8 @@ class Captured(Again):
 
 
 @pytest.mark.parametrize("fresh", ["own", "matrix-game-2"], indirect=True)
-def test_nothing_is_compiled_while_recording(fresh) -> None:
+def test_nothing_is_compiled_while_recording(fresh, monkeypatch) -> None:
+    monkeypatch.setattr("reverie.models.actions.is_few", lambda q: True)  # as on a GPU
     picture = picture_for(fresh)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()

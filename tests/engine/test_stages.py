@@ -20,12 +20,12 @@ from reverie.engine import engine as engine_module
 from reverie.engine import stage_bench, work
 from reverie.engine.compiled import compile_pieces
 from reverie.engine.engine import Engine, load
-from reverie.engine.profile import KERNELS
 from reverie.engine.recorded import Recording
 from reverie.engine.stages import Rates, Stage, Stopwatch, play_blocks, stages_of, watched
 from reverie.models.adapters import published
 from reverie.models.adapters.published import open_published
 from reverie.models.checkpoint import ModelConfig
+from reverie.profiling import KERNELS
 from reverie.types import Action
 
 DECODE = Stage(name="decode", times=1, ms=1.0, gigaoperations=None, gigabytes=None, floor_ms=1.0, times_floor=None)

@@ -1,8 +1,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from reverie.nn.attention import Visibility, attend, attend_steps
+from reverie.nn.attention import MAX_FEW, Visibility, attend, attend_few, attend_steps, is_few
 from reverie.nn.cache import KVCache
 from reverie.nn.norm import RMSNorm
 from reverie.nn.rope import rotary_table, rotate, split_pairs
@@ -107,3 +108,19 @@ def test_rms_norm() -> None:
     assert norm.bias is not None
     torch.nn.init.constant_(norm.bias, 2.0)
     torch.testing.assert_close(norm(x), F.rms_norm(x, (6,)) + 2)
+
+
+def test_few_keys_element_by_element() -> None:
+    torch.manual_seed(0)
+    q, (k, v) = torch.randn(5, 2, 3, 16, requires_grad=True), torch.randn(2, 5, 2, 6, 16, requires_grad=True)
+    torch.testing.assert_close(attend_few(q, k, v), F.scaled_dot_product_attention(q, k, v))
+    half = [x.bfloat16() for x in (q, k, v)]
+    assert attend_few(*half).dtype == torch.bfloat16
+
+
+def test_few_is_for_gpus() -> None:
+    with FakeTensorMode():
+        few, many = (torch.empty(4, 2, n, 8, device="cuda") for n in (MAX_FEW, MAX_FEW + 1))
+        assert is_few(few)
+        assert not is_few(many)
+    assert not is_few(torch.empty(4, 2, 1, 8))

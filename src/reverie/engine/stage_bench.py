@@ -41,12 +41,12 @@ from reverie.engine.compiled import num_compiled
 from reverie.engine.engine import Engine, load, pick_mode
 from reverie.engine.geometry import NAMES, RandomWeights, matrix_game_2
 from reverie.engine.measure import GraphCount, describe_machine, graphs_text, latency_ms, peak_memory_mib
-from reverie.engine.profile import Profile, profile_lines, profile_of
 from reverie.engine.stages import Stage, Stopwatch, measure_rates, play_blocks, stages_of, watched
 from reverie.errors import CheckpointError, ReverieError
 from reverie.models.dit import WorldModelConfig
 from reverie.models.parked import Parked
 from reverie.models.wan_vae import WanVAEConfig
+from reverie.profiling import Profile, profile_lines, profile_of
 from reverie.types import FPS, Action
 
 GPU_BLOCKS, CPU_BLOCKS, TIMED_BLOCKS = 40, 1, 10

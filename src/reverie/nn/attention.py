@@ -19,6 +19,9 @@ from reverie.nn.cache import KVCache
 MAX_SCORES = 2**25
 """On a CPU: more products of queries and keys than these are made one head after another."""
 
+MAX_FEW = 8
+"""On a GPU: rows of so many queries or fewer are attended to element by element."""
+
 LARGE_STEP = 256
 """From so many tokens a step on, whole clips are attended to without a mask and without keeping weights."""
 
@@ -36,6 +39,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
             return torch.cat([(q1 @ k1.transpose(-1, -2)).softmax(-1) @ v1 for q1, k1, v1 in heads], 1)
         return (q @ k.transpose(-1, -2)).softmax(-1) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def attend_few(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """As `attend`, element by element in float32: for a few queries and keys of very many rows, which a GPU's attention
+    kernels do one block of threads each.  Compiled it is a few passes over memory."""
+    scores = (q.float().unsqueeze(-2) * k.float().unsqueeze(-3)).sum(-1) * q.shape[-1] ** -0.5
+    return (scores.softmax(-1).unsqueeze(-1) * v.float().unsqueeze(-3)).sum(-2).to(q.dtype)
+
+
+def is_few(q: Tensor) -> bool:
+    """Whether `attend_few` is the faster way to attend to a block's steps."""
+    return q.device.type == "cuda" and q.shape[-2] <= MAX_FEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +210,10 @@ class Memory(Protocol):
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
 
+    def seen(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The keys and values that all queries see, those at hand among them; None where not all see the same."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class ClipMemory:
@@ -205,6 +224,9 @@ class ClipMemory:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attend_steps(q, k, v, self.visibility)
 
+    def seen(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Each step sees what the mask gives it."""
+
 
 @dataclass(frozen=True, slots=True)
 class RingMemory:
@@ -214,8 +236,14 @@ class RingMemory:
     commit: bool
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(q, *self._seen(layer, k, v, q.requires_grad))
+
+    def seen(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self._seen(layer, k, v)
+
+    def _seen(self, layer: int, k: Tensor, v: Tensor, has_gradient: bool = False) -> tuple[Tensor, Tensor]:
         cache = self.caches[layer]
         if self.commit:
-            return attend(q, *cache.commit(k, v))
-        needs_gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-        return attend(q, *(cache.joined(k, v) if needs_gradient else cache.read(k, v)))
+            return cache.commit(k, v)
+        needs_gradient = torch.is_grad_enabled() and (has_gradient or k.requires_grad or v.requires_grad)
+        return cache.joined(k, v) if needs_gradient else cache.read(k, v)

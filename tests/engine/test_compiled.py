@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -383,7 +384,29 @@ def test_each_recorder_has_a_warm_stream_a_pool_and_an_anchor(monkeypatch) -> No
         "captured on stream 1 into pool 1",
     ]  # fmt: skip
     assert (passes.num_recorded, decode.num_recorded) == (2, 1)  # anchors are not counted
+    cuda.log.clear()
+    in_thread(lambda: passes(lambda: torch.ones(1)))
+    assert cuda.log == ["product on stream 1", "waited", "captured on stream 1 into pool 1"]
     assert isinstance(passes._record._anchor, CudaTape)  # type: ignore[attr-defined]
+
+
+def in_thread(work: Callable[[], object]) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(work).result()
+
+
+def test_every_thread_warms_up_for_itself() -> None:
+    """Libraries set themselves up once a thread, which cannot be recorded."""
+    recorder, x = Recorder(Recording(Captured), set()), torch.ones(2)
+
+    def run() -> None:
+        recorder.run("passes", len(tapes), lambda inputs: inputs[0] + 1, [x])
+        tapes.append(recorder.num_tapes)
+
+    tapes: list[int] = []
+    for work in (run, run, lambda: in_thread(run), run):
+        work()
+    assert tapes == [0, 1, 1, 2]
 
 
 def test_a_failed_capture_leaves_the_callers_stream(monkeypatch) -> None:

@@ -9,12 +9,14 @@ and from then on a block is two launches.  What comes before, a session's first 
     frames = RecordedDecode(decoder, state, record, warm)(z)
 
 `record` makes a Tape of some work; `cuda_tapes` gives the one for CUDA.  `warm` holds the kinds of work that have run
-before, in any session of an engine: compilers and libraries set themselves up at a first run, which cannot be recorded.
+before, in any session of an engine: compilers and libraries set themselves up at a first run, which cannot be recorded,
+and some of them (cuBLAS, cuDNN) once for each thread.
 """
 
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
@@ -90,7 +92,8 @@ class CudaTapes:
     The stream and the pool are made at the first recording, on the device that is then the current one:
     - cuBLAS takes a workspace for each stream at its first product there and keeps it for good.  Taken inside a capture
       it would lie in the pool, and be shared with whoever else captures on the same stream while the two are replayed
-      side by side.  So a stream of one's own, and a product on it beforehand.
+      side by side.  So a stream of one's own, and a product on it beforehand, in every thread that records: threads
+      have handles of their own.
     - When a session is closed its graphs die.  A pool that no graph uses any more but that still holds memory can never
       be captured into again (torch 2.11: an assertion).  So one tiny graph, the anchor, stays.
     """
@@ -101,25 +104,39 @@ class CudaTapes:
         self._stream: Any = None
         self._pool: Any = None
         self._anchor: CudaTape | None = None
+        self._threads: set[object] = set()
 
     def __call__(self, work: Callable[[], Tensor]) -> CudaTape:
+        if self._stream is None:
+            self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        if this_thread() not in self._threads:
+            self._take_workspaces()
+            self._threads.add(this_thread())
         if self._anchor is None:
-            self._prepare()
+            self._anchor = CudaTape(lambda: torch.ones(1, device=self.device) + 1, self._pool, self._stream)
         return CudaTape(work, self._pool, self._stream)
 
-    def _prepare(self) -> None:
-        self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+    def _take_workspaces(self) -> None:
         with torch.cuda.stream(self._stream):
             a = torch.randn(64, 64, device=self.device).bfloat16()
             torch.mm(a, a)
             torch.nn.functional.linear(a, a, a[0])  # cublasLt's workspace is another
         torch.cuda.synchronize()
-        self._anchor = CudaTape(lambda: torch.ones(1, device=self.device) + 1, self._pool, self._stream)
 
 
 def cuda_tapes() -> Recording:
     """A recorder of CUDA graphs with a stream and a pool of its own."""
     return Recording(CudaTapes())
+
+
+_thread = threading.local()
+
+
+def this_thread() -> object:
+    """The same for all calls in one thread, and never that of another, dead or alive."""
+    if not hasattr(_thread, "token"):
+        _thread.token = object()
+    return _thread.token
 
 
 RECOMPILES = "fail_on_recompile"
@@ -160,8 +177,9 @@ class Recorder:
         own = self._inputs[shapes]
         for mine, x in zip(own, inputs, strict=True):
             mine.copy_(x)
-        if (kind, shapes) not in self._warm:
-            self._warm.add((kind, shapes))
+        warm = (kind, shapes, this_thread())
+        if warm not in self._warm:
+            self._warm.add(warm)
             return work(own)
         if key not in self._tapes:
             try:

@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
 from reverie.errors import CheckpointError
 from reverie.models.adapters.published import CLIP_FILES, DEFAULT_VARIANT, FOLDERS, TINY_FILES, VAE_FILES
 from reverie.models.checkpoint import KIND, TINY_DECODER, WEIGHTS
+from reverie.models.weights import read_index
 
 
 def fetch(repository: str, variant: str | None, tell: Callable[[str], None] = lambda text: None) -> Path:
@@ -35,7 +36,7 @@ def fetch(repository: str, variant: str | None, tell: Callable[[str], None] = la
     own = _read(config) if config else {}
     if config and own.get("kind") == KIND:
         for name in (*WEIGHTS.values(), *([TINY_DECODER] if own.get("tiny_decoder") else [])):
-            _get(repository, name, tell)
+            _get_weights(repository, name, tell)
         return config.parent
     folder, weights = FOLDERS[variant or DEFAULT_VARIANT]
     path = _get(repository, f"{folder}/config.json", tell)
@@ -44,6 +45,18 @@ def fetch(repository: str, variant: str | None, tell: Callable[[str], None] = la
     _get(repository, TINY_FILES[0], tell, optional=True)
     assert path is not None
     return path.parent.parent
+
+
+def _get_weights(repository: str, name: str, tell: Callable[[str], None]) -> None:
+    """A file of weights, or the shards that stand for it."""
+    if _get(repository, name, tell, optional=True) is not None:
+        return
+    index = _get(repository, f"{name}.index.json", tell, optional=True)
+    if index is None:
+        _get(repository, name, tell)  # says what is wrong
+        return
+    for shard in sorted(set(read_index(index).places.values())):
+        _get(repository, shard, tell)
 
 
 def is_cached(repository: str, variant: str | None) -> bool:

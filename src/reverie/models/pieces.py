@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -23,6 +23,7 @@ from torch import nn
 from reverie.errors import DeviceError
 from reverie.models.actions import KeyboardModule, MouseModule
 from reverie.models.blocks import Block
+from reverie.models.tokenizer import Block as TokenizerBlock
 from reverie.models.wan_vae import RMSNorm
 
 PIECES: tuple[tuple[type[nn.Module], str], ...] = (
@@ -38,11 +39,16 @@ PIECES: tuple[tuple[type[nn.Module], str], ...] = (
 )
 """What is compiled: of the transformer, and the one chain of small operations in the Wan decoder."""
 
+TRAINING_PIECES: tuple[tuple[type[nn.Module], str], ...] = (*PIECES, (TokenizerBlock, "forward"))
+"""In training also the tokenizer's blocks, of which there are many clips at a time."""
+
 RECOMPILE_LIMIT = 64
 """Shapes that one piece may be compiled for: the norms of the Wan VAE meet 17, its encoder's and its decoder's."""
 
 
-def compile_pieces(*networks: nn.Module, backend: str = "inductor") -> int:
+def compile_pieces(
+    *networks: nn.Module, backend: str = "inductor", pieces: Sequence[tuple[type[nn.Module], str]] = PIECES
+) -> int:
     """Compile the pieces of `networks` in place; each is really compiled when it first runs.  Returns how many pieces
     there are.
 
@@ -56,7 +62,7 @@ def compile_pieces(*networks: nn.Module, backend: str = "inductor") -> int:
     count = 0
     for network in networks:
         for module in network.modules():
-            for kind, name in PIECES:
+            for kind, name in pieces:
                 if type(module) is kind:
                     if (kind, name) not in compiled:
                         compiled[kind, name] = torch.compile(getattr(kind, name), dynamic=False, backend=backend)
@@ -81,7 +87,7 @@ def restore_pieces(*networks: nn.Module) -> None:
     """As before `compile_pieces`."""
     for network in networks:
         for module in network.modules():
-            for kind, name in PIECES:
+            for kind, name in TRAINING_PIECES:
                 if type(module) is kind:
                     module.__dict__.pop(name, None)
 

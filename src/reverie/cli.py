@@ -58,6 +58,7 @@ COMMANDS = (
         "DistillDecoderConfig",
     ),
     Command("evaluate", "measure how well a model obeys and lasts", "reverie.evaluate.report", "EvaluateConfig"),
+    Command("bench train", "measure a training step", "reverie.train.step_bench", "BenchTrainConfig"),
     Command("bench", "measure speed, latency and memory", "reverie.engine.bench", "BenchConfig"),
     Command("convert", "turn published weights into a model folder", "reverie.engine.convert", "ConvertConfig"),
     Command("doctor", "tell what this machine has and how fast it is", "reverie.engine.doctor", "DoctorConfig"),

@@ -28,7 +28,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +40,7 @@ from torch.distributed.tensor import DTensor
 
 from reverie.errors import DeviceError, TrainError
 from reverie.models.pieces import TRAINING_PIECES, check_compiler, compile_pieces
+from reverie.nn.attention import flex
 from reverie.train.checkpoints import Checkpoints, FolderLock, Progress
 from reverie.train.optimizers import build_optimizers
 from reverie.train.parallel import Ranks, Shards, local
@@ -258,8 +259,11 @@ class Trainer:
         if compile_pieces(self.task.model, pieces=TRAINING_PIECES) == 0:
             self.task.compile()
 
-    def _uncompiled(self) -> AbstractContextManager[Any]:
-        return torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()
+    @contextmanager
+    def _uncompiled(self) -> Iterator[None]:
+        """As the code is written: FlexAttention too would run uncompiled, and keep all products."""
+        with torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext(), flex(False):
+            yield
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -283,7 +287,8 @@ class Trainer:
         started = time.monotonic() - self.progress.elapsed_s
         last_save = last_validation = time.monotonic()
         self.task.model.train()
-        with _Batches(self.task, config, self.progress.step, self.ranks, self.device) as batches:
+        batches = _Batches(self.task, config, self.progress.step, self.ranks, self.device)
+        with batches, flex(config.compile):
             while self._agree(started) < 1 and not self._stop:
                 begun = time.monotonic()
                 scalars, tokens = self._step(batches)

@@ -18,7 +18,6 @@ from reverie.train import loop
 from reverie.train.loop import Trainer, TrainerConfig
 from reverie.train.step_worker import StepTask
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's doing
 
 

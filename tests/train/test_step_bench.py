@@ -14,7 +14,7 @@ from reverie.errors import TrainError
 from reverie.train import step_bench
 from reverie.train.step_bench import BenchTrainConfig, bench_step
 
-TINY = ["bench", "train", "--preset", "tiny", "--batch", "2", "--clip-steps", "4", "--steps", "2", "--device", "cpu"]
+TINY = ["bench", "train", "--size", "tiny", "--batch", "2", "--clip-steps", "4", "--steps", "2", "--device", "cpu"]
 
 
 @pytest.fixture
@@ -69,13 +69,13 @@ def test_without_a_baseline(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_what_cannot_be_measured(changes: dict[str, object], complaint: str) -> None:
     with pytest.raises(TrainError, match=complaint):
-        bench_step(BenchTrainConfig(**{"preset": "tiny", "device": "cpu"} | changes))  # type: ignore[arg-type]
+        bench_step(BenchTrainConfig(**{"size": "tiny", "device": "cpu"} | changes))  # type: ignore[arg-type]
 
 
 def test_a_process_that_ends_says_why(tmp_path: Path) -> None:
     (tmp_path / "reverie").mkdir()
     (tmp_path / "reverie/__init__.py").write_text("raise ValueError('too old')")
-    options = {"preset": "tiny"}
+    options = {"size": "tiny"}
     with step_bench._Worker("0123456", tmp_path, options) as worker:
         with pytest.raises(TrainError, match="the training of 0123456 ended: ValueError: too old"):
             worker.heard()

@@ -28,7 +28,6 @@ import torch
 
 from reverie import profiling
 from reverie.errors import TrainError
-from reverie.models.presets import PRESETS
 from reverie.train.loop import pick_device, pick_dtype
 from reverie.train.throughput import peak_flops
 
@@ -38,12 +37,13 @@ COMMIT = "87319bd"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchTrainConfig:
-    """Measure a training step of a preset, on latents made up for it.
+    """Measure a training step, on latents made up for it.
 
     Examples: reverie bench train --baseline; reverie bench train --dtype bfloat16 --compile --batch 64
     """
 
-    preset: Literal["tiny", "nano", "nano-wide", "nano-embedded"] = "nano"
+    size: Literal["tiny", "nano", "wide"] = "nano"
+    """`reverie.train.step_worker.SIZES`."""
     batch: int = 4
     clip_steps: int = 8
     copies: int = 2
@@ -95,7 +95,7 @@ class StepFigures:
 class StepReport:
     """times: steps_per_s over the baseline's; cpu_times: its processor time over ours."""
 
-    preset: str
+    size: str
     batch: int
     clip_steps: int
     copies: int
@@ -114,8 +114,7 @@ def bench_step(config: BenchTrainConfig) -> StepReport:
     """
     device = pick_device(config.device)
     dtype = str(pick_dtype(config.dtype, device)).removeprefix("torch.")
-    shape = {name: getattr(config, name) for name in ("preset", "batch", "clip_steps", "copies")}
-    assert config.preset in PRESETS
+    shape = {name: getattr(config, name) for name in ("size", "batch", "clip_steps", "copies")}
     common = shape | {"device": device.type, "warm_up": 3 if config.compile else 2, "profiling": profiling.__file__}
     with ExitStack() as stack:
         source = Path(__file__).parents[2]
@@ -253,7 +252,7 @@ def lines(report: StepReport) -> list[str]:
     kinds = dict.fromkeys(kind for c in columns for kind in c.kinds)
     rows += [(f"  {kind}", [f"{c.kinds.get(kind, 0):.1%}" for c in columns]) for kind in kinds]
     title = (
-        f"{report.preset}: batch {report.batch}, clips of {report.clip_steps} steps, {report.copies} copies; "
+        f"{report.size}: batch {report.batch}, clips of {report.clip_steps} steps, {report.copies} copies; "
         f"{report.threads} threads, torch {report.torch}"
     )
     table = [title, *(f"{name:<32}" + "".join(f"{value:>22}" for value in values) for name, values in rows)]

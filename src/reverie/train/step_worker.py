@@ -1,4 +1,4 @@
-"""A process that trains a preset on latents made up for it, one step each time it is told to.
+"""A process that trains a network on latents made up for it, one step each time it is told to.
 
 Run as a script by `reverie bench train`, also with the source of an older commit: so it asks for nothing but what both
 have.  Options are one JSON object in the first argument.  It says one line of JSON when it is ready (after its first
@@ -23,26 +23,58 @@ import torch
 from torch import Tensor, nn
 
 from reverie.flow import add_noise
-from reverie.models.dit import WorldModel
-from reverie.models.image_encoder import ImageEncoder
-from reverie.models.presets import PRESETS
+from reverie.models.actions import ActionModuleConfig
+from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.models.image_encoder import ImageEncoder, ImageEncoderConfig
 from reverie.train import loop
 from reverie.train.forcing import clean_estimates, noise_like, noised_context
+from reverie.types import ActionSpace
+
+SIZES = {
+    "tiny": {"latent": (16, 4, 8), "dim": 48, "layers": 2, "heads": 2, "window": 4, "picture": (16, 32)},
+    "nano": {"latent": (16, 16, 28), "dim": 256, "layers": 7, "heads": 4, "window": 5, "picture": (64, 112)},
+    "wide": {"latent": (16, 16, 28), "dim": 512, "layers": 10, "heads": 8, "window": 8, "picture": (64, 112)},
+}
+"""Of what is measured.  nano is the transformer of the first bundled model, without its fitted parts: presets change, and a
+comparison over commits must not."""
+
+
+def build(size: str) -> tuple[WorldModelConfig, ImageEncoderConfig]:
+    """One network of `SIZES`."""
+    given: dict[str, Any] = dict(SIZES[size])
+    encoder = ImageEncoderConfig(size=given.pop("picture"), width=given["dim"] // 2)
+    heads = {"heads": given["heads"], "head_dim": given["dim"] // given["heads"]}
+    middle = given["layers"] // 2
+    options = given | {
+        "action_space": ActionSpace(("forward", "back", "left", "right"), mouse=True),
+        "ffn_dim": 4 * given["dim"],
+        "block": 1,
+        "image_dim": encoder.width,
+        "image_tokens": encoder.num_tokens,
+        "image_blocks": (1, middle + 1),
+        "keyboard": ActionModuleConfig(blocks=(0, middle), **heads),
+        "mouse": ActionModuleConfig(blocks=(0,), **heads, scale=0.25),
+        "cond_channels": given["latent"][0],  # a field of older commits
+        "theta": 100.0,
+        "action_modulation": True,
+        "learned_positions": True,
+        "local_start": True,
+        "mouse_scale": 0.25,
+    }
+    known = {field.name for field in fields(WorldModelConfig)}
+    return WorldModelConfig(**{name: value for name, value in options.items() if name in known}), encoder
 
 
 class StepTask(loop.Task):
     """Teacher forcing as `reverie.train.world` does it, of clips of noise."""
 
-    def __init__(self, preset: str, batch: int, clip_steps: int, copies: int) -> None:
+    def __init__(self, size: str, batch: int, clip_steps: int, copies: int) -> None:
         torch.manual_seed(0)
-        parts = PRESETS[preset]()
+        self.config, encoder = build(size)
         self.size = (batch, clip_steps, copies)
-        self.config = parts.world
-        self.world, self.encoder = WorldModel(parts.world), ImageEncoder(parts.image_encoder)
-        self.picture = parts.image_encoder.size
+        self.world, self.encoder = WorldModel(self.config), ImageEncoder(encoder)
+        self.picture = encoder.size
         self.model = nn.ModuleDict({"world": self.world, "image_encoder": self.encoder})
-        for name, parameter in self.world.named_parameters():
-            parameter.requires_grad_(not name.startswith("turned_step."))  # fitted, not trained
 
     def prefers_adamw(self, name: str) -> bool:
         return not name.startswith("world.blocks.") or "keyboard_embed" in name
@@ -67,7 +99,7 @@ class StepTask(loop.Task):
 
 
 def main(options: dict[str, Any]) -> None:
-    task = StepTask(options["preset"], options["batch"], options["clip_steps"], options["copies"])
+    task = StepTask(options["size"], options["batch"], options["clip_steps"], options["copies"])
     settings = {name: options[name] for name in ("dtype", "device", "compile") if name in options}
     known = {field.name for field in fields(loop.TrainerConfig)}
     with tempfile.TemporaryDirectory() as folder:
@@ -81,7 +113,7 @@ def main(options: dict[str, Any]) -> None:
         trainer = loop.Trainer(task, config)
         if config.compile:
             trainer._compile()
-        arguments = (task, config, 0, trainer.ranks, trainer.device)
+        arguments: list[Any] = [task, config, 0, trainer.ranks, trainer.device]
         num = len(inspect.signature(loop._Batches).parameters)
         with loop._Batches(*arguments[:num]) as batches:  # an older commit's takes no device
             _serve(trainer, batches, options)

@@ -59,7 +59,7 @@ class DistillDecoderConfig:
     ema: float = 0.99
     seed: int = 0
     device: str = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 4.0
 

@@ -67,7 +67,7 @@ class TrainIdmConfig:
     width: int = 128
     seed: int = 0
     device: str = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int = 2
     """Processes that look at the recording."""
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from reverie.nn import attention
 from reverie.nn.attention import (
     MAX_FEW,
     Visibility,
@@ -13,6 +14,7 @@ from reverie.nn.attention import (
     attend_flex,
     attend_steps,
     flex,
+    flex_works,
     is_few,
     picks_flex,
 )
@@ -188,3 +190,29 @@ def test_more_rows_than_a_kernel_takes_are_split(monkeypatch: pytest.MonkeyPatch
         q = torch.empty(70_000, 2, 3, 8, device="cuda", dtype=torch.bfloat16)
         assert attend_steps(q, q, q, Visibility.windowed(3, 2, 1)).shape == q.shape
     assert calls == [65_535, 4_465]
+
+
+def test_flex_attention_is_tried_out_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    assert not flex_works(CPU)
+    real = attention._both_ways
+    monkeypatch.setattr(attention, "_both_ways", lambda device: real(CPU))
+    monkeypatch.setattr(
+        attention, "attend_flex", lambda q, k, v, visibility, tokens: _masked(q, k, v, visibility, tokens)
+    )
+    assert flex_works(cuda)
+    monkeypatch.setattr(attention, "attend_flex", lambda q, k, v, *_: F.scaled_dot_product_attention(q, k, v))
+    with pytest.warns(UserWarning, match="FlexAttention does not work here"):
+        assert not flex_works(cuda)  # other numbers
+    monkeypatch.setattr(attention, "attend_flex", lambda *_: 1 / 0)
+    with pytest.warns(UserWarning, match="runs under a mask: division by zero"):
+        assert not flex_works(cuda)
+
+
+def _masked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visibility: Visibility, tokens: int) -> torch.Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=visibility.mask(tokens, tokens, CPU))
+
+
+@pytest.mark.gpu
+def test_flex_attention_works_on_this_gpu() -> None:
+    assert flex_works(torch.device("cuda"))

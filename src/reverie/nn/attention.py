@@ -5,6 +5,7 @@ Legend: b batch, h heads, n tokens, d head width; a step is `tokens` neighbourin
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -246,6 +247,39 @@ def flex(on: bool) -> Iterator[None]:
         yield
     finally:
         _is_flex_on = before
+
+
+def flex_works(device: torch.device) -> bool:
+    """Whether FlexAttention compiles there and gives what a mask gives, forward and backward; warns where it does not.
+
+    False on a CPU, which has no backward pass of it.
+    """
+    if device.type != "cuda":
+        return False
+    try:
+        torch.testing.assert_close(*_both_ways(device), atol=0.05, rtol=0.05)
+    except Exception as error:  # of compilers and drivers, anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        warnings.warn(f"FlexAttention does not work here, so attention runs under a mask: {reason}", stacklevel=2)
+        return False
+    return True
+
+
+def _both_ways(device: torch.device) -> list[list[Tensor]]:
+    """Output and gradients of a small attention, by FlexAttention and under a mask."""
+    visibility, tokens = Visibility.teacher_forced(6, 3, copies=2), 20
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, 1, 2, len(visibility) * tokens, 64)
+    values = torch.randn(shape, generator=generator).to(device, torch.bfloat16)
+    found = []
+    for by_flex in (True, False):
+        q, k, v = (x.clone().requires_grad_() for x in values)
+        if by_flex:
+            out = attend_flex(q, k, v, visibility, tokens)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=visibility.mask(tokens, tokens, device))
+        found.append([out.detach(), *torch.autograd.grad(out.sum(), (q, k, v))])
+    return found
 
 
 def picks_flex(q: Tensor, q_tokens: int, k_tokens: int) -> bool:

@@ -40,7 +40,7 @@ from torch.distributed.tensor import DTensor
 
 from reverie.errors import DeviceError, TrainError
 from reverie.models.pieces import TRAINING_PIECES, check_compiler, compile_pieces
-from reverie.nn.attention import flex
+from reverie.nn.attention import flex, flex_works
 from reverie.train.checkpoints import Checkpoints, FolderLock, Progress
 from reverie.train.optimizers import build_optimizers
 from reverie.train.parallel import Ranks, Shards, local
@@ -218,6 +218,7 @@ class Trainer:
         self._stop = False
         self._skipped_in_a_row = 0
         self._has_counted = False
+        self._flex = False
 
     def _shard(self) -> Shards:
         self.ranks.__enter__()  # `run` leaves it
@@ -256,6 +257,7 @@ class Trainer:
     def _compile(self) -> None:
         """Pieces whose shapes never change, so that each is compiled once for all blocks of its kind."""
         check_compiler(self.device)
+        self._flex = flex_works(self.device)
         if compile_pieces(self.task.model, pieces=TRAINING_PIECES) == 0:
             self.task.compile()
 
@@ -288,7 +290,7 @@ class Trainer:
         last_save = last_validation = time.monotonic()
         self.task.model.train()
         batches = _Batches(self.task, config, self.progress.step, self.ranks, self.device)
-        with batches, flex(config.compile):
+        with batches, flex(self._flex):
             while self._agree(started) < 1 and not self._stop:
                 begun = time.monotonic()
                 scalars, tokens = self._step(batches)

@@ -15,24 +15,28 @@ import pytest
 SRC = Path(__file__).parents[1] / "src"
 
 BASE = {"types", "errors", "paths"}
-NETWORK = BASE | {"nn", "models", "flow"}
+NETWORK = BASE | {"nn", "vision", "scenes", "models", "flow"}
 ALLOWED = {
     "errors": set[str](),
     "paths": set[str](),
     "types": {"errors"},
+    "options": set[str](),
+    "plain_cli": set[str](),
+    "profiling": set[str](),
     "overlay": BASE,
     "nn": BASE,
-    "models": BASE | {"nn"},
-    "flow": BASE | {"nn", "models"},
+    "models": BASE | {"nn", "vision", "scenes"},
+    "flow": BASE | {"nn", "vision", "scenes", "models"},
     "worlds": BASE,
     "vision": BASE,
-    "data": BASE | {"overlay", "vision"},
-    "train": NETWORK | {"data"},
-    "engine": NETWORK | {"overlay"},
+    "scenes": BASE | {"vision"},
+    "data": BASE | {"overlay", "vision", "scenes"},
+    "train": NETWORK | {"data", "options", "profiling"},
+    "engine": NETWORK | {"overlay", "plain_cli", "profiling"},
     "evaluate": NETWORK | {"engine", "data", "overlay"},
     "serve": NETWORK | {"engine", "worlds", "data"},
     "env": NETWORK | {"engine", "worlds"},
-    "cli": NETWORK | {"engine", "worlds", "data", "train", "evaluate", "serve", "env"},
+    "cli": NETWORK | {"plain_cli", "engine", "worlds", "data", "train", "evaluate", "serve", "env"},
     "__init__": NETWORK | {"engine"},
     "__main__": {"cli"},
 }

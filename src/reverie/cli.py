@@ -12,7 +12,7 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -57,6 +57,7 @@ COMMANDS = (
         "DistillDecoderConfig",
     ),
     Command("evaluate", "measure how well a model obeys and lasts", "reverie.evaluate.report", "EvaluateConfig"),
+    Command("bench train", "measure a training step", "reverie.train.step_bench", "BenchTrainConfig"),
     Command("bench", "measure speed, latency and memory", "reverie.engine.bench", "BenchConfig"),
     Command("convert", "turn published weights into a model folder", "reverie.engine.convert", "ConvertConfig"),
     Command("doctor", "tell what this machine has and how fast it is", "reverie.engine.doctor", "DoctorConfig"),
@@ -128,16 +129,25 @@ def _find(args: list[str]) -> tuple[Command | None, list[str]]:
 
 
 def _run(command: Command, args: list[str]) -> int:
-    import tyro
-
     config_class = command.load()
     description = inspect.cleandoc(config_class.__doc__ or command.summary)
     try:
-        config = tyro.cli(config_class, prog=f"reverie {command.name}", description=description, args=args)
-    except SystemExit as stop:  # tyro has printed the help (0) or what is wrong (2)
+        config = _parser()(config_class, prog=f"reverie {command.name}", description=description, args=args)
+    except SystemExit as stop:  # the help (0) or what is wrong (2) has been printed
         return stop.code if isinstance(stop.code, int) else 2
     result = config.run()
     return result if isinstance(result, int) else 0
+
+
+def _parser() -> Callable[..., Any]:
+    """tyro's, or a plain one on a machine that has torch and little else."""
+    try:
+        import tyro
+    except ModuleNotFoundError:
+        from reverie.plain_cli import parse
+
+        return parse
+    return tyro.cli
 
 
 def _unknown(args: list[str]) -> int:

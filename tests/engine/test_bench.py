@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from reverie import cli
+from reverie.engine import engine as engine_module
 from reverie.engine.measure import latency_ms, near_frame
 
 KEYS = {
@@ -58,3 +59,15 @@ def test_blocks_near_a_frame_are_blocks_that_were_played(blocks: int, frame: int
     assert 0 <= near.start < near.stop <= blocks
     if blocks == 2000:
         assert near.start <= frame // 4 < near.stop
+
+
+def test_compiled_is_compared_with_eager(model_folder, capsys, monkeypatch) -> None:
+    """Not with a second model in another number type, which would be compiled first."""
+    monkeypatch.setattr(engine_module, "compile_pieces", lambda *networks: 0)
+    words = ["bench", "--model", str(model_folder), "--device", "cpu", "--dtype", "float32", "--seconds", "0.3"]
+    assert cli.main([*words, "--mode", "compiled", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["mode"], report["baseline"]) == ("compiled", "the same, eager")
+    assert (report["graphs"], report["graphs_refused"], report["compiled_in_play"]) == ({}, None, 0)
+    assert cli.main([*words, "--mode", "compiled"]) == 0
+    assert "CUDA graphs recorded" in capsys.readouterr().out

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 from reverie import cli
-from reverie.engine import doctor, models
+from reverie.engine import doctor, hub, models
+from reverie.engine.source import open_source
+from reverie.errors import CheckpointError
+from reverie.models.checkpoint import load_model, save_model
 
 
 @pytest.fixture
@@ -56,3 +60,30 @@ def test_the_doctor_finds_what_is_missing(monkeypatch) -> None:
     rows = dict(doctor.extras())
     assert 'pip install "reverie[cluster]"' in rows["ray"]
     assert rows["chromium"].startswith("missing")
+
+
+def test_sharded_folders_are_whole_models(model_folder, tmp_path, monkeypatch) -> None:
+    """Played, hashed and fetched with all of their files."""
+    bundle = load_model(model_folder)
+    save_model(tmp_path / "m", bundle, shard_bytes=100_000)
+    source = open_source(tmp_path / "m")
+    assert all(file.is_file() for file in source.files)
+    there = {file.name for file in source.files}
+    assert there == {file.name for file in (tmp_path / "m").iterdir()}
+    assert len([name for name in there if name.startswith("dit-")]) > 1
+
+    def get(repository: str, name: str, tell, *, optional: bool = False) -> Path | None:
+        if name in there:
+            got.add(name)
+            return tmp_path / "m" / name
+        if optional:
+            return None
+        raise CheckpointError(f"{repository} has no {name}")
+
+    got: set[str] = set()
+    monkeypatch.setattr(hub, "_get", get)
+    assert hub.fetch("someone/nano", None) == tmp_path / "m"
+    assert got == there
+    there = {name for name in there if "index" not in name}
+    with pytest.raises(CheckpointError, match="has no dit"):
+        hub.fetch("someone/nano", None)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import re
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -17,12 +20,15 @@ from reverie.engine import engine as engine_module
 from reverie.engine import stage_bench, work
 from reverie.engine.compiled import compile_pieces
 from reverie.engine.engine import Engine, load
-from reverie.engine.stages import Rates, Stopwatch, play_blocks, stages_of, watched
+from reverie.engine.recorded import Recording
+from reverie.engine.stages import Rates, Stage, Stopwatch, play_blocks, stages_of, watched
 from reverie.models.adapters import published
 from reverie.models.adapters.published import open_published
 from reverie.models.checkpoint import ModelConfig
+from reverie.profiling import KERNELS
 from reverie.types import Action
 
+DECODE = Stage(name="decode", times=1, ms=1.0, gigaoperations=None, gigabytes=None, floor_ms=1.0, times_floor=None)
 PASSES = ["dit pass 1", "dit pass 2", "dit pass 3", "commit pass"]
 
 
@@ -117,6 +123,7 @@ def test_random_weights_need_no_files(toy, capsys) -> None:
     assert all(report[key] > 0 for key in positive)
     assert report["frames_per_s"] < report["frames_per_s_without_decode"]
     assert report["times_floor"] == pytest.approx(report["floor_frames_per_s"] / report["frames_per_s"], rel=0.02)
+    assert (report["graphs"], report["graphs_refused"], report["compiled_in_play"]) == ({}, None, 0)
 
 
 def test_a_folder_block_by_block(toy, folder, capsys, monkeypatch) -> None:
@@ -161,3 +168,88 @@ def test_what_cannot_be_measured(toy, capsys, words, complaint: str) -> None:
 def test_blocks_are_of_large_models(model_folder, capsys) -> None:
     assert cli.main(["bench", "--model", str(model_folder), "--blocks", "2", "--device", "cpu"]) == 2
     assert "--blocks is for Matrix-Game 2.0" in capsys.readouterr().err
+
+
+def test_without_tyro(toy, monkeypatch, capsys, tmp_path) -> None:
+    """On a machine that has torch and little else: the module itself, and the command by its plain parser."""
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    words = ["--model", "matrix-game-2", "--random-weights", "--decoder", "tiny", "--blocks", "2", "--device", "cpu"]
+    assert stage_bench.main([*words, "--json", str(tmp_path / "out.json"), "--profile"]) == 0
+    out = capsys.readouterr().out
+    assert "frames/s" in out
+    assert "graphs: none; refused: no" in out
+    report = json.loads((tmp_path / "out.json").read_text())
+    assert (report["decoder"], report["blocks"]) == ("tiny", 2)
+    kinds = {share["kind"]: share["part"] for share in report["profile"]["kinds"]}
+    assert kinds["matrix products"] > 0
+    assert sum(kinds.values()) == pytest.approx(1, abs=0.01)
+    assert stage_bench.main([*words[:3], "--preset", "1gb"]) == 2
+    assert "no preset '1gb'" in capsys.readouterr().err
+    assert cli.main(["bench", *words[:3], "--blocks", "0"]) == 2
+    assert "--blocks must be at least 1" in capsys.readouterr().err
+
+
+def test_graphs_stand_in_the_figures(toy, monkeypatch, capsys) -> None:
+    """What was recorded, and what was not, as it would be on a GPU; with random weights nothing is refused."""
+
+    class Again:
+        def __init__(self, work) -> None:
+            self.replay = lambda: setattr(self, "output", work())
+
+    def refuse(work) -> None:
+        raise RuntimeError("no capture here")
+
+    real = Engine.set_mode
+
+    def set_mode(self, mode: str) -> None:
+        real(self, mode)
+        self._recorders = {} if mode == "eager" else {"passes": Recording(Again), "decode": Recording(refuse)}
+
+    monkeypatch.setattr(Engine, "set_mode", set_mode)
+    monkeypatch.setattr(Engine, "warm_up", lambda self, progress: None)
+    monkeypatch.setattr(stage_bench, "watched", lambda engine, watch: contextlib.nullcontext())  # as those of a GPU
+    monkeypatch.setattr(stage_bench, "stages_of", lambda *_: [DECODE, dataclasses.replace(DECODE, name="dit pass 1")])
+    monkeypatch.setattr(engine_module, "check_compiler", lambda device: None)
+    monkeypatch.setattr(engine_module, "compile_pieces", lambda *networks: 0)
+    words = ["bench", "--model", "matrix-game-2", "--random-weights", "--blocks", "6", "--device", "cpu", "--json"]
+    with pytest.warns(UserWarning, match="decode cannot be recorded"):
+        assert cli.main([*words, "--mode", "compiled"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["graphs"] == {"passes": 2, "decode": 0}
+    assert report["graphs_refused"] == "decode: no capture here"
+    assert report["blocks_counted"] == 3  # of 6, one fills the window and two are recorded
+
+
+@pytest.mark.parametrize(
+    ("sizes", "num_blocks", "recorded", "expected"),
+    [
+        ((6, 3, 0), 40, False, 1),
+        ((6, 3, 0), 40, True, 3),
+        ((5, 1, 0), 40, True, 9),
+        ((9, 3, 3), 40, True, 4),
+        ((5, 2, 0), 40, True, 7),
+        ((6, 3, 0), 2, True, 1),
+        ((6, 3, 0), 1, True, 0),
+    ],
+)
+def test_blocks_that_do_not_count(engine, sizes, num_blocks, recorded, expected: int) -> None:
+    window, block, sink = sizes
+    world = dataclasses.replace(engine.bundle.config.world, window=window, block=block, sink=sink)
+    assert stage_bench.uncounted_blocks(world, num_blocks, recorded) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("nvjet_tst_128x256_64x4_2x1_v_bz_coopB_TNT", "matrix products"),
+        ("cutlass_80_wmma_tensorop_bf16_s161616gemm_bf16_32x32_64x1_tn_align8", "matrix products"),
+        ("triton_red_fused__to_copy_native_layer_norm_3", "compiled"),
+        ("cudnn_generated_fort_native_sdpa_sm90_flash_fprop_wgmma_f16_knob_3", "attention"),
+        ("void pytorch_flash::flash_fwd_kernel<...>", "attention"),
+        ("sm80_xmma_fprop_implicit_gemm_bf16bf16_bf16f32_f32_nhwckrsc_nhwc", "convolutions"),
+        ("void at::native::elementwise_kernel<128, 4, ...direct_copy_kernel_cuda...>", "copies and casts"),
+        ("void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add", "element-wise"),
+    ],
+)
+def test_kernels_by_kind(name: str, kind: str) -> None:
+    assert next(k for k, rule in KERNELS if re.search(rule, name, re.IGNORECASE)) == kind

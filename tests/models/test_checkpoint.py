@@ -120,3 +120,18 @@ def test_a_damaged_folder_gives_one_clear_line(folder: Path, damage: object, say
 def test_no_folder_at_all(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no model folder"):
         load_model(tmp_path / "nothing")
+
+
+def test_a_model_survives_its_shards(tmp_path: Path) -> None:
+    made = bundle()
+    save_model(tmp_path / "m", made, dtype=None, shard_bytes=50_000)
+    assert not (tmp_path / "m" / "dit.safetensors").exists()
+    assert max(f.stat().st_size for f in (tmp_path / "m").glob("dit-*.safetensors")) < 60_000 + 2**14
+    read = load_model(tmp_path / "m")
+    for name, module in made.modules().items():
+        for key, tensor in module.state_dict().items():
+            assert torch.equal(tensor, read.modules()[name].state_dict()[key]), (name, key)
+    (last,) = (tmp_path / "m").glob("dit-00002-of-*.safetensors")
+    last.unlink()
+    with pytest.raises(CheckpointError, match=r"dit-00002-of-\d+.safetensors is missing, one of"):
+        load_model(tmp_path / "m")

@@ -1,8 +1,23 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from reverie.nn.attention import Visibility, attend, attend_steps
+from reverie.nn import attention
+from reverie.nn.attention import (
+    MAX_FEW,
+    Visibility,
+    attend,
+    attend_few,
+    attend_flex,
+    attend_steps,
+    flex,
+    flex_works,
+    is_few,
+    picks_flex,
+)
 from reverie.nn.cache import KVCache
 from reverie.nn.norm import RMSNorm
 from reverie.nn.rope import rotary_table, rotate, split_pairs
@@ -107,3 +122,97 @@ def test_rms_norm() -> None:
     assert norm.bias is not None
     torch.nn.init.constant_(norm.bias, 2.0)
     torch.testing.assert_close(norm(x), F.rms_norm(x, (6,)) + 2)
+
+
+def test_few_keys_element_by_element() -> None:
+    torch.manual_seed(0)
+    q, (k, v) = torch.randn(5, 2, 3, 16, requires_grad=True), torch.randn(2, 5, 2, 6, 16, requires_grad=True)
+    torch.testing.assert_close(attend_few(q, k, v), F.scaled_dot_product_attention(q, k, v))
+    half = [x.bfloat16() for x in (q, k, v)]
+    assert attend_few(*half).dtype == torch.bfloat16
+
+
+def test_few_is_for_gpus() -> None:
+    with FakeTensorMode():
+        few, many = (torch.empty(4, 2, n, 8, device="cuda") for n in (MAX_FEW, MAX_FEW + 1))
+        assert is_few(few)
+        assert not is_few(many)
+    assert not is_few(torch.empty(4, 2, 1, 8))
+
+
+VISIBILITIES = [
+    Visibility.windowed(7, 3, 1),
+    Visibility.windowed(6, 4, 3),
+    Visibility.teacher_forced(5, 3, copies=2),
+    Visibility.teacher_forced(9, 4, given=0, copies=2, block=3),
+    Visibility.teacher_forced(7, 5, sink=1, block=2),
+]
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("visibility", VISIBILITIES)
+@pytest.mark.parametrize("tokens", [16, 28])
+def test_flex_attention_equals_the_attention_of_a_cpu(visibility: Visibility, tokens: int) -> None:
+    """As it would run on a GPU, but uncompiled: over blocks of 128, most of which are not whole steps."""
+    q, k, v = (x.float() for x in qkv(len(visibility), tokens))
+    expected = attend_steps(q, k, v, visibility)
+    torch.testing.assert_close(attend_flex(q, k, v, visibility, tokens, compiled=False), expected, atol=1e-5, rtol=1e-5)
+    assert visibility.block_mask(tokens, CPU) is visibility.block_mask(tokens, CPU)  # made once for all layers
+
+
+def test_blocks_in_which_nothing_is_seen_are_left_out() -> None:
+    visibility = Visibility.teacher_forced(16, 5, copies=2)
+    sparsity = visibility.block_mask(112, CPU).sparsity()
+    assert sparsity > 75  # per cent: a fifth of the blocks is touched
+
+
+def test_who_uses_flex_attention() -> None:
+    with FakeTensorMode():
+        q = torch.empty(1, 2, 64, 8, device="cuda")
+    assert not picks_flex(q, 16, 16)
+    with flex(True):
+        assert picks_flex(q, 16, 16)
+        assert not picks_flex(q, 1, 1)
+        assert not picks_flex(q, 16, 1)
+        assert not picks_flex(torch.empty(1, 2, 64, 8), 16, 16)
+        with flex(False):
+            assert not picks_flex(q, 16, 16)
+        with ThreadPoolExecutor(1) as pool:  # what is worked out again runs in a thread of autograd's
+            assert pool.submit(picks_flex, q, 16, 16).result()
+    assert not picks_flex(q, 16, 16)
+
+
+def test_more_rows_than_a_kernel_takes_are_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    real = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **o: calls.append(len(a[0])) or real(*a, **o))
+    with FakeTensorMode():
+        q = torch.empty(70_000, 2, 3, 8, device="cuda", dtype=torch.bfloat16)
+        assert attend_steps(q, q, q, Visibility.windowed(3, 2, 1)).shape == q.shape
+    assert calls == [65_535, 4_465]
+
+
+def test_flex_attention_is_tried_out_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = torch.device("cuda")
+    assert not flex_works(CPU)
+    real = attention._both_ways
+    monkeypatch.setattr(attention, "_both_ways", lambda device: real(CPU))
+    monkeypatch.setattr(
+        attention, "attend_flex", lambda q, k, v, visibility, tokens: _masked(q, k, v, visibility, tokens)
+    )
+    assert flex_works(cuda)
+    monkeypatch.setattr(attention, "attend_flex", lambda q, k, v, *_: F.scaled_dot_product_attention(q, k, v))
+    with pytest.warns(UserWarning, match="FlexAttention does not work here"):
+        assert not flex_works(cuda)  # other numbers
+    monkeypatch.setattr(attention, "attend_flex", lambda *_: 1 / 0)
+    with pytest.warns(UserWarning, match="runs under a mask: division by zero"):
+        assert not flex_works(cuda)
+
+
+def _masked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, visibility: Visibility, tokens: int) -> torch.Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=visibility.mask(tokens, tokens, CPU))
+
+
+@pytest.mark.gpu
+def test_flex_attention_works_on_this_gpu() -> None:
+    assert flex_works(torch.device("cuda"))

@@ -8,14 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from reverie.errors import DeviceError, TrainError
 from reverie.models import presets
@@ -23,7 +24,19 @@ from reverie.models.dit import WorldModel
 from reverie.nn.attention import Visibility, attend_steps
 from reverie.train.checkpoints import Checkpoints, FolderLock
 from reverie.train.forcing import Past, clean_estimates
-from reverie.train.loop import Task, Trainer, TrainerConfig, lr_scale, move, pick_device, use_malloc_hints
+from reverie.train.loop import (
+    Task,
+    Trainer,
+    TrainerConfig,
+    lr_scale,
+    matrix_precision,
+    move,
+    pick_device,
+    pick_dtype,
+    pinned,
+    tensors_of,
+    use_malloc_hints,
+)
 from reverie.train.optimizers import as_matrix, build_optimizers
 from reverie.train.throughput import FlopCount, Work, peak_flops
 
@@ -141,7 +154,8 @@ def test_killed_and_resumed_is_never_killed_bit_for_bit(tmp_path: Path) -> None:
     whole = Line()
     unbroken = Trainer(whole, config(tmp_path / "whole", **settings))
     unbroken.run()
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path / "killed")], env=environment)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "killed/checkpoints").glob("step-*")) and time.monotonic() < deadline:
@@ -308,6 +322,81 @@ def test_muon_gets_matrices_and_updates_kernels_of_any_layout(tmp_path: Path) ->
         assert changed == [True, False, True, False]
 
 
+def test_muon_by_shape_is_muon_one_by_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    shapes = [(8, 16), (16, 8), (8, 16), (5, 3, 3, 3), (4,)]
+    ours = nn.ParameterList(nn.Parameter(torch.randn(shape)) for shape in shapes)
+    ours[3].data = ours[3].data.to(memory_format=torch.channels_last)
+    theirs = [nn.Parameter(as_matrix(p.detach()).clone()) for p in ours if p.ndim > 1]
+    _, muon = build_optimizers(ours, config(tmp_path, muon=True, lr=0.01, weight_decay=0.1))
+    reference = torch.optim.Muon(theirs, lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for step in range(4):
+        for mine, other in zip(ours, theirs, strict=False):
+            mine.grad = torch.randn_like(mine)
+            other.grad = as_matrix(mine.grad).clone()
+        ours[0].grad = None if step == 2 else ours[0].grad
+        theirs[0].grad = None if step == 2 else theirs[0].grad
+        muon.step()
+        reference.step()
+    for mine, other in zip(ours, theirs, strict=False):
+        torch.testing.assert_close(as_matrix(mine.detach()), other.detach())
+    other = build_optimizers(ours, config(tmp_path, muon=True, lr=0.5))[1]
+    other.load_state_dict(reference.state_dict())  # a checkpoint of before
+    assert torch.equal(other.state[ours[1]]["momentum_buffer"], muon.state[ours[1]]["momentum_buffer"])
+    assert other.param_groups[0]["lr"] == 0.5
+    with pytest.raises(ValueError, match="the saved Muon has 4 matrices, this one 1"):
+        build_optimizers(nn.Linear(2, 2), config(tmp_path, muon=True))[1].load_state_dict(muon.state_dict())
+
+
+def test_muon_takes_few_launches(tmp_path: Path) -> None:
+    """A number of them for each shape, not for each matrix."""
+
+    def calls(num: int) -> int:
+        model = nn.ParameterList(nn.Parameter(torch.randn(8, 16)) for _ in range(num))
+        (muon,) = build_optimizers(model, config(tmp_path, muon=True))
+        for p in model:
+            p.grad = torch.randn_like(p)
+        muon.step()
+        with Calls() as count:
+            muon.step()
+        return count.num
+
+    assert calls(40) - calls(4) < 36 * 5  # views of each; one by one it would be 20 products and more for each
+    assert calls(40) < 40 * 5 + 60
+
+
+class Calls(TorchDispatchMode):
+    """Counts operations."""
+
+    num = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.num += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_number_type_is_the_devices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    assert pick_dtype("auto", cuda) == torch.bfloat16
+    assert pick_dtype("auto", cpu) == torch.float32
+    assert (pick_dtype("float32", cuda), pick_dtype("bfloat16", cpu)) == (torch.float32, torch.bfloat16)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    assert pick_dtype("auto", cuda) == torch.float32
+    with pytest.raises(DeviceError, match="cannot train in 'float16'; expected auto, float32 or bfloat16"):
+        pick_dtype("float16", cpu)
+    assert Trainer(Line(), config(tmp_path, dtype="bfloat16")).dtype == torch.bfloat16
+
+
+def test_matrix_precision_is_the_devices_and_is_put_back() -> None:
+    before = torch.get_float32_matmul_precision()
+    with matrix_precision(torch.device("cuda")):
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == before
+    with matrix_precision(torch.device("cpu")):
+        assert torch.get_float32_matmul_precision() == before
+
+
 def test_a_kernel_as_a_matrix_is_a_view_in_channels_last() -> None:
     kernel = torch.randn(4, 3, 3, 3).to(memory_format=torch.channels_last)
     assert as_matrix(kernel).shape == (4, 27)
@@ -350,6 +439,28 @@ def test_batches_move_in_any_nesting() -> None:
     assert moved["a"][0].is_meta
     assert moved["a"][1] == "text"
     assert moved["b"][0].is_meta
+
+
+@dataclass(frozen=True)
+class Parts:
+    x: Tensor
+    name: str = "a"
+
+
+class Pair(NamedTuple):
+    x: Tensor
+    y: Tensor
+
+
+def test_batches_of_dataclasses_and_named_tuples_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = [Parts(torch.ones(1)), Pair(torch.ones(2), torch.ones(3))]
+    moved = move(batch, torch.device("meta"))
+    assert moved[0].x.is_meta
+    assert moved[0].name == "a"
+    assert isinstance(moved[1], Pair)
+    assert [tensor.shape[0] for tensor in tensors_of(batch)] == [1, 2, 3]
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: self + 1)
+    assert [tensor[0].item() for tensor in tensors_of(pinned(batch))] == [2, 2, 2]
 
 
 def test_malloc_hints_start_the_command_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,6 +538,17 @@ def test_arithmetic_is_counted_forward_and_backward() -> None:
     with FlopCount() as fused:
         torch.nn.functional.scaled_dot_product_attention(q, k, v).sum().backward()
     assert fused.flops == 7 * 2 * (2 * (steps * tokens) ** 2 * d)  # one is made again
+
+
+def test_masked_attention_counts_as_what_is_seen() -> None:
+    """However it is done: one token a step goes under a mask, sixteen go step by step."""
+    visibility, d = Visibility.teacher_forced(6, 3, copies=2), 8
+    seen = sum(stop - start for ranges in visibility.ranges for start, stop in ranges)
+    for tokens, products in ((1, 7), (16, 6)):
+        q, k, v = (torch.randn(1, 2, len(visibility) * tokens, d, requires_grad=True) for _ in range(3))
+        with FlopCount() as count:
+            attend_steps(q, k, v, visibility).sum().backward()
+        assert count.flops == pytest.approx(products * 2 * 2 * seen * tokens**2 * d)
 
 
 def test_a_world_costs_what_its_layers_say() -> None:

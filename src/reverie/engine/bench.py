@@ -14,7 +14,9 @@ decode_block_ms   median of decoding one block to pixels.
 peak_memory_mib   the most memory that the process had: resident on a CPU, allocated by torch on a GPU.
 early, late       median cost of the blocks around frame 300 and frame 3,000 (or the end of a run that ends before).
 growth_mib        memory at the end less memory once the window was full.
-baselines         frames_per_s over 25 (real time), and over a short run beside it in the other number type.
+baselines         frames_per_s over 25 (real time), and over a short run beside it: in the other number type, or of
+                  compiled code the same uncompiled.
+graphs, ...       as in `reverie.engine.stage_bench`.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class BenchConfig:
     random_weights: bool = False
     """With --model matrix-game-2: make up the weights of the published sizes; nothing is downloaded."""
     blocks: int | None = None
-    """Of Matrix-Game 2.0: how many blocks to play (default, with random weights: 100 on a GPU, 1 on a CPU)."""
+    """Of Matrix-Game 2.0: how many blocks to play (default, with random weights: 40 on a GPU, 1 on a CPU)."""
     variant: str | None = None
     """Of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
@@ -110,6 +112,11 @@ class BenchReport:
     baseline: str
     baseline_frames_per_s: float
     times_baseline: float
+    mode: str
+    graphs: dict[str, int]
+    graphs_refused: str | None
+    compiled_graphs: int
+    compiled_in_play: int
 
 
 def print_report(report: BenchReport) -> None:
@@ -132,6 +139,12 @@ def print_report(report: BenchReport) -> None:
         ("memory growth in play", f"{r.growth_mib:+.1f} MiB", ""),
         ("loading and warm-up", f"{r.load_s:.1f} s", ""),
     ]
+    if r.mode == "compiled":
+        graphs = ", ".join(f"{name} {count}" for name, count in r.graphs.items()) or "none"
+        rows += [
+            ("CUDA graphs recorded", graphs, r.graphs_refused or ""),
+            ("functions compiled", f"{r.compiled_graphs}", f"{r.compiled_in_play} of them in play"),
+        ]
     for row in rows:
         table.add_row(*row)
     Console().print(table)

@@ -1,84 +1,12 @@
-"""The transformer, compiled in pieces.
+"""The transformer, compiled in pieces: `reverie.models.pieces`, by the name that the engine knows it by."""
 
-A block's pieces lie between its looks into the past (`reverie.models.blocks`): their shapes never change, all blocks of
-one kind share one compiled function, and the ring, whose reach grows at first, stays outside.  So there are about ten
-functions to compile, whatever the number of blocks, and none is ever compiled twice in play.
-
-What was compiled is kept on the disk, `compiled` in this package's cache (`~/.cache/reverie`): the next start is quick.
-"""
-
-from __future__ import annotations
-
-import os
-import shutil
-from collections.abc import Callable
-from pathlib import Path
-from types import MethodType
-from typing import Any
-
-import torch
-from torch import nn
-
-from reverie.errors import DeviceError
-from reverie.models.actions import KeyboardModule, MouseModule
-from reverie.models.blocks import Block
-from reverie.models.wan_vae import RMSNorm
-
-PIECES: tuple[tuple[type[nn.Module], str], ...] = (
-    (Block, "enter"),
-    (Block, "leave"),
-    (Block, "feed_forward"),
-    (MouseModule, "enter"),
-    (MouseModule, "leave"),
-    (KeyboardModule, "enter"),
-    (KeyboardModule, "leave"),
-    (RMSNorm, "activated"),
+from reverie.models.pieces import (
+    PIECES,
+    allow_shapes,
+    check_compiler,
+    compile_pieces,
+    num_compiled,
+    restore_pieces,
 )
-"""What is compiled: of the transformer, and the one chain of small operations in the Wan decoder."""
 
-
-def compile_pieces(*networks: nn.Module, backend: str = "inductor") -> int:
-    """Compile the pieces of `networks` in place; each is really compiled when it first runs.  Returns how many pieces
-    there are.
-
-    Raises DeviceError where the machine cannot compile.
-    """
-    if backend == "inductor":
-        _keep_on_disk()
-        check_compiler(next(networks[0].parameters()).device)
-    compiled: dict[tuple[type[nn.Module], str], Callable[..., Any]] = {}
-    count = 0
-    for network in networks:
-        for module in network.modules():
-            for kind, name in PIECES:
-                if type(module) is kind:
-                    if (kind, name) not in compiled:
-                        compiled[kind, name] = torch.compile(getattr(kind, name), dynamic=False, backend=backend)
-                    module.__dict__[name] = MethodType(compiled[kind, name], module)
-                    count += 1
-    return count
-
-
-def restore_pieces(*networks: nn.Module) -> None:
-    """As before `compile_pieces`."""
-    for network in networks:
-        for module in network.modules():
-            for kind, name in PIECES:
-                if type(module) is kind:
-                    module.__dict__.pop(name, None)
-
-
-def check_compiler(device: torch.device) -> None:
-    """Raises DeviceError, saying what to install, where code for `device` cannot be made."""
-    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
-        raise DeviceError("compiling for the CPU needs a C++ compiler; install g++, or leave --mode out")
-    if device.type == "cuda":
-        from torch.utils._triton import has_triton
-
-        if not has_triton():
-            raise DeviceError("compiling for this GPU needs Triton, which is not there; say --mode eager")
-
-
-def _keep_on_disk() -> None:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reverie"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home / "compiled"))
+__all__ = ["PIECES", "allow_shapes", "check_compiler", "compile_pieces", "num_compiled", "restore_pieces"]

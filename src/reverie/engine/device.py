@@ -90,7 +90,7 @@ def measure_work_s(dtype: torch.dtype, device: torch.device, repeats: int = 5) -
 @torch.inference_mode()
 def measure_matmul_gflops(dtype: torch.dtype, device: torch.device, size: int = 1024) -> float:
     """Speed of a square matrix product, in GFLOP/s; the best of a few tries, about a tenth of a second."""
-    a = torch.ones(size, size, device=device, dtype=dtype)
+    a = torch.randn(size, size, device=device).to(dtype)  # a card is up to 13 % faster on equal numbers
     best, deadline = math.inf, time.perf_counter() + 0.1
     while math.isinf(best) or time.perf_counter() < deadline:
         start = time.perf_counter()

@@ -22,12 +22,13 @@ from huggingface_hub.utils import get_session
 
 from reverie.errors import CheckpointError
 from reverie.models.adapters.published import CLIP_FILES, DEFAULT_VARIANT, FOLDERS, TINY_FILES, VAE_FILES
-from reverie.models.checkpoint import KIND, TINY_DECODER, WEIGHTS
+from reverie.models.checkpoint import GEOMETRY, KIND, TINY_DECODER, WEIGHTS
 from reverie.models.start_frames import INDEX, listed_files
 
 CONNECT_S = 6.0
 """Seconds that the hub has for its first answer; the hub's own client tries for a minute."""
 PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
+from reverie.models.weights import read_index
 
 
 def fetch(repository: str, variant: str | None, tell: Callable[[str], None] = lambda text: None) -> Path:
@@ -42,8 +43,9 @@ def fetch(repository: str, variant: str | None, tell: Callable[[str], None] = la
     hub = _Hub(repository, tell, find_obstacle())
     config, own = _fetch_config(hub, variant)
     if own:
-        for name in (*WEIGHTS.values(), *([TINY_DECODER] if own.get("tiny_decoder") else [])):
-            hub.get(name)
+        optional = {"tiny_decoder": TINY_DECODER, "memory": GEOMETRY}
+        for name in (*WEIGHTS.values(), *(file for part, file in optional.items() if own.get(part))):
+            _get_weights(hub, name)
         if index := hub.get(INDEX, optional=True):
             for name in listed_files(index):
                 hub.get(name, optional=True)
@@ -113,6 +115,18 @@ def _explain(error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _get_weights(hub: _Hub, name: str) -> None:
+    """A file of weights, or the shards that stand for it."""
+    if hub.get(name, optional=True) is not None:
+        return
+    index = hub.get(f"{name}.index.json", optional=True)
+    if index is None:
+        hub.get(name)  # says what is wrong
+        return
+    for shard in sorted(set(read_index(index).places.values())):
+        hub.get(shard)
 
 
 def is_cached(repository: str, variant: str | None) -> bool:

@@ -14,7 +14,9 @@ import torch
 
 from reverie.engine import device as machine
 from reverie.engine.bench import BenchConfig, BenchReport
+from reverie.engine.compiled import num_compiled
 from reverie.engine.engine import Engine, load
+from reverie.engine.recorded import Recording
 from reverie.engine.script import parse
 from reverie.engine.session import Session
 from reverie.models.conditioning.base import next_condition
@@ -44,8 +46,10 @@ def bench(config: BenchConfig, tell: Callable[[str], None] = lambda text: None) 
     )
     load_s = time.perf_counter() - start
     tell(f"playing for {config.seconds:g} s")
+    graphs, compiled_before = GraphCount(engine), num_compiled()
     session = open_any(engine)
     costs_ms, growth_mib = play(session, config.seconds)
+    recorded, compiled_in_play = graphs.recorded(), num_compiled() - compiled_before
     per_block = session.block_frames
     peak_mib = peak_memory_mib(engine)
     tell("timing the parts")
@@ -54,7 +58,9 @@ def bench(config: BenchConfig, tell: Callable[[str], None] = lambda text: None) 
     early, late = near_frame(len(costs_ms), 300, per_block), near_frame(len(costs_ms), 3000, per_block)
     early_ms, late_ms = (float(np.median(costs_ms[near])) for near in (early, late))
     frames_per_s = per_block * 1000 / float(np.mean(costs_ms))
-    baseline, baseline_frames_per_s = other_dtype(engine, min(5.0, config.seconds / 4), tell)
+    session_mib, mode = session.num_bytes / 2**20, engine.mode
+    compare = other_dtype if mode == "eager" else eager
+    baseline, baseline_frames_per_s = compare(engine, min(5.0, config.seconds / 4), tell)
     return BenchReport(
         frames_per_s=round(frames_per_s, 2),
         latency_p50_ms=round(p50, 1),
@@ -73,13 +79,41 @@ def bench(config: BenchConfig, tell: Callable[[str], None] = lambda text: None) 
         late_block_ms=round(late_ms, 2),
         late_over_early=round(late_ms / early_ms, 3),
         growth_mib=round(growth_mib, 1),
-        session_mib=round(session.num_bytes / 2**20, 1),
+        session_mib=round(session_mib, 1),
         load_s=round(load_s, 2),
         times_real_time=round(frames_per_s / FPS, 2),
         baseline=baseline,
         baseline_frames_per_s=round(baseline_frames_per_s, 2),
         times_baseline=round(frames_per_s / baseline_frames_per_s, 2),
+        mode=mode,
+        graphs=recorded,
+        graphs_refused=graphs.refused(),
+        compiled_graphs=num_compiled(),
+        compiled_in_play=compiled_in_play,
     )
+
+
+class GraphCount:
+    """The CUDA graphs that an engine's sessions record from now on."""
+
+    def __init__(self, engine: Engine) -> None:
+        records = {name: engine.new_record(name) for name in ("passes", "decode")}
+        self._records = {name: record for name, record in records.items() if isinstance(record, Recording)}
+        self._before = {name: record.num_recorded for name, record in self._records.items()}
+
+    def recorded(self) -> dict[str, int]:
+        """By what was recorded; empty where nothing is."""
+        return {name: record.num_recorded - self._before[name] for name, record in self._records.items()}
+
+    def refused(self) -> str | None:
+        """Why a session went on without graphs, in a line; None where none had to."""
+        reasons = [record.failure for record in self._records.values() if record.failure is not None]
+        return "; ".join(reasons) or None
+
+
+def graphs_text(graphs: dict[str, int]) -> str:
+    """For people."""
+    return ", ".join(f"{name} {count}" for name, count in graphs.items()) or "none"
 
 
 def open_any(engine: Engine) -> Session:
@@ -158,6 +192,16 @@ def other_dtype(engine: Engine, seconds: float, tell: Callable[[str], None]) -> 
     other = load(engine.folder, device=str(engine.device), dtype=dtype, variant=variant, decoder=decoder)
     costs_ms, _ = play(open_any(other), seconds)
     return f"the same in {dtype}", other.block_frames * 1000 / float(np.mean(costs_ms))
+
+
+def eager(engine: Engine, seconds: float, tell: Callable[[str], None]) -> tuple[str, float]:
+    """A short run of the same engine as its code is written, uncompiled; the engine is left so."""
+    tell(f"playing for {seconds:g} s eagerly, to compare")
+    engine.set_mode("eager")
+    session = open_any(engine)
+    play(session, seconds / 4)
+    costs_ms, _ = play(session, seconds)
+    return "the same, eager", engine.block_frames * 1000 / float(np.mean(costs_ms))
 
 
 def peak_memory_mib(engine: Engine) -> float:

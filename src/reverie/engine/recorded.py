@@ -9,11 +9,14 @@ and from then on a block is two launches.  What comes before, a session's first 
     frames = RecordedDecode(decoder, state, record, warm)(z)
 
 `record` makes a Tape of some work; `cuda_tapes` gives the one for CUDA.  `warm` holds the kinds of work that have run
-before, in any session of an engine: compilers and libraries set themselves up at a first run, which cannot be recorded.
+before, in any session of an engine: compilers and libraries set themselves up at a first run, which cannot be recorded,
+and some of them (cuBLAS, cuDNN) once for each thread.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
@@ -44,35 +47,117 @@ Record = Callable[[Callable[[], Tensor]], Tape]
 """Records work without doing it."""
 
 
-class CudaTape:
-    """A CUDA graph.  Tapes of one pool share memory, so they must not run at the same time."""
+class Recording:
+    """A `Record` that keeps count of what it did.
 
-    def __init__(self, work: Callable[[], Tensor], pool: Any) -> None:
+    num_recorded: tapes made so far; failure: why a session gave recording up and went on without, None while none has.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self.num_recorded = 0
+        self.failure: str | None = None
+
+    def __call__(self, work: Callable[[], Tensor]) -> Tape:
+        tape = self._record(work)
+        self.num_recorded += 1
+        return tape
+
+
+class CudaTape:
+    """A CUDA graph.  Tapes of one pool share memory, so they must not run at the same time.
+
+    stream: what it is captured on; where the capture fails, the stream of before is the current one again.
+    """
+
+    def __init__(self, work: Callable[[], Tensor], pool: Any, stream: Any) -> None:
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
-            self.output = work()
+        before = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                self.output = work()
+        except BaseException:
+            torch.cuda.set_stream(before)  # `torch.cuda.graph` leaves its stream only where all went well
+            with contextlib.suppress(Exception):  # the allocator may still be giving out of the pool
+                torch._C._cuda_endAllocateToPool(before.device_index, pool)
+            raise
 
     def replay(self) -> None:
         self._graph.replay()
 
 
-def cuda_tapes() -> Record:
-    """A recorder of CUDA graphs that share one pool of memory."""
-    pool = torch.cuda.graph_pool_handle()
-    return lambda work: CudaTape(work, pool)
+class CudaTapes:
+    """Records CUDA graphs that share one pool of memory, on a stream of their own.
+
+    The stream and the pool are made at the first recording, on the device that is then the current one:
+    - cuBLAS takes a workspace for each stream at its first product there and keeps it for good.  Taken inside a capture
+      it would lie in the pool, and be shared with whoever else captures on the same stream while the two are replayed
+      side by side.  So a stream of one's own, and a product on it beforehand, in every thread that records: threads
+      have handles of their own.
+    - When a session is closed its graphs die.  A pool that no graph uses any more but that still holds memory can never
+      be captured into again (torch 2.11: an assertion).  So one tiny graph, the anchor, stays.
+    """
+
+    device = "cuda"
+
+    def __init__(self) -> None:
+        self._stream: Any = None
+        self._pool: Any = None
+        self._anchor: CudaTape | None = None
+        self._threads: set[object] = set()
+
+    def __call__(self, work: Callable[[], Tensor]) -> CudaTape:
+        if self._stream is None:
+            self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+        if this_thread() not in self._threads:
+            self._take_workspaces()
+            self._threads.add(this_thread())
+        if self._anchor is None:
+            self._anchor = CudaTape(lambda: torch.ones(1, device=self.device) + 1, self._pool, self._stream)
+        return CudaTape(work, self._pool, self._stream)
+
+    def _take_workspaces(self) -> None:
+        with torch.cuda.stream(self._stream):
+            a = torch.randn(64, 64, device=self.device).bfloat16()
+            torch.mm(a, a)
+            torch.nn.functional.linear(a, a, a[0])  # cublasLt's workspace is another
+        torch.cuda.synchronize()
+
+
+def cuda_tapes() -> Recording:
+    """A recorder of CUDA graphs with a stream and a pool of its own."""
+    return Recording(CudaTapes())
+
+
+_thread = threading.local()
+
+
+def this_thread() -> object:
+    """The same for all calls in one thread, and never that of another, dead or alive."""
+    if not hasattr(_thread, "token"):
+        _thread.token = object()
+    return _thread.token
+
+
+RECOMPILES = "fail_on_recompile"
+"""torch's stance in which what is not compiled yet raises an error that names this word, instead of being compiled."""
 
 
 class Recorder:
     """Records work at its second run and plays it from then on.
 
-    Inputs are copied to memory of their own, outputs from it; both are small beside what lies between.
+    Inputs are copied to memory of their own, outputs from it; both are small beside what lies between.  The first run
+    is done on the copies too, so that compiled code meets the same shapes and strides as while recording.  Nothing is
+    ever compiled while recording: kernels are timed when they first run, and that ends a capture.  What would have to
+    be compiled is done once more first, and then recorded.
     """
 
     def __init__(self, record: Record, warm: set[Hashable]) -> None:
         self._record: Record | None = record
         self._warm = warm
-        self._inputs: list[Tensor] = []
+        self._inputs: dict[Hashable, list[Tensor]] = {}
         self._tapes: dict[Hashable, Tape] = {}
+        self._done_again: set[Hashable] = set()
 
     @property
     def num_tapes(self) -> int:
@@ -83,24 +168,43 @@ class Recorder:
 
         kind: what is warm after one run; key: work of one key launches the same on the same memory.
         """
-        shapes = tuple((x.shape, x.dtype) for x in inputs)
-        if self._record is None or (kind, shapes) not in self._warm:
-            self._warm.add((kind, shapes))
+        record = self._record
+        if record is None:
             return work(list(inputs))
-        if not self._inputs:
-            self._inputs = [x.clone() for x in inputs]
-        for mine, x in zip(self._inputs, inputs, strict=True):
+        shapes = tuple((x.shape, x.dtype) for x in inputs)
+        if shapes not in self._inputs:
+            self._inputs[shapes] = [torch.empty_like(x, memory_format=torch.contiguous_format) for x in inputs]
+        own = self._inputs[shapes]
+        for mine, x in zip(own, inputs, strict=True):
             mine.copy_(x)
+        warm = (kind, shapes, this_thread())
+        if warm not in self._warm:
+            self._warm.add(warm)
+            return work(own)
         if key not in self._tapes:
             try:
-                self._tapes[key] = self._record(lambda: work(self._inputs))
+                with torch.compiler.set_stance(RECOMPILES), _current(own[0].device):
+                    self._tapes[key] = record(lambda: work(own))
             except RuntimeError as error:
-                warnings.warn(f"{kind} cannot be recorded as a CUDA graph, and runs without: {error}", stacklevel=2)
-                self._record = None
-                return work(list(inputs))
+                if RECOMPILES in str(error) and key not in self._done_again:
+                    self._done_again.add(key)
+                else:
+                    self._give_up(kind, error)
+                return work(own)
         tape = self._tapes[key]
         tape.replay()
         return tape.output.clone()
+
+    def _give_up(self, kind: str, error: RuntimeError) -> None:
+        warnings.warn(f"{kind} cannot be recorded as a CUDA graph, and runs without: {error}", stacklevel=3)
+        if isinstance(self._record, Recording):
+            self._record.failure = f"{kind}: {str(error).splitlines()[0]}"
+        self._record = None
+
+
+def _current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """`device` as the current one, where it is a GPU."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 class RecordedPasses:

@@ -11,6 +11,7 @@ import torch
 from reverie.errors import CheckpointError
 from reverie.models.adapters.published import is_published, open_published
 from reverie.models.checkpoint import TINY_DECODER, WEIGHTS, ModelBundle, ModelConfig, load_model, read_config
+from reverie.models.weights import files_of
 
 
 class ModelSource(Protocol):
@@ -33,7 +34,7 @@ class OwnFolder:
     @property
     def files(self) -> tuple[Path, ...]:
         names = ["config.json", *sorted(WEIGHTS.values())] + ([TINY_DECODER] if self.config.tiny_decoder else [])
-        return tuple(self.folder / name for name in names)
+        return tuple(file for name in names for file in files_of(self.folder / name))
 
     def load(self, device: torch.device | str, dtype: torch.dtype) -> ModelBundle:
         return load_model(self.folder, device, dtype)

@@ -1,9 +1,14 @@
 """`reverie bench` of Matrix-Game 2.0: a number of blocks, and where their time goes.
 
 frames_per_s            of the blocks that saw as much as the last one did, one after another, decoding and the copy to
-                        uint8 included; on a GPU a block is dreamt while the one before is decoded.  without_decode:
-                        blocks alone, less the median time of decoding one.
-baseline_frames_per_s   the same of our own eager, uncompiled path, in the same process, where another mode is measured.
+                        uint8 included; on a GPU a block is dreamt while the one before is decoded, and the blocks that
+                        are recorded as CUDA graphs on the way do not count.  without_decode: blocks alone, less the
+                        median time of decoding one.
+baseline_frames_per_s   of the same blocks by our own eager, uncompiled path, in the same process, where another mode is
+                        measured.
+graphs                  CUDA graphs that the played session recorded; graphs_refused: why it went on without, else null.
+                        compiled_graphs: compiled functions in all; compiled_in_play: those of them that were compiled
+                        after the warm-up, which should be none.
 latency_*_ms, block_*   of blocks alone, each waited for; latency as in `reverie.engine.bench`.
 first_frame_s           from the picture to the first block's frames, reading the image encoder included.
 block_cpu_s             median of the processor time, all threads, that a block takes: says more than the clock where
@@ -16,27 +21,35 @@ peak_memory_mib         of the process on a CPU, of torch on a GPU; load_peak_mi
 
 from __future__ import annotations
 
+import argparse
+import json
+import math
+import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from reverie import plain_cli
 from reverie.engine import device as machine
 from reverie.engine import preflight, presets, quantise
 from reverie.engine.bench import BenchConfig
+from reverie.engine.compiled import num_compiled
 from reverie.engine.engine import Engine, load, pick_mode
 from reverie.engine.geometry import NAMES, RandomWeights, matrix_game_2
-from reverie.engine.measure import describe_machine, latency_ms, peak_memory_mib
+from reverie.engine.measure import GraphCount, describe_machine, graphs_text, latency_ms, peak_memory_mib
 from reverie.engine.stages import Stage, Stopwatch, measure_rates, play_blocks, stages_of, watched
-from reverie.errors import CheckpointError
+from reverie.errors import CheckpointError, ReverieError
+from reverie.models.dit import WorldModelConfig
 from reverie.models.parked import Parked
 from reverie.models.wan_vae import WanVAEConfig
-from reverie.types import FPS
+from reverie.profiling import Profile, profile_lines, profile_of
+from reverie.types import FPS, Action
 
-GPU_BLOCKS, CPU_BLOCKS, TIMED_BLOCKS = 100, 1, 10
+GPU_BLOCKS, CPU_BLOCKS, TIMED_BLOCKS = 40, 1, 10
 ONCE = ("image encode", "picture encode", "condition")
 """Stages that are not part of every block."""
 
@@ -77,10 +90,21 @@ class StageReport:
     floor_frames_per_s: float
     times_floor: float
     times_real_time: float
+    graphs: dict[str, int]
+    graphs_refused: str | None
+    compiled_graphs: int
+    compiled_in_play: int
 
 
-def bench_stages(config: BenchConfig, tell: Callable[[str], None] = lambda text: None) -> StageReport:
-    """Load a model, or make one up, and measure it for some blocks, telling what is being done."""
+def bench_stages(
+    config: BenchConfig,
+    tell: Callable[[str], None] = lambda text: None,
+    also: Callable[[Engine], None] = lambda engine: None,
+) -> StageReport:
+    """Load a model, or make one up, and measure it for some blocks, telling what is being done.
+
+    also: done with the engine after it was measured, before its mode is changed for the baseline.
+    """
     if config.blocks is not None and config.blocks < 1:
         raise CheckpointError(f"--blocks must be at least 1, got {config.blocks}")
     start = time.perf_counter()
@@ -90,31 +114,35 @@ def bench_stages(config: BenchConfig, tell: Callable[[str], None] = lambda text:
     num_blocks = config.blocks or (GPU_BLOCKS if is_gpu else CPU_BLOCKS)
     picture = np.random.default_rng(0).integers(0, 256, (*engine.resolution, 3), dtype=np.uint8)
     watch = Stopwatch(engine.device, tell)
+    graphs, compiled_before = GraphCount(engine), num_compiled()
     if is_gpu:
-        ahead = play_blocks(engine, picture, num_blocks, tell, ahead=True)
+        tell(f"playing {num_blocks} blocks, twice")
+        ahead = play_blocks(engine, picture, num_blocks, _quiet, ahead=True)
         ahead.session.close()
-        played = play_blocks(engine, picture, num_blocks, tell)
+        graphs = GraphCount(engine)
+        played = play_blocks(engine, picture, num_blocks, _quiet)
         peak_mib, session_mib = peak_memory_mib(engine), played.session.num_bytes / 2**20
         played.session.close()
         tell("timing the stages")
         num_timed = min(num_blocks, TIMED_BLOCKS)
         with watched(engine, watch):
-            play_blocks(engine, picture, num_timed, tell).session.close()
+            play_blocks(engine, picture, num_timed, _quiet).session.close()
     else:
         num_timed = num_blocks
         with watched(engine, watch):
             ahead = played = play_blocks(engine, picture, num_blocks, tell)
         peak_mib, session_mib = peak_memory_mib(engine), played.session.num_bytes / 2**20
         played.session.close()
+    recorded, compiled_in_play = graphs.recorded(), num_compiled() - compiled_before
     tell("measuring the machine")
     rates = measure_rates(engine.dtype, engine.device)
     stages = stages_of(engine, watch, num_timed, rates)
-    world = engine.bundle.config.world
-    filling = min(num_blocks, -(-world.window // world.block)) - 1  # blocks before the window was as full as at the end
-    costs_ms, frames = np.array(played.costs_ms[filling:]), played.frames[-1]
+    skipped = uncounted_blocks(engine.bundle.config.world, num_blocks, bool(recorded))
+    costs_ms, frames = np.array(played.costs_ms[skipped:]), played.frames[-1]
     p50, p95 = latency_ms(costs_ms, frames)
-    block_ms, alone_ms = float(np.mean(ahead.costs_ms[filling:])), float(np.mean(costs_ms))
-    baseline_ms = _eager_block_ms(engine, picture, num_timed, filling, tell) if engine.mode != "eager" else None
+    block_ms, alone_ms = float(np.mean(ahead.costs_ms[skipped:])), float(np.mean(costs_ms))
+    also(engine)
+    baseline_ms = _eager_block_ms(engine, picture, num_blocks, skipped, tell) if engine.mode != "eager" else None
     decode_ms = next(stage.ms for stage in stages if stage.name == "decode")
     floors_ms = [s.floor_ms for s in stages if s.name not in ONCE and s.floor_ms is not None]
     floor_fps = frames * 1000 / sum(floors_ms)
@@ -125,7 +153,7 @@ def bench_stages(config: BenchConfig, tell: Callable[[str], None] = lambda text:
         latency_p95_ms=round(p95, 1),
         block_p50_ms=round(float(np.percentile(costs_ms, 50)), 2),
         block_p95_ms=round(float(np.percentile(costs_ms, 95)), 2),
-        block_cpu_s=round(float(np.median(played.cpu_s[filling:])), 3),
+        block_cpu_s=round(float(np.median(played.cpu_s[skipped:])), 3),
         first_frame_s=round(played.first_frame_s, 3),
         peak_memory_mib=round(peak_mib, 1),
         load_peak_mib=round(load_peak_mib, 1),
@@ -151,19 +179,38 @@ def bench_stages(config: BenchConfig, tell: Callable[[str], None] = lambda text:
         floor_frames_per_s=_figure(floor_fps),
         times_floor=_figure(floor_fps * block_ms / frames / 1000),
         times_real_time=_figure(frames * 1000 / block_ms / FPS),
+        graphs=recorded,
+        graphs_refused=graphs.refused(),
+        compiled_graphs=num_compiled(),
+        compiled_in_play=compiled_in_play,
     )
 
 
+def uncounted_blocks(world: WorldModelConfig, num_blocks: int, recorded: bool) -> int:
+    """How many of a session's first blocks say little of the rest: those that see less than a full window, and, where
+    blocks are recorded as CUDA graphs, those that are recorded, one for each place in the ring.  At least the last
+    block counts."""
+    filling = -(-world.window // world.block) - 1
+    ring = world.window - world.sink
+    places = ring // math.gcd(ring, world.block) if recorded else 0
+    return min(filling + places, num_blocks - 1)
+
+
+def _quiet(text: str) -> None:
+    """Blocks of a GPU are too many to tell of each."""
+
+
 def _eager_block_ms(
-    engine: Engine, picture: np.ndarray, num_blocks: int, filling: int, tell: Callable[[str], None]
+    engine: Engine, picture: np.ndarray, num_blocks: int, skipped: int, tell: Callable[[str], None]
 ) -> float:
-    """The mean of the blocks that count, as written and uncompiled; the engine is left so."""
+    """The mean of the same blocks, as written and uncompiled; the engine is left so."""
     tell("the baseline: eager")
     engine.set_mode("eager")
-    play_blocks(engine, picture, filling + 1, tell).session.close()
-    played = play_blocks(engine, picture, num_blocks, tell)
+    is_gpu = engine.device.type == "cuda"
+    play_blocks(engine, picture, 2, _quiet).session.close()
+    played = play_blocks(engine, picture, num_blocks, _quiet if is_gpu else tell, ahead=is_gpu)
     played.session.close()
-    return float(np.mean(played.costs_ms[filling:]))
+    return float(np.mean(played.costs_ms[skipped:]))
 
 
 def _open(config: BenchConfig, tell: Callable[[str], None]) -> Engine:
@@ -198,7 +245,7 @@ def _open(config: BenchConfig, tell: Callable[[str], None]) -> Engine:
         bundle.image_encoder = bundle.image_encoder.read()  # type: ignore[assignment]
     engine = Engine(bundle, folder=Path("random"), device=device, dtype=dtype, files=(), decoder=settings.decoder)
     if settings.weights != "full":
-        tell(str(quantise.quantise(engine, settings.weights)))
+        tell(str(quantise.quantise(engine, settings.weights, gated=False)))
     engine.set_mode(pick_mode(config.mode, device))
     engine.warm_up(lambda share, text: tell(f"{text} ({share:.0%})"))
     return engine
@@ -235,6 +282,8 @@ def print_stages(report: StageReport) -> None:
         ("time to the first frame", f"{r.first_frame_s:.2f} s", ""),
         ("peak memory", f"{r.peak_memory_mib:,.0f} MiB", f"{r.session_mib:,.1f} MiB of it is the session's"),
         ("loading and warm-up", f"{r.load_s:.1f} s", f"{r.load_peak_mib:,.0f} MiB at most"),
+        ("CUDA graphs recorded", graphs_text(r.graphs), r.graphs_refused or ""),
+        ("functions compiled", f"{r.compiled_graphs}", f"{r.compiled_in_play} of them in play"),
         ("matrix products", f"{r.matrix_gflops:g} GFLOP/s", "measured"),
         ("memory", f"{r.copy_gbytes_per_s:g} GB/s", "measured, a copy"),
     ):
@@ -245,3 +294,73 @@ def print_stages(report: StageReport) -> None:
         figures = (s.gigaoperations, s.gigabytes, s.floor_ms, s.times_floor)
         parts.add_row(s.name, str(s.times), f"{s.ms:,.1f}", *("" if f is None else f"{f:,.3g}" for f in figures))
     console.print(parts)
+
+
+def compact(report: StageReport) -> list[str]:
+    """The figures as a few lines, for logs."""
+    r, stages = report, " | ".join(f"{s.name} {s.ms:g}/{s.floor_ms or 0:.2g}" for s in report.stages)
+    return [
+        f"{r.model} {r.decoder} decoder, {r.weights} weights, {r.mode}, {r.blocks_counted} of {r.blocks} blocks",
+        r.machine,
+        f"frames/s {r.frames_per_s:g} (eager {r.baseline_frames_per_s or 0:g}, floor {r.floor_frames_per_s:g}); "
+        f"block p50/p95 {r.block_p50_ms:g}/{r.block_p95_ms:g} ms; latency p50/p95 {r.latency_p50_ms:g}/"
+        f"{r.latency_p95_ms:g} ms; first frame {r.first_frame_s:g} s; load {r.load_s:g} s; "
+        f"peak {r.peak_memory_mib:g} MiB",
+        f"graphs: {graphs_text(r.graphs)}; refused: {r.graphs_refused or 'no'}; compiled {r.compiled_graphs}, "
+        f"in play {r.compiled_in_play}; {r.matrix_gflops:g} GFLOP/s, {r.copy_gbytes_per_s:g} GB/s",
+        f"stages, ms/floor: {stages}",
+    ]
+
+
+def profile_blocks(engine: Engine, num_blocks: int = 4) -> Profile:
+    """Where the time of a block goes, by kind of operation, once a session has settled."""
+    picture = np.random.default_rng(0).integers(0, 256, (*engine.resolution, 3), dtype=np.uint8)
+    session = engine.open(picture)
+    for _ in range(uncounted_blocks(engine.bundle.config.world, 99, recorded=True) + 1):
+        session.step(Action())
+
+    def play() -> None:
+        for _ in range(num_blocks):
+            session.step(Action())
+
+    found = profile_of(play, engine.device, num_blocks)
+    session.close()
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`python -m reverie.engine.stage_bench`: what `reverie bench` does for Matrix-Game 2.0, for logs.
+
+    Needs no tyro.  `--json FILE` writes the figures there; `--profile` adds where the time of a block goes.
+    """
+    words = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    words.add_argument("--json", type=Path)
+    words.add_argument("--profile", action="store_true")
+    own, rest = words.parse_known_args(argv)
+    config = plain_cli.parse(BenchConfig, rest, "python -m reverie.engine.stage_bench", main.__doc__ or "")
+    profiles: list[Profile] = []
+    start = time.perf_counter()
+
+    def tell(text: str) -> None:
+        print(f"[{time.perf_counter() - start:.1f} s] {text}", file=sys.stderr, flush=True)
+
+    def look(engine: Engine) -> None:
+        tell("profiling")
+        profiles.append(profile_blocks(engine))
+
+    try:
+        report = bench_stages(config, tell, look if own.profile else lambda engine: None)
+    except ReverieError as error:
+        print(f"reverie: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    print("\n".join(compact(report)), flush=True)
+    for found in profiles:
+        print("\n".join(profile_lines(found)), flush=True)
+    if own.json:
+        figures = asdict(report) | {"profile": asdict(profiles[0]) if profiles else None}
+        own.json.write_text(json.dumps(figures) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from reverie.errors import ShapeError
-from reverie.nn.attention import Memory
+from reverie.nn.attention import Memory, attend_few, is_few
 from reverie.nn.rope import rotate
 
 STEP_FRAMES = 4
@@ -84,7 +84,9 @@ class MouseModule(nn.Module):
 
     def forward(self, x: Tensor, mouse: Tensor, time: Tensor, memory: Memory, layer: int) -> Tensor:
         """x: (b, t, n, d); mouse: (b, t, 12, 2) degrees; time: (t, pairs, 2) rotary table.  Returns x, updated."""
-        return self.leave(x, memory.attend(layer, *self.enter(x, mouse, time)))
+        q, k, v = self.enter(x, mouse, time)
+        seen = memory.seen(layer, k, v) if is_few(q) else None
+        return self.leave(x, memory.attend(layer, q, k, v)) if seen is None else self.leave_few(x, q, *seen)
 
     def enter(self, x: Tensor, mouse: Tensor, time: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values, (b n, heads, t, head width)."""
@@ -98,6 +100,10 @@ class MouseModule(nn.Module):
     def leave(self, x: Tensor, out: Tensor) -> Tensor:
         """x with what was found, (b n, heads, t, head width), added."""
         return x + self.proj_mouse(rearrange(out, "(b n) h t d -> b t n (h d)", b=x.shape[0]))
+
+    def leave_few(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """As `leave`, of what `q` finds among keys and values (b n, heads, steps seen, head width)."""
+        return self.leave(x, attend_few(q, k, v))
 
 
 class KeyboardModule(nn.Module):

@@ -1,5 +1,6 @@
 """Model folders: `config.json`, `dit.safetensors`, `tokenizer.safetensors`, `image_encoder.safetensors`, `README.md`.
 
+Any of the weights may be sharded as on the Hugging Face hub (`reverie.models.weights`).
 Filenames and folder names mean nothing: what a model is stands in its config.
 """
 
@@ -16,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from reverie.errors import CheckpointError, ReverieError
@@ -29,7 +29,7 @@ from reverie.models.schedule import Schedule
 from reverie.models.tiny_decoder import TinyDecoder, TinyDecoderConfig
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer
 from reverie.models.wan_vae import WanVAE, WanVAEConfig
-from reverie.models.weights import TensorFile, fill
+from reverie.models.weights import TensorFile, fill, write_tensors
 from reverie.types import FPS, ActionSpace
 
 KIND = "reverie.world"
@@ -140,15 +140,19 @@ def write_json_atomic(path: Path, content: Any) -> None:
     os.replace(temporary, path)
 
 
-def save_weights(path: Path, module: nn.Module, dtype: torch.dtype | None = None) -> None:
-    """Write a module's tensors, floating ones as `dtype` where it is given; atomic."""
+def save_weights(
+    path: Path, module: nn.Module, dtype: torch.dtype | None = None, *, shard_bytes: int | None = None
+) -> tuple[Path, ...]:
+    """Write a module's tensors, floating ones as `dtype` where it is given; atomic.  Returns the files.
+
+    shard_bytes: where they take more than that, they are sharded as on the Hugging Face hub: files of at most so many
+    bytes (or of one tensor), and an index.
+    """
     tensors = {
         name: (t.to(dtype) if dtype is not None and t.is_floating_point() else t).detach().cpu().contiguous()
         for name, t in module.state_dict().items()
     }
-    temporary = path.with_name(path.name + ".tmp")
-    save_file(tensors, temporary)
-    os.replace(temporary, path)
+    return write_tensors(path, tensors, shard_bytes)
 
 
 def load_weights(path: Path, module: nn.Module) -> None:
@@ -157,13 +161,19 @@ def load_weights(path: Path, module: nn.Module) -> None:
 
 
 def save_model(
-    folder: Path, bundle: ModelBundle, *, dtype: torch.dtype | None = torch.bfloat16, card: str = ""
+    folder: Path,
+    bundle: ModelBundle,
+    *,
+    dtype: torch.dtype | None = torch.bfloat16,
+    card: str = "",
+    shard_bytes: int | None = None,
 ) -> None:
-    """Write a model folder; the weights as `dtype` (None keeps theirs), `card` as its README.md."""
+    """Write a model folder; the weights as `dtype` (None keeps theirs), in shards where `shard_bytes` is given and they
+    take more, `card` as its README.md."""
     folder.mkdir(parents=True, exist_ok=True)
     modules = bundle.modules()
     for name, module in modules.items():
-        save_weights(folder / file_of(name), module, dtype)
+        save_weights(folder / file_of(name), module, dtype, shard_bytes=shard_bytes)
     save_config(folder, bundle.config, card)
 
 

@@ -109,7 +109,7 @@ EncoderState = TokenizerState
 DecoderState = TokenizerState
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """x + conv(act(temporal conv(norm x))).  The leading `past` channels of the step before are seen too."""
 
     def __init__(self, width: int, past: int, norm: bool = True) -> None:
@@ -125,7 +125,7 @@ class _Block(nn.Module):
 
 
 def _blocks(width: int, count: int) -> nn.ModuleList:
-    return nn.ModuleList(_Block(width, width // 4) for _ in range(count))
+    return nn.ModuleList(Block(width, width // 4) for _ in range(count))
 
 
 def _fold(x: Tensor, factor: int) -> Tensor:
@@ -200,7 +200,7 @@ class _Decoder(_Part):
         self.up = nn.Linear(coarse, 4 * middle)
         self.middle = _blocks(middle, config.decoder_blocks[1])
         self.split = nn.Linear(middle, FRAMES * 4 * fine)
-        self.fine = _Block(fine, fine // 2, norm=False)
+        self.fine = Block(fine, fine // 2, norm=False)
         self.leave = nn.Conv2d(fine, 12, 3, padding=1)
         _initialise(self)
 
@@ -320,9 +320,9 @@ def _carries(state: TokenizerState | None) -> Iterator[Tensor | None]:
     yield from state.carries
 
 
-def _each(blocks: nn.ModuleList) -> Iterator[_Block]:
+def _each(blocks: nn.ModuleList) -> Iterator[Block]:
     for block in blocks:
-        assert isinstance(block, _Block)
+        assert isinstance(block, Block)
         yield block
 
 

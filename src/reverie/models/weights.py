@@ -1,20 +1,27 @@
 """Weight files, read a piece at a time straight into a module: what is read is never in memory twice.
 
-A file is safetensors, or a `.pth` that holds tensors and nothing else.  Foreign files have names of their own: a
-`Names` function says which stored tensors make up one of ours, stacked along the first axis.
+A file is safetensors, or a `.pth` that holds tensors and nothing else.  Large weights may be sharded as on the Hugging
+Face hub: `NAME-00001-of-0000N.safetensors`, and `NAME.safetensors.index.json`, which says where each tensor is; both
+are read by the name of the whole, `NAME.safetensors`.  Foreign files have names of their own: a `Names` function says
+which stored tensors make up one of ours, stacked along the first axis.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
+import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from reverie.errors import CheckpointError
@@ -33,14 +40,62 @@ def same_name(name: str) -> tuple[str, ...]:
     return (name,)
 
 
-class TensorFile:
-    """The tensors of one file.  shapes: of every tensor, by name, in the file's order; known before any is read.
+def index_of(path: Path) -> Path:
+    """The index that stands for `path` where its weights are sharded."""
+    return path.with_name(path.name + ".index.json")
 
-    Raises CheckpointError for a file that is missing, damaged, cut off, or that holds anything but tensors.
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files that hold what `path` names: itself, or an index and its shards, in order.  Raises CheckpointError for
+    an index that cannot be read."""
+    index = index_of(path)
+    if path.is_file() or not index.is_file():
+        return (path,)
+    return (index, *(index.parent / name for name in sorted(set(read_index(index).places.values()))))
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """What an index says.  places: the shard of every tensor; num_bytes, save: of all shards together, and the mark of
+    the save that they are of; None where it does not say."""
+
+    places: dict[str, str]
+    num_bytes: int | None
+    save: str | None
+
+
+def read_index(path: Path) -> Index:
+    """Raises CheckpointError for an index that is damaged, or that names files anywhere but beside itself."""
+    try:
+        raw = json.loads(path.read_text())
+        places, metadata = raw["weight_map"], raw.get("metadata") or {}
+        if not places or not all(isinstance(x, str) for pair in places.items() for x in pair):
+            raise ValueError("its weight_map does not name a shard for each tensor")
+        for shard in set(places.values()):
+            if Path(shard).name != shard:
+                raise ValueError(f"it names {shard!r}, which is not a file beside it")
+        return Index(dict(places), metadata.get("total_size"), metadata.get("save"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is not a readable index of shards ({_reason(error)}); copy or fetch it again"
+        ) from error
+
+
+class TensorFile:
+    """The tensors of one file, or of the shards that stand for it.  shapes: of every tensor, by name, in the file's
+    order; known before any is read.
+
+    Raises CheckpointError for a file or a shard that is missing, damaged, cut off, of another save than its index, or
+    that holds anything but tensors.
     """
 
     def __init__(self, path: str | Path, hint: str = "") -> None:
         self.path = Path(path)
+        self._shards: list[TensorFile] = []
+        if not self.path.is_file() and index_of(self.path).is_file():
+            self.is_pickle = False
+            self.shapes = self._open_shards()
+            return
         if not self.path.is_file():
             raise CheckpointError(f"{self.path} is missing{'; ' + hint if hint else ''}")
         self.is_pickle = self.path.suffix in {".pth", ".pt", ".bin"}
@@ -51,6 +106,10 @@ class TensorFile:
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """Every tensor, mapped and not copied: copy what you keep before you ask for the next."""
+        for shard in self._shards:
+            yield from shard
+        if self._shards:
+            return
         names = list(self.shapes)
         while names:
             piece, size = self._map(), 0
@@ -64,6 +123,9 @@ class TensorFile:
 
     def read(self, name: str) -> Tensor:
         """One tensor, as it is stored."""
+        for shard in self._shards:
+            if name in shard.shapes:
+                return shard.read(name)
         return self._map()(name).clone()
 
     def _map(self) -> Callable[[str], Tensor]:
@@ -75,13 +137,47 @@ class TensorFile:
         except (SafetensorError, OSError, ValueError) as error:
             raise self._damaged(error) from error
 
+    def _open_shards(self) -> dict[str, Shape]:
+        path = index_of(self.path)
+        index = read_index(path)
+        names = sorted(set(index.places.values()))
+        shapes: dict[str, Shape] = {}
+        num_bytes = 0
+        for name in names:
+            file = path.parent / name
+            if not file.is_file():
+                raise CheckpointError(
+                    f"{file} is missing, one of {len(names)} shards that {path.name} names; copy or fetch it again"
+                )
+            shard = TensorFile(file)
+            expected = {tensor for tensor, place in index.places.items() if place == name}
+            if expected != shard.shapes.keys():
+                odd = sorted(expected ^ shard.shapes.keys())[0]
+                where = "without" if odd in expected else "with"
+                raise CheckpointError(f"{file} is {where} {odd}, other than {path.name} says; copy or fetch both again")
+            header = shard._header()
+            save = (header.get("__metadata__") or {}).get("save")
+            if index.save is not None and save != index.save:
+                raise CheckpointError(f"{file} is of another save than {path.name}; save or copy all of them again")
+            num_bytes += sum(place["data_offsets"][1] - place["data_offsets"][0] for place in _places(header).values())
+            self._shards.append(shard)
+            shapes |= shard.shapes
+        if index.num_bytes is not None and index.num_bytes != num_bytes:
+            raise CheckpointError(
+                f"the shards of {path} hold {num_bytes:,} bytes of weights, it says {index.num_bytes:,}; "
+                "copy or fetch them again"
+            )
+        return shapes
+
     def _read_shapes(self) -> dict[str, Shape]:
         """From the header.  `safe_open` compares it with the file's length, so a cut file is found out here."""
         self._map()
-        with self.path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        places = {name: place for name, place in header.items() if name != "__metadata__"}
+        places = _places(self._header())
         return {name: tuple(p["shape"]) for name, p in sorted(places.items(), key=lambda x: x[1]["data_offsets"])}
+
+    def _header(self) -> dict[str, Any]:
+        with self.path.open("rb") as file:
+            return json.loads(file.read(int.from_bytes(file.read(8), "little")))
 
     def _unpickle(self) -> dict[str, Tensor]:
         try:
@@ -114,6 +210,62 @@ class TensorFile:
         return CheckpointError(
             f"{self.path} is not a readable {kind} ({_reason(error)}); it may have been cut off: copy or fetch it again"
         )
+
+
+def _places(header: dict[str, Any]) -> dict[str, Any]:
+    """Of the tensors, out of a safetensors header."""
+    return {name: place for name, place in header.items() if name != "__metadata__"}
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], shard_bytes: int | None = None) -> tuple[Path, ...]:
+    """Write safetensors, `path` itself, or where they take more than `shard_bytes` its shards and their index; what was
+    there under that name before goes.  Returns the files.
+
+    Every file is there whole or not at all, and the index comes last; a reader tells shards of two saves apart.
+    """
+    shards = _split(tensors, shard_bytes)
+    old = {path, index_of(path), *path.parent.glob(f"{path.stem}-?????-of-?????{path.suffix}")}
+    if len(shards) == 1:
+        _save(path, shards[0], None)
+        files = (path,)
+    else:
+        save = uuid.uuid4().hex
+        names = [f"{path.stem}-{i + 1:05d}-of-{len(shards):05d}{path.suffix}" for i in range(len(shards))]
+        for name, shard in zip(names, shards, strict=True):
+            _save(path.with_name(name), shard, {"save": save})
+        index = {
+            "metadata": {"total_size": sum(t.nbytes for t in tensors.values()), "save": save},
+            "weight_map": {key: name for name, shard in zip(names, shards, strict=True) for key in shard},
+        }
+        temporary = path.with_name(index_of(path).name + ".tmp")
+        temporary.write_text(json.dumps(index, indent=1) + "\n")
+        os.replace(temporary, index_of(path))
+        files = (index_of(path), *(path.with_name(name) for name in names))
+    for file in old - set(files):
+        file.unlink(missing_ok=True)
+    return files
+
+
+def _split(tensors: dict[str, Tensor], shard_bytes: int | None) -> list[dict[str, Tensor]]:
+    """In order, each of at most `shard_bytes`, or of one tensor that is larger.  Raises CheckpointError for a size that
+    is none."""
+    if shard_bytes is not None and shard_bytes < 1:
+        raise CheckpointError(f"a shard holds at least 1 byte, got {shard_bytes}")
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if shard_bytes is not None and shards[-1] and size + tensor.nbytes > shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += tensor.nbytes
+    return shards
+
+
+def _save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(tensors, temporary, metadata={"format": "pt", **metadata} if metadata else None)
+    os.replace(temporary, path)
 
 
 def fill(

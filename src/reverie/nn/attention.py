@@ -5,10 +5,12 @@ Legend: b batch, h heads, n tokens, d head width; a step is `tokens` neighbourin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +18,20 @@ from torch import Tensor
 
 from reverie.nn.cache import KVCache
 
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
 MAX_SCORES = 2**25
 """On a CPU: more products of queries and keys than these are made one head after another."""
+
+MAX_FEW = 8
+"""On a GPU: rows of so many queries or fewer are attended to element by element."""
+
+MIN_STEP = 16
+"""Steps of fewer tokens are attended to under a plain mask."""
+
+MAX_ROWS = 65_535
+"""On a GPU: of how many rows attention's kernels can be started at once."""
 
 LARGE_STEP = 256
 """From so many tokens a step on, whole clips are attended to without a mask and without keeping weights."""
@@ -36,6 +50,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
             return torch.cat([(q1 @ k1.transpose(-1, -2)).softmax(-1) @ v1 for q1, k1, v1 in heads], 1)
         return (q @ k.transpose(-1, -2)).softmax(-1) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def attend_few(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """As `attend`, element by element in float32: for a few queries and keys of very many rows, which a GPU's attention
+    kernels do one block of threads each.  Compiled it is a few passes over memory."""
+    scores = (q.float().unsqueeze(-2) * k.float().unsqueeze(-3)).sum(-1) * q.shape[-1] ** -0.5
+    return (scores.softmax(-1).unsqueeze(-1) * v.float().unsqueeze(-3)).sum(-2).to(q.dtype)
+
+
+def is_few(q: Tensor) -> bool:
+    """Whether `attend_few` is the faster way to attend to a block's steps."""
+    return q.device.type == "cuda" and q.shape[-2] <= MAX_FEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +113,19 @@ class Visibility:
             for start, stop in ranges:
                 steps[i, start:stop] = True
         return steps.repeat_interleave(q_tokens, 0).repeat_interleave(k_tokens, 1).to(device)
+
+    @lru_cache(maxsize=32)  # noqa: B019  # as above
+    def block_mask(self, tokens: int, device: torch.device) -> BlockMask:
+        """`mask` for FlexAttention: which blocks of 128 queries and keys have anything to do."""
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        table = self.mask(1, 1, device)
+
+        def may_look(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            return table[q // tokens, k // tokens]
+
+        size = len(self) * tokens
+        return create_block_mask(may_look, None, None, size, size, device=str(device))
 
     def runs(self) -> Iterator[tuple[slice, tuple[slice, ...]]]:
         """Neighbouring query steps that see the same keys, with those keys, in steps."""
@@ -177,23 +216,104 @@ def _attend_by_run(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, toke
     return torch.cat(out, 2)
 
 
+def attend_flex(
+    q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, tokens: int, *, compiled: bool = True
+) -> Tensor:
+    """As `_attend_by_step` on a GPU: of the products, only blocks in which something is seen.
+
+    Only compiled is it worth anything: uncompiled it keeps all products of queries and keys.
+    """
+    mask = visibility.block_mask(tokens, q.device)
+    return _flex_attention(compiled)(q.to(v.dtype), k.to(v.dtype), v, block_mask=mask)
+
+
+@lru_cache(maxsize=2)
+def _flex_attention(compiled: bool) -> Callable[..., Any]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False) if compiled else flex_attention
+
+
+_is_flex_on = False
+"""Of the process, not of a thread: what is worked out again while going backward runs in a thread of torch's own."""
+
+
+@contextmanager
+def flex(on: bool) -> Iterator[None]:
+    """Whether GPUs attend to clips by FlexAttention (True: after compiling it) or by a mask, while this lasts."""
+    global _is_flex_on
+    before, _is_flex_on = _is_flex_on, on
+    try:
+        yield
+    finally:
+        _is_flex_on = before
+
+
+def flex_works(device: torch.device) -> bool:
+    """Whether FlexAttention compiles there and gives what a mask gives, forward and backward; warns where it does not.
+
+    False on a CPU, which has no backward pass of it.
+    """
+    if device.type != "cuda":
+        return False
+    try:
+        torch.testing.assert_close(*_both_ways(device), atol=0.05, rtol=0.05)
+    except Exception as error:  # of compilers and drivers, anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        warnings.warn(f"FlexAttention does not work here, so attention runs under a mask: {reason}", stacklevel=2)
+        return False
+    return True
+
+
+def _both_ways(device: torch.device) -> list[list[Tensor]]:
+    """Output and gradients of a small attention, by FlexAttention and under a mask."""
+    visibility, tokens = Visibility.teacher_forced(6, 3, copies=2), 20
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, 1, 2, len(visibility) * tokens, 64)
+    values = torch.randn(shape, generator=generator).to(device, torch.bfloat16)
+    found = []
+    for by_flex in (True, False):
+        q, k, v = (x.clone().requires_grad_() for x in values)
+        if by_flex:
+            out = attend_flex(q, k, v, visibility, tokens)
+        else:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=visibility.mask(tokens, tokens, device))
+        found.append([out.detach(), *torch.autograd.grad(out.sum(), (q, k, v))])
+    return found
+
+
+def picks_flex(q: Tensor, q_tokens: int, k_tokens: int) -> bool:
+    """Whether `attend_steps` uses FlexAttention."""
+    return _is_flex_on and q.device.type == "cuda" and q_tokens == k_tokens and q_tokens >= MIN_STEP
+
+
 def attend_steps(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility) -> Tensor:
     """Attention of a whole clip, each step over the steps that `visibility` gives it.
 
     q: (b, h, steps * q_tokens, d); k, v: (b, h, steps * k_tokens, d).
     """
     q_tokens, k_tokens = q.shape[-2] // len(visibility), k.shape[-2] // len(visibility)
+    if picks_flex(q, q_tokens, k_tokens):
+        return attend_flex(q, k, v, visibility, q_tokens)
     if q_tokens == k_tokens and q_tokens >= LARGE_STEP:
         return _attend_by_run(q, k, v, visibility, q_tokens)
-    if q.device.type == "cpu" and q_tokens == k_tokens and q_tokens >= 16:
+    if q.device.type == "cpu" and q_tokens == k_tokens and q_tokens >= MIN_STEP:
         return _attend_by_step(q, k, v, visibility, q_tokens)  # pyright: ignore[reportCallIssue]  # disable loses its type
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=visibility.mask(q_tokens, k_tokens, q.device))
+    mask = visibility.mask(q_tokens, k_tokens, q.device)
+    if q.device.type == "cuda" and q.shape[0] > MAX_ROWS:
+        parts = zip(q.split(MAX_ROWS), k.split(MAX_ROWS), v.split(MAX_ROWS), strict=True)
+        return torch.cat([F.scaled_dot_product_attention(*part, attn_mask=mask) for part in parts])
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 class Memory(Protocol):
     """Where an attention layer finds its past: `layer` numbers the attention layers of a model."""
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
+
+    def seen(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The keys and values that all queries see, those at hand among them; None where not all see the same."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +325,9 @@ class ClipMemory:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attend_steps(q, k, v, self.visibility)
 
+    def seen(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Each step sees what the mask gives it."""
+
 
 @dataclass(frozen=True, slots=True)
 class RingMemory:
@@ -214,8 +337,14 @@ class RingMemory:
     commit: bool
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attend(q, *self._seen(layer, k, v, q.requires_grad))
+
+    def seen(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self._seen(layer, k, v)
+
+    def _seen(self, layer: int, k: Tensor, v: Tensor, has_gradient: bool = False) -> tuple[Tensor, Tensor]:
         cache = self.caches[layer]
         if self.commit:
-            return attend(q, *cache.commit(k, v))
-        needs_gradient = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-        return attend(q, *(cache.joined(k, v) if needs_gradient else cache.read(k, v)))
+            return cache.commit(k, v)
+        needs_gradient = torch.is_grad_enabled() and (has_gradient or k.requires_grad or v.requires_grad)
+        return cache.joined(k, v) if needs_gradient else cache.read(k, v)

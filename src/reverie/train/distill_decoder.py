@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-import tyro
 
 from reverie.data.dataset import Dataset
 from reverie.errors import TrainError
@@ -20,6 +19,7 @@ from reverie.models.checkpoint import ModelBundle, load_model, save_model
 from reverie.models.dit import count_parameters
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.budget import announce
+from reverie.options import alias
 from reverie.train.loop import Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.start_frames import add_start_frames
 from reverie.train.tokenizer import TokenizerTask, TrainTokenizerConfig, read_pool, time_tokenizer
@@ -40,7 +40,7 @@ class DistillDecoderConfig:
 
     teacher: Path
     data: tuple[Path, ...]
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    output: Annotated[Path, alias("-o")]
     held_out: tuple[Path, ...] = ()
     coarse: int = 96
     middle: int = 96
@@ -62,7 +62,7 @@ class DistillDecoderConfig:
     ema: float = 0.99
     seed: int = 0
     device: str = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 4.0
 

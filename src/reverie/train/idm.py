@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-import tyro
 from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
@@ -29,6 +28,7 @@ from reverie.errors import DataError, TrainError
 from reverie.models.checkpoint import write_json_atomic
 from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, save_idm, ways
 from reverie.train.budget import announce
+from reverie.options import alias
 from reverie.train.loop import Task, Trainer, TrainerConfig, use_malloc_hints
 from reverie.types import ActionSpace
 
@@ -52,7 +52,7 @@ class TrainIdmConfig:
 
     data: Path
     """A recording of one game."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    output: Annotated[Path, alias("-o")]
     """Folder of the run."""
     held_out: Path | None = None
     """A held-out recording, for the figures; without it they are on the data itself, and say so."""
@@ -69,7 +69,7 @@ class TrainIdmConfig:
     width: int = 128
     seed: int = 0
     device: str = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int = 2
     """Processes that look at the recording."""
 
@@ -318,4 +318,6 @@ def _look_here(episode: int, start: int) -> _Made:
 
 
 if __name__ == "__main__":
+    import tyro
+
     tyro.cli(TrainIdmConfig).run()

@@ -26,10 +26,10 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,8 @@ from torch.distributed.tensor import DTensor
 
 from reverie.errors import DeviceError, TrainError
 from reverie.train.budget import take_preparation_s
+from reverie.models.pieces import TRAINING_PIECES, check_compiler, compile_pieces
+from reverie.nn.attention import flex, flex_works
 from reverie.train.checkpoints import Checkpoints, FolderLock, Progress
 from reverie.train.optimizers import build_optimizers
 from reverie.train.parallel import Ranks, Shards, local
@@ -70,7 +72,9 @@ class TrainerConfig:
     muon: matrices, and kernels seen as matrices, are optimised by Muon (at AdamW's scale), the rest by AdamW.
     skip_above: a step whose gradient norm is that many times the recent median is left out.
     accumulate: micro-batches of a step in each process; the global batch is batch x accumulate x processes.
-    workers: threads that make batches ahead.  dtype: what autocast computes in.
+    workers: threads that make batches ahead.  dtype: what autocast computes in; auto is bfloat16 on a GPU that has it,
+    else float32.  compile: the pieces of transformers (`reverie.models.pieces`) or else the task's own heavy part;
+    validation, samples and export run as written, or they would be compiled for shapes of their own.
     shard: with several processes, each keeps its part of the task's blocks: weights, gradients, optimizer and average.
     remat: activations of the blocks are worked out again instead of kept, where the model offers it.
     """
@@ -91,7 +95,7 @@ class TrainerConfig:
     accumulate: int = 1
     workers: int = 1
     device: str = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
     shard: bool = False
     remat: bool = False
@@ -171,7 +175,7 @@ class Task(ABC):
         return 1.0
 
     def compile(self) -> None:
-        """Compile the heavy part, in place."""
+        """Compile the heavy part, in place.  Asked for where the model has none of the known pieces."""
         self.model.compile()
 
     def blocks(self) -> list[nn.Module]:
@@ -202,6 +206,7 @@ class Trainer:
         self.task, self.config = task, config
         self.ranks = Ranks.from_environment()
         self.device = self.ranks.device(pick_device(config.device))
+        self.dtype = pick_dtype(config.dtype, self.device)
         task.device = self.device
         task.model.to(self.device)
         if config.remat:
@@ -216,6 +221,7 @@ class Trainer:
         self._stop = False
         self._skipped_in_a_row = 0
         self._has_counted = False
+        self._flex = False
 
     def _shard(self) -> Shards:
         self.ranks.__enter__()  # `run` leaves it
@@ -229,14 +235,14 @@ class Trainer:
         the disk is full, or the loss is no longer a number.
         """
         config = self.config
-        with self.ranks, FolderLock(config.folder, held=self.ranks.is_first):
+        with self.ranks, FolderLock(config.folder, held=self.ranks.is_first), matrix_precision(self.device):
             self._resume()
             every = [*self.task.model.state_dict().values(), *self.ema]
             self.ranks.broadcast(tensor for tensor in every if not isinstance(tensor, DTensor))
             peak = self._peak()
             with Report(config, self.progress.step, self.ranks.is_first, peak) as report, self._stop_on_signal():
                 if config.compile:
-                    self.task.compile()
+                    self._compile()
                 if config.validate_first and self.progress.step == 0:
                     self._validate(report)
                 report.prepared(take_preparation_s())
@@ -252,6 +258,19 @@ class Trainer:
                 self.ranks.barrier()
                 return metrics
 
+    def _compile(self) -> None:
+        """Pieces whose shapes never change, so that each is compiled once for all blocks of its kind."""
+        check_compiler(self.device)
+        self._flex = flex_works(self.device)
+        if compile_pieces(self.task.model, pieces=TRAINING_PIECES) == 0:
+            self.task.compile()
+
+    @contextmanager
+    def _uncompiled(self) -> Iterator[None]:
+        """As the code is written: FlexAttention too would run uncompiled, and keep all products."""
+        with torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext(), flex(False):
+            yield
+
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
         """The model with its averaged weights, in eval mode and without gradients.
@@ -262,7 +281,8 @@ class Trainer:
         self._swap()
         self.task.model.eval()
         try:
-            with torch.no_grad(), self.shards.gathered(averages) if self.shards else nullcontext():
+            gathered = self.shards.gathered(averages) if self.shards else nullcontext()
+            with torch.no_grad(), gathered, self._uncompiled():
                 yield
         finally:
             self.task.model.train()
@@ -273,7 +293,8 @@ class Trainer:
         started = time.monotonic() - self.progress.elapsed_s
         last_save = last_validation = time.monotonic()
         self.task.model.train()
-        with _Batches(self.task, config, self.progress.step, self.ranks) as batches:
+        batches = _Batches(self.task, config, self.progress.step, self.ranks, self.device)
+        with batches, flex(self._flex):
             while self._agree(started) < 1 and not self._stop:
                 begun = time.monotonic()
                 scalars, tokens = self._step(batches)
@@ -307,11 +328,11 @@ class Trainer:
         tokens = 0
         self.task.step_seed = _seed(config.seed, step, 2)
         for micro in range(config.accumulate):
-            batch = move(batches.next(), self.device)
+            batch = batches.next()
             tokens += self.task.tokens(batch)
             generator = self._seed(step, micro)
             with self._counted():
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=config.dtype == "bfloat16"):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
                     loss, scalars = self.task.loss(batch, generator)
                 (loss / config.accumulate).backward()
             for name, value in {"loss": loss, **scalars}.items():
@@ -361,8 +382,7 @@ class Trainer:
             yield
             return
         self._has_counted = True
-        eager = torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext()
-        with eager, FlopCount() as count:
+        with self._uncompiled(), FlopCount() as count:
             yield
         if math.isfinite(count.flops):
             self.progress.micro_flops = count.flops
@@ -371,7 +391,7 @@ class Trainer:
         """Operations a second that the device could make in the training's number type; nan where nobody asks."""
         if not self.ranks.is_first:
             return math.nan
-        return peak_flops(self.device, torch.bfloat16 if self.config.dtype == "bfloat16" else torch.float32)
+        return peak_flops(self.device, self.dtype)
 
     def _is_usable(self, norm: float) -> bool:
         """Whether to take a step with this gradient norm; counts those left out.  Raises TrainError after too many."""
@@ -396,8 +416,8 @@ class Trainer:
                 group["lr"] = lr * group["lr_factor"]
             optimizer.step()
         keep = min(self.config.ema, (1 + self.progress.step) / (10 + self.progress.step))
-        for average, parameter in zip(self.ema, self.parameters, strict=True):
-            local(average).lerp_(local(parameter.detach()), 1 - keep)
+        averages, current = [local(x) for x in self.ema], [local(p.detach()) for p in self.parameters]
+        torch._foreach_lerp_(averages, current, 1 - keep)  # pyright: ignore[reportPrivateImportUsage]
 
     def _seed(self, step: int, micro: int) -> torch.Generator:
         seed = _seed(self.config.seed, step, self.ranks.index(micro), 0, 1)
@@ -482,13 +502,17 @@ class Trainer:
 
 
 class _Batches:
-    """Batches in order, made ahead in threads; each from its own random stream, so that order and resumes agree."""
+    """Batches on the device, in order, made ahead in threads; each from its own random stream, so that order and
+    resumes agree.  For a GPU they go through pinned memory, begun one batch ahead on a stream of their own: a step
+    never waits for a copy."""
 
-    def __init__(self, task: Task, config: TrainerConfig, step: int, ranks: Ranks) -> None:
-        self._task, self._config, self._ranks = task, config, ranks
+    def __init__(self, task: Task, config: TrainerConfig, step: int, ranks: Ranks, device: torch.device) -> None:
+        self._task, self._config, self._ranks, self._device = task, config, ranks, device
         self._index = step * config.accumulate
         self._pool = ThreadPoolExecutor(config.workers, thread_name_prefix="batch")
         self._ahead: deque[Future[Any]] = deque()
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._moving: deque[tuple[Any, Any]] = deque()
 
     def __enter__(self) -> _Batches:
         return self
@@ -497,12 +521,34 @@ class _Batches:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def next(self) -> Any:
+        if self._copies is None:
+            return move(self._made(), self._device)
+        while len(self._moving) < 2:
+            self._moving.append(self._begin_move(self._made()))
+        batch, done = self._moving.popleft()
+        stream = torch.cuda.current_stream(self._device)
+        stream.wait_event(done)
+        for tensor in tensors_of(batch):
+            tensor.record_stream(stream)
+        return batch
+
+    def _begin_move(self, batch: Any) -> tuple[Any, Any]:
+        with torch.cuda.stream(self._copies):
+            moved, done = move(batch, self._device), torch.cuda.Event()
+            done.record(self._copies)
+        return moved, done
+
+    def _made(self) -> Any:
         while len(self._ahead) < 2 * self._config.workers:
             step, micro = divmod(self._index, self._config.accumulate)
             rng = np.random.default_rng((self._config.seed, step, self._ranks.index(micro), 0))
-            self._ahead.append(self._pool.submit(self._task.batch, rng))
+            self._ahead.append(self._pool.submit(self._make, rng))
             self._index += 1
         return self._ahead.popleft().result()
+
+    def _make(self, rng: np.random.Generator) -> Any:
+        batch = self._task.batch(rng)
+        return batch if self._copies is None else pinned(batch)
 
 
 def _seed(*parts: int) -> int:
@@ -518,14 +564,58 @@ def lr_scale(step: int, progress: float, config: TrainerConfig) -> float:
 
 
 def move(batch: Any, device: torch.device) -> Any:
-    """The tensors of `batch`, in tuples, lists and dicts, on `device`; anything else as it is."""
+    """The tensors of `batch`, in tuples, lists, dicts and dataclasses, on `device`; anything else as it is."""
+    return _each(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def pinned(batch: Any) -> Any:
+    """The tensors of `batch` in memory that a GPU copies from by itself."""
+    return _each(batch, lambda tensor: tensor if tensor.device.type != "cpu" else tensor.pin_memory())
+
+
+def tensors_of(batch: Any) -> list[Tensor]:
+    """In order."""
+    found: list[Tensor] = []
+    _each(batch, lambda tensor: found.append(tensor) or tensor)
+    return found
+
+
+def _each(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
+        return change(batch)
     if isinstance(batch, Mapping):
-        return {key: move(value, device) for key, value in batch.items()}
+        return {key: _each(value, change) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_each(value, change) for value in batch))
     if isinstance(batch, tuple | list):
-        return type(batch)(move(value, device) for value in batch)
+        return type(batch)(_each(value, change) for value in batch)
+    if is_dataclass(batch) and not isinstance(batch, type):
+        return replace(batch, **{f.name: _each(getattr(batch, f.name), change) for f in fields(batch) if f.init})
     return batch
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """What autocast computes in; `auto` is bfloat16 on a GPU that has it, else float32.  Raises DeviceError for another
+    name."""
+    if name == "auto":
+        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if has_bf16 else torch.float32
+    if name not in ("float32", "bfloat16"):
+        raise DeviceError(f"cannot train in {name!r}; expected auto, float32 or bfloat16")
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+@contextmanager
+def matrix_precision(device: torch.device) -> Iterator[None]:
+    """While it lasts, float32 matrix products on a GPU use its TF32 units: ten times the rate, and three digits, which
+    training does not miss.  Elsewhere nothing changes."""
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def pick_device(name: str) -> torch.device:

@@ -16,7 +16,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-import tyro
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
@@ -30,7 +29,8 @@ from reverie.models.checkpoint import from_json, load_model, load_weights, save_
 from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
 from reverie.train.budget import announce
-from reverie.train.loop import Task, Trainer, TrainerConfig, use_malloc_hints
+from reverie.options import alias
+from reverie.train.loop import Task, Trainer, TrainerConfig, pick_dtype, use_malloc_hints
 from reverie.train.pca import fit_linear
 from reverie.types import Frames
 
@@ -56,7 +56,7 @@ class TrainTokenizerConfig:
     """
 
     data: tuple[Path, ...]
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    output: Annotated[Path, alias("-o")]
     held_out: tuple[Path, ...] = ()
     preset: Literal["nano", "tiny"] = "nano"
     start: Path | None = None
@@ -72,7 +72,7 @@ class TrainTokenizerConfig:
     noise: float = 0.06
     seed: int = 0
     device: str = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: bool = False
     workers: int = 1
     checkpoint_minutes: float = 4.0
@@ -146,7 +146,8 @@ class TokenizerTask(Task):
         videos, decoded, latents = [], [], []
         for clip in self.held_out:
             video = to_pixels(rearrange(torch.from_numpy(clip[None]), "b f h w c -> b f c h w").to(self.device))
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.dtype == "bfloat16"):
+            is_half = pick_dtype(self.config.dtype, self.device) == torch.bfloat16
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=is_half):
                 z = self.tokenizer.encode(video)
                 decoded.append(self.tokenizer.decode(z).float().clamp(-1, 1).cpu())
             latents.append(z.float().cpu())
@@ -315,4 +316,6 @@ def _video(clip: Frames, device: torch.device) -> Tensor:
 
 
 if __name__ == "__main__":
+    import tyro
+
     tyro.cli(TrainTokenizerConfig).run()

@@ -1,0 +1,15 @@
+"""Further names of command-line options, in modules that must be importable where tyro is not installed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def alias(*names: str) -> Any:
+    """In `Annotated[Path, alias("-o")]`: other names of that option.  Nothing where there is no tyro
+    (`reverie.plain_cli` knows the common ones)."""
+    try:
+        from tyro.conf import arg
+    except ModuleNotFoundError:
+        return None
+    return arg(aliases=names)

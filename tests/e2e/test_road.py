@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reverie.train.motion import TrainMotionConfig
 
 import reverie
 from reverie.data.dataset import Dataset
@@ -17,7 +18,6 @@ from reverie.serve.sources import ModelSource
 from reverie.train.distill_decoder import DistillDecoderConfig
 from reverie.train.distill_dmd import DistillDmdConfig
 from reverie.train.distill_init import DistillInitConfig
-from reverie.train.motion import TrainMotionConfig
 from reverie.train.recipe import TrainWorldConfig
 from reverie.train.tokenizer import TrainTokenizerConfig, train_tokenizer
 from reverie.train.world import train_world

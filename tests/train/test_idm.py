@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reverie.models.motion import Flow, camera_turn_deg
 from tests.data import toy_world
 from tests.evaluate.synthetic import moving
 
 from reverie.errors import CheckpointError, DataError, TrainError
 from reverie.models.idm import WEIGHTS, IDMConfig, InverseDynamics, Views, load_idm, look, save_idm
-from reverie.models.motion import Flow, camera_turn_deg
 from reverie.train.idm import IdmTask, Looks, TrainIdmConfig, mirror, small_turns, train_idm, turn_field, turned
 from reverie.train.loop import Trainer, TrainerConfig
 from reverie.types import ActionSpace

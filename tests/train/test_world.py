@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from reverie.models.camera import turn_scale
 
 from reverie.errors import DataError, TrainError
 from reverie.models import presets
-from reverie.models.camera import turn_scale
 from reverie.models.checkpoint import load_model
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.forcing import sink_age

@@ -24,11 +24,11 @@ from reverie.errors import CheckpointError
 from reverie.models.adapters.published import CLIP_FILES, DEFAULT_VARIANT, FOLDERS, TINY_FILES, VAE_FILES
 from reverie.models.checkpoint import GEOMETRY, KIND, TINY_DECODER, WEIGHTS
 from reverie.models.start_frames import INDEX, listed_files
+from reverie.models.weights import read_index
 
 CONNECT_S = 6.0
 """Seconds that the hub has for its first answer; the hub's own client tries for a minute."""
 PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
-from reverie.models.weights import read_index
 
 
 def fetch(repository: str, variant: str | None, tell: Callable[[str], None] = lambda text: None) -> Path:

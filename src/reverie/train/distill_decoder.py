@@ -18,8 +18,8 @@ from reverie.errors import TrainError
 from reverie.models.checkpoint import ModelBundle, load_model, save_model
 from reverie.models.dit import count_parameters
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.train.budget import announce
 from reverie.options import alias
+from reverie.train.budget import announce
 from reverie.train.loop import Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.start_frames import add_start_frames
 from reverie.train.tokenizer import TokenizerTask, TrainTokenizerConfig, read_pool, time_tokenizer

@@ -27,8 +27,8 @@ from reverie.data.workers import worker_pool
 from reverie.errors import DataError, TrainError
 from reverie.models.checkpoint import write_json_atomic
 from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, save_idm, ways
-from reverie.train.budget import announce
 from reverie.options import alias
+from reverie.train.budget import announce
 from reverie.train.loop import Task, Trainer, TrainerConfig, use_malloc_hints
 from reverie.types import ActionSpace
 

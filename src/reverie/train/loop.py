@@ -39,9 +39,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from reverie.errors import DeviceError, TrainError
-from reverie.train.budget import take_preparation_s
 from reverie.models.pieces import TRAINING_PIECES, check_compiler, compile_pieces
 from reverie.nn.attention import flex, flex_works
+from reverie.train.budget import take_preparation_s
 from reverie.train.checkpoints import Checkpoints, FolderLock, Progress
 from reverie.train.optimizers import build_optimizers
 from reverie.train.parallel import Ranks, Shards, local

@@ -32,10 +32,14 @@ from reverie.types import ActionSpace
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """preset: sizes; decode: whether sessions' own frames are taken through the decoder; half_known: whether half-known
-    scenes are trained; held_limit: of held-out recordings; seconds: of everything; depth_seconds, ego_seconds: of the geometry networks; tail_seconds: kept
-    for sheets and export; keyframes: of a place's scene while training; limit, max_frames: of recordings, for
-    rehearsals; threads: that decode."""
+    """How much of everything.
+
+    preset: sizes; seconds: of all stages; depth_seconds, ego_seconds: of the geometry networks; tail_seconds: kept for
+    sheets and export; keyframes: of a place's scene while training; limit, held_limit: episodes of each pack, to train
+    on and held out; max_frames: of an episode; threads: that decode; sheet_steps: length of the contact sheets'
+    rollouts, 0 for none; decode: whether sessions' own frames are taken through the decoder; half_known: whether
+    half-known scenes are trained.
+    """
 
     preset: str
     seconds: float
@@ -70,7 +74,7 @@ def gpu_minutes(minutes: float, cores: int | None = None) -> Recipe:
 
 
 def cpu_minutes(minutes: float) -> Recipe:
-    """What two cores can do for one network pass: small batches, one noisy copy, most of it pure noise, few episodes."""
+    """What two cores can do for one pass: small batches, one noisy copy, most of it pure noise, few episodes."""
     seconds = 60 * minutes
     return Recipe(
         preset="nano",
@@ -145,11 +149,21 @@ def run(
     bundle = new_bundle(recipe, tokenizer_from)
     bundle.tokenizer.to(on)
     space = bundle.config.action_space
-    options = {"device": on, "threads": recipe.threads, "limit": recipe.limit, "max_frames": recipe.max_frames}
-    assert isinstance(bundle.tokenizer, VideoTokenizer)
-    options["decode"] = recipe.decode
-    train = Store(packs, bundle.tokenizer, space, **options)
-    held = Store(held_out, bundle.tokenizer, space, **options | {"limit": recipe.held_limit or recipe.limit})
+
+    def read(folders: list[Path], limit: int | None) -> Store:
+        assert isinstance(bundle.tokenizer, VideoTokenizer)
+        return Store(
+            folders,
+            bundle.tokenizer,
+            space,
+            on,
+            threads=recipe.threads,
+            limit=limit,
+            max_frames=recipe.max_frames,
+            decode=recipe.decode,
+        )
+
+    train, held = read(packs, recipe.limit), read(held_out, recipe.held_limit or recipe.limit)
     say(
         f"{train.count} steps to train on, {held.count} held out: "
         + ", ".join(f"{game} {int((train.game == i).sum())}" for i, game in enumerate(train.games))

@@ -28,8 +28,8 @@ from reverie.models.checkpoint import KIND as MODEL_KIND
 from reverie.models.checkpoint import from_json, load_model, load_weights, save_weights, to_json, write_json_atomic
 from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
-from reverie.train.budget import announce
 from reverie.options import alias
+from reverie.train.budget import announce
 from reverie.train.loop import Task, Trainer, TrainerConfig, pick_dtype, use_malloc_hints
 from reverie.train.pca import fit_linear
 from reverie.types import Frames

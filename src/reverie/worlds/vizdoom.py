@@ -25,8 +25,8 @@ import numpy.typing as npt
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from reverie.errors import WorldError
-from reverie.worlds import guardian
 from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
+from reverie.worlds import guardian
 from reverie.worlds.doom_level import Level, Sight, read_level
 from reverie.worlds.geometry import check_pose, sample_cells
 from reverie.worlds.wad import Wad, write_palette

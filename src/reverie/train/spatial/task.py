@@ -39,10 +39,11 @@ class SpatialPlan:
     """How a model with a spatial memory is trained.
 
     copies: 1 (flow matching alone) or 2 (larger steps too); pure_noise: share of noise levels that are exactly 1, where
-    every block begins; clip_steps: latent steps of a clip; context_noise: the most noise that contexts get; openings: share of clips that
-    begin at a session's start; dropout: share of clips without memory; shortcut_from, shortcut_share: progress from
-    which on, and share of batches in which the second copy learns larger steps; shortcut_weight: of its loss; own_from,
-    own_share: progress from which on, and share of batches whose contexts are own rollouts; own_sessions, own_steps: size of a rollout; own_kept: rollouts kept; own_times: rollouts in all.
+    every block begins; clip_steps: latent steps of a clip; context_noise: the most noise that contexts get; openings:
+    share of clips that begin at a session's start; dropout: share of clips without memory; shortcut_from,
+    shortcut_share: progress from which on, and share of batches in which the second copy learns larger steps;
+    shortcut_weight: of its loss; own_from, own_share: progress from which on, and share of batches whose contexts are
+    own rollouts; own_sessions, own_steps: size of a rollout; own_kept: rollouts kept; own_times: rollouts in all.
     """
 
     batch: int = 64

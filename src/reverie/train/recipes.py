@@ -194,7 +194,7 @@ def run(
             compile=use_compiler,
             skip_above=100.0,
             checkpoint_minutes=4,
-            validate_minutes=max(0.2, left / 60 / 2.2),
+            validate_minutes=max(0.5, left / 60 / 6),
             validate_first=False,
             tensorboard=False,
         ),

@@ -465,7 +465,8 @@ class SpatialTask(Task):
         return {name: float(np.mean(values)) for name, values in sums.items()}
 
     def sample(self, folder: Path, step: int) -> None:
-        return
+        """The averaged weights so far, as a model folder: a run that is cut off loses little."""
+        self.export(folder.parent, {"steps": step, "progress": round(self.progress, 3)})
 
     # ------------------------------------------------------------------------------------------------- export
 

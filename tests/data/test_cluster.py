@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 from toy_world import record_toy, toy_config
 
+import reverie
 from reverie.data.dataset import Dataset
 from reverie.data.record import record
 from reverie.errors import WorldError
+
+WORKERS_PATH = os.pathsep.join(str(folder) for folder in (Path(reverie.__file__).parents[1], Path(__file__).parent))
+"""Of Ray's workers: the sources under test, whichever are installed, and the toy world."""
 
 
 @pytest.fixture
@@ -26,7 +30,7 @@ def cluster() -> Iterator[Any]:
         ray = import_ray()
         from ray.cluster_utils import Cluster
 
-        os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+        os.environ["PYTHONPATH"] = WORKERS_PATH
         small = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
         made = Cluster(initialize_head=True, head_node_args=small)
         try:
@@ -70,7 +74,7 @@ def test_a_node_that_is_killed_costs_no_episode(cluster: Any, tmp_path: Path) ->
 @pytest.mark.filterwarnings("ignore")
 def test_a_cluster_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason='Ray is not installed: pip install "reverie[cluster]"')
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", WORKERS_PATH)
     record_toy(tmp_path, 80, cluster="local", processes=1)
     data = Dataset(tmp_path)
     assert data.num_frames >= 80

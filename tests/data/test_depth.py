@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,8 +11,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 from room_world import RoomWorld
 from toy_world import record_toy, toy_config
 
@@ -183,6 +186,33 @@ record(toy_world.toy_config(Path({str(recording)!r}), 120, world="room"))
     assert after.clip(2).depth is not None
 
 
+def _image(size: tuple[int, int], mode: str, kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    Image.new(mode, size).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (_image((112, 64), "L", "EPS"), "has a damaged image"),
+        (_image((20_000, 20_000), "1"), "has a damaged image"),
+        (_image((8_000, 8_000), "1"), r"has depth of \(8000, 8000, '1'\)"),
+        (_image((112, 64), "RGB"), r"has depth of \(64, 112, 'RGB'\), expected \(64, 112\) in grey"),
+    ],
+    ids=["a program", "a bomb", "too large", "colours"],
+)
+def test_only_small_grey_png_is_unpacked(recording: Path, content: bytes, says: str) -> None:
+    """Datasets come from strangers too."""
+    file = recording / FIRST
+    table = pq.read_table(file)
+    rows = table.to_pylist()
+    rows[0]["depth"] = content
+    pq.write_table(type(table).from_pylist(rows, schema=table.schema), file)
+    with pytest.raises(DataError, match=rf"file-000.parquet: frame 0 of episode 0 {says}"):
+        Dataset(recording).clip(0, 0, 1)
+
+
 def test_damaged_depth_is_named(recording: Path) -> None:
     file = recording / FIRST
     table = pq.read_table(file)
@@ -275,6 +305,49 @@ def test_poses_of_another_width_are_refused(tmp_path: Path) -> None:
         video.write_bytes(b"")
         with pytest.raises(DataError, match=r"poses are \(10, 5\), expected \(10, 6\)"):
             writer.add(video, actions, poses, {}, {})
+
+
+@pytest.mark.parametrize(("column", "says"), [("another", "is missing"), ("observation.state", "has 7 numbers a row")])
+def test_poses_that_are_not_as_described_are_refused(recording: Path, column: str, says: str) -> None:
+    path = Dataset(recording).episodes[0].data_file
+    table = pq.read_table(path)
+    place = table.column_names.index("observation.state")
+    pq.write_table(table.set_column(place, column, pa.array([[0.0] * 7] * table.num_rows)), path)
+    data = Dataset(recording)
+    for read in (data.clip, data.poses):
+        with pytest.raises(DataError, match=rf"observation\.state {says}, expected 6 numbers a row"):
+            read(0)
+
+
+def test_episodes_that_move_up_keep_their_depth(recording: Path) -> None:
+    data = Dataset(recording)
+    kept = [i for i in range(data.num_episodes) if i != 0]
+    before = [data.clip(i).depth for i in kept]
+    with DatasetWriter(recording, data.action_space, data.resolution, 25, pose_names=POSE_NAMES) as writer:
+        writer.remove([0])
+    with DatasetWriter(recording, data.action_space, data.resolution, 25, pose_names=POSE_NAMES):
+        pass  # sweeps
+    data = Dataset(recording)
+    assert data.num_episodes == len(kept) > 0
+    for index, depth in enumerate(before):
+        now = data.clip(index).depth
+        assert depth is not None
+        assert now is not None
+        np.testing.assert_array_equal(now.frames, depth.frames)
+        np.testing.assert_array_equal(now.depth, depth.depth)
+    assert len(list((recording / "depth").rglob("*.parquet"))) == len(kept)
+
+
+def test_new_notes_keep_what_a_reader_must_know(recording: Path) -> None:
+    data = Dataset(recording)
+    with DatasetWriter(
+        recording, data.action_space, data.resolution, 25, pose_names=POSE_NAMES, depth_every=4
+    ) as writer:
+        writer.write_notes({"mine": 1})
+    notes = Dataset(recording).notes
+    assert notes["mine"] == 1
+    assert notes["depth"]["every_frames"] == 4
+    Dataset(recording).require_poses()
 
 
 def test_a_record_names_its_frame() -> None:

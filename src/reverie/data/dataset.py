@@ -21,6 +21,7 @@ import hashlib
 import json
 import math
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
@@ -175,11 +176,15 @@ class Dataset:
         return digest.hexdigest()[:16]
 
     @cached_property
-    def _conversion(self) -> Conversion | None:
+    def _state_names(self) -> Sequence[str]:
         names = self.info["features"].get("observation.state", {}).get("names")
         if isinstance(names, dict):
             names = next(iter(names.values()), None)
-        return conversion_for(names if isinstance(names, list | tuple) else None, self.notes)
+        return names if isinstance(names, list | tuple) else ()
+
+    @cached_property
+    def _conversion(self) -> Conversion | None:
+        return conversion_for(self._state_names, self.notes)
 
     @property
     def poses_are_known(self) -> bool:
@@ -205,8 +210,13 @@ class Dataset:
         return self._poses_of(self.rows(episode), self.episodes[episode].data_file)
 
     def _poses_of(self, rows: pa.Table, path: Path) -> npt.NDArray[np.float32] | None:
-        values = None if self._conversion is None else _poses(rows, path)
-        return None if values is None or self._conversion is None else self._conversion(values)
+        if self._conversion is None:
+            return None
+        values, size = _poses(rows, path), len(self._state_names)
+        if values is None or values.shape[1] != size:
+            got = "is missing" if values is None else f"has {values.shape[1]} numbers a row"
+            raise DataError(f"{path}: observation.state {got}, expected {size} numbers a row; record it again")
+        return self._conversion(values)
 
     def clip(self, episode: int, start: int = 0, length: int | None = None, *, depth: bool = True) -> Clip:
         """Frames `start` to `start + length` of an episode, with their actions, poses and recorded depth.

@@ -114,9 +114,11 @@ def _png(pixels: npt.NDArray[np.generic]) -> bytes:
 
 def _pixels(content: bytes, where: str) -> npt.NDArray[np.generic]:
     try:
-        pixels = np.asarray(Image.open(io.BytesIO(content)))
-    except (OSError, SyntaxError, TypeError, ValueError) as error:
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            found = (*image.size[::-1], image.mode)
+            pixels = np.asarray(image) if found[:2] == GEOMETRY_SHAPE else None  # a larger one is not unpacked
+    except (OSError, SyntaxError, TypeError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{where} has a damaged image of depth ({error}); record it again") from error
-    if pixels.shape != GEOMETRY_SHAPE:
-        raise DataError(f"{where} has depth of {pixels.shape}, expected {GEOMETRY_SHAPE}; record it again")
+    if pixels is None or pixels.shape != GEOMETRY_SHAPE:
+        raise DataError(f"{where} has depth of {found}, expected {GEOMETRY_SHAPE} in grey; record it again")
     return pixels

@@ -1,7 +1,7 @@
 """Taking episodes out of a dataset, so that a process killed at any moment leaves all of it, or all without them.
 
-The dataset without them is prepared in `.partial/next`: rows and the episode table anew, videos as hard links.  Renamed
-to `.next` it counts; from then on `finish` puts it in place, by the process that made it or by the next writer.
+The dataset without them is prepared in `.partial/next`: rows, depth and the episode table anew, videos as hard links.
+Renamed to `.next` it counts; from then on `finish` puts it in place, by the process that made it or by the next writer.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reverie.data.dataset import DATA_PATH, VIDEO_PATH, read_parquet
+from reverie.data.depth import DEPTH_PATH
 from reverie.paths import local_path
 
 FILES_PER_CHUNK = 1000
 EPISODES_PER_FILE = 500
 NEXT = ".next"
+FOLDERS = ("data", "videos", "depth")
+"""Of the episodes' files; the last is only in datasets with depth."""
 
 
 def prepare(root: Path, rows: Sequence[dict[str, Any]], indices: Sequence[int]) -> None:
@@ -52,6 +56,14 @@ def prepare(root: Path, rows: Sequence[dict[str, Any]], indices: Sequence[int]) 
             target.parent.mkdir(parents=True, exist_ok=True)
             _link(root / VIDEO_PATH.format(video_key=key, **before), target)
             new |= {f"videos/{key}/{part}": value for part, value in place.items()}
+        if row.get("depth/chunk_index") is not None:
+            before = {part: row[f"depth/{part}"] for part in place}
+            target = work / DEPTH_PATH.format(**place)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            depth = read_parquet(root / DEPTH_PATH.format(**before))
+            depth = _with_column(depth, "episode_index", np.full(depth.num_rows, index))
+            pq.write_table(depth, local_path(target), write_page_checksum=True)
+            new |= {f"depth/{part}": value for part, value in place.items()}
         _move_stats(new, "episode_index", index - row["episode_index"])
         _move_stats(new, "index", total - row["dataset_from_index"])
         new |= {"episode_index": index, "dataset_from_index": total, "dataset_to_index": total + row["length"]}
@@ -63,7 +75,7 @@ def prepare(root: Path, rows: Sequence[dict[str, Any]], indices: Sequence[int]) 
     for number, first in enumerate(range(0, len(table), EPISODES_PER_FILE)):
         part = pa.Table.from_pylist(table[first : first + EPISODES_PER_FILE])
         pq.write_table(part, local_path(folder / f"file-{number:03d}.parquet"), write_page_checksum=True)
-    for name in ("data", "videos"):
+    for name in FOLDERS if (root / "depth").is_dir() else FOLDERS[:2]:
         (work / name).mkdir(exist_ok=True)
     os.replace(work, root / NEXT)
 
@@ -73,7 +85,7 @@ def finish(root: Path) -> None:
     waiting = root / NEXT
     if not waiting.is_dir():
         return
-    for name in ("data", "videos", "meta/episodes"):
+    for name in (*FOLDERS, "meta/episodes"):
         if (waiting / name).is_dir():
             shutil.rmtree(root / name, ignore_errors=True)
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -83,10 +95,13 @@ def finish(root: Path) -> None:
 
 def _renumbered(frames: pa.Table, episode: int, first: int) -> pa.Table:
     length = frames.num_rows
-    for name, values in (("episode_index", np.full(length, episode)), ("index", first + np.arange(length))):
-        place = frames.column_names.index(name)
-        frames = frames.set_column(place, name, pa.array(values, frames.schema.field(name).type))
-    return frames
+    frames = _with_column(frames, "episode_index", np.full(length, episode))
+    return _with_column(frames, "index", first + np.arange(length))
+
+
+def _with_column(table: pa.Table, name: str, values: npt.NDArray[np.integer]) -> pa.Table:
+    place = table.column_names.index(name)
+    return table.set_column(place, name, pa.array(values, table.schema.field(name).type))
 
 
 def _move_stats(row: dict[str, Any], feature: str, by: int) -> None:

@@ -69,6 +69,7 @@ class DatasetWriter:
         self.fps = fps
         self.task = task
         self._pose_names = pose_names
+        self._depth_every = depth_every
         self._lock = _take_lock(self.root)
         self.rows: list[dict[str, Any]] = []
         self.rejected: list[dict[str, Any]] = []
@@ -76,7 +77,7 @@ class DatasetWriter:
         self._stats: dict[str, Any] = {}
         try:
             self._resume()
-            self._write_head(self._described(notes or {}, depth_every))
+            self._write_head(self._described(notes or {}))
         except BaseException as error:
             self.close()
             if is_disk_full(error):
@@ -144,9 +145,9 @@ class DatasetWriter:
         self._write_info()
 
     def write_notes(self, notes: dict[str, Any]) -> None:
-        """Replace `meta/reverie.json`."""
+        """Replace `meta/reverie.json`; what a reader must know of poses and depth stays in it."""
         try:
-            _write_text(self.root / "meta/reverie.json", json.dumps(notes, indent=2))
+            _write_text(self.root / "meta/reverie.json", json.dumps(self._described(notes), indent=2))
         except OSError as error:
             raise (self.full(error) if is_disk_full(error) else error) from error
 
@@ -299,11 +300,11 @@ class DatasetWriter:
         columns["task_index"] = np.zeros(length, np.int64)
         return pa.table(columns)
 
-    def _described(self, notes: dict[str, Any], depth_every: int) -> dict[str, Any]:
+    def _described(self, notes: dict[str, Any]) -> dict[str, Any]:
         """The notes with what a reader must know of poses and depth."""
         if self._pose_names == POSE_NAMES:
             notes = {**notes, "pose_convention": POSE_CONVENTION}
-        return {**notes, "depth": depth_notes(depth_every)} if depth_every else notes
+        return {**notes, "depth": depth_notes(self._depth_every)} if self._depth_every else notes
 
     def _write_head(self, notes: dict[str, Any]) -> None:
         _write_table(self.root / "meta/tasks.parquet", _tasks_table([self.task]))

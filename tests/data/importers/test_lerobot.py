@@ -74,6 +74,7 @@ def test_our_own_datasets_come_through_unchanged(tmp_path: Path, toy_dataset_pat
     data, _ = bring("lerobot", toy_dataset_path, tmp_path / "dst", resolution=ours.resolution)
     assert data.action_space == ours.action_space
     assert data.num_frames == ours.num_frames
+    data.require_poses()
     for index in range(ours.num_episodes):
         before, now = ours.clip(index), data.clip(index)
         np.testing.assert_allclose(now.actions, before.actions, atol=1e-5)

@@ -54,6 +54,7 @@ def test_turns_keys_and_poses_arrive(tmp_path: Path) -> None:
     assert rows(data, "key.forward").all()
     assert rows(data, "key.jump")[0] == 1
     assert rows(data, "key.jump")[-1] == 0
+    data.require_poses()
     assert clip.poses is not None
     np.testing.assert_allclose(
         clip.poses[5], [10.5, 3.0, 65.62, (heading[shown[5]] + 180) % 360, -12.0, 0.0], atol=1e-3

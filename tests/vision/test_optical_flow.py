@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from reverie.models.motion import camera_turn_deg, estimate_flow, expansion
+from reverie.vision.optical_flow import camera_turn_deg, estimate_flow, expansion
 from tests.evaluate.synthetic import moving
 
 from reverie.errors import ShapeError

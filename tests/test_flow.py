@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 
@@ -5,18 +7,23 @@ from reverie import flow
 from reverie.errors import ShapeError
 from reverie.flow import Schedule
 from reverie.models import presets
+from reverie.models.conditioning.base import start_condition
 from reverie.models.dit import WorldModel
 
 
 class Knows:
-    """A model that knows the clean answer: its velocity points from it to the noisy input."""
+    """A model that knows the clean answer, and says it as its configuration has it."""
 
-    def __init__(self, clean: torch.Tensor) -> None:
-        self.clean, self.levels = clean, []
+    def __init__(self, clean: torch.Tensor, predicts: str, step_sizes: int = 0) -> None:
+        self.config = dataclasses.replace(presets.tiny().world, predicts=predicts, step_sizes=step_sizes)  # type: ignore[arg-type]
+        self.clean, self.levels, self.told = clean, [], []
 
-    def __call__(self, x: torch.Tensor, sigma: torch.Tensor, cond: object, state: object) -> torch.Tensor:
+    def __call__(
+        self, x: torch.Tensor, sigma: torch.Tensor, cond: object, state: object, *, step_size: torch.Tensor | None
+    ) -> torch.Tensor:
         self.levels.append(float(sigma[0, 0]))
-        return flow.velocity_from_clean(x, self.clean, sigma)
+        self.told.append(None if step_size is None else float(step_size[0, 0]))
+        return self.clean if self.config.predicts == "clean" else flow.velocity_from_clean(x, self.clean, sigma)
 
 
 def test_noise_velocity_and_clean_are_one_line() -> None:
@@ -30,14 +37,26 @@ def test_noise_velocity_and_clean_are_one_line() -> None:
     assert torch.equal(flow.add_noise(z, eps, 1.0), eps)
 
 
+@pytest.mark.parametrize("predicts", ["velocity", "clean"])
 @pytest.mark.parametrize("renoise", [False, True])
-def test_denoising_with_the_answer_finds_it(renoise: bool) -> None:
+def test_denoising_with_the_answer_finds_it(renoise: bool, predicts: str) -> None:
     clean, noise = torch.randn(2, 1, 2, 3, 4, 4)
-    model = Knows(clean)
+    model = Knows(clean, predicts)
     schedule = Schedule((1.0, 0.7, 0.2), renoise=renoise)
     out = flow.denoise(model, noise, None, schedule, None, lambda i: torch.randn_like(noise))  # type: ignore[arg-type]
     torch.testing.assert_close(out, clean, atol=1e-5, rtol=1e-5)
     assert model.levels == pytest.approx([1.0, 0.7, 0.2])
+
+
+@pytest.mark.parametrize(("passes", "size"), [(1, 1.0), (2, 0.5), (4, 0.25)])
+def test_models_that_are_told_of_step_sizes_are_told_the_schedules(passes: int, size: float) -> None:
+    clean, noise = torch.randn(2, 1, 2, 3, 4, 4)
+    model = Knows(clean, "clean", step_sizes=4)
+    flow.denoise(model, noise, None, Schedule(tuple(1 - i / passes for i in range(passes))))  # type: ignore[arg-type]
+    assert model.told == [size] * passes
+    renoising = Schedule((1.0, 0.5), renoise=True)  # its passes go all the way each time
+    flow.denoise(model, noise, None, renoising, None, lambda i: noise)  # type: ignore[arg-type]
+    assert model.told[passes:] == [None, None]
 
 
 def test_shifting_moves_levels_up_and_keeps_the_ends() -> None:
@@ -58,4 +77,4 @@ def test_a_block_of_another_shape_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"\(1, 4, 6\)"):
         flow.advance(model, torch.zeros(1, 3, 6), Schedule((1.0,)), state, torch.Generator())
     with pytest.raises(ShapeError, match="latent steps"):
-        model(torch.zeros(1, 1, 16, 6, 8), torch.ones(1, 1), model.start_condition(state), state)
+        model(torch.zeros(1, 1, 16, 6, 8), torch.ones(1, 1), start_condition(model, state), state)

@@ -19,7 +19,7 @@ from reverie.engine.start import StartStream
 from reverie.errors import ActionError, CheckpointError
 from reverie.models.adapters import matrix_game
 from reverie.models.dit import WorldModel
-from reverie.models.state import WorldState
+from reverie.models.state import ConditionChannels, WorldState
 from reverie.serve.sources import ModelSource
 from reverie.types import Action, World
 
@@ -315,7 +315,7 @@ def at(model: WorldModel, step: int) -> WorldState:
 
 
 def advance(model: WorldModel, state: WorldState, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    extra = torch.zeros(1, 3, 20, 2, 2)
+    extra = ConditionChannels(torch.zeros(1, 3, 20, 2, 2))
     rows = rows[:, -model.config.block_rows(state.step) :]
     return flow.advance(model, rows, matrix_game.schedule(), state, generator, extra)
 

@@ -135,7 +135,7 @@ def test_what_is_counted_is_what_is_there(folder, config, decoder: str) -> None:
     assert need.encoder == 4 * count_parameters([bundle.image_encoder.read()])
     assert not need.keeps_encoder
     rest = session.state["world"]
-    small = sum(x.nbytes for x in (rest.rows, rest.turn, rest.last))
+    small = sum(x.nbytes for x in (rest.actions, rest.last))
     encoder_bytes = 4 * work.carry_numbers(bundle.config.tokenizer, *RESOLUTION, "encoder")  # type: ignore[arg-type]
     assert need.caches + need.streams == session.num_bytes - small + encoder_bytes
 

@@ -202,7 +202,7 @@ def test_a_snapshot_of_another_model_is_refused(engine, model_folder, picture) -
 
 def test_a_snapshot_of_another_shape_is_refused(engine, picture) -> None:
     session, control = engine.open(picture), engine.open(picture)
-    for change in ({"world.turn": torch.zeros(3)}, {"world.turn": None}, {"noise": None}):
+    for change in ({"world.last": torch.zeros(3)}, {"world.last": None}, {"noise": None}):
         snapshot = session.snapshot()
         for name, tensor in change.items():
             snapshot.tensors.pop(name)

@@ -32,7 +32,7 @@ def small() -> Snapshot:
             "world.none": torch.zeros(0, 4),
             "noise": generator.get_state(),
         },
-        numbers={"world.step": 3, "world.turn": 0},
+        numbers={"world.step": 3, "decoder.steps": 2},
     )
 
 
@@ -115,14 +115,13 @@ def test_a_snapshot_that_does_not_fit_changes_nothing(engine, picture) -> None:
     for change in (
         {"tensors": {"noise": torch.zeros(3, dtype=torch.uint8)}},
         {"tensors": {"noise": torch.zeros(5056)}},
-        {"tensors": {"world.turn": None}},
+        {"tensors": {"world.last": None}},
         {"picture": np.zeros((16, 64, 3), np.uint8)},
     ):
         taken = session.snapshot()
         tensors = {**taken.tensors, **change.get("tensors", {})}
-        if "world.turn" in change.get("tensors", {}):
-            name = next(name for name, tensor in taken.tensors.items() if tensor.dtype == torch.float32)
-            tensors = {**taken.tensors, name: taken.tensors[name].half()}
+        if "world.last" in change.get("tensors", {}):
+            tensors = {**taken.tensors, "world.last": taken.tensors["world.last"].half()}
         changed = Snapshot(
             model=taken.model, seed=taken.seed, num_frames=taken.num_frames,
             picture=change.get("picture", taken.picture), tensors=tensors, numbers=taken.numbers,

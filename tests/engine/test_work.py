@@ -11,7 +11,9 @@ from reverie.engine import work
 from reverie.engine.geometry import matrix_game_2
 from reverie.models.adapters import matrix_game
 from reverie.models.clip_vision import ClipVision, ClipVisionConfig
+from reverie.models.conditioning.base import next_condition
 from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.models.state import ConditionChannels
 from reverie.models.tiny_decoder import TinyDecoder, TinyDecoderConfig
 from reverie.models.wan_vae import WanVAE, WanVAEConfig
 
@@ -37,8 +39,8 @@ def test_a_pass_of_the_transformer(sizes) -> None:
     model, state = WorldModel(config), WorldModel(config).new_state()
     for block in range(3):
         rows = torch.zeros(1, config.block_rows(state.step), config.action_space.size)
-        extra = torch.zeros(1, 3, 20, 4, 6)
-        cond = model.next_condition(rows, state, extra)
+        extra = ConditionChannels(torch.zeros(1, 3, 20, 4, 6))
+        cond = next_condition(model, rows, state, extra)
         x, sigma = torch.zeros(1, 3, 16, 4, 6), torch.ones(1, 3)
         seen = min(3 * (block + 1), config.window)
         got = counted(lambda x=x, sigma=sigma, cond=cond: model(x, sigma, cond, state, commit=True))

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from reverie import flow
 from reverie.errors import TrainError
-from reverie.flow import Schedule, clean_from_velocity
+from reverie.flow import Schedule
 from reverie.models import presets
 from reverie.models.adapters import matrix_game
+from reverie.models.conditioning.base import next_condition
 from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.models.state import ConditionChannels
 from reverie.train.forcing import Past, check_clip_steps, clean_estimates, given_steps, start_channels
 
 CLEAN = Schedule((1.0, 0.5), renoise=True)
@@ -47,15 +49,13 @@ def random_model(config: WorldModelConfig) -> WorldModel:
     with torch.no_grad():
         for parameter in world.parameters():
             parameter.copy_(torch.randn(parameter.shape) / max(1, parameter.shape[-1]) ** 0.5)
-        if world.turned_step is not None and world.turned_step.motion is not None:
-            world.turned_step.motion.leave.weight.mul_(1e-4)  # places a picture apart would magnify rounding
     return world.eval().requires_grad_(False)
 
 
 def by_session(
     world: WorldModel, z: Tensor, noisy: Tensor, sigma: Tensor, rows: Tensor, image: Tensor, extra: Tensor | None
 ) -> Tensor:
-    """The velocity of each block, after the clean blocks before it were committed as a session commits them."""
+    """The clean estimate of each block, after the clean blocks before it were committed as a session commits them."""
     config, given = world.config, given_steps(world.config)
     state, found = world.new_state(len(z)), []
     flow.begin(world, z[:, :1], image, CLEAN, state, torch.Generator())
@@ -63,18 +63,17 @@ def by_session(
         mine = slice(i, i + config.block)
         # The actions of the block's own frames; the first block of a model that makes its start has fewer.
         block = rows[:, max(0, 4 * i - 4) :][:, : config.block_rows(state.step)]
-        cond = world.next_condition(block, state, None if extra is None else extra[:, mine])
+        parts = None if extra is None else ConditionChannels(extra[:, mine])
+        cond = next_condition(world, block, state, parts)
         place = slice(i - given, i - given + config.block)
-        v = world(noisy[:, place], sigma[:, place], cond, state)
-        found.append(clean_from_velocity(noisy[:, place], v, sigma[:, place]))
+        out = world(noisy[:, place], sigma[:, place], cond, state)
+        found.append(flow.clean_estimate(config, noisy[:, place], out, sigma[:, place]))
 
         def recorded(*_: object, place: slice = mine, cond: object = cond) -> Tensor:
             flow.commit(world, z[:, place], cond, CLEAN, state, None)  # type: ignore[arg-type]
             return z[:, place]
 
-        flow.advance(
-            world, block, CLEAN, state, torch.Generator(), None if extra is None else extra[:, mine], run=recorded
-        )
+        flow.advance(world, block, CLEAN, state, torch.Generator(), parts, run=recorded)
     return torch.cat(found, 1)
 
 
@@ -103,4 +102,4 @@ def test_clips_are_whole_blocks() -> None:
     with pytest.raises(TrainError, match=r"blocks of 3 steps, so a clip has 3, 6, 9, 12, 15, ... steps; got 8"):
         check_clip_steps(published(6), 8)
     with pytest.raises(TrainError, match="blocks of 3 steps after the first step, so a clip has 4, 7"):
-        check_clip_steps(dataclasses.replace(published(6), generates_start=False), 6)
+        check_clip_steps(dataclasses.replace(published(6), conditioning="previous_latent"), 6)

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from reverie.models.motion import Flow, camera_turn_deg
 from tests.data import toy_world
 from tests.evaluate.synthetic import moving
 
@@ -16,6 +15,7 @@ from reverie.models.idm import WEIGHTS, IDMConfig, InverseDynamics, Views, load_
 from reverie.train.idm import IdmTask, Looks, TrainIdmConfig, mirror, small_turns, train_idm, turn_field, turned
 from reverie.train.loop import Trainer, TrainerConfig
 from reverie.types import ActionSpace
+from reverie.vision.optical_flow import Flow, camera_turn_deg
 
 SPACE = ActionSpace(("left", "right", "jump"))
 

@@ -218,8 +218,6 @@ def test_a_model_of_our_own_goes_on(own: Path, tmp_path: Path, lora: int) -> Non
     train_world(TrainWorldConfig(**common, start=own, output=tmp_path / "run"))
     before, after = load_model(own), load_model(tmp_path / "run/model")
     assert (after.config.world, after.config.schedule) == (before.config.world, before.config.schedule)
-    turned = [b.model.turned_step.state_dict() for b in (before, after)]  # type: ignore[union-attr]
-    assert all(torch.equal(x.bfloat16().float(), turned[1][name]) for name, x in turned[0].items())
     frames = reverie.load(tmp_path / "run/model", device="cpu").open(np.zeros((32, 64, 3), np.uint8)).step(FORWARD)
     assert frames.shape == (4, 32, 64, 3)
     # and on from the training's own folder, with all that its model says
@@ -236,7 +234,6 @@ def test_weights_alone_are_taken_by_a_preset(own: Path, tmp_path: Path) -> None:
         "batch": 2,
         "clip_steps": 4,
         "device": "cpu",
-        "motion_steps": 3,
     }
     train_world(TrainWorldConfig(**common, steps=2, output=tmp_path / "run"))
     more = TrainWorldConfig(**common, steps=1, start=tmp_path / "run", output=tmp_path / "more")

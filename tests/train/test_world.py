@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from reverie.models.camera import turn_scale
 
 from reverie.errors import DataError, TrainError
 from reverie.models import presets
@@ -18,6 +17,7 @@ from reverie.train.loop import Trainer, TrainerConfig
 from reverie.train.recipe import TrainWorldConfig
 from reverie.train.world import WorldTask, new_bundle
 from reverie.types import ActionSpace
+from reverie.vision.projection import turn_scale
 
 PRESET = presets.tiny()
 
@@ -58,7 +58,6 @@ def config(folder: Path, **changes: object) -> TrainWorldConfig:
         clip_steps=5,
         copies=1,
         lr=3e-3,
-        motion_steps=5,
     )
     return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 

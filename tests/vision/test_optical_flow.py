@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from reverie.models.motion import camera_turn_deg, estimate_flow, expansion
 from tests.evaluate.synthetic import moving
 
 from reverie.errors import ShapeError
+from reverie.vision.optical_flow import camera_turn_deg, estimate_flow, expansion
 
 
 @pytest.mark.parametrize(("x_px", "y_px"), [(2.0, 0.0), (-3.0, 0.0), (0.0, 1.5), (6.0, 0.0), (-9.0, 2.0), (0.4, -0.3)])

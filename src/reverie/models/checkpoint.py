@@ -200,7 +200,7 @@ def read_config(folder: Path) -> ModelConfig:
         )
     try:
         raw = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(raw, dict) or raw.pop("kind", None) != KIND:
         raise CheckpointError(f'{path} is not the config of a Reverie model (its "kind" must be "{KIND}")')

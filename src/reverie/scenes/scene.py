@@ -142,7 +142,7 @@ def read_scene_json(folder: Path) -> dict[str, Any]:
         raise DataError(f"{folder} is not a scene: {path} is missing; {HINT}")
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(raw, dict) or raw.get("kind") != KIND:
         raise DataError(f'{path} is not a scene (its "kind" must be "{KIND}"); {HINT}')

@@ -64,15 +64,24 @@ class NextStep(NamedTuple):
 
 
 class ViewEncoder(nn.Module):
-    """Four half-size frames to a latent: a linear map, fitted in closed form (`reverie.train.geometry`)."""
+    """Four half-size frames to a latent: a linear map, fitted in closed form (`reverie.train.spatial.geometry`).
 
-    def __init__(self, channels: int = 16) -> None:
+    latent: (c, u, v); views of another size than (4 u, 4 v) are brought to it first (only test models need that).
+    """
+
+    def __init__(self, latent: tuple[int, int, int]) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3 * STEP_FRAMES, channels, 8, stride=4, padding=2)
+        self.size = (4 * latent[1], 4 * latent[2])
+        self.conv = nn.Conv2d(3 * STEP_FRAMES, latent[0], 8, stride=4, padding=2)
+
+    def inputs(self, colour: Tensor) -> Tensor:
+        """The four frames' channels, (b, 12, 4 u, 4 v).  colour: (b, 4, 3, h, w)."""
+        joined = colour.flatten(1, 2)
+        return joined if joined.shape[-2:] == self.size else F.interpolate(joined, self.size, mode="area")
 
     def forward(self, colour: Tensor) -> Tensor:
-        """colour: (b, 4, 3, h, w) in [-1, 1].  Returns (b, c, h / 4, w / 4)."""
-        return self.conv(colour.flatten(1, 2)).clamp(-BASE_RANGE, BASE_RANGE)
+        """colour: (b, 4, 3, h, w) in [-1, 1].  Returns (b, c, u, v)."""
+        return self.conv(self.inputs(colour)).clamp(-BASE_RANGE, BASE_RANGE)
 
 
 class SpatialMemory(nn.Module):
@@ -82,7 +91,7 @@ class SpatialMemory(nn.Module):
         super().__init__()
         self.config, self.latent = config, latent
         self.action_size = action_space.size
-        self.view_encoder = ViewEncoder(latent[0])
+        self.view_encoder = ViewEncoder(latent)
         self.depth = DepthNet()
         self.ego_motion = EgoMotionNet(action_space.size, len(action_space.keys), latent[0])
 

@@ -179,7 +179,7 @@ def fit_view_encoder(encoder: ViewEncoder, store: Store, samples: int = 4000, ri
     gram = torch.zeros(size, size, dtype=torch.float64, device=store.device)
     cross = torch.zeros(size, conv.out_channels, dtype=torch.float64, device=store.device)
     for part in steps.split(64):
-        x = (store.views[part].float() / 127.5 - 1).flatten(1, 2)
+        x = encoder.inputs(store.views[part].float() / 127.5 - 1)
         columns = F.unfold(x, kernel, padding=padding, stride=stride).transpose(1, 2).flatten(0, 1).double()
         columns = torch.cat([columns, torch.ones_like(columns[:, :1])], 1)
         gram += columns.T @ columns
@@ -191,7 +191,7 @@ def fit_view_encoder(encoder: ViewEncoder, store: Store, samples: int = 4000, ri
     conv.bias.copy_(weights[-1])
     encoder.requires_grad_(False)
     error = [
-        (conv((store.views[part].float() / 127.5 - 1).flatten(1, 2)) - store.z[part].float()).square().mean().item()
+        (conv(encoder.inputs(store.views[part].float() / 127.5 - 1)) - store.z[part].float()).square().mean().item()
         for part in steps[:640].split(64)
     ]
     return float(np.mean(error)) / store.z[steps].float().var().item()

@@ -42,7 +42,7 @@ class PackInfo:
             raw = json.loads((folder / "pack.json").read_text(encoding="utf-8"))
             space = ActionSpace(tuple(raw["keys"]), raw["mouse"])
             return cls(raw["name"], raw["fov_deg"], raw["pixel_aspect"], space, raw["depth_every"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{folder} is not a pack ({error!r}); make one with `reverie data pack`") from error
 
     def write(self, folder: Path) -> None:

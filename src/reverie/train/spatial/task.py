@@ -143,7 +143,7 @@ class SpatialTask(Task):
         return any(part in name for part in names)
 
     def compile(self) -> None:
-        from reverie.engine.compiled import compile_pieces
+        from reverie.models.pieces import compile_pieces
 
         torch._dynamo.config.recompile_limit = 64
         self.say(f"{compile_pieces(self.world)} compiled pieces")

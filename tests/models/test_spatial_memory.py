@@ -1,0 +1,281 @@
+"""Spatial memory: what it remembers, what it shows, and how its camera moves."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from reverie.errors import CheckpointError, ShapeError
+from reverie.models import presets
+from reverie.models.checkpoint import ModelBundle, ModelConfig
+from reverie.models.conditioning.base import clip_condition, next_condition, previous_latents
+from reverie.models.conditioning.spatial_memory import (
+    INVERSE_DEPTH_SCALE,
+    SpatialMemory,
+    SpatialMemoryConfig,
+    ViewEncoder,
+    pack_channels,
+    pooled,
+    window_of,
+)
+from reverie.models.dit import WorldModel
+from reverie.models.ego_motion import relative_motion
+from reverie.models.schedule import Schedule
+from reverie.models.state import SpatialMemoryState
+from reverie.scenes.keyframes import Candidates, Keyframes
+from reverie.vision.projection import VIEW_SIZE, View, focal_lengths
+
+SIZE = (32, 64)
+PRESET = presets.tiny_memory()
+LATENT = PRESET.world.latent
+FOCAL = focal_lengths(torch.tensor([80.0]))[0]
+
+
+class Flat(torch.nn.Module):
+    """A depth network that finds the same depth everywhere, and no body."""
+
+    def __init__(self, metres: float) -> None:
+        super().__init__()
+        self.log_depth = torch.nn.Parameter(torch.tensor(math.log(metres)))
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        depth = self.log_depth.expand(len(frames), *frames.shape[-2:]).clone()
+        return depth, torch.full_like(depth, -9.0)
+
+
+@pytest.fixture
+def memory() -> SpatialMemory:
+    torch.manual_seed(0)
+    made = SpatialMemory(SpatialMemoryConfig(keyframes=4, drawn=3), PRESET.world.action_space, LATENT)
+    made.depth = Flat(4.0)  # type: ignore[assignment]
+    return made.eval().requires_grad_(False)
+
+
+def frame(value: float, batch: int = 1) -> Tensor:
+    return torch.full((batch, 3, *SIZE), value)
+
+
+def opened(memory: SpatialMemory, value: float = 0.5, batch: int = 1) -> SpatialMemoryState:
+    state = memory.init_state(batch, SIZE)
+    memory.open(state, frame(value, batch))
+    return state
+
+
+def poses(batch: int = 1, **changes: float) -> Tensor:
+    names = ("x", "y", "z", "yaw", "pitch", "roll")
+    return torch.tensor([changes.get(name, 0.0) for name in names]).expand(batch, 4, 6).clone()
+
+
+def last(batch: int = 1) -> Tensor:
+    return torch.full((batch, *LATENT), 0.25)
+
+
+def actions(batch: int = 1) -> Tensor:
+    return torch.zeros(batch, 12, PRESET.world.action_space.size)
+
+
+def scene(value: int, yaw: float = 0.0) -> Candidates:
+    keyframes = Keyframes.new(
+        torch.full((1, 3, *SIZE), value, dtype=torch.uint8),
+        torch.full((1, *VIEW_SIZE), 4.0),
+        torch.zeros(1, *VIEW_SIZE, dtype=torch.bool),
+        torch.tensor([[0.0, 0, 0, yaw, 0, 0]]),
+        FOCAL,
+    )
+    return Candidates.of_scene(keyframes)
+
+
+def test_a_fresh_session_remembers_its_start_image(memory: SpatialMemory) -> None:
+    state = opened(memory)
+    assert state.written.tolist() == [1]
+    assert state.valid.tolist() == [[True, False, False, False]]
+    assert state.camera.abs().max() == 0
+    step = memory.next(state, last(), actions(), poses=poses())
+    assert step.view.cover.min() == 1
+    assert step.view.colour.mean() == pytest.approx(0.5, abs=0.01)
+    assert step.view.inverse_depth.mean() == pytest.approx(0.25, abs=1e-4)
+    assert step.parts.channels.shape == (1, 1, PRESET.world.cond_channels, *LATENT[1:])
+
+
+def test_channels_are_cover_view_previous_latent_and_inverse_depth(memory: SpatialMemory) -> None:
+    state = opened(memory)
+    step = memory.next(state, last(), actions(), poses=poses(yaw=60))
+    cover, view, before, inverse = step.parts.channels[0, 0].split([4, LATENT[0], LATENT[0], 4])
+    expected_cover, expected_inverse = pooled(step.view, LATENT)
+    torch.testing.assert_close(cover, expected_cover[0])
+    torch.testing.assert_close(inverse, expected_inverse[0])
+    torch.testing.assert_close(view, memory.view_encoder(step.view.colour)[0])
+    torch.testing.assert_close(before, last()[0])
+    assert step.parts.base is not None
+    torch.testing.assert_close(step.parts.base[0, 0], view)
+    assert 0 < cover.mean() < 1
+    full = View(torch.zeros(1, 4, 3, 8, 16), torch.ones(1, 4, 8, 16), torch.full((1, 4, 8, 16), 0.5))
+    ones, halves = pooled(full, (16, 4, 8))
+    assert ones.unique().tolist() == [1.0]
+    assert halves.unique().tolist() == [0.5 * INVERSE_DEPTH_SCALE]
+    packed = pack_channels(ones, last(), last(), halves)
+    assert packed.channels.shape == (1, 1, 40, 4, 8)
+
+
+def test_where_nothing_is_drawn_the_previous_latent_is_the_base(memory: SpatialMemory) -> None:
+    state = opened(memory, batch=2)
+    behind = torch.cat([poses(yaw=180), poses()])
+    step = memory.next(state, last(2), actions(2), poses=behind)
+    assert step.parts.base is not None
+    torch.testing.assert_close(step.parts.base[0, 0], last()[0])
+    assert not torch.allclose(step.parts.base[1, 0], last()[0])
+    assert step.view.cover[0].max() == 0
+
+
+def test_next_leaves_the_state_alone(memory: SpatialMemory) -> None:
+    state = opened(memory)
+    before = state.clone()
+    memory.next(state, last(), actions(), scene(10))
+    for one, other in zip(state.tensors(), before.tensors(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_commit_moves_the_camera_and_writes_only_what_is_new(memory: SpatialMemory) -> None:
+    state = opened(memory)
+    step = memory.next(state, last(), actions(), poses=poses())
+    memory.commit(state, step, frame(-0.5).expand(1, 4, 3, *SIZE))
+    assert state.written.tolist() == [1], "the view was known already"
+    away = poses(yaw=90, x=1.0)
+    step = memory.next(state, last(), actions(), poses=away)
+    memory.commit(state, step, frame(-0.5).expand(1, 4, 3, *SIZE))
+    assert state.written.tolist() == [2]
+    torch.testing.assert_close(state.camera, away[:, -1])
+    torch.testing.assert_close(state.pose[:, 1], away[:, -1])
+    torch.testing.assert_close(state.motion[:, -4], relative_motion(poses()[:, -1], away[:, 0]))
+    # looking there again it shows what was made there, and what was there before where that was
+    again = memory.next(state, last(), actions(), poses=away)
+    assert again.view.colour.mean() == pytest.approx(-0.5, abs=0.01)
+    assert again.view.cover.min() == 1
+    home = memory.next(state, last(), actions(), poses=poses())
+    assert home.view.colour.mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_start_image_is_never_overwritten_and_the_oldest_of_the_rest_is(memory: SpatialMemory) -> None:
+    state = opened(memory)
+    for i in range(1, 7):
+        step = memory.next(state, last(), actions(), poses=poses(x=100.0 * i))
+        memory.commit(state, step, frame(-i / 10).expand(1, 4, 3, *SIZE))
+    assert state.written.tolist() == [7]
+    assert state.valid.all()
+    assert state.pose[0, :, 0].tolist() == [0.0, 400.0, 500.0, 600.0]
+    assert state.colour[0, 0].unique().tolist() == [191]
+
+
+def test_sessions_of_a_batch_write_for_themselves(memory: SpatialMemory) -> None:
+    state = opened(memory, batch=2)
+    step = memory.next(state, last(2), actions(2), poses=torch.cat([poses(), poses(yaw=120)]))
+    memory.commit(state, step, frame(-0.5, 2)[:, None].expand(2, 4, 3, *SIZE))
+    assert state.written.tolist() == [1, 2]
+    assert state.valid.sum(1).tolist() == [1, 2]
+
+
+def test_motions_are_applied_one_after_another(memory: SpatialMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = opened(memory)
+    state.camera[:, 3] = 90.0
+    motions = torch.tensor([0.5, 0.0, 0.0, 10.0, 0.0, 0.0]).expand(1, 4, 6)
+    monkeypatch.setattr(memory, "predict_motion", lambda *_: motions)
+    step = memory.next(state, last(), actions())
+    assert step.poses[0, :, 3].tolist() == [100.0, 110.0, 120.0, 130.0]
+    x = sum(0.5 * math.sin(math.radians(yaw)) for yaw in (90, 100, 110, 120))
+    assert step.poses[0, 3, 0] == pytest.approx(x, abs=1e-4)
+    torch.testing.assert_close(step.motions, motions)
+
+
+def test_known_poses_give_their_motions(memory: SpatialMemory) -> None:
+    """What the network would have to predict: poses that are predicted and given back are the same step."""
+    state = opened(memory)
+    torch.nn.init.normal_(memory.ego_motion.skip.weight, std=0.1)
+    torch.nn.init.normal_(memory.ego_motion.mlp[4].weight, std=0.1)  # type: ignore[arg-type]
+    predicted = memory.next(state, last(), actions() + 1)
+    given = memory.next(state, last(), actions() + 1, poses=predicted.poses)
+    assert predicted.motions.abs().max() > 0.01
+    torch.testing.assert_close(given.motions, predicted.motions, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(given.parts.channels, predicted.parts.channels)
+
+
+def test_a_scene_shows_what_the_session_has_not_seen(memory: SpatialMemory) -> None:
+    state = opened(memory)
+    behind = poses(yaw=180)
+    assert memory.next(state, last(), actions(), poses=behind).view.cover.max() == 0
+    step = memory.next(state, last(), actions(), scene(0, yaw=180.0), behind)
+    assert step.view.cover.min() == 1
+    assert step.view.colour.mean() == pytest.approx(-1, abs=0.01)
+
+
+def test_beside_a_scene_own_keyframes_count_less(memory: SpatialMemory) -> None:
+    state = opened(memory)  # its start image is as good a witness as the scene's keyframe
+    step = memory.next(state, last(), actions(), scene(0), poses())
+    assert step.view.colour.mean() == pytest.approx(-1, abs=0.01)
+    unusable = scene(0)._replace(usable=torch.zeros(1, 1, dtype=torch.bool))
+    step = memory.next(state, last(), actions(), unusable, poses())
+    assert step.view.colour.mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_opening_again_forgets(memory: SpatialMemory) -> None:
+    state = opened(memory)
+    step = memory.next(state, last(), actions(), poses=poses(x=50.0))
+    memory.commit(state, step, frame(-0.5).expand(1, 4, 3, *SIZE))
+    memory.open(state, frame(0.5))
+    for one, other in zip(state.tensors(), opened(memory).tensors(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_start_has_the_pose_and_the_lens_of_its_scene(memory: SpatialMemory) -> None:
+    state = memory.init_state(1, SIZE)
+    pose = torch.tensor([[3.0, 4, 1, 270, -5, 0]])
+    memory.open(state, frame(0.0), pose, torch.tensor([90.0]), torch.tensor([1.2]))
+    torch.testing.assert_close(state.camera, pose)
+    torch.testing.assert_close(state.pose[:, 0], pose)
+    assert state.focal[0].tolist() == pytest.approx([56.0, 67.2])
+
+
+def test_the_view_encoder_fits_any_latent_grid() -> None:
+    for latent in ((16, 16, 28), (16, 4, 8)):
+        encoder = ViewEncoder(latent)
+        assert encoder(torch.randn(2, 4, 3, *VIEW_SIZE)).shape == (2, *latent)
+    views = torch.randn(1, 4, 3, *VIEW_SIZE)
+    assert torch.equal(ViewEncoder((16, 16, 28)).inputs(views), views.flatten(1, 2))
+
+
+def test_the_window_is_the_last_twelve_rows() -> None:
+    before, following = torch.arange(8.0).view(1, 8, 1), torch.arange(8.0, 12.0).view(1, 4, 1)
+    assert window_of(before, following).flatten().tolist() == list(range(12))
+
+
+def test_a_model_with_a_memory_needs_its_channels() -> None:
+    model = WorldModel(PRESET.world)
+    with pytest.raises(ShapeError, match="conditioned on spatial memory needs its condition channels"):
+        next_condition(model, torch.zeros(1, 4, 6), model.new_state())
+    with pytest.raises(ShapeError, match="conditioned on spatial memory"):
+        clip_condition(model, torch.zeros(1, 4, 6), torch.zeros(1, 2, *LATENT), torch.zeros(1, 2, 16))
+
+
+def test_previous_latents_are_those_before_the_block() -> None:
+    config = dataclasses.replace(presets.tiny().world, block=2)
+    context = torch.arange(5.0).view(1, 5, 1, 1, 1).expand(1, 5, *LATENT)
+    parts = previous_latents(config, context)
+    assert parts.channels[0, :, 0, 0, 0].tolist() == [0, 0, 0, 2, 2]
+    assert parts.base is parts.channels
+
+
+def test_a_model_has_a_memory_exactly_if_it_is_conditioned_on_one() -> None:
+    parts = {
+        "name": "tiny",
+        "resolution": SIZE,
+        "schedule": Schedule((1.0,)),
+        "tokenizer": PRESET.tokenizer,
+        "image_encoder": PRESET.image_encoder,
+    }
+    for world, memory in ((PRESET.world, None), (presets.tiny().world, SpatialMemoryConfig())):
+        with pytest.raises(CheckpointError, match="exactly if it is conditioned on one"):
+            ModelConfig(**parts, world=world, memory=memory)
+    assert ModelBundle.new(ModelConfig(**parts, world=PRESET.world, memory=PRESET.memory)).memory is not None

@@ -1,0 +1,221 @@
+"""Scenes on disk: what is saved is what is loaded, and whatever is wrong is one clear line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tests.scenes.rooms import around, look
+
+from reverie.errors import DataError
+from reverie.scenes.scene import COLOUR_QUALITY, KEYFRAMES, Scene, Start
+
+COUNT = 4
+
+
+def make_scene() -> Scene:
+    poses = around(COUNT, 0.5)
+    poses[:, 2] = 0.25
+    seen = [look(pose, (128, 224)) for pose in poses]
+    hidden = np.zeros((COUNT, 64, 112), bool)
+    hidden[:, 50:, 40:70] = True
+    return Scene(
+        name="room",
+        title="A made-up room",
+        game="test",
+        fov_deg=90.0,
+        pixel_aspect=1.2,
+        keys=("forward", "left"),
+        mouse=True,
+        licence="CC0-1.0",
+        starts=(Start("by the door", seen[0][0], poses[0]), Start("at the window", seen[2][0], poses[2])),
+        colour=np.stack([colour for colour, _ in seen]),
+        depth=np.stack([look(pose)[1] for pose in poses]),
+        hidden=hidden,
+        pose=poses,
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes") / "room"
+    make_scene().save(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    copy = tmp_path / "room"
+    copy.mkdir()
+    for file in saved.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    return copy
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        Scene.load(folder)
+    text = str(caught.value)
+    assert "\n" not in text, "an error is one line"
+    assert str(folder) in text, "an error names the file"
+    return text
+
+
+def test_a_saved_scene_is_the_scene(saved: Path) -> None:
+    made, loaded = make_scene(), Scene.load(saved)
+    for name in ("name", "title", "game", "fov_deg", "pixel_aspect", "keys", "mouse", "licence"):
+        assert getattr(loaded, name) == getattr(made, name), name
+    assert len(loaded) == COUNT
+    assert loaded.resolution == (128, 224)
+    assert np.abs(loaded.colour.astype(int) - made.colour).mean() < 4, COLOUR_QUALITY
+    assert np.abs(loaded.depth / made.depth - 1).max() < 0.018
+    assert np.array_equal(loaded.hidden, made.hidden)
+    np.testing.assert_allclose(loaded.pose, made.pose, atol=1e-6)
+    assert [start.title for start in loaded.starts] == ["by the door", "at the window"]
+    np.testing.assert_allclose(loaded.start(1).pose, made.starts[1].pose, atol=1e-4)
+    assert np.abs(loaded.start(1).image.astype(int) - made.starts[1].image).mean() < 4
+
+
+def test_nothing_else_is_left_in_the_folder(saved: Path) -> None:
+    assert sorted(file.name for file in saved.iterdir()) == [
+        KEYFRAMES,
+        "scene.json",
+        "start-00.webp",
+        "start-01.webp",
+    ]
+
+
+def test_saving_again_replaces(folder: Path) -> None:
+    make_scene().save(folder)
+    assert len(Scene.load(folder)) == COUNT
+
+
+def test_a_start_that_is_not_there(saved: Path) -> None:
+    scene = Scene.load(saved)
+    for index in (-1, 2):
+        with pytest.raises(DataError, match=f"starts 0 to 1, got {index}"):
+            scene.start(index)
+
+
+def test_a_folder_that_is_no_scene(tmp_path: Path) -> None:
+    assert "scene.json is missing" in refusal(tmp_path)
+    assert "reverie scene build" in refusal(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "not readable JSON"),
+        (b"{", "not readable JSON"),
+        (b"\xff\xfe{}", "not readable JSON"),
+        (b"[" * 100_000, "not readable JSON"),
+        (b"[]", "is not a scene"),
+        (b'{"kind": "reverie.world", "version": 1}', "is not a scene"),
+        (b'{"kind": "reverie.scene", "version": 99}', "version 99, this Reverie reads version 1"),
+        (b'{"kind": "reverie.scene", "version": 1}', "missing or wrong"),
+    ],
+)
+def test_a_bad_json(folder: Path, content: bytes, says: str) -> None:
+    (folder / "scene.json").write_bytes(content)
+    assert says in refusal(folder)
+
+
+def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    raw = json.loads((folder / "scene.json").read_text())
+    edit(raw)
+    (folder / "scene.json").write_text(json.dumps(raw))
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda raw: raw.update(fov_deg="wide"), "missing or wrong"),
+        (lambda raw: raw.update(fov_deg=None), "missing or wrong"),
+        (lambda raw: raw.update(fov_deg=5), "fov_deg in 20..150"),
+        (lambda raw: raw.update(pixel_aspect=0), "pixel_aspect in 0.25..4"),
+        (lambda raw: raw.update(fov_deg=float("nan")), "fov_deg in 20..150"),
+        (lambda raw: raw.update(starts=[]), "at least one start"),
+        (lambda raw: raw.update(starts=3), "missing or wrong"),
+        (lambda raw: raw.update(keys=7), "missing or wrong"),
+        (lambda raw: raw["starts"][0].pop("title"), "missing or wrong"),
+        (lambda raw: raw["starts"][0].update(pose=[0, 0, 0]), "six finite numbers"),
+        (lambda raw: raw["starts"][0].update(pose=[0, 0, 0, 0, 95, 0]), "six finite numbers"),
+        (lambda raw: raw["starts"][0].update(pose=[0, float("inf"), 0, 0, 0, 0]), "six finite numbers"),
+        (lambda raw: raw["starts"][0].update(image="../secret.png"), "start images lie beside it"),
+        (lambda raw: raw["starts"][0].update(image=5), "missing or wrong"),
+        (lambda raw: raw["starts"][0].update(image="gone.webp"), "not a readable start image"),
+    ],
+)
+def test_a_wrong_field(folder: Path, edit: Callable[[dict[str, Any]], object], says: str) -> None:
+    change(folder, edit)
+    assert says in refusal(folder)
+
+
+def test_a_damaged_start_image(folder: Path) -> None:
+    content = (folder / "start-01.webp").read_bytes()
+    for damaged in (b"", b"garbage", content[: len(content) // 2]):
+        (folder / "start-01.webp").write_bytes(damaged)
+        assert "start-01.webp: not a readable start image" in refusal(folder)
+
+
+def test_missing_and_foreign_keyframes(folder: Path) -> None:
+    path = folder / KEYFRAMES
+    content = path.read_bytes()
+    for damaged in (b"", b"PAR1", content[:-40], content[: len(content) // 2]):
+        path.write_bytes(damaged)
+        assert "not readable as keyframes" in refusal(folder)
+    pq.write_table(pa.table({"image": [b"x"]}), path)
+    assert "not readable as keyframes" in refusal(folder)
+    path.unlink()
+    assert "not readable as keyframes" in refusal(folder)
+
+
+def replace(folder: Path, column: str, row: int, value: object) -> None:
+    table = pq.read_table(folder / KEYFRAMES).to_pydict()
+    table[column][row] = value
+    pq.write_table(pa.table(table), folder / KEYFRAMES)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("colour", b"no image"),
+        ("colour", b""),
+        ("colour", None),
+        ("depth", b"no image"),
+        ("hidden", b"no image"),
+        ("pose", [0.0, 0.0, 0.0, 0.0, 0.0]),
+        ("pose", [0.0, 0.0, float("nan"), 0.0, 0.0, 0.0]),
+        ("pose", None),
+    ],
+)
+def test_a_damaged_keyframe_is_named(folder: Path, column: str, value: object) -> None:
+    replace(folder, column, 2, value)
+    assert f"{KEYFRAMES}, row 2: a damaged keyframe" in refusal(folder)
+
+
+def test_a_truncated_image_is_a_damaged_keyframe(folder: Path) -> None:
+    colour = pq.read_table(folder / KEYFRAMES).to_pydict()["colour"][1]
+    replace(folder, "colour", 1, colour[: len(colour) // 2])
+    assert "row 1: a damaged keyframe" in refusal(folder)
+
+
+def test_a_keyframe_of_another_size(folder: Path) -> None:
+    table = pq.read_table(folder / KEYFRAMES).to_pydict()
+    replace(folder, "depth", 3, table["colour"][0])
+    assert "row 3: expected" in refusal(folder)
+    replace(folder, "depth", 3, table["depth"][3])
+    replace(folder, "colour", 1, table["depth"][1])
+    assert "row 1: expected" in refusal(folder)
+
+
+def test_no_keyframes_at_all(folder: Path) -> None:
+    pq.write_table(pq.read_table(folder / KEYFRAMES).slice(0, 0), folder / KEYFRAMES)
+    assert "expected 1 to 4096 keyframes, got 0" in refusal(folder)

@@ -1,0 +1,282 @@
+"""View synthesis, against what a pinhole camera says."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from reverie.vision.depth_codec import decode_depth, encode_depth
+from reverie.vision.projection import (
+    VIEW_SIZE,
+    View,
+    focal_lengths,
+    project,
+    push_pull,
+    render_views,
+    rotation,
+    turn_scale,
+    unproject,
+)
+
+H, W = VIEW_SIZE
+FOCAL = focal_lengths(torch.tensor([90.0]))  # (1, 2): 56 pixels
+ORIGIN = torch.zeros(1, 1, 6)
+
+
+def texture(seed: int = 0, size: tuple[int, int] = (128, 224)) -> Tensor:
+    """A smooth random image (1, 1, 3, H, W) uint8."""
+    coarse = torch.rand(1, 3, 9, 15, generator=torch.Generator().manual_seed(seed))
+    fine = torch.nn.functional.interpolate(coarse, size, mode="bicubic", align_corners=False)
+    return (fine.clamp(0, 1) * 255).byte()[None]
+
+
+def half(colour: Tensor) -> Tensor:
+    return torch.nn.functional.avg_pool2d(colour[:, 0].float() / 127.5 - 1, 2)[:, None]
+
+
+def render(
+    colour: Tensor,
+    depth: Tensor,
+    pose: Tensor,
+    keyframe_pose: Tensor = ORIGIN,
+    hidden: Tensor | None = None,
+    valid: Tensor | None = None,
+    focal: Tensor = FOCAL,
+) -> View:
+    b, k = depth.shape[:2]
+    hidden = torch.zeros(b, k, H, W, dtype=torch.bool) if hidden is None else hidden
+    valid = torch.ones(b, k, dtype=torch.bool) if valid is None else valid
+    keyframe_pose = keyframe_pose.expand(b, k, 6)
+    return render_views(colour, depth, hidden, keyframe_pose, valid, pose, focal.expand(b, 2))
+
+
+def pose(**changes: float) -> Tensor:
+    names = ("x", "y", "z", "yaw", "pitch", "roll")
+    return torch.tensor([[[changes.get(name, 0.0) for name in names]]])
+
+
+def flat(depth: float) -> Tensor:
+    return torch.full((1, 1, H, W), depth)
+
+
+def plain(*greys: int) -> Tensor:
+    """Keyframes of one grey each, (1, k, 3, H, W)."""
+    return torch.stack([torch.full((3, 128, 224), grey, dtype=torch.uint8) for grey in greys])[None]
+
+
+def test_the_axes_of_a_camera() -> None:
+    right, up, forward = rotation(pose())[0, 0]
+    torch.testing.assert_close(right, torch.tensor([1.0, 0, 0]))
+    torch.testing.assert_close(forward, torch.tensor([0.0, 1, 0]))
+    torch.testing.assert_close(up, torch.tensor([0.0, 0, 1]))
+    east = rotation(pose(yaw=90))[0, 0, 2]
+    torch.testing.assert_close(east, torch.tensor([1.0, 0, 0]), atol=1e-6, rtol=0)  # yaw is to the right
+    assert rotation(pose(pitch=30))[0, 0, 2, 2] == pytest.approx(0.5)  # pitch is up
+    assert rotation(pose(roll=30))[0, 0, 0, 2] == pytest.approx(-0.5)  # roll is to the right
+    axes = rotation(torch.randn(5, 6) * 60)
+    torch.testing.assert_close(axes @ axes.transpose(-1, -2), torch.eye(3).expand(5, 3, 3), atol=1e-5, rtol=0)
+
+
+def test_projecting_undoes_unprojecting() -> None:
+    generator = torch.Generator().manual_seed(0)
+    camera = torch.randn(2, 1, 6, generator=generator) * torch.tensor([5.0, 5, 1, 90, 20, 5])
+    depth = 1 + 20 * torch.rand(2, 1, H, W, generator=generator)
+    focal = focal_lengths(torch.tensor([70.0, 100.0]), torch.tensor([1.0, 1.2]))
+    points = unproject(depth, camera, focal)
+    xy, z = project(points[:, 0], camera, focal)
+    torch.testing.assert_close(z[:, 0].view(2, H, W), depth[:, 0], atol=1e-3, rtol=1e-4)
+    x, y = xy[:, 0].view(2, H, W, 2).unbind(-1)
+    torch.testing.assert_close(x, torch.arange(W).float().expand_as(x), atol=0.02, rtol=0)
+    torch.testing.assert_close(y, torch.arange(H).float()[:, None].expand_as(y), atol=0.02, rtol=0)
+
+
+def test_the_same_camera_sees_the_keyframe_itself() -> None:
+    colour = texture()
+    view = render(colour, flat(5.0), pose())
+    assert view.colour.shape == (1, 1, 3, H, W)
+    assert view.cover.min() == 1
+    torch.testing.assert_close(view.inverse_depth, torch.full((1, 1, H, W), 0.2))
+    assert (view.colour - half(colour)).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("camera", "shift"),
+    [  # a wall 4 m away, 56 pixels of focal length: 0.5 m is 7 pixels
+        (pose(x=0.5), (-7, 0)),
+        (pose(x=-0.5), (7, 0)),
+        (pose(z=0.5), (0, 7)),
+    ],
+)
+def test_a_step_aside_moves_a_wall_as_a_pinhole_says(camera: Tensor, shift: tuple[int, int]) -> None:
+    colour = texture()
+    view, expected = render(colour, flat(4.0), camera).colour, half(colour)
+    moved = torch.roll(expected, (shift[1], shift[0]), (-2, -1))
+    inside = (slice(None), slice(None), slice(None), slice(10, H - 10), slice(10, W - 10))
+    assert (view[inside] - moved[inside]).abs().mean() < 0.02
+    assert (view[inside] - expected[inside]).abs().mean() > 0.08
+    # what has come into view is a hole, with something plausible in it
+    cover = render(colour, flat(4.0), camera).cover
+    assert cover.mean() == pytest.approx(1 - abs(shift[0]) / W - abs(shift[1]) / H, abs=0.01)
+    assert torch.isfinite(view).all()
+
+
+def test_a_turn_moves_everything_alike_near_and_far() -> None:
+    """The centre of a view that is turned by 20 degrees shows what was F tan(20) to the right; sky turns too."""
+    colour = texture()
+    place = (W - 1) / 2 + 56 * math.tan(math.radians(20) + math.atan(0.5 / 56))  # the centre pixel is half a one off
+    centre = []
+    for depth in (2.0, 20.0, 500.0):
+        view = render(colour, flat(depth), pose(yaw=20))
+        centre.append(view.colour[0, 0, :, H // 2, W // 2])
+    row, x = half(colour)[0, 0, :, H // 2], int(place)
+    expected = row[:, x] + (place - x) * (row[:, x + 1] - row[:, x])
+    for one in centre:
+        assert (one - expected).abs().max() < 0.03
+    assert (row[:, W // 2] - expected).abs().max() > 0.3
+    assert render(colour, flat(500.0), pose(yaw=20)).inverse_depth.max() == 0
+    walked = render(colour, flat(500.0), pose(y=5))  # sky does not move when one walks
+    assert (walked.colour - half(colour))[..., 4:-4, 4:-4].abs().mean() < 0.02
+
+
+def test_walking_towards_a_wall_enlarges_it_without_cracks() -> None:
+    colour = texture()
+    view = render(colour, flat(4.0), pose(y=1.9))
+    inside = view.cover[..., 1:-1, 1:-1]  # a crack at the very border has only one neighbour
+    assert inside.min() == 1, "a surface that has come twice as near has no holes"
+    torch.testing.assert_close(view.inverse_depth[..., 1:-1, 1:-1], inside / 2.1, atol=1e-3, rtol=0)
+    enlarged = torch.nn.functional.interpolate(half(colour)[:, 0], (122, 214), mode="bilinear")  # by 4 / 2.1
+    middle = enlarged[:, :, 29 : 29 + H, 51 : 51 + W]
+    assert (view.colour[:, 0] - middle).abs().mean() < 0.02
+
+
+def test_what_is_near_hides_what_is_far_and_leaves_a_hole() -> None:
+    """A bright post 2 m away before a dark wall 8 m away, seen from half a metre to the right."""
+    depth, colour = flat(8.0), torch.full((1, 1, 3, 128, 224), 40, dtype=torch.uint8)
+    depth[..., 50:62] = 2.0
+    colour[..., 100:124] = 220
+    view = render(colour, depth, pose(x=0.5))
+    # the post moves by 56 * 0.5 / 2 = 14 pixels, the wall by 3.5
+    bright = view.colour[0, 0, 0, H // 2] > 0
+    assert bright[36:48].all()
+    assert not bright[:35].any()
+    assert not bright[60:].any()
+    hole = view.cover[0, 0, H // 2] == 0
+    assert hole[49:57].all(), "what the post hid is not known"
+    assert not hole[:48].any()
+    # from behind the post's left edge: the wall in front of which the post now stands is not seen through it
+    assert (view.inverse_depth[0, 0, H // 2, 37:47] == 0.5).all()
+
+
+def test_the_first_of_several_keyframes_wins_and_invalid_ones_never() -> None:
+    colour, depth = plain(50, 200), flat(5.0).expand(1, 2, H, W)
+    first = render(colour, depth, pose()).colour
+    torch.testing.assert_close(first, torch.full_like(first, 50 / 127.5 - 1), atol=1e-4, rtol=0)
+    swapped = render(colour.flip(1), depth, pose()).colour
+    torch.testing.assert_close(swapped, torch.full_like(swapped, 200 / 127.5 - 1), atol=1e-4, rtol=0)
+    second = render(colour, depth, pose(), valid=torch.tensor([[False, True]]))
+    torch.testing.assert_close(second.colour, swapped)
+    nothing = render(colour, depth, pose(), valid=torch.zeros(1, 2, dtype=torch.bool))
+    assert nothing.cover.max() == 0
+    assert nothing.inverse_depth.max() == 0
+    assert torch.isfinite(nothing.colour).all()
+
+
+def test_a_nearer_surface_of_a_later_keyframe_hides_an_earlier_ones() -> None:
+    colour = plain(50, 200)
+    depth = torch.stack([flat(9.0)[0, 0], flat(3.0)[0, 0]])[None]
+    view = render(colour, depth, pose())
+    torch.testing.assert_close(view.colour, torch.full_like(view.colour, 200 / 127.5 - 1), atol=1e-4, rtol=0)
+
+
+def test_a_second_keyframe_fills_what_the_first_does_not_show() -> None:
+    colour, depth = plain(50, 200), flat(5.0).expand(1, 2, H, W)
+    hidden = torch.zeros(1, 2, H, W, dtype=torch.bool)
+    hidden[0, 0, :, W // 2 :] = True
+    view = render(colour, depth, pose(), hidden=hidden)
+    assert view.cover.min() == 1
+    assert (view.colour[..., : W // 2] < 0).all()
+    assert (view.colour[..., W // 2 :] > 0).all()
+
+
+def test_hidden_pixels_are_not_drawn() -> None:
+    hidden = torch.zeros(1, 1, H, W, dtype=torch.bool)
+    hidden[..., 20:40, 30:60] = True
+    colour = torch.full((1, 1, 3, 128, 224), 200, dtype=torch.uint8)
+    colour[..., 40:80, 60:120] = 0
+    view = render(colour, flat(5.0), pose(), hidden=hidden)
+    hole = view.cover[0, 0] == 0
+    assert not (hole & ~hidden[0, 0]).any()
+    assert hole[21:39, 31:59].all()  # its corners may be closed as cracks are
+    around = (view.colour > 0.4).float().mean()
+    assert around > 0.99, "holes are filled from around, not from what is hidden"
+
+
+def test_what_lies_behind_the_camera_is_not_drawn() -> None:
+    assert render(texture(), flat(2.0), pose(y=2.5)).cover.max() == 0
+    assert render(texture(), flat(2.0), pose(yaw=180)).cover.max() == 0
+
+
+def test_push_pull_keeps_what_is_known_and_fills_with_what_is_near() -> None:
+    image = torch.zeros(1, 3, H, W)
+    image[..., W // 2 :] = 1.0
+    weight = torch.ones(1, 1, H, W)
+    weight[..., 10:20, 10:20] = 0
+    weight[..., 10:20, 90:100] = 0
+    damaged = torch.where(weight > 0, image, torch.full_like(image, 77.0))
+    filled = push_pull(damaged, weight)
+    torch.testing.assert_close(filled[..., 30:, :], image[..., 30:, :])
+    assert filled[..., 10:20, 10:20].abs().max() < 0.05
+    assert (filled[..., 10:20, 90:100] - 1).abs().max() < 0.05
+    assert push_pull(damaged, torch.zeros_like(weight)).abs().max() == 0
+
+
+def test_rows_of_a_batch_are_independent() -> None:
+    colour = torch.cat([texture(0), texture(1)])
+    depth = torch.cat([flat(3.0), flat(7.0)])
+    cameras = torch.cat([pose(x=0.3), pose(yaw=15, y=1)])
+    focal = focal_lengths(torch.tensor([90.0, 60.0]))
+    both = render(colour, depth, cameras, focal=focal)
+    for i in range(2):
+        row = slice(i, i + 1)
+        alone = render(colour[row], depth[row], cameras[row], focal=focal[row])
+        for one, other in zip(both, alone, strict=True):
+            torch.testing.assert_close(one[row], other, atol=1e-5, rtol=0)
+
+
+def test_views_of_one_batch_are_independent() -> None:
+    colour, cameras = texture(), torch.cat([pose(), pose(x=0.4), pose(yaw=-10)], 1)
+    together = render(colour, flat(3.0), cameras)
+    for i in range(3):
+        alone = render(colour, flat(3.0), cameras[:, i : i + 1])
+        torch.testing.assert_close(together.colour[:, i : i + 1], alone.colour, atol=1e-5, rtol=0)
+
+
+def test_pixel_aspect_stretches_downwards() -> None:
+    """The focal length down, in pixels, is the one across times the aspect."""
+    square, tall = focal_lengths(torch.tensor([90.0]))[0], focal_lengths(torch.tensor([90.0]), 1.2)[0]
+    assert square.tolist() == pytest.approx([56.0, 56.0])
+    assert tall.tolist() == pytest.approx([56.0, 67.2])
+    xy, _ = project(torch.tensor([[[1.0, 4.0, 1.0]]]), ORIGIN, tall[None])
+    assert xy[0, 0, 0].tolist() == pytest.approx([(W - 1) / 2 + 14, (H - 1) / 2 - 16.8], abs=1e-4)
+    colour = texture()
+    view = render(colour, flat(4.0), pose(z=0.5), focal=tall[None]).colour
+    moved = torch.roll(half(colour), 8, -2)  # 67.2 * 0.5 / 4 = 8.4
+    assert (view - moved)[..., 12:-4, :].abs().mean() < 0.05
+
+
+def test_mouse_rotations_scale_with_the_field_of_view() -> None:
+    assert turn_scale(None, 90.0) == turn_scale(90.0, None) == turn_scale(70.0, 70.0) == 1.0
+    assert turn_scale(60.0, 90.0) == pytest.approx(math.sqrt(3))
+
+
+def test_depth_as_bytes_is_within_two_percent() -> None:
+    metres = torch.logspace(math.log10(0.085), math.log10(350), 500).numpy()
+    levels = encode_depth(metres)
+    assert levels.dtype == "uint8"
+    assert abs(decode_depth(levels) / metres - 1).max() < 0.018
+    assert (encode_depth(decode_depth(levels)) == levels).all()
+    assert encode_depth(metres[:1] * 0)[0] < encode_depth(metres[:1])[0]  # nothing is nearer than the nearest
+    assert encode_depth(metres[-1:] * 1e6)[0] == 255

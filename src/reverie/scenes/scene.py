@@ -21,6 +21,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from reverie.errors import DataError
+from reverie.paths import local_path
 from reverie.types import Frames
 from reverie.vision.depth_codec import decode_depth, encode_depth
 from reverie.vision.projection import VIEW_SIZE
@@ -90,7 +91,7 @@ class Scene:
             "pose": [[float(v) for v in pose] for pose in self.pose],
         }
         temporary = folder / f".{KEYFRAMES}.{os.getpid()}.tmp"
-        pq.write_table(pa.table(rows), temporary, compression="zstd")
+        pq.write_table(pa.table(rows), local_path(temporary), compression="zstd")
         os.replace(temporary, folder / KEYFRAMES)
         starts = []
         for i, start in enumerate(self.starts):
@@ -158,7 +159,7 @@ def _read_keyframes(
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=["colour", "depth", "hidden", "pose"]).to_pydict()
+        table = pq.read_table(local_path(path), columns=["colour", "depth", "hidden", "pose"]).to_pydict()
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{path}: not readable as keyframes ({str(error).splitlines()[0]}); {HINT}") from error
     count = len(table["pose"])

@@ -90,7 +90,10 @@ def save_yard_scene(folder: Path, resolution: tuple[int, int], keys: tuple[str, 
     looks = [(*world.look_from(np.array(pose, np.float32)), pose) for pose in poses]
     height, width = resolution
     colour = [np.asarray(Image.fromarray(frames[0]).resize((width, height))) for frames, _, _ in looks]
-    starts = tuple(Start(f"{title}, start {i}", colour[i], np.array(poses[i], np.float32)) for i in (0, len(poses) - 1))
+    starts = tuple(
+        Start(f"{title}, start {n}", colour[i], np.array(poses[i], np.float32))
+        for n, i in enumerate((0, len(poses) - 1))
+    )
     scene = Scene(
         folder.name, title, "yard", FOV_DEG, 1.0, keys, True, "made for tests", starts,
         np.stack(colour), np.stack([one.depth for _, one, _ in looks]), np.stack([one.body for _, one, _ in looks]),

@@ -126,8 +126,8 @@ class CaptureSceneConfig:
         check_target(self.output, self.overwrite)
         opened = open_world(self.game, **parse_options(world_info(self.game), self.set))
         try:
+            opened.reset(self.seed)
             world = require_explorable(opened, self.game)
-            world.reset(self.seed)
             facts = Facts(
                 title=self.title or world.map or self.game,
                 game=self.game,

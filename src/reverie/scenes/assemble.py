@@ -79,16 +79,14 @@ def check_counts(keyframes: int, starts: int) -> None:
             raise DataError(f"{name} must be 1 to {high}, got {value}")
 
 
-def build_scene(
-    facts: Facts, frames: Keyframes, keyframes: int, starts: int, seed: int = 0, report: Report | None = None
-) -> Scene:
+def build_scene(facts: Facts, frames: Keyframes, keyframes: int, starts: int, report: Report | None = None) -> Scene:
     """Chooses keyframes and starts among frames, and hides what moves."""
     check_counts(keyframes, starts)
     tell = report or (lambda share, text: None)
     focal = facts.focal
-    index = choose_views(frames, focal, keyframes, seed, lambda share: tell(0.5 * share, "choosing keyframes"))
-    chosen = frames.select(index)
-    tell(0.5, "hiding what moves")
+    tell(0.0, "choosing keyframes")
+    chosen = frames.select(choose_views(frames, keyframes))
+    tell(0.2, "hiding what moves")
     hidden = chosen.hidden | hide_moving(chosen, frames, focal)
     shown = Keyframes.new(chosen.colour, chosen.depth, hidden, chosen.pose, focal)
     tell(0.8, "placing starts")

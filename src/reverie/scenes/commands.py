@@ -44,7 +44,7 @@ class BuildSceneConfig:
     licence: str = "unknown"
     """The licence of the pictures."""
     seed: int = 0
-    """Decides which views keyframes are chosen for."""
+    """Decides which episodes are held out, where none is marked."""
     overwrite: bool = False
     """Replace a scene that is there."""
 
@@ -55,7 +55,9 @@ class BuildSceneConfig:
         check_counts(self.keyframes, self.starts)
         check_target(self.output, self.overwrite)
         with _progress() as report:
-            footage = read_footage(self.recordings, self.place, self.fov, lambda share, text: report(0.3 * share, text))
+            footage = read_footage(
+                self.recordings, self.place, self.fov, self.seed, lambda share, text: report(0.3 * share, text)
+            )
             facts = Facts(
                 title=self.title or footage.place or footage.game,
                 game=footage.game,
@@ -70,7 +72,6 @@ class BuildSceneConfig:
                 footage.frames,
                 self.keyframes,
                 self.starts,
-                self.seed,
                 lambda share, text: report(0.3 + 0.6 * share, text),
             )
             report(0.9, "measuring coverage of held-out frames")

@@ -106,11 +106,16 @@ def place_of(dataset: Dataset, episode: Episode) -> str:
 
 
 def read_footage(
-    folders: Sequence[Path], place: str | None = None, fov_deg: float | None = None, report: Report | None = None
+    folders: Sequence[Path],
+    place: str | None = None,
+    fov_deg: float | None = None,
+    seed: int = 0,
+    report: Report | None = None,
 ) -> Footage:
     """Reads the frames with depth of one place.
 
-    place: its name (None: the place with the most frames).  Raises DataError for recordings that cannot be used.
+    place: its name (None: the place with the most frames); fov_deg: of recordings that do not say theirs; seed: decides
+    which episodes are held out, where none is marked.  Raises DataError for recordings that cannot be used.
     """
     datasets, angle = open_recordings(folders, fov_deg)
     games = {game_of(dataset) for dataset in datasets}
@@ -124,7 +129,7 @@ def read_footage(
     if chosen not in lengths:
         raise DataError(f"there is no place {chosen!r} in these recordings; they have {', '.join(sorted(lengths))}")
     episodes = [(d, i) for d, i in found if place_of(d, d.episodes[i]) == chosen]
-    train, held_out = _read_split(episodes, report)
+    train, held_out = _read_split(episodes, seed, report)
     focal = focal_lengths(torch.tensor([angle]), datasets[0].pixel_aspect)[0]
     return Footage(
         games.pop(),
@@ -137,13 +142,13 @@ def read_footage(
     )
 
 
-def _read_split(episodes: Sequence[tuple[Dataset, int]], report: Report | None) -> tuple[Stack, Stack]:
+def _read_split(episodes: Sequence[tuple[Dataset, int]], seed: int, report: Report | None) -> tuple[Stack, Stack]:
     """The frames to build from, and those held out: marked episodes, else one in eight, else the last eighth."""
     marked = [dataset.episodes[number].is_heldout for dataset, number in episodes]
     if not any(marked) or all(marked):
-        marked = [i % HELD_OUT_EVERY == HELD_OUT_EVERY // 2 for i in range(len(episodes))]
-        if not any(marked) and len(episodes) > 1:
-            marked[-1] = True
+        order = np.random.default_rng(seed).permutation(len(episodes))
+        count = -(-len(episodes) // HELD_OUT_EVERY) if len(episodes) > 1 else 0
+        marked = [bool(number < count) for number in order]
     parts: tuple[list[Stack], list[Stack]] = ([], [])
     total = sum(dataset.episodes[number].length for dataset, number in episodes)
     for i, (dataset, number) in enumerate(episodes):

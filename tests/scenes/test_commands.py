@@ -200,7 +200,9 @@ def test_a_capture_ends_when_it_covers_everything(tmp_path: Path, capsys: pytest
     world.reset(0)
     for start in scene.starts:
         there = np.abs(world.look_from(start.pose)[0][0].astype(int) - start.image).mean()
-        turned = np.abs(world.look_from(start.pose + np.array([0, 0, 0, 20, 0, 0]))[0][0].astype(int) - start.image).mean()
+        turned = np.abs(
+            world.look_from(start.pose + np.array([0, 0, 0, 20, 0, 0]))[0][0].astype(int) - start.image
+        ).mean()
         assert 3 * there < turned, "the start image is what is seen from its pose"
 
 

@@ -45,6 +45,13 @@ COMMANDS = (
     Command("data check", "find what is damaged or poor in a dataset", "reverie.data.commands", "CheckConfig"),
     Command("data sheet", "draw a dataset's pictures with their keys", "reverie.data.commands", "SheetConfig"),
     Command("data report", "tell what a dataset covers", "reverie.data.commands", "ReportConfig"),
+    Command(
+        "data pack", "write recordings with geometry as packs for training", "reverie.train.spatial.pack", "PackConfig"
+    ),
+    Command("scene build", "build a scene from recordings", "reverie.scenes.commands", "BuildSceneConfig"),
+    Command("scene capture", "capture a scene of a game", "reverie.scenes.commands", "CaptureSceneConfig"),
+    Command("scene check", "validate a scene and measure it", "reverie.scenes.commands", "CheckSceneConfig"),
+    Command("scene list", "list the bundled scenes", "reverie.scenes.commands", "ListScenesConfig"),
     Command("train tokenizer", "train the video tokenizer", "reverie.train.tokenizer", "TrainTokenizerConfig"),
     Command("train world", "train the world model", "reverie.train.recipe", "TrainWorldConfig"),
     Command("train idm", "train the model that names actions from pictures", "reverie.train.idm", "TrainIdmConfig"),

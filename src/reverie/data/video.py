@@ -30,26 +30,27 @@ _SMPTE170M = 6
 """BT.601 of 525 lines: the primaries, the transfer curve and the matrix have this number in H.264."""
 
 
-def write_video(path: Path, frames: Frames, fps: int) -> None:
-    """Encode `(f, H, W, 3)` uint8 at `path`: H.264, yuv420p, no B-frames, one thread.
+def write_video(path: Path, frames: Frames, fps: int, *, crf: int = QUALITY_CRF, pixels: str = "yuv420p") -> None:
+    """Encode `(f, H, W, 3)` uint8 at `path`: H.264, no B-frames, one thread.
 
+    crf: quality, smaller is better; pixels: yuv420p, or yuv444p for colours at full resolution.
     Frames that lie in memory as planes (by their strides) are read as planes.
     """
     import av
     from av.video.reformatter import ColorRange
 
     _, height, width, _ = frames.shape
-    options = {"crf": str(QUALITY_CRF), "preset": PRESET, "tune": "psnr", "bf": "0", "x264-params": X264_PARAMS}
+    options = {"crf": str(crf), "preset": PRESET, "tune": "psnr", "bf": "0", "x264-params": X264_PARAMS}
     with av.open(local_path(path), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options=options)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.gop_size = KEY_EVERY_FRAMES
         stream.thread_count = 1
         stream.time_base = Fraction(1, fps)
         context = stream.codec_context
         context.color_range, context.colorspace = ColorRange.MPEG, _SMPTE170M
         context.color_primaries, context.color_trc = _SMPTE170M, _SMPTE170M
-        to_yuv = _ToYuv(height, width)
+        to_yuv = _ToYuv(height, width, pixels)
         for index, picture in enumerate(frames):
             frame = to_yuv(picture)
             frame.pts, frame.time_base = index, Fraction(1, fps)
@@ -58,14 +59,14 @@ def write_video(path: Path, frames: Frames, fps: int) -> None:
 
 
 class _ToYuv:
-    """RGB pictures of one size -> yuv420p frames, BT.601 limited."""
+    """RGB pictures of one size -> yuv frames, BT.601 limited."""
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, pixels: str = "yuv420p") -> None:
         import av
         from av.video.reformatter import VideoReformatter
 
         self._planes = av.VideoFrame(width, height, "gbrp")
-        self._reformatter = VideoReformatter()
+        self._reformatter, self._pixels = VideoReformatter(), pixels
 
     def __call__(self, picture: Frames) -> av.VideoFrame:
         """`(H, W, 3)` uint8 in any layout of memory."""
@@ -81,7 +82,7 @@ class _ToYuv:
             source = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(picture))
         return self._reformatter.reformat(
             source,
-            format="yuv420p",
+            format=self._pixels,
             dst_colorspace=Colorspace.ITU601,
             src_color_range=ColorRange.JPEG,
             dst_color_range=ColorRange.MPEG,

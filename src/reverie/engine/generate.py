@@ -38,7 +38,8 @@ class GenerateConfig:
     the same text (.txt), or JSON (.json), a list such as [{"keys": ["forward"], "mouse": [0, 3], "frames": 25}], where
     mouse is [pitch, yaw] and "seconds" can stand for "frames".
 
-    Example: reverie generate --model nano --image room.png --actions "forward 2s; yaw+3 1s" -o out.mp4
+    Examples: reverie generate --model nano --image room.png --actions "forward 2s; yaw+3 1s" -o out.mp4
+    reverie generate --scene scenes/my-level --start 1 --actions "forward 4s" -o walk.mp4
     """
 
     actions: str
@@ -47,6 +48,10 @@ class GenerateConfig:
     """The video to write."""
     image: str | None = None
     """The start picture: a path, or the name of one that came with the model (the default is its first)."""
+    scene: str | None = None
+    """Begin in this scene instead: a bundled one's name (`reverie scene list`), or a folder."""
+    start: int = 0
+    """With --scene: the number of the start to begin at."""
     model: str = "nano"
     """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either."""
     variant: str | None = None
@@ -75,6 +80,14 @@ class GenerateConfig:
     def run(self) -> None:
         from rich.console import Console
 
+        if self.scene is not None and self.image is not None:
+            raise ImageError("a video begins on an image or in a scene: leave --image or --scene out")
+        if self.scene is None and self.start:
+            raise ImageError(f"--start {self.start} is a start of a scene, and none is named; add --scene")
+        if self.scene is not None:
+            from reverie.engine.scenes import SceneCard
+
+            SceneCard.read(self.scene).start(self.start)
         script = load_script(self.actions)
         if not 1 <= self.scale <= MAX_SCALE:
             raise ImageError(f"--scale is a whole factor from 1 to {MAX_SCALE}, got {self.scale}")
@@ -84,7 +97,10 @@ class GenerateConfig:
         console = Console(stderr=True)
         engine = _load(self, console)
         script.check(engine.action_space)
-        session = engine.open(find_image(engine, self.image), self.seed)
+        if self.scene is None:
+            session = engine.open(find_image(engine, self.image), self.seed)
+        else:
+            session = engine.open(seed=self.seed, scene=self.scene, start=self.start)
         frames = render(session, script, self, console)
         if self.sheet is not None:
             write_sheet(self.sheet, frames, script)
@@ -162,6 +178,8 @@ def describe(session: Session, script: ActionScript, config: GenerateConfig) -> 
         "model": session.fingerprint,
         "seed": config.seed,
         "image": config.image,
+        "scene": session.scene or None,
+        "start": config.start,
         "actions": str(script),
         "fps": FPS,
     }

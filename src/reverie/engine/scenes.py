@@ -13,7 +13,7 @@ from reverie.engine.models import WEIGHTS
 from reverie.errors import CheckpointError, DataError
 from reverie.models.checkpoint import ModelConfig
 from reverie.scenes.keyframes import Candidates, Keyframes
-from reverie.scenes.scene import Scene, Start
+from reverie.scenes.scene import Scene, Start, pick_start, read_head
 from reverie.vision.projection import focal_lengths
 
 BUNDLED = WEIGHTS / "scenes"
@@ -40,6 +40,50 @@ def find_scene(scene: str | Path) -> Path:
 
 
 @dataclass(frozen=True, slots=True)
+class SceneCard:
+    """A scene without its keyframes: what choosers show.  folder: where it lies."""
+
+    folder: Path
+    title: str
+    keys: tuple[str, ...]
+    mouse: bool
+    starts: tuple[Start, ...]
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @classmethod
+    def read(cls, scene: str | Path) -> SceneCard:
+        """Reads the card of a bundled scene, or of a folder.  Raises DataError."""
+        folder = find_scene(scene)
+        head = read_head(folder)
+        return cls(folder, head.title, head.keys, head.mouse, head.starts)
+
+    def start(self, index: int) -> Start:
+        """Raises DataError for a start that the scene does not have."""
+        return pick_start(self.name, self.starts, index)
+
+    def check(self, config: ModelConfig) -> None:
+        """Raises CheckpointError for a model without a spatial memory, DataError for a scene that does not fit it."""
+        check_scene(self.name, self.starts[0].image.shape[:2], self.keys, config)
+
+
+def check_scene(name: str, resolution: tuple[int, ...], keys: tuple[str, ...], config: ModelConfig) -> None:
+    """Raises CheckpointError for a model without a spatial memory, DataError for a scene that does not fit it."""
+    if config.memory is None:
+        raise CheckpointError(f"{config.name} has no spatial memory, so it opens no scenes; give it an image")
+    if tuple(resolution) != tuple(config.resolution):
+        got, wanted = ("x".join(map(str, size)) for size in (resolution, config.resolution))
+        raise DataError(f"scene {name} has keyframes of {got} pixels, {config.name} takes {wanted}")
+    if unknown := sorted(set(keys) - set(config.action_space.keys)):
+        raise DataError(
+            f"scene {name} is of a game with the key {unknown[0]!r}; {config.name} knows "
+            f"{', '.join(config.action_space.keys)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedScene:
     """A scene on the device, for one model."""
 
@@ -50,16 +94,7 @@ class LoadedScene:
     @classmethod
     def new(cls, scene: Scene, config: ModelConfig, device: torch.device) -> LoadedScene:
         """Raises CheckpointError for a model without a spatial memory, DataError for a scene that does not fit it."""
-        if config.memory is None:
-            raise CheckpointError(f"{config.name} has no spatial memory, so it opens no scenes; give it an image")
-        if scene.resolution != config.resolution:
-            got, wanted = ("x".join(map(str, size)) for size in (scene.resolution, config.resolution))
-            raise DataError(f"scene {scene.name} has keyframes of {got} pixels, {config.name} takes {wanted}")
-        if unknown := sorted(set(scene.keys) - set(config.action_space.keys)):
-            raise DataError(
-                f"scene {scene.name} is of a game with the key {unknown[0]!r}; {config.name} knows "
-                f"{', '.join(config.action_space.keys)}"
-            )
+        check_scene(scene.name, scene.resolution, scene.keys, config)
         focal = focal_lengths(torch.tensor([scene.fov_deg]), scene.pixel_aspect)[0]
         keyframes = Keyframes.new(
             torch.from_numpy(np.ascontiguousarray(scene.colour.transpose(0, 3, 1, 2))),

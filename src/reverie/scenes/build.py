@@ -91,8 +91,14 @@ def hide_moving(chosen: Keyframes, frames: Keyframes, focal: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def render_from(scene: Keyframes, pose: Tensor, focal: Tensor, drawn: int = DRAWN) -> View:
-    """Views of a scene.  pose: (v, 6); focal: (2,).  Returns a View of batch v with one view each."""
+def render_from(
+    scene: Keyframes, pose: Tensor, focal: Tensor, drawn: int = DRAWN, usable: Tensor | None = None
+) -> View:
+    """Renders views of a scene.
+
+    pose: (v, 6); focal: (2,); usable: (v, n) bool, keyframes that may be drawn (None: all).  Returns a View of batch v
+    with one view each.
+    """
     count = len(pose)
     reach = scene.reach.nanmedian().nan_to_num(1.0).expand(count)
     candidates = Candidates.of_scene(scene, count)
@@ -101,7 +107,7 @@ def render_from(scene: Keyframes, pose: Tensor, focal: Tensor, drawn: int = DRAW
         scene.probes.expand(count, -1, -1, -1),
         scene.seen.expand(count, -1, -1),
         scene.pose.expand(count, -1, -1),
-        candidates.usable.float(),
+        (candidates.usable if usable is None else usable).float(),
         pose,
         lens,
         reach,
@@ -113,12 +119,21 @@ def render_from(scene: Keyframes, pose: Tensor, focal: Tensor, drawn: int = DRAW
 
 
 @torch.no_grad()
-def measure_coverage(scene: Keyframes, held_out: Keyframes, focal: Tensor, limit: int = 100) -> Coverage:
-    """Renders the scene at held-out frames' poses and compares with them."""
-    step = max(1, len(held_out) // limit)
+def measure_coverage(
+    scene: Keyframes, held_out: Keyframes, focal: Tensor, limit: int = 100, leave_out: Tensor | None = None
+) -> Coverage:
+    """Renders the scene at held-out frames' poses and compares with them.
+
+    leave_out: numbers of keyframes of the scene; each is then shown by the others, and `held_out` is the scene itself.
+    """
+    shown = torch.arange(0, len(held_out), max(1, len(held_out) // limit)) if leave_out is None else leave_out
     errors, covers = [], []
-    for i in range(0, len(held_out), step):
-        view = render_from(scene, held_out.pose[i : i + 1], focal)
+    for i in shown.tolist():
+        usable = None
+        if leave_out is not None:
+            usable = torch.ones(1, len(scene), dtype=torch.bool)
+            usable[0, i] = False
+        view = render_from(scene, held_out.pose[i : i + 1], focal, usable=usable)
         true = F.interpolate(held_out.colour[i : i + 1].float() / 127.5 - 1, VIEW_SIZE, mode="area")
         errors.append((view.colour[:, 0].clamp(-1, 1) - true).square().mean().item())
         covers.append(view.cover.mean().item())

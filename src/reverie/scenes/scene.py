@@ -14,13 +14,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from reverie.errors import DataError
+from reverie.paths import local_path
 from reverie.types import Frames
 from reverie.vision.depth_codec import decode_depth, encode_depth
 from reverie.vision.projection import VIEW_SIZE
@@ -73,9 +74,7 @@ class Scene:
 
     def start(self, index: int) -> Start:
         """Raises DataError for a start that the scene does not have."""
-        if not 0 <= index < len(self.starts):
-            raise DataError(f"scene {self.name} has starts 0 to {len(self.starts) - 1}, got {index}")
-        return self.starts[index]
+        return pick_start(self.name, self.starts, index)
 
     def save(self, folder: Path) -> None:
         """Writes the folder; `scene.json`, which makes it a scene, last."""
@@ -90,7 +89,7 @@ class Scene:
             "pose": [[float(v) for v in pose] for pose in self.pose],
         }
         temporary = folder / f".{KEYFRAMES}.{os.getpid()}.tmp"
-        pq.write_table(pa.table(rows), temporary, compression="zstd")
+        pq.write_table(pa.table(rows), local_path(temporary), compression="zstd")
         os.replace(temporary, folder / KEYFRAMES)
         starts = []
         for i, start in enumerate(self.starts):
@@ -117,22 +116,47 @@ class Scene:
     def load(cls, folder: str | Path) -> Scene:
         """Raises DataError, in one line with the file and the row, for a folder that is no sound scene."""
         folder = Path(folder)
-        raw = read_scene_json(folder)
-        try:
-            starts = tuple(
-                Start(str(one["title"]), _read_start(folder, one["image"]), _pose(one["pose"])) for one in raw["starts"]
-            )
-            head = (str(raw["title"]), str(raw["game"]), float(raw["fov_deg"]), float(raw["pixel_aspect"]))
-            keys, mouse, licence = tuple(raw["keys"]), bool(raw["mouse"]), str(raw["licence"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{folder / 'scene.json'}: {error!r} is missing or wrong; {HINT}") from error
-        if not 20 <= head[2] <= 150 or not 0.25 <= head[3] <= 4:
-            raise DataError(
-                f"{folder / 'scene.json'}: expected fov_deg in 20..150 and pixel_aspect in 0.25..4, got {head[2:]}"
-            )
-        if not starts:
-            raise DataError(f"{folder / 'scene.json'}: expected at least one start, got none; {HINT}")
-        return cls(folder.resolve().name, *head, keys, mouse, licence, starts, *_read_keyframes(folder / KEYFRAMES))
+        return cls(folder.resolve().name, *read_head(folder), *_read_keyframes(folder / KEYFRAMES))
+
+
+class Head(NamedTuple):
+    """A scene's facts and starts, in the order of `Scene`."""
+
+    title: str
+    game: str
+    fov_deg: float
+    pixel_aspect: float
+    keys: tuple[str, ...]
+    mouse: bool
+    licence: str
+    starts: tuple[Start, ...]
+
+
+def read_head(folder: Path) -> Head:
+    """Facts and starts of a scene, without its keyframes.  Raises DataError."""
+    raw = read_scene_json(folder)
+    try:
+        starts = tuple(
+            Start(str(one["title"]), _read_start(folder, one["image"]), _pose(one["pose"])) for one in raw["starts"]
+        )
+        facts = (str(raw["title"]), str(raw["game"]), float(raw["fov_deg"]), float(raw["pixel_aspect"]))
+        head = Head(*facts, tuple(map(str, raw["keys"])), bool(raw["mouse"]), str(raw["licence"]), starts)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{folder / 'scene.json'}: {error!r} is missing or wrong; {HINT}") from error
+    if not 20 <= head.fov_deg <= 150 or not 0.25 <= head.pixel_aspect <= 4:
+        raise DataError(
+            f"{folder / 'scene.json'}: expected fov_deg in 20..150 and pixel_aspect in 0.25..4, got {facts[2:]}"
+        )
+    if not starts:
+        raise DataError(f"{folder / 'scene.json'}: expected at least one start, got none; {HINT}")
+    return head
+
+
+def pick_start(name: str, starts: Sequence[Start], index: int) -> Start:
+    """Start number `index` of the scene `name`.  Raises DataError for one that it does not have."""
+    if not 0 <= index < len(starts):
+        raise DataError(f"scene {name} has starts 0 to {len(starts) - 1}, got {index}")
+    return starts[index]
 
 
 def read_scene_json(folder: Path) -> dict[str, Any]:
@@ -158,7 +182,7 @@ def _read_keyframes(
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path, columns=["colour", "depth", "hidden", "pose"]).to_pydict()
+        table = pq.read_table(local_path(path), columns=["colour", "depth", "hidden", "pose"]).to_pydict()
     except (pa.ArrowException, OSError, KeyError) as error:
         raise DataError(f"{path}: not readable as keyframes ({str(error).splitlines()[0]}); {HINT}") from error
     count = len(table["pose"])

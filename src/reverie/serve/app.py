@@ -367,27 +367,41 @@ def source_of(
     record: Path | None = None,
     *,
     settings: Sequence[str] = (),
+    scene: str | None = None,
+    start: int = 0,
     **options: Any,
 ) -> Source:
     """The game `world` if there is one, with `settings` KEY=VALUE, else the model, with options of `reverie.load`.
 
-    Raises ServeError if a dream is to be recorded or set up like a game, or a game is to have a preset; WorldError for
-    an unknown game or option; CheckpointError for a model that is not here and cannot be fetched.
+    scene, start: the scene that the model begins in, and where.
+
+    Raises ServeError if a dream is to be recorded or set up like a game, or a game is to have a preset or a scene;
+    WorldError for an unknown game or option; CheckpointError for a model that is not here and cannot be fetched;
+    DataError for a scene or start that is not there.
     """
     if world is not None and options.get("preset") is not None:
         raise ServeError(f"--preset is for models, and {world} is a game; leave one of them out")
+    if world is not None and scene is not None:
+        raise ServeError(f"--scene is for models, and {world} is a game; leave one of them out")
+    if scene is None and start:
+        raise ServeError(f"--start {start} is a start of a scene, and none is named; add --scene")
     if world is not None:
         return GameSource(world, record=record, **parse_options(world_info(world), settings))
     if record is not None or settings:
         asked = "recorded" if record is not None else "set up with --set"
         raise ServeError(f"only a real game is {asked}, and none is named; add --world vizdoom, say")
     check_model(model, options.get("variant"))
-    return ModelSource(model, device=device, say=_say, **options)
+    if scene is not None:
+        from reverie.engine.scenes import SceneCard  # torch
+
+        SceneCard.read(scene).start(start)
+    return ModelSource(model, device=device, scene=scene, start=start, say=_say, **options)
 
 
 def _options(config: PlayConfig | ServeConfig) -> dict[str, Any]:
     """What of a command's options says how a model is loaded."""
-    return {name: getattr(config, name) for name in ("variant", "decoder", "preset", "weights", "mode")}
+    names = ("variant", "decoder", "preset", "weights", "mode", "scene", "start")
+    return {name: getattr(config, name) for name in names}
 
 
 def _say(text: str) -> None:
@@ -398,7 +412,8 @@ def _say(text: str) -> None:
 class PlayConfig:
     """Play a dreamt world, or a real game, in the browser.
 
-    Examples: reverie play;  reverie play --model path/to/model;  reverie play --world vizdoom --record my-play;
+    Examples: reverie play;  reverie play --model path/to/model;  reverie play --scene scenes/my-level --start 2;
+    reverie play --world vizdoom --record my-play;
     reverie play --model Skywork/Matrix-Game-2.0 --variant universal
     """
 
@@ -414,6 +429,10 @@ class PlayConfig:
     """Of the transformer: full, int8, int4 or fp8; auto is what the preset says, else full."""
     mode: str = "auto"
     """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
+    scene: str | None = None
+    """Begin in this scene: a bundled one's name (`reverie scene list`), or a folder of `reverie scene build`."""
+    start: int = 0
+    """With --scene: the number of the start to begin at."""
     world: str | None = None
     """Play this real game (such as vizdoom) instead of a model."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -471,6 +490,10 @@ class ServeConfig:
     """Of the transformer: full, int8, int4 or fp8; auto is what the preset says, else full."""
     mode: str = "auto"
     """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
+    scene: str | None = None
+    """Begin in this scene: a bundled one's name (`reverie scene list`), or a folder of `reverie scene build`."""
+    start: int = 0
+    """With --scene: the number of the start to begin at."""
     world: str | None = None
     """Serve this real game (such as vizdoom) instead of a model."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()

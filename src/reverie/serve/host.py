@@ -19,7 +19,7 @@ from reverie.engine.image_worker import load_untrusted
 from reverie.errors import ReverieError
 from reverie.serve.protocol import ErrorCode, Refusal, StartInfo, Status, Welcome
 from reverie.serve.seats import Seats
-from reverie.serve.sources import Picture, Source, StartPicture, WorldSpec
+from reverie.serve.sources import HasScenes, Picture, Source, StartPicture, WorldSpec
 from reverie.types import World
 
 log = logging.getLogger("reverie.serve")
@@ -149,15 +149,19 @@ class Host:
 
     def open(self, start_id: str | None, seed: int) -> World:
         """A World in the start picture `start_id` (None: the first there is).  Call on the generation thread."""
-        return self._source.open(self._find(start_id), seed)
+        start = self._find(start_id)
+        if start is not None and start.place is not None:
+            assert isinstance(self._source, HasScenes)
+            return self._source.open_scene(start.place, seed)
+        return self._source.open(None if start is None else start.picture, seed)
 
-    def _find(self, start_id: str | None) -> Picture | None:
+    def _find(self, start_id: str | None) -> StartPicture | None:
         if start_id is None:
-            return next((start.picture for start in self._pictures.values()), None)
+            return next(iter(self._pictures.values()), None)
         start = self.start(start_id)
         if start is None:
             raise Refusal(ErrorCode.UNKNOWN_START, "this start picture is no longer there; choose another or upload it")
-        return start.picture
+        return start
 
     def start(self, start_id: str) -> StartPicture | None:
         """A bundled or uploaded picture by its id."""
@@ -224,7 +228,7 @@ class Host:
 
 
 def describe(start: StartPicture) -> StartInfo:
-    return StartInfo(start.id, start.name, f"starts/{start.id}.jpg", start.keys, start.mouse)
+    return StartInfo(start.id, start.name, f"starts/{start.id}.jpg", start.keys, start.mouse, start.scene)
 
 
 def jpeg(picture: Picture, quality: int = 92) -> bytes:

@@ -323,6 +323,7 @@ class StartInfo:
     """A picture to start in: its id, what to call it, and where its thumbnail is (relative to the page).
 
     keys, mouse: the controls of the game that it is from, of all that the model knows; None where that is not known.
+    scene: the title of the scene that it lies in; None for an image alone.
     """
 
     id: str
@@ -330,6 +331,7 @@ class StartInfo:
     thumbnail: str
     keys: tuple[str, ...] | None = None
     mouse: bool | None = None
+    scene: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

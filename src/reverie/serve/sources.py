@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from reverie.data.live import RecordedWorld, open_writer
-from reverie.errors import WorldError
+from reverie.errors import CheckpointError, DataError, WorldError
 from reverie.serve.bindings import Bindings, bindings_for
 from reverie.types import FPS, ActionSpace, World
 from reverie.worlds import open_world
@@ -19,6 +22,9 @@ from reverie.worlds import open_world
 if TYPE_CHECKING:
     from reverie.data.writer import DatasetWriter
     from reverie.engine.engine import Engine
+    from reverie.engine.scenes import SceneCard
+
+log = logging.getLogger("reverie.serve")
 
 Picture = npt.NDArray[np.uint8]
 """One picture, `(H, W, 3)` uint8 RGB."""
@@ -27,15 +33,29 @@ Progress = Callable[[float, str], None]
 """Told how far a warm-up is: 0..1, and what is being done."""
 
 
+@dataclass(frozen=True, slots=True)
+class ScenePlace:
+    """A start of a scene: the scene's folder, and the start's number."""
+
+    folder: Path
+    start: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class StartPicture:
-    """A picture to start in.  keys, mouse: the controls of the game that it is from; None where they are not known."""
+    """A picture to start in.
+
+    keys, mouse: the controls of the game that it is from; None where they are not known.  scene, place: the title of
+    the scene that it lies in, and where there; None for a picture alone.
+    """
 
     id: str
     name: str
     picture: Picture
     keys: tuple[str, ...] | None = None
     mouse: bool | None = None
+    scene: str | None = None
+    place: ScenePlace | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -74,10 +94,20 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class HasScenes(Protocol):
+    """A Source whose spec has starts in scenes."""
+
+    def open_scene(self, place: ScenePlace, seed: int) -> World:
+        """A World that starts in a scene.  As `Source.open`, on the generation thread."""
+        ...
+
+
 class ModelSource:
     """Worlds dreamt by a model: `model` is a name or folder for `reverie.load`, or an Engine that is loaded already.
 
-    options: as `reverie.load` takes them.
+    scene, start: a scene, by name or folder, and the number of the start there that the page begins in; the bundled
+    scenes come after it.  options: as `reverie.load` takes them.
     """
 
     def __init__(
@@ -85,9 +115,12 @@ class ModelSource:
         model: str | Engine = "nano",
         *,
         device: str = "auto",
+        scene: str | Path | None = None,
+        start: int = 0,
         **options: Any,
     ) -> None:
         self._model = model
+        self._scene, self._start = scene, start
         self._device = device
         self._options = options
         self._engine: Engine | None = None if isinstance(model, str) else model
@@ -102,6 +135,9 @@ class ModelSource:
 
             self._engine = load(self._model, device=self._device, progress=progress, **self._options)
         engine = self._loaded()
+        starts = (*_scene_starts(engine, self._scene, self._start), *_starts(engine))
+        if starts and (first := starts[0].place) is not None:
+            engine.load_scene(first.folder)  # so that the first world opens at once
         return WorldSpec(
             name=engine.name,
             kind="dream",
@@ -111,13 +147,16 @@ class ModelSource:
             block_frames=engine.block_frames,
             bindings=bindings_for(engine.action_space),
             uploads=True,
-            starts=_starts(engine),
+            starts=starts,
         )
 
     def open(self, picture: Picture | None, seed: int) -> World:
         if picture is None:
             raise WorldError(f"{self.name} dreams on from a picture, and none is given; choose one or upload your own")
         return self._loaded().open(picture, seed=seed)
+
+    def open_scene(self, place: ScenePlace, seed: int) -> World:
+        return self._loaded().open(seed=seed, scene=place.folder, start=place.start)
 
     def close(self) -> None:
         pass
@@ -169,6 +208,54 @@ class GameSource:
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
+
+
+def _scene_starts(engine: Engine, scene: str | Path | None, start: int) -> tuple[StartPicture, ...]:
+    """Starts in scenes: start number `start` of `scene`, the others of it, then those of the bundled scenes.
+
+    Raises DataError or CheckpointError for a `scene` that the model cannot play in; bundled ones are then left out.
+    """
+    from reverie.engine.scenes import SceneCard, bundled_scenes
+
+    found: list[StartPicture] = []
+    if scene is not None:
+        card = SceneCard.read(scene)
+        card.check(engine.bundle.config)
+        card.start(start)
+        own = _starts_of(card, engine.resolution)
+        found = [own[start], *own[:start], *own[start + 1 :]]
+    for folder in bundled_scenes():
+        if any(one.place is not None and one.place.folder.resolve() == folder.resolve() for one in found):
+            continue
+        try:
+            card = SceneCard.read(folder)
+            card.check(engine.bundle.config)
+        except CheckpointError:
+            break  # a model without a memory
+        except DataError as error:
+            log.info("the bundled scene %s is not offered: %s", folder.name, error)
+            continue
+        found += _starts_of(card, engine.resolution)
+    return tuple(found)
+
+
+def _starts_of(card: SceneCard, resolution: tuple[int, int]) -> list[StartPicture]:
+    from reverie.engine.images import load_image
+
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", card.name)[:40]
+    digest = hashlib.sha256(str(card.folder.resolve()).encode()).hexdigest()[:6]  # two folders may have one name
+    return [
+        StartPicture(
+            f"scene-{name}-{digest}-{number}",
+            one.title,
+            load_image(one.image, resolution),
+            card.keys,
+            card.mouse,
+            card.title,
+            ScenePlace(card.folder, number),
+        )
+        for number, one in enumerate(card.starts)
+    ]
 
 
 def _starts(engine: Engine) -> tuple[StartPicture, ...]:

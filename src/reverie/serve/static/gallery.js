@@ -1,11 +1,11 @@
-// Start pictures: the bundled ones, and one's own by button or by drag and drop.  Own ones survive a reload.
+// Starts: those in scenes, the model's images, then one's own by button or by drag and drop.  Own ones survive a reload.
 
 import { OwnPictures } from "./own.js";
 
 const CHOSEN = "reverie.start";
 const TILE = { width: 238, height: 136 };
 
-/** Events: `choose` (detail: a start {id, name, thumbnail, keys, mouse}), `problem` (detail: one line). */
+/** Events: `choose` (detail: a start {id, name, thumbnail, keys, mouse, scene}), `problem` (detail: one line). */
 export class Gallery extends EventTarget {
   #offered = [];
   #own = []; // {id, name, blob}, newest first
@@ -30,7 +30,7 @@ export class Gallery extends EventTarget {
     this.#listenToDrops();
   }
 
-  /** Show what the server offers; own pictures stay in front. */
+  /** Show what the server offers; own pictures come after it. */
   offer(welcome) {
     this.#offered = welcome.starts;
     this.accepts = welcome.uploads;
@@ -39,7 +39,7 @@ export class Gallery extends EventTarget {
   }
 
   get #starts() {
-    return [...(this.accepts ? this.#own : []), ...this.#offered];
+    return [...this.#offered, ...(this.accepts ? this.#own : [])];
   }
 
   find(id) {
@@ -137,6 +137,7 @@ export class Gallery extends EventTarget {
     tile.title = start.name;
     tile.setAttribute("aria-label", `start in ${start.name}`);
     tile.append(start.blob ? painted(start.blob) : pictured(start.thumbnail));
+    if (start.scene) tile.append(caption(start.scene));
     tile.addEventListener("click", () => this.dispatchEvent(new CustomEvent("choose", { detail: start })));
     return tile;
   }
@@ -177,6 +178,14 @@ function pictured(address) {
   picture.alt = "";
   picture.draggable = false;
   return picture;
+}
+
+/** The title of a scene, on its tiles. */
+function caption(text) {
+  const line = document.createElement("span");
+  line.className = "caption";
+  line.textContent = text;
+  return line;
 }
 
 /** A thumbnail of an own picture, without the server: cut to the tile's shape. */

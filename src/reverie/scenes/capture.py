@@ -1,0 +1,207 @@
+"""Scenes from games that can be looked at from anywhere: a grid of standpoints, until nothing new is seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from reverie.errors import DataError
+from reverie.scenes.assemble import (
+    Facts,
+    Report,
+    Stack,
+    check_counts,
+    make_keyframes,
+    make_scene,
+    name_starts,
+    place_starts,
+)
+from reverie.scenes.build import Coverage, measure_coverage
+from reverie.scenes.keyframes import Keyframes
+from reverie.scenes.scene import Scene, Start
+from reverie.types import Action, ExplorableWorld, Frames, Geometry, RecordableWorld
+
+VIEWS = (*((60.0 * i, 0.0) for i in range(6)), *((60.0 * i + 30.0, 35.0) for i in range(6)))
+"""Yaw and pitch of the views from a standpoint: six level, six looking up."""
+ROUND = 12
+"""Standpoints between two measurements of coverage."""
+PROBES = 32
+"""Views that a capture is measured by; they are not keyframes."""
+MIN_GROWTH = 0.004
+"""A capture ends when coverage grew by less in each of the last `PATIENCE` rounds."""
+PATIENCE = 2
+NEAR_M, NEAR_SHARE = 0.35, 0.3
+"""A view is inside something if more than this share of it is nearer than this."""
+PLAYED_FRAMES = 50
+"""Frames of play between two starts in games that show the player."""
+
+
+class CapturableWorld(RecordableWorld, ExplorableWorld, Protocol):
+    """A game with a camera that can be carried anywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A captured scene, what it covers of views between its standpoints, and coverage after each round.
+
+    standpoints: that were visited, of how many.
+    """
+
+    scene: Scene
+    coverage: Coverage
+    growth: tuple[float, ...]
+    standpoints: tuple[int, int]
+
+
+def require_explorable(world: object, name: str) -> CapturableWorld:
+    """The world as one that can be captured.  Raises DataError for one that cannot."""
+    if not (isinstance(world, ExplorableWorld) and isinstance(world, RecordableWorld)):
+        raise DataError(
+            f"{name} cannot be looked at from anywhere, so it is not captured; record it and use `reverie scene build`"
+        )
+    return cast(CapturableWorld, world)
+
+
+def capture_scene(
+    world: CapturableWorld,
+    facts: Facts,
+    *,
+    step_m: float,
+    reach_m: float,
+    keyframes: int,
+    starts: int,
+    seed: int,
+    report: Report | None = None,
+) -> Captured:
+    """Captures the place of the episode `seed`.
+
+    step_m: between standpoints; reach_m: how far they go from the player in both directions; keyframes: the most that
+    are kept.  Raises DataError where there is nowhere to stand.
+    """
+    check_counts(keyframes, starts)
+    tell = report or (lambda share, text: None)
+    world.reset(seed)
+    body = bool(world.geometry().body.any())
+    places = _coarse_to_fine(world.standpoints(step_m, reach_m))
+    if not len(places):
+        raise DataError(
+            f"{facts.game} has no standpoints {step_m:g} m apart within {reach_m:g} m of seed {seed}; "
+            "take another seed or a longer --reach"
+        )
+    rng = np.random.default_rng(seed)
+    probes = make_keyframes(*_look_between(world, places, step_m, rng), facts.focal)
+    most = max(1, keyframes // len(VIEWS))
+    parts: list[Keyframes] = []
+    growth: list[float] = []
+    coverage = Coverage(0.0, 0.0, 0.0, 0)
+    visited = 0
+    while visited < min(len(places), most):
+        tell(visited / min(len(places), most), f"{visited} of {len(places)} standpoints, {coverage.cover:.0%} covered")
+        batch = places[visited : min(visited + ROUND, most)]
+        visited += len(batch)
+        views = _stack([look for place in batch if (look := _look_round(world, place)) is not None])
+        if views is None:
+            continue
+        parts = [Keyframes.join([*parts, make_keyframes(*views, facts.focal)])]
+        coverage = measure_coverage(parts[0], probes, facts.focal)
+        growth.append(coverage.cover)
+        if _has_settled(growth):
+            break
+    if not parts:
+        raise DataError(f"{facts.game}: every standpoint is inside something; take another seed or --step")
+    shown = parts[0]
+    tell(1.0, "placing starts")
+    level = shown.select(torch.nonzero(shown.pose[:, 4].abs() < 10)[:, 0])
+    begins = _play_starts(world, facts, seed, starts) if body else place_starts(facts, shown, level, starts)
+    return Captured(make_scene(facts, shown, begins), coverage, tuple(growth), (visited, len(places)))
+
+
+def _has_settled(growth: list[float]) -> bool:
+    """Whether the last rounds added nothing."""
+    recent = growth[-PATIENCE - 1 :]
+    return len(recent) > PATIENCE and all(b - a < MIN_GROWTH for a, b in pairwise(recent))
+
+
+def _coarse_to_fine(places: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Places in an order in which each is far from all before it, from the middle on."""
+    if not len(places):
+        return places
+    order = [int(np.linalg.norm(places - places.mean(0), axis=1).argmin())]
+    distance = np.linalg.norm(places - places[order[0]], axis=1)
+    while len(order) < len(places):
+        order.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(places - places[order[-1]], axis=1))
+        distance[order] = -1
+    return places[order]
+
+
+def _look(world: CapturableWorld, pose: npt.NDArray[np.float32]) -> tuple[Frames, Geometry, npt.NDArray[np.float32]]:
+    """The frame (H, W, 3), its geometry, and the pose that it was taken from."""
+    frames, geometry = world.look_from(pose)
+    return frames[0], geometry, np.array(world.pose, np.float32)
+
+
+def _is_inside(geometry: Geometry) -> bool:
+    return float((geometry.depth < NEAR_M).mean()) > NEAR_SHARE
+
+
+def _look_round(world: CapturableWorld, place: npt.NDArray[np.float32]) -> Stack | None:
+    """The views from a standpoint; None where the camera is inside something."""
+    looks = [_look(world, np.array([*place, yaw, pitch, 0.0], np.float32)) for yaw, pitch in VIEWS]
+    return _stack_looks([look for look in looks if not _is_inside(look[1])])
+
+
+def _look_between(
+    world: CapturableWorld, places: npt.NDArray[np.float32], step_m: float, rng: np.random.Generator
+) -> Stack:
+    """Views from random places between the standpoints, in random directions."""
+    looks: list[Any] = []
+    for _ in range(4 * PROBES):
+        place = places[rng.integers(len(places))] + [*rng.uniform(-0.45, 0.45, 2) * step_m, 0.0]
+        look = _look(world, np.array([*place, rng.uniform(0, 360), rng.uniform(-8, 12), 0.0], np.float32))
+        if not _is_inside(look[1]):
+            looks.append(look)
+        if len(looks) == PROBES:
+            break
+    found = _stack_looks(looks)
+    if found is None:
+        raise DataError("every view between the standpoints is inside something; take another seed or --step")
+    return found
+
+
+def _stack_looks(looks: list[Any]) -> Stack | None:
+    if not looks:
+        return None
+    frames, geometries, poses = zip(*looks, strict=True)
+    return (
+        np.stack(frames),
+        np.stack([one.depth for one in geometries]),
+        np.stack([one.body for one in geometries]),
+        np.stack(poses),
+    )
+
+
+def _stack(parts: list[Stack]) -> Stack | None:
+    return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True)) if parts else None  # type: ignore[return-value]
+
+
+def _play_starts(world: CapturableWorld, facts: Facts, seed: int, count: int) -> tuple[Start, ...]:
+    """Starts with the player in the frame: the episode's first frame, and frames of going straight on."""
+    frame = world.reset(seed)[-1]
+    found = [(frame, np.array(world.pose, np.float32))]
+    keys = frozenset({"forward"} & set(world.action_space.keys))
+    while len(found) < count:
+        for _ in range(PLAYED_FRAMES):
+            frame = world.step(Action(keys))[-1]
+            if world.finished:
+                return name_starts(found, facts.title)
+        pose = np.array(world.pose, np.float32)
+        if np.linalg.norm(pose[:3] - found[-1][1][:3]) < 1.0:
+            break  # it stands before a wall
+        found.append((frame, pose))
+    return name_starts(found, facts.title)

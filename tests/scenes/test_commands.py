@@ -1,0 +1,259 @@
+"""`reverie scene` and `reverie data pack` on a yard that is drawn with known depth and poses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.data.room_world import RoomWorld
+from tests.scenes.yard import YardWorld, record_yard, save_yard_scene
+
+from reverie import cli
+from reverie.data.dataset import Dataset
+from reverie.engine import scenes as bundled
+from reverie.errors import DataError
+from reverie.scenes.assemble import make_keyframes
+from reverie.scenes.build import measure_coverage
+from reverie.scenes.recordings import read_footage
+from reverie.scenes.scene import Scene
+from reverie.train.spatial.packs import list_episodes, read_episode
+from reverie.vision.projection import focal_lengths
+from reverie.worlds import WORLDS, WorldInfo
+
+
+@pytest.fixture(autouse=True)
+def _yard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WORLDS, "yard", WorldInfo("yard", "a yard", YardWorld))
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record_yard(tmp_path_factory.mktemp("recordings") / "yard")
+
+
+@pytest.fixture(scope="module")
+def built(recording: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes") / "yard"
+    args = ["scene", "build", str(recording), "-o", str(folder), "--keyframes", "24", "--starts", "3"]
+    assert cli.main([*args, "--title", "My yard"]) == 0
+    return folder
+
+
+def test_a_scene_built_of_recordings_shows_what_it_was_not_built_of(recording: Path, built: Path) -> None:
+    scene = Scene.load(built)
+    assert 1 < len(scene) <= 24
+    assert (scene.title, scene.game, scene.fov_deg) == ("My yard", "yard", 80.0)
+    assert scene.keys == Dataset(recording).action_space.keys
+    focal = focal_lengths(torch.tensor([80.0]))[0]
+    shown = make_keyframes(scene.colour, scene.depth, scene.hidden, scene.pose, focal)
+    held_out = read_footage([recording]).held_out
+    good = measure_coverage(shown, held_out, focal)
+    assert good.cover > 0.6
+    # Keyframes with the wrong depth show it worse: the measure measures.
+    bad = measure_coverage(
+        make_keyframes(scene.colour, 2 * scene.depth, scene.hidden, scene.pose + 0.7, focal), held_out, focal
+    )
+    assert good.psnr_db > bad.psnr_db + 2
+
+
+def test_starts_are_recorded_frames_apart_from_each_other(recording: Path, built: Path) -> None:
+    scene = Scene.load(built)
+    assert len(scene.starts) == 3
+    assert len({start.title for start in scene.starts}) == 3
+    assert all(start.title.startswith("My yard, looking ") for start in scene.starts)
+    data = Dataset(recording)
+    recorded = np.concatenate([data.poses(i) for i in range(data.num_episodes)])  # type: ignore[arg-type]
+    for start in scene.starts:
+        assert np.abs(recorded - start.pose).max(1).min() < 1e-3
+    apart = [np.abs(a.pose - b.pose).max() for a in scene.starts for b in scene.starts if a is not b]
+    assert min(apart) > 1.0
+
+
+def test_the_build_reports_held_out_coverage(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        cli.main(["scene", "build", str(recording), "-o", str(tmp_path / "s"), "--keyframes", "9", "--starts", "1"])
+        == 0
+    )
+    out = capsys.readouterr().out
+    assert "9 keyframes of 112x64, 1 starts" in out
+    assert "held-out frames:" in out
+    assert "% covered, PSNR" in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"pose_names": ()}, "has no camera poses; record the game again"),
+        ({"every": 0}, "has camera poses, but no depth; record the game again"),
+        ({"notes": {"world": "yard"}}, "does not say its field of view"),
+    ],
+)
+@pytest.mark.parametrize("command", [["scene", "build"], ["data", "pack"]])
+def test_what_a_recording_lacks_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict, complaint: str, command: list[str]
+) -> None:
+    record_yard(tmp_path / "set", 1, 41, **changes)
+    assert cli.main([*command, str(tmp_path / "set"), "-o", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_field_of_view_may_be_given(tmp_path: Path) -> None:
+    record_yard(tmp_path / "set", 1, 81, notes={"world": "yard"})
+    args = [
+        "scene",
+        "build",
+        str(tmp_path / "set"),
+        "-o",
+        str(tmp_path / "s"),
+        "--keyframes",
+        "5",
+        "--fov",
+        "80",
+        "--starts",
+        "1",
+    ]
+    assert cli.main(args) == 0
+    assert Scene.load(tmp_path / "s").fov_deg == 80.0
+
+
+def test_a_scene_is_one_place(tmp_path: Path) -> None:
+    record_yard(tmp_path / "a", 2, 41, map_name="north")
+    record_yard(tmp_path / "b", 1, 41, map_name="south")
+    both = [tmp_path / "a", tmp_path / "b"]
+    assert read_footage(both).place == "north"
+    small = read_footage(both, place="south")
+    assert small.place == "south"
+    assert len(small.frames) + len(small.held_out) == 11
+    with pytest.raises(DataError, match="no place 'west' in these recordings; they have north, south"):
+        read_footage(both, place="west")
+
+
+def test_recordings_of_other_cameras_are_not_mixed(tmp_path: Path) -> None:
+    record_yard(tmp_path / "a", 1, 41)
+    record_yard(tmp_path / "b", 1, 41, notes={"world": "yard", "fov_deg": 60.0})
+    with pytest.raises(DataError, match=r"field of view is 60.0, but 80.0 in .*use recordings of one game"):
+        read_footage([tmp_path / "a", tmp_path / "b"])
+
+
+def test_a_scene_is_not_written_over_by_mistake(
+    built: Path, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (built / "scene.json").read_bytes()
+    assert cli.main(["scene", "build", str(recording), "-o", str(built)]) == 2
+    assert "has a scene already" in capsys.readouterr().err
+    assert (built / "scene.json").read_bytes() == before
+    (tmp_path / "letters").write_text("dear")
+    assert cli.main(["scene", "build", str(recording), "-o", str(tmp_path)]) == 2
+    assert "has other files in it" in capsys.readouterr().err
+
+
+def test_check_reads_and_measures(built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["scene", "check", str(built)]) == 0
+    out = capsys.readouterr().out
+    assert "My yard (yard)" in out
+    assert "keyframes, each by the others:" in out
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for file in built.iterdir():
+        (damaged / file.name).write_bytes(file.read_bytes())
+    (damaged / "keyframes.parquet").write_bytes(b"PAR1 and no more")
+    assert cli.main(["scene", "check", str(damaged)]) == 2
+    assert "not readable as keyframes" in capsys.readouterr().err
+    assert cli.main(["scene", "check", str(tmp_path / "none")]) == 2
+    assert "there is no scene" in capsys.readouterr().err
+
+
+def test_list_names_the_bundled_scenes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bundled, "BUNDLED", tmp_path)
+    assert cli.main(["scene", "list"]) == 0
+    assert "no scenes are bundled" in capsys.readouterr().out
+    save_yard_scene(tmp_path / "corner", (64, 112), ("forward",), "A corner")
+    assert cli.main(["scene", "list"]) == 0
+    assert "A corner (yard), 2 starts, 16 keyframes" in capsys.readouterr().out
+    assert cli.main(["scene", "list", "--json"]) == 0
+    (one,) = json.loads(capsys.readouterr().out)
+    assert (one["name"], one["keys"], one["starts"]) == (
+        "corner", ["forward"], ["A corner, start 0", "A corner, start 1"],
+    )  # fmt: skip
+
+
+def test_a_capture_ends_when_it_covers_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["scene", "capture", "yard", "--step", "1", "--reach", "4", "-o", str(tmp_path / "s"), "--starts", "4"]
+    assert cli.main(args) == 0
+    out = capsys.readouterr().out
+    visited, total = (int(word) for word in out.split("MiB\n")[1].split(" standpoints")[0].split(" of "))
+    assert 12 < visited < total
+    scene = Scene.load(tmp_path / "s")
+    assert len(scene.starts) == 4
+    assert not scene.hidden.any()
+    world = YardWorld()
+    world.reset(0)
+    for start in scene.starts:
+        there = np.abs(world.look_from(start.pose)[0][0].astype(int) - start.image).mean()
+        turned = np.abs(
+            world.look_from(start.pose + np.array([0, 0, 0, 20, 0, 0]))[0][0].astype(int) - start.image
+        ).mean()
+        assert 3 * there < turned, "the start image is what is seen from its pose"
+
+
+def test_a_capture_of_a_game_that_shows_the_player_starts_with_the_player(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(YardWorld, "body", True)
+    args = ["scene", "capture", "yard", "--step", "2", "--reach", "2", "-o", str(tmp_path / "s"), "--keyframes", "48"]
+    assert cli.main(args) == 0
+    scene = Scene.load(tmp_path / "s")
+    assert len(scene) == 48
+    for start in scene.starts:
+        assert start.image[60, 56, 0] > 150 > start.image[60, 56, 1], "the red block at the bottom"
+
+
+def test_a_game_that_cannot_be_explored_is_not_captured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(WORLDS, "room", WorldInfo("room", "a yard", RoomWorld))
+    assert cli.main(["scene", "capture", "room", "-o", str(tmp_path / "s")]) == 2
+    assert "record it and use `reverie scene build`" in capsys.readouterr().err
+
+
+def test_a_pack_holds_what_was_recorded(recording: Path, tmp_path: Path) -> None:
+    assert cli.main(["data", "pack", str(recording), "-o", str(tmp_path / "pack")]) == 0
+    data = Dataset(recording)
+    episodes = list_episodes([tmp_path / "pack"])
+    assert len(episodes) == data.num_episodes
+    for number, (info, path) in enumerate(episodes):
+        assert (info.name, info.fov_deg, info.pixel_aspect, info.depth_every) == ("pack", 80.0, 1.0, 16)
+        assert info.action_space == data.action_space
+        packed, clip = read_episode(info, path), data.clip(number)
+        assert packed.place == "yard/yard"
+        assert clip.depth is not None
+        np.testing.assert_array_equal(packed.pose, clip.poses)
+        np.testing.assert_array_equal(packed.actions, clip.actions[:-1])
+        near = clip.depth.depth[::4] < 90
+        assert len(packed.depth) == 6
+        np.testing.assert_allclose(packed.depth[near], clip.depth.depth[::4][near], rtol=0.03)
+        error = np.abs(packed.frames.astype(int) - clip.frames).mean()
+        assert error < 4
+
+
+def test_a_pack_needs_depth_where_it_promises_it(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record_yard(tmp_path / "sevenths", 1, 41, every=7)
+    assert cli.main(["data", "pack", str(tmp_path / "sevenths"), "-o", str(tmp_path / "p")]) == 2
+    assert "has no depth for frame 16 (it has one every 7 frames)" in capsys.readouterr().err
+    assert cli.main(["data", "pack", str(tmp_path / "sevenths"), "-o", str(tmp_path / "q"), "--depth-every", "28"]) == 0
+    assert cli.main(["data", "pack", str(recording), "-o", str(tmp_path / "r"), "--part", "held-out"]) == 2
+    assert "got none of 0" in capsys.readouterr().err
+    assert cli.main(["data", "pack", str(recording), "-o", str(tmp_path / "q")]) == 2
+    assert "not empty; name another folder" in capsys.readouterr().err

@@ -37,8 +37,9 @@ MIN_GROWTH = 0.004
 PATIENCE = 2
 NEAR_M, NEAR_SHARE = 0.35, 0.3
 """A view is inside something if more than this share of it is nearer than this."""
-PLAYED_FRAMES = 50
-"""Frames of play between two starts in games that show the player."""
+PLAYED_FRAMES, TURNING_FRAMES = 50, 25
+"""Frames of play between two starts in games that show the player, and how many of them may be spent on a turn."""
+TRIES_PER_START = 4
 
 
 class CapturableWorld(RecordableWorld, ExplorableWorld, Protocol):
@@ -191,17 +192,28 @@ def _stack(parts: list[Stack]) -> Stack | None:
 
 
 def _play_starts(world: CapturableWorld, facts: Facts, seed: int, count: int) -> tuple[Start, ...]:
-    """Starts with the player in the frame: the episode's first frame, and frames of going straight on."""
+    """Starts with the player in the frame: the episode's first frame, and frames of going on from there.
+
+    The player goes straight on, and turns where it comes to stand.
+    """
     frame = world.reset(seed)[-1]
     found = [(frame, np.array(world.pose, np.float32))]
-    keys = frozenset({"forward"} & set(world.action_space.keys))
-    while len(found) < count:
-        for _ in range(PLAYED_FRAMES):
-            frame = world.step(Action(keys))[-1]
+    ahead = frozenset({"forward"} & set(world.action_space.keys))
+    turn_deg = 0.0
+    for _ in range(TRIES_PER_START * count):
+        if len(found) == count:
+            break
+        for i in range(PLAYED_FRAMES):
+            turning = turn_deg if i < TURNING_FRAMES else 0.0
+            frame = world.step(Action(ahead, mouse=(0.0, turning)))[-1]
             if world.finished:
                 return name_starts(found, facts.title)
         pose = np.array(world.pose, np.float32)
-        if np.linalg.norm(pose[:3] - found[-1][1][:3]) < 1.0:
-            break  # it stands before a wall
-        found.append((frame, pose))
+        if np.linalg.norm(pose[:3] - found[-1][1][:3]) >= 1.0:
+            found.append((frame, pose))
+            turn_deg = 0.0
+        elif not world.action_space.mouse:
+            break  # it stands before a wall and cannot turn
+        else:
+            turn_deg = 130.0 / TURNING_FRAMES
     return name_starts(found, facts.title)

@@ -214,6 +214,7 @@ def test_a_capture_of_a_game_that_shows_the_player_starts_with_the_player(
     assert cli.main(args) == 0
     scene = Scene.load(tmp_path / "s")
     assert len(scene) == 48
+    assert len(scene.starts) == 6, "it turns where a wall stops it"
     for start in scene.starts:
         assert start.image[60, 56, 0] > 150 > start.image[60, 56, 1], "the red block at the bottom"
 

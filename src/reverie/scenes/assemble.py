@@ -24,6 +24,8 @@ AROUND_DEG = (0.0, 90.0, 180.0, 270.0)
 """Directions from a start whose views are asked how well they are covered."""
 OPEN_SHARE = 0.35
 """A start faces at least this share of the scene's usual distance: a wall before one's nose is no start."""
+NEAR_FRACTION = 0.12
+"""What is nearer than this part of the usual distance is right before the camera."""
 MAX_STARTS = 32
 DIRECTIONS = ("north", "north-east", "east", "south-east", "south", "south-west", "west", "north-west")
 
@@ -124,8 +126,9 @@ def place_starts(facts: Facts, scene: Keyframes, frames: Keyframes, count: int) 
     )
     ahead, around = cover.view(-1, len(AROUND_DEG))[:, 0], cover.view(-1, len(AROUND_DEG)).mean(1)
     usual = float(scene.reach.nanmedian().nan_to_num(1.0))
-    near = frames.depth[tried].clamp(max=FAR).flatten(1).median(1).values
-    score = 0.5 * ahead + 0.5 * around - 0.5 * (near < OPEN_SHARE * usual).float()
+    middle = frames.depth[tried].clamp(max=FAR).flatten(1).median(1).values
+    blocked = 0.5 * (middle < OPEN_SHARE * usual).float() + 2 * too_near(frames.depth[tried], usual)
+    score = 0.5 * ahead + 0.5 * around - blocked
     # Greedy: the best first, then what is well covered and far, in place and direction, from those taken.
     at = frames.pose[tried, :3]
     yaw = torch.deg2rad(frames.pose[tried, 3])
@@ -142,6 +145,14 @@ def place_starts(facts: Facts, scene: Keyframes, frames: Keyframes, count: int) 
         [(frames.colour[i].permute(1, 2, 0).numpy(), frames.pose[i].numpy()) for i in tried[taken].tolist()],
         facts.title,
     )
+
+
+def too_near(depth: Tensor, usual: float) -> Tensor:
+    """Shares of depth images that are right before the camera.
+
+    depth: (n, h, w) metres; usual: the scene's usual distance.  Returns (n,).
+    """
+    return (depth < NEAR_FRACTION * usual).flatten(1).float().mean(1)
 
 
 def name_starts(found: list[tuple[np.ndarray, np.ndarray]], title: str) -> tuple[Start, ...]:

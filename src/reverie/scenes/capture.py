@@ -20,8 +20,9 @@ from reverie.scenes.assemble import (
     make_scene,
     name_starts,
     place_starts,
+    too_near,
 )
-from reverie.scenes.build import Coverage, measure_coverage
+from reverie.scenes.build import Coverage, measure_coverage, render_from
 from reverie.scenes.keyframes import Keyframes
 from reverie.scenes.scene import Scene, Start
 from reverie.types import Action, ExplorableWorld, Frames, Geometry, RecordableWorld
@@ -37,8 +38,11 @@ MIN_GROWTH = 0.004
 PATIENCE = 2
 NEAR_M, NEAR_SHARE = 0.35, 0.3
 """A view is inside something if more than this share of it is nearer than this."""
-PLAYED_FRAMES = 50
-"""Frames of play between two starts in games that show the player."""
+PLAYED_FRAMES, TURNING_FRAMES = 30, 20
+"""Frames of play between two starts in games that show the player, and how many of them may be spent on a turn."""
+TRIES_PER_START = 4
+MIN_START_COVER = 0.75
+"""The share of its view that the scene covers at a start."""
 
 
 class CapturableWorld(RecordableWorld, ExplorableWorld, Protocol):
@@ -117,7 +121,7 @@ def capture_scene(
     shown = parts[0]
     tell(1.0, "placing starts")
     level = shown.select(torch.nonzero(shown.pose[:, 4].abs() < 10)[:, 0])
-    begins = _play_starts(world, facts, seed, starts) if body else place_starts(facts, shown, level, starts)
+    begins = _play_starts(world, facts, shown, seed, starts) if body else place_starts(facts, shown, level, starts)
     return Captured(make_scene(facts, shown, begins), coverage, tuple(growth), (visited, len(places)))
 
 
@@ -190,18 +194,39 @@ def _stack(parts: list[Stack]) -> Stack | None:
     return tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True)) if parts else None  # type: ignore[return-value]
 
 
-def _play_starts(world: CapturableWorld, facts: Facts, seed: int, count: int) -> tuple[Start, ...]:
-    """Starts with the player in the frame: the episode's first frame, and frames of going straight on."""
+def _play_starts(world: CapturableWorld, facts: Facts, scene: Keyframes, seed: int, count: int) -> tuple[Start, ...]:
+    """Starts with the player in the frame: the episode's first frame, and frames of going on from there.
+
+    The player goes straight on, and turns where it comes to stand or leaves what the scene covers.
+    """
     frame = world.reset(seed)[-1]
     found = [(frame, np.array(world.pose, np.float32))]
-    keys = frozenset({"forward"} & set(world.action_space.keys))
-    while len(found) < count:
-        for _ in range(PLAYED_FRAMES):
-            frame = world.step(Action(keys))[-1]
+    ahead = frozenset({"forward"} & set(world.action_space.keys))
+    turn_deg = 0.0
+    for _ in range(TRIES_PER_START * count):
+        if len(found) == count:
+            break
+        for i in range(PLAYED_FRAMES):
+            turning = turn_deg if i < TURNING_FRAMES else 0.0
+            frame = world.step(Action(ahead, mouse=(0.0, turning)))[-1]
             if world.finished:
                 return name_starts(found, facts.title)
         pose = np.array(world.pose, np.float32)
-        if np.linalg.norm(pose[:3] - found[-1][1][:3]) < 1.0:
-            break  # it stands before a wall
-        found.append((frame, pose))
+        if min(np.linalg.norm(pose[:3] - other[:3]) for _, other in found) >= 1.0 and _is_start(world, facts, scene):
+            found.append((frame, pose))
+            turn_deg = 0.0
+        elif not world.action_space.mouse:
+            continue  # it cannot turn; perhaps it is stopped for a moment only
+        else:
+            turn_deg = 130.0 / TURNING_FRAMES
     return name_starts(found, facts.title)
+
+
+def _is_start(world: CapturableWorld, facts: Facts, scene: Keyframes) -> bool:
+    """Whether the world's frame is one to start from: the player is in it, and the scene covers what it shows."""
+    geometry = world.geometry()
+    usual = float(scene.reach.nanmedian().nan_to_num(1.0))
+    if not geometry.body.any() or too_near(torch.from_numpy(geometry.depth)[None], usual)[0] > NEAR_SHARE:
+        return False
+    pose = torch.from_numpy(np.array(world.pose, np.float32))[None]
+    return float(render_from(scene, pose, facts.focal).cover.mean()) >= MIN_START_COVER

@@ -114,7 +114,8 @@ def _png(pixels: npt.NDArray[np.generic]) -> bytes:
 
 def _pixels(content: bytes, where: str) -> npt.NDArray[np.generic]:
     try:
-        pixels = np.asarray(Image.open(io.BytesIO(content)))
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            pixels = np.asarray(image)
     except (OSError, SyntaxError, TypeError, ValueError) as error:
         raise DataError(f"{where} has a damaged image of depth ({error}); record it again") from error
     if pixels.shape != GEOMETRY_SHAPE:

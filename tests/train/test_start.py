@@ -65,7 +65,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     preset = presets.tiny()
     parts = {"tokenizer": preset.tokenizer, "image_encoder": preset.image_encoder}
     schedule = Schedule((1.0, 0.6), renoise=True, context_sigma=0.06)
-    config = ModelConfig(name="mine", resolution=preset.resolution, schedule=schedule, world=preset.world, **parts)
+    config = ModelConfig(
+        name="mine", resolution=preset.resolution, schedule=schedule, world=preset.world, mouse_fov_deg=90.0, **parts
+    )
     bundle = ModelBundle.new(config)
     awaken(bundle.model)
     folder = tmp_path_factory.mktemp("own") / "mine"

@@ -37,8 +37,6 @@ def recording(episodes: int = 6, length: int = 20, seed: int = 0) -> LatentClips
         picture=rng.integers(0, 255, (count, 3, 16, 32), dtype=np.uint8),
         episode=np.repeat(np.arange(episodes), length).astype(np.int32),
         opens=np.arange(count),
-        fit_index=np.arange(1, 60),
-        fit_frames=rng.integers(0, 255, (59, 4, 3, 16, 32), dtype=np.uint8),
         action_space=PRESET.world.action_space,
     )
 
@@ -154,8 +152,7 @@ def two_games() -> Clips:
     car = recording(episodes=2)
     five = np.full_like(car.z, 5.0)
     keys = ActionSpace(("handbrake", "forward"), mouse=False)
-    rows, fit = np.ones((40, 4, 2), np.float32), {"fit_index": car.fit_index[:9], "fit_frames": car.fit_frames[:9]}
-    car = dataclasses.replace(car, z=five, still=five, rows=rows, action_space=keys, **fit)
+    car = dataclasses.replace(car, z=five, still=five, rows=np.ones((40, 4, 2), np.float32), action_space=keys)
     return Clips([dataclasses.replace(recording(), fov_deg=60.0), car], fov_deg=90.0)
 
 

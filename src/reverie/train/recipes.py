@@ -132,13 +132,12 @@ def run(
     """Runs every stage; returns the figures.  Raises TrainError where the budget is too small for what comes first."""
     begun = time.monotonic()
     output.mkdir(parents=True, exist_ok=True)
-    log = (output / "log.txt").open("a", encoding="utf-8")
 
     def tell(line: str) -> None:
         line = f"[{time.monotonic() - begun:6.1f}] {line}"
         print(line, flush=True)
-        log.write(line + "\n")
-        log.flush()
+        with (output / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(line + "\n")
 
     say = say or tell
     on = pick_device(device)
@@ -210,7 +209,6 @@ def run(
         for one in figures[kind]:
             say(f"{kind} {one['game']}: psnr {one['psnr']} sharp {one['sharp']}")
     say("done")
-    log.close()
     return figures
 
 

@@ -90,6 +90,7 @@ class WorldTask(Task):
         self.model = nn.ModuleDict({"world": self.world})
         if self.encoder is not None and not self.sizes.generates_start:  # else its tokens were made beforehand
             self.model["image_encoder"] = self.encoder
+        self.model.requires_grad_(True)  # what is read from a folder is frozen
 
     def prefers_adamw(self, name: str) -> bool:
         return self.config.tunes or not name.startswith("world.blocks.") or "keyboard_embed" in name

@@ -293,13 +293,12 @@ def main() -> int:
 
 def watch(soak: Soak, players: list[GoodPlayer], threads: list[threading.Thread]) -> None:
     """Until the time is over or all is done: each player loses its connection at restarts only, and plays on."""
-    known = [0] * len(players)
     while not soak.is_over and any(thread.is_alive() for thread in threads[1:]):
+        known = [len(player.outages) for player in players]  # a restart's are no fault, however long it took
         frames = [player.num_frames for player in players]
         restarts, is_calm = soak.counts["restarts of the server"], not soak.may_fail.is_set()
         _wait(soak, 10.0)
         if not is_calm or soak.may_fail.is_set() or restarts != soak.counts["restarts of the server"]:
-            known = [len(player.outages) for player in players]
             _wait(soak, 5.0)
             continue
         for number, player in enumerate(players):
@@ -307,7 +306,6 @@ def watch(soak: Soak, players: list[GoodPlayer], threads: list[threading.Thread]
                 soak.fault(f"player {number} stood still for 10 s")
             if len(player.outages) > known[number]:
                 soak.fault(f"player {number} lost its connection: {player.outages[-1]}")
-        known = [len(player.outages) for player in players]
     soak.counts["frames played"] = sum(player.num_frames for player in players)
 
 

@@ -17,7 +17,7 @@ import pytest
 from reverie.data.dataset import Dataset
 from reverie.data.screen.command import RecordScreenConfig, ScreenReport, record_screen
 from reverie.data.screen.x11 import open_display
-from reverie.errors import WorldError
+from reverie.errors import DataError, WorldError
 
 pytest.importorskip("Xlib", reason='python-xlib is not installed: pip install "reverie[screen]"')
 pytest.importorskip("mss", reason='mss is not installed: pip install "reverie[screen]"')
@@ -90,11 +90,23 @@ def record(tmp_path: Path, display: str, seconds: float = 4.0) -> ScreenReport:
 
 def test_what_the_hands_did_is_paired_with_what_was_seen(tmp_path: Path, lamp) -> None:
     display, _ = lamp
-    hand = Hand(display)
-    hand.start()
-    report = record(tmp_path, display)
-    hand.join()
-    dataset = Dataset(tmp_path / "set")
+    for attempt in range(5):  # a busy machine falls behind, and cuts what it captured
+        hand = Hand(display)
+        hand.start()
+        try:
+            report = record(tmp_path / str(attempt), display)
+        except DataError as error:
+            if "too slow to record" not in str(error):
+                raise
+            continue
+        finally:
+            hand.join()
+        if report.num_frames > 60 or not report.cuts:
+            break
+    else:
+        pytest.skip("this machine was five times too busy to record a window")
+    assert report.num_frames > 60
+    dataset = Dataset(tmp_path / str(attempt) / "set")
     assert dataset.action_space.keys == ("forward", "back", "left", "right", "jump", "crouch", "attack", "use")
     presses = 0
     turned = 0.0
@@ -111,7 +123,6 @@ def test_what_the_hands_did_is_paired_with_what_was_seen(tmp_path: Path, lamp) -
     if not report.cuts:
         assert presses == 5
         assert turned == pytest.approx(9.0, abs=0.11), "90 counts of 3600"
-    assert report.num_frames > 60
 
 
 def test_a_closed_window_ends_the_recording_and_keeps_it(tmp_path: Path, lamp) -> None:

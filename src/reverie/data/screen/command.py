@@ -207,5 +207,5 @@ class _Recording:
             grab = float(np.median(self.report.grab_ms))
             raise DataError(
                 f"this machine is too slow to record: a picture takes {grab:.0f} of {1000 / FPS:g} ms;"
-                " make the window smaller"
+                f" {'make the window smaller' if grab > 500 / FPS else 'end what else runs on it'}"
             )

@@ -37,9 +37,9 @@ def write_pack(folder: Path, episodes: int = 2, frames: int = 41, seed: int = 0)
         seen = [look(one, SIZE)[0] for one in poses]
         video = cv2.VideoWriter(
             str(folder / f"{name}.mp4"),
-            cv2.VideoWriter_fourcc(*"mp4v"),
+            cv2.VideoWriter.fourcc(*"mp4v"),
             25,
-            (SIZE[1], SIZE[0]),  # type: ignore[attr-defined]
+            (SIZE[1], SIZE[0]),
         )
         for image in seen:
             video.write(np.ascontiguousarray(image[..., ::-1]))

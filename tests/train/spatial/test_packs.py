@@ -64,10 +64,9 @@ def test_what_is_wrong_is_said(pack: Path, tmp_path: Path) -> None:
     info.write(tmp_path)
     with pytest.raises(DataError, match="expected episodes"):
         list_episodes([tmp_path])
-    zeros = np.zeros((2, 64, 112))
+    zeros, longer = np.zeros((2, 64, 112)), np.zeros((30, 6), np.float32)
     with pytest.raises(DataError, match=r"depth images are \(64, 112\)"):
-        write_episode(tmp_path, "a", np.zeros((5, 6)), np.zeros((4, 4)), zeros[:, :32], zeros[:, :32] > 0)
-    longer = np.zeros((30, 6), np.float32)
+        write_episode(tmp_path, "a", longer[:5], longer[:4, :4], zeros[:, :32], zeros[:, :32] > 0)
     write_episode(pack, path.stem, longer, np.zeros((29, 4), np.float32), zeros, zeros > 0)
     with pytest.raises(DataError, match="has 18 frames, expected 29; pack the recording again"):
         read_episode(info, path)

@@ -41,8 +41,6 @@ class DistillConfig:
     teacher: a model folder.  data, held_out: datasets of its games.  latents: where encoded recordings are kept, to
     share them between runs (default: in the run's folder).  sigmas, context_sigma: the student's schedule; it
     renoises between passes.  guidance: the teacher's; 1 is none.  context_noise: the most noise that context gets.
-    trust, canvas: of the finished student, as `reverie train world` has them (default: the teacher's); the student
-    learns with the teacher's.
     """
 
     teacher: Path
@@ -56,8 +54,6 @@ class DistillConfig:
     context_sigma: float = 0.06
     guidance: float = 1.0
     context_noise: float = 0.25
-    trust: float | None = None
-    canvas: bool | None = None
     shift: float = 3.0
     max_hours: float | None = None
     held_out_hours: float = 0.1

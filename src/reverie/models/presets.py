@@ -107,6 +107,28 @@ def nano(action_space: ActionSpace = WALKER) -> Preset:
     return _walker(action_space, dim=384, layers=8, window=12)
 
 
+def memory_only(action_space: ActionSpace = WALKER) -> Preset:
+    """A spatial memory with hardly a network: untrained, its head is zero, and what is shown is the memory's view.
+
+    What the bundled nano is until a GPU has trained its network (docs/LOG.md).
+    """
+    preset = nano(action_space)
+    world = replace(
+        preset.world,
+        dim=64,
+        ffn_dim=128,
+        layers=1,
+        heads=1,
+        window=2,
+        image_blocks=(),
+        keyboard=None,
+        mouse=None,
+        refine=0,
+        step_sizes=0,
+    )
+    return replace(preset, world=world)
+
+
 def small(action_space: ActionSpace = WALKER) -> Preset:
     """The same design with 47M weights, for a GPU."""
     return _walker(action_space, dim=512, layers=12, window=16)
@@ -124,5 +146,6 @@ PRESETS = {
     "tiny-memory": tiny_memory,
     "nano": nano,
     "nano-plain": nano_plain,
+    "memory-only": memory_only,
     "small": small,
 }

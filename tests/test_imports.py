@@ -32,7 +32,7 @@ ALLOWED = {
     "scenes": BASE | {"vision"},
     "data": BASE | {"overlay", "vision", "scenes"},
     "train": NETWORK | {"data", "options", "profiling"},
-    "engine": NETWORK | {"overlay", "plain_cli", "profiling"},
+    "engine": NETWORK | {"options", "overlay", "plain_cli", "profiling"},
     "evaluate": NETWORK | {"engine", "data", "overlay"},
     "serve": NETWORK | {"engine", "worlds", "data"},
     "env": NETWORK | {"engine", "worlds"},

@@ -13,3 +13,12 @@ def alias(*names: str) -> Any:
     except ModuleNotFoundError:
         return None
     return arg(aliases=names)
+
+
+def positional() -> Any:
+    """In `Annotated[str, positional()]`: an argument without a name.  Nothing where there is no tyro."""
+    try:
+        from tyro.conf import Positional
+    except ModuleNotFoundError:
+        return None
+    return Positional

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-
 from reverie.errors import CheckpointError
+from reverie.options import positional
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
 """Where the bundled models live."""
@@ -87,7 +86,7 @@ class ModelsConfig:
     Examples: reverie models;  reverie models nano
     """
 
-    model: Annotated[str | None, tyro.conf.Positional] = None
+    model: Annotated[str | None, positional()] = None
     """Print the card of this model: a bundled one's name, a model folder, or a hub id."""
     card: str | None = None
     """The same as naming the model."""

@@ -22,16 +22,19 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 POLL_S = 0.5
-ANSWER_S = 5.0
+ANSWER_S = 20.0
 """How long the guardian is waited for, at most."""
 SHARED_MEMORY = Path("/dev/shm")
 
 _INSTANCE = re.compile(rb"\+viz_instance_id\0([A-Za-z0-9]{4,64})\0")
 _lock = threading.Lock()
 _guardian: tuple[int, subprocess.Popen[bytes]] | None = None  # and the process that it belongs to
+_unanswered = 0
+"""Lines that the guardian has not said yet that it has noted."""
 
 
 def guard(folder: Path) -> None:
@@ -48,20 +51,26 @@ def release(folder: Path) -> None:
 
 
 def _tell(line: str) -> None:
-    global _guardian
+    global _guardian, _unanswered
     if sys.platform == "win32":
         return
     with _lock:
         if _guardian is None or _guardian[0] != os.getpid() or _guardian[1].poll() is not None:
-            _guardian = (os.getpid(), _start())
+            _guardian, _unanswered = (os.getpid(), _start()), 0
         stdin, stdout = _guardian[1].stdin, _guardian[1].stdout
         assert stdin is not None
         assert stdout is not None
         with contextlib.suppress(OSError):
             stdin.write(line.encode())
             stdin.flush()
-            if select.select([stdout], [], [], ANSWER_S)[0]:  # it has noted it: from now on we may be killed
-                os.read(stdout.fileno(), 64)
+            _unanswered += 1
+            end = time.monotonic() + ANSWER_S
+            # Until it has noted this line, and not only one before it: from then on we may be killed.
+            while _unanswered > 0 and select.select([stdout], [], [], max(0.0, end - time.monotonic()))[0]:
+                answers = os.read(stdout.fileno(), 64)
+                if not answers:
+                    break
+                _unanswered -= len(answers)
 
 
 def _start() -> subprocess.Popen[bytes]:

@@ -22,6 +22,8 @@ folder = Path(sys.argv[1])
 guardian.guard(folder)
 game = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", f"{folder}/game.ini",
                          "+viz_instance_id", sys.argv[2], "+end"], start_new_session=True)
+while b"viz_instance_id" not in Path(f"/proc/{game.pid}/cmdline").read_bytes():
+    time.sleep(0.01)  # exec has closed its pipe before the kernel has set the new command line
 guardian.guard(folder)
 if sys.argv[3] == "release":
     game.kill(); game.wait()

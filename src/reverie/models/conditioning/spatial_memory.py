@@ -28,6 +28,7 @@ from reverie.models.ego_motion import (
     depth_ahead,
     relative_motion,
 )
+from reverie.models.pixels import to_bytes
 from reverie.models.state import ConditionChannels, SpatialMemoryState
 from reverie.scenes.keyframes import Candidates
 from reverie.scenes.selection import NUM_PROBES, choose_keyframes, median_reach, probe_points
@@ -90,7 +91,6 @@ class SpatialMemory(nn.Module):
     def __init__(self, config: SpatialMemoryConfig, action_space: ActionSpace, latent: tuple[int, int, int]) -> None:
         super().__init__()
         self.config, self.latent = config, latent
-        self.action_size = action_space.size
         self.view_encoder = ViewEncoder(latent)
         self.depth = DepthNet()
         self.ego_motion = EgoMotionNet(action_space.size, len(action_space.keys), latent[0])
@@ -227,9 +227,8 @@ class SpatialMemory(nn.Module):
         count = self.config.keyframes
         slot = torch.where(state.written < count, state.written, 1 + (state.written - 1) % max(1, count - 1))
         rows = torch.arange(b, device=frame.device)
-        colour = ((frame.clamp(-1, 1) + 1) * 127.5).round().byte()
         new = {
-            "colour": colour,
+            "colour": to_bytes(frame),
             "depth": depth,
             "hidden": hidden,
             "pose": state.camera,

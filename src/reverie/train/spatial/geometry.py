@@ -14,6 +14,7 @@ from reverie.models.actions import STEP_FRAMES
 from reverie.models.conditioning.spatial_memory import SpatialMemory, ViewEncoder
 from reverie.models.depth import BODY_LOGIT, DepthNet
 from reverie.models.ego_motion import MOTION_SCALE, EgoMotionNet, apply_motion
+from reverie.models.pixels import to_pixels
 from reverie.train.spatial.store import Store, half_size
 
 MAX_MOTION = 60.0
@@ -179,7 +180,7 @@ def fit_view_encoder(encoder: ViewEncoder, store: Store, samples: int = 4000, ri
     gram = torch.zeros(size, size, dtype=torch.float64, device=store.device)
     cross = torch.zeros(size, conv.out_channels, dtype=torch.float64, device=store.device)
     for part in steps.split(64):
-        x = encoder.inputs(store.views[part].float() / 127.5 - 1)
+        x = encoder.inputs(to_pixels(store.views[part]))
         columns = F.unfold(x, kernel, padding=padding, stride=stride).transpose(1, 2).flatten(0, 1).double()
         columns = torch.cat([columns, torch.ones_like(columns[:, :1])], 1)
         gram += columns.T @ columns
@@ -191,7 +192,7 @@ def fit_view_encoder(encoder: ViewEncoder, store: Store, samples: int = 4000, ri
     conv.bias.copy_(weights[-1])
     encoder.requires_grad_(False)
     error = [
-        (conv(encoder.inputs(store.views[part].float() / 127.5 - 1)) - store.z[part].float()).square().mean().item()
+        (conv(encoder.inputs(to_pixels(store.views[part]))) - store.z[part].float()).square().mean().item()
         for part in steps[:640].split(64)
     ]
     return float(np.mean(error)) / store.z[steps].float().var().item()

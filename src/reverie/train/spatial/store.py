@@ -7,7 +7,7 @@ a row of the common action space.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from reverie.errors import DataError
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.depth import BODY_LOGIT, DepthNet
 from reverie.models.ego_motion import depth_ahead, relative_motion
+from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.scenes.keyframes import Keyframes
 from reverie.train.spatial.packs import PackedEpisode, PackInfo, list_episodes, read_episodes
@@ -31,13 +32,8 @@ ENCODED_STEPS = 26
 
 def half_size(frames: Tensor) -> Tensor:
     """Frames (..., 3, H, W), uint8 or in [-1, 1], at `VIEW_SIZE` in [-1, 1]."""
-    pixels = frames.float() if frames.is_floating_point() else frames.float() / 127.5 - 1
+    pixels = frames.float() if frames.is_floating_point() else to_pixels(frames)
     return F.interpolate(pixels.flatten(0, -4), VIEW_SIZE, mode="area").unflatten(0, frames.shape[:-3])
-
-
-def to_bytes(pixels: Tensor) -> Tensor:
-    """Pixels in [-1, 1] as uint8."""
-    return ((pixels.clamp(-1, 1) + 1) * 127.5).round().byte()
 
 
 class Store:
@@ -146,7 +142,7 @@ class Store:
         latents, stills, views, lasts = [], [], [], []
         for start in range(0, steps, ENCODED_STEPS):
             end = min(start + ENCODED_STEPS, steps)
-            pixels = video[:, max(0, STEP_FRAMES * start - 3) : STEP_FRAMES * (end - 1) + 1].float() / 127.5 - 1
+            pixels = to_pixels(video[:, max(0, STEP_FRAMES * start - 3) : STEP_FRAMES * (end - 1) + 1])
             alone = pixels[:, ::4] if start == 0 else pixels[:, 3::4]
             with self.autocast():
                 latents.append(self.tokenizer.encode(pixels, encoder).float())
@@ -200,15 +196,6 @@ class Store:
             ahead.append(depth_ahead(log_depth))
         self.depth, self.hidden, self.ahead = depth, hidden, torch.cat(ahead)
         self.own = Keyframes.new(self.last, depth, hidden, self.pose[:, -1], self.focal)
-
-    def keyframes(self, keep: Callable[[np.ndarray], np.ndarray] | None = None) -> tuple[Keyframes, np.ndarray]:
-        """Real keyframes with engine depth, and the step of each.  keep: (steps) -> bool mask."""
-        steps = self.key_step.cpu().numpy()
-        mask = np.ones(len(steps), bool) if keep is None else keep(steps)
-        index = torch.from_numpy(np.flatnonzero(mask)).to(self.device)
-        at = self.key_step[index]
-        colour, depth, hidden = self.key_colour[index], self.key_depth[index].half(), self.key_hidden[index]
-        return Keyframes.new(colour, depth, hidden, self.pose[at, -1], self.focal[at]), steps[mask]
 
 
 def common_actions(rows: np.ndarray, space: ActionSpace, common: ActionSpace) -> np.ndarray:

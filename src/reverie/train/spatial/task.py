@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from reverie import flow
 from reverie.models.checkpoint import ModelBundle, save_model
 from reverie.models.conditioning.spatial_memory import window_of
+from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.schedule import Schedule
 from reverie.models.state import Condition, ConditionChannels
 from reverie.nn.attention import Visibility
@@ -167,7 +168,7 @@ class SpatialTask(Task):
         return torch.cat(parts, 2)
 
     def image_tokens(self, store: Store, start: Tensor) -> Tensor:
-        return self.encoder(store.views[start, 3].float() / 127.5 - 1)
+        return self.encoder(to_pixels(store.views[start, 3]))
 
     def clip(self, view: ViewSet, index: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Latents, parts and drawn of recorded clips, their action windows and their sessions' starts."""
@@ -385,7 +386,7 @@ class SpatialTask(Task):
                 latents.append(z)
                 if keep_frames:
                     frames.append(shown)
-        film = ((torch.cat(frames, 1).clamp(-1, 1) + 1) * 127.5).round().byte() if keep_frames else None
+        film = to_bytes(torch.cat(frames, 1)) if keep_frames else None
         return torch.stack(latents, 1), torch.stack(packed, 1), torch.stack(drawn, 1), film
 
     def _roll_out_own(self) -> None:
@@ -513,7 +514,7 @@ class SpatialTask(Task):
             for i, f in enumerate(first):
                 game = store.games[store.game[f]]
                 one = half_size(film[i])
-                there = true[i].float() / 127.5 - 1
+                there = to_pixels(true[i])
                 errors = [psnr((one[p] - there[p]).square().mean().item()) for p in pick]
                 sharp = [(_sharpness(one[p]) / _sharpness(there[p])) for p in pick]
                 figures.setdefault(kind, []).append(
@@ -523,7 +524,7 @@ class SpatialTask(Task):
                     rows[i].append(torch.cat([one[p].cpu() for p in pick], 2))
         lines = []
         for i in range(len(first)):
-            lines.append(torch.cat([(true[i, p].float() / 127.5 - 1).cpu() for p in pick], 2))
+            lines.append(torch.cat([to_pixels(true[i, p]).cpu() for p in pick], 2))
             lines += rows[i]
         sheet = ((torch.cat(lines, 1) + 1) * 127.5).clamp(0, 255).byte().permute(1, 2, 0).numpy()
         Image.fromarray(sheet).save(folder / "sheet.jpg", quality=85)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reverie.models.conditioning.spatial_memory import SpatialMemory, pooled
+from reverie.models.pixels import to_pixels
 from reverie.models.state import ConditionChannels
 from reverie.scenes.keyframes import Candidates, Keyframes
 from reverie.scenes.selection import choose_keyframes
@@ -136,7 +137,7 @@ class ViewSet:
             scene = pool.candidates(names, torch.from_numpy(store.episode[steps]).to(device) if same else None)
             usable = scene.usable
             if plan.scene < 1:  # the same part for all of a session
-                hash_ = (scene.members * 7919 + torch.from_numpy(self.start[steps]).to(device)[:, None] * 104729) % 1000
+                hash_ = (scene.members * 7919 + self.start_on_device[at][:, None] * 104729) % 1000
                 usable = usable & (hash_ < 1000 * plan.scene)
             sources.append(_Source(pool.keyframes, scene.members, usable, is_own=False))
         if plan.own or plan.scene == 0:
@@ -179,7 +180,7 @@ class ViewSet:
 
         shape = is_own.shape
         blurred = (rand(*shape) < 0.25) & is_own
-        pixels = colour.float() / 127.5 - 1
+        pixels = to_pixels(colour)
         soft = F.interpolate(F.avg_pool2d(pixels.flatten(0, 1), 2), scale_factor=2, mode="bilinear").view_as(pixels)
         pixels = torch.where(blurred[..., None, None, None], soft, pixels)
         scale = torch.tensor([0.05, 0.05, 0.03, 0.3, 0.15, 0.0], device=device)

@@ -258,3 +258,10 @@ def test_a_pack_needs_depth_where_it_promises_it(
     assert "got none of 0" in capsys.readouterr().err
     assert cli.main(["data", "pack", str(recording), "-o", str(tmp_path / "q")]) == 2
     assert "not empty; name another folder" in capsys.readouterr().err
+
+
+def test_every_eighth_episode_is_held_out_where_none_is_marked(recording: Path, tmp_path: Path) -> None:
+    record_yard(tmp_path / "nine", 9, 41)
+    for part, count in (("train", 8), ("held-out", 1)):
+        assert cli.main(["data", "pack", str(tmp_path / "nine"), "-o", str(tmp_path / part), "--part", part]) == 0
+        assert len(list_episodes([tmp_path / part])) == count

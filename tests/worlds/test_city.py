@@ -298,3 +298,19 @@ def test_bad_requests_are_one_clear_line(car: CityWorld) -> None:
         unopened.step(Action())
     unopened.close()
     unopened.close()
+
+
+def test_a_place_is_one_crossing_under_one_sky_whatever_the_seed() -> None:
+    world = CityWorld(maps=("downtown",), view="walk", place=2)
+    try:
+        seen, starts = [], []
+        for seed in range(6):
+            world.reset(seed)
+            seen.append((world.map, world.episode_info))
+            starts.append(world.pose[:2])
+        assert all(one == seen[0] for one in seen)
+        assert seen[0][1]["place"] == 2
+        apart = np.linalg.norm(np.array(starts) - starts[0], axis=1)
+        assert 5.0 < apart.max() < 300.0
+    finally:
+        world.close()

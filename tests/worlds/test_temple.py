@@ -8,6 +8,7 @@ from reverie.data.policies import policy_for, seen_now
 from reverie.errors import ActionError, WorldError
 from reverie.types import Action, World
 from reverie.worlds import WORLDS, install_command, missing, open_world
+from reverie.worlds.temple import TempleWorld
 from reverie.worlds.temple_parts import runner as rules
 from reverie.worlds.temple_parts.camera import ChaseCamera
 from reverie.worlds.temple_parts.runner import MIN_SPEED, Runner
@@ -326,3 +327,22 @@ def test_bad_requests_are_one_clear_line() -> None:
     game.close()
     with pytest.raises(WorldError, match="closed"):
         game.reset(0)
+
+
+@needs_panda
+def test_a_place_is_one_track_whatever_the_seed() -> None:
+    world = TempleWorld(place=6)
+    try:
+        infos = []
+        for seed in (0, 1):
+            world.reset(seed)
+            infos.append((world.map, world.episode_info))
+        assert infos[0] == infos[1]
+        assert infos[0][1]["place"] == 6
+        speeds = {world._now().speed}
+        world.reset(3)
+        assert world._now().speed not in speeds
+        with pytest.raises(WorldError, match="0 or more"):
+            TempleWorld(place=-1)
+    finally:
+        world.close()

@@ -100,6 +100,8 @@ def game_of(dataset: Dataset) -> str:
 def place_of(dataset: Dataset, episode: Episode) -> str:
     """The place that an episode was played in: episodes with the same name share their coordinates."""
     name = str(episode.meta.get("map") or "")
+    if episode.meta.get("place") is not None:
+        return f"{name or game_of(dataset)}/place-{episode.meta['place']}"
     if game_of(dataset) in PLACE_BY_SEED:
         name = f"{name or game_of(dataset)}/seed-{episode.meta.get('seed')}"
     return name

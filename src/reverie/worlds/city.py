@@ -79,7 +79,8 @@ class CityWorld:
     """A drive or a walk through a city.
 
     maps: districts or single cities; None for all districts.  heldout: play only the held-out cities (one in ten).
-    view: `car` or `walk`; None lets the seed choose, seven times in ten the car.
+    view: `car` or `walk`; None lets the seed choose, seven times in ten the car.  place: the number of one crossing, with
+    its city, sky and car; episodes then begin round it, wherever their seeds say.
     Raises WorldError if Panda3D or EGL is missing, and for an unknown map or view.
     """
 
@@ -90,11 +91,18 @@ class CityWorld:
     block_frames = 1
     finished = False
 
-    def __init__(self, maps: tuple[str, ...] | None = None, heldout: bool = False, view: str | None = None) -> None:
+    def __init__(
+        self,
+        maps: tuple[str, ...] | None = None,
+        heldout: bool = False,
+        view: str | None = None,
+        place: int | None = None,
+    ) -> None:
         if view not in (None, "car", "walk"):
             raise WorldError(f"the city is seen from a car or on foot: view is car or walk, got {view!r}")
         self.maps = check_maps(tuple(maps) if maps is not None else None, heldout)
         self.heldout = heldout
+        self.place = place
         self.map = ""
         self.episode_info: dict[str, Any] = {}
         self._asked_view = view
@@ -162,17 +170,20 @@ class CityWorld:
     def reset(self, seed: int) -> Frames:
         """Go to the city, place, hour and weather that belong to `seed`; `(1, H, W, 3)`."""
         rng = np.random.default_rng([seed & 0xFFFFFFFF, 4])
-        self.map = self._choose_map(rng)
+        there = rng if self.place is None else np.random.default_rng([self.place & 0xFFFFFFFF, 4])
+        self.map = self._choose_map(there)
         district, number = self.map.split("/")
-        drives = rng.random() < CAR_SHARE
+        drives = there.random() < CAR_SHARE
         self.view = self._asked_view or ("car" if drives else "walk")
-        self._sky, light = choose_sky(rng)
+        self._sky, light = choose_sky(there)
         self._plan = Plan(STYLES[district], int(number))
         self._rain = self._sky.startswith("rain")
-        shape, paint = DRIVABLE[rng.integers(len(DRIVABLE))], int(rng.integers(len(models.PAINTS)))
+        shape, paint = DRIVABLE[there.integers(len(DRIVABLE))], int(there.integers(len(models.PAINTS)))
         self.episode_info = {"view": self.view, "sky": self._sky, "city": int(number), "district": district}
+        if self.place is not None:
+            self.episode_info["place"] = self.place
         self._screen.set_light(light)
-        self._place_player(rng)
+        self._place_player(there, rng)
         x, y, _, _ = self._player_state()
         self._traffic = Traffic(self._plan, rng, (x, y), NUM_CARS)
         self._people = People(self._plan, rng, (x, y), NUM_PEOPLE)
@@ -230,10 +241,10 @@ class CityWorld:
         last = HELDOUT_AT if self.heldout else rest + (rest >= HELDOUT_AT)
         return f"{name}/{tens * HELDOUT_EVERY + last:04d}"
 
-    def _place_player(self, rng: np.random.Generator) -> None:
-        """In a lane, or on a pavement, somewhere in the city."""
+    def _place_player(self, there: np.random.Generator, rng: np.random.Generator) -> None:
+        """In a lane, or on a pavement, beside a crossing that `there` draws."""
         plan = self._plan
-        i, j = (int(v) for v in rng.integers(-40, 40, 2))
+        i, j = (int(v) for v in there.integers(-40, 40, 2))
         direction = NORTH if rng.random() < 0.5 else EAST
         while not plan.arm(i, j, direction):
             i += 1

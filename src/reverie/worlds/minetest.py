@@ -133,7 +133,8 @@ class MinetestWorld:
     same trees each time, so that the place found is usually, not always, the same.
 
     maps: map generators (`v7`, `valleys`, `carpathian`, `flat`, `fractal`), or single worlds (`v7/1234`); None for all
-    generators.  heldout: play only held-out worlds (seeds that ten divides).
+    generators.  heldout: play only held-out worlds (seeds that ten divides).  place: the number of one place, with its
+    world, light and weather; every episode begins there, in what earlier ones of the same process have built.
     Raises WorldError if the game is missing, does not start, or stops.
     """
 
@@ -144,9 +145,12 @@ class MinetestWorld:
     resolution = RESOLUTION
     block_frames = 1
 
-    def __init__(self, maps: tuple[str, ...] | None = None, heldout: bool = False) -> None:
+    def __init__(
+        self, maps: tuple[str, ...] | None = None, heldout: bool = False, place: int | None = None
+    ) -> None:
         self.maps = check_maps(tuple(maps) if maps is not None else None, heldout)
         self.heldout = heldout
+        self.place = place
         self.scenery: Scenery | None = None
         self._game: LockstepGame | None = None
         self._visited: set[int] = set()
@@ -164,11 +168,13 @@ class MinetestWorld:
     def episode_info(self) -> dict[str, Any]:
         """World seed, time of day (`time` in words, `time_of_day` from 0 to 1, noon 0.5) and weather."""
         scenery = self._here()
+        place = {} if self.place is None else {"place": self.place}
         return {
             "world_seed": scenery.world_seed,
             "time": scenery.time,
             "time_of_day": scenery.time_of_day,
             "weather": scenery.weather,
+            **place,
         }
 
     @property
@@ -206,7 +212,7 @@ class MinetestWorld:
 
     def reset(self, seed: int) -> Frames:
         """Go to the world, place and light that belong to `seed`; `(1, H, W, 3)`."""
-        scenery = choose_scenery(seed, self.maps, self.heldout)
+        scenery = choose_scenery(seed if self.place is None else self.place, self.maps, self.heldout)
         if not self._can_go_on(scenery):
             self._start(scenery)
         self.scenery, self._carry, self._is_explored = None, (0.0, 0.0), False
@@ -296,8 +302,8 @@ class MinetestWorld:
             self._advance(keys, share, buttons, STEP_NS // parts)
 
     def _can_go_on(self, scenery: Scenery) -> bool:
-        """The running game has this world, and the place is untouched."""
-        if self._game is None or scenery.place_seed in self._visited:
+        """The running game has this world, and the place is untouched, or the only one that is asked for."""
+        if self._game is None or (self.place is None and scenery.place_seed in self._visited):
             return False
         return self._world == (scenery.generator, scenery.world_seed)
 

@@ -63,7 +63,8 @@ def choose_maps(maps: tuple[str, ...] | None) -> tuple[str, ...]:
 class TempleWorld:
     """An endless run.  `reset(seed)` alone decides the track, the place, the light and the runner.
 
-    maps: places such as `jungle`; None for all.  heldout: run the held-out tracks, and only those.
+    maps: places such as `jungle`; None for all.  heldout: run the held-out tracks, and only those.  place: the number of
+    one track, with its light; seeds then decide the runner's pace alone.
     Raises WorldError if Panda3D is missing or cannot draw.
     """
 
@@ -79,10 +80,14 @@ class TempleWorld:
         maps: tuple[str, ...] | None = None,
         heldout: bool = False,
         resolution: tuple[int, int] = RESOLUTION,
+        place: int | None = None,
     ) -> None:
+        if place is not None and place < 0:
+            raise WorldError(f"a place is 0 or more, got {place}")
         self.maps = choose_maps(tuple(maps) if maps is not None else None)
         self.heldout = heldout
         self.resolution = tuple(resolution)
+        self.place = place
         self.map = ""
         self.episode_info: dict[str, Any] = {}
         self._runner: Runner | None = None
@@ -168,10 +173,11 @@ class TempleWorld:
             raise WorldError(f"a seed is 0 or more, got {seed}")
         if self._screen is None:
             raise WorldError("the temple is closed; open the world again")
-        track = track_number(seed, self.heldout)
-        rng = np.random.default_rng([track, 0x10])
-        self.map = self.maps[int(rng.integers(len(self.maps)))]
-        biome = varied(BIOMES[self.map], rng)
+        track = track_number(seed if self.place is None else self.place, self.heldout)
+        there = np.random.default_rng([track, 0x10])
+        self.map = self.maps[int(there.integers(len(self.maps)))]
+        biome = varied(BIOMES[self.map], there)
+        rng = there if self.place is None else np.random.default_rng([seed, 0x11])
         self._runner = Runner(
             first_leg(track), MIN_SPEED + 4.0 * float(rng.random()) ** 2, stride=float(rng.random()) * 2
         )
@@ -185,6 +191,8 @@ class TempleWorld:
             "clouds": round(light.clouds, 2),
             "fog_per_m": round(light.fog_per_m, 4),
         }
+        if self.place is not None:
+            self.episode_info["place"] = self.place
         self._stage.open(self._runner, biome, track)
         return self._stage.picture(self._runner, self._camera)
 

@@ -98,7 +98,8 @@ class TriggerRallyWorld:
     """A drive over one of the game's tracks.  `reset(seed)` alone decides track, car, weather and start.
 
     maps: names such as `maps/xing` or `events/02-alps/lake`; None for all of the split.  heldout: play only the
-    held-out tracks.  view: `chase`, from behind the car, or `bonnet`.
+    held-out tracks.  view: `chase`, from behind the car, or `bonnet`.  place: a number that decides track, car and weather;
+    seeds then decide the start alone.
     Raises WorldError if the game is missing or does not start, and for an unknown or refused track or view.
     """
 
@@ -108,13 +109,20 @@ class TriggerRallyWorld:
     resolution = RESOLUTION
     block_frames = 1
 
-    def __init__(self, maps: tuple[str, ...] | None = None, heldout: bool = False, view: str = "chase") -> None:
+    def __init__(
+        self,
+        maps: tuple[str, ...] | None = None,
+        heldout: bool = False,
+        view: str = "chase",
+        place: int | None = None,
+    ) -> None:
         if view not in VIEWS:
             raise WorldError(f"unknown view {view!r}; Trigger Rally has {', '.join(VIEWS)}")
         self._data = GameData()
         self.maps = choose_tracks(self._data.tracks, tuple(maps) if maps is not None else None, heldout)
         self.heldout = heldout
         self.view = view
+        self.place = place
         self.map = ""
         self.episode_info: dict[str, Any] = {}
         self.finished = False
@@ -160,17 +168,20 @@ class TriggerRallyWorld:
     def reset(self, seed: int) -> Frames:
         """Go to the track, car, weather and start that belong to `seed`; `(1, H, W, 3)`."""
         rng = np.random.default_rng(seed)
+        there = rng if self.place is None else np.random.default_rng(self.place)
         self._seed, self.finished = seed, False
-        self.map = self.maps[int(rng.integers(len(self.maps)))]
+        self.map = self.maps[int(there.integers(len(self.maps)))]
         track = self._data.tracks[self.map]
-        car = str(rng.choice(sorted(self._data.vehicles)))
-        others = self._data.tracks[str(rng.choice(sorted(self._data.tracks)))]
-        weather = (track if rng.random() < OWN_WEATHER else others).weather
+        car = str(there.choice(sorted(self._data.vehicles)))
+        others = self._data.tracks[str(there.choice(sorted(self._data.tracks)))]
+        weather = (track if there.random() < OWN_WEATHER else others).weather
         begin = None if rng.random() < OWN_START else int(rng.integers(1 << 16))
         self._route = Route(self._data, track, begin)
         self._route.plan(300.0)
         start = track.start() if begin is None else self._route.start()
         self.episode_info = {"car": car, "weather": describe(weather), "start": "line" if begin is None else "corner"}
+        if self.place is not None:
+            self.episode_info["place"] = self.place
         self._race(level_xml(track, start, weather, TILE_M), car, start)
         self._track: deque[npt.NDArray[np.float32]] = deque([self._car_place()], maxlen=STUCK_FRAMES)
         self._pushes: deque[bool] = deque(maxlen=STUCK_FRAMES)

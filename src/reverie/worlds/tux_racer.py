@@ -133,6 +133,7 @@ class TuxRacerWorld:
     """A ride down a course.  `reset(seed)` alone decides the course, its mirroring, the light, the snow and the wind.
 
     maps: names such as `default/bunny_hill`; None for all of the split.  heldout: play only the held-out courses.
+    place: a number that decides course, mirroring, light, snow and wind; seeds then decide the player alone.
     Raises WorldError if the game, the shim's tools or a course is missing.
     """
 
@@ -142,10 +143,13 @@ class TuxRacerWorld:
     resolution = RESOLUTION
     block_frames = 1
 
-    def __init__(self, maps: tuple[str, ...] | None = None, heldout: bool = False) -> None:
+    def __init__(
+        self, maps: tuple[str, ...] | None = None, heldout: bool = False, place: int | None = None
+    ) -> None:
         self._courses = read_courses()
         self.maps = choose_maps(None if maps is None else tuple(maps), heldout, tuple(self._courses))
         self.heldout = heldout
+        self.place = place
         self.map = ""
         self.finished = False
         self.episode_info: dict[str, Any] = {}
@@ -182,16 +186,19 @@ class TuxRacerWorld:
         self._seed = seed
         self.finished = False
         rng = np.random.default_rng(seed)
-        self.map = self.maps[int(rng.integers(len(self.maps)))]
+        there = rng if self.place is None else np.random.default_rng(self.place)
+        self.map = self.maps[int(there.integers(len(self.maps)))]
         course = self._courses[self.map]
-        light, snow, wind = (int(rng.choice(4, p=chances)) for chances in (LIGHT_CHANCES, SNOW_CHANCES, WIND_CHANCES))
-        mirrored = bool(rng.integers(2))
+        light, snow, wind = (int(there.choice(4, p=chances)) for chances in (LIGHT_CHANCES, SNOW_CHANCES, WIND_CHANCES))
+        mirrored = bool(there.integers(2))
         self.episode_info = {
             "light": LIGHTS[light],
             "snow": AMOUNTS[snow],
             "wind": AMOUNTS[wind],
             "mirrored": mirrored,
         }
+        if self.place is not None:
+            self.episode_info["place"] = self.place
         self._game = _start_game(int(rng.integers(1, 2**31)))
         _choose_in_menu(self._game, course, light, snow, wind, mirrored)
         self._ride = _Ride(course, mirrored)

@@ -14,7 +14,7 @@ import tyro
 from reverie.data.dataset import Dataset, Episode
 from reverie.data.video import write_video
 from reverie.errors import DataError
-from reverie.scenes.recordings import game_of, open_recordings, place_of
+from reverie.scenes.recordings import HELD_OUT_EVERY, game_of, open_recordings, place_of
 from reverie.train.spatial.packs import PackInfo, write_episode
 from reverie.types import Clip
 
@@ -38,7 +38,8 @@ class PackConfig:
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The pack's folder."""
     part: Literal["all", "train", "held-out"] = "all"
-    """The episodes that are packed: all, or those that are (not) marked as held out."""
+    """The episodes that are packed: all, or those that are (not) held out.  Where none is marked as held out, every
+    eighth is."""
     depth_every: int = 16
     """Frames between depth images, a multiple of 4."""
     fov: float | None = None
@@ -81,10 +82,10 @@ def pack(
         raise DataError(f"{output} is there and not empty; name another folder with -o")
     datasets, angle = open_recordings(recordings, fov_deg)
     wanted = [
-        (dataset, number, episode)
+        (dataset, number, dataset.episodes[number])
         for dataset in datasets
-        for number, episode in enumerate(dataset.episodes)
-        if part == "all" or episode.is_heldout == (part == "held-out")
+        for number in range(len(dataset.episodes))
+        if part == "all" or is_held_out(dataset, number) == (part == "held-out")
     ]
     info = PackInfo(output.resolve().name, angle, datasets[0].pixel_aspect, datasets[0].action_space, depth_every)
     packed, frames = 0, 0
@@ -104,6 +105,13 @@ def pack(
             "record longer ones, or take another --part"
         )
     return packed, frames
+
+
+def is_held_out(dataset: Dataset, number: int) -> bool:
+    """Whether an episode is kept from training: as it is marked, else every eighth."""
+    if any(episode.is_heldout for episode in dataset.episodes):
+        return dataset.episodes[number].is_heldout
+    return number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
 def _read(dataset: Dataset, number: int, episode: Episode) -> Clip | None:

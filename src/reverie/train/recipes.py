@@ -13,20 +13,23 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from reverie.errors import TrainError
-from reverie.models.checkpoint import ModelBundle, ModelConfig, from_json, load_weights
+from reverie.models.checkpoint import ModelBundle, ModelConfig, from_json, load_model, load_weights
 from reverie.models.presets import PRESETS
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.loop import Trainer, TrainerConfig, pick_device
+from reverie.train.spatial.figures import contact_sheet
 from reverie.train.spatial.geometry import train_geometry
 from reverie.train.spatial.store import Store
-from reverie.train.spatial.task import SpatialPlan, SpatialTask, standard_views
+from reverie.train.spatial.task import SpatialPlan, SpatialTask
+from reverie.train.spatial.views import standard_views
 from reverie.types import ActionSpace
 
 
@@ -83,7 +86,9 @@ def cpu_minutes(minutes: float) -> Recipe:
         ego_seconds=min(120.0, 0.04 * seconds),
         tail_seconds=20.0,
         keyframes=450,
-        plan=SpatialPlan(batch=3, copies=1, pure_noise=0.9, clip_steps=9, own_share=0.0, own_from=2.0),
+        plan=SpatialPlan(
+            batch=3, copies=1, pure_noise=0.9, clip_steps=9, own_share=0.0, own_from=2.0, adversarial_from=2.0
+        ),
         lr=1.0e-3,
         threads=2,
         limit=9,
@@ -112,6 +117,8 @@ def rehearsal(minutes: float) -> Recipe:
             own_from=0.1,
             own_share=0.9,
             shortcut_from=0.05,
+            adversarial_from=0.5,
+            adversarial_full=0.6,
         ),
         limit=2,
         max_frames=61,
@@ -128,8 +135,13 @@ def run(
     device: str = "auto",
     use_compiler: bool = False,
     say: Callable[[str], None] | None = None,
+    start: Path | None = None,
 ) -> dict[str, Any]:
-    """Runs every stage; returns the figures.  Raises TrainError where the budget is too small for what comes first."""
+    """Runs every stage; returns the figures.
+
+    start: a model folder of the same sizes to go on from: its geometry networks are taken as they are.  Raises
+    TrainError where the budget is too small for what comes first.
+    """
     begun = time.monotonic()
     output.mkdir(parents=True, exist_ok=True)
 
@@ -145,7 +157,7 @@ def run(
     torch.set_float32_matmul_precision("high")
     torch.backends.cuda.enable_cudnn_sdp(False)  # its masked attention was not checked against ours
     say(f"torch {torch.__version__}, {torch.cuda.get_device_name() if on.type == 'cuda' else 'cpu'}")
-    bundle = new_bundle(recipe, tokenizer_from)
+    bundle = new_bundle(recipe, tokenizer_from) if start is None else trainable(load_model(start))
     bundle.tokenizer.to(on)
     space = bundle.config.action_space
 
@@ -169,9 +181,13 @@ def run(
     )
     assert bundle.memory is not None
     bundle.memory.to(on)
-    batches = (64, 512) if on.type == "cuda" else (8, 64)
-    train_geometry(bundle.memory, train, held, recipe.depth_seconds, recipe.ego_seconds, say, batches)
-    views, held_views, scene = standard_views(train, held, bundle, recipe.keyframes, say, recipe.half_known)
+    if start is None:
+        batches = (64, 512) if on.type == "cuda" else (8, 64)
+        train_geometry(bundle.memory, train, held, recipe.depth_seconds, recipe.ego_seconds, say, batches)
+    else:
+        for store in (train, held):
+            store.measure_depth(bundle.memory.depth)
+    views, held_views, scene = standard_views(train, held, bundle.memory, recipe.keyframes, say, recipe.half_known)
     bundle.model.to(on)
     task = SpatialTask(bundle, train, held, recipe.plan, views, held_views, scene, say)
     left = recipe.seconds - (time.monotonic() - begun) - recipe.tail_seconds
@@ -204,8 +220,8 @@ def run(
         say("done")
         return {}
     with trainer.averaged_weights(), torch.compiler.set_stance("force_eager"):
-        figures = task.sheets(output, recipe.sheet_steps)
-    for kind in ("scene1", "scene1-own-camera", "image1", "image4"):
+        figures = contact_sheet(bundle, held, scene, recipe.plan.schedule, output, recipe.sheet_steps)
+    for kind in ("scene", "scene-own-camera", "image"):
         for one in figures[kind]:
             say(f"{kind} {one['game']}: psnr {one['psnr']} sharp {one['sharp']}")
     say("done")
@@ -234,6 +250,30 @@ def new_bundle(recipe: Recipe, tokenizer_from: Path) -> ModelBundle:
     return bundle
 
 
+def trainable(bundle: ModelBundle) -> ModelBundle:
+    """A loaded model whose world network and image encoder may be trained on."""
+    for part in (bundle.model, bundle.image_encoder):
+        assert isinstance(part, nn.Module)
+        part.train().requires_grad_(True)
+    return bundle
+
+
+def changed_plan(plan: SpatialPlan, settings: list[str]) -> SpatialPlan:
+    """The plan with some of its numbers changed, as `batch=32`.  Raises TrainError for what it does not have."""
+    numbers = {f.name: type(getattr(plan, f.name)) for f in fields(plan) if f.name != "schedule"}
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        try:
+            changes[name] = numbers[name](text)
+        except (KeyError, ValueError):
+            known = ", ".join(numbers)
+            raise TrainError(f"--plan takes NAME=NUMBER, got {setting!r}; the plan has {known}") from None
+        if not equals:
+            raise TrainError(f"--plan takes NAME=NUMBER, got {setting!r}")
+    return replace(plan, **changes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--packs", nargs="+", type=Path, required=True)
@@ -247,13 +287,25 @@ def main() -> None:
     parser.add_argument("--rehearse", action="store_true", help="toy size: every line runs, on a CPU")
     parser.add_argument("--no-sheets", action="store_true", help="no contact sheets at the end")
     parser.add_argument("--limit", type=int, help="episodes of each pack")
+    parser.add_argument("--start", type=Path, help="a model folder to go on from")
+    parser.add_argument("--plan", nargs="+", default=[], metavar="NAME=NUMBER", help="fields of the training's plan")
     options = parser.parse_args()
     recipe = (rehearsal if options.rehearse else cpu_minutes if options.cpu else gpu_minutes)(options.minutes)
     if options.no_sheets:
         recipe = replace(recipe, sheet_steps=0, tail_seconds=12.0)
     if options.limit is not None:
         recipe = replace(recipe, limit=options.limit)
-    run(recipe, options.packs, options.held_out, options.tokenizer, options.output, options.device, options.compile)
+    recipe = replace(recipe, plan=changed_plan(recipe.plan, options.plan))
+    run(
+        recipe,
+        options.packs,
+        options.held_out,
+        options.tokenizer,
+        options.output,
+        options.device,
+        options.compile,
+        start=options.start,
+    )
 
 
 if __name__ == "__main__":

@@ -145,9 +145,7 @@ class MinetestWorld:
     resolution = RESOLUTION
     block_frames = 1
 
-    def __init__(
-        self, maps: tuple[str, ...] | None = None, heldout: bool = False, place: int | None = None
-    ) -> None:
+    def __init__(self, maps: tuple[str, ...] | None = None, heldout: bool = False, place: int | None = None) -> None:
         self.maps = check_maps(tuple(maps) if maps is not None else None, heldout)
         self.heldout = heldout
         self.place = place

@@ -143,9 +143,7 @@ class TuxRacerWorld:
     resolution = RESOLUTION
     block_frames = 1
 
-    def __init__(
-        self, maps: tuple[str, ...] | None = None, heldout: bool = False, place: int | None = None
-    ) -> None:
+    def __init__(self, maps: tuple[str, ...] | None = None, heldout: bool = False, place: int | None = None) -> None:
         self._courses = read_courses()
         self.maps = choose_maps(None if maps is None else tuple(maps), heldout, tuple(self._courses))
         self.heldout = heldout

@@ -49,6 +49,8 @@ RECIPE = Recipe(
         own_share=0.9,
         shortcut_from=0.0,
         shortcut_share=0.5,
+        adversarial_from=0.6,
+        adversarial_full=0.8,
     ),
     sheet_steps=5,
 )
@@ -191,8 +193,8 @@ def test_every_line_of_a_recipe_runs_and_its_model_plays(
     for stage in ("depth room", "ego-motion room", "view encoder", "views, scene", "own rollouts", "held out", "done"):
         assert stage in said, said
     assert (tmp_path / "sheet.jpg").is_file()
-    assert set(figures) >= {"scene1", "scene1-own-camera", "image1", "image4", "frames"}
-    assert all(np.isfinite(one["psnr"]).all() for one in figures["scene1"])
+    assert set(figures) >= {"scene", "scene-own-camera", "image", "still", "frames"}
+    assert all(np.isfinite(one["psnr"]).all() for one in figures["scene"])
     [folder] = [path.parent for path in tmp_path.rglob("geometry.safetensors")]
     engine = load(folder, device="cpu", dtype="float32")
     assert engine.bundle.config.world == PRESET.world

@@ -7,6 +7,7 @@ decoded frames alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -257,3 +258,35 @@ def with_previous(parts: Tensor, drawn: Tensor, context: Tensor) -> ConditionCha
     channels = torch.cat([cover, base, before, inverse], 2)
     first = torch.arange(channels.shape[1], device=channels.device).view(1, -1, 1, 1, 1) == 0
     return ConditionChannels(channels.masked_fill(first, 0), base.masked_fill(first, 0))
+
+
+def standard_views(
+    store: Store,
+    held_out: Store,
+    memory: SpatialMemory,
+    per_place: int,
+    say: Callable[[str], None],
+    half_known: bool = True,
+) -> tuple[list[tuple[ViewSet, float]], dict[str, ViewSet], ScenePool]:
+    """Conditions to train with: whole scenes, half-known scenes (other keyframes), and single images."""
+    pools = [ScenePool(store, per_place, seed) for seed in (0, 1)]
+    plans = [
+        (ViewPlan(scene=1.0, own=True, seed=2), pools[0], 0.5),
+        (ViewPlan(scene=0.4, own=True, seed=3), pools[1], 0.2),
+        (ViewPlan(scene=0.0, own=True, seed=4), pools[0], 0.3),
+    ]
+    if not half_known:
+        plans.pop(1)
+    views = []
+    for plan, pool, weight in plans:
+        views.append((ViewSet(store, memory, pool, plan), weight))
+        cover = {
+            game: round(views[-1][0].cover[torch.from_numpy(store.game == i).to(store.device)].mean().item(), 3)
+            for i, game in enumerate(store.games)
+        }
+        say(f"views, scene {plan.scene}: cover {cover}")
+    held = {
+        "scene": ViewSet(held_out, memory, pools[0], ViewPlan(scene=1.0, own=True, spoil=False, seed=9), False),
+        "image": ViewSet(held_out, memory, pools[0], ViewPlan(scene=0.0, own=True, spoil=False, seed=9), False),
+    }
+    return views, held, pools[0]

@@ -1,0 +1,110 @@
+"""Clips that the world model is trained on, and its estimates of their steps as sampling would make them.
+
+Legend: b batch, t steps of a clip, k noisy copies of steps 1 .. t - 1, (c u v) a latent step, a numbers in an action
+row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reverie.models.dit import WorldModel
+from reverie.models.state import Condition, ConditionChannels
+from reverie.nn.attention import Visibility
+from reverie.train.spatial.store import Store
+from reverie.train.spatial.views import ViewSet
+
+
+@dataclass(frozen=True, slots=True)
+class Clips:
+    """context, target, recorded: latents (b, t, c, u, v) that are seen, to be estimated, and of the game; parts:
+    conditions; windows: (b, t, 12, a) actions; image: tokens (b, n, e); weight: of squared errors (b, t - 1, u, v);
+    is_own: whether the contexts are the model's own."""
+
+    context: Tensor
+    target: Tensor
+    recorded: Tensor
+    parts: ConditionChannels
+    windows: Tensor
+    image: Tensor
+    weight: Tensor
+    is_own: bool
+
+
+def action_windows(store: Store, first: Tensor, start: Tensor, count: int) -> Tensor:
+    """Action windows of steps first .. first + count - 1: (b, count, 12, a); idle before a session's start.
+
+    first, start: (b,) steps of the store.
+    """
+    steps = first[:, None] + torch.arange(count, device=first.device)
+    parts = []
+    for back in (2, 1, 0):
+        at = steps - back
+        alive = at > start[:, None]
+        parts.append(store.actions[at.clamp(0, store.count - 1)] * alive[..., None, None])
+    return torch.cat(parts, 2)
+
+
+def recorded_clip(view: ViewSet, index: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Clips of `count` steps from steps `index` (b,): latents, parts and drawn as `ViewSet` has them, action windows,
+    and the steps at which their sessions begin."""
+    store = view.store
+    start = view.start_on_device[index]
+    steps = index[:, None] + torch.arange(count, device=index.device)
+    z = store.z[steps].float()
+    opens = (index == start).view(-1, 1, 1, 1)
+    z[:, 0] = torch.where(opens, store.still[index].float(), z[:, 0])
+    return z, view.parts[steps], view.drawn[steps], action_windows(store, index, start, count), start
+
+
+def estimate(
+    world: WorldModel,
+    clips: Clips,
+    seen: Tensor,
+    levels: Tensor,
+    noisy: Tensor,
+    sigma: Tensor,
+    step_size: Tensor,
+) -> Tensor:
+    """Clean estimates of noisy copies (b, k (t - 1), c, u, v) of steps 1 .. t - 1, each given the steps before it.
+
+    seen: (b, t, c, u, v) noised contexts; levels: their noise (b, t); sigma, step_size: (b, k (t - 1)) of the copies.
+    """
+    t = seen.shape[1]
+    copies = noisy.shape[1] // (t - 1)
+    steps = torch.arange(t, device=seen.device)
+    cond = Condition(clips.parts.channels, clips.windows, steps, clips.parts.base, clips.image)
+    cond = cond.select(torch.cat([steps[: t - 1], steps[1:].repeat(copies)]))
+    visibility = Visibility.teacher_forced(t, world.config.window, given=1, copies=copies)
+    x, s = torch.cat([seen[:, : t - 1], noisy], 1), torch.cat([levels[:, : t - 1], sigma], 1)
+    d = torch.cat([torch.full_like(levels[:, : t - 1], smallest_step(world)), step_size], 1)
+    return world(x, s, cond, visibility=visibility, step_size=d)[:, t - 1 :]
+
+
+def smallest_step(world: WorldModel) -> float:
+    """The smallest step size that a model knows."""
+    return 0.5 ** max(0, world.config.step_sizes - 1)
+
+
+def draw_noise_levels(shape: tuple[int, int], pure_noise: float, generator: torch.Generator) -> Tensor:
+    """Logit-normal noise levels moved towards 1, a share of them at exactly 1."""
+    s = torch.randn(*shape, generator=generator, device=generator.device).sigmoid()
+    s = 3 * s / (1 + 2 * s)
+    pure = torch.rand(*shape, generator=generator, device=generator.device) < pure_noise
+    return torch.where(pure, torch.ones_like(s), s)
+
+
+def draw_large_steps(shape: tuple[int, int], step_sizes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Step sizes above the smallest of `step_sizes`, the largest most often, and noise levels on their grids."""
+    device = generator.device
+    halvings = max(1, step_sizes - 1)
+    share = torch.tensor([0.5 ** (i + 1) for i in range(halvings)], device=device)
+    bounds = (share / share.sum()).cumsum(0)[:-1]
+    power = torch.bucketize(torch.rand(*shape, generator=generator, device=device), bounds)
+    step = 0.5 ** power.float()
+    count = (2.0**power).round()
+    place = torch.rand(*shape, generator=generator, device=device)
+    return step, 1 - (place * count).floor().clamp(max=count - 1) * step

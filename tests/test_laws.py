@@ -259,6 +259,7 @@ class Player:
         config, generator = preset.world, torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         memory = _awake(SpatialMemory(preset.memory, config.action_space, config.latent), seed)
+        memory.depth.out.bias[1] = -9.0  # nobody is in view: what is, is remembered
         scene = None
         if has_scene:
             pose = torch.randn(6, 6, generator=generator) * torch.tensor([1.0, 1.0, 0.1, 40.0, 5.0, 0.0])
@@ -280,7 +281,8 @@ class Player:
 
     def make_state(self, batch: int) -> Playing:
         world = self.model.new_state(batch)
-        world.memory = self.memory.init_state(batch, (32, 64))
+        in_scene = 0 if self.scene is None else len(self.scene)
+        world.memory = self.memory.init_state(batch, (32, 64), scene_keyframes=in_scene)
         return Playing(world, self.codec.new_decoder_state(batch, 32, 64))
 
     def open(self, state: Playing) -> None:

@@ -113,7 +113,12 @@ def test_channels_are_cover_view_previous_latent_and_inverse_depth(memory: Spati
     assert step.parts.base is not None
     torch.testing.assert_close(step.parts.base[0, 0], view)
     assert 0 < cover.mean() < 1
-    full = View(torch.zeros(1, 4, 3, 8, 16), torch.ones(1, 4, 8, 16), torch.full((1, 4, 8, 16), 0.5))
+    full = View(
+        torch.zeros(1, 4, 3, 8, 16),
+        torch.ones(1, 4, 8, 16),
+        torch.full((1, 4, 8, 16), 0.5),
+        *2 * (torch.ones(1, 4, 8, 16),),
+    )
     ones, halves = pooled(full, (16, 4, 8))
     assert ones.unique().tolist() == [1.0]
     assert halves.unique().tolist() == [0.5 * INVERSE_DEPTH_SCALE]

@@ -118,7 +118,8 @@ class Session:
         with torch.inference_mode():
             self._world = engine.bundle.model.new_state(1, engine.device, engine.dtype)
             if engine.bundle.memory is not None:
-                self._world.memory = engine.bundle.memory.init_state(1, engine.resolution, engine.device)
+                in_scene = 0 if opening is None else opening.loaded.candidates.members.shape[1]
+                self._world.memory = engine.bundle.memory.init_state(1, engine.resolution, engine.device, in_scene)
             self._decoder = self._new_decoder()
         self._prepare()
         self._generator = torch.Generator(engine.device)

@@ -15,7 +15,8 @@ from torch import Tensor
 from reverie.errors import DataError
 from reverie.scenes.keyframes import Candidates, Keyframes
 from reverie.scenes.selection import DISTANCE_SCALE, choose_keyframes
-from reverie.vision.projection import VIEW_SIZE, View, project, render_views, unproject
+from reverie.vision.projection import VIEW_SIZE, View, render_views
+from reverie.vision.visibility import compare_depth
 
 NEIGHBOURS = 8
 """Keyframes that are asked whether they see through a point."""
@@ -66,27 +67,25 @@ def choose_views(frames: Keyframes, count: int) -> Tensor:
 @torch.no_grad()
 def hide_moving(chosen: Keyframes, frames: Keyframes, focal: Tensor) -> Tensor:
     """Pixels of the chosen keyframes that at least two of their neighbours see through: (m, h, w) bool."""
-    h, w = VIEW_SIZE
     reach = frames.reach.nanmedian().nan_to_num(1.0)[None]
     every = torch.ones(1, len(frames))
     out = []
-    factor, slack = SEEN_THROUGH
     for i in range(len(chosen)):
         pose = chosen.pose[i : i + 1]
         near, valid = choose_keyframes(
             frames.probes[None], frames.seen[None], frames.pose[None], every, pose, focal[None], reach, NEIGHBOURS + 1
         )
-        points = unproject(chosen.depth[None, i : i + 1].float(), pose[None], focal[None])[0, 0]
-        poses = frames.pose[near[0]]
-        xy, z = (x[0] for x in project(points[None], poses[None], focal[None]))
-        inside = (z > 0.3) & (xy[..., 0] >= 0) & (xy[..., 0] <= w - 1) & (xy[..., 1] >= 0) & (xy[..., 1] <= h - 1)
-        place = xy[..., 1].round().clamp(0, h - 1) * w + xy[..., 0].round().clamp(0, w - 1)
-        # The nearest of 3 x 3 depths: a point at an edge is not seen through.
-        depth = -F.max_pool2d(-frames.depth[near[0], None].float(), 3, stride=1, padding=1)[:, 0]
-        there = depth.flatten(1).gather(1, place.long())
-        hidden = frames.hidden[near[0]].flatten(1).gather(1, place.long())
-        votes = (inside & ~hidden & (there > z * factor + slack) & valid[0][:, None]).sum(0)
-        out.append((votes >= 2).view(h, w))
+        through, _ = compare_depth(
+            chosen.depth[None, i : i + 1],
+            pose[None],
+            frames.depth[near],
+            frames.hidden[near],
+            frames.pose[near],
+            focal[None],
+            SEEN_THROUGH,
+        )
+        votes = (through[0, :, 0] & valid[0][:, None, None]).sum(0)
+        out.append(votes >= 2)
     return torch.stack(out)
 
 

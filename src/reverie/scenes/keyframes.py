@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from reverie.scenes.selection import median_reach, probe_points
+from reverie.scenes.selection import median_reach, pick_keyframes, probe_points, view_promise
 
 PROBED_AT_ONCE = 4096
 
@@ -59,15 +60,65 @@ class Keyframes:
 
 
 class Candidates(NamedTuple):
-    """The scene keyframes that each session may be shown: members (b, m) of
-    `keyframes`, usable (b, m) bool."""
+    """The keyframes that each session may be shown: members (b, m) of `keyframes`, usable (b, m) bool; is_whole: the
+    members are all keyframes in their order, for every session, so that choosing among them copies nothing."""
 
     keyframes: Keyframes
     members: Tensor
     usable: Tensor
+    is_whole: bool = False
 
     @classmethod
     def of_scene(cls, keyframes: Keyframes, batch: int = 1) -> Candidates:
         """All keyframes of one scene for every session."""
         members = torch.arange(len(keyframes), device=keyframes.pose.device).expand(batch, -1)
-        return cls(keyframes, members, torch.ones_like(members, dtype=torch.bool))
+        return cls(keyframes, members, torch.ones_like(members, dtype=torch.bool), is_whole=True)
+
+    def all(self, name: str) -> Tensor:
+        """A field of all members, (b, m, ...); with a batch of one where they are the same for every session."""
+        field = getattr(self.keyframes, name)
+        return field[None] if self.is_whole else field[self.members]
+
+
+class Choice(NamedTuple):
+    """Keyframes that views are rendered from: index (b, k) into the sources one after another, valid (b, k) bool."""
+
+    sources: tuple[Candidates, ...]
+    index: Tensor
+    valid: Tensor
+
+    @classmethod
+    def best(
+        cls, sources: Sequence[Candidates], preference: Sequence[float], pose: Tensor, focal: Tensor, k: int
+    ) -> Choice:
+        """Chooses the keyframes that promise most for a view.
+
+        preference: what each source's promises are multiplied by; pose: (b, 6) of the view; focal: (b, 2).
+        """
+        b = pose.shape[0]
+        reach = torch.cat([torch.where(one.usable, one.all("reach"), torch.nan).expand(b, -1) for one in sources], 1)
+        typical = reach.nanmedian(1).values.nan_to_num(1.0)
+        promise = [
+            view_promise(one.all("probes"), one.all("seen"), one.all("pose"), pose, focal, typical)
+            * (one.usable * weight)[..., None]
+            for one, weight in zip(sources, preference, strict=True)
+        ]
+        return cls(tuple(sources), *pick_keyframes(torch.cat(promise, 1), k))
+
+    def of_source(self, number: int) -> Tensor:
+        """Whether each keyframe is of this source, (b, k) bool."""
+        first = sum(one.members.shape[1] for one in self.sources[:number])
+        return (self.index >= first) & (self.index < first + self.sources[number].members.shape[1])
+
+    def gather(self, name: str) -> Tensor:
+        """A field of the chosen keyframes, (b, k, ...)."""
+        out, first = None, 0
+        for number, one in enumerate(self.sources):
+            m = one.members.shape[1]
+            members = one.members.expand(self.index.shape[0], -1).gather(1, (self.index - first).clamp(0, m - 1))
+            field = getattr(one.keyframes, name)[members]
+            is_here = self.of_source(number).view(*self.index.shape, *[1] * (field.ndim - 2))
+            out = field if out is None else torch.where(is_here, field.to(out.dtype), out)
+            first += m
+        assert out is not None
+        return out

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from reverie.vision.projection import FAR, VIEW_SIZE, project, unproject
+from reverie.vision.projection import FAR, NEAR, VIEW_SIZE, rotation, unproject
 
 PROBE_GRID = (6, 10)
 NUM_PROBES = PROBE_GRID[0] * PROBE_GRID[1]
@@ -55,7 +55,14 @@ def choose_keyframes(
     focal: (b, 2); reach: (b,) typical distance of what the keyframes show, metres.
     Returns index (b, k) int64 and valid (b, k) bool.
     """
-    promise = view_promise(probes, seen, keyframe_pose, pose, focal, reach) * preference[..., None]
+    return pick_keyframes(view_promise(probes, seen, keyframe_pose, pose, focal, reach) * preference[..., None], k)
+
+
+def pick_keyframes(promise: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Picks greedily by what each keyframe adds to the best promise so far.
+
+    promise: (b, m, cells).  Returns index (b, k) int64, the best of those picked first, and valid (b, k) bool.
+    """
     b, m, cells = promise.shape
     best = promise.new_zeros(b, cells)
     chosen, gains = [], []
@@ -77,30 +84,36 @@ def choose_keyframes(
 def view_promise(
     probes: Tensor, seen: Tensor, keyframe_pose: Tensor, pose: Tensor, focal: Tensor, reach: Tensor
 ) -> Tensor:
-    """How well each keyframe shows each cell of a view: (b, m, cells) in 0..1.  Arguments as `choose_keyframes`."""
-    b, m, p = seen.shape
+    """How well each keyframe shows each cell of a view: (b, m, cells) in 0..1.
+
+    Arguments as `choose_keyframes`; probes, seen and keyframe_pose may have a batch of one, for sessions that share
+    their keyframes.
+    """
+    b, m, p = pose.shape[0], *seen.shape[1:]
     h, w = VIEW_SIZE
-    xy, z = (x[:, 0] for x in project(probes, pose[:, None], focal))
-    inside = (
-        seen & (z > 0.3) & (xy[..., 0] > -0.5) & (xy[..., 0] < w - 0.5) & (xy[..., 1] > -0.5) & (xy[..., 1] < h - 0.5)
-    )
-    cell = (xy[..., 1] + 0.5) * (CELLS[0] / h)
-    cell = cell.floor().clamp(0, CELLS[0] - 1) * CELLS[1] + ((xy[..., 0] + 0.5) * (CELLS[1] / w)).floor().clamp(
-        0, CELLS[1] - 1
-    )
-    from_keyframe = probes - keyframe_pose[:, :, None, :3]
-    from_view = probes - pose[:, None, None, :3]
-    far_keyframe, far_view = from_keyframe.norm(dim=-1), from_view.norm(dim=-1)
-    cosine = (from_keyframe * from_view).sum(-1) / (far_keyframe * far_view).clamp(min=1e-6)
+    points, centre, own = probes.unbind(-1), keyframe_pose[..., :3, None].unbind(-2), pose[:, :3, None, None].unbind(1)
+    axes = rotation(pose)[..., None, None]  # (b, 3, 3, 1, 1)
+    east, north, up = (point - place for point, place in zip(points, own, strict=True))
+    right, above, z = (axes[:, i, 0] * east + axes[:, i, 1] * north + axes[:, i, 2] * up for i in range(3))
+    scale = focal[..., None, None] / z.clamp(min=NEAR)[:, None]
+    x, y = right * scale[:, 0] + w / 2, -above * scale[:, 1] + h / 2
+    inside = seen & (z > 0.3) & (x > 0) & (x < w) & (y > 0) & (y < h)
+    cell = (y * (CELLS[0] / h)).floor().clamp(0, CELLS[0] - 1) * CELLS[1]
+    cell = cell + (x * (CELLS[1] / w)).floor().clamp(0, CELLS[1] - 1)
+    theirs = [point - place for point, place in zip(points, centre, strict=True)]
+    far_keyframe = (theirs[0].square() + theirs[1].square() + theirs[2].square()).sqrt()
+    far_view = (east.square() + north.square() + up.square()).sqrt()
+    cosine = theirs[0] * east + theirs[1] * north + theirs[2] * up
+    cosine = cosine / (far_keyframe * far_view).clamp(min=1e-6)
     angle = torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
     quality = torch.exp(-angle / ANGLE_SCALE_DEG) * (far_view / far_keyframe.clamp(min=1e-3)).clamp(max=1)
     away = (keyframe_pose[..., :3] - pose[:, None, :3]).norm(dim=-1)
     quality = quality * torch.exp(-away / (DISTANCE_SCALE * reach[:, None]).clamp(min=1e-3))[..., None]
-    quality = torch.where(inside, quality, torch.zeros_like(quality))
+    quality = quality * inside
     cells = CELLS[0] * CELLS[1]
     # A cell is promised in full by two probes, on average as many as it has in the keyframe's own view.
     promise = quality.new_zeros(b * m, cells)
-    promise.scatter_add_(1, cell.long().view(b * m, p), quality.view(b * m, p))
+    promise.scatter_add_(1, cell.int().long().view(b * m, p), quality.view(b * m, p))
     return (promise / 2).clamp(max=1).view(b, m, cells)
 
 

@@ -31,6 +31,10 @@ DEPTH_TOLERANCE = (1.07, 0.12)
 """A point is visible if its depth is at most `a * nearest + b` of the pixel's nearest point."""
 CRACK_WIDTH = 2
 """Passes over cracks: a surface may come nearer until its points are this many pixels and one apart."""
+RENEWED_FROM = 2.0
+"""A surface that was seen from more than this many times as far is seen anew."""
+NOWHERE, BEYOND = 1e12, 1e6
+"""The depth of points that are not drawn, and a depth that only such points have."""
 MAX_KEYFRAMES = 32
 """Keyframes that one view may be rendered from: a rank takes five bits of the packed key."""
 
@@ -39,12 +43,16 @@ class View(NamedTuple):
     """Rendered views.
 
     colour: (b, v, 3, h, w) in [-1, 1], holes filled; cover: (b, v, h, w), 1 where a keyframe shows the pixel, 0 in
-    holes; inverse_depth: (b, v, h, w) per metre, 0 for sky and holes.
+    holes; inverse_depth: (b, v, h, w) per metre, 0 for sky and holes; known: (b, v, h, w), 1 where the keyframe saw
+    the surface from at most `RENEWED_FROM` times as far; keyframe: (b, v, h, w) int64, the rank of the keyframe that
+    shows the pixel, 0 in holes.
     """
 
     colour: Tensor
     cover: Tensor
     inverse_depth: Tensor
+    known: Tensor
+    keyframe: Tensor
 
 
 def rotation(pose: Tensor) -> Tensor:
@@ -133,63 +141,105 @@ def render_views(
     (b, v, 6); focal: (b, 2).  Of several keyframes that show a surface the first wins: one source a pixel, because
     averages of slightly different depths are blur.
     """
-    index, offset, near = _nearest_points(depth, hidden, keyframe_pose, valid, pose, focal)
-    found = index >= 0
-    rgb = _sample_colour(colour, index.clamp(min=0), offset, (depth.shape[-2], depth.shape[-1]))
-    cover = found.float()
+    points = _nearest_points(depth, hidden, keyframe_pose, valid, pose, focal)
+    rgb, cover = _sample_colour(colour, hidden, points), points.found
     rgb = push_pull(rgb.flatten(0, 1), cover.flatten(0, 1)[:, None]).unflatten(0, rgb.shape[:2])
-    inverse = torch.where(found & (near < SKY / 2), 1 / near.clamp(min=0.3), torch.zeros_like(near))
-    return View(rgb, cover, inverse)
+    inverse = points.depth.clamp(min=0.3).reciprocal() * (points.depth < SKY / 2)
+    known = cover * (points.source_depth <= RENEWED_FROM * points.depth)
+    return View(rgb, cover, inverse, known, points.index // (depth.shape[-2] * depth.shape[-1]))
+
+
+def splat(depth: Tensor, keyframe_pose: Tensor, pose: Tensor, focal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Projects every pixel of depth images into views.
+
+    depth: (b, k, h, w) metres, infinitely far things at `SKY`; keyframe_pose: (b, k, 6); pose: (b, v, 6); focal:
+    (b, 2).  Returns columns, rows (pixels, 0 at the centre of the first) and depths, (b, v, k, h, w) each.
+
+    As `project(unproject(...))`, without world coordinates between: a pixel's ray in the view is linear in its place.
+    """
+    h, w = depth.shape[-2:]
+    axes, theirs = rotation(pose)[:, :, None], rotation(keyframe_pose)[:, None]  # (b, v, 1, 3, 3), (b, 1, k, 3, 3)
+    between = keyframe_pose[:, None, :, None, :3] - pose[:, :, None, None, :3]
+    shift = (axes * between).sum(-1)  # sums, not products of matrices: those may round to fewer bits
+    turn = (axes[..., :, None, :] * theirs[..., None, :, :]).sum(-1)
+    lens = torch.stack([focal[:, 0], -focal[:, 1], torch.ones_like(focal[:, 0])], -1)[:, None, None]
+    turn = turn * (lens[..., :, None] / lens[..., None, :])
+    shift = shift * lens
+    x = torch.arange(w, device=depth.device) + 0.5 - w / 2
+    y = (torch.arange(h, device=depth.device) + 0.5 - h / 2)[:, None]
+
+    def along(axis: int) -> Tensor:
+        a, b, c = (part[..., None, None] for part in turn[..., axis, :].unbind(-1))
+        return torch.addcmul(shift[..., axis, None, None], a * x + (b * y + c), depth[:, None])
+
+    z = along(2)
+    scale = z.clamp(min=NEAR).reciprocal_()
+    return along(0).mul_(scale).add_((w - 1) / 2), along(1).mul_(scale).add_((h - 1) / 2), z
+
+
+class _Points(NamedTuple):
+    """The point that each pixel of the views shows, (b, v, h, w) each.
+
+    index: int64 into k n points, 0 in holes; found: float, 0 in holes; depth: in the view; source_depth: in the
+    keyframe; right, down: the pixel's place in the keyframe less that point's own, in pixels of the depth image.
+    """
+
+    index: Tensor
+    found: Tensor
+    depth: Tensor
+    source_depth: Tensor
+    right: Tensor
+    down: Tensor
 
 
 def _nearest_points(
     depth: Tensor, hidden: Tensor, keyframe_pose: Tensor, valid: Tensor, pose: Tensor, focal: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The point that each pixel of the views shows.
+) -> _Points:
+    """Finds the point that each pixel shows.
 
-    Returns index (b, v, h, w) int64 into k n points, -1 in holes; offset (b, v, h, w, 2), the pixel's place in the
-    keyframe less that point's own, in pixels of the depth image; depth (b, v, h, w) in the view.
+    Masks are applied by arithmetic: on a CPU `torch.where` and `masked_fill` take thirty times as long.
     """
     b, k, h, w = depth.shape
-    v, n, m = pose.shape[1], h * w, k * h * w
-    own_depth = clip_far(depth.float())
-    xy, z = project(unproject(own_depth, keyframe_pose, focal).flatten(1, 2), pose, focal, (h, w))
-    column, row = xy[..., 0].round(), xy[..., 1].round()
-    drawn = (~hidden.flatten(1) & valid.repeat_interleave(n, 1))[:, None]
-    drawn = drawn & (z > NEAR) & (column >= 0) & (column < w) & (row >= 0) & (row < h)
-    views = torch.arange(b * v, device=depth.device).view(b, v, 1) * n
-    # A point that is not drawn goes, without effect, to a pixel of its own: one address for all would be a queue.
-    spare = torch.arange(m, device=depth.device) % n
-    place = (views + torch.where(drawn, (row * w + column).long(), spare)).flatten()
+    v, m, device = pose.shape[1], k * h * w, depth.device
+    depth = clip_far(depth.float())
+    x, y, z = splat(depth, keyframe_pose, pose, focal)
+    column, row = x.round(), y.round()
+    absent = (hidden | ~valid[..., None, None]).float()[:, None] * NOWHERE
+    drawn_z = (NEAR - z).clamp_(min=0).mul_(NOWHERE).add_(absent).add_(z)
+    # What lies outside goes to a border of one pixel around the view.
+    height, width = h + 2, w + 2
+    place = ((row.clamp(-1, h) + 1) * width + (column.clamp(-1, w) + 1)).int().view(b * v, m)
+    place = (place + (torch.arange(b * v, device=device) * (height * width)).int()[:, None]).flatten()
+    address = place.long()
 
-    infinite = torch.tensor(float("inf"), device=depth.device)
-    nearest = torch.full((b * v * n,), float("inf"), device=depth.device)
-    nearest.scatter_reduce_(0, place, torch.where(drawn, z, infinite).flatten(), "amin")
+    nearest = torch.full((b * v * height * width,), NOWHERE, device=device)
+    nearest.scatter_reduce_(0, address, drawn_z.flatten(), "amin")
     factor, slack = DEPTH_TOLERANCE
-    visible = drawn & (z <= (nearest * factor + slack)[place].view_as(z))
-    # Rank (five bits), distance to the pixel's centre (five bits) and point (21 bits) in one integer: one scatter.
-    distance = ((column - xy[..., 0]).square() + (row - xy[..., 1]).square()).clamp(max=0.5)
-    rank = torch.arange(k, device=depth.device).repeat_interleave(n)
-    point = torch.arange(m, device=depth.device)
-    key = (rank << 26 | point) + ((distance * 62).int() << 21)
-    empty = torch.iinfo(torch.int32).max
-    best = torch.full((b * v * n,), empty, dtype=torch.int32, device=depth.device)
-    best.scatter_reduce_(0, place, torch.where(visible, key, empty).int().flatten(), "amin")
+    limit = (nearest * factor + slack) * (nearest < BEYOND)
+    visible = (drawn_z.flatten() <= limit.index_select(0, place)).int().view_as(z)
+    # Visible (the sign), rank (five bits), distance to the pixel's centre (five bits) and point (21 bits) in one
+    # integer: one scatter.
+    distance = (column - x).square_().add_((row - y).square_()).clamp_(max=0.5).mul_(62).int()
+    rank = torch.arange(k, device=device, dtype=torch.int32).view(k, 1, 1) << 26
+    point = torch.arange(m, device=device, dtype=torch.int32).view(k, h, w)
+    key = (visible << 31) | (distance << 21) | (rank | point)
+    best = torch.zeros(b * v * height * width, dtype=torch.int32, device=device)
+    best.scatter_reduce_(0, address, key.flatten(), "amin")
 
-    found = best != empty
-    index = torch.where(found, best & (1 << 21) - 1, -1).view(b, v, n)
-    z = torch.where(found, z.flatten(0, 1).gather(1, index.clamp(min=0).view(b * v, n).long()).flatten(), infinite)
-    index, z = index.view(b * v, h, w), z.view(b * v, h, w)
+    best = best.view(b * v, height, width)[:, 1:-1, 1:-1]
+    index = (best & (1 << 21) - 1) | ~(best >> 31)  # -1 in holes
+    first = (torch.arange(b * v, device=device) * m).view(-1, 1, 1)
+    z = z.flatten().index_select(0, (index.clamp(min=0) + first).flatten()).view_as(index) + (index < 0) * NOWHERE
     for _ in range(CRACK_WIDTH):
         index, z = _close_cracks(index, z)
-    index, z = index.view(b, v, n).long(), z.view(b, v, n)
-    safe = index.clamp(min=0)
-    at = xy.gather(2, safe[..., None].expand(-1, -1, -1, 2))
-    pixel = torch.arange(n, device=depth.device)
-    centre = torch.stack([pixel % w, pixel // w], -1).float()
-    source_depth = own_depth.flatten(1)[:, None].expand(-1, v, -1).gather(2, safe)
-    offset = (centre - at) * (z / source_depth).nan_to_num(0.0, 0.0, 0.0).clamp(max=4)[..., None]
-    return index.view(b, v, h, w), offset.view(b, v, h, w, 2), z.view(b, v, h, w)
+    found, index = (index >= 0).float(), index.clamp(min=0).long()
+    at = (index + first).flatten()
+    source = (index.view(b, v, -1) + (torch.arange(b, device=device) * m).view(-1, 1, 1)).flatten()
+    source_depth = depth.flatten().index_select(0, source).view_as(z)
+    scale = (z / source_depth).clamp(max=4)
+    right = (torch.arange(w, device=device) - x.flatten().index_select(0, at).view_as(z)) * scale
+    down = (torch.arange(h, device=device)[:, None] - y.flatten().index_select(0, at).view_as(z)) * scale
+    return _Points(*(a.view(b, v, h, w) for a in (index, found, z, source_depth, right, down)))
 
 
 def _close_cracks(index: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -198,51 +248,73 @@ def _close_cracks(index: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     A crack is a pixel without a point, or with one far behind, that has nearer neighbours on opposite sides.
     index, z: (views, h, w).
     """
-    padded = F.pad(z, (1, 1, 1, 1), value=float("inf"))
+    padded = F.pad(z, (1, 1, 1, 1), value=NOWHERE)
     points = F.pad(index, (1, 1, 1, 1), value=-1)
     h, w = z.shape[-2:]
     factor, slack = DEPTH_TOLERANCE
     for (a, b), (c, d) in (((1, 0), (1, 2)), ((0, 1), (2, 1)), ((0, 0), (2, 2)), ((0, 2), (2, 0))):
         one, other = padded[:, a : a + h, b : b + w], padded[:, c : c + h, d : d + w]
         far = torch.maximum(one, other)
-        crack = (far * factor + slack < z) & (far < float("inf"))
-        first = one <= other
-        z = torch.where(crack, torch.minimum(one, other), z)
-        neighbour = torch.where(first, points[:, a : a + h, b : b + w], points[:, c : c + h, d : d + w])
-        index = torch.where(crack, neighbour, index)
+        crack = (far * factor + slack < z) & (far < BEYOND)
+        neighbour = _select(one <= other, points[:, a : a + h, b : b + w], points[:, c : c + h, d : d + w])
+        z = _select(crack, torch.minimum(one, other).view(torch.int32), z.view(torch.int32)).view(torch.float32)
+        index = _select(crack, neighbour, index)
     return index, z
 
 
-def _sample_colour(colour: Tensor, index: Tensor, offset: Tensor, depth_size: tuple[int, int]) -> Tensor:
-    """Bilinear samples of the keyframes at points `index` plus `offset`.  Returns (b, v, 3, h, w) in [-1, 1]."""
+def _select(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """`torch.where` of 32-bit integers, by their bits."""
+    return no ^ ((yes ^ no) & -mask.int())
+
+
+def _sample_colour(colour: Tensor, hidden: Tensor, points: _Points) -> Tensor:
+    """Bilinear samples of the keyframes at the points' places.  Returns (b, v, 3, h, w) in [-1, 1].
+
+    A sample that hidden pixels would have a share in is taken at the point itself.
+    """
     b, k, _, height, width = colour.shape
-    h, w = depth_size
-    scale = torch.tensor([width / w, height / h], device=colour.device)
-    keyframe, pixel = index // (h * w), index % (h * w)
-    centre = torch.stack([pixel % w, pixel // w], -1).float() + offset + 0.5
-    at = centre * scale - 0.5
-    x, y = at[..., 0].clamp(0, width - 1.001), at[..., 1].clamp(0, height - 1.001)
+    h, w = hidden.shape[-2:]
+    device = colour.device
+    beside = _dilated(hidden).flatten().float()
+    place = points.index.view(b, -1) + (torch.arange(b, device=device) * (k * h * w))[:, None]
+    keyframe = (place.int() // (h * w)).view_as(points.index)
+    pixel = points.index.int() % (h * w)
+    y, x = pixel // w, pixel % w
+    target = (y + points.down.round()).clamp(0, h - 1) * w + (x + points.right.round()).clamp(0, w - 1)
+    target = target.long() + keyframe * (h * w)
+    is_free = 1 - beside.index_select(0, target.flatten()).view_as(points.right)
+    x, y = (
+        ((p + offset * is_free + 0.5) * (large / small) - 0.5).clamp(0, large - 1.001)
+        for p, offset, large, small in ((x, points.right, width, w), (y, points.down, height, h))
+    )
     x0, y0 = x.floor(), y.floor()
-    fx, fy = (x - x0)[..., None], (y - y0)[..., None]
-    batch = torch.arange(b, device=colour.device).view(b, 1, 1, 1)
-    corner = ((batch * k + keyframe) * height + y0.long()) * width + x0.long()
-    texels = colour.movedim(2, -1).reshape(-1, 3)
-    c00, c01, c10, c11 = (texels[corner + step].float() for step in (0, 1, width, width + 1))
-    out = (c00 * (1 - fx) + c01 * fx) * (1 - fy) + (c10 * (1 - fx) + c11 * fx) * fy
-    if not colour.is_floating_point():
-        out = out / 127.5 - 1
-    return out.movedim(-1, 2)
+    fx, fy = ((one - floor)[:, :, None] for one, floor in ((x, x0), (y, y0)))
+    size = height * width
+    corner = keyframe.long() * (3 * size) + (y0 * width + x0).long()
+    corner = (corner[:, :, None] + (torch.arange(3, device=device) * size).view(3, 1, 1)).flatten()
+    texels = colour.reshape(-1)
+    c00, c01, c10, c11 = (
+        texels[step:].index_select(0, corner).float().view(b, -1, 3, h, w) for step in (0, 1, width, width + 1)
+    )
+    out = torch.lerp(torch.lerp(c00, c01, fx), torch.lerp(c10, c11, fx), fy)
+    return out if colour.is_floating_point() else out / 127.5 - 1
+
+
+def _dilated(mask: Tensor) -> Tensor:
+    """The pixels of a bool mask (..., h, w) and those beside them."""
+    wide = F.pad(mask, (1, 1, 1, 1))
+    wide = wide[..., :-2] | wide[..., 1:-1] | wide[..., 2:]
+    return wide[..., :-2, :] | wide[..., 1:-1, :] | wide[..., 2:, :]
 
 
 def push_pull(image: Tensor, weight: Tensor) -> Tensor:
     """Fills holes from coarser and coarser averages.  image: (n, c, h, w); weight: (n, 1, h, w) in 0..1."""
-    levels = [(image * weight, weight)]
-    while levels[-1][0].shape[-1] > 4:
-        total, count = levels[-1]
-        levels.append((F.avg_pool2d(total, 2, ceil_mode=True), F.avg_pool2d(count, 2, ceil_mode=True)))
-    out = levels[-1][0] / levels[-1][1].clamp(min=1e-4)
-    for total, count in reversed(levels[:-1]):
-        above = F.interpolate(out, size=total.shape[-2:], mode="bilinear", align_corners=False)
-        known = (count * 4).clamp(max=1)
-        out = total / count.clamp(min=1e-4) * known + above * (1 - known)
+    levels = [torch.cat([image * weight, weight], 1)]
+    while levels[-1].shape[-1] > 4:
+        levels.append(F.avg_pool2d(levels[-1], 2, ceil_mode=True))
+    out = levels[-1][:, :-1] / levels[-1][:, -1:].clamp(min=1e-4)
+    for level in reversed(levels[:-1]):
+        above = F.interpolate(out, size=level.shape[-2:], mode="bilinear", align_corners=False)
+        count = level[:, -1:]
+        out = torch.lerp(above, level[:, :-1] / count.clamp(min=1e-4), (count * 4).clamp(max=1))
     return out

@@ -2,8 +2,8 @@
 
 What was seen need not be learnt, only placed.  For every block the camera's next poses are predicted from the actions
 (or given), the keyframes that promise most are rendered into them, and the views become condition channels and the
-latent that the network's output is a residual to.  After the block its last frame becomes a keyframe where the memory
-showed nothing.
+latent that the network's output is a residual to.  After the block its last frame becomes a keyframe if it shows
+something new: first seen, or seen from less than half as far as before.  What it sees through is deleted.
 
 Legend: b batch of sessions, K keyframes of a session, k keyframes that a view is rendered from, m candidates,
 (h w) = 64 x 112 views, (H W) frames, (c u v) a latent step.
@@ -11,7 +11,7 @@ Legend: b batch of sessions, K keyframes of a session, k keyframes that a view i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reverie.models.actions import STEP_FRAMES, WINDOW_FRAMES
+from reverie.models.conditioning.erasure import ROW_BYTES, count_seen_through, gone, is_farther, match_scale
 from reverie.models.depth import BODY_LOGIT, DepthNet
 from reverie.models.ego_motion import (
     AHEAD_GRID,
@@ -30,8 +31,8 @@ from reverie.models.ego_motion import (
 )
 from reverie.models.pixels import to_bytes
 from reverie.models.state import ConditionChannels, SpatialMemoryState
-from reverie.scenes.keyframes import Candidates
-from reverie.scenes.selection import NUM_PROBES, choose_keyframes, median_reach, probe_points
+from reverie.scenes.keyframes import Candidates, Choice, Keyframes
+from reverie.scenes.selection import NUM_PROBES, median_reach, probe_points
 from reverie.types import ActionSpace
 from reverie.vision.projection import VIEW_SIZE, View, focal_lengths, render_views
 
@@ -43,7 +44,7 @@ BASE_RANGE = 6.0
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpatialMemoryConfig:
     """keyframes: how many of its own a session keeps; drawn: keyframes that a view is rendered from; write_below: a
-    frame becomes a keyframe if the memory covers less of its view; own_preference: how much a session's own keyframes
+    frame becomes a keyframe if the memory knows less of it; own_preference: how much a session's own keyframes
     count beside a scene's, because what was generated is softer than what was seen; fov_deg, pixel_aspect: the camera
     of images that come without one."""
 
@@ -56,12 +57,14 @@ class SpatialMemoryConfig:
 
 
 class NextStep(NamedTuple):
-    """The condition of the next step, and what `commit` needs of it: poses (b, 4, 6), motions (b, 4, 6), view."""
+    """The condition of the next step, and what `commit` needs of it: poses (b, 4, 6), motions (b, 4, 6), the view and
+    the keyframes that it was rendered from."""
 
     parts: ConditionChannels
     poses: Tensor
     motions: Tensor
     view: View
+    choice: Choice
 
 
 class ViewEncoder(nn.Module):
@@ -95,8 +98,13 @@ class SpatialMemory(nn.Module):
         self.depth = DepthNet()
         self.ego_motion = EgoMotionNet(action_space.size, len(action_space.keys), latent[0])
 
-    def init_state(self, batch: int, size: tuple[int, int], device: torch.device | str = "cpu") -> SpatialMemoryState:
-        """An empty memory of `batch` sessions with frames of size (H, W)."""
+    def init_state(
+        self, batch: int, size: tuple[int, int], device: torch.device | str = "cpu", scene_keyframes: int = 0
+    ) -> SpatialMemoryState:
+        """An empty memory of `batch` sessions with frames of size (H, W).
+
+        scene_keyframes: of the scene that the sessions open in; with 0, nothing of a scene is ever deleted.
+        """
         count, (h, w) = self.config.keyframes, VIEW_SIZE
 
         def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -116,6 +124,7 @@ class SpatialMemory(nn.Module):
             motion=zeros(MOTION_FRAMES, 6),
             focal=zeros(2),
             ahead=zeros(*AHEAD_GRID),
+            seen_through=zeros(scene_keyframes + count + 1, ROW_BYTES, dtype=torch.uint8),
         )
 
     def open(
@@ -139,7 +148,8 @@ class SpatialMemory(nn.Module):
         fov = torch.full((b,), self.config.fov_deg, device=frame.device) if fov_deg is None else fov_deg
         aspect = self.config.pixel_aspect if pixel_aspect is None else pixel_aspect
         state.focal.copy_(focal_lengths(fov, aspect))
-        self._remember(state, frame, torch.ones(b, dtype=torch.bool, device=frame.device))
+        depth, hidden = self._measure(state, frame)
+        self._remember(state, frame, depth, hidden, torch.ones(b, dtype=torch.bool, device=frame.device))
 
     def next(
         self,
@@ -162,8 +172,8 @@ class SpatialMemory(nn.Module):
             poses = torch.stack(path[1:], 1)
         else:
             motions = relative_motion(torch.cat([state.camera[:, None], poses[:, :-1]], 1), poses)
-        view, drawn = self.render(state, poses, scene)
-        return NextStep(self.channels(view, last, drawn), poses, motions, view)
+        view, choice = self.render(state, poses, scene)
+        return NextStep(self.channels(view, last, choice.valid.any(1)), poses, motions, view, choice)
 
     def predict_motion(self, state: SpatialMemoryState, last: Tensor, actions: Tensor) -> Tensor:
         """Motions of the next four frames, (b, 4, 6)."""
@@ -171,31 +181,17 @@ class SpatialMemory(nn.Module):
         inputs = (last, actions, state.motion, state.camera[:, 4:6], state.ahead)
         return self.ego_motion(*(x.to(dtype) for x in inputs)).float()
 
-    def render(self, state: SpatialMemoryState, poses: Tensor, scene: Candidates | None) -> tuple[View, Tensor]:
-        """Views of the next frames, and whether any keyframe was drawn, (b,) bool.  poses: (b, 4, 6)."""
+    def render(self, state: SpatialMemoryState, poses: Tensor, scene: Candidates | None) -> tuple[View, Choice]:
+        """Views of the next frames, and the keyframes that they are rendered from.  poses: (b, 4, 6)."""
+        sources, preference = [own_keyframes(state)], [1.0]
+        if scene is not None:
+            sources, preference = [scene, *sources], [1.0, self.config.own_preference]
         with torch.autocast(poses.device.type, enabled=False):  # geometry in float32, whatever the networks compute in
-            return self._render(state, poses.float(), scene)
-
-    def _render(self, state: SpatialMemoryState, poses: Tensor, scene: Candidates | None) -> tuple[View, Tensor]:
-        own = (state.probes, state.seen, state.pose, state.valid, state.reach)
-        if scene is None:
-            probes, seen, pose, usable, reach = own
-            preference = usable.float()
-        else:
-            bank, members = scene.keyframes, scene.members
-            there = (bank.probes[members], bank.seen[members], bank.pose[members], scene.usable, bank.reach[members])
-            probes, seen, pose, usable, reach = (torch.cat(pair, 1) for pair in zip(there, own, strict=True))
-            preference = torch.cat([scene.usable.float(), state.valid * self.config.own_preference], 1)
-        typical = torch.where(usable, reach, torch.full_like(reach, float("nan"))).nanmedian(1).values
-        k = self.config.drawn
-        chosen, valid = choose_keyframes(
-            probes, seen, pose, preference, poses[:, 2], state.focal, typical.nan_to_num(1.0), k
-        )
-        drawn = [_gather(x, chosen, scene, name) for name, x in _pictures(state)]
-        keyframe_pose = pose.gather(1, chosen[..., None].expand(-1, -1, 6))
-        colour, depth, hidden = drawn
-        view = render_views(colour, depth, hidden, keyframe_pose, valid, poses, state.focal)
-        return view, valid.any(1)
+            poses = poses.float()
+            choice = Choice.best(sources, preference, poses[:, 2], state.focal, self.config.drawn)
+            colour, depth, hidden, pose = (choice.gather(name) for name in ("colour", "depth", "hidden", "pose"))
+            hidden = hidden | gone(state.seen_through, choice)
+            return render_views(colour, depth, hidden, pose, choice.valid, poses, state.focal), choice
 
     def channels(self, view: View, last: Tensor, drawn: Tensor) -> ConditionChannels:
         """Cover (4), the view as a latent (c), the previous latent (c) and inverse depth (4), with the view's latent as
@@ -210,23 +206,31 @@ class SpatialMemory(nn.Module):
         """Advances the state by the block that was generated.  frames: (b, 4, 3, H, W) in [-1, 1], as decoded."""
         state.camera.copy_(step.poses[:, -1])
         state.motion.copy_(torch.cat([state.motion[:, STEP_FRAMES:], step.motions], 1))
-        self._remember(state, frames[:, -1], step.view.cover[:, -1].mean((1, 2)) < self.config.write_below)
+        depth, hidden = self._measure(state, frames[:, -1])
+        with torch.autocast(frames.device.type, enabled=False):
+            depth = match_scale(depth, hidden, step.view)
+            count_seen_through(state.seen_through, step.choice, depth, hidden, state.camera, state.focal)
+            known = (step.view.known[:, -1] > 0) & ~is_farther(depth, step.view)
+            write = (~known & ~hidden).float().mean((1, 2)) > 1 - self.config.write_below
+            # What is first seen stays as it was: what a scene or the start image shows is not seen from here as well.
+            stays = _stays(step.choice).gather(1, step.view.keyframe[:, -1].flatten(1)).view_as(known)
+            self._remember(state, frames[:, -1], depth, hidden | (known & stays), write)
 
-    def _remember(self, state: SpatialMemoryState, frame: Tensor, write: Tensor) -> None:
-        """Measures the last frame's depth, and writes the frame, where `write` (b,) says so, to the next slot."""
-        b = frame.shape[0]
-        dtype = next(self.depth.parameters()).dtype
-        half = F.interpolate(frame.clamp(-1, 1).to(dtype), VIEW_SIZE, mode="area")
+    def _measure(self, state: SpatialMemoryState, frame: Tensor) -> tuple[Tensor, Tensor]:
+        """Depth in metres and hidden pixels (body), (b, h, w), of the last frame; the state keeps the depth ahead."""
+        half = F.interpolate(frame.clamp(-1, 1).to(next(self.depth.parameters()).dtype), VIEW_SIZE, mode="area")
         log_depth, body = self.depth(half)
         state.ahead.copy_(depth_ahead(log_depth))
-        depth, hidden = log_depth.float().exp(), body > BODY_LOGIT
+        return log_depth.float().exp(), body > BODY_LOGIT
+
+    def _remember(self, state: SpatialMemoryState, frame: Tensor, depth: Tensor, hidden: Tensor, write: Tensor) -> None:
+        """Writes a frame as a keyframe to the next slot, where `write` (b,) says so.  depth, hidden: (b, h, w)."""
         with torch.autocast(frame.device.type, enabled=False):
             probes, seen = probe_points(depth[:, None], hidden[:, None], state.camera[:, None], state.focal)
             reach = median_reach(probes, seen, state.camera[:, None])
         # The first keyframe, the start image, is never overwritten.
         count = self.config.keyframes
         slot = torch.where(state.written < count, state.written, 1 + (state.written - 1) % max(1, count - 1))
-        rows = torch.arange(b, device=frame.device)
         new = {
             "colour": to_bytes(frame),
             "depth": depth,
@@ -238,10 +242,32 @@ class SpatialMemory(nn.Module):
             "valid": torch.ones_like(write),
         }
         for name, value in new.items():
-            target = getattr(state, name)
-            old = target[rows, slot]
-            target[rows, slot] = torch.where(write.view(-1, *[1] * (old.ndim - 1)), value.to(old.dtype), old)
+            _put(getattr(state, name), slot, value, write)
+        counts = state.seen_through
+        _put(counts, slot + counts.shape[1] - 1 - count, torch.zeros_like(counts[:, 0]), write)
         state.written += write
+
+
+def own_keyframes(state: SpatialMemoryState) -> Candidates:
+    """A session's own keyframes, of all sessions in one row."""
+    names = [field.name for field in fields(Keyframes)]
+    keyframes = Keyframes(**{name: getattr(state, name).flatten(0, 1) for name in names})
+    return Candidates(
+        keyframes, torch.arange(len(keyframes), device=state.valid.device).view_as(state.valid), state.valid
+    )
+
+
+def _stays(choice: Choice) -> Tensor:
+    """Whether each chosen keyframe is never overwritten, (b, k): a scene's, and a session's start image."""
+    of_scene = sum(one.members.shape[1] for one in choice.sources[:-1])
+    return choice.valid & (choice.index <= of_scene)
+
+
+def _put(target: Tensor, slot: Tensor, value: Tensor, write: Tensor) -> None:
+    """Writes value (b, ...) to target (b, n, ...) at slot (b,), where `write` (b,) says so."""
+    rows = torch.arange(len(slot), device=slot.device)
+    old = target[rows, slot]
+    target[rows, slot] = torch.where(write.view(-1, *[1] * (old.ndim - 1)), value.to(old.dtype), old)
 
 
 def pooled(view: View, latent: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
@@ -258,19 +284,3 @@ def pack_channels(cover: Tensor, base: Tensor, last: Tensor, inverse_depth: Tens
 def window_of(actions: Tensor, following: Tensor) -> Tensor:
     """The action window (b, 12, a) of the next step: `actions` (b, 8, a) before it, `following` (b, 4, a) its own."""
     return torch.cat([actions, following.to(actions)], 1)[:, -WINDOW_FRAMES:]
-
-
-def _pictures(state: SpatialMemoryState) -> list[tuple[str, Tensor]]:
-    return [("colour", state.colour), ("depth", state.depth), ("hidden", state.hidden)]
-
-
-def _gather(own: Tensor, chosen: Tensor, scene: Candidates | None, name: str) -> Tensor:
-    """The chosen keyframes' tensors, (b, k, ...), from the scene (first in the numbering) and from the session."""
-    rows = torch.arange(own.shape[0], device=own.device)[:, None]
-    if scene is None:
-        return own[rows, chosen]
-    m = scene.members.shape[1]
-    mine = own[rows, (chosen - m).clamp(min=0)]
-    there = getattr(scene.keyframes, name)[scene.members.expand(own.shape[0], -1).gather(1, chosen.clamp(max=m - 1))]
-    is_own = (chosen >= m).view(*chosen.shape, *[1] * (own.ndim - 2))
-    return torch.where(is_own, mine, there.to(mine.dtype))

@@ -37,11 +37,11 @@ from reverie.types import ActionSpace
 class Recipe:
     """How much of everything.
 
-    preset: sizes; seconds: of all stages; depth_seconds, ego_seconds: of the geometry networks; tail_seconds: kept for
-    sheets and export; keyframes: of a place's scene while training; limit, held_limit: episodes of each pack, to train
-    on and held out; max_frames: of an episode; threads: that decode; sheet_steps: length of the contact sheets'
-    rollouts, 0 for none; decode: whether sessions' own frames are taken through the decoder; half_known: whether
-    half-known scenes are trained.
+    preset: sizes; seconds: of all stages; lr: the highest learning rate; ema: of the averaged weights; depth_seconds,
+    ego_seconds: of the geometry networks; tail_seconds: kept for sheets and export; keyframes: of a place's scene while
+    training; limit, held_limit: episodes of each pack, to train on and held out; max_frames: of an episode; threads:
+    that decode; sheet_steps: length of the contact sheets' rollouts, 0 for none; decode: whether sessions' own frames
+    are taken through the decoder; half_known: whether half-known scenes are trained.
     """
 
     preset: str
@@ -52,6 +52,7 @@ class Recipe:
     keyframes: int
     plan: SpatialPlan
     lr: float = 1.5e-3
+    ema: float = 0.998
     limit: int | None = None
     max_frames: int | None = None
     threads: int = 2
@@ -74,6 +75,22 @@ def gpu_minutes(minutes: float, cores: int | None = None) -> Recipe:
         plan=SpatialPlan(),
         threads=max(2, (cores or os.cpu_count() or 2) - 2),
     )
+
+
+def gpu_refining_minutes(minutes: float, cores: int | None = None) -> Recipe:
+    """A shorter visit that goes on from a model: own rollouts and the discriminator from the beginning."""
+    recipe = gpu_minutes(minutes, cores)
+    plan = replace(
+        recipe.plan,
+        own_from=0.02,
+        own_share=0.55,
+        own_sessions=96,
+        own_steps=40,
+        own_times=5,
+        adversarial_from=0.0,
+        adversarial_full=0.2,
+    )
+    return replace(recipe, plan=plan, depth_seconds=0, ego_seconds=0, lr=8e-4, ema=0.996)
 
 
 def cpu_minutes(minutes: float) -> Recipe:
@@ -203,7 +220,7 @@ def run(
             muon=True,
             warmup_steps=60,
             decay=0.5,
-            ema=0.998,
+            ema=recipe.ema,
             device=str(on),
             dtype="bfloat16" if on.type == "cuda" else "float32",
             compile=use_compiler,
@@ -290,7 +307,8 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="a model folder to go on from")
     parser.add_argument("--plan", nargs="+", default=[], metavar="NAME=NUMBER", help="fields of the training's plan")
     options = parser.parse_args()
-    recipe = (rehearsal if options.rehearse else cpu_minutes if options.cpu else gpu_minutes)(options.minutes)
+    on_gpu = gpu_minutes if options.start is None else gpu_refining_minutes
+    recipe = (rehearsal if options.rehearse else cpu_minutes if options.cpu else on_gpu)(options.minutes)
     if options.no_sheets:
         recipe = replace(recipe, sheet_steps=0, tail_seconds=12.0)
     if options.limit is not None:

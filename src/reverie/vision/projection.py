@@ -133,15 +133,17 @@ def render_views(
     valid: Tensor,
     pose: Tensor,
     focal: Tensor,
+    fills: Tensor | None = None,
 ) -> View:
     """Renders keyframes into new views, in order of preference.
 
     colour: (b, k, 3, H, W) uint8, or floating in [-1, 1]; depth: (b, k, h, w) metres; hidden: (b, k, h, w) bool, pixels
     that are not drawn (the player's own body, what moves); keyframe_pose: (b, k, 6); valid: (b, k) bool; pose:
-    (b, v, 6); focal: (b, 2).  Of several keyframes that show a surface the first wins: one source a pixel, because
-    averages of slightly different depths are blur.
+    (b, v, 6); focal: (b, 2); fills: (b, k) bool, keyframes that are drawn only where the others leave holes, however
+    near they are.  Of several keyframes that show a surface the first wins: one source a pixel, because averages of
+    slightly different depths are blur.
     """
-    points = _nearest_points(depth, hidden, keyframe_pose, valid, pose, focal)
+    points = _nearest_points(depth, hidden, keyframe_pose, valid, pose, focal, fills)
     rgb, cover = _sample_colour(colour, hidden, points), points.found
     rgb = push_pull(rgb.flatten(0, 1), cover.flatten(0, 1)[:, None]).unflatten(0, rgb.shape[:2])
     inverse = points.depth.clamp(min=0.3).reciprocal() * (points.depth < SKY / 2)
@@ -193,7 +195,13 @@ class _Points(NamedTuple):
 
 
 def _nearest_points(
-    depth: Tensor, hidden: Tensor, keyframe_pose: Tensor, valid: Tensor, pose: Tensor, focal: Tensor
+    depth: Tensor,
+    hidden: Tensor,
+    keyframe_pose: Tensor,
+    valid: Tensor,
+    pose: Tensor,
+    focal: Tensor,
+    fills: Tensor | None,
 ) -> _Points:
     """Finds the point that each pixel shows.
 
@@ -212,6 +220,13 @@ def _nearest_points(
     place = (place + (torch.arange(b * v, device=device) * (height * width)).int()[:, None]).flatten()
     address = place.long()
 
+    if fills is not None:
+        # What was generated in front of what was recorded would hide it for good: it fills holes, and not their rims.
+        filling = fills[:, None, :, None, None].float()
+        taken = torch.zeros(b * v * height * width, device=device)
+        taken.scatter_reduce_(0, address, ((drawn_z < BEYOND).float() * (1 - filling)).flatten(), "amax")
+        taken = F.max_pool2d(taken.view(b * v, 1, height, width), 3, 1, 1).flatten()
+        drawn_z = drawn_z + taken.index_select(0, address).view_as(drawn_z) * filling * NOWHERE
     nearest = torch.full((b * v * height * width,), NOWHERE, device=device)
     nearest.scatter_reduce_(0, address, drawn_z.flatten(), "amin")
     factor, slack = DEPTH_TOLERANCE

@@ -79,8 +79,8 @@ class CityWorld:
     """A drive or a walk through a city.
 
     maps: districts or single cities; None for all districts.  heldout: play only the held-out cities (one in ten).
-    view: `car` or `walk`; None lets the seed choose, seven times in ten the car.  place: the number of one crossing, with
-    its city, sky and car; episodes then begin round it, wherever their seeds say.
+    view: `car` or `walk`; None lets the seed choose, seven times in ten the car.  place: the number of one crossing,
+    with its city, sky and car; episodes then begin round it, wherever their seeds say.
     Raises WorldError if Panda3D or EGL is missing, and for an unknown map or view.
     """
 

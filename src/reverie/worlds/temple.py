@@ -63,8 +63,8 @@ def choose_maps(maps: tuple[str, ...] | None) -> tuple[str, ...]:
 class TempleWorld:
     """An endless run.  `reset(seed)` alone decides the track, the place, the light and the runner.
 
-    maps: places such as `jungle`; None for all.  heldout: run the held-out tracks, and only those.  place: the number of
-    one track, with its light; seeds then decide the runner's pace alone.
+    maps: places such as `jungle`; None for all.  heldout: run the held-out tracks, and only those.  place: the number
+    of one track, with its light; seeds then decide the runner's pace alone.
     Raises WorldError if Panda3D is missing or cannot draw.
     """
 

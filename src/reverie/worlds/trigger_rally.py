@@ -98,8 +98,8 @@ class TriggerRallyWorld:
     """A drive over one of the game's tracks.  `reset(seed)` alone decides track, car, weather and start.
 
     maps: names such as `maps/xing` or `events/02-alps/lake`; None for all of the split.  heldout: play only the
-    held-out tracks.  view: `chase`, from behind the car, or `bonnet`.  place: a number that decides track, car and weather;
-    seeds then decide the start alone.
+    held-out tracks.  view: `chase`, from behind the car, or `bonnet`.  place: a number that decides track, car and
+    weather; seeds then decide the start alone.
     Raises WorldError if the game is missing or does not start, and for an unknown or refused track or view.
     """
 

@@ -191,7 +191,8 @@ class SpatialMemory(nn.Module):
             choice = Choice.best(sources, preference, poses[:, 2], state.focal, self.config.drawn)
             colour, depth, hidden, pose = (choice.gather(name) for name in ("colour", "depth", "hidden", "pose"))
             hidden = hidden | gone(state.seen_through, choice)
-            return render_views(colour, depth, hidden, pose, choice.valid, poses, state.focal), choice
+            fills = choice.valid & ~is_recorded(choice)
+            return render_views(colour, depth, hidden, pose, choice.valid, poses, state.focal, fills), choice
 
     def channels(self, view: View, last: Tensor, drawn: Tensor) -> ConditionChannels:
         """Cover (4), the view as a latent (c), the previous latent (c) and inverse depth (4), with the view's latent as
@@ -213,7 +214,7 @@ class SpatialMemory(nn.Module):
             known = (step.view.known[:, -1] > 0) & ~is_farther(depth, step.view)
             write = (~known & ~hidden).float().mean((1, 2)) > 1 - self.config.write_below
             # What is first seen stays as it was: what a scene or the start image shows is not seen from here as well.
-            stays = _stays(step.choice).gather(1, step.view.keyframe[:, -1].flatten(1)).view_as(known)
+            stays = is_recorded(step.choice).gather(1, step.view.keyframe[:, -1].flatten(1)).view_as(known)
             self._remember(state, frames[:, -1], depth, hidden | (known & stays), write)
 
     def _measure(self, state: SpatialMemoryState, frame: Tensor) -> tuple[Tensor, Tensor]:
@@ -257,8 +258,8 @@ def own_keyframes(state: SpatialMemoryState) -> Candidates:
     )
 
 
-def _stays(choice: Choice) -> Tensor:
-    """Whether each chosen keyframe is never overwritten, (b, k): a scene's, and a session's start image."""
+def is_recorded(choice: Choice) -> Tensor:
+    """Whether each chosen keyframe was recorded and not generated, (b, k): a scene's, and a session's start image."""
     of_scene = sum(one.members.shape[1] for one in choice.sources[:-1])
     return choice.valid & (choice.index <= of_scene)
 

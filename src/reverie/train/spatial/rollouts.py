@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reverie import flow
 from reverie.models.checkpoint import ModelBundle
-from reverie.models.conditioning.spatial_memory import window_of
+from reverie.models.conditioning.spatial_memory import is_recorded, window_of
 from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.schedule import Schedule
 from reverie.scenes.keyframes import Candidates
@@ -23,15 +24,16 @@ from reverie.train.spatial.store import Store
 @dataclass(frozen=True, slots=True)
 class Rollouts:
     """first: (s,) steps of the store at which they begin; z: latents (s, t, c, u, v); parts: of their conditions
-    (s, t, 8 + c, u, v), as `ViewSet` has them; drawn: (s, t), whether the memory showed anything; frames:
-    (s, f, 3, H, W) uint8 or None; is_scene: whether they were played in a scene."""
+    (s, t, 8 + c, u, v), as `ViewSet` has them; drawn: (s, t), whether the memory showed anything; recorded: the share
+    of each cell (s, t, u, v) that the memory shows as it was recorded, in a scene or the start image; frames:
+    (s, f, 3, H, W) uint8 or None."""
 
     first: Tensor
     z: Tensor
     parts: Tensor
     drawn: Tensor
+    recorded: Tensor
     frames: Tensor | None
-    is_scene: bool
 
 
 def image_tokens(encoder: nn.Module, store: Store, start: Tensor) -> Tensor:
@@ -67,7 +69,7 @@ def roll_out(
     keyframes = memory.init_state(count, size, device)
     generator = torch.Generator(device).manual_seed(seed)
     z = store.still[begin].float()
-    latents, packed, drawn, frames = [z], [], [], []
+    latents, packed, drawn, recorded, frames = [z], [], [], [], []
     c = z.shape[1]
     with store.autocast():
         flow.begin(world, z[:, None], image_tokens(encoder, store, begin), schedule, state, generator)
@@ -75,6 +77,7 @@ def roll_out(
         memory.open(keyframes, shown[:, -1], store.pose[begin, 3], store.fov_deg[begin], store.pixel_aspect[begin])
         packed.append(torch.zeros(count, 8 + c, *z.shape[2:], device=device))
         drawn.append(torch.zeros(count, dtype=torch.bool, device=device))
+        recorded.append(torch.zeros(count, *z.shape[2:], device=device))
         frames.append(shown)
         for t in range(1, steps):
             rows = store.actions[begin + t]
@@ -87,10 +90,11 @@ def roll_out(
             channels = step.parts.channels[:, 0].float()
             packed.append(torch.cat([channels[:, : 4 + c], channels[:, 4 + 2 * c :]], 1))
             drawn.append((step.view.cover > 0).flatten(1).any(1))
+            from_recorded = is_recorded(step.choice).gather(1, step.view.keyframe.flatten(1)).view_as(step.view.cover)
+            recorded.append(F.adaptive_avg_pool2d(step.view.cover * from_recorded, memory.latent[1:]).mean(1))
             latents.append(z)
             if keep_frames:
                 frames.append(shown)
     film = to_bytes(torch.cat(frames, 1)) if keep_frames else None
-    return Rollouts(
-        begin, torch.stack(latents, 1), torch.stack(packed, 1), torch.stack(drawn, 1), film, scene is not None
-    )
+    z, parts, shows, known = (torch.stack(x, 1) for x in (latents, packed, drawn, recorded))
+    return Rollouts(begin, z, parts, shows, known, film)

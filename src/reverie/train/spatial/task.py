@@ -77,7 +77,7 @@ class SpatialPlan:
     adversarial_full: float = 0.65
     adversarial_weight: float = 0.7
     judged_steps: int = 4
-    penalty: float = 1.0
+    penalty: float = 0.02
     schedule: Schedule = Schedule((1.0,), context_sigma=0.06)  # noqa: RUF009  # frozen
 
 
@@ -154,7 +154,7 @@ class SpatialTask(Task):
         return any(part in name for part in (*names, "discriminator"))
 
     def lr_factor(self, name: str) -> float:
-        return 0.2 if name.startswith("discriminator") else 1.0
+        return 0.4 if name.startswith("discriminator") else 1.0
 
     def tokens(self, batch: Any) -> int:
         return self.plan.batch * (self.plan.clip_steps - 1) * 2 * self.bundle.config.world.tokens_per_step
@@ -183,8 +183,8 @@ class SpatialTask(Task):
         return Clips(context, context, context, parts, windows, image, weight, False)
 
     def _own_clips(self, batch: Any, generator: torch.Generator) -> Clips:
-        """Clips of own rollouts.  In a scene the target is the game's, where the memory covers the view; on a single
-        image what the memory shows of it: what was dreamt stays."""
+        """Clips of own rollouts.  The target is the game's where the memory shows what was recorded, and the memory's
+        view where it shows what was generated: what was dreamt stays."""
         plan, t, picks = self.plan, self.plan.clip_steps, batch["picks"]
         rolled = self.own[int(batch["rollout"] * len(self.own))]
         row = (picks[0] * len(rolled.first)).long()
@@ -193,14 +193,11 @@ class SpatialTask(Task):
         first, start = rolled.first[row] + offset, rolled.first[row]
         context = rolled.z[row[:, None], steps].float()
         stored, drawn = rolled.parts[row[:, None], steps], rolled.drawn[row[:, None], steps]
-        cover = stored[:, 1:, :4].float().mean(2) * drawn[:, 1:, None, None]
+        c, cover = context.shape[2], stored[:, :, :4].float().mean(2) * drawn[..., None, None]
+        known = rolled.recorded[row[:, None], steps].float()
         recorded = self.store.z[first[:, None] + torch.arange(t, device=row.device)].float()
-        if rolled.is_scene:
-            target, weight = recorded, 0.05 + 0.95 * cover
-        else:
-            c = context.shape[2]
-            target = torch.where(drawn[..., None, None, None], stored[:, :, 4 : 4 + c].float(), context)
-            weight = 0.3 * cover.square()
+        target = torch.where((known >= cover - known)[:, :, None], recorded, stored[:, :, 4 : 4 + c].float())
+        weight = (known + 0.3 * (cover - known).clamp(min=0))[:, 1:]
         parts = self._with_dropout(stored, drawn, context, generator)
         image = image_tokens(self.encoder, self.store, start)
         windows = action_windows(self.store, first, start, t)
@@ -328,7 +325,7 @@ class SpatialTask(Task):
         with torch.compiler.set_stance("force_eager"):
             rolled = roll_out(self.bundle, store, first, plan.own_steps, plan.schedule, scene)
         self.model.train()
-        self.own.append(replace(rolled, z=rolled.z.half(), parts=rolled.parts.half()))
+        self.own.append(replace(rolled, z=rolled.z.half(), parts=rolled.parts.half(), recorded=rolled.recorded.half()))
         begin = torch.from_numpy(first).to(store.device)
         true = store.z[begin[:, None] + torch.arange(plan.own_steps, device=store.device)].float()
         error = (rolled.z - true).square().mean((0, 2, 3, 4))

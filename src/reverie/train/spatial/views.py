@@ -117,9 +117,9 @@ class ViewSet:
         for i in range(0, len(steps), batch):
             part = steps[i : i + batch]
             chosen = self._choose(part, memory, pool, rng, same_recordings)
-            colour, depth, hidden, pose = self._keyframes(chosen, generator)
+            colour, depth, hidden, pose, fills = self._keyframes(chosen, generator)
             at = chosen.at
-            view = render_views(colour, depth, hidden, pose, chosen.valid, store.pose[at], store.focal[at])
+            view = render_views(colour, depth, hidden, pose, chosen.valid, store.pose[at], store.focal[at], fills)
             with store.autocast():
                 latent = memory.view_encoder(view.colour)
             cover, inverse = pooled(view, memory.latent)
@@ -170,10 +170,13 @@ class ViewSet:
         )
         return _Chosen(at, sources, chosen, valid)
 
-    def _keyframes(self, chosen: _Chosen, generator: torch.Generator) -> tuple[Tensor, ...]:
+    def _keyframes(
+        self, chosen: _Chosen, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
         colour, depth, hidden, pose, is_own = chosen.gather()
+        fills = is_own if self.plan.scene > 0 else None
         if not self.plan.spoil:
-            return colour, depth, hidden, pose
+            return colour, depth, hidden, pose, fills
         device = colour.device
 
         def rand(*shape: int) -> Tensor:
@@ -187,7 +190,7 @@ class ViewSet:
         scale = torch.tensor([0.05, 0.05, 0.03, 0.3, 0.15, 0.0], device=device)
         moved = (rand(*shape, 1) < 0.4) & is_own[..., None]
         offset = torch.randn(*shape, 6, device=device, generator=generator) * scale
-        return pixels, depth, hidden, pose + torch.where(moved, offset, torch.zeros_like(offset))
+        return pixels, depth, hidden, pose + torch.where(moved, offset, torch.zeros_like(offset)), fills
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +212,7 @@ class _Chosen:
     index: Tensor
     valid: Tensor
 
-    def gather(self) -> tuple[Tensor, ...]:
+    def gather(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """colour, depth, hidden, pose (b, k, ...), and whether they are the session's own (b, k)."""
         offset, out = 0, None
         is_own = torch.zeros_like(self.valid)
@@ -230,7 +233,8 @@ class _Chosen:
             is_own = is_own | (mine & source.is_own)
             offset += m
         assert out is not None
-        return *out, is_own
+        colour, depth, hidden, pose = out
+        return colour, depth, hidden, pose, is_own
 
 
 def cut_sessions(store: Store, rng: np.random.Generator, whole: bool) -> np.ndarray:

@@ -17,6 +17,7 @@ from reverie.serve.protocol import (
     FrameMessage,
     Hello,
     Input,
+    MapRequest,
     Pause,
     Ping,
     Played,
@@ -63,6 +64,7 @@ CLIENT_MESSAGES = {
     "input": Input(3, frozenset({"KeyW", "Mouse0"}), (1.5, -2.0)),
     "played": Played(2, 9, 3.25),
     "played-first": Played(1, 0, None),
+    "map": MapRequest(),
     "ping": Ping(12.5),
 }
 
@@ -91,7 +93,7 @@ def test_the_page_reads_and_writes_the_same_bytes():
         const client = {{
           "hello": p.hello(), "start": p.start("start-1", 7), "start-first": p.start(null, 0),
           "restart": p.restart(2 ** 31 - 1), "pause": p.pause(true), "input": p.input(3, ["KeyW", "Mouse0"], [1.5, -2]),
-          "played": p.played(2, 9, 3.25), "played-first": p.played(1, 0, null), "ping": p.ping(12.5),
+          "played": p.played(2, 9, 3.25), "played-first": p.played(1, 0, null), "map": p.map(), "ping": p.ping(12.5),
         }};
         console.log(JSON.stringify({{ version: p.VERSION, frames, refused, client }}));
     """

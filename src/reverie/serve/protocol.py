@@ -220,7 +220,14 @@ class Ping:
     time_ms: float
 
 
-ClientMessage = Hello | Start | Restart | Pause | Input | Played | Ping
+@dataclass(frozen=True, slots=True)
+class MapRequest:
+    """Asks for the map of what the world remembers; answered at most once a second."""
+
+    TYPE: ClassVar = "map"
+
+
+ClientMessage = Hello | Start | Restart | Pause | Input | Played | Ping | MapRequest
 
 
 def parse(text: str | bytes) -> ClientMessage:
@@ -311,6 +318,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], ClientMessage]] = {
     Pause.TYPE: _read_pause,
     Input.TYPE: _read_input,
     Played.TYPE: _read_played,
+    MapRequest.TYPE: lambda _: MapRequest(),
     Ping.TYPE: lambda body: Ping(_number(body, "time_ms", -1e15, 1e15)),
 }
 
@@ -412,7 +420,15 @@ class Uploaded:
     start: StartInfo
 
 
-ServerMessage = Status | Queued | Welcome | Started | Paused | Pong | Error | Uploaded
+@dataclass(frozen=True, slots=True)
+class MemoryMap:
+    """What the world remembers, from above.  image: a data URL; None for a world without a memory."""
+
+    TYPE: ClassVar = "map"
+    image: str | None
+
+
+ServerMessage = Status | Queued | Welcome | Started | Paused | Pong | Error | Uploaded | MemoryMap
 
 
 def to_json(message: ServerMessage) -> str:

@@ -109,6 +109,7 @@ export function helpRows(controls) {
 export const PAGE_ROWS = [
   { does: "pause, go on", keys: "P", pad: "start", touch: "tap when paused" },
   { does: "begin again", keys: "R", pad: "", touch: "" },
+  { does: "map of what is remembered", keys: "M", pad: "", touch: "" },
   { does: "this help", keys: "H or ?", pad: "", touch: "" },
 ];
 

@@ -6,6 +6,7 @@ import { Gallery } from "./gallery.js";
 import { Help } from "./help.js";
 import { Hud } from "./hud.js";
 import { Input } from "./input.js";
+import { MemoryMap } from "./map.js";
 import { Meters } from "./meters.js";
 import { Playback } from "./playback.js";
 import * as say from "./protocol.js";
@@ -26,6 +27,7 @@ const help = new Help(byId("help"), byId("ask"));
 const address = new URL("ws", location.href);
 address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
 const connection = new Connection(address);
+const map = new MemoryMap(byId("map"), () => connection.send(say.map()), (line) => hud.say(line, true));
 
 let playback = new Playback({ fps: 25, blockFrames: 4 });
 let world = null; // the server's welcome
@@ -68,6 +70,9 @@ const answers = {
     hud.state("playing");
     if (help.isOpen) pausedForHelp = true;
     if (document.hidden || help.isOpen) togglePause(); // nobody looks: a place in the queue came up in a hidden tab
+  },
+  map(answer) {
+    map.show(answer);
   },
   paused({ paused }) {
     setPaused(paused);
@@ -211,6 +216,7 @@ addEventListener("keydown", (event) => {
   if (help.isOpen || input.bound.has(event.code)) return;
   if (event.code === "KeyR") restart();
   if (event.code === "KeyP") togglePause();
+  if (event.code === "KeyM") map.toggle();
 });
 
 help.addEventListener("open", () => {
@@ -278,6 +284,7 @@ function refresh() {
     meters.shown(frame.action, now);
     connection.send(say.played(frame.epoch, frame.index, connection.roundTripMs));
   }
+  if (hud.current === "playing") map.poll(now);
   if (now - metersAtMs > METERS_EVERY_MS) {
     metersAtMs = now;
     hud.meters(meters.fps(now), meters.latencyMs);

@@ -239,7 +239,7 @@ def test_what_is_first_seen_stays_as_it_was(memory: SpatialMemory) -> None:
     state, aside = half_known(memory)
     assert state.written.tolist() == [2]
     view = memory.next(state, last(), actions(), poses=aside).view
-    assert view.cover.min() == 1
+    assert view.cover.mean() > 0.97
     left, right = view.colour[..., :30], view.colour[..., -30:]
     assert left.mean() == pytest.approx(0.5, abs=0.02), "the start image shows this"
     assert right.mean() == pytest.approx(-0.5, abs=0.02)
@@ -263,9 +263,10 @@ def test_a_generated_surface_is_renewed_when_it_is_seen_from_less_than_half_as_f
 
 def test_a_recorded_surface_is_not_renewed(memory: SpatialMemory) -> None:
     state = opened(memory)
-    memory.depth = Flat(1.9)  # type: ignore[assignment]
-    step = memory.next(state, last(), actions(), poses=poses(y=2.1))
+    memory.depth = Flat(1.98)  # type: ignore[assignment]
+    step = memory.next(state, last(), actions(), poses=poses(y=2.02))
     assert step.view.cover.mean() > 0.95
+    assert step.view.known.mean() < 0.05
     memory.commit(state, step, frame(-0.5).expand(1, 4, 3, *SIZE))
     assert state.written.tolist() == [1]
 

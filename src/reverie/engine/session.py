@@ -196,9 +196,9 @@ class Session:
         self._lane.settle()
         with self._engine.lock:
             points = remembered_points(state, None if self._opening is None else self._opening.loaded.candidates)
-            arrays = [x.cpu().numpy() for x in (points, state.camera[0], state.trail[0])]
+            points, camera, trail = (x.cpu().numpy() for x in (points, state.camera[0], state.trail[0]))
             fov_deg = field_of_view(float(state.focal[0, 0]), VIEW_SIZE[1])
-        return draw_top_view(*arrays, fov_deg, size)
+        return draw_top_view(points, camera, trail, fov_deg, size)
 
     @property
     def num_frames(self) -> int:

@@ -30,8 +30,8 @@ def draw_top_view(
     """Draws points from above, north up, the camera in the middle.
 
     points: (n, 3) metres, east, north, up; camera: (6,) pose; trail: (t, 2) where it was, oldest first; fov_deg: its
-    horizontal field of view; size: pixels, an even number.  Low points are dark and blue, those at the camera's height bright and warm.
-    Returns (size, size, 3) RGB.
+    horizontal field of view; size: pixels, an even number.  Low points are dark and blue, those at the camera's height
+    bright and warm.  Returns (size, size, 3) RGB.
     """
     image = np.full((size, size, 3), BACKGROUND, np.uint8)
     offset = np.asarray(points, np.float32) - np.asarray(camera[:3], np.float32)

@@ -225,7 +225,7 @@ def _nearest_points(
         filling = fills[:, None, :, None, None].float()
         taken = torch.zeros(b * v * height * width, device=device)
         taken.scatter_reduce_(0, address, ((drawn_z < BEYOND).float() * (1 - filling)).flatten(), "amax")
-        taken = F.max_pool2d(taken.view(b * v, 1, height, width), 3, 1, 1).flatten()
+        taken = _dilated(taken.view(b * v, height, width) > 0).flatten().float()
         drawn_z = drawn_z + taken.index_select(0, address).view_as(drawn_z) * filling * NOWHERE
     nearest = torch.full((b * v * height * width,), NOWHERE, device=device)
     nearest.scatter_reduce_(0, address, drawn_z.flatten(), "amin")

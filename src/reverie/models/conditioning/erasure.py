@@ -55,7 +55,7 @@ def gone_probes(counts: Tensor, sources: Sequence[Candidates]) -> list[Tensor | 
     """For each source its keyframes' probes that are deleted, (b, m, p) bool; None for those without rows."""
     own = sources[-1].members.shape[1]
     pixels = probe_pixels(VIEW_SIZE, counts.device)
-    lost = (counts[:, :-1, pixels // 4] >> (pixels % 4 * 2).to(torch.uint8)) & GONE == GONE
+    lost = (counts[:, :-1].index_select(2, pixels // 4) >> (pixels % 4 * 2).to(torch.uint8)) & GONE == GONE
     in_scene = lost[:, : lost.shape[1] - own] if lost.shape[1] > own else None
     return [*[in_scene] * (len(sources) - 1), lost[:, lost.shape[1] - own :]]
 

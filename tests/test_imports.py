@@ -2,7 +2,7 @@
 
 types, errors, paths <- nn <- models <- flow <- {train, engine} <- {evaluate, serve, env} <- cli
 worlds and data need types, errors and paths only; train, evaluate and serve may use data; engine and train never meet;
-serve/protocol and worlds are free of torch; types imports errors alone, errors and paths nothing of ours.
+serve/protocol and worlds are free of torch; types imports errors alone, errors, paths and locks nothing of ours.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 
-BASE = {"types", "errors", "paths"}
+BASE = {"types", "errors", "paths", "locks"}
 NETWORK = BASE | {"nn", "vision", "scenes", "models", "flow"}
 ALLOWED = {
     "errors": set[str](),
     "paths": set[str](),
+    "locks": set[str](),
     "types": {"errors"},
     "options": set[str](),
     "plain_cli": set[str](),

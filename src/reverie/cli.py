@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     _let_threads_sleep()
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # what Apple's GPU lacks runs on the CPU; before torch
     args = [arg for arg in args if arg != "--debug"]
     try:
         return _dispatch(args)

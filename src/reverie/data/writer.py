@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -34,6 +33,7 @@ from reverie.data.depth import DEPTH_PATH, DepthRecord, depth_notes, depth_table
 from reverie.data.poses import POSE_CONVENTION
 from reverie.data.video import KEY_EVERY_FRAMES
 from reverie.errors import DataError
+from reverie.locks import lock
 from reverie.paths import local_path, own_files
 from reverie.types import POSE_NAMES, ActionSpace
 
@@ -350,7 +350,7 @@ def _take_lock(root: Path) -> int:
     except OSError as error:
         raise DataError(f"{root}: cannot write there ({error.strerror}); choose another folder") from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(handle)
     except OSError:
         os.close(handle)
         raise DataError(f"{root}: another recorder is writing there; wait for it, or choose another folder") from None

@@ -266,7 +266,7 @@ def pick_mode(name: str, device: torch.device) -> str:
     machine cannot do what was asked for."""
     if name not in ("auto", "eager", "compiled"):
         raise DeviceError(f"there is no mode {name!r}; expected auto, eager or compiled")
-    if name == "eager" or (name == "auto" and device.type == "cpu"):
+    if name == "eager" or (name == "auto" and device.type != "cuda"):
         return "eager"
     try:
         check_compiler(device)

@@ -26,7 +26,7 @@ from reverie.data.dataset import (
     DATA_PATH,
     VIDEO_KEY,
     VIDEO_PATH,
-    _read_info,
+    read_info,
     read_parquet,
 )
 from reverie.data.depth import DEPTH_PATH, DepthRecord, depth_notes, depth_table
@@ -218,7 +218,7 @@ class DatasetWriter:
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
         if (self.root / "meta/info.json").is_file():
-            info = _read_info(self.root)
+            info = read_info(self.root)
             self._check_same(info)
         for path in own_files((self.root / "meta/episodes").glob("*/*.parquet")):
             for row in read_parquet(path).to_pylist():

@@ -51,10 +51,10 @@ class Report:
     def __enter__(self) -> Report:
         if not self._active:
             return self
-        self._log = self._open_log()
         config = {name: value for name, value in asdict(self._config).items() if name != "folder"}
         self._tracker = open_tracker(self._config.track, self._config.folder, self._first_step, config)
         self._shown = _times(self._config.folder / SAMPLES)
+        self._log = self._open_log()
         if self._console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),

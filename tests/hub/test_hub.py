@@ -11,7 +11,6 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import constants
-from PIL import Image
 from tests.hub.fake_hub import READER, FakeHub, Repository
 
 import reverie
@@ -21,34 +20,12 @@ from reverie.data.hub import pull_dataset, push_dataset
 from reverie.engine.hub import pull_model, push_model
 from reverie.engine.models import find_model
 from reverie.errors import CheckpointError, DataError, HubError, ReverieError
-from reverie.flow import Schedule
 from reverie.hub.cards import licence_metadata, with_metadata
-from reverie.models.checkpoint import ModelBundle, ModelConfig, load_model, save_model
-from reverie.models.presets import tiny
+from reverie.models.checkpoint import load_model, save_model
 from reverie.scenes.hub import pull_scene, push_scene
 from reverie.scenes.scene import Scene
 
 SCENE = Path(reverie.__file__).parent / "weights/scenes/temple-run"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model folder in shards, with a start image, a card, and a file that is none of its own."""
-    preset = tiny()
-    config = ModelConfig(
-        name="tiny",
-        resolution=preset.resolution,
-        schedule=Schedule((1.0,)),
-        world=preset.world,
-        tokenizer=preset.tokenizer,
-        image_encoder=preset.image_encoder,
-    )
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(folder, ModelBundle.new(config), card="---\ntags: [mine]\n---\n# Tiny\n", shard_bytes=100_000)
-    (folder / "starts").mkdir()
-    Image.new("RGB", (64, 32), (90, 60, 40)).save(folder / "starts/room.png")
-    (folder / "notes.txt").write_text("private")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,9 @@ import io
 import os
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +26,6 @@ from reverie.data.dataset import Dataset
 from reverie.errors import DataError
 from reverie.options import alias, positional
 from reverie.types import Clip
-
-if TYPE_CHECKING:
-    import rerun
 
 JPEG_QUALITY = 90
 CENTIMETRES = 100.0
@@ -96,10 +94,11 @@ def save_clip(path: Path, dataset: Dataset, clip: Clip, name: str, memory_s: flo
         partial.unlink(missing_ok=True)
 
 
-def log_clip(stream: rerun.RecordingStream, dataset: Dataset, clip: Clip, memory_s: float) -> None:
+def log_clip(stream: Any, dataset: Dataset, clip: Clip, memory_s: float) -> None:
     """Logs a clip of `dataset` on the timeline `time`, seconds after its first frame.
 
-    Without poses there is no camera in the world, without a field of view or depth no memory.
+    stream: a `rerun.RecordingStream`.  Without poses there is no camera in the world, without a field of view or depth
+    no memory.
     """
     rr = _import_rerun()
     times = np.arange(len(clip.frames)) / clip.fps
@@ -132,7 +131,7 @@ def log_clip(stream: rerun.RecordingStream, dataset: Dataset, clip: Clip, memory
         stream.log("world/path", rr.LineStrips3D([clip.poses[:, :3]]), static=True)
 
 
-def _log_actions(rr: Any, stream: rerun.RecordingStream, dataset: Dataset, clip: Clip, times: npt.NDArray[Any]) -> None:
+def _log_actions(rr: Any, stream: Any, dataset: Dataset, clip: Clip, times: npt.NDArray[Any]) -> None:
     for name, values in zip(dataset.action_space.names, clip.actions.T, strict=True):
         group, _, label = name.partition(".")
         path = f"actions/{'keys' if group == 'key' else group}/{label}"
@@ -200,8 +199,7 @@ def _resize(frame: npt.NDArray[np.uint8], size: tuple[int, ...]) -> npt.NDArray[
 
 def _layout(rr: Any) -> Any:
     """The world beside frame, depth and actions."""
-    import rerun.blueprint as rrb
-
+    rrb = import_module("rerun.blueprint")
     flat = (rrb.Spatial2DView(origin=f"world/camera/{name}", name=name) for name in ("frame", "depth"))
     actions = (rrb.TimeSeriesView(origin=f"actions/{name}", name=name) for name in ("keys", "mouse"))
     return rrb.Blueprint(
@@ -213,10 +211,9 @@ def _layout(rr: Any) -> Any:
 
 def _import_rerun() -> Any:
     try:
-        import rerun
+        return import_module("rerun")
     except ModuleNotFoundError as error:
         raise DataError('the viewer needs rerun; pip install "reverie-world[viewer]"') from error
-    return rerun
 
 
 def _check_display() -> None:

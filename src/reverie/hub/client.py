@@ -141,7 +141,8 @@ def pull(
     _require_hub(repository)
     partial = output.absolute().parent / f".{output.name}.partial"
     with explained(repository, kind):
-        info = HfApi(token=token).repo_info(repository, repo_type=kind, revision=revision)
+        api = HfApi(token=token)
+        info = (api.model_info if kind == "model" else api.dataset_info)(repository, revision=revision)
     wanted = [file.rfilename for file in info.siblings or () if is_match(file.rfilename, patterns)]
     if head not in wanted:
         raise HubError(f"{repository} holds nothing that Reverie knows: it has no {head}; check the name")
@@ -165,7 +166,8 @@ def pull(
         shutil.rmtree(partial / ".cache", ignore_errors=True)
         _remove_others(partial, set(wanted))
         check(partial)
-        output.exists() and output.rmdir()
+        if output.exists():
+            output.rmdir()
         partial.rename(output)
     except HubError:
         raise  # what was fetched so far is used by the next try

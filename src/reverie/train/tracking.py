@@ -85,7 +85,7 @@ class TensorBoard:
             if path.suffix.lower() in IMAGES:
                 with Image.open(path) as image:
                     pixels = np.asarray(image.convert("RGB"))
-                self._writer.add_image(path.stem.rstrip("-0123456789") or "sample", pixels, step, dataformats="HWC")
+                self._writer.add_image(_label(path), pixels, step, dataformats="HWC")
 
     def close(self) -> None:
         self._writer.close()
@@ -106,15 +106,21 @@ class Run:
     def files(self, step: int, paths: Sequence[Path]) -> None:
         shown: dict[str, Any] = {}
         for path in paths:
-            kinds = {**dict.fromkeys(IMAGES, self._module.Image), **dict.fromkeys(VIDEOS, self._module.Video)}
-            if path.suffix.lower() in kinds:
-                name = path.stem.rstrip("-0123456789") or "sample"
-                shown[f"samples/{name}"] = kinds[path.suffix.lower()](str(path))
+            suffix, name = path.suffix.lower(), f"samples/{_label(path)}"
+            if suffix in IMAGES:
+                shown[name] = self._module.Image(str(path))
+            elif suffix in VIDEOS:
+                shown[name] = self._module.Video(str(path))
         if shown:
             self._module.log(shown, step=step)
 
     def close(self) -> None:
         self._module.finish()
+
+
+def _label(path: Path) -> str:
+    """A sample's name without the number of its step."""
+    return path.stem.rstrip("-0123456789") or "sample"
 
 
 def _run_name(folder: Path) -> str:

@@ -90,7 +90,7 @@ def _digest(content: bytes) -> str:
 
 
 def test_two_builds_are_equal(wheel: Path, sdist: Path, tmp_path: Path) -> None:
-    """Of a copy elsewhere, with other times; the wheel also when it is built from the sdist."""
+    """A copy elsewhere, with other times, is built from the sdist."""
     assert sdist.stat().st_size < MAX_BYTES
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
@@ -158,7 +158,7 @@ def test_the_page_opens_from_another_folder(elsewhere: dict[str, str], tmp_path:
 
 
 def wait_until_warm(address: str) -> dict[str, str]:
-    """What the server says of itself once it no longer warms up."""
+    """Returns the server's health once it no longer warms up."""
     while True:
         try:
             return json.loads(get(f"{address}/health"))

@@ -1,4 +1,4 @@
-"""What must hold on Windows and macOS, checked on this machine: their systems' modules and functions are taken away."""
+"""Windows and macOS, checked on this machine: modules and functions that they lack are taken away."""
 
 from __future__ import annotations
 

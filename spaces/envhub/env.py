@@ -58,7 +58,7 @@ def make_one(model: str) -> FlatActions:
 def make_env(
     n_envs: int = 1, use_async_envs: bool = False, cfg: Any = None
 ) -> dict[str, dict[int, gym.vector.VectorEnv]]:
-    """What LeRobot calls.  Each environment loads the model: with `use_async_envs`, in a process of its own."""
+    """Makes the environments, for LeRobot.  Each loads the model: with `use_async_envs`, in a process of its own."""
     makers = [partial(make_one, os.environ.get("REVERIE_MODEL", "nano"))] * n_envs
     if use_async_envs:
         return {"reverie": {0: gym.vector.AsyncVectorEnv(makers, context="spawn")}}

@@ -20,8 +20,10 @@ from tests.scenes.yard import record_yard
 from reverie.data.dataset import Dataset
 
 PYTHON = os.environ.get("REVERIE_LEROBOT_PYTHON")
-TOLERANCE = 4.0
-"""Levels of 255 by which decoders' conversions to RGB may differ, on average."""
+TOLERANCE = 6.0
+"""Levels of 255 by which decoders' conversions to RGB may differ, on average: they interpolate colour differently."""
+STILL = 0.1
+"""Levels by which two frames of a still scene may differ."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_lerobot(tmp_path: Path, *words: str) -> dict[str, np.ndarray]:
-    """What `lerobot_reader.py` writes, run by LeRobot's own Python."""
+    """Runs `lerobot_reader.py` by LeRobot's own Python, and returns the arrays that it writes."""
     if PYTHON is None:
         pytest.skip("REVERIE_LEROBOT_PYTHON names no Python with LeRobot: see this file")
     out = tmp_path / "read.npz"
@@ -60,20 +62,22 @@ def test_lerobot_reads_the_same(recording: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(read["window_actions"][i], clip.actions[1:])
         if clip.poses is not None:
             np.testing.assert_allclose(read["poses"][i], clip.poses[1], atol=1e-4)
-        assert difference(read["frames"][i], clip.frames[1]) < TOLERANCE
-        assert difference(read["window_frames"][i], clip.frames[:2]) < TOLERANCE
-        assert difference(read["window_frames"][i], clip.frames[1:]) > 0  # and not of the frames after
+        assert_shows(read["frames"][i], clip.frames, 1)
+        for place, frame_read in enumerate(read["window_frames"][i]):
+            assert_shows(frame_read, clip.frames, place)
 
 
 def test_lerobot_streams_the_same(recording: Path, tmp_path: Path) -> None:
     read = run_lerobot(tmp_path, "stream", str(recording))
     assert read["places"].tolist() == [[0, 0], [0, 1], [0, 2], [0, 3]]
-    assert difference(read["frames"], Dataset(recording).clip(0, 3, 1).frames[0]) < TOLERANCE
+    assert_shows(read["frames"], Dataset(recording).clip(0, 2, 3).frames, 1)
 
 
-def difference(theirs: np.ndarray, ours: np.ndarray) -> float:
-    """Mean absolute difference in levels of 255."""
-    return float(np.abs(theirs.astype(np.int16) - ours.astype(np.int16)).mean())
+def assert_shows(theirs: np.ndarray, ours: np.ndarray, index: int) -> None:
+    """A frame that LeRobot has read is frame `index` of `ours` `(f, H, W, 3)`, and like no other unless nothing moves."""
+    differences = np.abs(theirs.astype(np.int16) - ours.astype(np.int16)).mean((1, 2, 3))
+    assert differences[index] < TOLERANCE
+    assert differences[index] < differences.min() + STILL
 
 
 def test_what_lerobot_asks_of_the_layout(recording: Path) -> None:

@@ -18,7 +18,10 @@ from reverie.models.presets import tiny
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model folder, shaken so that actions reach its frames: in shards, with a start image, a card, and a file that is none of its own."""
+    """A tiny model folder in shards, with a start image, a card, and a file that is none of its own.
+
+    It has been shaken, so that actions reach its frames.
+    """
     preset = tiny()
     config = ModelConfig(
         name="tiny",

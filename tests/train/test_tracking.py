@@ -1,4 +1,4 @@
-"""What trackers of trainings are given."""
+"""Trackers of trainings get figures, sheets and videos."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Double(Task):
 
 
 class FakeTracker(ModuleType):
-    """The interface that Trackio and Weights & Biases share.  calls: what it was told, in order."""
+    """The interface that Trackio and Weights & Biases share.  calls: in order, with their arguments."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

@@ -182,7 +182,7 @@ def pull(
 
 
 def is_match(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a path fits a pattern: `folder/*` takes everything below it, others name files at the top."""
+    """Returns True where a path fits a pattern: `folder/*` takes everything below it, others name files at the top."""
     return any(fnmatch(name, one) for one in patterns if one.endswith("/*") or "/" not in name)
 
 
@@ -242,7 +242,7 @@ def _explain_status(error: HfHubHTTPError) -> str:
 
 
 def _explain_connection(error: Exception) -> str:
-    """What stands in the way, and what to do about it.  Proxies are named, never quoted: they may hold passwords."""
+    """Names the obstacle and the remedy.  Proxies are named, never quoted: they may hold passwords."""
     proxies = [name for name in (*PROXIES, *map(str.lower, PROXIES)) if os.environ.get(name)]
     if not proxies:
         return f"{first_line(error)}; go online"

@@ -102,7 +102,7 @@ class PushSceneConfig:
     private: bool = False
     """If the repository is made now, only its owner sees it."""
     message: str = ""
-    """Of the commit."""
+    """The commit's message; a short one if left out."""
     revision: str | None = None
     """The branch to commit to; the main one if left out."""
 

@@ -74,7 +74,7 @@ def test_lerobot_streams_the_same(recording: Path, tmp_path: Path) -> None:
 
 
 def assert_shows(theirs: np.ndarray, ours: np.ndarray, index: int) -> None:
-    """A frame that LeRobot has read is frame `index` of `ours` `(f, H, W, 3)`, and like no other unless nothing moves."""
+    """A frame that LeRobot has read is frame `index` of `ours` `(f, H, W, 3)`, and like no other unless it is still."""
     differences = np.abs(theirs.astype(np.int16) - ours.astype(np.int16)).mean((1, 2, 3))
     assert differences[index] < TOLERANCE
     assert differences[index] < differences.min() + STILL

@@ -2,7 +2,7 @@
 
 types, errors, paths <- nn <- models <- flow <- {train, engine} <- {evaluate, serve, env} <- cli
 worlds and data need types, errors and paths only; train, evaluate and serve may use data; engine and train never meet;
-serve/protocol and worlds are free of torch; types imports errors alone, errors and paths nothing of ours.
+serve/protocol and worlds are free of torch; types imports errors alone, errors, paths and locks nothing of ours.
 """
 
 from __future__ import annotations
@@ -14,25 +14,27 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 
-BASE = {"types", "errors", "paths"}
+BASE = {"types", "errors", "paths", "locks"}
 NETWORK = BASE | {"nn", "vision", "scenes", "models", "flow"}
 ALLOWED = {
     "errors": set[str](),
     "paths": set[str](),
+    "locks": set[str](),
     "types": {"errors"},
     "options": set[str](),
     "plain_cli": set[str](),
     "profiling": set[str](),
     "overlay": BASE,
+    "hub": BASE,
     "nn": BASE,
     "models": BASE | {"nn", "vision", "scenes"},
     "flow": BASE | {"nn", "vision", "scenes", "models"},
     "worlds": BASE,
     "vision": BASE,
-    "scenes": BASE | {"vision"},
-    "data": BASE | {"overlay", "vision", "scenes"},
+    "scenes": BASE | {"hub", "options", "vision"},
+    "data": BASE | {"hub", "options", "overlay", "vision", "scenes"},
     "train": NETWORK | {"data", "options", "profiling"},
-    "engine": NETWORK | {"options", "overlay", "plain_cli", "profiling"},
+    "engine": NETWORK | {"hub", "options", "overlay", "plain_cli", "profiling"},
     "evaluate": NETWORK | {"engine", "data", "overlay"},
     "serve": NETWORK | {"engine", "worlds", "data"},
     "env": NETWORK | {"engine", "worlds"},

@@ -48,10 +48,15 @@ COMMANDS = (
     Command(
         "data pack", "write recordings with geometry as packs for training", "reverie.train.spatial.pack", "PackConfig"
     ),
+    Command("data view", "open a recording in rerun's viewer", "reverie.data.view", "ViewConfig"),
+    Command("data push", "push a recording to the Hugging Face Hub", "reverie.data.hub", "PushDatasetConfig"),
+    Command("data pull", "download a recording from the Hub", "reverie.data.hub", "PullDatasetConfig"),
     Command("scene build", "build a scene from recordings", "reverie.scenes.commands", "BuildSceneConfig"),
     Command("scene capture", "capture a scene of a game", "reverie.scenes.commands", "CaptureSceneConfig"),
     Command("scene check", "validate a scene and measure it", "reverie.scenes.commands", "CheckSceneConfig"),
     Command("scene list", "list the bundled scenes", "reverie.scenes.commands", "ListScenesConfig"),
+    Command("scene push", "push a scene to the Hugging Face Hub", "reverie.scenes.hub", "PushSceneConfig"),
+    Command("scene pull", "download a scene from the Hub", "reverie.scenes.hub", "PullSceneConfig"),
     Command("train tokenizer", "train the video tokenizer", "reverie.train.tokenizer", "TrainTokenizerConfig"),
     Command("train world", "train the world model", "reverie.train.recipe", "TrainWorldConfig"),
     Command("train idm", "train the model that names actions from pictures", "reverie.train.idm", "TrainIdmConfig"),
@@ -68,6 +73,8 @@ COMMANDS = (
     Command("bench", "measure speed, latency and memory", "reverie.engine.bench", "BenchConfig"),
     Command("convert", "turn published weights into a model folder", "reverie.engine.convert", "ConvertConfig"),
     Command("doctor", "tell what this machine has and how fast it is", "reverie.engine.doctor", "DoctorConfig"),
+    Command("models push", "push a model to the Hugging Face Hub", "reverie.engine.hub_commands", "PushModelConfig"),
+    Command("models pull", "download a model from the Hub", "reverie.engine.hub_commands", "PullModelConfig"),
     Command("models", "list the bundled models and their figures", "reverie.engine.models", "ModelsConfig"),
 )
 
@@ -77,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     _let_threads_sleep()
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # what Apple's GPU lacks runs on the CPU; before torch
     args = [arg for arg in args if arg != "--debug"]
     try:
         return _dispatch(args)

@@ -8,6 +8,7 @@ ReverieError                 one line: what was got, what was expected, what to 
 ├── DataError                a dataset or recording that is missing, damaged or of another kind
 ├── WorldError               a game that is unknown, missing or failed
 ├── DeviceError              a device or a dtype that this machine does not have
+├── HubError                the Hugging Face Hub cannot be reached, or refuses
 ├── TrainError               a training that cannot start, resume or go on
 └── ServeError               the server cannot start (a port in use, say)
     └── ProtocolError        a message of a client that breaks the protocol
@@ -44,6 +45,10 @@ class WorldError(ReverieError):
 
 class DeviceError(ReverieError):
     """A device or a dtype that this machine does not have."""
+
+
+class HubError(ReverieError):
+    """The Hugging Face Hub cannot be reached, or refuses."""
 
 
 class TrainError(ReverieError):

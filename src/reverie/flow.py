@@ -17,6 +17,7 @@ from reverie.models.conditioning.base import next_condition, start_condition
 from reverie.models.dit import WorldModel, WorldModelConfig
 from reverie.models.schedule import Schedule, shifted
 from reverie.models.state import Condition, ConditionChannels, TimestepEmbedding, WorldState
+from reverie.nn.precision import exact
 
 __all__ = [
     "Schedule",
@@ -60,7 +61,7 @@ def clean_estimate(config: WorldModelConfig, x: Tensor, out: Tensor, sigma: Tens
     """The clean latent that a network's output `out` means for noisy `x`."""
     if config.predicts == "clean":
         return out
-    return clean_from_velocity(x.double(), out.double(), sigma).to(x.dtype)
+    return clean_from_velocity(exact(x), exact(out), sigma).to(x.dtype)
 
 
 def velocity_estimate(config: WorldModelConfig, x: Tensor, out: Tensor, sigma: Tensor | float) -> Tensor:

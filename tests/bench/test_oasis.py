@@ -36,7 +36,7 @@ def made_up(frames: int = 240) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def trained(folder: Path, steps: int = 80) -> tuple[oasis.OasisTask, dict[str, float]]:
     config = oasis.TrainConfig(data=folder, tokenizer=folder, output=folder, batch=8, window=4)
     task = oasis.OasisTask(small(), config, VideoTokenizer(tiny()), *made_up())
-    trainer = TrainerConfig(folder=folder, steps=steps, lr=5e-3, muon=True, ema=0.8, warmup_steps=3, tensorboard=False)
+    trainer = TrainerConfig(folder=folder, steps=steps, lr=5e-3, muon=True, ema=0.8, warmup_steps=3, track="none")
     return task, Trainer(task, trainer).run()
 
 

@@ -22,7 +22,7 @@ WORKERS_PATH = os.pathsep.join(str(folder) for folder in (Path(reverie.__file__)
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     """Two nodes with one core each, and the driver connected to them."""
-    pytest.importorskip("ray", reason='Ray is not installed: pip install "reverie[cluster]"')
+    pytest.importorskip("ray", reason='Ray is not installed: pip install "reverie-world[cluster]"')
     from reverie.data.cluster import import_ray
 
     with warnings.catch_warnings():
@@ -73,7 +73,7 @@ def test_a_node_that_is_killed_costs_no_episode(cluster: Any, tmp_path: Path) ->
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_cluster_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray", reason='Ray is not installed: pip install "reverie[cluster]"')
+    pytest.importorskip("ray", reason='Ray is not installed: pip install "reverie-world[cluster]"')
     monkeypatch.setenv("PYTHONPATH", WORKERS_PATH)
     record_toy(tmp_path, 80, cluster="local", processes=1)
     data = Dataset(tmp_path)

@@ -15,6 +15,7 @@ from reverie import cli
 from reverie.engine import hub
 from reverie.engine.models import check_model
 from reverie.errors import CheckpointError
+from reverie.hub import client
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,7 @@ def online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
-    for name in (*hub.PROXIES, *map(str.lower, hub.PROXIES)):
+    for name in (*client.PROXIES, *map(str.lower, client.PROXIES)):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -63,22 +64,22 @@ def test_a_hub_that_nobody_answers_for_is_asked_once(downloads: list[bool]) -> N
 
 def test_a_hub_that_never_answers(monkeypatch: pytest.MonkeyPatch, downloads: list[bool]) -> None:
     gate = threading.Event()
-    monkeypatch.setattr(hub, "CONNECT_S", 0.05)
-    monkeypatch.setattr(hub, "get_session", lambda: gate.wait(60))
+    monkeypatch.setattr(client, "CONNECT_S", 0.05)
+    monkeypatch.setattr(client, "get_session", lambda: gate.wait(60))
     with pytest.raises(CheckpointError, match="does not answer; go online"):
         check_model("somebody/nano")
     gate.set()
 
 
 def test_a_hub_that_is_ill(monkeypatch: pytest.MonkeyPatch, downloads: list[bool]) -> None:
-    monkeypatch.setattr(hub, "get_session", lambda: FakeSession(503))
+    monkeypatch.setattr(client, "get_session", lambda: FakeSession(503))
     with pytest.raises(CheckpointError, match="status 503; try later"):
         check_model("somebody/nano")
 
 
 def test_offline_mode_asks_nobody(monkeypatch: pytest.MonkeyPatch, downloads: list[bool]) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(hub, "get_session", lambda: pytest.fail("offline, and yet the hub is asked"))
+    monkeypatch.setattr(client, "get_session", lambda: pytest.fail("offline, and yet the hub is asked"))
     with pytest.raises(CheckpointError, match="HF_HUB_OFFLINE is set; unset it"):
         check_model("somebody/nano")
 
@@ -98,7 +99,7 @@ def test_proxies_that_do_not_work(
     monkeypatch: pytest.MonkeyPatch, downloads: list[bool], failure: Exception, words: str
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks://u:secret@here:9")
-    monkeypatch.setattr(hub, "get_session", lambda: FakeSession(failure=failure))
+    monkeypatch.setattr(client, "get_session", lambda: FakeSession(failure=failure))
     with pytest.raises(CheckpointError, match=words) as caught:
         check_model("somebody/nano")
     assert "ALL_PROXY" in str(caught.value)
@@ -109,7 +110,7 @@ def test_whatever_a_download_fails_with_is_one_line(monkeypatch: pytest.MonkeyPa
     def download(*_: object, **__: object) -> str:
         raise RuntimeError("a proxy's own words\nand a page of them")
 
-    monkeypatch.setattr(hub, "get_session", FakeSession)
+    monkeypatch.setattr(client, "get_session", FakeSession)
     monkeypatch.setattr(hub, "hf_hub_download", download)
     with pytest.raises(CheckpointError, match=r"failed \(a proxy's own words\); try again"):
         check_model("somebody/nano")

@@ -54,12 +54,15 @@ def test_the_doctor_tells(capsys) -> None:
         assert word in out
 
 
-def test_the_doctor_finds_what_is_missing(monkeypatch) -> None:
+def test_the_doctor_finds_what_is_missing(monkeypatch, capsys) -> None:
     monkeypatch.setattr(doctor, "find_spec", lambda name: None)
     monkeypatch.setattr(doctor, "chromium", lambda: None)
     rows = dict(doctor.extras())
-    assert 'pip install "reverie[cluster]"' in rows["ray"]
+    assert 'pip install "reverie-world[cluster]"' in rows["ray"]
     assert rows["chromium"].startswith("missing")
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["doctor"]) == 0
+    assert 'pip install "reverie-world[cluster]"' in capsys.readouterr().out  # brackets are no markup
 
 
 def test_sharded_folders_are_whole_models(model_folder, tmp_path, monkeypatch) -> None:

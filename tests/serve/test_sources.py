@@ -25,7 +25,7 @@ from reverie.types import Action, ActionSpace, Frames, World
 from reverie.worlds import WORLDS, WorldInfo
 
 needs_vizdoom = pytest.mark.skipif(
-    importlib.util.find_spec("vizdoom") is None, reason='vizdoom is not installed: pip install "reverie[worlds]"'
+    importlib.util.find_spec("vizdoom") is None, reason='vizdoom is not installed: pip install "reverie-world[worlds]"'
 )
 
 

@@ -60,7 +60,7 @@ def test_how_long_it_took_is_said_once(
     monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     budget.announce(Options(None))
     for number in range(2):
-        config = TrainerConfig(folder=tmp_path / str(number), steps=1, tensorboard=False, device="cpu")
+        config = TrainerConfig(folder=tmp_path / str(number), steps=1, track="none", device="cpu")
         Trainer(Still(), config).run()
         said = " ".join(capsys.readouterr().err.split())
         assert ("prepared in 28.0 min; 1 steps begin now" in said) == (number == 0)

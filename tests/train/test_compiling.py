@@ -59,7 +59,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def settings(folder: Path, **changes: Any) -> TrainerConfig:
     return TrainerConfig(
-        folder=folder, steps=4, warmup_steps=1, device="cpu", tensorboard=False, validate_minutes=0.0, **changes
+        folder=folder, steps=4, warmup_steps=1, device="cpu", track="none", validate_minutes=0.0, **changes
     )
 
 

@@ -56,7 +56,7 @@ def test_it_learns_keys_and_turns(tmp_path: Path) -> None:
     model = InverseDynamics(IDMConfig(action_space=SPACE, width=32, layers=2))
     task = IdmTask(model, config, made_up(64, 0), made_up(16, 1))
     before = task.validate()
-    trainer = TrainerConfig(folder=tmp_path / "run", steps=80, lr=5e-3, ema=0.8, warmup_steps=5, tensorboard=False)
+    trainer = TrainerConfig(folder=tmp_path / "run", steps=80, lr=5e-3, ema=0.8, warmup_steps=5, track="none")
     figures = Trainer(task, trainer).run()
     assert figures["mouse.direction"] > max(0.8, before["mouse.direction"])
     assert figures["mouse.error_deg"] < 0.8

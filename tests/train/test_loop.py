@@ -80,7 +80,7 @@ class Line(Task):
 
 
 def config(folder: Path, **changes: Any) -> TrainerConfig:
-    base = TrainerConfig(folder=folder, steps=30, lr=3e-3, warmup_steps=3, device="cpu", log_steps=5, tensorboard=False)
+    base = TrainerConfig(folder=folder, steps=30, lr=3e-3, warmup_steps=3, device="cpu", log_steps=5, track="none")
     return replace(base, **changes)
 
 

@@ -71,7 +71,7 @@ def world_task(preset: presets.Preset, options: TrainWorldConfig, train: Clips, 
 
 
 def trainer(folder: Path, steps: int) -> TrainerConfig:
-    return TrainerConfig(folder=folder, steps=steps, lr=3e-3, warmup_steps=5, ema=0.9, device="cpu", tensorboard=False)
+    return TrainerConfig(folder=folder, steps=steps, lr=3e-3, warmup_steps=5, ema=0.9, device="cpu", track="none")
 
 
 def test_training_learns_what_actions_do_and_leaves_a_model(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def import_ray() -> Any:
         import ray
         import ray.exceptions
     except ImportError:
-        raise WorldError('--cluster needs Ray, which is not installed; pip install "reverie[cluster]"') from None
+        raise WorldError('--cluster needs Ray, which is not installed; pip install "reverie-world[cluster]"') from None
     return ray
 
 

@@ -80,7 +80,7 @@ class Dataset:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.info = _read_info(self.path)
+        self.info = read_info(self.path)
         try:
             self.episodes = _read_episodes(self.path, self.info, self.video_key)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
@@ -285,7 +285,8 @@ def check_rate(dataset: Dataset) -> None:
         )
 
 
-def _read_info(root: Path) -> dict[str, Any]:
+def read_info(root: Path) -> dict[str, Any]:
+    """`meta/info.json` of a dataset.  Raises DataError for another layout, version or frame rate than can be read."""
     path = root / "meta" / "info.json"
     if not path.is_file():
         raise DataError(f"no dataset at {root}: {path} is missing; make one with `reverie record vizdoom -o {root}`")

@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -145,7 +146,7 @@ def _how(code: int | None) -> str:
 
 def _kill_group(process: BaseProcess) -> None:
     """End a worker and all that it started; its process group has its own number."""
-    if process.pid is not None:
+    if process.pid is not None and sys.platform != "win32":
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
     if process.is_alive():
@@ -157,7 +158,7 @@ def _serve(
     parent: int, pipe: Connection, make: Callable[..., tuple[Callable[[Any], Any], Cleanup]], args: tuple[Any, ...]
 ) -> None:
     """A worker: answers tasks until the pipe is closed."""
-    os.setsid()
+    _lead_group()
     answer, cleanup = make(*args)
     signal.signal(signal.SIGTERM, lambda *_: _leave(cleanup))
     threading.Thread(target=_follow, args=(parent, cleanup), daemon=True).start()
@@ -168,9 +169,15 @@ def _serve(
 
 
 def _begin(parent: int, start: Callable[..., Cleanup | None], args: tuple[Any, ...]) -> None:
-    os.setsid()
+    _lead_group()
     cleanup = start(*args)
     threading.Thread(target=_follow, args=(parent, cleanup), daemon=True).start()
+
+
+def _lead_group() -> None:
+    """Make this process the leader of a group of its own, so that what it starts can be ended with it."""
+    if sys.platform != "win32":
+        os.setsid()
 
 
 def _follow(parent: int, cleanup: Cleanup | None) -> None:
@@ -185,4 +192,6 @@ def _leave(cleanup: Cleanup | None) -> None:
         tidying = threading.Thread(target=cleanup, daemon=True)
         tidying.start()
         tidying.join(3.0)  # a game that hangs may never close
+    if sys.platform == "win32":
+        os._exit(1)
     os.killpg(0, signal.SIGKILL)  # games and displays that are still there, and this process

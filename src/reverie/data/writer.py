@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -27,13 +26,14 @@ from reverie.data.dataset import (
     DATA_PATH,
     VIDEO_KEY,
     VIDEO_PATH,
-    _read_info,
+    read_info,
     read_parquet,
 )
 from reverie.data.depth import DEPTH_PATH, DepthRecord, depth_notes, depth_table
 from reverie.data.poses import POSE_CONVENTION
 from reverie.data.video import KEY_EVERY_FRAMES
 from reverie.errors import DataError
+from reverie.locks import lock
 from reverie.paths import local_path, own_files
 from reverie.types import POSE_NAMES, ActionSpace
 
@@ -218,7 +218,7 @@ class DatasetWriter:
         shutil.rmtree(self.partial, ignore_errors=True)
         self.partial.mkdir(parents=True)
         if (self.root / "meta/info.json").is_file():
-            info = _read_info(self.root)
+            info = read_info(self.root)
             self._check_same(info)
         for path in own_files((self.root / "meta/episodes").glob("*/*.parquet")):
             for row in read_parquet(path).to_pylist():
@@ -350,7 +350,7 @@ def _take_lock(root: Path) -> int:
     except OSError as error:
         raise DataError(f"{root}: cannot write there ({error.strerror}); choose another folder") from error
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(handle)
     except OSError:
         os.close(handle)
         raise DataError(f"{root}: another recorder is writing there; wait for it, or choose another folder") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import time
 from pathlib import Path
 
@@ -19,21 +20,25 @@ BF16_MARGIN = 1.15
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto`: CUDA if there is one, else the CPU; or `cpu`, `cuda`, `cuda:1`.
+    """`auto`: CUDA if there is one, else Apple's GPU (`mps`), else the CPU; or `cpu`, `mps`, `cuda`, `cuda:1`.
 
     Raises DeviceError for a device that this machine does not have.
     """
     if name == "auto":
         _check_fork()
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise DeviceError(f"unknown device {name!r}; expected auto, cpu, cuda or cuda:N") from None
+        raise DeviceError(f"unknown device {name!r}; expected auto, cpu, mps, cuda or cuda:N") from None
     if device.type == "cpu":
         return torch.device("cpu")
+    if device.type == "mps":
+        if not has_mps():
+            raise DeviceError("mps was asked for, but torch finds no Apple GPU; use --device cpu or auto")
+        return torch.device("mps")
     if device.type != "cuda":
-        raise DeviceError(f"the device {name!r} is not supported; expected auto, cpu, cuda or cuda:N")
+        raise DeviceError(f"the device {name!r} is not supported; expected auto, cpu, mps, cuda or cuda:N")
     _check_fork()
     if not torch.cuda.is_available():
         why = "torch was installed without CUDA" if torch.version.cuda is None else "torch finds no NVIDIA GPU"
@@ -41,6 +46,16 @@ def pick_device(name: str = "auto") -> torch.device:
     if device.index is not None and device.index >= torch.cuda.device_count():
         raise DeviceError(f"{name} was asked for, but this machine has {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def has_mps() -> bool:
+    """Whether torch can use Apple's GPU here (Metal Performance Shaders)."""
+    return torch.backends.mps.is_available()
+
+
+def _mps_has_bf16() -> bool:
+    """Whether Apple's GPU computes in bfloat16: from macOS 14 on."""
+    return torch.backends.mps.is_macos_or_newer(14, 0)
 
 
 def _check_fork() -> None:
@@ -53,19 +68,24 @@ def _check_fork() -> None:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto`: on a GPU bfloat16 where it has it; on a CPU whichever of bfloat16 and float32 is measured to be faster.
+    """`auto`: on a GPU bfloat16 where it has it (Apple's from macOS 14 on); on a CPU whichever of bfloat16 and
+    float32 is measured to be faster.
 
     Raises DeviceError for an unknown number type, or one that the device cannot use.
     """
     if name == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        if device.type == "mps":
+            return torch.bfloat16 if _mps_has_bf16() else torch.float32
         seconds = {dtype: measure_work_s(dtype, device) for dtype in (torch.float32, torch.bfloat16)}
         return torch.bfloat16 if seconds[torch.bfloat16] * BF16_MARGIN < seconds[torch.float32] else torch.float32
     if name not in DTYPES:
         raise DeviceError(f"unknown dtype {name!r}; expected auto, {', '.join(DTYPES)}")
     if device.type == "cpu" and name == "float16":
         raise DeviceError("float16 is only supported on a GPU; use --dtype float32, bfloat16 or auto")
+    if device.type == "mps" and name == "bfloat16" and not _mps_has_bf16():
+        raise DeviceError("bfloat16 on an Apple GPU needs macOS 14 or newer; use --dtype float32 or auto")
     return DTYPES[name]
 
 
@@ -82,7 +102,7 @@ def measure_work_s(dtype: torch.dtype, device: torch.device, repeats: int = 5) -
         for _ in range(4):
             F.linear(tokens, weight)
         F.conv2d(picture, kernel, padding=1)
-        _synchronize(device)
+        synchronize(device)
         best = min(best, time.perf_counter() - start)
     return best
 
@@ -95,7 +115,7 @@ def measure_matmul_gflops(dtype: torch.dtype, device: torch.device, size: int = 
     while math.isinf(best) or time.perf_counter() < deadline:
         start = time.perf_counter()
         torch.mm(a, a)
-        _synchronize(device)
+        synchronize(device)
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best / 1e9
 
@@ -146,7 +166,7 @@ def rss_mib() -> float:
 
 def cpu_name() -> str:
     """The processor's name, as the system tells it."""
-    return _cpuinfo().get("model name") or os.uname().machine
+    return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
 def instruction_sets() -> list[str]:
@@ -156,9 +176,12 @@ def instruction_sets() -> list[str]:
     return [name for name in wanted if name in flags]
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given; a CPU has already."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def _cpu_quota() -> float:

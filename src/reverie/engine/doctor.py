@@ -15,8 +15,9 @@ from reverie.errors import CheckpointError
 from reverie.worlds import WORLDS, install_command, missing
 
 EXTRAS = {
-    "ray": 'record on many machines: pip install "reverie[cluster]"',
-    "tensorboard": 'watch a training: pip install "reverie[train]"',
+    "ray": 'record on many machines: pip install "reverie-world[cluster]"',
+    "rerun": 'look at recordings in 3D: pip install "reverie-world[viewer]"',
+    "tensorboard": 'watch a training: pip install "reverie-world[train]"',
 }
 """Optional packages, and what each is for."""
 
@@ -47,6 +48,7 @@ class DoctorConfig:
 
     def run(self) -> None:
         from rich.console import Console
+        from rich.markup import escape
         from rich.table import Table
 
         console = Console()
@@ -58,7 +60,7 @@ class DoctorConfig:
             )
         table = Table(show_header=False, box=None)
         for name, value in rows:
-            table.add_row(f"[bold]{name}[/bold]", value)
+            table.add_row(f"[bold]{name}[/bold]", escape(value))
         console.print(table)
 
 

@@ -7,6 +7,7 @@ import hashlib
 import threading
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -206,6 +207,42 @@ class Engine:
         """The start frames that came with the model: files, titles, and the controls of their games."""
         return read_start_frames(self.folder)
 
+    @classmethod
+    def from_pretrained(cls, model: str | Path, **options: Any) -> Engine:
+        """`load`, by the name that Hugging Face's libraries give it."""
+        return load(model, **options)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Copies the model folder, with its card, to `folder`.  Raises CheckpointError if it is not one of our own."""
+        from reverie.engine.hub import copy_model
+
+        return copy_model(self.folder, Path(folder))
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool = False,
+        commit_message: str = "",
+        revision: str | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Pushes the model folder to the Hugging Face Hub in one commit; returns its address.
+
+        Args:
+            repository: OWNER/NAME; made if it is not there.
+            private: whether a repository that is made now is private.
+            revision: the branch; the main one by default.
+            token: of the account; the stored one by default.
+
+        Raises CheckpointError for a model that is not a folder of our own, HubError if the Hub refuses.
+        """
+        from reverie.engine.hub import push_model
+
+        return push_model(
+            self.folder, repository, private=private, message=commit_message, revision=revision, token=token
+        )
+
     def open(
         self,
         image: ImageSource | None = None,
@@ -266,7 +303,7 @@ def pick_mode(name: str, device: torch.device) -> str:
     machine cannot do what was asked for."""
     if name not in ("auto", "eager", "compiled"):
         raise DeviceError(f"there is no mode {name!r}; expected auto, eager or compiled")
-    if name == "eager" or (name == "auto" and device.type == "cpu"):
+    if name == "eager" or (name == "auto" and device.type != "cuda"):
         return "eager"
     try:
         check_compiler(device)

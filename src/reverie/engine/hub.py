@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -18,17 +17,18 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import get_session
 
 from reverie.errors import CheckpointError
+from reverie.hub import client
+from reverie.hub.cards import licence_metadata, with_metadata
+from reverie.hub.client import find_obstacle, first_line
 from reverie.models.adapters.published import CLIP_FILES, DEFAULT_VARIANT, FOLDERS, TINY_FILES, VAE_FILES
-from reverie.models.checkpoint import GEOMETRY, KIND, TINY_DECODER, WEIGHTS
-from reverie.models.start_frames import INDEX, listed_files
-from reverie.models.weights import read_index
+from reverie.models.checkpoint import GEOMETRY, KIND, TINY_DECODER, WEIGHTS, ModelConfig, file_of, read_config
+from reverie.models.start_frames import INDEX, STARTS, listed_files, read_start_frames
+from reverie.models.weights import files_of, read_index
 
-CONNECT_S = 6.0
-"""Seconds that the hub has for its first answer; the hub's own client tries for a minute."""
-PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
+MODEL_FILES = ("config.json", "README.md", "*.safetensors", "*.safetensors.index.json", INDEX, f"{STARTS}/*")
+"""Patterns of the files of a model folder."""
 
 
 def fetch(repository: str, variant: str | None, tell: Callable[[str], None] = lambda text: None) -> Path:
@@ -57,6 +57,98 @@ def fetch(repository: str, variant: str | None, tell: Callable[[str], None] = la
     return config.parent.parent
 
 
+def push_model(
+    folder: Path,
+    repository: str,
+    *,
+    private: bool = False,
+    message: str = "",
+    revision: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Pushes a model folder to the Hub in one commit; returns its address.
+
+    The card is the folder's README.md, with the metadata that the Hub shows.  See `reverie.hub.client.push` for the
+    arguments.  Raises CheckpointError for a folder that is no whole model, HubError if the Hub refuses.
+    """
+    config = read_config(folder)
+    files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in model_files(folder, config)}
+    files["README.md"] = model_card(folder, config).encode()
+    return client.push(
+        repository,
+        "model",
+        files,
+        message=message or f"Model {config.name}",
+        replaced=MODEL_FILES,
+        private=private,
+        revision=revision,
+        token=token,
+    )
+
+
+def copy_model(folder: Path, target: Path) -> Path:
+    """Copies a model folder's files, with its card as `push_model` writes it; its config, which makes it one, last."""
+    config = read_config(folder)
+    head, *files = model_files(folder, config)
+    for file in files:
+        (target / file.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target / file.relative_to(folder))
+    target.mkdir(parents=True, exist_ok=True)
+    (target / "README.md").write_text(model_card(folder, config), encoding="utf-8")
+    shutil.copyfile(head, target / head.name)
+    return target
+
+
+def pull_model(repository: str, output: Path, *, revision: str | None = None, token: str | None = None) -> Path:
+    """Downloads a model of our own into the folder `output`.  Raises CheckpointError for a repository without one."""
+    return client.pull(
+        repository,
+        "model",
+        output,
+        head="config.json",
+        patterns=MODEL_FILES,
+        check_head=read_config,
+        check=lambda folder: model_files(folder, read_config(folder)),
+        revision=revision,
+        token=token,
+    )
+
+
+def model_files(folder: Path, config: ModelConfig) -> list[Path]:
+    """Every file of a model folder but its card.  Raises CheckpointError for one that is missing."""
+    parts = [*WEIGHTS, *(["tiny_decoder"] if config.tiny_decoder else []), *(["memory"] if config.memory else [])]
+    files = [folder / "config.json", *(file for part in parts for file in files_of(folder / file_of(part)))]
+    for file in files:
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing, so {folder} is no whole model; train or fetch it again")
+    starts = [start.file for start in read_start_frames(folder)]
+    return [*files, *([folder / INDEX] if (folder / INDEX).is_file() else []), *starts]
+
+
+def model_card(folder: Path, config: ModelConfig) -> str:
+    """The card of a model folder as the Hub shows it: its README.md, or a short one, with metadata."""
+    readme = folder / "README.md"
+    keys = ", ".join([*config.action_space.keys, *(["mouse"] if config.action_space.mouse else [])])
+    height, width = config.resolution
+    short = (
+        f"# {config.name}\n\nAn interactive world model for [Reverie](https://pypi.org/project/reverie-world/): "
+        f"{width}x{height} pixels, {config.fps} frames a second, played with {keys}.\n\n"
+        f"    uvx --from reverie-world reverie play --model OWNER/NAME\n"
+    )
+    metadata = {
+        **licence_metadata(config.licence),
+        "library_name": "reverie",
+        "pipeline_tag": "image-to-video",
+        "tags": ["world-model", "interactive", "real-time", "video-generation", "diffusion"],
+    }
+    starts = [start for start in read_start_frames(folder) if start.file.parent.name == STARTS]
+    if starts:
+        metadata["widget"] = [
+            {"text": start.title, "output": {"url": f"{STARTS}/{start.file.name}"}} for start in starts
+        ]
+    return with_metadata(readme.read_text(encoding="utf-8") if readme.is_file() else short, metadata)
+
+
 def check_reachable(repository: str, variant: str | None) -> None:
     """Raise CheckpointError, within seconds, if a model's files are neither in the cache nor to be had from the hub.
 
@@ -78,43 +170,6 @@ def _fetch_config(hub: _Hub, variant: str | None) -> tuple[Path, dict[str, Any]]
     path = hub.get(f"{folder}/config.json")
     assert path is not None
     return path, {}
-
-
-def find_obstacle() -> str | None:
-    """Ask the hub for any answer at all.  Returns why there is none (offline mode, no network, an unusable proxy),
-    or None."""
-    if constants.HF_HUB_OFFLINE:
-        return "HF_HUB_OFFLINE is set; unset it to go online"
-    outcome: list[str | None] = []
-
-    def ask() -> None:
-        try:
-            status = get_session().head(constants.ENDPOINT, timeout=CONNECT_S).status_code
-            outcome.append(None if status < 500 else f"{constants.ENDPOINT} answers with status {status}; try later")
-        except Exception as error:  # of whichever HTTP library the hub's client uses, and of its proxies
-            outcome.append(_explain(error))
-
-    thread = threading.Thread(target=ask, daemon=True)  # looking up a name knows no time limit
-    thread.start()
-    thread.join(CONNECT_S)
-    return outcome[0] if outcome else f"{constants.ENDPOINT} does not answer; go online"
-
-
-def _explain(error: Exception) -> str:
-    """What stands in the way, and what to do about it.  Proxies are named, never quoted: they may hold passwords."""
-    proxies = [name for name in (*PROXIES, *map(str.lower, PROXIES)) if os.environ.get(name)]
-    if not proxies:
-        return f"{_first_line(error)}; go online"
-    names = " and ".join(proxies)
-    if isinstance(error, ImportError):
-        return f"the SOCKS proxy of {names} needs a package: pip install socksio, or unset {names}"
-    if isinstance(error, ValueError):
-        return f"{names} is no usable proxy; write http:// or socks5:// and its address, or unset {names}"
-    return f"{_first_line(error)}; check the proxy of {names}, or unset it"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _get_weights(hub: _Hub, name: str) -> None:
@@ -173,7 +228,7 @@ class _Hub:
             ) from None
         except Exception as error:  # the network's, in the words of whichever HTTP library there is; the disk's
             raise CheckpointError(
-                f"fetching {name} of {repository} failed ({_first_line(error)}); try again, it goes on from there"
+                f"fetching {name} of {repository} failed ({first_line(error)}); try again, it goes on from there"
             ) from error
 
 

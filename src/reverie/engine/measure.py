@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
 import time
@@ -177,8 +178,7 @@ def median_ms(work: Callable[[], Any], repeats: int, device: torch.device) -> fl
     for _ in range(repeats + 2):
         start = time.perf_counter()
         work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        machine.synchronize(device)
         times.append((time.perf_counter() - start) * 1000)
     return float(np.median(times[2:]))
 
@@ -205,9 +205,11 @@ def eager(engine: Engine, seconds: float, tell: Callable[[str], None]) -> tuple[
 
 
 def peak_memory_mib(engine: Engine) -> float:
-    """The most memory so far: of the process on a CPU, of torch on a GPU."""
+    """The most memory so far: of the process on a CPU, of torch on a GPU; nan where the system does not say."""
     if engine.device.type == "cuda":
         return torch.cuda.max_memory_allocated(engine.device) / 2**20
+    if sys.platform == "win32":
+        return math.nan
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -83,6 +83,8 @@ def _is_hub_id(model: str) -> bool:
 class ModelsConfig:
     """List the bundled models, or show one's card.
 
+    `reverie models push` and `reverie models pull` bring models to the Hugging Face Hub and from it.
+
     Examples: reverie models;  reverie models nano
     """
 

@@ -171,5 +171,5 @@ def _torchao() -> Any:
             warnings.simplefilter("ignore")
             import torchao.quantization as ao
     except ImportError:
-        raise DeviceError('smaller weights need torchao; pip install "reverie[quantise]"') from None
+        raise DeviceError('smaller weights need torchao; pip install "reverie-world[quantise]"') from None
     return ao

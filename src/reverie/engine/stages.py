@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from reverie.engine import work
-from reverie.engine.device import measure_matmul_gflops
+from reverie.engine.device import measure_matmul_gflops, synchronize
 from reverie.engine.engine import Engine
 from reverie.engine.lane import Coming
 from reverie.engine.script import parse
@@ -36,9 +36,9 @@ from reverie.models.tiny_decoder import TinyDecoder
 from reverie.models.wan_vae import WanVAE, WanVAEConfig
 
 WALK = "forward 2s; forward yaw+3 1s; yaw-4 1s; forward left 1s; back pitch+1 0.4s; idle 0.6s"
-PROBE_BYTES = {"cpu": 256 * 2**20, "cuda": 2**30}
+PROBE_BYTES = {"cpu": 256 * 2**20, "cuda": 2**30, "mps": 2**28}
 """How much is copied to measure the memory's speed: more than caches hold."""
-PROBE_SIZE = {"cpu": 1024, "cuda": 8192}
+PROBE_SIZE = {"cpu": 1024, "cuda": 8192, "mps": 2048}
 """Rows of the square matrices whose product is measured."""
 
 LONG_S = 5.0
@@ -96,8 +96,7 @@ class Stopwatch:
         return run
 
     def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        synchronize(self._device)
 
 
 @contextmanager

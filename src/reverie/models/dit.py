@@ -27,6 +27,7 @@ from reverie.models.blocks import Block, Pass, modulate
 from reverie.models.state import Condition, RotaryTables, TimestepEmbedding, WorldState
 from reverie.nn.attention import ClipMemory, Memory, RingMemory, Visibility
 from reverie.nn.cache import KVCache
+from reverie.nn.precision import exact, exact_dtype
 from reverie.nn.rope import rotary_table, split_pairs
 from reverie.types import ActionSpace
 
@@ -314,9 +315,9 @@ class WorldModel(nn.Module):
         """`cond` with its rotary tables, which all passes over a block share."""
         if cond.rotary is not None:
             return cond
-        config, time = self.config, cond.time.double()
+        config, time = self.config, exact(cond.time)
         axes = (torch.arange(size, device=time.device) for size in config.grid)
-        cells = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).double().flatten(0, 1)
+        cells = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).to(time).flatten(0, 1)
         cells = cells.expand(1, len(time), -1, -1)
         positions = torch.cat([time[None, :, None, None].expand(*cells.shape[:3], 1), cells], -1)
 
@@ -357,10 +358,10 @@ def _refining_network(inputs: int, width: int, channels: int) -> nn.Module:
 
 
 def sinusoid(values: Tensor, dim: int) -> Tensor:
-    """Sinusoidal embedding (..., dim) of `values`, cosines first, as Wan 2.1 has it; float32, computed in float64."""
+    """Sinusoidal embedding (..., dim) of `values`, cosines first, as Wan 2.1 has it; computed in `exact_dtype`."""
     half = dim // 2
-    frequency = torch.exp(-math.log(10000) * torch.arange(half, dtype=torch.float64, device=values.device) / half)
-    angle = values.double().unsqueeze(-1) * frequency
+    steps = torch.arange(half, dtype=exact_dtype(values.device), device=values.device)
+    angle = exact(values).unsqueeze(-1) * torch.exp(-math.log(10000) * steps / half)
     return torch.cat([angle.cos(), angle.sin()], -1).float()
 
 

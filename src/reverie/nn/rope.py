@@ -1,8 +1,8 @@
 """Rotary positions: each axis of a position turns its own share of a head's number pairs.
 
-Tables are computed in float64 from absolute positions, so that a difference of positions is as exact after a week as at
-the start: the numbers depend on differences only, there is no table to run out of, and a key is turned once, when it is
-made.  Method: RoFormer, arXiv 2104.09864; the split over axes is Wan 2.1's.
+Tables are computed in float64 (`reverie.nn.precision`) from absolute positions, so that a difference of positions is as
+exact after a week as at the start: the numbers depend on differences only, there is no table to run out of, and a key
+is turned once, when it is made.  Method: RoFormer, arXiv 2104.09864; the split over axes is Wan 2.1's.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from reverie.nn.precision import exact, exact_dtype
 
 
 def split_pairs(head_dim: int) -> tuple[int, int, int]:
@@ -25,8 +27,8 @@ def rotary_table(positions: Tensor, pairs: Sequence[int], theta: float) -> Tenso
     """
     turns = []
     for axis, count in enumerate(pairs):
-        frequency = theta ** (-torch.arange(count, dtype=torch.float64, device=positions.device) / max(count, 1))
-        turns.append(positions[..., axis, None].double() * frequency)
+        steps = torch.arange(count, dtype=exact_dtype(positions.device), device=positions.device)
+        turns.append(exact(positions[..., axis, None]) * theta ** (-steps / max(count, 1)))
     angle = torch.cat(turns, -1)
     return torch.stack([angle.cos(), angle.sin()], -1).float()
 

@@ -7,7 +7,6 @@ AdamW, all that sharded trainings use).  Only load what you trust: a distributed
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -32,6 +31,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from reverie.errors import TrainError
+from reverie.locks import lock
 
 KEPT = 2
 """Checkpoints that stay on disk."""
@@ -68,7 +68,7 @@ class FolderLock:
         except OSError as error:
             raise TrainError(f"cannot write to {self._folder}: {error.strerror}; give another folder") from error
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file.fileno())
         except OSError as error:
             self._file.seek(0)
             owner = self._file.read().strip() or "unknown"

@@ -32,6 +32,7 @@ from reverie.train.latents import Clips, load_for
 from reverie.train.loop import Task, Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
 from reverie.train.start_frames import add_start_frames
+from reverie.train.tracking import Track
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +76,9 @@ class DistillConfig:
     remat: bool = False
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 8.0
+    track: Track = "auto"
+    """Where figures and sheets go besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it
+    is installed."""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.clip_steps < 2:

@@ -23,6 +23,7 @@ from reverie.train.budget import announce
 from reverie.train.loop import Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.start_frames import add_start_frames
 from reverie.train.tokenizer import TokenizerTask, TrainTokenizerConfig, read_pool, time_tokenizer
+from reverie.train.tracking import Track
 from reverie.types import Frames
 
 HELD_OUT_CLIPS = 24
@@ -65,6 +66,9 @@ class DistillDecoderConfig:
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 4.0
+    track: Track = "auto"
+    """Where figures and sheets go besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it
+    is installed."""
 
     def run(self) -> dict[str, float]:
         """Train; returns the figures on the held-out data."""

@@ -30,6 +30,7 @@ from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, save
 from reverie.options import alias
 from reverie.train.budget import announce
 from reverie.train.loop import Task, Trainer, TrainerConfig, use_malloc_hints
+from reverie.train.tracking import Track
 from reverie.types import ActionSpace
 
 MIRRORED = (("left", "right"), ("turn-left", "turn-right"), ("lean-left", "lean-right"))
@@ -70,6 +71,9 @@ class TrainIdmConfig:
     seed: int = 0
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    track: Track = "auto"
+    """Where figures go besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it is
+    installed."""
     workers: int = 2
     """Processes that look at the recording."""
 
@@ -256,6 +260,7 @@ def train_idm(config: TrainIdmConfig) -> dict[str, float]:
         dtype=config.dtype,
         checkpoint_minutes=2.0,
         validate_minutes=2.0,
+        track=config.track,
         validate_first=False,
     )
     return Trainer(IdmTask(model, config, looks, figures, dataset.fov_deg), trainer_config).run()

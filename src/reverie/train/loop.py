@@ -45,8 +45,9 @@ from reverie.train.budget import take_preparation_s
 from reverie.train.checkpoints import Checkpoints, FolderLock, Progress
 from reverie.train.optimizers import build_optimizers
 from reverie.train.parallel import Ranks, Shards, local
-from reverie.train.report import Report
+from reverie.train.report import SAMPLES, Report
 from reverie.train.throughput import FlopCount, Work, peak_flops
+from reverie.train.tracking import Track
 
 MALLOC_HINTS = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
@@ -77,6 +78,7 @@ class TrainerConfig:
     validation, samples and export run as written, or they would be compiled for shapes of their own.
     shard: with several processes, each keeps its part of the task's blocks: weights, gradients, optimizer and average.
     remat: activations of the blocks are worked out again instead of kept, where the model offers it.
+    track: where figures and sheets go besides `log.jsonl` (`reverie.train.tracking`).
     """
 
     folder: Path
@@ -103,7 +105,7 @@ class TrainerConfig:
     validate_minutes: float = 5.0
     validate_first: bool = True
     log_steps: int = 20
-    tensorboard: bool = True
+    track: Track = "auto"
     resume: bool = True
 
     def __post_init__(self) -> None:
@@ -434,11 +436,12 @@ class Trainer:
         metrics: dict[str, float] = {}
         with self.averaged_weights():
             if self.ranks.is_first:
-                folder = self.config.folder / "samples"
+                folder = self.config.folder / SAMPLES
                 folder.mkdir(parents=True, exist_ok=True)
                 metrics = self.task.validate()
                 self.task.sample(folder, self.progress.step)
         report.validation(self.progress, metrics)
+        report.samples(self.progress)
         self.ranks.barrier()
         return metrics
 

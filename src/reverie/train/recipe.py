@@ -14,6 +14,7 @@ from reverie.models.checkpoint import ModelConfig
 from reverie.train.budget import announce
 from reverie.train.forcing import given_steps
 from reverie.train.loop import use_malloc_hints
+from reverie.train.tracking import Track
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,9 @@ class TrainWorldConfig:
     remat: bool = False
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 8.0
+    track: Track = "auto"
+    """Where figures and sheets go besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it
+    is installed."""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.copies < 1 or (self.clip_steps is not None and self.clip_steps < 2):

@@ -228,7 +228,7 @@ def run(
             checkpoint_minutes=4,
             validate_minutes=max(0.5, left / 60 / 6),
             validate_first=False,
-            tensorboard=False,
+            track="none",
         ),
     )
     metrics = trainer.run()

@@ -1,4 +1,4 @@
-"""What a training tells: a progress bar (or lines, where there is no terminal), a JSONL log and TensorBoard."""
+"""What a training tells: a progress bar (or lines, where there is no terminal), a JSONL log and a tracker."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import json
 import math
 import sys
 import time
-from typing import IO, TYPE_CHECKING, Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from reverie.train.checkpoints import Progress as TrainProgress
 from reverie.train.throughput import Work
+from reverie.train.tracking import Tracker, open_tracker
 
 if TYPE_CHECKING:
     from reverie.train.loop import TrainerConfig
 
+SAMPLES = "samples"
+"""The folder, in a training's own, that its pictures are written to."""
 PLAIN_LINE_S = 20.0
 """Seconds between lines where output is not a terminal."""
 
@@ -37,7 +42,8 @@ class Report:
         self._last_log = self._last_line = time.monotonic()
         self._speed = 0.0
         self._log: IO[str] | None = None
-        self._board: Any = None
+        self._tracker: Tracker | None = None
+        self._shown: dict[Path, float] = {}
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
         self._bar_task: TaskID | None = None
@@ -45,8 +51,10 @@ class Report:
     def __enter__(self) -> Report:
         if not self._active:
             return self
+        config = {name: value for name, value in asdict(self._config).items() if name != "folder"}
+        self._tracker = open_tracker(self._config.track, self._config.folder, self._first_step, config)
+        self._shown = _times(self._config.folder / SAMPLES)
         self._log = self._open_log()
-        self._board = self._open_board()
         if self._console.is_terminal:
             columns = (
                 TextColumn("{task.description}"),
@@ -63,8 +71,8 @@ class Report:
             self._bar.stop()
         if self._log is not None:
             self._log.close()
-        if self._board is not None:
-            self._board.close()
+        if self._tracker is not None:
+            self._tracker.close()
 
     def step(self, progress: TrainProgress, fraction: float, scalars: dict[str, float], work: Work) -> None:
         """Take one step's scalars, and what was done for them."""
@@ -95,6 +103,14 @@ class Report:
         self._emit(progress, {f"val/{name}": value for name, value in metrics.items()})
         text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         self._console.print(f"validation at step {progress.step}: {text}", highlight=False)
+
+    def samples(self, progress: TrainProgress) -> None:
+        """Give the tracker what has been written into `folder/samples` since the last time."""
+        if self._tracker is None:
+            return
+        there = _times(self._config.folder / SAMPLES)
+        self._tracker.files(progress.step, [path for path, time in there.items() if self._shown.get(path) != time])
+        self._shown = there
 
     def _write(self, progress: TrainProgress, fraction: float) -> None:
         now = time.monotonic()
@@ -128,9 +144,8 @@ class Report:
             row = {"step": progress.step, "elapsed_s": round(progress.elapsed_s, 2)} | scalars
             self._log.write(json.dumps(row) + "\n")
             self._log.flush()
-        if self._board is not None:
-            for name, value in scalars.items():
-                self._board.add_scalar(name, value, progress.step)
+        if self._tracker is not None:
+            self._tracker.scalars(progress.step, scalars)
 
     def _open_log(self) -> IO[str]:
         """The log, without the lines of steps that a kill undid."""
@@ -140,14 +155,10 @@ class Report:
             path.write_text("".join(f"{line}\n" for line in kept))
         return path.open("a")
 
-    def _open_board(self) -> Any:
-        if not self._config.tensorboard:
-            return None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return None
-        return SummaryWriter(str(self._config.folder / "tensorboard"), purge_step=self._first_step or None)
+
+def _times(folder: Path) -> dict[Path, float]:
+    """The files of a folder, with the times of their last change."""
+    return {path: path.stat().st_mtime for path in sorted(folder.glob("*")) if path.is_file()}
 
 
 def _step_of(line: str) -> float:

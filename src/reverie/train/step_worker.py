@@ -107,7 +107,7 @@ def main(options: dict[str, Any]) -> None:
             folder=Path(folder),
             steps=100_000,
             muon=True,
-            tensorboard=False,
+            track="none",
             **{name: value for name, value in settings.items() if name in known},
         )
         trainer = loop.Trainer(task, config)

@@ -32,6 +32,7 @@ from reverie.options import alias
 from reverie.train.budget import announce
 from reverie.train.loop import Task, Trainer, TrainerConfig, pick_dtype, use_malloc_hints
 from reverie.train.pca import fit_linear
+from reverie.train.tracking import Track
 from reverie.types import Frames
 
 KIND = "reverie.tokenizer"
@@ -77,6 +78,9 @@ class TrainTokenizerConfig:
     workers: int = 1
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 4.0
+    track: Track = "auto"
+    """Where figures and sheets go besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it
+    is installed."""
 
     def __post_init__(self) -> None:
         if self.clip_frames % 4 != 1 or self.batch < 1 or self.pool_clips < 1:
@@ -215,6 +219,7 @@ def train_tokenizer(config: TrainTokenizerConfig) -> dict[str, float]:
         workers=config.workers,
         checkpoint_minutes=config.checkpoint_minutes,
         validate_minutes=config.validate_minutes,
+        track=config.track,
     )
     return Trainer(TokenizerTask(tokenizer, config, pool, held_out), trainer_config).run()
 

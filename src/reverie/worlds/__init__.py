@@ -61,7 +61,7 @@ SHIM_DEBIAN = ("xvfb", "libgl1-mesa-dri", "libx11-dev", "libxtst-dev", "gcc", "l
 PANDA_DEBIAN = ("libegl1", "libgl1-mesa-dri")
 """What Panda3D needs to draw without a screen; whether it is there shows when a world is opened."""
 
-PIP = 'pip install "reverie[worlds]"'
+PIP = 'pip install "reverie-world[worlds]"'
 
 WORLDS: dict[str, WorldInfo] = {
     info.name: info

@@ -20,7 +20,7 @@ def import_panda() -> Any:
     """`panda3d.core`.  Raises WorldError if the package is missing."""
     with contextlib.suppress(ImportError):
         return import_module("panda3d.core")
-    raise WorldError('the package panda3d is not installed; pip install "reverie[worlds]"')
+    raise WorldError('the package panda3d is not installed; pip install "reverie-world[worlds]"')
 
 
 class Mesh:

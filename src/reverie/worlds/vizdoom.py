@@ -438,7 +438,7 @@ def _import_vizdoom() -> Any:
         import vizdoom
 
         return vizdoom
-    raise WorldError('the package vizdoom is not installed; pip install "reverie[worlds]"')
+    raise WorldError('the package vizdoom is not installed; pip install "reverie-world[worlds]"')
 
 
 def _configure(vizdoom: Any, wad: str, level: str, folder: Path, *, monsters: bool, hands: bool) -> Any:

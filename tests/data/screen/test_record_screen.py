@@ -19,8 +19,8 @@ from reverie.data.screen.command import RecordScreenConfig, ScreenReport, record
 from reverie.data.screen.x11 import open_display
 from reverie.errors import DataError, WorldError
 
-pytest.importorskip("Xlib", reason='python-xlib is not installed: pip install "reverie[screen]"')
-pytest.importorskip("mss", reason='mss is not installed: pip install "reverie[screen]"')
+pytest.importorskip("Xlib", reason='python-xlib is not installed: pip install "reverie-world[screen]"')
+pytest.importorskip("mss", reason='mss is not installed: pip install "reverie-world[screen]"')
 pytestmark = pytest.mark.skipif(shutil.which("Xvfb") is None, reason="Xvfb is not installed: apt install xvfb")
 
 

@@ -119,7 +119,7 @@ def read_events(path: Path) -> Events:
     try:
         from mcap.reader import make_reader
     except ImportError as error:
-        raise DataError('owamcap needs the package mcap; pip install "reverie[import]"') from error
+        raise DataError('owamcap needs the package mcap; pip install "reverie-world[import]"') from error
     events = Events()
     try:
         with path.open("rb") as file:

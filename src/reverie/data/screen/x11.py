@@ -23,7 +23,7 @@ from PIL import Image
 from reverie.data.screen.timeline import InputEvent, KeyEvent, MotionEvent
 from reverie.errors import WorldError
 
-INSTALL = 'pip install "reverie[screen]"'
+INSTALL = 'pip install "reverie-world[screen]"'
 SCROLL_BUTTONS = (4, 5, 6, 7)
 _KEY_PRESS, _KEY_RELEASE, _BUTTON_PRESS, _BUTTON_RELEASE, _MOTION = 13, 14, 15, 16, 17
 _WRAP_MS = 1 << 32

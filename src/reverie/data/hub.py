@@ -1,0 +1,164 @@
+"""`reverie data push | pull`: recordings on the Hugging Face Hub, as LeRobot lays them out there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from reverie.data.audit import open_dataset
+from reverie.data.dataset import CODEBASE_VERSION, Dataset, read_info
+from reverie.data.poses import recorded_world
+from reverie.errors import DataError
+from reverie.hub import client
+from reverie.hub.cards import licence_metadata, size_category, with_metadata
+from reverie.options import alias, positional
+
+DATASET_FILES = ("meta/*", "data/*", "videos/*", "depth/*", "README.md")
+"""Patterns of the files of a dataset."""
+
+
+def push_dataset(
+    folder: Path,
+    repository: str,
+    *,
+    licence: str = "",
+    private: bool = False,
+    message: str = "",
+    revision: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Pushes a recording to the Hub in one commit; returns its address.
+
+    The commit is tagged with the version of the layout, by which LeRobot finds it.
+
+    Args:
+        licence: of the frames, for the card.
+
+    The other arguments are those of `reverie.hub.client.push`.  Raises DataError for a folder that is no whole dataset,
+    HubError if the Hub refuses.
+    """
+    dataset = open_dataset(folder)
+    files: dict[str, Path | bytes] = {path.relative_to(folder).as_posix(): path for path in dataset_files(dataset)}
+    files["README.md"] = dataset_card(dataset, licence).encode()
+    return client.push(
+        repository,
+        "dataset",
+        files,
+        message=message or f"{dataset.num_episodes} episodes, {dataset.num_frames} frames",
+        replaced=DATASET_FILES,
+        private=private,
+        revision=revision,
+        token=token,
+        tag=str(dataset.info["codebase_version"]),
+    )
+
+
+def pull_dataset(repository: str, output: Path, *, revision: str | None = None, token: str | None = None) -> Path:
+    """Downloads a recording in the LeRobot v3 layout into the folder `output`.
+
+    Raises DataError for a repository in another layout or version, before its episodes are fetched.
+    """
+    return client.pull(
+        repository,
+        "dataset",
+        output,
+        head="meta/info.json",
+        patterns=DATASET_FILES,
+        check_head=lambda folder: _check_version(folder, repository),
+        check=lambda folder: dataset_files(open_dataset(folder)),
+        revision=revision,
+        token=token,
+    )
+
+
+def _check_version(folder: Path, repository: str) -> None:
+    try:
+        read_info(folder)
+    except DataError as error:
+        raise DataError(f"{repository} is not in the layout {CODEBASE_VERSION}: {error}") from None
+
+
+def dataset_files(dataset: Dataset) -> list[Path]:
+    """Every file of a dataset but its card.  Raises DataError for one that is missing."""
+    episodes = [file for one in dataset.episodes for file in (one.data_file, one.video_file, one.depth_file) if file]
+    for file in dict.fromkeys(episodes):
+        if not file.is_file():
+            raise DataError(f"{file}: the file is missing; record or download it again")
+    meta = sorted(path for path in (dataset.path / "meta").rglob("*") if path.is_file() and path.name[0] != ".")
+    return [*meta, *dict.fromkeys(episodes)]
+
+
+def dataset_card(dataset: Dataset, licence: str = "") -> str:
+    """The card of a dataset as the Hub shows it: its README.md, or a short one, with metadata."""
+    readme = dataset.path / "README.md"
+    world = recorded_world(dataset.notes) or "unknown"
+    hours = dataset.num_frames / dataset.fps / 3600
+    has_depth = any(one.depth_file for one in dataset.episodes)
+    parts = ["frames", "actions", *(["camera poses"] if dataset.poses_are_known else []), *["depth"] * has_depth]
+    short = (
+        f"# {dataset.path.absolute().name}\n\n{hours:.2f} hours of {world} at {dataset.fps} frames a second: "
+        f"{', '.join(parts)}.\nRecorded with [Reverie](https://pypi.org/project/reverie-world/) in the LeRobot v3 "
+        "layout.\n\n    reverie data pull OWNER/NAME -o recordings/NAME\n"
+    )
+    metadata: dict[str, Any] = {
+        **licence_metadata(licence or str(dataset.notes.get("licence", ""))),
+        "task_categories": ["robotics"],
+        "size_categories": [size_category(dataset.num_frames)],
+        "tags": ["LeRobot", "reverie", "world-model", "games"],
+        "configs": [{"config_name": "default", "data_files": "data/*/*.parquet"}],
+    }
+    return with_metadata(readme.read_text(encoding="utf-8") if readme.is_file() else short, metadata)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PushDatasetConfig:
+    """Push a recording to the Hugging Face Hub, in one commit, with a card; LeRobot reads it from there.
+
+    Log in first, with `hf auth login` or HF_TOKEN.
+
+    Example: reverie data push recordings/vizdoom somebody/doom-walks --licence CC-BY-4.0
+    """
+
+    dataset: Annotated[Path, positional()]
+    """The dataset's folder."""
+    repository: Annotated[str, positional()]
+    """OWNER/NAME; made if it is not there."""
+    licence: str = ""
+    """The licence of the frames, for the card."""
+    private: bool = False
+    """If the repository is made now, only its owner sees it."""
+    message: str = ""
+    """The commit's message; a short one if left out."""
+    revision: str | None = None
+    """The branch to commit to; the main one if left out."""
+
+    def run(self) -> None:
+        print(
+            push_dataset(
+                self.dataset,
+                self.repository,
+                licence=self.licence,
+                private=self.private,
+                message=self.message,
+                revision=self.revision,
+            )
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PullDatasetConfig:
+    """Download a recording in the LeRobot v3 layout from the Hugging Face Hub into a folder.
+
+    Example: reverie data pull somebody/doom-walks -o recordings/doom-walks
+    """
+
+    repository: Annotated[str, positional()]
+    """OWNER/NAME."""
+    output: Annotated[Path, alias("-o")]
+    """The folder to make."""
+    revision: str | None = None
+    """A branch, tag or commit; the newest if left out."""
+
+    def run(self) -> None:
+        print(pull_dataset(self.repository, self.output, revision=self.revision))

@@ -1,0 +1,130 @@
+"""`reverie scene push | pull`: scenes on the Hugging Face Hub, as dataset repositories."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from reverie.errors import DataError
+from reverie.hub import client
+from reverie.hub.cards import licence_metadata, with_metadata
+from reverie.options import alias, positional
+from reverie.scenes.scene import KEYFRAMES, Scene, read_scene_json
+
+SCENE_FILES = ("scene.json", KEYFRAMES, "start-*.webp", "README.md")
+"""Patterns of the files of a scene."""
+
+
+def push_scene(
+    folder: Path,
+    repository: str,
+    *,
+    private: bool = False,
+    message: str = "",
+    revision: str | None = None,
+    token: str | None = None,
+) -> str:
+    """Pushes a scene to the Hub in one commit; returns its address.
+
+    See `reverie.hub.client.push` for the arguments.  Raises DataError for a folder that is no sound scene, HubError if
+    the Hub refuses.
+    """
+    scene = Scene.load(folder)
+    names = ["scene.json", KEYFRAMES, *(start["image"] for start in read_scene_json(folder)["starts"])]
+    files: dict[str, Path | bytes] = {name: folder / name for name in names}
+    files["README.md"] = scene_card(scene, folder, names[2:]).encode()
+    return client.push(
+        repository,
+        "dataset",
+        files,
+        message=message or f"Scene {scene.title}",
+        replaced=SCENE_FILES,
+        private=private,
+        revision=revision,
+        token=token,
+    )
+
+
+def pull_scene(repository: str, output: Path, *, revision: str | None = None, token: str | None = None) -> Path:
+    """Downloads a scene into the folder `output`.  Raises DataError for a repository that holds no sound scene."""
+
+    def check_head(folder: Path) -> None:
+        try:
+            read_scene_json(folder)
+        except DataError as error:
+            raise DataError(f"{repository}: {error}") from None
+
+    return client.pull(
+        repository,
+        "dataset",
+        output,
+        head="scene.json",
+        patterns=SCENE_FILES,
+        check_head=check_head,
+        check=Scene.load,
+        revision=revision,
+        token=token,
+    )
+
+
+def scene_card(scene: Scene, folder: Path, images: list[str]) -> str:
+    """The card of a scene as the Hub shows it: its README.md, or a short one, with metadata."""
+    readme = folder / "README.md"
+    height, width = scene.resolution
+    starts = "".join(f"![{start.title}]({image})\n" for start, image in zip(scene.starts, images, strict=True))
+    short = (
+        f"# {scene.title}\n\nA scene of {scene.game} for [Reverie](https://pypi.org/project/reverie-world/): "
+        f"{len(scene)} keyframes of {width}x{height} pixels with depth and camera pose, {len(scene.starts)} starts.\n\n"
+        f"    reverie scene pull OWNER/NAME -o scenes/NAME\n    reverie play --scene scenes/NAME\n\n{starts}"
+    )
+    metadata: dict[str, Any] = {
+        **licence_metadata(scene.licence),
+        "pretty_name": scene.title,
+        "tags": ["reverie", "reverie-scene", "world-model", "novel-view-synthesis"],
+    }
+    return with_metadata(readme.read_text(encoding="utf-8") if readme.is_file() else short, metadata)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PushSceneConfig:
+    """Push a scene to the Hugging Face Hub, in one commit, with a card.
+
+    Log in first, with `hf auth login` or HF_TOKEN.
+
+    Example: reverie scene push scenes/my-level somebody/my-level
+    """
+
+    scene: Annotated[Path, positional()]
+    """The scene's folder."""
+    repository: Annotated[str, positional()]
+    """OWNER/NAME; made if it is not there."""
+    private: bool = False
+    """If the repository is made now, only its owner sees it."""
+    message: str = ""
+    """The commit's message; a short one if left out."""
+    revision: str | None = None
+    """The branch to commit to; the main one if left out."""
+
+    def run(self) -> None:
+        print(
+            push_scene(self.scene, self.repository, private=self.private, message=self.message, revision=self.revision)
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PullSceneConfig:
+    """Download a scene from the Hugging Face Hub into a folder.
+
+    Example: reverie scene pull somebody/my-level -o scenes/my-level
+    """
+
+    repository: Annotated[str, positional()]
+    """OWNER/NAME."""
+    output: Annotated[Path, alias("-o")]
+    """The folder to make."""
+    revision: str | None = None
+    """A branch, tag or commit; the newest if left out."""
+
+    def run(self) -> None:
+        print(pull_scene(self.repository, self.output, revision=self.revision))

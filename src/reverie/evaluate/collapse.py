@@ -103,9 +103,9 @@ class Detector:
     """Limits of what a second of the game may be.
 
     centre, inverse: of the looks of real seconds.  limit: the distance from them beyond which a second is not of this
-    game.  fold, mirror: scores above which a frame is folded, or its start mirrored.  usual: fine detail (logarithm) of
-    a usual second.  haze: fine detail less the start's, below which a second is haze.  still: levels of change below
-    which a picture is frozen.
+    game.  fold, mirror: scores above which a frame is folded, or its start mirrored.  usual: logarithm of the detail of
+    a usual second.  haze: logarithm of the detail over the start's, below which a second is haze.  still: levels of
+    change below which a picture is frozen.
     """
 
     centre: npt.NDArray[np.float64]
@@ -133,7 +133,7 @@ class Detector:
         own = seen[:, :LOOK_SIZE]
         centre = own.mean(0)
         inverse = np.linalg.inv(np.cov(own, rowvar=False) + 1e-4 * np.eye(LOOK_SIZE)).astype(np.float64)
-        usual = float(np.median(seen[:, FINE]))
+        usual = float(np.median(_detail(seen[:, FINE])))
         clearest = [_clearest(_haziness(clip, usual), SUSTAINED_S["haze"]) for clip in clips]
         moving = seen[:, CHANGE][np.isfinite(seen[:, CHANGE])]
         return cls(
@@ -182,8 +182,13 @@ def collapse_kind(detectors: Sequence[Detector], seen: Looks) -> tuple[float, st
 
 
 def _haziness(seen: Looks, usual: float) -> Looks:
-    """Fine detail of each second less that of the start, or the usual where that is less; nan without a start."""
-    return seen[:, FINE] - np.minimum(seen[:, START_FINE], usual)
+    """Logarithm of the detail of each second over the start's, or the usual where that is less; nan without a start."""
+    return _detail(seen[:, FINE]) - np.minimum(_detail(seen[:, START_FINE]), usual)
+
+
+def _detail(fine: Looks) -> Looks:
+    """Logarithm of sharpness, from that of sharpness + 1 in a look."""
+    return np.log(np.expm1(fine) + 0.1)
 
 
 def _sustained(flags: npt.NDArray[np.bool_], seconds: int) -> npt.NDArray[np.bool_]:

@@ -31,7 +31,8 @@ COLUMNS = (
 def run_speed(dream: Dream, actions: Sequence[Action], seconds: float) -> Unit:
     """Plays block after block for `seconds`, under actions over and over, then closes the session.
 
-    facts: the figures of COLUMNS, and the machine.  Latency is that of `reverie.engine.bench`: the wait for the next block, then the block.
+    Latency is that of `reverie.engine.bench`: the wait for the next block, then the block.  facts: the figures of
+    COLUMNS, and the machine.
     """
     from reverie.engine.device import cpu_name
     from reverie.engine.measure import latency_ms

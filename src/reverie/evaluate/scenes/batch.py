@@ -1,6 +1,6 @@
 """Many sessions of a model with a spatial memory at once: one network call a block for all of them.
 
-Each does what `reverie.engine.session` does, to the bit where it is alone.  Its camera may also be led along known
+Each does what `reverie.engine.session` does, to a rounding of pixels.  Its camera may also be led along known
 poses, and the memory may be left alone: then its views are the frames, and no network is asked.
 
 Legend: b sessions, f frames, (H W) frames, (h w) views at half size, a numbers in an action row.
@@ -70,7 +70,7 @@ class Batch:
     @torch.inference_mode()
     def _open(self, images: Frames, scene: LoadedScene | None, poses: Poses | None) -> None:
         engine, bundle, b = self._engine, self._engine.bundle, len(images)
-        pixels = to_pixels(torch.from_numpy(images).to(engine.device).permute(0, 3, 1, 2)).to(engine.dtype)
+        pixels = to_pixels(torch.from_numpy(np.array(images)).to(engine.device).permute(0, 3, 1, 2)).to(engine.dtype)
         self._world = bundle.model.new_state(b, engine.device, engine.dtype)
         self._keyframes: SpatialMemoryState = self._memory.init_state(b, engine.resolution, engine.device)
         self._world.memory = self._keyframes
@@ -78,15 +78,15 @@ class Batch:
         z = bundle.tokenizer.encode(pixels[:, None])
         schedule = bundle.config.schedule
         flow.begin(bundle.model, z, bundle.image_encoder(pixels), schedule, self._world, self._generator)
-        shown = to_bytes(engine.decoder.decode(z, self._decoder))
+        stored = _stored(engine.decoder.decode(z, self._decoder))
         camera = fov_deg = pixel_aspect = None
         if scene is not None:
             assert poses is not None
             camera = torch.from_numpy(poses).to(engine.device)
             fov_deg = torch.full((b,), scene.scene.fov_deg, device=engine.device)
             pixel_aspect = torch.full((b,), scene.scene.pixel_aspect, device=engine.device)
-        self._memory.open(self._keyframes, to_pixels(shown[:, -1]), camera, fov_deg, pixel_aspect)
-        self.first_frames = _stored(half_size(to_pixels(shown)) if self._alone else shown)
+        self._memory.open(self._keyframes, _pixels(stored)[:, -1], camera, fov_deg, pixel_aspect)
+        self.first_frames = shrink(stored.cpu().numpy()) if self._alone else stored.cpu().numpy()
 
     @property
     def camera(self) -> Poses:
@@ -94,7 +94,7 @@ class Batch:
         return self._keyframes.camera.cpu().numpy().copy()
 
     @torch.inference_mode()
-    def step(self, rows: Tensor, poses: Tensor | None = None) -> tuple[Frames, Poses]:
+    def step(self, rows: Tensor, poses: Tensor | None = None) -> Played:
         """Plays the next block under rows (b, 4, a), with a camera of its own or along poses (b, 4, 6).
 
         Returns frames (b, 4, H, W, 3), of the memory alone (b, 4, h, w, 3), and the poses (b, 4, 6) of their cameras.
@@ -103,12 +103,12 @@ class Batch:
         step = memory.next(self._keyframes, world.last, window_of(world.actions, rows), self._candidates, poses)
         if self._alone:
             self._look_on(step, rows)
-            return _stored(to_bytes(step.view.colour)), step.poses.cpu().numpy()
+            return Played(_stored(step.view.colour).cpu().numpy(), step.poses.cpu().numpy())
         schedule = engine.bundle.config.schedule
         z = flow.advance(engine.bundle.model, rows, schedule, world, self._generator, step.parts)
-        shown = to_bytes(engine.decoder.decode(z, self._decoder))
-        memory.commit(self._keyframes, step, to_pixels(shown))
-        return _stored(shown), step.poses.cpu().numpy()
+        stored = _stored(engine.decoder.decode(z, self._decoder))
+        memory.commit(self._keyframes, step, _pixels(stored))
+        return Played(stored.cpu().numpy(), step.poses.cpu().numpy())
 
     def _look_on(self, step: NextStep, rows: Tensor) -> None:
         """The state after a block of which the memory's view is the frames: nothing is remembered of them."""
@@ -157,20 +157,20 @@ class Batch:
         return Played(np.concatenate(frames, 1)[:, :count], np.concatenate(cameras, 1)[:, :count])
 
 
-def half_size(pixels: Tensor) -> Tensor:
-    """Frames (..., 3, H, W) in [-1, 1] as uint8 of views' size."""
-    flat = pixels.flatten(0, -4)
-    small = torch.nn.functional.interpolate(flat, VIEW_SIZE, mode="area")
-    return to_bytes(small).unflatten(0, pixels.shape[:-3])
-
-
 def shrink(frames: Frames) -> Frames:
-    """Frames (..., H, W, 3) at the size of views; smaller and equal ones as they are."""
+    """Frames (..., H, W, 3) at half size, that of views; what is no larger than that as it is."""
     if frames.shape[-3] <= VIEW_SIZE[0]:
         return frames
-    return _stored(half_size(to_pixels(torch.from_numpy(np.ascontiguousarray(frames)).movedim(-1, -3))))
+    pixels = _pixels(torch.from_numpy(np.array(frames)))
+    small = torch.nn.functional.interpolate(pixels.flatten(0, -4), VIEW_SIZE, mode="area")
+    return _stored(small.unflatten(0, pixels.shape[:-3])).numpy()
 
 
-def _stored(pixels: Tensor) -> Frames:
-    """uint8 (..., 3, H, W) as (..., H, W, 3)."""
-    return pixels.movedim(-3, -1).contiguous().cpu().numpy()
+def _stored(pixels: Tensor) -> Tensor:
+    """Frames (..., 3, H, W) in [-1, 1] as uint8 (..., H, W, 3)."""
+    return to_bytes(pixels).movedim(-3, -1).contiguous()
+
+
+def _pixels(stored: Tensor) -> Tensor:
+    """The inverse of `_stored`, in the same order in memory as a session has it: convolutions round by that."""
+    return to_pixels(stored.movedim(-1, -3))

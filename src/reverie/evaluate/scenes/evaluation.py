@@ -18,7 +18,7 @@ from reverie.evaluate.collapse import Detector
 from reverie.evaluate.scenes import tables, units
 from reverie.evaluate.scenes.streamed import MORE_STEPS, streaming_differences
 from reverie.evaluate.scenes.units import GAME, IMAGE, LED, MEMORY, OWN, REBUILT, Tick
-from reverie.evaluate.scenes.walks import Place, SceneSize
+from reverie.evaluate.scenes.walks import IDLE_FRAMES, TURN_FRAMES, Place, SceneSize
 from reverie.evaluate.store import Store, Unit
 from reverie.evaluate.subject import Subject
 from reverie.models.tokenizer import FRAMES
@@ -58,7 +58,7 @@ class SceneEvaluation:
             place.notes.append("The game has no mouse: nobody turns away, and no half turns are seen.")
         turns = self._each(
             "turn",
-            2 * (units.IDLE_FRAMES + units.TURN_FRAMES) // FRAMES,
+            2 * (IDLE_FRAMES + TURN_FRAMES) // FRAMES,
             turning,
             lambda row, tick: units.turn_back(engine, place, row, size.turns, seed, folder, tick),
         )

@@ -61,8 +61,13 @@ def _errors(errors: Errors | None) -> dict[str, float]:
     if errors is None:
         return {}
     row = {f"psnr_db_{s}s": _at(errors, s) for s in PSNR_S if errors.shape[1] > s * FPS}
-    parts = np.array_split(errors[:, 1:], WINDOWS, axis=1)
+    parts = _windows(errors[:, 1:])
     return {**row, "psnr_worst": min(float(decibel(part.mean(1)).mean()) for part in parts)}
+
+
+def _windows(values: Errors) -> list[Errors]:
+    """Ten parts of (n, t, ...) along time, or t where that is less."""
+    return np.array_split(values, min(WINDOWS, values.shape[1]), axis=1)
 
 
 def _at(errors: Errors, s: int) -> float:
@@ -94,11 +99,12 @@ def returns(
     note = (
         "To what the model itself showed before. Turned: the mouse says 180 degrees and back, the camera is the "
         "model's own; half way should be low, or nothing turned. Out and back: the camera is the model's own on the "
-        "way out and is led back along the same way. Half turn: Fréchet distance of its frames to the game's own nearest to those "
-        "views, over the distance of two halves of the game's own (even and odd episodes), equally many on each side; "
-        "1 is a half of the game. Looks are nine numbers a frame: light, colour, contrast, detail at three scales and "
-        "its direction" + ("; picture features are the inverse-dynamics model's." if has_judge else ".")
+        "way out and is led back along the same way. Half turn: Fréchet distance of its frames to the game's own "
+        "nearest to those views, over the distance of two halves of the game's own (even and odd episodes), equally "
+        "many on each side; 1 is a half of the game. Looks: nine numbers a frame, of light, colour, contrast, and "
+        "detail at three scales and its direction"
     )
+    note += "; picture features are the inverse-dynamics model's." if has_judge else "."
     table = Table("scene_returns", "Turning away and coming back", columns, note)
     for row in dict.fromkeys([*turns, *ways]):
         figures: dict[str, float] = {}
@@ -134,7 +140,7 @@ def relative_distance(shown: Errors, first: Errors, second: Errors) -> float:
     distance grows as samples get fewer.
     """
     count = min(len(shown), len(first), len(second))
-    scale = np.concatenate([first, second]).std(0) + 1e-6
+    scale = np.concatenate([first[:count], second[:count]]).std(0) + 1e-6
     shown, first, second = (x[:count] / scale for x in (shown, first, second))
     apart = features.frechet_distance(first, second)
     own = (features.frechet_distance(shown, first) + features.frechet_distance(shown, second)) / 2
@@ -154,9 +160,9 @@ def plays(units: Mapping[str, Unit], real: Unit, detectors: Sequence[Detector], 
     count = max((len(unit.arrays["looks"]) for unit in units.values()), default=0)
     note = (
         f"{count} plays of {play_s} s under recorded actions, with the model's own camera. Collapsed: see the table of "
-        "the detector. Sharpness over the game's usual (1 is equal). Distance of looks: Fréchet, of all plays in a tenth "
-        "of the time to as many seconds of other recordings, over that of two such sets; a few plays see less of the "
-        "game than many recordings, so 1 is not reached."
+        "the detector. Sharpness over the game's usual (1 is equal). Distance of looks: Fréchet, of all plays in a "
+        "tenth of the time to as many seconds of other recordings, over that of two such sets; a few plays see less of "
+        "the game than many recordings, so 1 is not reached."
     )
     table = Table("scene_play", "Long play in the scene", columns, note)
     looks = np.concatenate([x for name, x in real.arrays.items() if name.startswith("looks.")])
@@ -168,14 +174,14 @@ def plays(units: Mapping[str, Unit], real: Unit, detectors: Sequence[Detector], 
         sharp = unit.arrays["sharp"] / max(usual, 1e-6)
         if sharp.shape[1] >= 20:
             figures["sharp_20s"] = float(sharp[:, 19].mean())
-        figures["sharp_worst"] = float(min(part.mean() for part in np.array_split(sharp, WINDOWS, axis=1)))
+        figures["sharp_worst"] = float(min(part.mean() for part in _windows(sharp)))
         figures |= _drift(unit.arrays["looks"], looks)
         table.rows[row] = figures
     return table
 
 
 def _drift(played: Errors, real: Errors) -> dict[str, float]:
-    parts = [part.reshape(-1, part.shape[-1])[:, :LOOK_SIZE] for part in np.array_split(played, WINDOWS, axis=1)]
+    parts = [part.reshape(-1, part.shape[-1])[:, :LOOK_SIZE] for part in _windows(played)]
     count = min(min(map(len, parts)), len(real) // 2)
     if count < 2:
         return {}
@@ -228,7 +234,10 @@ def actions(units: Mapping[str, Unit], judge: Judge | None) -> Table | None:
         Column("above_shuffled", "keyboard, balanced, above shuffled actions", "{:+.3f}", "high"),
         Column("strict", "all right at once", SHARE, "high"),
     )
-    note = f"{judge_note(judge)} Shuffled: held to the actions of another walk. All right at once: every key and the mouse."
+    note = (
+        f"{judge_note(judge)} Shuffled: held to the actions of another walk. All right at once: every key and the "
+        "mouse."
+    )
     table = Table("scene_actions", "Obedience, frame by frame", columns, note)
     for row, unit in units.items():
         said, asked = judged_actions(unit)

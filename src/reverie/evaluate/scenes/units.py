@@ -20,7 +20,7 @@ from reverie.evaluate.consistency import opposite
 from reverie.evaluate.fit import columns_of
 from reverie.evaluate.plan import Judge
 from reverie.evaluate.scenes.batch import Batch, Played, Poses, shrink
-from reverie.evaluate.scenes.walks import Place, Walk
+from reverie.evaluate.scenes.walks import IDLE_FRAMES, TURN_FRAMES, Place, Walk
 from reverie.evaluate.store import Unit
 from reverie.evaluate.subject import Subject
 from reverie.models.ego_motion import apply_motion, relative_motion
@@ -34,8 +34,7 @@ ROWS = {MEMORY: "memory", LED: "led", OWN: "own", IMAGE: "image", GAME: "game", 
 """Rows of tables, and what files of theirs are called."""
 
 SHOWN_S = (0.2, 1, 2, 4, 8, 12, 16, 20)
-IDLE_FRAMES, TURN_FRAMES, TURN_DEG = 8, 50, 3.6
-"""A half turn of 2 s, and 2 s back."""
+TURN_DEG = 180 / TURN_FRAMES
 HALF_TURN = range(IDLE_FRAMES + 42, IDLE_FRAMES + 59, 2)
 """Frames of a turn that look within 30 degrees of straight back."""
 AGAIN_M, AGAIN_DEG, AGAIN_S = 0.3, 4.0, 3
@@ -257,13 +256,16 @@ def real_looks(place: Place) -> Unit:
 
 
 def ruined(place: Place) -> Unit:
-    """The held-out walks as they are and ruined in five ways from their fifth second on; arrays: `KIND.K` looks."""
+    """The held-out walks as they are and ruined in five ways from their fifth second on, short ones from the first.
+
+    arrays: `KIND.K` looks.
+    """
     unit = Unit()
     for k, walk in enumerate(place.walks):
         small, moved = shrink(walk.clip.frames), moved_seconds(walk.poses)
         for name, change in RUINS.items():
             video = small.copy()
-            late = slice(min(5 * FPS, len(video) // 2), None)
+            late = slice(5 * FPS if len(video) > 10 * FPS else 1, None)
             video[late] = change(small, late)
             unit.arrays[f"{name}.{k}"] = looks(video[1:], small[0], moved)
     return unit

@@ -17,6 +17,7 @@ from reverie.errors import DataError
 from reverie.evaluate.fit import Fit
 from reverie.evaluate.plan import Judge
 from reverie.evaluate.scenes.batch import Poses, shrink
+from reverie.models.tokenizer import FRAMES
 from reverie.scenes.keyframes import Candidates
 from reverie.scenes.recordings import is_held_out, place_of
 from reverie.types import FPS, Action, Clip, Frames
@@ -24,6 +25,8 @@ from reverie.vision.projection import focal_lengths
 
 START_COVER = 0.5
 """Share of a start's view that the scene must show."""
+IDLE_FRAMES, TURN_FRAMES = 8, 50
+"""A half turn of 2 s, and 2 s back; before and after it nothing is done."""
 WALK_S = (20, 16, 10, 4)
 """Seconds of a walk: the longest that the recording's held-out episodes last."""
 
@@ -45,10 +48,19 @@ class SceneSize:
     real: int = 20
     speed_s: int = 10
 
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of sessions that the model generates, the memory alone and the tokenizer left out."""
+        turn = 2 * (IDLE_FRAMES + TURN_FRAMES)
+        frames = 3 * self.walks * WALK_S[0] * FPS + 2 * self.turns * turn
+        frames += 2 * FPS * (self.returns * 2 * self.out_s + self.plays * self.play_s)
+        return frames // FRAMES
+
     @classmethod
     def of(cls, quick: bool, starts: int | None = None, long_s: int | None = None) -> SceneSize:
-        """quick: about half.  starts: at most so many of each; long_s: seconds of the plays."""
-        size = cls(walks=4, turns=6, returns=3, plays=4, real=10, speed_s=3) if quick else cls()
+        """quick: about 40 %, so that two cores need less than ten minutes a game.  starts: at most so many of each;
+        long_s: seconds of the plays."""
+        size = cls(walks=4, turns=4, returns=2, plays=3, real=10, speed_s=3) if quick else cls()
         size = size if long_s is None else replace(size, play_s=long_s, out_s=max(1, long_s // 4))
         if starts is None:
             return size

@@ -38,8 +38,8 @@ KINDS = ("look", "fold", "mirror", "haze", "frozen")
 SUSTAINED_S = {"look": 2, "fold": 2, "mirror": 2, "haze": 4, "frozen": 4}
 """Seconds on end that a kind of collapse takes."""
 MIN_SECONDS = 40
-SYMMETRY_FLOOR, SYMMETRY_CAP = 0.55, 0.97
-"""The limits of fold and mirror lie between these: below, textures are alike by chance; at 1 nothing is found."""
+SYMMETRY_FLOOR = 0.55
+"""The limits of fold and mirror are this at least: below, textures are alike by chance."""
 HAZE_RATIO = 0.4
 """Detail over the start's (or the usual, where that is less) below which a frame is haze."""
 STILL_LEVELS = 1.0
@@ -216,7 +216,7 @@ def _least(values: Looks) -> float:
 def _symmetry_limit(scores: Looks) -> float:
     known = scores[np.isfinite(scores)]
     usual = float(np.quantile(known, QUANTILE)) if len(known) else 0.0
-    return float(np.clip(usual + 0.5 * (1 - usual) * (MARGIN - 1), SYMMETRY_FLOOR, SYMMETRY_CAP))
+    return max(SYMMETRY_FLOOR, usual + 0.5 * (1 - usual) * (MARGIN - 1))
 
 
 def _distance(seen: Looks, centre: npt.NDArray[np.float64], inverse: npt.NDArray[np.float64]) -> Looks:

@@ -65,6 +65,12 @@ def record_walks(root: Path, heldout: tuple[int, ...], poses: bool = True, episo
     return root
 
 
+def poses_of(dataset: Dataset, episode: int) -> np.ndarray:
+    poses = dataset.poses(episode)
+    assert poses is not None
+    return poses
+
+
 @pytest.fixture(scope="module")
 def walks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return record_walks(tmp_path_factory.mktemp("data") / "walks", heldout=(3, 8))
@@ -185,6 +191,7 @@ def test_a_batch_of_one_is_a_session_to_a_rounding(engine: Engine, place: Place,
     assert np.array_equal(played.frames[0, :1], session.first_frame)
     own = np.concatenate([session.step(actions[i : i + 4]) for i in range(0, 12, 4)])
     assert np.abs(played.frames[0, 1:].astype(int) - own).max() <= 1
+    assert session.camera is not None
     assert np.array_equal(played.poses[0, -1], session.camera)
 
 
@@ -224,7 +231,7 @@ def test_streamed_equals_whole_past_the_window_and_a_broken_law_is_seen(
 def test_walks_start_at_the_first_frame_of_held_out_episodes(place: Place, walks: Path) -> None:
     assert [walk.label for walk in place.walks] == ["episode 3", "episode 8"]
     dataset = Dataset(walks)
-    assert np.array_equal(place.walks[1].poses, dataset.poses(8)[:101])
+    assert np.array_equal(place.walks[1].poses, poses_of(dataset, 8)[:101])
     assert len(place.real) == 11, "the other episodes say what the game looks like"
 
 
@@ -236,10 +243,10 @@ def test_the_nearest_recorded_views_are_of_the_half_that_was_asked(place: Place)
     assert not np.array_equal(library.nearest(pose, 0), exact)
 
 
-def pick(engine: Engine, dataset: Path, scene: Path, **options: bool) -> Place:
+def pick(engine: Engine, dataset: Path, scene: Path) -> Place:
     opened = Dataset(dataset)
     fit = fit_actions(engine.action_space, opened.action_space)
-    return pick_place("yard", opened, engine.load_scene(scene), engine, fit, None, SIZE, 0, **options)
+    return pick_place("yard", opened, engine.load_scene(scene), engine, fit, None, SIZE, 0)
 
 
 def test_recordings_without_poses_are_refused(engine: Engine, scene: Path, tmp_path: Path) -> None:
@@ -266,12 +273,12 @@ def test_a_scene_made_of_the_held_out_walks_is_refused(
 ) -> None:
     yard, dataset = Scene.load(scene), Dataset(walks)
     pose = yard.pose.copy()
-    pose[0] = dataset.poses(3)[50]
+    pose[0] = poses_of(dataset, 3)[50]
     dataclasses.replace(yard, pose=pose).save(tmp_path / "one")
     found = pick(engine, walks, tmp_path / "one")
     assert [walk.label for walk in found.walks] == ["episode 8"]
     assert "1 held-out episodes have frames in the scene" in " ".join(found.notes)
-    pose[1] = dataset.poses(8)[10]
+    pose[1] = poses_of(dataset, 8)[10]
     dataclasses.replace(yard, pose=pose).save(tmp_path / "both")
     with pytest.raises(DataError, match="was built from every held-out episode"):
         pick(engine, walks, tmp_path / "both")

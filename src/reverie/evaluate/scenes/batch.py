@@ -72,7 +72,8 @@ class Batch:
         engine, bundle, b = self._engine, self._engine.bundle, len(images)
         pixels = to_pixels(torch.from_numpy(np.array(images)).to(engine.device).permute(0, 3, 1, 2)).to(engine.dtype)
         self._world = bundle.model.new_state(b, engine.device, engine.dtype)
-        self._keyframes: SpatialMemoryState = self._memory.init_state(b, engine.resolution, engine.device)
+        in_scene = 0 if scene is None else len(scene.candidates.keyframes)
+        self._keyframes: SpatialMemoryState = self._memory.init_state(b, engine.resolution, engine.device, in_scene)
         self._world.memory = self._keyframes
         self._decoder = engine.decoder.new_decoder_state(b, *engine.resolution, engine.device, engine.dtype)
         z = bundle.tokenizer.encode(pixels[:, None])

@@ -52,7 +52,8 @@ def streaming_differences(
 
     generator = torch.Generator(engine.device).manual_seed(0)
     state = model.new_state(1, engine.device, engine.dtype)
-    keyframes = state.memory = memory.init_state(1, engine.resolution, engine.device)
+    in_scene = 0 if scene is None else len(scene.candidates.keyframes)
+    keyframes = state.memory = memory.init_state(1, engine.resolution, engine.device, in_scene)
     decoding = engine.decoder.new_decoder_state(1, *engine.resolution, engine.device, engine.dtype)
     z = bundle.tokenizer.encode(pixels[:, :1])
     image = bundle.image_encoder(pixels[:, 0])

@@ -257,7 +257,7 @@ def start_views(
     cover, fits_db = [], []
     candidates = Candidates.of_scene(scene.candidates.keyframes)
     focal = focal_lengths(torch.tensor([scene.scene.fov_deg]), scene.scene.pixel_aspect).to(engine.device)
-    state = memory.init_state(1, engine.resolution, engine.device)
+    state = memory.init_state(1, engine.resolution, engine.device, len(scene.candidates.keyframes))
     state.focal.copy_(focal)
     for i, pose in zip(episodes, poses, strict=True):
         view, _ = memory.render(state, torch.from_numpy(pose).to(engine.device).expand(1, 4, 6), candidates)

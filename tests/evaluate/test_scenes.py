@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from tests.data.room_world import FOV_DEG
-from tests.scenes.yard import YardWorld, save_yard_scene
+from tests.scenes.yard import YardWorld, record_yard, save_yard_scene
 
 from reverie.cli import main
 from reverie.data.dataset import Dataset
@@ -30,6 +30,7 @@ from reverie.evaluate.scenes.walks import Place, SceneSize, pick_place
 from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.presets import tiny_memory
+from reverie.scenes.recordings import is_held_out, read_footage
 from reverie.scenes.scene import Scene
 from reverie.types import POSE_NAMES, Action, ActionSpace
 
@@ -233,6 +234,15 @@ def test_walks_start_at_the_first_frame_of_held_out_episodes(place: Place, walks
     dataset = Dataset(walks)
     assert np.array_equal(place.walks[1].poses, poses_of(dataset, 8)[:101])
     assert len(place.real) == 11, "the other episodes say what the game looks like"
+
+
+def test_a_scene_holds_out_the_episodes_that_evaluation_takes(tmp_path: Path) -> None:
+    dataset = Dataset(record_yard(tmp_path / "unmarked", episodes=9, frames=33))
+    assert [i for i in range(9) if is_held_out(dataset, i)] == [7]
+    footage = read_footage([dataset.path])
+    own = {pose.tobytes() for pose in poses_of(dataset, 7)}
+    assert {pose.numpy().tobytes() for pose in footage.held_out.pose} <= own
+    assert not {pose.numpy().tobytes() for pose in footage.frames.pose} & own
 
 
 def test_the_nearest_recorded_views_are_of_the_half_that_was_asked(place: Place) -> None:

@@ -124,7 +124,8 @@ def read_footage(
     """Reads the frames with depth of one place.
 
     place: its name (None: the place with the most frames); fov_deg: of recordings that do not say theirs; seed: decides
-    which episodes are held out, where none is marked.  Raises DataError for recordings that cannot be used.
+    which episodes are held out, where `is_held_out` is true of none or of all.  Raises DataError for recordings that
+    cannot be used.
     """
     datasets, angle = open_recordings(folders, fov_deg)
     games = {game_of(dataset) for dataset in datasets}

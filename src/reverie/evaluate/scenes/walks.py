@@ -23,6 +23,8 @@ from reverie.scenes.recordings import is_held_out, place_of
 from reverie.types import FPS, Action, Clip, Frames
 from reverie.vision.projection import focal_lengths
 
+DEGREES_A_METRE = 10.0
+"""What a turned camera counts as in the choice of the nearest view."""
 START_COVER = 0.5
 """Share of a start's view that the scene must show."""
 IDLE_FRAMES, TURN_FRAMES = 8, 50
@@ -108,14 +110,11 @@ class Library:
         return shrink(np.concatenate(frames))
 
 
-DEGREES_A_METRE = 10.0
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
     """What one recording offers on one scene.
 
-    walks: held-out ones; real: other clips of the game; turned: whether its camera turns freely.
+    walks: held-out ones, equally long; real: other clips of the game; library: all that was recorded of the place.
     """
 
     name: str

@@ -251,6 +251,12 @@ def test_the_nearest_recorded_views_are_of_the_half_that_was_asked(place: Place)
     exact = shrink(library.dataset.clip(5, 40, 1, depth=False).frames)
     assert np.array_equal(library.nearest(pose, 1), exact)
     assert not np.array_equal(library.nearest(pose, 0), exact)
+    alone = library.episode == 5
+    one = dataclasses.replace(
+        library, poses=library.poses[alone], episode=library.episode[alone], frame=library.frame[alone]
+    )
+    assert np.array_equal(one.nearest(pose, 0), exact), "of one episode the halves follow each other"
+    assert not np.array_equal(one.nearest(pose, 1), exact)
 
 
 def pick(engine: Engine, dataset: Path, scene: Path) -> Place:

@@ -157,8 +157,8 @@ def real_views(place: Place, poses: Poses, tick: Tick) -> Unit:
     arrays: `even`, `odd`, and `blurred` ones of the even (n, LOOK_SIZE) looks; with a judge `even.features` and so on.
     """
     unit = Unit()
-    for parity, name in enumerate(("even", "odd")):
-        frames = place.library.nearest(poses, parity)
+    for half, name in enumerate(("even", "odd")):
+        frames = place.library.nearest(poses, half)
         _add_features(unit, name, frames[:, None], frames[:, None], place.judge)
         if name == "even":
             soft = blur(frames)[:, None]

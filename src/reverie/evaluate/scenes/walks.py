@@ -97,9 +97,14 @@ class Library:
     episode: npt.NDArray[np.int64]
     frame: npt.NDArray[np.int64]
 
-    def nearest(self, pose: Poses, parity: int) -> Frames:
-        """The recorded frames (n, h, w, 3), at half size, nearest to poses (n, 6), of even or odd episodes alone."""
-        usable = np.flatnonzero(self.episode % 2 == parity)
+    def nearest(self, pose: Poses, half: int) -> Frames:
+        """The recorded frames (n, h, w, 3), at half size, nearest to poses (n, 6), in one half of the recording.
+
+        half: 0 or 1; every other episode of the place, or where it has one alone, the first or last half of that.
+        """
+        rank = np.unique(self.episode, return_inverse=True)[1]
+        halves = rank % 2 if rank.any() else 2 * self.frame // len(self.frame)
+        usable = np.flatnonzero(halves == half)
         found = []
         for one in pose:
             there = self.poses[usable]

@@ -41,7 +41,7 @@ def test_the_share_that_has_collapsed_grows(walk: np.ndarray) -> None:
     rng = np.random.default_rng(0)
     lit = [np.clip(walk * rng.uniform(0.7, 1.1), 0, 255).astype(np.uint8) for _ in range(8)]
     bank = watched(*lit)
-    detector = Detector.of(bank.arrays["looks"])
+    detector = Detector.of([bank.arrays["looks"]])
     black = np.concatenate([walk[: 3 * FPS], np.zeros_like(walk[: 3 * FPS])])
     runs = [watched(walk), watched(black)]
     assert long.collapse_figures(runs, [detector]) == {"collapsed_5s": 0.5}

@@ -46,6 +46,16 @@ def test_nine_directions_with_a_dead_zone() -> None:
     assert obedience.mouse_accuracy(-asked, asked, SPACE) == pytest.approx(2 / 8)
 
 
+def test_all_at_once_is_stricter_than_each() -> None:
+    asked = rows(FORWARD, BACK, JUMP, NONE)
+    said = rows(FORWARD, BACK, NONE, JUMP)
+    assert obedience.strict_accuracy(asked, asked, SPACE) == 1
+    assert obedience.strict_accuracy(said, asked, SPACE) == 0.5
+    assert obedience.strict_accuracy(rows(BOTH, times=4), rows(NONE, times=4), SPACE) == 1, "both held are none"
+    turned = SPACE.encode([Action(frozenset({"forward"}), (0.0, 2.0)), *[BACK, JUMP, NONE]])
+    assert obedience.strict_accuracy(turned, asked, SPACE) == 0.75, "the mouse counts"
+
+
 def test_the_turn_error_is_a_distance_in_degrees() -> None:
     asked = rows(Action(mouse=(0.0, 3.0)))
     assert obedience.turn_error_deg(rows(Action(mouse=(4.0, 0.0))), asked, SPACE) == pytest.approx(5.0)

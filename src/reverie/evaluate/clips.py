@@ -58,7 +58,7 @@ def compare(
         videos[REBUILT] = rebuilt
     unit = Unit({"label": start.label, "rows": {row: _likeness(video, real) for row, video in videos.items()}})
     if rebuilt is not None:
-        unit.arrays["looks.rebuilt"] = looks(rebuilt[1:])
+        unit.arrays["looks.rebuilt"] = looks(rebuilt[1:], rebuilt[0])
     for row, video in videos.items():
         unit.facts["rows"][row].update(_texture(video))
     if game.judge is not None:

@@ -1,10 +1,12 @@
-"""When a long dream has stopped being a picture of the game: judged by how much real recordings differ.
+"""Collapse of long plays, second by second, judged by how much real recordings differ.
 
 A second of video has a look: brightness and the balance of colours; contrast and saturation; how much detail there is,
-at three scales, and whether it runs down or across.  A dream that has come to nothing is seldom only too soft or too
-harsh: its detail has the wrong scale, or one direction, or one colour.  Real seconds of the same game say how looks are
-spread; a dream has collapsed where its look lies further out, for two seconds on end, than all but one in a thousand of
-them.
+at three scales, and whether it runs down or across.  A play that has come to nothing is seldom only too soft or too
+harsh: its detail has the wrong scale, or one direction, or one colour.  Beside its look, a second has four signs of
+worlds that fail in ways that keep their colours: a fold in the frame, the start seen mirrored, haze (far less detail
+than the start), and a picture that does not move though the camera does.
+
+Real seconds of the same game set every limit, so that no limit is one that the game itself often crosses.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy.typing as npt
 
 from reverie.errors import DataError
 from reverie.evaluate import metrics
+from reverie.evaluate.folds import fold_score, mirror_score, small_grey
 from reverie.types import FPS, Frames
 
 Looks = npt.NDArray[np.float64]
@@ -26,33 +29,65 @@ MARGIN = 1.15
 """The limit is this times the quantile: few recordings show only a part of the spread."""
 
 LOOK_SIZE = 9
-SUSTAINED_S = 2
+FINE = 5
+"""The look's logarithm of fine detail (`metrics.sharpness` + 1)."""
+FOLD, MIRROR, START_FINE, CHANGE = range(LOOK_SIZE, LOOK_SIZE + 4)
+SIGNS = LOOK_SIZE + 4
+"""Numbers of a second: its look, then fold, mirrored start, fine detail of the start, and change (nan: not known)."""
+KINDS = ("look", "fold", "mirror", "haze", "frozen")
+SUSTAINED_S = {"look": 2, "fold": 2, "mirror": 2, "haze": 4, "frozen": 4}
+"""Seconds on end that a kind of collapse takes."""
 MIN_SECONDS = 40
+SYMMETRY_FLOOR = 0.55
+"""The limits of fold and mirror are this at least: below, textures are alike by chance."""
+HAZE_RATIO = 0.4
+"""Detail over the start's (or the usual, where that is less) below which a frame is haze."""
+STILL_LEVELS = 1.0
+"""Mean change of a second, in grey levels, below which a picture is frozen."""
 
 
-def looks(frames: Frames) -> Looks:
-    """The look of each whole second of a video `(f, H, W, 3)`: `(f // 25, LOOK_SIZE)`; every fifth frame is taken."""
+def look(frames: Frames) -> Looks:
+    """The look of some frames `(f, H, W, 3)` together, `(LOOK_SIZE,)`."""
+    red, green, blue = frames.mean((0, 1, 2)) / 255
+    fine, middle, coarse, contrast, chroma, down, across = (
+        np.log(float(value.mean()) + 1.0)
+        for value in (
+            metrics.sharpness(frames),
+            metrics.sharpness(_smaller(frames, 2)),
+            metrics.sharpness(_smaller(frames, 4)),
+            metrics.contrast(frames),
+            metrics.saturation(frames),
+            np.abs(np.diff(frames.astype(np.int16), axis=1)),
+            np.abs(np.diff(frames.astype(np.int16), axis=2)),
+        )
+    )
+    light = (red + green + blue) / 3
+    scales = (fine, fine - middle, middle - coarse)
+    return np.array([light, red - green, blue - green, contrast, chroma, *scales, down - across], np.float64)
+
+
+def looks(frames: Frames, start: Frames | None = None, moved: npt.NDArray[np.bool_] | None = None) -> Looks:
+    """The signs of each whole second of a video `(f, H, W, 3)`: `(f // 25, SIGNS)`; every fifth frame is taken.
+
+    start: (H, W, 3), the frame that the video began with; without it neither mirrored views nor haze are looked for.
+    moved: (f // 25,) whether the camera moved in a second; without it frozen pictures are not.
+    """
     seconds = len(frames) // FPS
-    rows = []
+    rows = np.full((seconds, SIGNS), np.nan)
+    if not seconds:
+        return rows
     for second in range(seconds):
         part = frames[second * FPS : (second + 1) * FPS : 5]
-        red, green, blue = part.mean((0, 1, 2)) / 255
-        fine, middle, coarse, contrast, chroma, down, across = (
-            np.log(float(value.mean()) + 1.0)
-            for value in (
-                metrics.sharpness(part),
-                metrics.sharpness(_smaller(part, 2)),
-                metrics.sharpness(_smaller(part, 4)),
-                metrics.contrast(part),
-                metrics.saturation(part),
-                np.abs(np.diff(part.astype(np.int16), axis=1)),
-                np.abs(np.diff(part.astype(np.int16), axis=2)),
-            )
-        )
-        light = (red + green + blue) / 3
-        scales = (fine, fine - middle, middle - coarse)
-        rows.append([light, red - green, blue - green, contrast, chroma, *scales, down - across])
-    return np.array(rows, np.float64).reshape(seconds, LOOK_SIZE)
+        rows[second, :LOOK_SIZE] = look(part)
+        if moved is not None and moved[second]:
+            change = np.abs(part[1:].astype(np.int16) - part[:1]).mean((1, 2, 3)).max()
+            rows[second, CHANGE] = float(change)
+    middles = small_grey(frames[FPS // 2 : seconds * FPS : FPS])
+    rows[:, FOLD] = fold_score(middles)
+    if start is not None:
+        rows[:, MIRROR] = mirror_score(middles, small_grey(start[None])[0])
+        rows[:, START_FINE] = look(start[None])[FINE]
+    return rows
 
 
 def _smaller(frames: Frames, times: int) -> Frames:
@@ -65,53 +100,123 @@ def _smaller(frames: Frames, times: int) -> Frames:
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """centre, inverse: of the looks of real seconds.  limit: the distance beyond which a second is not of this game."""
+    """Limits of what a second of the game may be.
+
+    centre, inverse: of the looks of real seconds.  limit: the distance from them beyond which a second is not of this
+    game.  fold, mirror: scores above which a frame is folded, or its start mirrored.  usual: logarithm of the detail of
+    a usual second.  haze: logarithm of the detail over the start's, below which a second is haze.  still: levels of
+    change below which a picture is frozen.
+    """
 
     centre: npt.NDArray[np.float64]
     inverse: npt.NDArray[np.float64]
     limit: float
+    fold: float
+    mirror: float
+    usual: float
+    haze: float
+    still: float
 
     @classmethod
     def fit(cls, real: Sequence[Frames]) -> Detector:
         """From real clips of the game.  Raises DataError for fewer than MIN_SECONDS seconds in all."""
-        return cls.of(np.concatenate([looks(frames) for frames in real]))
+        return cls.of([looks(frames, frames[0]) for frames in real])
 
     @classmethod
-    def of(cls, seen: Looks) -> Detector:
-        """The same from the `looks` of real seconds."""
+    def of(cls, clips: Sequence[Looks]) -> Detector:
+        """The same from the `looks` of real clips."""
+        seen = np.concatenate(clips) if clips else np.zeros((0, SIGNS))
         if len(seen) < MIN_SECONDS:
             raise DataError(
                 f"the collapse detector needs {MIN_SECONDS} s of real recording, got {len(seen)} s; record more"
             )
-        centre = seen.mean(0)
-        spread = np.cov(seen, rowvar=False) + 1e-4 * np.eye(seen.shape[1])
-        inverse = np.linalg.inv(spread).astype(np.float64)
-        return cls(centre, inverse, MARGIN * float(np.quantile(_distance(seen, centre, inverse), QUANTILE)))
+        own = seen[:, :LOOK_SIZE]
+        centre = own.mean(0)
+        inverse = np.linalg.inv(np.cov(own, rowvar=False) + 1e-4 * np.eye(LOOK_SIZE)).astype(np.float64)
+        usual = float(np.median(_detail(seen[:, FINE])))
+        clearest = [_clearest(_haziness(clip, usual), SUSTAINED_S["haze"]) for clip in clips]
+        moving = seen[:, CHANGE][np.isfinite(seen[:, CHANGE])]
+        return cls(
+            centre,
+            inverse,
+            MARGIN * float(np.quantile(_distance(own, centre, inverse), QUANTILE)),
+            _symmetry_limit(seen[:, FOLD]),
+            _symmetry_limit(seen[:, MIRROR]),
+            usual,
+            float(min(np.log(HAZE_RATIO), _least(np.concatenate(clearest)) - np.log(MARGIN))),
+            min(STILL_LEVELS, _least(moving) / MARGIN),
+        )
 
-    def distance(self, frames: Frames) -> npt.NDArray[np.float64]:
-        """How far each second of a video is from the real ones, in deviations (Mahalanobis), `(f // 25,)`."""
-        return _distance(looks(frames), self.centre, self.inverse)
+    def kinds_of(self, seen: Looks) -> npt.NDArray[np.bool_]:
+        """Which of KINDS each second of a video with the looks `seen` is, `(seconds, len(KINDS))`."""
+        flags = {
+            "look": _distance(seen[:, :LOOK_SIZE], self.centre, self.inverse) > self.limit,
+            "fold": seen[:, FOLD] > self.fold,
+            "mirror": seen[:, MIRROR] > self.mirror,
+            "haze": _haziness(seen, self.usual) < self.haze,
+            "frozen": seen[:, CHANGE] < self.still,
+        }
+        return np.stack([_sustained(flags[kind], SUSTAINED_S[kind]) for kind in KINDS], 1)
 
     def collapsed_at_s(self, frames: Frames) -> float | None:
-        """When the video collapses for SUSTAINED_S seconds or more, in seconds from its start; None if never."""
-        return self.collapse_of(looks(frames))
-
-    def collapse_of(self, seen: Looks) -> float | None:
-        """The same for a video of which only the `looks` are at hand."""
-        return collapse_of([self], seen)
+        """When the video collapses, in seconds from its start; None if never."""
+        return collapse_of([self], looks(frames, frames[0]))
 
 
 def collapse_of(detectors: Sequence[Detector], seen: Looks) -> float | None:
-    """When a video with the looks `seen` collapses: the first of SUSTAINED_S seconds outside of every detector.
+    """When a video with the looks `seen` collapses: the first second that every detector calls collapsed.
 
-    With a second detector for the same game seen through a model's tokenizer, a dream is not blamed for its blur.
+    With a second detector for the same game seen through a model's tokenizer, a play is not blamed for its blur.
     """
-    distances = [_distance(seen, d.centre, d.inverse) > d.limit for d in detectors]
-    outside = np.logical_and.reduce(distances)
-    for second in range(len(seen) - SUSTAINED_S + 1):
-        if outside[second : second + SUSTAINED_S].all():
-            return float(second)
-    return None
+    found = collapse_kind(detectors, seen)
+    return None if found is None else found[0]
+
+
+def collapse_kind(detectors: Sequence[Detector], seen: Looks) -> tuple[float, str] | None:
+    """When a video collapses, and which of KINDS it is; None if it never does."""
+    if not len(seen):
+        return None
+    kinds = np.logical_and.reduce([detector.kinds_of(seen) for detector in detectors])
+    second = np.flatnonzero(kinds.any(1))[:1]
+    return (float(second[0]), KINDS[int(kinds[second[0]].argmax())]) if len(second) else None
+
+
+def _haziness(seen: Looks, usual: float) -> Looks:
+    """Logarithm of the detail of each second over the start's, or the usual where that is less; nan without a start."""
+    return _detail(seen[:, FINE]) - np.minimum(_detail(seen[:, START_FINE]), usual)
+
+
+def _detail(fine: Looks) -> Looks:
+    """Logarithm of sharpness, from that of sharpness + 1 in a look."""
+    return np.log(np.expm1(fine) + 0.1)
+
+
+def _sustained(flags: npt.NDArray[np.bool_], seconds: int) -> npt.NDArray[np.bool_]:
+    """Seconds that lie in a run of at least so many."""
+    result = np.zeros(len(flags), np.bool_)
+    for first in range(len(flags) - seconds + 1):
+        if flags[first : first + seconds].all():
+            result[first : first + seconds] = True
+    return result
+
+
+def _clearest(values: Looks, seconds: int) -> Looks:
+    """The largest value of every window of so many seconds: what a sustained limit is held to."""
+    if len(values) < seconds:
+        return values[:0]
+    return np.lib.stride_tricks.sliding_window_view(values, seconds).max(1)
+
+
+def _least(values: Looks) -> float:
+    """The smallest number; infinite without any."""
+    known = values[np.isfinite(values)]
+    return float(known.min()) if len(known) else float("inf")
+
+
+def _symmetry_limit(scores: Looks) -> float:
+    known = scores[np.isfinite(scores)]
+    usual = float(np.quantile(known, QUANTILE)) if len(known) else 0.0
+    return max(SYMMETRY_FLOOR, usual + 0.5 * (1 - usual) * (MARGIN - 1))
 
 
 def _distance(seen: Looks, centre: npt.NDArray[np.float64], inverse: npt.NDArray[np.float64]) -> Looks:

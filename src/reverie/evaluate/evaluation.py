@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reverie.errors import DataError
@@ -15,7 +16,7 @@ from reverie.evaluate import clips, held, long, speed, summary
 from reverie.evaluate.collapse import Detector, looks
 from reverie.evaluate.features import play_features
 from reverie.evaluate.measure import delayed, held_table, pair_names
-from reverie.evaluate.plan import HELD_FRAMES, THERE_FRAMES, TURN_FRAMES, Game, Size
+from reverie.evaluate.plan import HELD_FRAMES, SHORT_S, THERE_FRAMES, TURN_FRAMES, Game, Size
 from reverie.evaluate.rollout import Start
 from reverie.evaluate.store import Store, Unit
 from reverie.evaluate.subject import Subject
@@ -101,7 +102,7 @@ class Evaluation:
     def _bank(self) -> Unit:
         """What the game looks like: `looks` by second, curves, and the judge's features of every clip."""
         judge = self.game.judge
-        units = [long.watch(long.seconds_of([clip[1:]]), None) for clip in self.game.bank]
+        units = [long.watch(long.seconds_of([clip[1:]]), None, first=clip[0]) for clip in self.game.bank]
         names = units[0].facts["curves"]
         unit = Unit({"curves": {name: [x for u in units for x in u.facts["curves"][name]] for name in names}})
         unit.arrays["looks"] = np.concatenate([u.arrays["looks"] for u in units])
@@ -115,21 +116,21 @@ class Evaluation:
     def _rebuilt_bank(self) -> Unit:
         """The looks of what the game looks like through the model's tokenizer; nothing where it has none."""
         rebuilt = (self.subject.rebuild(clip) for clip in self.game.bank[:REBUILT_CLIPS])
-        seen = [looks(clip[1:]) for clip in rebuilt if clip is not None]
+        seen = [looks(clip[1:], clip[0]) for clip in rebuilt if clip is not None]
         return Unit(arrays={"looks": np.concatenate(seen)} if seen else {})
 
     def _detectors(self, bank: Unit, rebuilt: Sequence[Unit]) -> list[Detector]:
         """One of the real game, and one of the game through the model's tokenizer, each where that is 40 s or more."""
         detectors: list[Detector] = []
         try:
-            detectors.append(Detector.of(bank.arrays["looks"]))
+            detectors.append(Detector.of(_by_clip(bank.arrays["looks"])))
         except DataError:
             self.game.notes.append("The recording is too short for the collapse detector (40 s): left out.")
             return detectors
         seen = [array for unit in rebuilt for name, array in unit.arrays.items() if name in ("looks", "looks.rebuilt")]
         if seen:
             with suppress(DataError):
-                detectors.append(Detector.of(np.concatenate(seen)))
+                detectors.append(Detector.of([clip for part in seen for clip in _by_clip(part)]))
         return detectors
 
     def _compare(self, section: str, starts: Sequence[Start], num_clips: int) -> list[Unit]:
@@ -217,14 +218,16 @@ class Evaluation:
     def _real(self, name: str, k: int, change: Callable[[Frames], Frames | None]) -> Unit:
         def make() -> Unit:
             frames = change(self.game.plays[k].clip.frames)
-            return Unit() if frames is None else long.watch(long.seconds_of([frames[1:]]), self.game.judge)
+            if frames is None:
+                return Unit()
+            return long.watch(long.seconds_of([frames[1:]]), self.game.judge, first=frames[0])
 
         return self._one(f"{name}-{k}", make)
 
     def _still(self, k: int, seconds: int) -> Unit:
         """`long.watch` of a picture that never moves, without looking at it again every second."""
         second = np.repeat(self.game.plays[k].picture[None], FPS, 0)
-        unit = long.watch([second] * long.DRIFT_S[0], self.game.judge, second[0])
+        unit = long.watch([second] * long.DRIFT_S[0], self.game.judge, second[0], first=second[0])
         unit.facts["curves"] = {name: values[:1] * seconds for name, values in unit.facts["curves"].items()}
         unit.arrays["looks"] = unit.arrays["looks"][:1].repeat(seconds, 0)
         windows = [unit.arrays[name] for name in unit.arrays if name.startswith("window.")]
@@ -252,7 +255,18 @@ class Evaluation:
     def _speed(self) -> Unit:
         if self._bench is not None:
             return speed.read_bench(self._bench, self.subject)
-        return self._one("speed", lambda: speed.run_speed(self.subject, self.game, self.size.speed_s))
+        start = self.game.starts[0]
+        actions = self.game.fit.actions(start.clip.actions)
+
+        def make() -> Unit:
+            return speed.run_speed(self.subject.dreamer.open(start.picture, seed=0), actions, self.size.speed_s)
+
+        return self._one("speed", make)
 
     def _file(self, kind: str, name: str) -> Path:
         return self._folder / kind / f"{self.game.name}-{name}"
+
+
+def _by_clip(seen: npt.NDArray[np.float64]) -> list[npt.NDArray[np.float64]]:
+    """Looks of clips of SHORT_S seconds one after another, clip by clip; what is left is a clip too."""
+    return [seen[i : i + SHORT_S] for i in range(0, len(seen), SHORT_S)]

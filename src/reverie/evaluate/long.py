@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from reverie.engine.video import VideoWriter
 from reverie.evaluate import features, metrics, sheets
-from reverie.evaluate.collapse import LOOK_SIZE, Detector, collapse_of, looks
+from reverie.evaluate.collapse import SIGNS, Detector, collapse_of, looks
 from reverie.evaluate.plan import DRIFT_S, Judge
 from reverie.evaluate.rollout import roll_stream
 from reverie.evaluate.store import Unit
@@ -24,6 +24,7 @@ LOOKS = ("sharpness", "contrast", "saturation")
 WINDOW_S = 4
 """Seconds before each of DRIFT_S whose features are kept, every other frame of them."""
 
+TURNED_DEG = 10.0
 SHOWN_S = (1, 5, 10, 20, 30, 60, 120, 300)
 
 
@@ -40,12 +41,20 @@ def seconds_of(blocks: Iterable[Frames]) -> Iterator[Frames]:
             held, count = [whole[count - count % FPS :]], count % FPS
 
 
-def watch(seconds: Iterable[Frames], judge: Judge | None, start: Frames | None = None) -> Unit:
+def watch(
+    seconds: Iterable[Frames],
+    judge: Judge | None,
+    start: Frames | None = None,
+    *,
+    first: Frames | None = None,
+    turned: Sequence[bool] = (),
+) -> Unit:
     """Curves by second: `sharpness`, `contrast`, `saturation`, `change` (per frame), the `looks`, and with a judge
     the picture features of the window before each of DRIFT_S, `window.SECOND` (n, c).
 
     start: the picture (H, W, 3) in which somebody stands still; then also `kept`, the PSNR of a second's last frame
-    against it, dB.
+    against it, dB.  first: the picture that the video began with, for signs of collapse; turned: seconds in which the
+    player turned.
     """
     curves: dict[str, list[float]] = {name: [] for name in (*LOOKS, "change")}
     seen: list[npt.NDArray[np.float64]] = []
@@ -58,12 +67,12 @@ def watch(seconds: Iterable[Frames], judge: Judge | None, start: Frames | None =
         curves["change"].append(float(metrics.frame_change(frames).mean()))
         if start is not None:
             curves.setdefault(KEPT, []).append(float(metrics.psnr_db(frames[-1:], start[None])[0]))
-        seen.append(looks(frames))
+        seen.append(looks(frames, first, np.array(turned[second - 1 : second] or [False])))
         recent = [*recent[-(WINDOW_S - 1) :], frames[::2].copy()]
         if second in DRIFT_S and judge is not None:
             unit.arrays[f"window.{second}"] = pooled(judge.model, np.concatenate(recent))
     unit.facts["curves"] = curves
-    unit.arrays["looks"] = np.concatenate(seen) if seen else np.zeros((0, LOOK_SIZE))
+    unit.arrays["looks"] = np.concatenate(seen) if seen else np.zeros((0, SIGNS))
     return unit
 
 
@@ -86,19 +95,27 @@ def play_long(
     """`watch` of a dream; writes a strip of its frames at SHOWN_S, and a video of it with the keys.  stands: nothing is
     done, so that the picture should stay what it was."""
     start = picture if stands else None
+    turned = turned_seconds(actions)
     shown: list[Frames] = []
     blocks = roll_stream(subject.dreamer, picture, actions, seed, tick)
     seconds = _noting(seconds_of(blocks), shown)
     if clip_file is None:
-        unit = watch(seconds, judge, start)
+        unit = watch(seconds, judge, start, first=picture, turned=turned)
     else:
         space = subject.dreamer.action_space
         size = add_keys(picture, Action(), space).shape[:2]
         with VideoWriter(clip_file, (size[0], size[1]), {"kind": "reverie.evaluate"}) as writer:
-            unit = watch(_writing(seconds, actions, space, writer), judge, start)
+            shown_with_keys = _writing(seconds, actions, space, writer)
+            unit = watch(shown_with_keys, judge, start, first=picture, turned=turned)
     if shown:
         sheets.save_jpeg(np.concatenate([picture, *shown], axis=1), strip_file)
     return unit
+
+
+def turned_seconds(actions: Sequence[Action]) -> list[bool]:
+    """Whether the player turned in each whole second, by TURNED_DEG or more: then the picture must change."""
+    turns = [abs(action.mouse[0]) + abs(action.mouse[1]) for action in actions]
+    return [sum(turns[i : i + FPS]) >= TURNED_DEG for i in range(0, len(turns) - FPS + 1, FPS)]
 
 
 def _noting(seconds: Iterable[Frames], shown: list[Frames]) -> Iterator[Frames]:

@@ -59,6 +59,23 @@ def mouse_accuracy(guessed: Rows, asked: Rows, space: ActionSpace, dead_zone_deg
     return float((directions(guessed, space, dead_zone_deg) == directions(asked, space, dead_zone_deg)).mean())
 
 
+def strict_accuracy(guessed: Rows, asked: Rows, space: ActionSpace) -> float:
+    """Share of frames in which all is right at once: every group, every other key, and the mouse's direction.
+
+    Chance is low, and a key that is seldom held does not help: the strictest of these measures.
+    """
+    right = np.ones(len(asked), np.bool_)
+    for pair in groups_of(space).values():
+        right &= _one_of_three(guessed, space, pair) == _one_of_three(asked, space, pair)
+    grouped = {key for pair in groups_of(space).values() for key in pair}
+    for column, key in enumerate(space.keys):
+        if key not in grouped:
+            right &= (guessed[:, column] > 0.5) == (asked[:, column] > 0.5)
+    if space.mouse:
+        right &= directions(guessed, space) == directions(asked, space)
+    return float(right.mean())
+
+
 def turn_error_deg(guessed: Rows, asked: Rows, space: ActionSpace) -> float:
     """Mean distance between the turns, degrees per frame, 0 and up, lower is better."""
     first = len(space.keys)

@@ -11,15 +11,25 @@ from typing import Any
 
 from reverie.evaluate import clips, long
 from reverie.evaluate.plots import bar_chart, legend, line_chart
+from reverie.evaluate.scenes import units
 from reverie.evaluate.scripts import PAIRS
 from reverie.evaluate.summary import IDLE
 from reverie.evaluate.tables import COPY, DREAM, OTHER_REAL, REAL, REBUILT, SHUFFLED, STATIC, Column, Table
 
 MAX_BYTES = 2_900_000
 MODEL_COLOURS = ("#d9480f", "#1c7ed6", "#2f9e44", "#9c36b5", "#e8590c", "#0b7285")
+SCENE_COLOURS = ("#495057", "#868e96", "#2f9e44", "#1c7ed6", "#d9480f", "#9c36b5", "#e8590c", "#0b7285")
 FIXED_COLOURS = {REAL: "#212529", STATIC: "#adb5bd", COPY: "#ced4da", OTHER_REAL: "#495057", "real time": "#495057"}
 SHARED = (REAL, STATIC, COPY, OTHER_REAL, "real time")
 """Rows that are the same whatever the model."""
+
+SCENE_SHEETS = {
+    "walk": f"One held-out walk, at {', '.join(f'{s:g}' for s in units.SHOWN_S)} s",
+    "long": "Long play with the model's own camera: the start, then at 5, 10, 20, 30, 40, 50, 60 s",
+    "turn": "A half turn and back: the start, a quarter, half way, a quarter, the end",
+    "way": "Out, left to right, and back the same way",
+}
+"""What strips of an evaluation in a scene are called in files, and their captions."""
 
 STYLE = """
 :root{color-scheme:light}body{font:15px/1.45 system-ui,sans-serif;color:#212529;max-width:1180px;margin:2rem auto;
@@ -73,13 +83,21 @@ def _head(reports: Sequence[Report]) -> str:
         f"<li><b>{escape(r.label)}</b>: {escape(r.raw['fingerprint'])}, in {r.raw['seconds'] / 60:.1f} min</li>"
         for r in reports
     ]
-    size = reports[0].raw["settings"]
-    facts = (
+    facts = _facts(reports[0].raw["settings"])
+    return f'<ul>{"".join(lines)}</ul><p class="note">{facts}</p>'
+
+
+def _facts(size: Mapping[str, Any]) -> str:
+    if "walks" in size:
+        return (
+            f"In a scene: {size['walks']} held-out walks, {size['turns']} half turns, {size['returns']} ways out of "
+            f"{size['out_s']} s and back, {size['plays']} plays of {size['play_s']} s; seed {size['seed']}."
+        )
+    return (
         f"{size['starts']} starts of 4 s, {size['long_starts']} of 16 s, {size['held']} for held actions; "
         f"{size['plays']} plays of {size['play_s']} s, {size['idles']} of {size['idle_s']} s standing still, "
         f"{size['endurances']} of {size['endurance_s']} s; seed {size['seed']}."
     )
-    return f'<ul>{"".join(lines)}</ul><p class="note">{facts}</p>'
 
 
 def _colours(reports: Sequence[Report]) -> dict[str, str]:
@@ -191,7 +209,27 @@ def _plots(parts: Mapping[str, Mapping[str, Any]], colours: dict[str, str]) -> s
         charts.append(
             line_chart("Share of plays collapsed", collapsed, colours, x_label="seconds", log_x=True, y_top=1.05)
         )
+    charts += _scene_charts(parts)
     return legend(colours) + f'<div class="plots">{"".join(chart for chart in charts if chart)}</div>'
+
+
+def _scene_charts(parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """PSNR and sharpness along held-out walks, with a legend of their own."""
+    charts = []
+    for name, title in {
+        "walk_psnr_db": "PSNR along held-out walks, dB",
+        "walk_sharpness": "Sharpness over the game's",
+    }.items():
+        lines: dict[str, list[tuple[float, float]]] = {}
+        for label, part in parts.items():
+            for row, values in part["curves"].get(name, {}).items():
+                own = row if len(parts) == 1 or row in (units.GAME, units.STILL) else f"{label}, {row}"
+                lines.setdefault(own, list(enumerate(values, 1)))
+        if lines:
+            colours = {row: SCENE_COLOURS[i % len(SCENE_COLOURS)] for i, row in enumerate(lines)}
+            chart = line_chart(title, lines, colours, x_label="seconds")
+            charts.append(f"<div>{chart}{legend(colours)}</div>")
+    return charts
 
 
 def _bars(table: str, keys: Mapping[str, str], parts: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
@@ -233,6 +271,7 @@ def _pictures(game: str, reports: Sequence[Report]) -> list[tuple[str, list[tupl
         for kind, what in (("play", "Long play"), ("idle", "Standing still"), ("endurance", "Five minutes of play")):
             caption = f"{what}: the start, then at {far} s, as long as it lasts"
             found.append((caption, under(reports[0].label, f"{game}-{kind}-{k}.jpg")))
+        found += _scene_pictures(game, k, reports)
         caption = "One start, then each action held for 0.6 s: " + ", ".join(
             h.label for pair in PAIRS.values() for h in pair
         )
@@ -240,10 +279,27 @@ def _pictures(game: str, reports: Sequence[Report]) -> list[tuple[str, list[tupl
     return [(caption, [s for s in strips if s[1].is_file()]) for caption, strips in found]
 
 
+def _scene_pictures(game: str, k: int, reports: Sequence[Report]) -> list[tuple[str, list[tuple[str, Path]]]]:
+    """The same of an evaluation in a scene: the game, the memory alone, the model in the scene, and from one image."""
+    found = []
+    for section, caption in SCENE_SHEETS.items():
+        strips = []
+        for row, name in units.ROWS.items():
+            if row == units.REBUILT:
+                continue
+            files = [(r.label, r.folder / "pictures" / f"{game}-{section}-{k}-{name}.jpg") for r in reports]
+            shared = row == units.GAME or len(reports) == 1
+            labels = [(row if shared else f"{label}, {row}", file) for label, file in files[: 1 if shared else None]]
+            strips += labels
+        strips.sort(key=lambda strip: strip[0] != units.GAME)
+        found.append((caption, strips))
+    return found
+
+
 def _figures(figures: Sequence[tuple[str, list[tuple[str, Path]]]], room: int) -> tuple[str, int]:
     html = []
     for caption, strips in figures:
-        if not strips or (len(strips) == 1 and strips[0][0] == "real"):
+        if not strips or (len(strips) == 1 and strips[0][0] in ("real", units.GAME)):
             continue
         rows = "".join(f'<div><b>{escape(name)}</b><img alt="" src="{_uri(path)}"></div>' for name, path in strips)
         if len(rows) > room:

@@ -110,8 +110,9 @@ def duel(config: EvaluateConfig, ours: str, against: str) -> dict[str, Any]:
 
 
 def compare_game(game: str, reports: Sequence[Report]) -> list[Table]:
-    """A table for each section: 4 s, 16 s, there and back, long play."""
+    """A table for each section: 4 s, 16 s, there and back, long play, in a scene."""
     titles = {"short": "4 s clips", "16s": "16 s clips", "return": "there and back", "play": "long play"}
+    titles |= {"scene": "in the scene, own camera", "image": "from one image"}
     sides = [report.raw["games"][game]["per_start"] for report in reports]
     tables = []
     for section, title in titles.items():

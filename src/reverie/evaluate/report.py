@@ -19,6 +19,7 @@ class EvaluateConfig:
     was when the same command is run again.
     Example: reverie evaluate nano --data data/vizdoom-heldout --idm runs/idm-vizdoom -o runs/nano-report
     A rival: reverie evaluate bench/rivals/oasis.py:runs/oasis --data data/vizdoom-heldout -o runs/oasis-report
+    In a scene: reverie evaluate nano --data data/level-heldout --scene scenes/level --quick -o runs/nano-level
     Side by side: reverie evaluate --merge runs/nano-report runs/oasis-report -o runs/both
     Which is better: reverie evaluate --ours runs/a/model --against nano --data data/heldout --blind -o runs/duel
     """
@@ -31,6 +32,10 @@ class EvaluateConfig:
 
     idm: tuple[Path, ...] = ()
     """Inverse-dynamics models of those games (`reverie train idm`), which say what a video shows."""
+
+    scene: tuple[str, ...] = ()
+    """Scenes of the recorded places, by name or folder, one for each recording: the model is measured in the scene and
+    from one image, beside the memory alone, in place of everything else."""
 
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Folder of the report.  Default: runs/evaluate/MODEL."""
@@ -89,6 +94,10 @@ class EvaluateConfig:
             raise DataError("a comparison takes both --ours A and --against B")
         if self.blind and self.ours is None:
             raise DataError("--blind compares two models: say --ours A --against B too")
+        if self.scene and len(self.scene) != len(self.data):
+            raise DataError(f"--scene takes one scene for each --data, got {len(self.scene)} for {len(self.data)}")
+        if self.scene and self.suite is not None:
+            raise DataError("--suite is measured from images: leave --scene out, or --suite")
         if self.merge and (self.output is None or self.ours is not None):
             raise DataError("--merge takes finished reports and -o FOLDER for the page, and no --ours")
         if not (self.merge or self.data or self._both_done()):

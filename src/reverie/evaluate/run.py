@@ -12,7 +12,9 @@ from typing import Any
 from rich.console import Console
 
 from reverie.data.dataset import Dataset
-from reverie.errors import DataError
+from reverie.engine.engine import Engine
+from reverie.engine.scenes import LoadedScene
+from reverie.errors import CheckpointError, DataError
 from reverie.evaluate import sheets
 from reverie.evaluate.evaluation import Evaluation, progress_bar
 from reverie.evaluate.fit import Fit, check_pictures, fit_actions, match_idm, shared_space
@@ -20,6 +22,8 @@ from reverie.evaluate.merge import open_report
 from reverie.evaluate.page import write_page
 from reverie.evaluate.plan import Game, Judge, Size, game_names, pick_game, size_of
 from reverie.evaluate.report import EvaluateConfig
+from reverie.evaluate.scenes.evaluation import SceneEvaluation
+from reverie.evaluate.scenes.walks import Place, SceneSize, pick_place
 from reverie.evaluate.store import VERSION, Store, make_folder
 from reverie.evaluate.subject import Subject, open_subject
 from reverie.evaluate.suites import Suite, load_suite
@@ -32,10 +36,12 @@ from reverie.vision.projection import turn_scale
 NUM_SHEET_ROWS = 8
 
 
-def run(config: EvaluateConfig, size: Size | None = None) -> dict[str, Any]:
+def run(config: EvaluateConfig, size: Size | SceneSize | None = None) -> dict[str, Any]:
     """Evaluate config.model into config.output; returns the report.  size: other numbers than the config's."""
     console, began = Console(), time.monotonic()
-    size = size or size_of(config.quick, config.starts, config.long_s)
+    if size is None:
+        size_for = SceneSize.of if config.scene else size_of
+        size = size_for(config.quick, config.starts, config.long_s)
     suite = load_suite(config.suite) if config.suite else None
     if suite is not None and not config.idm:
         raise DataError(f"the suite {suite.name} is judged by an inverse-dynamics model: say --idm DIR too")
@@ -44,15 +50,31 @@ def run(config: EvaluateConfig, size: Size | None = None) -> dict[str, Any]:
     folder = make_folder(config.output or Path("runs/evaluate") / Path(config.model).name)
     with console.status(f"loading {config.model}"):
         subject = open_subject(config.model, config.device, config.dtype)
+    scenes = [_engine_of(subject).load_scene(scene) for scene in config.scene]
     fits = [_fit(subject, dataset) for dataset in datasets]
-    store = Store(folder, _stamp(config, subject, size, datasets))
+    store = Store(folder, _stamp(config, subject, size, datasets, scenes))
     told = _told(store)
     if told:
         console.print(told)
-    games = []
+    games: list[Game | Place] = []
     for index, (name, dataset, fit) in enumerate(zip(game_names(config.data), datasets, fits, strict=True)):
         judge = _judge(judges, fit, index, len(datasets))
         with console.status(f"reading {dataset.path}"):
+            if isinstance(size, SceneSize):
+                games.append(
+                    pick_place(
+                        name,
+                        dataset,
+                        scenes[index],
+                        _engine_of(subject),
+                        fit,
+                        judge,
+                        size,
+                        config.seed,
+                        any_split=config.any_split,
+                    )
+                )
+                continue
             games.append(
                 pick_game(
                     name,
@@ -77,6 +99,13 @@ def run(config: EvaluateConfig, size: Size | None = None) -> dict[str, Any]:
     return report
 
 
+def _engine_of(subject: Subject) -> Engine:
+    """The engine of a model of ours.  Raises CheckpointError for a rival's."""
+    if not isinstance(subject.dreamer, Engine):
+        raise CheckpointError(f"{subject.name} is behind a file of its own, so it opens no scenes; leave --scene out")
+    return subject.dreamer
+
+
 def _fit(subject: Subject, dataset: Dataset) -> Fit:
     check_pictures(subject.dreamer.resolution, dataset.resolution, subject.fps, dataset.fps)
     scale = turn_scale(dataset.fov_deg, subject.fov_deg)
@@ -94,7 +123,13 @@ def _judge(
     return Judge(path.resolve().name, model, figures, space)
 
 
-def _stamp(config: EvaluateConfig, subject: Subject, size: Size, datasets: Sequence[Dataset]) -> dict[str, Any]:
+def _stamp(
+    config: EvaluateConfig,
+    subject: Subject,
+    size: Size | SceneSize,
+    datasets: Sequence[Dataset],
+    scenes: Sequence[LoadedScene],
+) -> dict[str, Any]:
     """What decides the figures: results of another stamp do not mix with these."""
     from reverie.engine.engine import hash_files
 
@@ -103,11 +138,12 @@ def _stamp(config: EvaluateConfig, subject: Subject, size: Size, datasets: Seque
         "model": subject.fingerprint,
         "data": [f"{dataset.path.resolve().name}/{dataset.num_frames}" for dataset in datasets],
         "idm": [f"{path.resolve().name}/{hash_files([path / WEIGHTS])}" for path in config.idm],
+        "scenes": [scene.fingerprint for scene in scenes],
         "settings": _settings(config, size),
     }
 
 
-def _settings(config: EvaluateConfig, size: Size) -> dict[str, Any]:
+def _settings(config: EvaluateConfig, size: Size | SceneSize) -> dict[str, Any]:
     return {**asdict(size), "seed": config.seed, "fov_deg": config.fov_deg, "suite": config.suite or ""}
 
 
@@ -126,8 +162,8 @@ def _earlier_s(folder: Path) -> float:
 def _measure(
     config: EvaluateConfig,
     subject: Subject,
-    size: Size,
-    games: Sequence[Game],
+    size: Size | SceneSize,
+    games: Sequence[Game | Place],
     store: Store,
     folder: Path,
     suite: Suite | None,
@@ -140,19 +176,14 @@ def _measure(
         "games": {},
     }
     with progress_bar() as progress:
+        shared = {"seed": config.seed, "progress": progress, "bench": config.bench}
         for game in games:
-            evaluation = Evaluation(
-                subject,
-                game,
-                size,
-                store,
-                folder,
-                seed=config.seed,
-                progress=progress,
-                videos=config.videos,
-                suite=suite,
-                bench=config.bench,
-            )
+            if isinstance(game, Place):
+                assert isinstance(size, SceneSize)
+                evaluation = SceneEvaluation(subject, _engine_of(subject), game, size, store, folder, **shared)
+            else:
+                assert isinstance(size, Size)
+                evaluation = Evaluation(subject, game, size, store, folder, videos=config.videos, suite=suite, **shared)
             result = evaluation.run()
             result["tables"] = {table.name: table.to_json() for table in result["tables"]}
             judge = {"name": game.judge.name, "held_out": game.judge.figures} if game.judge else None

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from reverie.errors import DataError
-from reverie.evaluate.plan import Game
+from reverie.evaluate.rollout import Dream
 from reverie.evaluate.store import Unit
 from reverie.evaluate.subject import Subject
 from reverie.evaluate.tables import DREAM, Column, Table
-from reverie.types import FPS
+from reverie.types import FPS, Action
 
 WARM_BLOCKS = 12
 COLUMNS = (
@@ -27,17 +28,15 @@ COLUMNS = (
 )
 
 
-def run_speed(subject: Subject, game: Game, seconds: float) -> Unit:
-    """Blocks one after another for `seconds`, under recorded actions.  facts: the figures of COLUMNS, and the machine.
+def run_speed(dream: Dream, actions: Sequence[Action], seconds: float) -> Unit:
+    """Plays block after block for `seconds`, under actions over and over, then closes the session.
 
-    Latency is that of `reverie.engine.bench`: the wait for the next block, then the block.
+    Latency is that of `reverie.engine.bench`: the wait for the next block, then the block.  facts: the figures of
+    COLUMNS, and the machine.
     """
     from reverie.engine.device import cpu_name
     from reverie.engine.measure import latency_ms
 
-    start = game.starts[0]
-    actions = game.fit.actions(start.clip.actions)
-    dream = subject.dreamer.open(start.picture, seed=0)
     size = dream.block_frames
     sent = 0
     costs_ms: list[float] = []

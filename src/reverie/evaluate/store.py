@@ -16,7 +16,7 @@ import numpy.typing as npt
 from reverie.errors import DataError
 from reverie.models.checkpoint import write_json_atomic
 
-VERSION = 3
+VERSION = 4
 """Of reports and of what is kept between runs: figures of two versions do not mix."""
 
 Arrays = dict[str, npt.NDArray[Any]]

@@ -27,7 +27,7 @@ def obedience(units: Sequence[Unit], judge: Judge | None) -> Table | None:
     """What the judge says was done, against what was asked, over all steps of all starts."""
     if judge is None:
         return None
-    table = Table("obedience", "Obedience to recorded actions", _obedience_columns(judge.space), _judge_note(judge))
+    table = Table("obedience", "Obedience to recorded actions", obedience_columns(judge.space), judge_note(judge))
     inside = slice(EDGE_STEPS, -EDGE_STEPS)
     asked = [unit.arrays["asked"][inside] for unit in units]
     for row in _rows_of(units):
@@ -36,7 +36,7 @@ def obedience(units: Sequence[Unit], judge: Judge | None) -> Table | None:
     return table
 
 
-def _obedience_columns(space: ActionSpace) -> tuple[Column, ...]:
+def obedience_columns(space: ActionSpace) -> tuple[Column, ...]:
     groups = groups_of(space)
     single = [key for key in space.keys if not any(key in pair for pair in groups.values())]
     return (
@@ -48,7 +48,7 @@ def _obedience_columns(space: ActionSpace) -> tuple[Column, ...]:
     )
 
 
-def _judge_note(judge: Judge) -> str:
+def judge_note(judge: Judge) -> str:
     own = ", ".join(f"{name.removeprefix('key.')} {share:.3f}" for name, share in judge.figures.items())
     return (
         f"Actions that the inverse-dynamics model {judge.name} names from the pictures, against those asked; groups, "
@@ -243,9 +243,9 @@ def suite(published: Suite, units: Sequence[Unit], judge: Judge) -> Table:
     """A published suite's actions, judged as `obedience` does."""
     note = (
         f"{published.title}: {len(units)} of {len(published.actions)} actions can be said to this model. Shuffled: "
-        f"judged against the action after. {_judge_note(judge)}"
+        f"judged against the action after. {judge_note(judge)}"
     )
-    table = Table(f"suite_{published.name}", f"Suite {published.name}", _obedience_columns(judge.space), note)
+    table = Table(f"suite_{published.name}", f"Suite {published.name}", obedience_columns(judge.space), note)
     if not units:
         return table
     asked = [unit.arrays["asked"] for unit in units]

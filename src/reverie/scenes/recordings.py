@@ -107,6 +107,13 @@ def place_of(dataset: Dataset, episode: Episode) -> str:
     return name
 
 
+def is_held_out(dataset: Dataset, number: int) -> bool:
+    """Whether an episode is kept from training and from scenes: as it is marked, else every eighth."""
+    if any(episode.is_heldout for episode in dataset.episodes):
+        return dataset.episodes[number].is_heldout
+    return number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
+
+
 def read_footage(
     folders: Sequence[Path],
     place: str | None = None,
@@ -117,7 +124,8 @@ def read_footage(
     """Reads the frames with depth of one place.
 
     place: its name (None: the place with the most frames); fov_deg: of recordings that do not say theirs; seed: decides
-    which episodes are held out, where none is marked.  Raises DataError for recordings that cannot be used.
+    which episodes are held out, where `is_held_out` is true of none or of all.  Raises DataError for recordings that
+    cannot be used.
     """
     datasets, angle = open_recordings(folders, fov_deg)
     games = {game_of(dataset) for dataset in datasets}
@@ -146,7 +154,7 @@ def read_footage(
 
 def _read_split(episodes: Sequence[tuple[Dataset, int]], seed: int, report: Report | None) -> tuple[Stack, Stack]:
     """The frames to build from, and those held out: marked episodes, else one in eight, else the last eighth."""
-    marked = [dataset.episodes[number].is_heldout for dataset, number in episodes]
+    marked = [is_held_out(dataset, number) for dataset, number in episodes]
     if not any(marked) or all(marked):
         order = np.random.default_rng(seed).permutation(len(episodes))
         count = -(-len(episodes) // HELD_OUT_EVERY) if len(episodes) > 1 else 0

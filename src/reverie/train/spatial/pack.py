@@ -14,7 +14,7 @@ import tyro
 from reverie.data.dataset import Dataset, Episode
 from reverie.data.video import write_video
 from reverie.errors import DataError
-from reverie.scenes.recordings import HELD_OUT_EVERY, game_of, open_recordings, place_of
+from reverie.scenes.recordings import game_of, is_held_out, open_recordings, place_of
 from reverie.train.spatial.packs import PackInfo, write_episode
 from reverie.types import Clip
 
@@ -105,13 +105,6 @@ def pack(
             "record longer ones, or take another --part"
         )
     return packed, frames
-
-
-def is_held_out(dataset: Dataset, number: int) -> bool:
-    """Whether an episode is kept from training: as it is marked, else every eighth."""
-    if any(episode.is_heldout for episode in dataset.episodes):
-        return dataset.episodes[number].is_heldout
-    return number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
 
 
 def _read(dataset: Dataset, number: int, episode: Episode) -> Clip | None:

@@ -47,9 +47,7 @@ def shaken(request) -> Engine:
             module.eval().requires_grad_(False)
             for parameter in module.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=0.05)
-    return Engine(
-        bundle, folder=Path("nowhere"), device=torch.device("cpu"), dtype=torch.float32, files=[]
-    )
+    return Engine(bundle, folder=Path("nowhere"), device=torch.device("cpu"), dtype=torch.float32, files=[])
 
 
 @pytest.fixture
@@ -168,9 +166,7 @@ def test_what_a_batch_cannot_be(shaken, images) -> None:
         make_blocks([session, session], [WALK[0]] * 2)
     with pytest.raises(WorldError, match="takes as many actions, got 2"):
         make_blocks([session], [WALK[0]] * 2)
-    other = Engine(
-        shaken.bundle, folder=shaken.folder, device=shaken.device, dtype=shaken.dtype, files=[]
-    )
+    other = Engine(shaken.bundle, folder=shaken.folder, device=shaken.device, dtype=shaken.dtype, files=[])
     with pytest.raises(WorldError, match="one engine"):
         make_blocks([session, other.open(images[0])], [WALK[0]] * 2)
     with pytest.raises(ImageError, match="at least one session"):

@@ -254,9 +254,7 @@ class Engine:
             sources = [first] * images
         if not sources:
             raise ImageError("a batch has at least one session, got none; give an image for each, or their number")
-        return Batch(
-            [self.open(source, seed + i, scene=scene, start=start) for i, source in enumerate(sources)]
-        )
+        return Batch([self.open(source, seed + i, scene=scene, start=start) for i, source in enumerate(sources)])
 
     def load_scene(self, scene: str | Path | Scene) -> LoadedScene:
         """A scene on the device; read once.  Raises as `open` does."""

@@ -44,12 +44,14 @@ class Step:
     """A step that has been made, for hooks.
 
     frames: `(f, H, W, 3)` uint8, the block's; action: as it was given; num_steps: steps of the episode, this one
-    included; camera: pose `(6,)` of the last frame's camera, None where the world has none.
+    included; before, camera: poses `(6,)` of the camera in the last frame before the block and in its own last frame,
+    None where the world has no camera.  Dreams with a spatial memory and games have one.
     """
 
     frames: Frames
     action: EnvAction
     num_steps: int
+    before: Pose | None
     camera: Pose | None
 
 
@@ -140,10 +142,10 @@ class DreamEnv(gym.Env[Observation, EnvAction], EzPickle):
         return self._show(frames), {}
 
     def step(self, action: EnvAction) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        before = camera_of(self._world)
         frames = self._advance(action)
         self._num_steps += 1
-        camera = getattr(self._world, "camera", None)
-        done = Step(frames, action, self._num_steps, camera)
+        done = Step(frames, action, self._num_steps, before, camera_of(self._world))
         reward, terminated = judge(done, self._reward, self._terminated)
         truncated = self._max_steps is not None and self._num_steps >= self._max_steps
         return self._show(frames), reward, terminated, truncated, {"frames": whole_block(frames, self._world)}
@@ -184,6 +186,12 @@ def check_render_mode(render_mode: str | None) -> None:
     """Raises ValueError for a mode other than None and `rgb_array`."""
     if render_mode not in (None, "rgb_array"):
         raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+
+
+def camera_of(world: World) -> Pose | None:
+    """Pose of the last frame's camera: what a dream calls `camera` and a game `pose`."""
+    pose = getattr(world, "camera", None)
+    return getattr(world, "pose", None) if pose is None else pose
 
 
 def judge(step: Step, reward: Reward | None, terminated: Termination | None) -> tuple[float, bool]:

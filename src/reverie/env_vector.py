@@ -25,6 +25,7 @@ from reverie.env import (
     Reward,
     Step,
     Termination,
+    camera_of,
     check_render_mode,
     gym_action_space,
     judge,
@@ -34,7 +35,7 @@ from reverie.env import (
     whole_block,
 )
 from reverie.errors import WorldError
-from reverie.types import Frames
+from reverie.types import Frames, Pose
 
 if TYPE_CHECKING:
     from reverie.engine.engine import Engine
@@ -118,6 +119,10 @@ class DreamVectorEnv(VectorEnv[Observation, EnvAction, Array], EzPickle):
         self._num_steps = np.zeros(num_envs, np.int64)
         self._has_ended = np.zeros(num_envs, np.bool_)
 
+    @property
+    def engine(self) -> Engine:
+        return self._engine
+
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
@@ -152,13 +157,14 @@ class DreamVectorEnv(VectorEnv[Observation, EnvAction, Array], EzPickle):
         for i in np.flatnonzero(ended).tolist():  # by Gymnasium's NEXT_STEP rule the action of this step is not used
             self._begin(i)
         playing = np.flatnonzero(~ended).tolist()
+        before = {i: camera_of(self._batch.sessions[i]) for i in playing}
         for i, made in zip(playing, self._play(playing, single), strict=True):
             info: dict[str, Any]
             if isinstance(made, Exception):
                 truncated[i], info = True, {"error": str(made)}
                 self._replace(i)
             else:
-                rewards[i], terminated[i], truncated[i], info = self._take(i, made, single[i])
+                rewards[i], terminated[i], truncated[i], info = self._take(i, made, single[i], before[i])
             if self._autoreset_mode is AutoresetMode.SAME_STEP and (terminated[i] or truncated[i]):
                 infos = self._add_info(infos, {"final_obs": self._pictures[i].copy(), "final_info": info}, i)
                 self._begin(i)
@@ -192,13 +198,16 @@ class DreamVectorEnv(VectorEnv[Observation, EnvAction, Array], EzPickle):
             space.encode(given[-1])
         return make_blocks(sessions, given)
 
-    def _take(self, i: int, frames: Frames, action: EnvAction) -> tuple[float, bool, bool, dict[str, Any]]:
+    def _take(
+        self, i: int, frames: Frames, action: EnvAction, before: Pose | None
+    ) -> tuple[float, bool, bool, dict[str, Any]]:
         """Reward, termination, truncation and info of a block that was made."""
         session = self._batch.sessions[i]
         self._pictures[i] = frames[-1]
         self._num_steps[i] += 1
         num_steps = int(self._num_steps[i])
-        reward, terminated = judge(Step(frames, action, num_steps, session.camera), self._reward, self._terminated)
+        step = Step(frames, action, num_steps, before, camera_of(session))
+        reward, terminated = judge(step, self._reward, self._terminated)
         truncated = self._max_steps is not None and num_steps >= self._max_steps
         return reward, terminated, truncated, {"frames": whole_block(frames, session)}
 

@@ -16,6 +16,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import RecordVideo
 from gymnasium.wrappers.vector import RecordVideo as RecordVectorVideo
+from tests.test_env import ToyWorld
 
 import reverie.env
 from reverie.env import DreamEnv, Step
@@ -208,3 +209,25 @@ def test_bad_input(options, engine, picture) -> None:
     assert envs._num_steps.tolist() == [0, 0]
     other, _ = envs.reset(seed=1, options={"image": picture[::-1].copy()})
     assert not np.array_equal(first, other)
+
+
+def test_hooks_see_the_camera_before_and_after() -> None:
+    """Of a game as of a dream: what the reward of a walk is made of."""
+    steps: list[Step] = []
+
+    class Walk(ToyWorld):
+        pose = np.zeros(6, np.float32)
+
+        def step(self, action: Any) -> Any:
+            self.pose = self.pose + np.float32(1)
+            return super().step(action)
+
+    def keep(step: Step) -> float:
+        steps.append(step)
+        return 0.0
+
+    env = DreamEnv(Walk(), reward=keep)
+    env.reset(seed=0)
+    for _ in range(2):
+        env.step(env.action_space.sample())
+    assert [(step.before[0], step.camera[0]) for step in steps] == [(0, 1), (1, 2)]  # type: ignore[index]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reverie.engine.batch import make_blocks
-from reverie.engine.engine import Engine
+from reverie.engine.engine import Engine, load
 from reverie.errors import ActionError, ImageError, WorldError
 from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig
@@ -183,3 +183,16 @@ def test_closing_a_batch_closes_its_sessions(shaken, images) -> None:
     batch.close()
     assert batch.num_bytes == 0
     assert all(isinstance(result, WorldError) for result in batch.step([WALK[0]] * 3))
+
+
+def test_the_bundled_model_in_a_scene() -> None:
+    """As shipped: two players of one scene, one of whom has walked ahead, each as alone."""
+    engine = load("nano", device="cpu", dtype="float32")
+    alone = [engine.open(scene="doom-halls", seed=i) for i in range(2)]
+    batch = engine.open_batch(2, scene="doom-halls")
+    for session in (alone[0], batch.sessions[0]):
+        session.step(WALK[0])
+    for j in range(2):
+        actions = [WALK[j], WALK[j + 1]]
+        for session, action, frames in zip(alone, actions, batch.step(actions), strict=True):
+            assert_same(frames, session.step(action))

@@ -19,6 +19,7 @@ from gymnasium.wrappers.vector import RecordVideo as RecordVectorVideo
 from tests.test_env import ToyWorld
 
 import reverie.env
+from reverie.engine.player_bench import random_engine
 from reverie.env import DreamEnv, Step
 from reverie.env_vector import DreamVectorEnv
 from reverie.errors import ActionError, WorldError
@@ -231,3 +232,21 @@ def test_hooks_see_the_camera_before_and_after() -> None:
     for _ in range(2):
         env.step(env.action_space.sample())
     assert [(step.before[0], step.camera[0]) for step in steps] == [(0, 1), (1, 2)]  # type: ignore[index]
+
+
+def test_a_dreams_camera_moves_between_the_two() -> None:
+    """The pose before a block is not overwritten by the block."""
+    engine = random_engine("tiny-memory", "cpu", "float32")
+    moved: list[float] = []
+
+    def keep(step: Step) -> float:
+        assert step.before is not None
+        assert step.camera is not None
+        moved.append(float(np.abs(step.camera - step.before).max()))
+        return 0.0
+
+    picture = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    envs = DreamVectorEnv(2, engine=engine, image=picture, reward=keep)
+    envs.reset(seed=0)
+    envs.step(walk(2))
+    assert min(moved) > 0

@@ -163,7 +163,7 @@ def _result(costs: dict[str, list[tuple[float, float]]], players: int, session: 
         turns_cpu_ms=round(turns_cpu, 1),
         latency_p95_ms=round(latency_ms(shared[:, 0], frames)[1], 1),
         turns_latency_p95_ms=round(latency_ms(turns[:, 0], frames)[1], 1),
-        session_mib=round(session.num_bytes / 2**20, 1),
+        session_mib=round(session.num_bytes / 2**20, 2),
     )
 
 
@@ -173,19 +173,22 @@ def print_players(report: PlayersReport) -> None:
     from rich.table import Table
 
     table = Table(title=f"{report.model}\n{report.machine}", title_justify="left")
-    for name in ("players", "frames/s each", "in turn", "factor", "latency p95", "in turn", "CPU a round", "in turn"):
+    for name in ("players", "frames/s", "in turn", "factor", "p95 ms", "in turn", "CPU ms", "in turn", "MiB"):
         table.add_column(name, justify="right")
-    table.add_column("memory a player", justify="right")
     for r in report.results:
         table.add_row(
             str(r.players),
             f"{r.frames_per_s:.1f}",
             f"{r.turns_frames_per_s:.1f}",
             f"{r.times_turns:.2f}",
-            f"{r.latency_p95_ms:.0f} ms",
-            f"{r.turns_latency_p95_ms:.0f} ms",
-            f"{r.cpu_ms:.0f} ms",
-            f"{r.turns_cpu_ms:.0f} ms",
-            f"{r.session_mib:.1f} MiB",
+            f"{r.latency_p95_ms:.0f}",
+            f"{r.turns_latency_p95_ms:.0f}",
+            f"{r.cpu_ms:.0f}",
+            f"{r.turns_cpu_ms:.0f}",
+            f"{r.session_mib:.1f}",
         )
+    table.caption = (
+        "frames a second for each player, input-to-frame latency, processor time of a block of all players, memory a "
+        "player; beside each the same players one after another"
+    )
     Console().print(table)

@@ -196,7 +196,7 @@ class Session:
     def camera(self) -> npt.NDArray[np.float32] | None:
         """Pose (6,) of the last frame's camera; None for a model without a spatial memory."""
         memory = self._world.memory
-        return None if memory is None else memory.camera[0].cpu().numpy()
+        return None if memory is None else memory.camera[0].cpu().numpy().copy()
 
     @property
     def num_frames(self) -> int:

@@ -17,8 +17,8 @@ from reverie.nn.cache import KVCache
 
 @dataclass(frozen=True, slots=True)
 class RotaryTables:
-    """Rotary positions: tokens (1 or b, t, n, pairs, 2); keyboard (t, pairs, 2) or (b, t, pairs, 2), mouse (t, pairs, 2)
-    or (b n, t, pairs, 2); None without such modules."""
+    """Rotary positions: tokens (1 or b, t, n, pairs, 2); keyboard and mouse (t, pairs, 2), or, where rows differ,
+    (b, t, pairs, 2) and (b n, t, pairs, 2); None without such modules."""
 
     tokens: Tensor
     keyboard: Tensor | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import torch
 
 from reverie.engine.batch import make_blocks
 from reverie.engine.engine import Engine, load
+from reverie.engine.session import BlockPlan
 from reverie.errors import ActionError, ImageError, WorldError
 from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig
 from reverie.models.presets import PRESETS, Preset
+from reverie.models.state import ConditionChannels
 from reverie.types import Action
 
 MAX_LEVELS = 2
@@ -166,6 +169,28 @@ def test_a_row_that_fails_is_closed_and_the_others_go_on(shaken, images, monkeyp
     assert_same(results[0], alone)
     assert isinstance(results[1], Exception)
     assert not broken.is_open
+
+
+def test_a_session_that_is_closed_within_a_batch_is_closed_after_it(shaken, images, monkeypatch) -> None:
+    """By another thread, as a player does who leaves: the others, and its own block, are not disturbed."""
+    batch = shaken.open_batch(images[:2])
+    leaver = batch.sessions[1]
+    leaving = threading.Thread(target=leaver.close)
+    condition = leaver.condition
+
+    def leave_and_condition(plan: BlockPlan) -> ConditionChannels | None:
+        leaving.start()
+        leaving.join(0.05)
+        return condition(plan)
+
+    monkeypatch.setattr(leaver, "condition", leave_and_condition)
+    results = batch.step([WALK[0]] * 2)
+    leaving.join()
+    assert all(isinstance(frames, np.ndarray) for frames in results)
+    assert not leaver.is_open
+    kept, gone = batch.step([WALK[0]] * 2)
+    assert isinstance(kept, np.ndarray)
+    assert isinstance(gone, WorldError)
 
 
 def test_what_a_batch_cannot_be(shaken, images) -> None:

@@ -88,6 +88,13 @@ def make_blocks(sessions: Sequence[Session], actions: Sequence[Actions]) -> list
     Raises WorldError for sessions of different engines, for one that is there twice, or another number of actions.
     """
     _check(sessions, actions)
+    if not sessions:
+        return []
+    with sessions[0].engine.lock:  # a session that is closed meanwhile is closed after its block
+        return _make_all(sessions, actions)
+
+
+def _make_all(sessions: Sequence[Session], actions: Sequence[Actions]) -> list[Frames | Exception]:
     made: dict[int, Frames | Exception] = {}
     rows: list[_Row] = []
     for index, (session, action) in enumerate(zip(sessions, actions, strict=True)):
@@ -115,16 +122,15 @@ def _check(sessions: Sequence[Session], actions: Sequence[Actions]) -> None:
 @torch.inference_mode()
 def _make(rows: list[_Row]) -> dict[int, Frames | Exception]:
     """Blocks, or errors, by index."""
-    engine = rows[0].session.engine
+    device = rows[0].session.engine.device
     made: dict[int, Frames | Exception] = {}
-    with engine.lock:
-        rows = _going_on(rows, made, _each(engine.device, _condition, rows))
-        if rows:
-            _advance(rows)
-            rows = _going_on(rows, made, [None if bool(ok) else _not_finite(row) for row, ok in _finite(rows)])
-        shown = _each(engine.device, _show, rows)
-        rows = _going_on(rows, made, shown)
-        coming = [x for x in shown if not isinstance(x, Exception)]
+    rows = _going_on(rows, made, _each(device, _condition, rows))
+    if rows:
+        _advance(rows)
+        rows = _going_on(rows, made, [None if bool(ok) else _not_finite(row) for row, ok in _finite(rows)])
+    shown = _each(device, _show, rows)
+    rows = _going_on(rows, made, shown)
+    coming = [x for x in shown if not isinstance(x, Exception)]
     made.update({row.index: frames.frames() for row, frames in zip(rows, coming, strict=True)})
     return made
 

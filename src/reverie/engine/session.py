@@ -383,12 +383,16 @@ class Session:
         return twin
 
     def close(self) -> None:
-        """Give the memory back.  A closed session cannot be used again; closing twice does no harm."""
-        if self._is_open:
-            self._lane.settle()
-        self._is_open = False
-        for name in ("_world", "_decoder", "_z0", "_image", "_start", "_passes", "_decode"):
-            self.__dict__.pop(name, None)
+        """Give the memory back.  A closed session cannot be used again; closing twice does no harm.
+
+        From another thread it waits for the block that is being made.
+        """
+        with self._engine.lock:
+            if self._is_open:
+                self._lane.settle()
+            self._is_open = False
+            for name in ("_world", "_decoder", "_z0", "_image", "_start", "_passes", "_decode"):
+                self.__dict__.pop(name, None)
 
     def _prepare(self) -> None:
         """What runs on the session's own state."""

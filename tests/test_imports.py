@@ -38,6 +38,7 @@ ALLOWED = {
     "evaluate": NETWORK | {"engine", "data", "overlay"},
     "serve": NETWORK | {"engine", "worlds", "data"},
     "env": NETWORK | {"engine", "worlds"},
+    "env_vector": NETWORK | {"engine", "env"},
     "cli": NETWORK | {"plain_cli", "engine", "worlds", "data", "train", "evaluate", "serve", "env"},
     "__init__": NETWORK | {"engine"},
     "__main__": {"cli"},

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import tyro
@@ -181,6 +182,15 @@ def test_the_walk_example_makes_a_video(tiny_model: Path, tmp_path: Path) -> Non
 def test_the_environment_example_runs(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(ROOT / "examples/gym_env.py"))["main"](str(tiny_model), num_steps=3)
     assert "3 steps of 4 frames" in capsys.readouterr().out
+
+
+def test_the_policy_example_trains(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example = runpy.run_path(str(ROOT / "examples/train_policy.py"))
+    arguments = ["--updates", "2", "--steps", "3", "--num-envs", "2", "--no-game"]
+    image = np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+    returns = example["main"](arguments, model=str(tiny_model), image=image, device="cpu", dtype="float32")
+    assert len(returns) == 2
+    assert "update 2:" in capsys.readouterr().out
 
 
 def test_the_shell_example_is_valid() -> None:

@@ -7,20 +7,26 @@
     picture, reward, terminated, truncated, info = env.step(env.action_space.sample())
 
 Importing this module registers `Reverie/Dream-v0`.  Any World (a real game or a session) can be given as `world`.
+`gymnasium.make_vec("Reverie/Dream-v0", num_envs=8)` is one engine that makes all blocks together
+(`reverie.env_vector`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
+from gymnasium.utils import EzPickle
 
 from reverie.engine import forking as forking  # AsyncVectorEnv forks: its children must find torch usable
 from reverie.errors import ActionError, ImageError
-from reverie.types import FPS, Action, ActionSpace, Frames, World
+from reverie.types import FPS, Action, ActionSpace, Frames, Pose, World
 
 if TYPE_CHECKING:
     from reverie.engine.engine import Engine
@@ -33,16 +39,40 @@ Observation = npt.NDArray[np.uint8]
 EnvAction = dict[str, Any]
 
 
-class DreamEnv(gym.Env[Observation, EnvAction]):
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """A step that has been made, for hooks.
+
+    frames: `(f, H, W, 3)` uint8, the block's; action: as it was given; num_steps: steps of the episode, this one
+    included; before, camera: poses `(6,)` of the camera in the last frame before the block and in its own last frame,
+    None where the world has no camera.  Dreams with a spatial memory and games have one.
+    """
+
+    frames: Frames
+    action: EnvAction
+    num_steps: int
+    before: Pose | None
+    camera: Pose | None
+
+
+Reward = Callable[[Step], float]
+"""The reward of a step."""
+Termination = Callable[[Step], bool]
+"""Whether a step ends the episode."""
+
+
+class DreamEnv(gym.Env[Observation, EnvAction], EzPickle):
     """A World behind Gymnasium's interface.
 
-    Observation: the last picture of the block, uint8 `(H, W, 3)`; `info["frames"]` has all of them, `(f, H, W, 3)`.
+    Observation: the last picture of the block, uint8 `(H, W, 3)`; after a step `info["frames"]` has all of them,
+    `(block_frames, H, W, 3)`.
     Action: a Dict of `keys` (MultiBinary, one per key) and `mouse` (Box: pitch, yaw in degrees per frame), each only
     where the world has it; it is held for the whole block, or, with `per_frame`, there is one row per frame of it.
-    Reward: always 0; dreams do not keep score.  An episode never terminates; it is truncated after `max_steps`.
+    Reward: what the hook `reward` says of the step, else 0: dreams do not keep score.  An episode terminates where the
+    hook `terminated` says so, else never; it is truncated after `max_steps`.
     Render: a picture a step, so `render_fps` is the frame rate over the block's frames: RecordVideo keeps real time.
     Seeds: the same reset seed and actions give the same pictures.  `reset(options={"image": ...})` starts in another
-    picture, where the environment was made from a model.
+    picture, where the environment was made from a model.  A pickled environment is made anew from its arguments.
     """
 
     metadata: dict[str, Any] = {  # noqa: RUF012  # gymnasium declares it like this
@@ -56,18 +86,38 @@ class DreamEnv(gym.Env[Observation, EnvAction]):
         *,
         model: str = "nano",
         image: ImageSource | None = None,
+        scene: str | Path | None = None,
+        start: int = 0,
         device: str = "auto",
         dtype: str = "auto",
         per_frame: bool = False,
         max_steps: int | None = None,
+        reward: Reward | None = None,
+        terminated: Termination | None = None,
         render_mode: str | None = None,
     ) -> None:
-        """Play `world`, or, without one, the dream of `model` that starts in `image` (default: its first picture)."""
-        if render_mode not in (None, "rgb_array"):
-            raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+        """Plays `world`, or, without one, the dream of `model` that starts in `image` (default: its first picture), or
+        in `scene` at its start number `start`."""
+        EzPickle.__init__(
+            self,
+            world,
+            model=model,
+            image=image,
+            scene=scene,
+            start=start,
+            device=device,
+            dtype=dtype,
+            per_frame=per_frame,
+            max_steps=max_steps,
+            reward=reward,
+            terminated=terminated,
+            render_mode=render_mode,
+        )
+        check_render_mode(render_mode)
         self.render_mode = render_mode
         self._engine: Engine | None = None
-        self._world: World = self._dream(model, image, device, dtype) if world is None else world
+        self._world: World = self._dream(model, image, scene, start, device, dtype) if world is None else world
+        self._reward, self._terminated = reward, terminated
         self.metadata = {**self.metadata, "render_fps": self._frames_per_second() / self._world.block_frames}
         self._per_frame = per_frame
         self._max_steps = max_steps
@@ -89,13 +139,16 @@ class DreamEnv(gym.Env[Observation, EnvAction]):
             self._world = self._engine.open(image)
         frames = self._world.reset(int(self.np_random.integers(2**31)))
         self._num_steps = 0
-        return self._show(frames)
+        return self._show(frames), {}
 
     def step(self, action: EnvAction) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        picture, info = self._show(self._advance(action))
+        before = camera_of(self._world)
+        frames = self._advance(action)
         self._num_steps += 1
+        done = Step(frames, action, self._num_steps, before, camera_of(self._world))
+        reward, terminated = judge(done, self._reward, self._terminated)
         truncated = self._max_steps is not None and self._num_steps >= self._max_steps
-        return picture, 0.0, False, truncated, info
+        return self._show(frames), reward, terminated, truncated, {"frames": whole_block(frames, self._world)}
 
     def render(self) -> Observation | None:  # type: ignore[override]  # gymnasium types it by a parameter of its own
         return self._picture if self.render_mode == "rgb_array" else None
@@ -106,30 +159,58 @@ class DreamEnv(gym.Env[Observation, EnvAction]):
     def _frames_per_second(self) -> float:
         return FPS if self._engine is None else self._engine.fps
 
-    def _dream(self, model: str, image: ImageSource | None, device: str, dtype: str) -> World:
+    def _dream(
+        self, model: str, image: ImageSource | None, scene: str | Path | None, start: int, device: str, dtype: str
+    ) -> World:
         from reverie.engine.engine import load
 
         self._engine = engine = load(model, device=device, dtype=dtype)
-        if image is None:
-            image = next((picture for _, picture in engine.start_images()), None)
-        if image is None:
-            raise ImageError(f"the model {engine.name!r} has no start pictures; give one: image='room.png'")
-        return engine.open(image)
+        if scene is not None:
+            return engine.open(image, scene=scene, start=start)
+        return engine.open(start_image(engine) if image is None else image)
 
     def _advance(self, action: EnvAction) -> Frames:
+        space = self._world.action_space
         if not self._per_frame:
-            return self._world.step(to_action(action, self._world.action_space))
-        num_frames = getattr(self._world, "next_frames", self._world.block_frames)  # a first block may be shorter
-        rows = [
-            to_action({name: values[i] for name, values in action.items()}, self._world.action_space)
-            for i in range(num_frames)
-        ]
+            return self._world.step(to_action(action, space))
+        rows = to_actions(action, space, getattr(self._world, "next_frames", self._world.block_frames))
         # A world of one-frame blocks takes one action; a session takes one per frame of its block.
         return self._world.step(rows[0] if len(rows) == 1 else rows)  # type: ignore[arg-type]
 
-    def _show(self, frames: Frames) -> tuple[Observation, dict[str, Any]]:
+    def _show(self, frames: Frames) -> Observation:
         self._picture = np.array(frames[-1])
-        return self._picture.copy(), {"frames": frames}
+        return self._picture.copy()
+
+
+def check_render_mode(render_mode: str | None) -> None:
+    """Raises ValueError for a mode other than None and `rgb_array`."""
+    if render_mode not in (None, "rgb_array"):
+        raise ValueError(f"render_mode must be None or 'rgb_array', got {render_mode!r}")
+
+
+def camera_of(world: World) -> Pose | None:
+    """Pose of the last frame's camera: what a dream calls `camera` and a game `pose`."""
+    pose = getattr(world, "camera", None)
+    return getattr(world, "pose", None) if pose is None else pose
+
+
+def judge(step: Step, reward: Reward | None, terminated: Termination | None) -> tuple[float, bool]:
+    """Reward and termination of a step, by the hooks that there are."""
+    return (0.0 if reward is None else float(reward(step))), terminated is not None and bool(terminated(step))
+
+
+def whole_block(frames: Frames, world: World) -> Frames:
+    """`(block_frames, H, W, 3)`: a shorter first block has its first frame repeated, so that all blocks are alike."""
+    missing = world.block_frames - len(frames)
+    return frames if missing <= 0 else np.concatenate([frames[:1].repeat(missing, 0), frames])
+
+
+def start_image(engine: Engine) -> ImageSource:
+    """The model's first start image.  Raises ImageError where it has none."""
+    image = next((picture for _, picture in engine.start_images()), None)
+    if image is None:
+        raise ImageError(f"the model {engine.name!r} has no start pictures; give one: image='room.png'")
+    return image
 
 
 def gym_action_space(space: ActionSpace, frames: int | None = None) -> spaces.Dict:
@@ -149,4 +230,13 @@ def to_action(action: EnvAction, space: ActionSpace) -> Action:
     return space.decode(np.concatenate(row or [np.zeros(0, np.float32)])[None])[0]
 
 
-gym.register(id="Reverie/Dream-v0", entry_point="reverie.env:DreamEnv")
+def to_actions(action: EnvAction, space: ActionSpace, num_frames: int) -> list[Action]:
+    """One environment action with a row a frame -> the actions of its first `num_frames` frames."""
+    return [to_action({name: values[i] for name, values in action.items()}, space) for i in range(num_frames)]
+
+
+gym.register(
+    id="Reverie/Dream-v0",
+    entry_point="reverie.env:DreamEnv",
+    vector_entry_point="reverie.env_vector:DreamVectorEnv",
+)

@@ -29,6 +29,7 @@ __all__ = [
     "commit",
     "constant_embeddings",
     "denoise",
+    "noise_like",
     "passes",
     "shifted",
     "show",
@@ -155,7 +156,7 @@ def begin(
     state.reset()
     show(model, image, state)
     if not model.config.generates_start:
-        commit(model, z0, start_condition(model, state), schedule, state, _noise_like(z0, generator))
+        commit(model, z0, start_condition(model, state), schedule, state, noise_like(z0, generator))
 
 
 def show(model: WorldModel, image: Tensor, state: WorldState) -> None:
@@ -200,7 +201,7 @@ def advance(
     generator state give the same block.
     """
     like = state.last[:, None].expand(-1, model.config.block, -1, -1, -1)
-    return advance_with(model, actions, schedule, state, lambda: _noise_like(like, generator), parts, run)
+    return advance_with(model, actions, schedule, state, lambda: noise_like(like, generator), parts, run)
 
 
 def advance_with(
@@ -225,5 +226,6 @@ def advance_with(
     return z
 
 
-def _noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
+def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal noise of the shape, type and device of `x`."""
     return torch.randn(x.shape, generator=generator, device=x.device).to(x.dtype)

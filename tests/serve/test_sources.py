@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,13 @@ from tests.serve.test_server import OPEN, Client, connected
 from reverie.data import live
 from reverie.data.dataset import Dataset
 from reverie.engine.engine import STARTS
+from reverie.engine.session import Session
 from reverie.errors import CheckpointError, ServeError, WorldError
 from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.presets import tiny
 from reverie.serve.app import create_app, source_of
-from reverie.serve.sources import GameSource, ModelSource, Source
+from reverie.serve.sources import GameSource, ModelSource, PlaysTogether, Source
 from reverie.types import Action, ActionSpace, Frames, World
 from reverie.worlds import WORLDS, WorldInfo
 
@@ -78,6 +80,52 @@ def test_a_dream(model_folder: Path):
     assert world.step(Action()).shape == (spec.block_frames, *spec.resolution, 3)
     with pytest.raises(WorldError, match="choose one or upload"):
         source.open(None, 0)
+
+
+class KeepsActions:
+    """A world around a session, as one that can go back is."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.actions: list[Action] = []
+        self.frames: list[Frames] = []
+
+    def played(self, action: Action, frames: Frames) -> None:
+        self.actions.append(action)
+        self.frames.append(frames)
+
+
+class Alone:
+    """A world that is stepped by itself, or fails."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
+    def step(self, action: Action) -> Frames:
+        if self.error is not None:
+            raise self.error
+        return np.zeros((4, 32, 64, 3), np.uint8)
+
+
+def test_dreams_are_stepped_together(model_folder: Path):
+    """Sessions, worlds around them, and worlds that cannot share: each has the block that it would have alone."""
+    source = ModelSource(str(model_folder), device="cpu")
+    source.load(lambda share, text: None)
+    assert isinstance(source, PlaysTogether)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), np.uint8)
+    actions = [Action(frozenset({"forward"})), Action(frozenset({"back"})), Action(), Action()]
+    sessions = [source.open(picture, 3) for picture in pictures]
+    alone = [source.open(picture, 3).step(action) for picture, action in zip(pictures, actions, strict=False)]
+    wrapped = KeepsActions(sessions[1])  # type: ignore[arg-type]
+    worlds: list[Any] = [sessions[0], wrapped, Alone(), Alone(WorldError("broke off"))]
+    first, second, third, fourth = source.step_together(worlds, actions)
+    for ours, expected in ((first, alone[0]), (second, alone[1])):
+        assert isinstance(ours, np.ndarray)
+        assert np.abs(ours.astype(int) - expected.astype(int)).max() <= 2  # as tests/engine/test_batch.py has it
+    assert wrapped.actions == [actions[1]]
+    assert np.array_equal(wrapped.frames[0], second)  # type: ignore[arg-type]
+    assert isinstance(third, np.ndarray)
+    assert isinstance(fourth, WorldError)
 
 
 def test_a_dream_through_the_server(model_folder: Path):

@@ -17,6 +17,8 @@ growth_mib        memory at the end less memory once the window was full.
 baselines         frames_per_s over 25 (real time), and over a short run beside it: in the other number type, or of
                   compiled code the same uncompiled.
 graphs, ...       as in `reverie.engine.stage_bench`.
+
+With `--players`: as in `reverie.engine.player_bench`.
 """
 
 from __future__ import annotations
@@ -35,13 +37,16 @@ class BenchConfig:
     Matrix-Game 2.0 is measured block by block, each stage beside its floor (`--blocks`), without any download if asked.
 
     Examples: reverie bench --model nano --device cpu --seconds 60 --json;
-    reverie bench --model matrix-game-2 --random-weights
+    reverie bench --model matrix-game-2 --random-weights;  reverie bench --players 1 2 4 8
     """
 
     model: str = "nano"
     """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either."""
     random_weights: bool = False
-    """With --model matrix-game-2: make up the weights of the published sizes; nothing is downloaded."""
+    """With --model matrix-game-2: make up the weights of the published sizes; nothing is downloaded.  With --players
+    also of our own sizes: --model nano or small."""
+    players: tuple[int, ...] = ()
+    """Measure that many players at once, who share their passes, beside the same players taking turns."""
     blocks: int | None = None
     """Of Matrix-Game 2.0: how many blocks to play (default, with random weights: 40 on a GPU, 1 on a CPU)."""
     variant: str | None = None
@@ -67,6 +72,15 @@ class BenchConfig:
         def tell(text: str) -> None:
             print(f"{text} ...", file=sys.stderr)
 
+        if self.players:
+            from reverie.engine.player_bench import bench_players, print_players
+
+            report = bench_players(self, tell)
+            if self.json:
+                print(json.dumps(asdict(report)))
+            else:
+                print_players(report)
+            return
         if self.random_weights or self.blocks is not None:
             from reverie.engine.stage_bench import bench_stages, print_stages
 

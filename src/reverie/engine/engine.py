@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from reverie.engine import preflight, presets, quantise
+from reverie.engine.batch import Batch
 from reverie.engine.compiled import check_compiler, compile_pieces, restore_pieces
 from reverie.engine.device import pick_device, pick_dtype, set_threads
 from reverie.engine.geometry import HUB_NAMES, matrix_game_2
@@ -265,6 +266,32 @@ class Engine:
         loaded = self.load_scene(scene)
         begin = loaded.scene.start(start)
         return Session(self, load_image(begin.image, self.resolution), seed, Opening(loaded, begin))
+
+    def open_batch(
+        self,
+        images: int | Sequence[ImageSource],
+        seed: int = 0,
+        *,
+        scene: str | Path | Scene | None = None,
+        start: int = 0,
+    ) -> Batch:
+        """Opens sessions that make their blocks together, with the seeds `seed`, `seed + 1`, ...
+
+        images: one for each session; or how many sessions, which open in `scene`, or, without one, on the model's first
+        start image.  Raises as `open` does, and ImageError for a batch without sessions.
+        """
+        if not isinstance(images, int):
+            sources: list[ImageSource | None] = list(images)
+        elif scene is not None:
+            sources = [None] * images
+        else:
+            first = next((image for _, image in self.start_images()), None)
+            if first is None:
+                raise ImageError(f"the model {self.name!r} has no start images; give one for each session")
+            sources = [first] * images
+        if not sources:
+            raise ImageError("a batch has at least one session, got none; give an image for each, or their number")
+        return Batch([self.open(source, seed + i, scene=scene, start=start) for i, source in enumerate(sources)])
 
     def load_scene(self, scene: str | Path | Scene) -> LoadedScene:
         """A scene on the device; read once.  Raises as `open` does."""

@@ -100,7 +100,7 @@ class RandomWeights:
         """Made on the meta device, which takes no memory, then filled as `dtype`: nothing is there twice."""
         with torch.device("meta"):
             bundle = ModelBundle.new(self.config)
-        for module in (bundle.model, bundle.tokenizer, bundle.tiny_decoder):
+        for module in (bundle.model, bundle.tokenizer, bundle.tiny_decoder, bundle.memory):
             if module is not None:
                 fill_random(module, device, dtype)
         if isinstance(bundle.image_encoder, ClipVision):

@@ -105,6 +105,16 @@ def _checksum(facts: str, tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+@dataclass(slots=True)
+class BlockPlan:
+    """A block about to be made.  actions: (1, rows, a) of its frames; num_frames: that it will show; view: what the
+    spatial memory shows of it, once it is conditioned."""
+
+    actions: Tensor
+    num_frames: int
+    view: NextStep | None = None
+
+
 class Session:
     """A dream that began in one picture.  Made by `Engine.open`; any number may live at once, each with its own state.
 
@@ -131,6 +141,10 @@ class Session:
     @property
     def engine(self) -> Engine:
         return self._engine
+
+    @property
+    def is_open(self) -> bool:
+        return self._is_open
 
     @property
     def state(self) -> dict[str, Any]:
@@ -184,7 +198,7 @@ class Session:
     def camera(self) -> npt.NDArray[np.float32] | None:
         """Pose (6,) of the last frame's camera; None for a model without a spatial memory."""
         memory = self._world.memory
-        return None if memory is None else memory.camera[0].cpu().numpy()
+        return None if memory is None else memory.camera[0].cpu().numpy().copy()
 
     @torch.inference_mode()
     def memory_map(self, size: int = 192) -> npt.NDArray[np.uint8] | None:
@@ -240,22 +254,42 @@ class Session:
     @torch.inference_mode()
     def submit(self, action: Action | Sequence[Action]) -> Coming:
         """As `step`, but on a GPU without waiting: while the frames are decoded, the next block may be dreamt."""
-        self._check_open()
         bundle = self._engine.bundle
-        config = bundle.config.world
-        # The start frame that a model generates again comes before all actions: nothing leads to it.
-        num_frames = self.next_frames
-        actions = self._encode(action)[:, -config.block_rows(self._world.step) :]
+        plan = self.plan(action)
         with self._engine.lock:
-            step = self._next_view(actions)
-            parts = None if step is None else step.parts
-            if self._start is not None:
-                parts = ConditionChannels(self._start.condition(self._world.step, config.block, config.cond_channels))
+            parts = self.condition(plan)
             z = flow.advance(
-                bundle.model, actions, bundle.config.schedule, self._world, self._generator, parts, self._passes
+                bundle.model, plan.actions, bundle.config.schedule, self._world, self._generator, parts, self._passes
             )
-            coming = self._lane.start(self._decode if step is None else self._decode_and_remember(step), z)
-        self._num_frames += num_frames
+            return self.show(plan, z)
+
+    def plan(self, action: Action | Sequence[Action]) -> BlockPlan:
+        """The first part of `submit`: checks the action.  Raises as `step` does."""
+        self._check_open()
+        # The start frame that a model generates again comes before all actions: nothing leads to it.
+        rows = self._engine.bundle.config.world.block_rows(self._world.step)
+        return BlockPlan(self._encode(action)[:, -rows:], self.next_frames)
+
+    def condition(self, plan: BlockPlan) -> ConditionChannels | None:
+        """The second part of `submit`: the block's condition channels, without a change to the state."""
+        config = self._engine.bundle.config.world
+        if self._start is not None:
+            return ConditionChannels(self._start.condition(self._world.step, config.block, config.cond_channels))
+        plan.view = self._next_view(plan.actions)
+        return None if plan.view is None else plan.view.parts
+
+    def noise(self) -> Tensor:
+        """The next noise of a block, (1, block, c, h, w)."""
+        like = self._world.last[:, None].expand(-1, self._engine.bundle.config.world.block, -1, -1, -1)
+        return flow.noise_like(like, self._generator)
+
+    def show(self, plan: BlockPlan, z: Tensor) -> Coming:
+        """The last part of `submit`: decodes the block that the network state has been advanced by.
+
+        z: (1, block, c, h, w) its latents.
+        """
+        coming = self._lane.start(self._decode if plan.view is None else self._decode_and_remember(plan.view), z)
+        self._num_frames += plan.num_frames
         return coming
 
     def _next_view(self, actions: Tensor) -> NextStep | None:
@@ -365,12 +399,16 @@ class Session:
         return twin
 
     def close(self) -> None:
-        """Give the memory back.  A closed session cannot be used again; closing twice does no harm."""
-        if self._is_open:
-            self._lane.settle()
-        self._is_open = False
-        for name in ("_world", "_decoder", "_z0", "_image", "_start", "_passes", "_decode"):
-            self.__dict__.pop(name, None)
+        """Give the memory back.  A closed session cannot be used again; closing twice does no harm.
+
+        From another thread it waits for the block that is being made.
+        """
+        with self._engine.lock:
+            if self._is_open:
+                self._lane.settle()
+            self._is_open = False
+            for name in ("_world", "_decoder", "_z0", "_image", "_start", "_passes", "_decode"):
+                self.__dict__.pop(name, None)
 
     def _prepare(self) -> None:
         """What runs on the session's own state."""

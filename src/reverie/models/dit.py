@@ -25,7 +25,7 @@ from reverie.errors import ShapeError
 from reverie.models.actions import STEP_FRAMES, WINDOW_FRAMES, ActionModuleConfig, BeforeStart
 from reverie.models.blocks import Block, Pass, modulate
 from reverie.models.state import Condition, RotaryTables, TimestepEmbedding, WorldState
-from reverie.nn.attention import ClipMemory, Memory, RingMemory, Visibility
+from reverie.nn.attention import ClipMemory, Memory, Visibility
 from reverie.nn.cache import KVCache
 from reverie.nn.precision import exact, exact_dtype
 from reverie.nn.rope import rotary_table, split_pairs
@@ -316,19 +316,23 @@ class WorldModel(nn.Module):
         if cond.rotary is not None:
             return cond
         config, time = self.config, exact(cond.time)
+        rows = time if time.ndim == 2 else time[None]
         axes = (torch.arange(size, device=time.device) for size in config.grid)
         cells = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).to(time).flatten(0, 1)
-        cells = cells.expand(1, len(time), -1, -1)
-        positions = torch.cat([time[None, :, None, None].expand(*cells.shape[:3], 1), cells], -1)
+        cells = cells.expand(*rows.shape, -1, -1)
+        positions = torch.cat([rows[..., None, None].expand(*cells.shape[:3], 1), cells], -1)
 
         def clock(module: ActionModuleConfig | None) -> Tensor | None:
-            return None if module is None else rotary_table(time[:, None], [module.time_pairs], module.theta)
+            return None if module is None else rotary_table(time[..., None], [module.time_pairs], module.theta)
 
         table = rotary_table(positions, split_pairs(config.head_dim), config.theta)
-        return replace(cond, rotary=RotaryTables(table, clock(config.keyboard), clock(config.mouse)))
+        mouse = clock(config.mouse)
+        if mouse is not None and time.ndim == 2:  # the mouse module attends at each position of each row
+            mouse = mouse.repeat_interleave(config.tokens_per_step, 0)
+        return replace(cond, rotary=RotaryTables(table, clock(config.keyboard), mouse))
 
     def _block_inputs(self, cond: Condition, state: WorldState | None, commit: bool, visibility: Visibility) -> Pass:
-        memory: Memory = ClipMemory(visibility) if state is None else RingMemory(state.caches, commit)
+        memory: Memory = ClipMemory(visibility) if state is None else state.past(commit)
         if cond.image is not None:
             image = self.image_keys_values(cond.image)
         elif state is not None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from reverie.nn.attention import Memory, RingMemory
 from reverie.nn.cache import KVCache
 
 
 @dataclass(frozen=True, slots=True)
 class RotaryTables:
-    """Rotary positions: tokens (1, t, n, pairs, 2); keyboard, mouse (t, pairs, 2), None without such modules."""
+    """Rotary positions: tokens (1 or b, t, n, pairs, 2); keyboard and mouse (t, pairs, 2), or, where rows differ,
+    (b, t, pairs, 2) and (b n, t, pairs, 2); None without such modules."""
 
     tokens: Tensor
     keyboard: Tensor | None
@@ -47,8 +50,8 @@ class Condition:
     """Everything that one forward pass is conditioned on.
 
     channels, base: as `ConditionChannels`; actions: (b, t, 12, a) the action window of each step; time: (t,) index of
-    each step; image: (b, n, c) image tokens, None to use the state's; rotary: tables, where `WorldModel.with_rotary`
-    has computed them already.
+    each step, or (b, t) where the rows of a batch stand at different steps; image: (b, n, c) image tokens, None to use
+    the state's; rotary: tables, where `WorldModel.with_rotary` has computed them already.
     """
 
     channels: Tensor
@@ -115,6 +118,14 @@ class WorldState:
     image: list[tuple[Tensor, Tensor]]
     step: int = 0
     memory: SpatialMemoryState | None = None
+
+    def next_times(self, num_steps: int) -> Tensor:
+        """Indices of the next steps, (num_steps,) int64."""
+        return self.step + torch.arange(num_steps, device=self.last.device)
+
+    def past(self, commit: bool) -> Memory:
+        """The past as attention finds it; `commit` keeps the block at hand in the rings."""
+        return RingMemory(self.caches, commit)
 
     def clone(self) -> WorldState:
         return WorldState(

@@ -19,7 +19,8 @@ from reverie.engine.image_worker import load_untrusted
 from reverie.errors import ReverieError
 from reverie.serve.protocol import ErrorCode, Refusal, StartInfo, Status, Welcome
 from reverie.serve.seats import Seats
-from reverie.serve.sources import HasScenes, Picture, Source, StartPicture, WorldSpec
+from reverie.serve.sources import HasScenes, Picture, PlaysTogether, Source, StartPicture, WorldSpec
+from reverie.serve.together import Together
 from reverie.types import World
 
 log = logging.getLogger("reverie.serve")
@@ -75,7 +76,7 @@ class Host:
     """What all connections share.
 
     Everything that touches the source or a World runs on one thread, in the order asked for; each player asks for one
-    block at a time, so players take turns.
+    block at a time.  Blocks of a source that can do so are made together, else players take turns.
     """
 
     def __init__(self, source: Source, limits: Limits | None = None) -> None:
@@ -87,6 +88,8 @@ class Host:
         self.greeting: OrderedDict[object, asyncio.Timeout] = OrderedDict()
         self._source = source
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reverie-generate")
+        together = isinstance(source, PlaysTogether)
+        self.together = Together(source, self.call, self.limits.max_players) if together else None
         self._pictures: dict[str, StartPicture] = {}
         self._uploads: OrderedDict[str, StartPicture] = OrderedDict()
         self._thumbnails: OrderedDict[str, bytes] = OrderedDict()

@@ -50,6 +50,7 @@ from reverie.serve.protocol import (
 )
 from reverie.serve.seats import Ticket
 from reverie.serve.sources import WorldSpec
+from reverie.serve.together import Together
 from reverie.types import Frames, World
 
 log = logging.getLogger("reverie.serve")
@@ -356,6 +357,9 @@ class Player:
         """Make the next block if it is time, else wait until it is or something happens."""
         asked_s = self._clock()
         decision = decide(self._config, self._pace, asked_s)
+        if self._host.together is not None and decision.wait_s is not None and decision.reason in ("due", "early"):
+            await self._join(self._host.together, spec, box, world, asked_s + decision.wait_s)
+            return
         if not decision.generate:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), decision.wait_s)
@@ -366,6 +370,15 @@ class Player:
 
     async def _send_map(self, world: World) -> None:
         await self._send(await self._host.call(partial(draw_map, world)))
+
+    async def _join(self, together: Together, spec: WorldSpec, box: InputBox, world: World, begin_by_s: float) -> None:
+        """Make the next block with those of the other players, unless something happens before it is begun."""
+        made = await together.make(world, partial(box.take, spec.block_frames), begin_by_s, self._wake)
+        if made is None:
+            return
+        block = Block(await asyncio.to_thread(self._encode, made.frames), made.action, made.sampled_s)
+        if self._command is None:
+            await self._send_frames(spec, block, Flags.BLOCK, cost_s=made.cost_s)
 
     def _make(self, spec: WorldSpec, box: InputBox, world: World) -> Block:
         """On the generation thread: sample the input now, at the last moment, and make one block."""

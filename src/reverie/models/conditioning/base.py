@@ -49,7 +49,7 @@ def next_condition(
     joined = torch.cat([before, taken], 1).to(state.actions)
     # Contiguous: an overlapping view has other strides than the copy that a CUDA graph is captured with.
     windows = rearrange(joined.unfold(1, config.action_frames, STEP_FRAMES), "b t a f -> b t f a").contiguous()
-    time = state.step + torch.arange(t, device=actions.device)
+    time = state.next_times(t)
     if parts is None:
         _check_previous_latent(config)
         last = state.last[:, None].expand(-1, t, -1, -1, -1)

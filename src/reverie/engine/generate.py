@@ -111,7 +111,6 @@ class GenerateConfig:
             f"{self.output}: {script.seconds:g} s, {script.num_frames + 1} frames", highlight=False, soft_wrap=True
         )
 
-
     def _open(self, engine: Engine, file: SessionFile | None) -> Session:
         """The session at its start: as the options say, else as `file` does."""
         if file is not None and self.scene is None and self.image is None:

@@ -41,7 +41,8 @@ KIND, VERSION = "reverie.session", 1
 SUFFIX = ".reverie"
 MAX_FILE_BYTES = 32 * 2**20
 MAX_TITLE = 80
-_PARTS = {"session.json": 64 * 2**10, "actions.json": 64 * 2**20, "start.png": 16 * 2**20, "thumbnail.jpg": 2**20}
+THUMBNAIL_PX = 240
+_PARTS = {"session.json": 64 * 2**10, "actions.json": 8 * 2**20, "start.png": 16 * 2**20, "thumbnail.jpg": 2**20}
 """The parts of a file, and the most bytes of each."""
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -115,8 +116,11 @@ class SessionFile:
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in parts.items():
-                if content is not None:
-                    archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+                if content is None:
+                    continue
+                if len(content) > _PARTS[name]:
+                    raise DataError(f"the session is too long for a file: its {name} has {len(content)} bytes")
+                archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
         return buffer.getvalue()
 
     def save(self, path: str | Path) -> None:
@@ -215,18 +219,28 @@ def describe_session(session: Session, script: ActionScript | None, last: Frames
         seed=session.seed,
         keys=session.action_space.keys,
         mouse=session.action_space.mouse,
-        start=None if is_scene else _encode(session.picture[0], "PNG"),
+        start=None if is_scene else encode_png(session.picture[0]),
         scene=SceneStart(session.scene, session.start_number) if is_scene else None,
         script=script,
         created=datetime.now(UTC).timestamp(),
         last_frame=hash_frame(last[-1]),
-        thumbnail=_encode(last[-1], "JPEG"),
+        thumbnail=encode_thumbnail(last[-1]),
     ).titled(title)
 
 
-def _encode(frame: npt.NDArray[np.uint8], kind: str) -> bytes:
+def encode_png(frame: npt.NDArray[np.uint8]) -> bytes:
+    """A PNG of (H, W, 3)."""
     buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, kind, **({"quality": 85} if kind == "JPEG" else {}))
+    Image.fromarray(frame).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def encode_thumbnail(frame: npt.NDArray[np.uint8]) -> bytes:
+    """A JPEG of (H, W, 3), at most THUMBNAIL_PX wide."""
+    buffer = io.BytesIO()
+    image = Image.fromarray(frame)
+    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+    image.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
 
 

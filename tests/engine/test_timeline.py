@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 from tests.scenes.yard import save_yard_scene
-from tests.serve.test_scenes import save
+from tests.serve.small_model import small_engine
 
 from reverie import cli
-from reverie.engine.engine import Engine, load
+from reverie.engine.engine import Engine
 from reverie.engine.history import SnapshotHistory
 from reverie.engine.session_file import SessionFile, hash_frame, open_session
 from reverie.engine.timeline import Timeline, blocks_of
@@ -28,7 +28,7 @@ WALK = [Action(frozenset(keys), (0.0, yaw)) for keys, yaw in (({"forward"}, 0), 
 
 @pytest.fixture(scope="module")
 def memory_engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return load(save(tmp_path_factory.mktemp("models") / "tiny-memory", tiny_memory()), device="cpu", dtype="float32")
+    return small_engine(tmp_path_factory.mktemp("models") / "tiny-memory", tiny_memory())
 
 
 @pytest.fixture(scope="module")

@@ -181,6 +181,18 @@ class Host:
         except (DataError, ImageError, CheckpointError) as error:
             raise Refusal(ErrorCode.UNKNOWN_SAVE, one_line(error)) from None
 
+    def start_of(self, file: SessionFile) -> str | None:
+        """Id of the start that a saved session began at; None for an image, or a scene that is not offered."""
+        for start in self._pictures.values():
+            place = start.place
+            if (
+                place
+                and file.scene
+                and (place.folder.resolve().name, place.start) == (file.scene.name, file.scene.start)
+            ):
+                return start.id
+        return None
+
     async def keep_file(self, data: bytes) -> SaveCard:
         """Keeps a stranger's session among the saves.  Raises Refusal, DataError or ImageError for one that is none."""
         spec = self.spec

@@ -86,7 +86,7 @@ async def load(
     except BaseException:
         host.later(world.close)
         raise
-    return Opened(Held(world, None, file.seed, new_token()), first, notices)
+    return Opened(Held(world, host.start_of(file), file.seed, new_token()), first, notices)
 
 
 def _restore(world: Rewindable, file: SessionFile, state: SavedState) -> bool:

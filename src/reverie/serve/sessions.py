@@ -76,7 +76,7 @@ class Sessions:
     def __init__(self, close: Callable[[World], None], *, max_waiting: int = 2, wait_s: float = 600.0) -> None:
         self._close = close
         self._max_waiting, self._wait_s = max_waiting, wait_s
-        self._played: dict[str, Callable[[], None]] = {}
+        self._played: dict[str, tuple[Held, Callable[[], None]]] = {}
         self._waiting: OrderedDict[str, tuple[Held, asyncio.TimerHandle]] = OrderedDict()
         self._changed = asyncio.Event()
 
@@ -84,10 +84,14 @@ class Sessions:
     def num_waiting(self) -> int:
         return len(self._waiting)
 
+    @property
+    def played(self) -> list[Held]:
+        return [held for held, _ in self._played.values()]
+
     def play(self, held: Held, leave: Callable[[], None]) -> None:
         """Notes that a session is played.  leave: asks its player to leave it to another connection."""
         if held.token is not None:
-            self._played[held.token] = leave
+            self._played[held.token] = held, leave
 
     def end(self, held: Held) -> None:
         """Closes a session that its player has left for another."""
@@ -108,8 +112,8 @@ class Sessions:
 
     async def take(self, token: str) -> Held:
         """The session of `token`; a connection that still plays it is asked to leave.  Raises Refusal."""
-        if (leave := self._played.get(token)) is not None:
-            leave()
+        if token in self._played:
+            self._played[token][1]()
             try:
                 async with asyncio.timeout(HAND_OVER_S):
                     while token not in self._waiting:

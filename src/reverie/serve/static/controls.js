@@ -109,6 +109,8 @@ export function helpRows(controls) {
 export const PAGE_ROWS = [
   { does: "pause, go on", keys: "P", pad: "start", touch: "tap when paused" },
   { does: "begin again", keys: "R", pad: "", touch: "" },
+  { does: "back, on by 5 seconds", keys: "[ and ]", pad: "", touch: "slider" },
+  { does: "saved sessions", keys: "O", pad: "", touch: "button Saved" },
   { does: "this help", keys: "H or ?", pad: "", touch: "" },
 ];
 

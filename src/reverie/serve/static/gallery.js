@@ -1,16 +1,22 @@
 // Starts: those in scenes, the model's images, then one's own by button or by drag and drop.  Own ones survive a reload.
 
+import { remember, remembered } from "./remember.js";
 import { OwnPictures } from "./own.js";
 
 const CHOSEN = "reverie.start";
 const TILE = { width: 238, height: 136 };
 
-/** Events: `choose` (detail: a start {id, name, thumbnail, keys, mouse, scene}), `problem` (detail: one line). */
+const SESSION = /\.reverie$/i;
+
+/**
+ * Events: `choose` (detail: a start {id, name, thumbnail, keys, mouse, scene}), `problem` (detail: one line), `session`
+ * (detail: the file of a saved session that was dropped on the page).
+ */
 export class Gallery extends EventTarget {
   #offered = [];
   #own = []; // {id, name, blob}, newest first
   #kept = new OwnPictures();
-  #chosen = remembered();
+  #chosen = remembered(CHOSEN);
 
   constructor({ list, button, file, drop }) {
     super();
@@ -53,7 +59,7 @@ export class Gallery extends EventTarget {
 
   mark(id) {
     this.#chosen = id;
-    remember(id);
+    if (id) remember(CHOSEN, id);
     for (const tile of this.list.querySelectorAll("[data-id]")) {
       tile.setAttribute("aria-pressed", String(tile.dataset.id === id));
       if (tile.dataset.id === id) tile.scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -166,7 +172,9 @@ export class Gallery extends EventTarget {
       event.preventDefault();
       depth = 0;
       show(false);
-      if (event.dataTransfer.files.length) this.upload(event.dataTransfer.files[0]);
+      const [file] = event.dataTransfer.files;
+      if (file && SESSION.test(file.name)) this.dispatchEvent(new CustomEvent("session", { detail: file }));
+      else if (file) this.upload(file);
     });
   }
 }
@@ -205,20 +213,4 @@ function painted(blob) {
     () => {}, // the browser cannot show it, though the server can: an empty tile with its name
   );
   return canvas;
-}
-
-function remember(id) {
-  try {
-    if (id) sessionStorage.setItem(CHOSEN, id);
-  } catch {
-    // without storage a reload begins in the first picture
-  }
-}
-
-function remembered() {
-  try {
-    return sessionStorage.getItem(CHOSEN);
-  } catch {
-    return null;
-  }
 }

@@ -6,12 +6,17 @@ import { Gallery } from "./gallery.js";
 import { Help } from "./help.js";
 import { Hud } from "./hud.js";
 import { Input } from "./input.js";
+import { remember, remembered } from "./remember.js";
 import { Meters } from "./meters.js";
 import { Playback } from "./playback.js";
 import * as say from "./protocol.js";
+import { Saves } from "./saves.js";
 import { Screen } from "./screen.js";
+import { TEXT } from "./strings.js";
+import { Timeline } from "./timeline.js";
 
 const METERS_EVERY_MS = 250;
+const STEP_S = 5; // what `[` and `]` go back and on
 const MAX_SEED = 2 ** 31 - 1;
 const TOUCH = matchMedia("(pointer: coarse)");
 
@@ -23,6 +28,8 @@ const input = new Input(stage);
 const meters = new Meters();
 const gallery = new Gallery({ list: byId("gallery"), button: byId("add"), file: byId("file"), drop: byId("drop") });
 const help = new Help(byId("help"), byId("ask"));
+const saves = new Saves(byId("saves"), byId("keep"));
+const timeline = new Timeline({ bar: byId("timeline"), slider: byId("slider"), time: byId("moment"), fork: byId("fork") });
 const address = new URL("ws", location.href);
 address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
 const connection = new Connection(address);
@@ -31,7 +38,9 @@ let playback = new Playback({ fps: 25, blockFrames: 4 });
 let world = null; // the server's welcome
 let epoch = 0;
 let isPaused = false;
-let pausedForHelp = false;
+let pausedForPanel = false;
+let isForking = false;
+let loading = null; // the saved session that was asked for last
 let metersAtMs = 0;
 
 const randomSeed = () => Math.floor(Math.random() * MAX_SEED);
@@ -56,29 +65,81 @@ const answers = {
     screen.resize(welcome.width, welcome.height);
     playback = new Playback({ fps: welcome.fps, blockFrames: welcome.block_frames });
     gallery.offer(welcome);
-    if (gallery.first || !welcome.uploads) begin(gallery.first);
-    else askForPicture();
+    timeline.offer(welcome);
+    const session = remembered("reverie.session");
+    if (session) takeUp(session);
+    else beginFirst();
   },
   started(started) {
     epoch = started.epoch;
     playback.reset();
     meters.reset();
+    remember("reverie.session", started.session);
     gallery.mark(started.start);
+    showControls(gallery.find(started.start));
+    timeline.begin(started);
+    setSought(false);
     setPaused(false);
     hud.state("playing");
-    if (help.isOpen) pausedForHelp = true;
-    if (document.hidden || help.isOpen) togglePause(); // nobody looks: a place in the queue came up in a hidden tab
+    play();
+    if (panelIsOpen()) pausedForPanel = true;
+    if (document.hidden || panelIsOpen()) togglePause(); // nobody looks: a place in the queue came up in a hidden tab
+  },
+  position(position) {
+    epoch = position.epoch;
+    playback.reset();
+    meters.reset();
+    setSought(true);
+    timeline.begin(position);
+  },
+  loading({ progress }) {
+    hud.state("opening", { title: "Opening", text: TEXT.loading, progress });
+  },
+  saved(card) {
+    saves.keep(card);
+    hud.say(isForking ? TEXT.forked(card.title) : TEXT.saved(card.title));
+    if (isForking && isPaused) togglePause();
+    isForking = false;
+  },
+  notice({ message }) {
+    hud.say(message);
   },
   paused({ paused }) {
     setPaused(paused);
   },
   error({ code, message }) {
+    timeline.failed();
+    isForking = false;
     if (code === "unknown-start") return lostPicture(message);
+    if (code === "unknown-session") {
+      remember("reverie.session", null);
+      hud.say(TEXT.sessionGone);
+      return beginFirst();
+    }
+    if (code === "unknown-save" && loading !== null) {
+      const id = loading;
+      loading = null;
+      if (hud.current === "opening") hud.state("failed", { title: "This did not open", text: message });
+      if (message.includes("no longer")) return saves.revive(id);
+    }
     hud.say(message, true);
     if (hud.current === "opening") hud.state("failed", { title: "This did not open", text: message });
     else if (code === "world-failed" || code === "internal") hud.state("failed", { title: "The world broke off", text: message });
   },
 };
+
+/** Begin where the gallery says. */
+function beginFirst() {
+  if (gallery.first || !world.uploads) begin(gallery.first);
+  else askForPicture();
+}
+
+/** Go on with the session of before a reload or a lost connection. */
+function takeUp(session) {
+  epoch = 0;
+  hud.state("opening", { title: "Opening", text: "" });
+  connection.send(say.resume(session));
+}
 
 /** A model without start pictures of its own. */
 function askForPicture() {
@@ -106,7 +167,9 @@ connection.addEventListener("stalled", ({ detail: silentMs }) => {
   hud.say(`the server has not answered for ${Math.round(silentMs / 1000)} s`, true);
 });
 
-connection.addEventListener("lost", ({ detail: { final, reason } }) => {
+connection.addEventListener("lost", ({ detail: { final, reason, code } }) => {
+  if (code === "taken") remember("reverie.session", null);
+  timeline.failed();
   epoch = 0;
   input.isEnabled = false;
   input.release();
@@ -127,6 +190,15 @@ function begin(start) {
   connection.send(say.start(start?.id ?? null, randomSeed()));
 }
 
+/** Play a saved session on. */
+function load(id) {
+  if (!connection.isOpen) return;
+  epoch = 0;
+  loading = id;
+  hud.state("opening", { title: "Opening", text: "" });
+  connection.send(say.load(id));
+}
+
 /** Key caps, help, sticks and buttons for what the game of this picture knows. */
 function showControls(start) {
   const controls = world ? controlsOf(world.bindings, world.mouse, start) : NOTHING;
@@ -139,7 +211,7 @@ function showControls(start) {
 function play() {
   document.body.classList.remove("choosing");
   byId("pictures").setAttribute("aria-expanded", "false");
-  if (document.activeElement?.closest("button") && !help.isOpen) stage.focus({ preventScroll: true });
+  if (document.activeElement?.closest("button, input") && !panelIsOpen()) stage.focus({ preventScroll: true });
 }
 
 function restart() {
@@ -165,6 +237,7 @@ function setPaused(paused) {
     hud.state("paused", { title: "Paused", text: TOUCH.matches ? "tap to go on" : "click, or press P, to go on" });
   } else {
     playback.resume();
+    setSought(false);
     if (hud.current === "paused") {
       hud.state("playing");
       play();
@@ -174,6 +247,13 @@ function setPaused(paused) {
   byId("pause").setAttribute("aria-label", paused ? "Go on" : "Pause");
   byId("pause").querySelector("span").textContent = paused ? "Go on" : "Pause";
 }
+
+/** Another moment is shown, and nothing is played until one goes on from there. */
+function setSought(isSought) {
+  document.body.classList.toggle("sought", isSought);
+}
+
+const panelIsOpen = () => help.isOpen || saves.isOpen;
 
 input.addEventListener("input", ({ detail: { seq, codes, mouse } }) => {
   connection.send(say.input(seq, codes, mouse));
@@ -190,6 +270,7 @@ gallery.addEventListener("choose", ({ detail }) => {
   hud.unsay();
   begin(detail);
 });
+gallery.addEventListener("session", ({ detail }) => saves.bring(detail));
 gallery.addEventListener("problem", ({ detail }) => hud.say(detail, true));
 
 stage.addEventListener("click", (event) => {
@@ -202,25 +283,46 @@ stage.addEventListener("keydown", (event) => {
 });
 
 addEventListener("keydown", (event) => {
-  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.code === "Escape" && !help.isOpen) setChoosing(false);
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input:not([type=range])")) return;
+  if (!panelIsOpen() && event.code === "BracketLeft") timeline.back(STEP_S);
+  if (!panelIsOpen() && event.code === "BracketRight") timeline.back(-STEP_S);
+  if (event.repeat) return;
+  if (event.code === "Escape" && !panelIsOpen()) setChoosing(false);
   if (event.key === "?" || (event.code === "KeyH" && !input.bound.has("KeyH"))) {
     if (help.isOpen) help.dialog.close();
-    else help.open();
+    else if (!panelIsOpen()) help.open();
   }
-  if (help.isOpen || input.bound.has(event.code)) return;
+  if (panelIsOpen() || input.bound.has(event.code)) return;
   if (event.code === "KeyR") restart();
   if (event.code === "KeyP") togglePause();
+  if (event.code === "KeyO" && world?.rewind_s) saves.open();
 });
 
-help.addEventListener("open", () => {
-  pausedForHelp = hud.current === "playing";
-  if (pausedForHelp) togglePause();
+for (const panel of [help, saves]) {
+  panel.addEventListener("open", () => {
+    pausedForPanel = hud.current === "playing";
+    if (pausedForPanel) togglePause();
+  });
+  panel.addEventListener("close", () => {
+    if (pausedForPanel && hud.current === "paused") togglePause();
+    play();
+  });
+}
+
+timeline.addEventListener("seek", ({ detail }) => {
+  if (!["playing", "paused"].includes(hud.current)) return timeline.failed();
+  connection.send(say.seek(detail));
 });
-help.addEventListener("close", () => {
-  if (pausedForHelp && hud.current === "paused") togglePause();
-  play();
-});
+saves.addEventListener("save", ({ detail }) => connection.send(say.save(detail)));
+saves.addEventListener("load", ({ detail }) => load(detail));
+saves.addEventListener("problem", ({ detail }) => hud.say(detail, true));
+saves.addEventListener("notice", ({ detail }) => hud.say(detail));
+
+function fork() {
+  isForking = true;
+  const when = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  connection.send(say.save(TEXT.beforeFork(when), true));
+}
 
 document.addEventListener("visibilitychange", () => {
   if (document.hidden && hud.current === "playing") togglePause();
@@ -243,6 +345,8 @@ function setChoosing(isChoosing) {
 }
 
 button("restart", restart);
+button("fork", fork);
+button("back", () => timeline.back(STEP_S));
 button("reload", () => location.reload());
 button("pause", togglePause);
 button("full", () => (document.fullscreenElement ? document.exitFullscreen() : byId("page").requestFullscreen?.()));
@@ -252,19 +356,7 @@ button("sharp", () => setSharp(!document.body.classList.contains("sharp")));
 function setSharp(isSharp) {
   document.body.classList.toggle("sharp", isSharp);
   byId("sharp").setAttribute("aria-pressed", String(isSharp));
-  try {
-    localStorage.setItem("reverie.sharp", isSharp ? "1" : "0");
-  } catch {
-    // private windows may have no storage; the choice then lasts for the visit
-  }
-}
-
-function rememberedSharp() {
-  try {
-    return localStorage.getItem("reverie.sharp") === "1";
-  } catch {
-    return false;
-  }
+  remember("reverie.sharp", isSharp ? "1" : "0", "localStorage");
 }
 
 // ---------------------------------------------------------------------------------------------------- the picture
@@ -272,9 +364,11 @@ function rememberedSharp() {
 function refresh() {
   const now = performance.now();
   input.poll(now);
-  const frame = isPaused ? null : playback.next(now);
+  const isStill = isPaused && !document.body.classList.contains("sought");
+  const frame = isStill ? null : playback.next(now);
   if (frame) {
     screen.draw(frame);
+    timeline.shown(frame.index);
     meters.shown(frame.action, now);
     connection.send(say.played(frame.epoch, frame.index, connection.roundTripMs));
   }
@@ -285,7 +379,7 @@ function refresh() {
   requestAnimationFrame(refresh);
 }
 
-setSharp(rememberedSharp());
+setSharp(remembered("reverie.sharp", "localStorage") === "1");
 hud.state("connecting", { title: "Connecting", text: "" });
 gallery.ready.then(() => connection.open());
 requestAnimationFrame(refresh);

@@ -56,9 +56,14 @@ export class Hud {
     }
   }
 
-  meters(fps, latencyMs) {
+  /** parts: what the latency is made of, in words. */
+  meters(fps, latencyMs, p95Ms, parts) {
+    const whole = (ms) => (ms === null ? "–" : String(Math.round(ms)));
     byId("fps").textContent = fps ? fps.toFixed(1) : "–";
-    byId("latency").textContent = latencyMs === null ? "–" : String(Math.round(latencyMs));
+    byId("latency").textContent = whole(latencyMs);
+    byId("latency-p95").textContent = whole(p95Ms);
+    byId("latency-parts").textContent = parts;
+    byId("latency").parentElement.title = parts || "from an input to the first frame on the screen that obeys it";
   }
 
   /** One line that goes away by itself. */

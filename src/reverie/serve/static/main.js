@@ -12,12 +12,12 @@ import { Playback } from "./playback.js";
 import * as say from "./protocol.js";
 import { Saves } from "./saves.js";
 import { Screen } from "./screen.js";
+import { Settings } from "./settings.js";
 import { TEXT } from "./strings.js";
 import { Timeline } from "./timeline.js";
 
 const METERS_EVERY_MS = 250;
 const STEP_S = 5; // what `[` and `]` go back and on
-const MAX_SEED = 2 ** 31 - 1;
 const TOUCH = matchMedia("(pointer: coarse)");
 
 const byId = (id) => document.getElementById(id);
@@ -29,6 +29,7 @@ const meters = new Meters();
 const gallery = new Gallery({ list: byId("gallery"), button: byId("add"), file: byId("file"), drop: byId("drop") });
 const help = new Help(byId("help"), byId("ask"));
 const saves = new Saves(byId("saves"), byId("keep"));
+const settings = new Settings(byId("settings"), byId("tune"));
 const timeline = new Timeline({ bar: byId("timeline"), slider: byId("slider"), time: byId("moment"), fork: byId("fork") });
 const address = new URL("ws", location.href);
 address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
@@ -40,10 +41,10 @@ let epoch = 0;
 let isPaused = false;
 let pausedForPanel = false;
 let isForking = false;
+let begun = null; // {start, seed} of the world that is played
+let link = new URLSearchParams(location.hash.slice(1)).has("start") ? new URLSearchParams(location.hash.slice(1)) : null;
 let loading = null; // the saved session that was asked for last
 let metersAtMs = 0;
-
-const randomSeed = () => Math.floor(Math.random() * MAX_SEED);
 
 // ------------------------------------------------------------------------------------------ what the server says
 
@@ -67,11 +68,13 @@ const answers = {
     gallery.offer(welcome);
     timeline.offer(welcome);
     const session = remembered("reverie.session");
-    if (session) takeUp(session);
+    if (link !== null) followLink();
+    else if (session) takeUp(session);
     else beginFirst();
   },
   started(started) {
     epoch = started.epoch;
+    begun = started;
     playback.reset();
     meters.reset();
     remember("reverie.session", started.session);
@@ -134,6 +137,29 @@ function beginFirst() {
   else askForPicture();
 }
 
+/** Begin where the link says: #start=ID&seed=NUMBER. */
+function followLink() {
+  const start = gallery.find(link.get("start"));
+  const seed = Number(link.get("seed") ?? NaN);
+  if (!start) hud.say(TEXT.noSuchStart, true);
+  begin(start ?? gallery.first, Number.isSafeInteger(seed) && seed >= 0 && seed < 2 ** 31 ? seed : undefined);
+  link = null;
+  history.replaceState(null, "", location.pathname + location.search); // a reload goes on, and does not begin again
+}
+
+async function copyLink() {
+  if (!begun) return;
+  const address = new URL(location.href);
+  address.hash = new URLSearchParams({ start: begun.start ?? "", seed: String(begun.seed) }).toString();
+  address.searchParams.delete("token");
+  try {
+    await navigator.clipboard.writeText(address.href);
+    hud.say(TEXT.linkCopied);
+  } catch {
+    prompt(TEXT.linkToCopy, address.href);
+  }
+}
+
 /** Go on with the session of before a reload or a lost connection. */
 function takeUp(session) {
   epoch = 0;
@@ -159,6 +185,7 @@ async function lostPicture(message) {
 
 connection.addEventListener("frame", ({ detail: frame }) => {
   if (frame.epoch !== epoch) return;
+  frame.receivedMs = performance.now();
   screen.decode(frame);
   playback.push(frame, performance.now());
 });
@@ -181,13 +208,13 @@ connection.addEventListener("lost", ({ detail: { final, reason, code } }) => {
 
 // ------------------------------------------------------------------------------------------------ what one does
 
-function begin(start) {
+function begin(start, seed = settings.nextSeed) {
   epoch = 0;
   hud.state("opening", { title: "Opening", text: start?.name ?? "" });
   gallery.mark(start?.id ?? null);
   showControls(start);
   play();
-  connection.send(say.start(start?.id ?? null, randomSeed()));
+  connection.send(say.start(start?.id ?? null, seed));
 }
 
 /** Play a saved session on. */
@@ -205,6 +232,7 @@ function showControls(start) {
   hud.controls(controls, start?.name ?? "");
   input.use(controls);
   help.show(controls);
+  settings.show(controls);
 }
 
 /** From a button to the world: keys are for it now, the space bar too. */
@@ -218,7 +246,7 @@ function restart() {
   if (!["playing", "paused", "failed"].includes(hud.current) || !connection.isOpen) return;
   epoch = 0;
   play();
-  connection.send(say.restart(randomSeed()));
+  connection.send(say.restart(settings.nextSeed));
 }
 
 function togglePause() {
@@ -253,12 +281,21 @@ function setSought(isSought) {
   document.body.classList.toggle("sought", isSought);
 }
 
-const panelIsOpen = () => help.isOpen || saves.isOpen;
+const panelIsOpen = () => help.isOpen || saves.isOpen || settings.isOpen;
 
 input.addEventListener("input", ({ detail: { seq, codes, mouse } }) => {
   connection.send(say.input(seq, codes, mouse));
   if (hud.current === "playing") meters.sent(seq, performance.now());
 });
+function useSettings() {
+  input.release();
+  input.codeOf = (pressed) => settings.codeOf(pressed);
+  input.sensitivity = settings.sensitivity;
+  input.isInverted = settings.isInverted;
+  if (world) showControls(gallery.find(begun?.start));
+}
+settings.addEventListener("change", useSettings);
+
 input.addEventListener("held", () => hud.held(input.codes));
 input.addEventListener("pause", togglePause);
 input.addEventListener("lock", () => {
@@ -292,13 +329,14 @@ addEventListener("keydown", (event) => {
     if (help.isOpen) help.dialog.close();
     else if (!panelIsOpen()) help.open();
   }
-  if (panelIsOpen() || input.bound.has(event.code)) return;
+  if (panelIsOpen() || input.bound.has(input.codeOf(event.code))) return;
+  if (event.code === "Comma") settings.open();
   if (event.code === "KeyR") restart();
   if (event.code === "KeyP") togglePause();
   if (event.code === "KeyO" && world?.rewind_s) saves.open();
 });
 
-for (const panel of [help, saves]) {
+for (const panel of [help, saves, settings]) {
   panel.addEventListener("open", () => {
     pausedForPanel = hud.current === "playing";
     if (pausedForPanel) togglePause();
@@ -345,6 +383,7 @@ function setChoosing(isChoosing) {
 }
 
 button("restart", restart);
+button("copy-link", copyLink);
 button("fork", fork);
 button("back", () => timeline.back(STEP_S));
 button("reload", () => location.reload());
@@ -369,17 +408,19 @@ function refresh() {
   if (frame) {
     screen.draw(frame);
     timeline.shown(frame.index);
-    meters.shown(frame.action, now);
+    meters.shown(frame.action, now, { ...frame, roundTripMs: connection.roundTripMs });
     connection.send(say.played(frame.epoch, frame.index, connection.roundTripMs));
   }
   if (now - metersAtMs > METERS_EVERY_MS) {
     metersAtMs = now;
-    hud.meters(meters.fps(now), meters.latencyMs);
+    const parts = meters.latencyParts;
+    hud.meters(meters.fps(now), meters.latencyMs, meters.latencyP95Ms, parts ? TEXT.latencyParts(parts) : "");
   }
   requestAnimationFrame(refresh);
 }
 
 setSharp(remembered("reverie.sharp", "localStorage") === "1");
+useSettings();
 hud.state("connecting", { title: "Connecting", text: "" });
 gallery.ready.then(() => connection.open());
 requestAnimationFrame(refresh);

@@ -1,7 +1,6 @@
 // Texts of the page's own panels, in one place: another language is another table of these names.
 
 export const TEXT = {
-  save: "Save",
   saved: (title) => `saved as ${title}`,
   savedHereOnly: "saved on the server; this browser has no room to keep it as well",
   unnamed: (when) => `walk of ${when}`,
@@ -18,9 +17,10 @@ export const TEXT = {
   forked: (title) => `the other way is kept as ${title}`,
   sessionGone: "the session is no longer on the server; another one begins",
   at: (time, length) => `${time} of ${length}`,
-  ago: (seconds) => `${seconds} s ago`,
   pressKey: "press a key",
-  randomSeed: "random",
+  noSuchStart: "the link's start is not here; another one begins",
+  linkCopied: "the link is copied: it opens this start with this seed",
+  linkToCopy: "This link opens this start with this seed:",
   latencyParts: ({ waitMs, makeMs, networkMs, showMs }) =>
     `until the block began ${waitMs} ms, generating ${makeMs} ms, network ${networkMs} ms, until shown ${showMs} ms`,
 };

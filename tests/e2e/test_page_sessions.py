@@ -1,4 +1,4 @@
-"""Sessions in the page, as a person clicks: the slider, forks, saves, files that are dropped, a reload, a second tab."""
+"""Sessions in the page, as a person clicks: the slider, forks, saves, files that are dropped, a reload, two tabs."""
 
 from __future__ import annotations
 

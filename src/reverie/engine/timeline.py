@@ -200,7 +200,7 @@ class Timeline:
 
     def _keep(self) -> None:
         """Takes a snapshot, when it is time; drops those that are too old."""
-        if self.frame - self._history.frames[-1] < self._snapshot_frames:
+        if self.frame - self._history.frames[-1] + self.block_frames <= self._snapshot_frames:
             return
         self._history.add(self.session.snapshot())
         self._history.drop_before(self.frame - self._rewind_frames)

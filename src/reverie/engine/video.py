@@ -64,7 +64,9 @@ class VideoWriter:
         self._partial = _partial(path)
         self._container = av.open(local_path(self._partial), "w", options=codec.container)
         self._container.metadata["comment"] = json.dumps(log)
-        self._stream = self._container.add_stream(codec.name, rate=FPS, options=codec.options)
+        stream = self._container.add_stream(codec.name, rate=FPS, options=codec.options)
+        assert isinstance(stream, av.VideoStream)
+        self._stream = stream
         self._stream.height, self._stream.width = resolution
         self._stream.pix_fmt = "yuv420p"
 

@@ -149,9 +149,11 @@ class Player:
         finally:
             for loop in loops:
                 loop.cancel()
-            await asyncio.wait(loops)
-            if self._held is not None:
-                self._host.sessions.leave(self._held)
+            try:
+                await asyncio.wait(loops)
+            finally:  # the server may be ending, and this task with it
+                if self._held is not None:
+                    self._host.sessions.leave(self._held)
 
     # ------------------------------------------------------------------------------------------------- messages
 

@@ -126,7 +126,8 @@ class Sessions:
         return held
 
     def close(self) -> None:
-        """Closes every session that waits."""
+        """Closes every session that waits; from now on none does."""
+        self._max_waiting = 0
         for token in list(self._waiting):
             self._drop(token)
 

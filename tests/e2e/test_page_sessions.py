@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.serve.fake_source import FakeSource, running
 from tests.serve.small_model import small_engine
 
 from reverie.engine.engine import Engine
+from reverie.engine.script import parse_json
 from reverie.engine.session_file import SessionFile
 from reverie.models.presets import tiny
 from reverie.serve.saves import SaveFolder
@@ -227,6 +229,16 @@ def test_a_save_outlives_the_server_in_the_browser(playing: playwright.Page, sav
     assert again.id != card.id
 
 
+def test_a_browser_without_room_says_so_and_the_server_keeps_the_save(playing: playwright.Page, saves: SaveFolder):
+    playing.evaluate(
+        "() => { IDBObjectStore.prototype.put = () => { throw new DOMException('full', 'QuotaExceededError'); }; }"
+    )
+    walk(playing, 10)
+    save_as(playing, "on the server")
+    until(lambda: "no room to keep it" in message(playing), "the notice")
+    assert [card.title for card in saves.cards()] == ["on the server"]
+
+
 def test_a_file_is_dropped_on_the_page(playing: playwright.Page, saves: SaveFolder):
     walk(playing, 20)
     save_as(playing, "a walk")
@@ -236,6 +248,13 @@ def test_a_file_is_dropped_on_the_page(playing: playwright.Page, saves: SaveFold
     drop(playing, "broken.reverie", data[:-50])
     until(lambda: "cut short" in message(playing), "a message")
     assert playing.get_attribute("body", "data-state") == "playing"
+    file = SessionFile.from_bytes(data)
+    script = parse_json(f'[{{"keys": ["fly"], "frames": {file.num_frames - 1}}}]')
+    drop(playing, "bird.reverie", replace(file, model="bird/0/float32/cpu", script=script).to_bytes())
+    until(lambda: "played with bird; load that model" in message(playing), "which model it needs")
+    playing.wait_for_selector("body[data-state=playing]")
+    assert moment(playing)[0] > 20, "what was played goes on"
+    saves.remove(next(card.id for card in saves.cards() if card.model.startswith("bird")))
     drop(playing, "a walk.reverie", data)
     until(lambda: len(saves.cards()) == 2, "the file to be kept")
     playing.wait_for_selector("body[data-state=playing]")

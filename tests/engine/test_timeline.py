@@ -13,9 +13,11 @@ import torch
 from tests.scenes.yard import save_yard_scene
 from tests.serve.small_model import small_engine
 
+import reverie
 from reverie import cli
 from reverie.engine.engine import Engine
 from reverie.engine.history import SnapshotHistory
+from reverie.engine.scenes import bundled_scenes
 from reverie.engine.session_file import SessionFile, hash_frame, open_session
 from reverie.engine.timeline import Timeline, blocks_of
 from reverie.engine.video import read_frames, read_log
@@ -137,6 +139,17 @@ def test_a_fork_has_the_past_and_leaves_the_parent_alone(engine, picture) -> Non
     assert np.array_equal(twin.seek(9)[-1], seen[9])
     assert timeline.last == 41
     assert np.array_equal(timeline.seek(41)[-1], seen[41])
+
+
+def test_the_bundled_model_goes_back_bit_for_bit() -> None:
+    engine = reverie.load("nano", device="cpu")
+    timeline = Timeline(engine.open(scene=bundled_scenes()[0], seed=3), snapshot_s=0.8)
+    seen = walk(timeline, 14)
+    for frame in (33, 9, 57, 21):
+        assert np.array_equal(timeline.seek(frame)[-1], seen[frame]), frame
+    file = timeline.describe()
+    again = open_session(engine, file)
+    assert np.array_equal([again.step(block)[-1] for block in blocks_of(again, file)][-1], seen[21])
 
 
 # ------------------------------------------------------------------------------------------------------ files

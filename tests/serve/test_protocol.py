@@ -100,7 +100,8 @@ def test_the_page_reads_and_writes_the_same_bytes():
         const client = {{
           "hello": p.hello(), "start": p.start("start-1", 7), "start-first": p.start(null, 0),
           "restart": p.restart(2 ** 31 - 1), "resume": p.resume("aB3_-x"), "load": p.load("0123abcd"),
-          "seek": p.seek(251), "save": p.save('by the "door"', true), "save-here": p.save(""), "pause": p.pause(true), "input": p.input(3, ["KeyW", "Mouse0"], [1.5, -2]),
+          "seek": p.seek(251), "save": p.save('by the "door"', true), "save-here": p.save(""), "pause": p.pause(true),
+          "input": p.input(3, ["KeyW", "Mouse0"], [1.5, -2]),
           "played": p.played(2, 9, 3.25), "played-first": p.played(1, 0, null), "ping": p.ping(12.5),
         }};
         console.log(JSON.stringify({{ version: p.VERSION, frames, refused, client }}));

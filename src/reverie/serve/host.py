@@ -179,7 +179,7 @@ class Host:
         try:
             return self._source.open_file(file)
         except (DataError, ImageError, CheckpointError) as error:
-            raise Refusal(ErrorCode.UNKNOWN_SAVE, one_line(error)) from None
+            raise Refusal(ErrorCode.BAD_SESSION, one_line(error)) from None
 
     def start_of(self, file: SessionFile) -> str | None:
         """Id of the start that a saved session began at; None for an image, or a scene that is not offered."""

@@ -68,6 +68,7 @@ class ErrorCode(StrEnum):
     WORLD_FAILED = "world-failed"
     UNKNOWN_SESSION = "unknown-session"
     UNKNOWN_SAVE = "unknown-save"
+    BAD_SESSION = "bad-session"
     SAVE_FAILED = "save-failed"
     TAKEN = "taken"
     INTERNAL = "internal"

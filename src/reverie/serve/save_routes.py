@@ -40,7 +40,7 @@ def add_saves(app: FastAPI) -> None:
             async with host.upload_slot():
                 card = await host.keep_file(await read_body(request, host.limits, "session"))
         except (DataError, ImageError) as error:
-            return error_answer(400, ErrorCode.UNKNOWN_SAVE, str(error))
+            return error_answer(400, ErrorCode.BAD_SESSION, str(error))
         except Refusal as refusal:
             return error_answer(STATUS.get(refusal.code, 409), refusal.code, str(refusal))
         except ClientDisconnect:

@@ -125,7 +125,7 @@ class SaveFolder:
         try:
             return SessionFile.from_bytes(self.read_bytes(save_id), "the saved session")
         except DataError as error:
-            raise Refusal(ErrorCode.UNKNOWN_SAVE, str(error)) from None
+            raise Refusal(ErrorCode.BAD_SESSION, str(error)) from None
 
     def read_state(self, save_id: str) -> SavedState | None:
         """The session's end; None where it was not saved, or is damaged: the session is then generated again."""

@@ -1,6 +1,7 @@
 // What lies around and over the picture: the veil with the state, the keys, the read-outs, one-line messages.
 
 import { label, words } from "./controls.js";
+import { TEXT } from "./strings.js";
 
 const TOAST_MS = 7000;
 const CLUSTER = [["KeyW"], ["KeyA", "KeyS", "KeyD"]];
@@ -30,7 +31,7 @@ export class Hud {
 
   welcome(welcome) {
     byId("model").textContent = welcome.model;
-    byId("kind").textContent = welcome.kind === "dream" ? "dreamt live" : "the real game";
+    byId("kind").textContent = TEXT.kinds[welcome.kind];
     document.body.dataset.kind = welcome.kind;
   }
 
@@ -63,7 +64,7 @@ export class Hud {
     byId("latency").textContent = whole(latencyMs);
     byId("latency-p95").textContent = whole(p95Ms);
     byId("latency-parts").textContent = parts;
-    byId("latency").parentElement.title = parts || "from an input to the first frame on the screen that obeys it";
+    byId("latency").parentElement.title = parts || TEXT.latency;
   }
 
   /** One line that goes away by itself. */

@@ -52,11 +52,10 @@ connection.addEventListener("message", ({ detail }) => answers[detail.type]?.(de
 
 const answers = {
   status({ status, progress, message }) {
-    if (status === "warming") hud.state("warming", { title: "Waking up", text: message, progress });
+    if (status === "warming") hud.state("warming", { title: TEXT.warming, text: message, progress });
   },
   queued({ place, waiting }) {
-    const text = place === 1 ? "you are next" : `you are number ${place} of ${waiting} in the queue`;
-    hud.state("waiting", { title: "All places are taken", text: `${text}; it begins by itself` });
+    hud.state("waiting", { title: TEXT.full, text: TEXT.place(place, waiting) });
   },
   welcome(welcome) {
     world = welcome;
@@ -75,6 +74,7 @@ const answers = {
   started(started) {
     epoch = started.epoch;
     begun = started;
+    loading = null;
     playback.reset();
     meters.reset();
     remember("reverie.session", started.session);
@@ -96,7 +96,7 @@ const answers = {
     timeline.begin(position);
   },
   loading({ progress }) {
-    hud.state("opening", { title: "Opening", text: TEXT.loading, progress });
+    hud.state("opening", { title: TEXT.opening, text: TEXT.loading, progress });
   },
   saved(card) {
     saves.keep(card);
@@ -119,15 +119,15 @@ const answers = {
       hud.say(TEXT.sessionGone);
       return beginFirst();
     }
-    if (code === "unknown-save" && loading !== null) {
+    if (loading !== null) {
       const id = loading;
       loading = null;
-      if (hud.current === "opening") hud.state("failed", { title: "This did not open", text: message });
-      if (message.includes("no longer")) return saves.revive(id);
+      hud.state(isPaused ? "paused" : "playing"); // what was played goes on
+      if (code === "unknown-save") return saves.revive(id);
     }
     hud.say(message, true);
-    if (hud.current === "opening") hud.state("failed", { title: "This did not open", text: message });
-    else if (code === "world-failed" || code === "internal") hud.state("failed", { title: "The world broke off", text: message });
+    if (hud.current === "opening") hud.state("failed", { title: TEXT.notOpened, text: message });
+    else if (code === "world-failed" || code === "internal") hud.state("failed", { title: TEXT.brokeOff, text: message });
   },
 };
 
@@ -163,7 +163,7 @@ async function copyLink() {
 /** Go on with the session of before a reload or a lost connection. */
 function takeUp(session) {
   epoch = 0;
-  hud.state("opening", { title: "Opening", text: "" });
+  hud.state("opening", { title: TEXT.opening, text: "" });
   connection.send(say.resume(session));
 }
 
@@ -171,7 +171,7 @@ function takeUp(session) {
 function askForPicture() {
   showControls(null);
   setChoosing(true);
-  hud.state("empty", { title: "Give it a picture", text: "it has none of its own: drop one here, or press +" });
+  hud.state("empty", { title: TEXT.empty, text: TEXT.emptyHint });
 }
 
 /** The server has forgotten a picture (it was restarted): bring it again, or go on with one that it has. */
@@ -191,7 +191,7 @@ connection.addEventListener("frame", ({ detail: frame }) => {
 });
 
 connection.addEventListener("stalled", ({ detail: silentMs }) => {
-  hud.say(`the server has not answered for ${Math.round(silentMs / 1000)} s`, true);
+  hud.say(TEXT.silent(Math.round(silentMs / 1000)), true);
 });
 
 connection.addEventListener("lost", ({ detail: { final, reason, code } }) => {
@@ -202,15 +202,15 @@ connection.addEventListener("lost", ({ detail: { final, reason, code } }) => {
   input.release();
   input.unlock();
   meters.reset();
-  if (final) hud.state("failed", { title: "The server says no", text: reason });
-  else hud.state("lost", { title: "Connecting", text: reason ?? "the connection is lost; waiting for the server" });
+  if (final) hud.state("failed", { title: TEXT.refused, text: reason });
+  else hud.state("lost", { title: TEXT.connecting, text: reason ?? TEXT.lost });
 });
 
 // ------------------------------------------------------------------------------------------------ what one does
 
 function begin(start, seed = settings.nextSeed) {
   epoch = 0;
-  hud.state("opening", { title: "Opening", text: start?.name ?? "" });
+  hud.state("opening", { title: TEXT.opening, text: start?.name ?? "" });
   gallery.mark(start?.id ?? null);
   showControls(start);
   play();
@@ -220,9 +220,8 @@ function begin(start, seed = settings.nextSeed) {
 /** Play a saved session on. */
 function load(id) {
   if (!connection.isOpen) return;
-  epoch = 0;
   loading = id;
-  hud.state("opening", { title: "Opening", text: "" });
+  hud.state("opening", { title: TEXT.opening, text: "" });
   connection.send(say.load(id));
 }
 
@@ -262,7 +261,7 @@ function setPaused(paused) {
     input.release();
     input.unlock();
     meters.pause();
-    hud.state("paused", { title: "Paused", text: TOUCH.matches ? "tap to go on" : "click, or press P, to go on" });
+    hud.state("paused", { title: TEXT.paused, text: TOUCH.matches ? TEXT.goOnByTouch : TEXT.goOnByKey });
   } else {
     playback.resume();
     setSought(false);
@@ -272,8 +271,8 @@ function setPaused(paused) {
     }
   }
   byId("pause").classList.toggle("on", paused);
-  byId("pause").setAttribute("aria-label", paused ? "Go on" : "Pause");
-  byId("pause").querySelector("span").textContent = paused ? "Go on" : "Pause";
+  byId("pause").setAttribute("aria-label", paused ? TEXT.goOn : TEXT.pause);
+  byId("pause").querySelector("span").textContent = paused ? TEXT.goOn : TEXT.pause;
 }
 
 /** Another moment is shown, and nothing is played until one goes on from there. */
@@ -421,6 +420,6 @@ function refresh() {
 
 setSharp(remembered("reverie.sharp", "localStorage") === "1");
 useSettings();
-hud.state("connecting", { title: "Connecting", text: "" });
+hud.state("connecting", { title: TEXT.connecting, text: "" });
 gallery.ready.then(() => connection.open());
 requestAnimationFrame(refresh);

@@ -63,6 +63,7 @@ def main() -> None:
     parts: dict[str, Callable[[int], object]] = {
         "view (choice, gathering, rendering)": lambda i: memory.render(state, poses(i), scene),
         "view latent and channels": lambda i: memory.channels(step.view, last, step.view.cover[:, 0, 0, 0] > -1),
+        "walls": lambda i: memory.stop_at_walls(state, poses(i), scene),
         "ego-motion": lambda i: memory.predict_motion(state, last, actions),
         "commit (depth network, writing)": lambda i: memory.commit(state, step, block),
     }

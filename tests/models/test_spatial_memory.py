@@ -20,6 +20,7 @@ from reverie.models.conditioning.spatial_memory import (
     ViewEncoder,
     pack_channels,
     pooled,
+    remembered_points,
     window_of,
 )
 from reverie.models.dit import WorldModel
@@ -223,6 +224,109 @@ def test_beside_a_scene_own_keyframes_count_less(memory: SpatialMemory) -> None:
     unusable = scene(0)._replace(usable=torch.zeros(1, 1, dtype=torch.bool))
     step = memory.next(state, last(), actions(), unusable, poses())
     assert step.view.colour.mean() == pytest.approx(0.5, abs=0.01)
+
+
+def half_known(memory: SpatialMemory) -> tuple[SpatialMemoryState, torch.Tensor]:
+    """A session that has turned by 40 of its 80 degrees, and written what it saw there."""
+    state = opened(memory)
+    aside = poses(yaw=40)
+    step = memory.next(state, last(), actions(), poses=aside)
+    memory.commit(state, step, frame(-0.5).expand(1, 4, 3, *SIZE))
+    return state, aside
+
+
+def test_what_is_first_seen_stays_as_it_was(memory: SpatialMemory) -> None:
+    state, aside = half_known(memory)
+    assert state.written.tolist() == [2]
+    view = memory.next(state, last(), actions(), poses=aside).view
+    assert view.cover.mean() > 0.97
+    left, right = view.colour[..., :30], view.colour[..., -30:]
+    assert left.mean() == pytest.approx(0.5, abs=0.02), "the start image shows this"
+    assert right.mean() == pytest.approx(-0.5, abs=0.02)
+    assert 0.3 < state.hidden[0, 1].float().mean() < 0.7
+
+
+def test_a_generated_surface_is_renewed_when_it_is_seen_from_less_than_half_as_far(memory: SpatialMemory) -> None:
+    for y, written in ((-1.8, 2), (-2.2, 3)):  # a wall 4 m behind, generated at first sight
+        state = opened(memory)
+        step = memory.next(state, last(), actions(), poses=poses(yaw=180))
+        memory.commit(state, step, frame(-0.5).expand(1, 4, 3, *SIZE))
+        memory.depth = Flat(4.0 + y)  # type: ignore[assignment]
+        near = poses(y=y, yaw=180)
+        step = memory.next(state, last(), actions(), poses=near)
+        memory.commit(state, step, frame(-0.9).expand(1, 4, 3, *SIZE))
+        assert state.written.tolist() == [written]
+        view = memory.next(state, last(), actions(), poses=near).view
+        assert view.colour.mean().item() == pytest.approx(-0.5 if written == 2 else -0.9, abs=0.02)
+        memory.depth = Flat(4.0)  # type: ignore[assignment]
+
+
+def test_a_recorded_surface_is_not_renewed(memory: SpatialMemory) -> None:
+    state = opened(memory)
+    memory.depth = Flat(1.98)  # type: ignore[assignment]
+    step = memory.next(state, last(), actions(), poses=poses(y=2.02))
+    assert step.view.cover.mean() > 0.95
+    assert step.view.known.mean() < 0.05
+    memory.commit(state, step, frame(-0.5).expand(1, 4, 3, *SIZE))
+    assert state.written.tolist() == [1]
+
+
+def test_the_body_alone_is_nothing_new(memory: SpatialMemory) -> None:
+    class Body(Flat):
+        def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+            depth, _ = super().forward(frames)
+            return depth, torch.full_like(depth, 9.0)
+
+    state = opened(memory)
+    memory.depth = Body(4.0)  # type: ignore[assignment]
+    step = memory.next(state, last(), actions(), poses=poses(yaw=180))
+    memory.commit(state, step, frame(-0.5).expand(1, 4, 3, *SIZE))
+    assert state.written.tolist() == [1]
+
+
+def test_what_is_seen_through_goes_from_a_scene_for_this_session_alone(memory: SpatialMemory) -> None:
+    """The scene shows a wall at 4 m; frames show that there is none before 20 m."""
+    there = scene(0)
+    state, other = (memory.init_state(1, SIZE, scene_keyframes=1) for _ in range(2))
+    for one in (state, other):
+        memory.open(one, frame(0.5), torch.tensor([[0.0, 0, 0, 180, 0, 0]]))
+    memory.depth = Flat(20.0)  # type: ignore[assignment]
+    shown = []
+    for _ in range(5):
+        step = memory.next(state, last(), actions(), there, poses())
+        shown.append(step.view.colour.mean().item())
+        memory.commit(state, step, frame(0.9).expand(1, 4, 3, *SIZE))
+    assert shown[0] == pytest.approx(-1, abs=0.01)
+    assert shown[-1] == pytest.approx(0.9, abs=0.02), "what was generated behind it is remembered instead"
+    untouched = memory.next(other, last(), actions(), there, poses())
+    assert untouched.view.colour.mean() == pytest.approx(-1, abs=0.01)
+    assert not there.keyframes.hidden.any()
+    memory.open(state, frame(0.5))
+    assert not state.seen_through.any()
+
+
+def test_a_new_keyframe_has_no_counts_of_the_one_before_it(memory: SpatialMemory) -> None:
+    state = opened(memory)
+    state.seen_through.fill_(255)
+    step = memory.next(state, last(), actions(), poses=poses(x=100.0))
+    memory.commit(state, step, frame(-0.5).expand(1, 4, 3, *SIZE))
+    assert state.written.tolist() == [2]
+    assert not state.seen_through[0, 1].any()
+    assert (state.seen_through[0, 0] == 255).all()
+
+
+def test_the_map_has_the_points_of_the_scene_and_of_the_session(memory: SpatialMemory) -> None:
+    state = opened(memory)
+    own = remembered_points(state, None)
+    assert own.shape == (16 * 28, 3)
+    torch.testing.assert_close(own[:, 1], torch.full((16 * 28,), 4.0))
+    both = remembered_points(state, scene(0, yaw=180.0))
+    assert len(both) > len(own)
+    assert both[:, 1].min() == pytest.approx(-4.0, abs=1e-4)
+    assert state.trail.shape == (1, 256, 2)
+    step = memory.next(state, last(), actions(), poses=poses(x=3.0))
+    memory.commit(state, step, frame(0.5).expand(1, 4, 3, *SIZE))
+    assert state.trail[0, -2:].tolist() == [[0.0, 0.0], [3.0, 0.0]]
 
 
 def test_opening_again_forgets(memory: SpatialMemory) -> None:

@@ -29,6 +29,7 @@ CLIENT = {
     "input": '{"type":"input","seq":3,"codes":["KeyW","Mouse0"],"mouse":[1.5,-2]}',
     "played": '{"type":"played","epoch":2,"index":9,"round_trip_ms":3.25}',
     "played-first": '{"type":"played","epoch":1,"index":0,"round_trip_ms":null}',
+    "map": '{"type":"map"}',
     "ping": '{"type":"ping","time_ms":12.5}',
 }
 

@@ -18,6 +18,7 @@ from reverie.serve.protocol import (
     Hello,
     Input,
     Load,
+    MapRequest,
     Pause,
     Ping,
     Played,
@@ -72,6 +73,7 @@ CLIENT_MESSAGES = {
     "input": Input(3, frozenset({"KeyW", "Mouse0"}), (1.5, -2.0)),
     "played": Played(2, 9, 3.25),
     "played-first": Played(1, 0, None),
+    "map": MapRequest(),
     "ping": Ping(12.5),
 }
 
@@ -102,7 +104,7 @@ def test_the_page_reads_and_writes_the_same_bytes():
           "restart": p.restart(2 ** 31 - 1), "resume": p.resume("aB3_-x"), "load": p.load("0123abcd"),
           "seek": p.seek(251), "save": p.save('by the "door"', true), "save-here": p.save(""), "pause": p.pause(true),
           "input": p.input(3, ["KeyW", "Mouse0"], [1.5, -2]),
-          "played": p.played(2, 9, 3.25), "played-first": p.played(1, 0, null), "ping": p.ping(12.5),
+          "played": p.played(2, 9, 3.25), "played-first": p.played(1, 0, null), "map": p.map(), "ping": p.ping(12.5),
         }};
         console.log(JSON.stringify({{ version: p.VERSION, frames, refused, client }}));
     """

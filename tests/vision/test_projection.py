@@ -17,6 +17,7 @@ from reverie.vision.projection import (
     push_pull,
     render_views,
     rotation,
+    splat,
     turn_scale,
     unproject,
 )
@@ -212,6 +213,46 @@ def test_hidden_pixels_are_not_drawn() -> None:
     assert hole[21:39, 31:59].all()  # its corners may be closed as cracks are
     around = (view.colour > 0.4).float().mean()
     assert around > 0.99, "holes are filled from around, not from what is hidden"
+
+
+@pytest.mark.parametrize("camera", [pose(), pose(y=1.5), pose(x=0.3, z=-0.2), pose(y=-4.0), pose(yaw=3, roll=4)])
+def test_no_colour_of_hidden_pixels_gets_into_a_view(camera: Tensor) -> None:
+    """Neither through cracks that are closed beside them nor through samples between two pixels."""
+    hidden = torch.zeros(1, 1, H, W, dtype=torch.bool)
+    hidden[..., 20:40, 30:60] = True
+    hidden[..., 10, 80] = hidden[..., 50:52, 90:93] = True
+    colour = torch.full((1, 1, 3, 128, 224), 200, dtype=torch.uint8)
+    inside = hidden[0, 0].repeat_interleave(2, 0).repeat_interleave(2, 1)
+    colour[..., inside] = 0
+    view = render(colour, flat(5.0), camera, hidden=hidden)
+    shown = view.colour.movedim(2, -1)[view.cover > 0]
+    torch.testing.assert_close(shown, torch.full_like(shown, 200 / 127.5 - 1), atol=1e-4, rtol=0)
+
+
+def test_known_is_what_was_seen_from_at_most_twice_as_far() -> None:
+    for y, known in ((0.0, 1.0), (3.8, 1.0), (4.2, 0.0)):  # a wall at 8 m
+        view = render(texture(), flat(8.0), pose(y=y))
+        middle = view.known[..., 20:44, 36:76]
+        cover = view.cover[..., 20:44, 36:76]
+        assert cover.mean() > 0.5
+        torch.testing.assert_close(middle, cover * known)
+    assert (render(texture(), flat(500.0), pose(y=50.0)).known == 1).all(), "sky is as far from everywhere"
+    second = render(plain(50, 200), flat(5.0).expand(1, 2, H, W), pose(), valid=torch.tensor([[False, True]]))
+    assert (second.keyframe == 1).all()
+
+
+def test_splatting_is_projecting() -> None:
+    generator = torch.Generator().manual_seed(3)
+    depth = 1 + 20 * torch.rand(2, 3, H, W, generator=generator)
+    spread = torch.tensor([5.0, 5, 1, 90, 20, 5])
+    theirs, views = (torch.randn(2, n, 6, generator=generator) * spread for n in (3, 4))
+    focal = focal_lengths(torch.tensor([70.0, 100.0]), torch.tensor([1.0, 1.2]))
+    x, y, z = splat(depth, theirs, views, focal)
+    xy, far = project(unproject(depth, theirs, focal), views, focal)
+    front = far > 0.5
+    torch.testing.assert_close(z.flatten(3), far, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(x.flatten(3)[front], xy[..., 0][front], atol=0.02, rtol=1e-3)
+    torch.testing.assert_close(y.flatten(3)[front], xy[..., 1][front], atol=0.02, rtol=1e-3)
 
 
 def test_what_lies_behind_the_camera_is_not_drawn() -> None:

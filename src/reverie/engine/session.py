@@ -24,11 +24,13 @@ from reverie.engine.recorded import RecordedDecode, RecordedPasses
 from reverie.engine.scenes import Opening
 from reverie.engine.start import StartStream
 from reverie.errors import ActionError, CheckpointError, WorldError
-from reverie.models.conditioning.spatial_memory import NextStep, window_of
+from reverie.models.conditioning.spatial_memory import NextStep, remembered_points, window_of
 from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.state import ConditionChannels
 from reverie.models.tokenizer import FRAMES, DecoderState
 from reverie.types import Action, ActionSpace, Frames
+from reverie.vision.projection import VIEW_SIZE
+from reverie.vision.top_view import draw_top_view, field_of_view
 
 if TYPE_CHECKING:
     from reverie.engine.engine import Engine
@@ -188,6 +190,20 @@ class Session:
         """Pose (6,) of the last frame's camera; None for a model without a spatial memory."""
         memory = self._world.memory
         return None if memory is None else memory.camera[0].cpu().numpy()
+
+    @torch.inference_mode()
+    def memory_map(self, size: int = 192) -> npt.NDArray[np.uint8] | None:
+        """What is remembered, from above, north up: (size, size, 3) RGB; None for a model without a spatial memory."""
+        self._check_open()
+        state = self._world.memory
+        if state is None:
+            return None
+        self._lane.settle()
+        with self._engine.lock:
+            points = remembered_points(state, None if self._opening is None else self._opening.loaded.candidates)
+            points, camera, trail = (x.cpu().numpy() for x in (points, state.camera[0], state.trail[0]))
+            fov_deg = field_of_view(float(state.focal[0, 0]), VIEW_SIZE[1])
+        return draw_top_view(points, camera, trail, fov_deg, size)
 
     @property
     def num_frames(self) -> int:

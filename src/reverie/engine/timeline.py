@@ -143,6 +143,10 @@ class Timeline:
         """The session's state at `frame`."""
         return self.session.snapshot()
 
+    def memory_map(self, size: int = 192) -> npt.NDArray[np.uint8] | None:
+        """As `Session.memory_map`."""
+        return self.session.memory_map(size)
+
     def describe(self, title: str = "") -> SessionFile:
         """The file of the session up to `frame`.  Raises ActionError for one that is longer than a day."""
         blocks = self._blocks[: self._block_of(self.frame + 1)]

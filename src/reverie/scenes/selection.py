@@ -30,12 +30,17 @@ def probe_points(depth: Tensor, hidden: Tensor, pose: Tensor, focal: Tensor) -> 
     depth: (b, m, h, w) metres; hidden: (b, m, h, w) bool; pose: (b, m, 6); focal: (b, 2).
     Returns points (b, m, p, 3) and ok (b, m, p), false where the pixel is hidden.
     """
-    h, w = depth.shape[-2:]
-    rows = ((torch.arange(PROBE_GRID[0], device=depth.device) + 0.5) * h / PROBE_GRID[0]).long()
-    columns = ((torch.arange(PROBE_GRID[1], device=depth.device) + 0.5) * w / PROBE_GRID[1]).long()
-    pixels = (rows[:, None] * w + columns).flatten()
+    pixels = probe_pixels((depth.shape[-2], depth.shape[-1]), depth.device)
     points = unproject(depth.float(), pose, focal)[:, :, pixels]
     return points, ~hidden.flatten(2)[:, :, pixels]
+
+
+def probe_pixels(size: tuple[int, int], device: torch.device) -> Tensor:
+    """Numbers (p,) of the probes' pixels in a depth image of size (h, w)."""
+    h, w = size
+    rows = ((torch.arange(PROBE_GRID[0], device=device) + 0.5) * h / PROBE_GRID[0]).long()
+    columns = ((torch.arange(PROBE_GRID[1], device=device) + 0.5) * w / PROBE_GRID[1]).long()
+    return (rows[:, None] * w + columns).flatten()
 
 
 def choose_keyframes(

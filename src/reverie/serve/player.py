@@ -20,6 +20,7 @@ from reverie.engine.pace import PaceConfig, PaceState, begin, decide, made, play
 from reverie.errors import ReverieError
 from reverie.serve.bindings import InputBox
 from reverie.serve.host import Host, jpeg, one_line
+from reverie.serve.memory_map import MapRequests, draw_map
 from reverie.serve.opening import Opened, Superseded, load, open_start, resume, save
 from reverie.serve.protocol import (
     CLOSE_CODES,
@@ -33,6 +34,7 @@ from reverie.serve.protocol import (
     Hello,
     Input,
     Load,
+    MapRequest,
     Notice,
     Pause,
     Paused,
@@ -112,6 +114,7 @@ class Player:
         self._heard_s = self._acted_s = clock()
         self._welcomed_s: float | None = None
         self._has_asked = False
+        self._map = MapRequests()
         self._is_paused = False
         self._held: Held | None = None
         self._taken = asyncio.Event()
@@ -228,6 +231,9 @@ class Player:
                     self._box.put(message)
             case Played(epoch, index, round_trip_ms):
                 self._take_played(epoch, index, round_trip_ms)
+            case MapRequest():
+                self._map.ask()
+                self._wake.set()
             case Ping(time_ms):
                 await self._send(Pong(time_ms))
             case Pause(paused):
@@ -289,6 +295,8 @@ class Player:
                 await self._guard(self._obey(spec, box))
             elif self._save is not None:
                 await self._guard(self._keep())
+            elif self._held is not None and self._map.take(self._clock()):
+                await self._guard(self._send_map(self._held.world))
             elif self._held is None or self._is_paused:
                 await self._wake.wait()
             else:
@@ -422,6 +430,9 @@ class Player:
         block = await self._host.call(partial(self._make, spec, box, world))
         if self._command is None:  # else: a start or restart came meanwhile, and this block is of the past
             await self._send_frames(spec, block, Flags.BLOCK, cost_s=self._clock() - asked_s)
+
+    async def _send_map(self, world: World) -> None:
+        await self._send(await self._host.call(partial(draw_map, world)))
 
     def _make(self, spec: WorldSpec, box: InputBox, world: World) -> Block:
         """On the generation thread: sample the input now, at the last moment, and make one block."""

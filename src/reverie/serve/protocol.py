@@ -263,7 +263,14 @@ class Ping:
     time_ms: float
 
 
-ClientMessage = Hello | Start | Restart | Resume | Load | Seek | Save | Pause | Input | Played | Ping
+@dataclass(frozen=True, slots=True)
+class MapRequest:
+    """Asks for the map of what the world remembers; answered at most once a second."""
+
+    TYPE: ClassVar = "map"
+
+
+ClientMessage = Hello | Start | Restart | Resume | Load | Seek | Save | Pause | Input | Played | Ping | MapRequest
 
 
 def parse(text: str | bytes) -> ClientMessage:
@@ -381,6 +388,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], ClientMessage]] = {
     Pause.TYPE: _read_pause,
     Input.TYPE: _read_input,
     Played.TYPE: _read_played,
+    MapRequest.TYPE: lambda _: MapRequest(),
     Ping.TYPE: lambda body: Ping(_number(body, "time_ms", -1e15, 1e15)),
 }
 
@@ -534,8 +542,28 @@ class Uploaded:
     start: StartInfo
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryMap:
+    """What the world remembers, from above.  image: a data URL; None for a world without a memory."""
+
+    TYPE: ClassVar = "map"
+    image: str | None
+
+
 ServerMessage = (
-    Status | Queued | Welcome | Started | Position | Loading | Saved | Notice | Paused | Pong | Error | Uploaded
+    Status
+    | Queued
+    | Welcome
+    | Started
+    | Position
+    | Loading
+    | Saved
+    | Notice
+    | Paused
+    | Pong
+    | Error
+    | Uploaded
+    | MemoryMap
 )
 
 

@@ -148,7 +148,7 @@ def render_views(
     rgb = push_pull(rgb.flatten(0, 1), cover.flatten(0, 1)[:, None]).unflatten(0, rgb.shape[:2])
     inverse = points.depth.clamp(min=0.3).reciprocal() * (points.depth < SKY / 2)
     known = cover * (points.source_depth <= RENEWED_FROM * points.depth)
-    return View(rgb, cover, inverse, known, points.index // (depth.shape[-2] * depth.shape[-1]))
+    return View(rgb, cover, inverse, known, points.point // (depth.shape[-2] * depth.shape[-1]))
 
 
 def splat(depth: Tensor, keyframe_pose: Tensor, pose: Tensor, focal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -182,11 +182,11 @@ def splat(depth: Tensor, keyframe_pose: Tensor, pose: Tensor, focal: Tensor) -> 
 class _Points(NamedTuple):
     """The point that each pixel of the views shows, (b, v, h, w) each.
 
-    index: int64 into k n points, 0 in holes; found: float, 0 in holes; depth: in the view; source_depth: in the
+    point: int64 into k n points, 0 in holes; found: float, 0 in holes; depth: in the view; source_depth: in the
     keyframe; right, down: the pixel's place in the keyframe less that point's own, in pixels of the depth image.
     """
 
-    index: Tensor
+    point: Tensor
     found: Tensor
     depth: Tensor
     source_depth: Tensor
@@ -225,7 +225,7 @@ def _nearest_points(
         filling = fills[:, None, :, None, None].float()
         taken = torch.zeros(b * v * height * width, device=device)
         taken.scatter_reduce_(0, address, ((drawn_z < BEYOND).float() * (1 - filling)).flatten(), "amax")
-        taken = F.max_pool2d(taken.view(b * v, 1, height, width), 3, 1, 1).flatten()
+        taken = _dilated(taken.view(b * v, height, width) > 0).flatten().float()
         drawn_z = drawn_z + taken.index_select(0, address).view_as(drawn_z) * filling * NOWHERE
     nearest = torch.full((b * v * height * width,), NOWHERE, device=device)
     nearest.scatter_reduce_(0, address, drawn_z.flatten(), "amin")
@@ -291,9 +291,9 @@ def _sample_colour(colour: Tensor, hidden: Tensor, points: _Points) -> Tensor:
     h, w = hidden.shape[-2:]
     device = colour.device
     beside = _dilated(hidden).flatten().float()
-    place = points.index.view(b, -1) + (torch.arange(b, device=device) * (k * h * w))[:, None]
-    keyframe = (place.int() // (h * w)).view_as(points.index)
-    pixel = points.index.int() % (h * w)
+    place = points.point.view(b, -1) + (torch.arange(b, device=device) * (k * h * w))[:, None]
+    keyframe = (place.int() // (h * w)).view_as(points.point)
+    pixel = points.point.int() % (h * w)
     y, x = pixel // w, pixel % w
     target = (y + points.down.round()).clamp(0, h - 1) * w + (x + points.right.round()).clamp(0, w - 1)
     target = target.long() + keyframe * (h * w)

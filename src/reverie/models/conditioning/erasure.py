@@ -8,17 +8,20 @@ Legend: b batch, k keyframes drawn, r rows of the overlay: a scene's keyframes, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from reverie.errors import ShapeError
-from reverie.scenes.keyframes import Choice
+from reverie.scenes.keyframes import Candidates, Choice
+from reverie.scenes.selection import probe_pixels
 from reverie.vision.projection import VIEW_SIZE, View
 from reverie.vision.visibility import compare_depth
 
 GONE = 3
 """Times in succession that a point is seen through before it is deleted; the largest number of two bits."""
-TOLERANCE = (1.5, 0.5)
+TOLERANCE = (1.8, 0.5)
 """A point is seen through by a frame whose depth there is more than `a * depth + b` metres."""
 MAX_SCALE_ERROR = 1.25
 """Depth of generated frames is brought to the memory's scale, by at most this factor."""
@@ -46,6 +49,15 @@ def is_farther(depth: Tensor, view: View) -> Tensor:
 def gone(counts: Tensor, choice: Choice) -> Tensor:
     """Points of the chosen keyframes that are deleted, (b, k, h, w) bool.  counts: (b, r, bytes)."""
     return _unpack(_chosen(counts, _rows(counts, choice))) == GONE
+
+
+def gone_probes(counts: Tensor, sources: Sequence[Candidates]) -> list[Tensor | None]:
+    """For each source its keyframes' probes that are deleted, (b, m, p) bool; None for those without rows."""
+    own = sources[-1].members.shape[1]
+    pixels = probe_pixels(VIEW_SIZE, counts.device)
+    lost = (counts[:, :-1].index_select(2, pixels // 4) >> (pixels % 4 * 2).to(torch.uint8)) & GONE == GONE
+    in_scene = lost[:, : lost.shape[1] - own] if lost.shape[1] > own else None
+    return [*[in_scene] * (len(sources) - 1), lost[:, lost.shape[1] - own :]]
 
 
 def count_seen_through(
@@ -81,7 +93,7 @@ def _rows(counts: Tensor, choice: Choice) -> Tensor:
         raise ShapeError(
             f"this memory was made for a scene of {kept} keyframes, got one of {of_scene}; open the session in it"
         )
-    rows = choice.index + (kept - of_scene)
+    rows = choice.chosen + (kept - of_scene)
     return torch.where(choice.valid & (rows >= 0), rows, spare)
 
 

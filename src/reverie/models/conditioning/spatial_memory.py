@@ -19,7 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reverie.models.actions import STEP_FRAMES, WINDOW_FRAMES
-from reverie.models.conditioning.erasure import ROW_BYTES, count_seen_through, gone, is_farther, match_scale
+from reverie.models.conditioning.erasure import (
+    ROW_BYTES,
+    count_seen_through,
+    gone,
+    gone_probes,
+    is_farther,
+    match_scale,
+)
+from reverie.models.conditioning.walls import heading_pose, stop_at_surfaces, surface_points
 from reverie.models.depth import BODY_LOGIT, DepthNet
 from reverie.models.ego_motion import (
     AHEAD_GRID,
@@ -34,11 +42,15 @@ from reverie.models.state import ConditionChannels, SpatialMemoryState
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
 from reverie.scenes.selection import NUM_PROBES, median_reach, probe_points
 from reverie.types import ActionSpace
-from reverie.vision.projection import VIEW_SIZE, View, focal_lengths, render_views
+from reverie.vision.projection import FAR, VIEW_SIZE, View, focal_lengths, render_views, unproject
 
 INVERSE_DEPTH_SCALE = 4.0
 """Inverse depths are about 0.1 per metre: brought to the size of latents."""
 BASE_RANGE = 6.0
+TRAIL_STEPS = 256
+"""Steps whose places are kept, for the map: 41 s."""
+MAP_STRIDE = 4
+"""Every so many pixels of the session's own keyframes, across and down, is a point of the map."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +136,7 @@ class SpatialMemory(nn.Module):
             motion=zeros(MOTION_FRAMES, 6),
             focal=zeros(2),
             ahead=zeros(*AHEAD_GRID),
+            trail=zeros(TRAIL_STEPS, 2),
             seen_through=zeros(scene_keyframes + count + 1, ROW_BYTES, dtype=torch.uint8),
         )
 
@@ -145,6 +158,7 @@ class SpatialMemory(nn.Module):
         b = frame.shape[0]
         if pose is not None:
             state.camera.copy_(pose)
+        state.trail.copy_(state.camera[:, None, :2])
         fov = torch.full((b,), self.config.fov_deg, device=frame.device) if fov_deg is None else fov_deg
         aspect = self.config.pixel_aspect if pixel_aspect is None else pixel_aspect
         state.focal.copy_(focal_lengths(fov, aspect))
@@ -165,13 +179,11 @@ class SpatialMemory(nn.Module):
         session's own; poses: (b, 4, 6) of the next frames where they are known, else they are predicted.
         """
         if poses is None:
-            motions = self.predict_motion(state, last, actions)
             path = [state.camera]
-            for motion in motions.unbind(1):
+            for motion in self.predict_motion(state, last, actions).unbind(1):
                 path.append(apply_motion(path[-1], motion))
-            poses = torch.stack(path[1:], 1)
-        else:
-            motions = relative_motion(torch.cat([state.camera[:, None], poses[:, :-1]], 1), poses)
+            poses = self.stop_at_walls(state, torch.stack(path[1:], 1), scene)
+        motions = relative_motion(torch.cat([state.camera[:, None], poses[:, :-1]], 1), poses)
         view, choice = self.render(state, poses, scene)
         return NextStep(self.channels(view, last, choice.valid.any(1)), poses, motions, view, choice)
 
@@ -181,18 +193,30 @@ class SpatialMemory(nn.Module):
         inputs = (last, actions, state.motion, state.camera[:, 4:6], state.ahead)
         return self.ego_motion(*(x.to(dtype) for x in inputs)).float()
 
+    def stop_at_walls(self, state: SpatialMemoryState, poses: Tensor, scene: Candidates | None) -> Tensor:
+        """The next poses, (b, 4, 6), stopped by what the memory shows in their way."""
+        with torch.autocast(poses.device.type, enabled=False):
+            poses = poses.float()
+            choice = self._choose(state, heading_pose(state.camera, poses), scene)
+            points, drawn = surface_points(choice, state.seen_through, state.focal)
+            return stop_at_surfaces(state.camera, poses, points, drawn)
+
     def render(self, state: SpatialMemoryState, poses: Tensor, scene: Candidates | None) -> tuple[View, Choice]:
         """Views of the next frames, and the keyframes that they are rendered from.  poses: (b, 4, 6)."""
-        sources, preference = [own_keyframes(state)], [1.0]
-        if scene is not None:
-            sources, preference = [scene, *sources], [1.0, self.config.own_preference]
         with torch.autocast(poses.device.type, enabled=False):  # geometry in float32, whatever the networks compute in
             poses = poses.float()
-            choice = Choice.best(sources, preference, poses[:, 2], state.focal, self.config.drawn)
+            choice = self._choose(state, poses[:, 2], scene)
             colour, depth, hidden, pose = (choice.gather(name) for name in ("colour", "depth", "hidden", "pose"))
             hidden = hidden | gone(state.seen_through, choice)
             fills = choice.valid & ~is_recorded(choice)
             return render_views(colour, depth, hidden, pose, choice.valid, poses, state.focal, fills), choice
+
+    def _choose(self, state: SpatialMemoryState, pose: Tensor, scene: Candidates | None) -> Choice:
+        sources, preference = [own_keyframes(state)], [1.0]
+        if scene is not None:
+            sources, preference = [scene, *sources], [1.0, self.config.own_preference]
+        lost = gone_probes(state.seen_through, sources)
+        return Choice.best(sources, preference, pose, state.focal, self.config.drawn, lost)
 
     def channels(self, view: View, last: Tensor, drawn: Tensor) -> ConditionChannels:
         """Cover (4), the view as a latent (c), the previous latent (c) and inverse depth (4), with the view's latent as
@@ -207,14 +231,17 @@ class SpatialMemory(nn.Module):
         """Advances the state by the block that was generated.  frames: (b, 4, 3, H, W) in [-1, 1], as decoded."""
         state.camera.copy_(step.poses[:, -1])
         state.motion.copy_(torch.cat([state.motion[:, STEP_FRAMES:], step.motions], 1))
+        state.trail.copy_(torch.cat([state.trail[:, 1:], state.camera[:, None, :2]], 1))
         depth, hidden = self._measure(state, frames[:, -1])
         with torch.autocast(frames.device.type, enabled=False):
             depth = match_scale(depth, hidden, step.view)
             count_seen_through(state.seen_through, step.choice, depth, hidden, state.camera, state.focal)
-            known = (step.view.known[:, -1] > 0) & ~is_farther(depth, step.view)
+            shown, view = step.view.keyframe[:, -1].flatten(1), step.view
+            stays = is_recorded(step.choice).gather(1, shown).view_as(hidden) & (view.cover[:, -1] > 0)
+            # What was generated is renewed from less than half as far; what was recorded is never hidden by it.
+            known = ((view.known[:, -1] > 0) | stays) & ~is_farther(depth, view)
             write = (~known & ~hidden).float().mean((1, 2)) > 1 - self.config.write_below
             # What is first seen stays as it was: what a scene or the start image shows is not seen from here as well.
-            stays = is_recorded(step.choice).gather(1, step.view.keyframe[:, -1].flatten(1)).view_as(known)
             self._remember(state, frames[:, -1], depth, hidden | (known & stays), write)
 
     def _measure(self, state: SpatialMemoryState, frame: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,10 +285,27 @@ def own_keyframes(state: SpatialMemoryState) -> Candidates:
     )
 
 
+def remembered_points(state: SpatialMemoryState, scene: Candidates | None) -> Tensor:
+    """World points (n, 3) of what the first session of a batch remembers, infinitely far ones left out.
+
+    Of a scene the probes of its keyframes; of the session's own keyframes every fourth pixel.
+    """
+    part = slice(MAP_STRIDE // 2, None, MAP_STRIDE)
+    points = unproject(state.depth[:1], state.pose[:1], state.focal[:1])[0].unflatten(1, VIEW_SIZE)[:, part, part]
+    seen = ~state.hidden[0] & state.valid[0, :, None, None] & (state.depth[0] < FAR)
+    found = [points[seen[:, part, part]]]
+    if scene is not None:
+        probes, pose = (getattr(scene.keyframes, name)[scene.members[0]] for name in ("probes", "pose"))
+        near = (probes - pose[:, None, :3]).norm(dim=-1) < FAR
+        usable = scene.keyframes.seen[scene.members[0]] & scene.usable[0, :, None]
+        found.append(probes[usable & near])
+    return torch.cat(found)
+
+
 def is_recorded(choice: Choice) -> Tensor:
     """Whether each chosen keyframe was recorded and not generated, (b, k): a scene's, and a session's start image."""
     of_scene = sum(one.members.shape[1] for one in choice.sources[:-1])
-    return choice.valid & (choice.index <= of_scene)
+    return choice.valid & (choice.chosen <= of_scene)
 
 
 def _put(target: Tensor, slot: Tensor, value: Tensor, write: Tensor) -> None:

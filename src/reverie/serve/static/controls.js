@@ -121,6 +121,7 @@ export const PAGE_ROWS = [
   { does: "back, on by 5 seconds", keys: "[ and ]", pad: "", touch: "slider" },
   { does: "saved sessions", keys: "O", pad: "", touch: "button Saved" },
   { does: "settings", keys: ",", pad: "", touch: "button Settings" },
+  { does: "map of what is remembered", keys: "M", pad: "", touch: "" },
   { does: "this help", keys: "H or ?", pad: "", touch: "" },
 ];
 

@@ -6,11 +6,12 @@ import { Gallery } from "./gallery.js";
 import { Help } from "./help.js";
 import { Hud } from "./hud.js";
 import { Input } from "./input.js";
-import { remember, remembered } from "./remember.js";
+import { MemoryMap } from "./map.js";
 import { Meters } from "./meters.js";
 import { Playback } from "./playback.js";
 import * as say from "./protocol.js";
 import { Saves } from "./saves.js";
+import { remember, remembered } from "./remember.js";
 import { Screen } from "./screen.js";
 import { Settings } from "./settings.js";
 import { TEXT } from "./strings.js";
@@ -34,6 +35,7 @@ const timeline = new Timeline({ bar: byId("timeline"), slider: byId("slider"), t
 const address = new URL("ws", location.href);
 address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
 const connection = new Connection(address);
+const map = new MemoryMap(byId("map"), () => connection.send(say.map()), (line) => hud.say(line, true));
 
 let playback = new Playback({ fps: 25, blockFrames: 4 });
 let world = null; // the server's welcome
@@ -106,6 +108,9 @@ const answers = {
   },
   notice({ message }) {
     hud.say(message);
+  },
+  map(answer) {
+    map.show(answer);
   },
   paused({ paused }) {
     setPaused(paused);
@@ -333,6 +338,7 @@ addEventListener("keydown", (event) => {
   if (event.code === "KeyR") restart();
   if (event.code === "KeyP") togglePause();
   if (event.code === "KeyO" && world?.rewind_s) saves.open();
+  if (event.code === "KeyM") map.toggle();
 });
 
 for (const panel of [help, saves, settings]) {
@@ -410,6 +416,7 @@ function refresh() {
     meters.shown(frame.action, now, { ...frame, roundTripMs: connection.roundTripMs });
     connection.send(say.played(frame.epoch, frame.index, connection.roundTripMs));
   }
+  if (hud.current === "playing") map.poll(now);
   if (now - metersAtMs > METERS_EVERY_MS) {
     metersAtMs = now;
     const parts = meters.latencyParts;

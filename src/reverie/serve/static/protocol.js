@@ -64,4 +64,5 @@ export const pause = (paused) => text("pause", { paused });
 export const input = (seq, codes, mouse) => text("input", { seq, codes, mouse });
 export const played = (epoch, index, roundTripMs) =>
   text("played", { epoch, index, round_trip_ms: roundTripMs ?? null });
+export const map = () => text("map", {});
 export const ping = (timeMs) => text("ping", { time_ms: timeMs });

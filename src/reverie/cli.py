@@ -37,6 +37,7 @@ COMMANDS = (
     Command("play", "play a dreamt world, or a real game, in the browser", "reverie.serve.app", "PlayConfig"),
     Command("serve", "the same page for many players, without opening a browser", "reverie.serve.app", "ServeConfig"),
     Command("generate", "make a video of a picture and an action script", "reverie.engine.generate", "GenerateConfig"),
+    Command("replay", "make a video of a saved session, as it was played", "reverie.engine.replay", "ReplayConfig"),
     Command(
         "record screen", "record any window while you play in it", "reverie.data.screen.command", "RecordScreenConfig"
     ),

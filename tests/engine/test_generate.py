@@ -87,7 +87,7 @@ def test_bad_input_is_one_line(model_folder, image, tmp_path, capsys) -> None:
     cases = [
         (image, output, ["--actions", "fly 1s"], "unknown key 'fly'"),
         (image, output, ["--actions", "walk.json"], "cannot read the action script 'walk.json'"),
-        (image, tmp_path / "out.avi", [], "must be a .mp4 file"),
+        (image, tmp_path / "out.avi", [], "must be a .mp4 or .webm or .gif file"),
         (image, tmp_path / "no" / "out.mp4", [], "folder must exist"),
         (image, output, ["--sheet", "x.jpg"], "must be a .png file"),
         (image, output, ["--scale", "0"], "--scale"),

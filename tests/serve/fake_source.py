@@ -17,6 +17,7 @@ from reverie.serve import app
 from reverie.serve.access import Access
 from reverie.serve.bindings import bindings_for
 from reverie.serve.host import Limits
+from reverie.serve.saves import SaveFolder
 from reverie.serve.sources import Picture, Progress, Source, StartPicture, WorldSpec
 from reverie.types import Action, ActionSpace, Frames
 
@@ -126,10 +127,12 @@ def _picture(index: int) -> Picture:
 
 
 @contextlib.contextmanager
-def running(source: Source, limits: Limits | None = None, access: Access | None = None) -> Iterator[int]:
+def running(
+    source: Source, limits: Limits | None = None, access: Access | None = None, saves: SaveFolder | None = None
+) -> Iterator[int]:
     """A real server in a thread; yields its port."""
     listener = app.bind("127.0.0.1", 0)
-    server = uvicorn.Server(app.server_config(app.create_app(source, limits, access=access)))
+    server = uvicorn.Server(app.server_config(app.create_app(source, limits, access=access, saves=saves)))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
     thread.start()
     try:

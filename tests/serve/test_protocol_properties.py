@@ -69,7 +69,8 @@ def read_or_refused(text: str | bytes) -> None:
         assert len(close_reason(told).encode()) <= MAX_REASON_BYTES
         assert json.loads(to_json(Error(code, told, fatal=True)))["message"] == told
     else:
-        assert message.TYPE in ("hello", "start", "restart", "pause", "input", "played", "ping", "map")
+        played = ("hello", "start", "restart", "pause", "input", "played", "ping", "map")
+        assert message.TYPE in (*played, "resume", "load", "seek", "save")
         if isinstance(message, Input):
             assert len(message.codes) <= MAX_CODES
             assert all(math.isfinite(px) and abs(px) <= MAX_MOUSE_PX for px in message.mouse)

@@ -169,7 +169,11 @@ def test_restart_begins_a_new_epoch_in_the_same_picture(client: Client, source: 
     client.input(["KeyW"])
     client.frame()
     client.say("restart", seed=4)
-    assert client.expect("started") == {"type": "started", "epoch": 2, "start": "start-1", "seed": 4}
+    began = client.expect("started")
+    assert began["session"] is None, "this fake world cannot be left and taken up again"
+    assert {name: began[name] for name in ("epoch", "start", "seed", "frame")} == {
+        "epoch": 2, "start": "start-1", "seed": 4, "frame": 1,
+    }  # fmt: skip
     again = client.frame()
     assert (again.epoch, again.index, again.payload) == (2, 0, first.payload)
     assert len(source.worlds) == 1

@@ -265,7 +265,7 @@ class Engine:
         assert scene is not None
         loaded = self.load_scene(scene)
         begin = loaded.scene.start(start)
-        return Session(self, load_image(begin.image, self.resolution), seed, Opening(loaded, begin))
+        return Session(self, load_image(begin.image, self.resolution), seed, Opening(loaded, begin, start))
 
     def open_batch(
         self,

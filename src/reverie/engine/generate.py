@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +14,9 @@ import tyro
 from PIL import Image
 
 from reverie.engine.script import ActionScript, load_script
-from reverie.engine.video import VideoWriter, check_output
-from reverie.errors import ImageError
+from reverie.engine.session_file import SUFFIX, SessionFile, open_session
+from reverie.engine.video import SUFFIXES, check_output, open_video
+from reverie.errors import ActionError, ImageError
 from reverie.overlay import Picture, add_keys, contact_sheet, strip_height
 from reverie.types import FPS, Action, Frames
 
@@ -36,16 +37,17 @@ class GenerateConfig:
     A script holds keys and turns the camera for a time, in seconds (s) or frames (f, 25 a second); yaw and pitch are
     degrees per frame, right and up positive: "forward 2s; forward yaw+3 1s; yaw-5 1s; idle 1s".  It can also be a file:
     the same text (.txt), or JSON (.json), a list such as [{"keys": ["forward"], "mouse": [0, 3], "frames": 25}], where
-    mouse is [pitch, yaw] and "seconds" can stand for "frames".
+    mouse is [pitch, yaw] and "seconds" can stand for "frames".  A session's file (.reverie) is a script as well, and
+    brings its start and seed where none are given.
 
     Examples: reverie generate --model nano --image room.png --actions "forward 2s; yaw+3 1s" -o out.mp4
     reverie generate --scene scenes/my-level --start 1 --actions "forward 4s" -o walk.mp4
     """
 
     actions: str
-    """What to do: a script, or the path of one."""
+    """What to do: a script, or the path of one (.txt, .json or .reverie)."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("out.mp4")
-    """The video to write."""
+    """The video to write: .mp4, .webm or .gif."""
     image: str | None = None
     """The start picture: a path, or the name of one that came with the model (the default is its first)."""
     scene: str | None = None
@@ -64,8 +66,8 @@ class GenerateConfig:
     """Of the transformer: full, int8, int4 or fp8; auto is what the preset says, else full."""
     mode: str = "auto"
     """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
-    seed: int = 0
-    """Decides the noise: the same seed, picture and script give the same video."""
+    seed: int | None = None
+    """Decides the noise: the same seed, picture and script give the same video; 0, or what a .reverie file says."""
     overlay: bool = False
     """Show the keys and the turn below the picture."""
     scale: int = 1
@@ -88,26 +90,41 @@ class GenerateConfig:
             from reverie.engine.scenes import SceneCard
 
             SceneCard.read(self.scene).start(self.start)
-        script = load_script(self.actions)
-        if not 1 <= self.scale <= MAX_SCALE:
-            raise ImageError(f"--scale is a whole factor from 1 to {MAX_SCALE}, got {self.scale}")
-        check_output(self.output, ".mp4")
+        file = SessionFile.load(self.actions) if self.actions.lower().endswith(SUFFIX) else None
+        script = load_script(self.actions) if file is None else file.script
+        if script is None:
+            raise ActionError(f"nothing was played in {self.actions!r}; give a session with actions, or a script")
+        check_scale(self.scale)
+        check_output(self.output, *SUFFIXES)
         if self.sheet is not None:
             check_output(self.sheet, ".png")
         console = Console(stderr=True)
-        engine = _load(self, console)
+        engine = load_engine(self, console)
         script.check(engine.action_space)
-        if self.scene is None:
-            session = engine.open(find_image(engine, self.image), self.seed)
-        else:
-            session = engine.open(seed=self.seed, scene=self.scene, start=self.start)
-        frames = render(session, script, self, console)
+        session = self._open(engine, file)
+        log = {**describe(session, script), "image": self.image}
+        frames = render(session, script, self.output, log, console, overlay=self.overlay, scale=self.scale)
         if self.sheet is not None:
             write_sheet(self.sheet, frames, script)
         session.close()
         console.print(
             f"{self.output}: {script.seconds:g} s, {script.num_frames + 1} frames", highlight=False, soft_wrap=True
         )
+
+    def _open(self, engine: Engine, file: SessionFile | None) -> Session:
+        """The session at its start: as the options say, else as `file` does."""
+        if file is not None and self.scene is None and self.image is None:
+            return open_session(engine, file if self.seed is None else replace(file, seed=self.seed))
+        seed = self.seed if self.seed is not None else file.seed if file is not None else 0
+        if self.scene is not None:
+            return engine.open(seed=seed, scene=self.scene, start=self.start)
+        return engine.open(find_image(engine, self.image), seed)
+
+
+def check_scale(scale: int) -> None:
+    """Raises ImageError for a factor that no video is enlarged by."""
+    if not 1 <= scale <= MAX_SCALE:
+        raise ImageError(f"--scale is a whole factor from 1 to {MAX_SCALE}, got {scale}")
 
 
 def find_image(engine: Engine, image: str | None) -> Image.Image | str:
@@ -123,13 +140,13 @@ def find_image(engine: Engine, image: str | None) -> Image.Image | str:
     return dict(starts).get(image, image)
 
 
-def rollout(session: Session, script: ActionScript) -> Iterator[tuple[Frames, list[Action]]]:
+def rollout(session: Session, script: ActionScript | None) -> Iterator[tuple[Frames, list[Action]]]:
     """The first picture, then the frames of each block of `script` with the actions that led to them.
 
     The last block is cut where the script ends: script.num_frames + 1 frames in all.
     """
     yield session.first_frame, [Action()]
-    left = list(script.actions())
+    left = list(script.actions()) if script else []
     coming: deque[tuple[Coming, list[Action]]] = deque()
     while left or coming:
         while left and len(coming) < 2:  # a GPU dreams the next block while this one is decoded
@@ -140,47 +157,61 @@ def rollout(session: Session, script: ActionScript) -> Iterator[tuple[Frames, li
         yield block.frames()[: len(actions)], actions
 
 
-def render(session: Session, script: ActionScript, config: GenerateConfig, console: Any) -> list[Picture]:
-    """Write the video; returns the pictures for a contact sheet, spread evenly over it."""
+def render(
+    session: Session,
+    script: ActionScript | None,
+    output: Path,
+    log: dict[str, Any],
+    console: Any,
+    *,
+    overlay: bool = False,
+    scale: int = 1,
+    watch: Callable[[Frames], None] = lambda frames: None,
+) -> list[Picture]:
+    """Writes the video of a session that plays `script` (None: its first frame alone).
+
+    overlay: show the keys below each frame; scale: enlarge by this whole factor; watch: gets the frames as they are.
+    Returns the frames for a contact sheet, spread evenly over it.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    height, width = (side * config.scale for side in session.resolution)
-    wanted = set(sheet_frames(script.num_frames + 1))
+    height, width = (side * scale for side in session.resolution)
+    num_frames = 1 + (script.num_frames if script else 0)
+    wanted = set(sheet_frames(num_frames))
     kept: list[Picture] = []
-    columns = TextColumn("dreaming"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} frames")
-    log = describe(session, script, config)
-    full_height = height + (strip_height(width) if config.overlay else 0)
+    columns = TextColumn("generating"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f} frames")
+    full_height = height + (strip_height(width) if overlay else 0)
     with (
-        VideoWriter(config.output, (full_height, width), log) as video,
+        open_video(output, (full_height, width), log) as video,
         Progress(
             *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
         ) as progress,
     ):
-        task = progress.add_task("", total=script.num_frames + 1)
+        task = progress.add_task("", total=num_frames)
         num_seen = 0
         for frames, actions in rollout(session, script):
+            watch(frames)
             kept += [frame for i, frame in enumerate(frames, num_seen) if i in wanted]
             num_seen += len(frames)
             pictures = [enlarge(frame, (height, width)) for frame in frames]
-            if config.overlay:
+            if overlay:
                 pictures = [add_keys(p, a, session.action_space) for p, a in zip(pictures, actions, strict=True)]
             video.write(np.stack(pictures))
             progress.advance(task, len(frames))
     return kept
 
 
-def describe(session: Session, script: ActionScript, config: GenerateConfig) -> dict[str, Any]:
-    """What made a video, for its comment: enough to make it again."""
+def describe(session: Session, script: ActionScript | None) -> dict[str, Any]:
+    """Facts of a video, for its comment: enough to make it again."""
     from reverie import __version__
 
     return {
         "reverie": __version__,
         "model": session.fingerprint,
-        "seed": config.seed,
-        "image": config.image,
+        "seed": session.seed,
         "scene": session.scene or None,
-        "start": config.start,
-        "actions": str(script),
+        "start": session.start_number,
+        "actions": "" if script is None else str(script),
         "fps": FPS,
     }
 
@@ -213,19 +244,15 @@ def enlarge(frame: Picture, size: tuple[int, int]) -> Picture:
     return np.asarray(Image.fromarray(frame).resize((size[1], size[0]), Image.Resampling.BICUBIC))
 
 
-def _load(config: GenerateConfig, console: Any) -> Engine:
+def load_engine(config: Any, console: Any) -> Engine:
+    """The engine of a command's options."""
     from reverie.engine.engine import load
 
+    names = ("device", "dtype", "variant", "decoder", "preset", "weights", "mode")
     with console.status(f"loading {config.model}") as status:
         return load(
             config.model,
-            device=config.device,
-            dtype=config.dtype,
-            variant=config.variant,
-            decoder=config.decoder,
-            preset=config.preset,
-            weights=config.weights,
-            mode=config.mode,
+            **{name: getattr(config, name) for name in names},
             say=lambda text: console.print(text, highlight=False, soft_wrap=True),
             progress=lambda share, text: status.update(f"{text} ({share:.0%})"),
         )

@@ -109,7 +109,8 @@ class LoadedScene:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Where a session begins: in a scene, at a start of it."""
+    """Where a session begins: in a scene, at a start of it, whose number is `number`."""
 
     loaded: LoadedScene
     start: Start
+    number: int

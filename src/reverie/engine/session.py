@@ -195,6 +195,11 @@ class Session:
         return "" if self._opening is None else self._opening.loaded.fingerprint
 
     @property
+    def start_number(self) -> int:
+        """Number of the start in its scene that the session began at; 0 for one that opened on an image."""
+        return 0 if self._opening is None else self._opening.number
+
+    @property
     def camera(self) -> npt.NDArray[np.float32] | None:
         """Pose (6,) of the last frame's camera; None for a model without a spatial memory."""
         memory = self._world.memory

@@ -6,6 +6,7 @@ GET  /health          {"status": "warming" | "ready" | "failed", "progress", "me
 GET  /starts          the start pictures: [{"id", "name", "thumbnail"}]
 GET  /starts/ID.jpg   one of them
 POST /upload          the body is a picture file; answers `uploaded` or `error` of `serve.protocol`
+/saves                see `serve.save_routes`
 WS   /ws              see `serve.protocol`
 
 Who may ask is decided in `serve.access`; how long one connection may take, in `serve.transport`.
@@ -21,7 +22,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 import webbrowser
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -42,9 +42,12 @@ from reverie.data.options import parse_options
 from reverie.engine.models import check_model
 from reverie.errors import ImageError, ServeError
 from reverie.serve.access import Access, Gate, access_for, with_token
+from reverie.serve.answers import FRESH, STATUS, error_answer, read_body
 from reverie.serve.host import Host, Limits, describe
 from reverie.serve.player import Player
-from reverie.serve.protocol import MAX_MESSAGE_BYTES, Error, ErrorCode, Refusal, Uploaded, to_json
+from reverie.serve.protocol import MAX_MESSAGE_BYTES, ErrorCode, Refusal, Uploaded, to_json
+from reverie.serve.save_routes import add_saves
+from reverie.serve.saves import SaveFolder, default_folder
 from reverie.serve.sources import GameSource, ModelSource, Source
 from reverie.serve.transport import BoundedWebSocket, TimedHttp
 from reverie.worlds import world_info
@@ -57,7 +60,6 @@ MAX_HEAD_BYTES = 32 * 1024
 WS_PING_S, WS_PONG_S = 4.0, 12.0
 """How often a client is asked whether it is there, and how long it may take to answer; browsers do so by themselves."""
 _READ = ["GET", "HEAD"]
-_FRESH = {"Cache-Control": "no-cache"}
 
 
 def create_app(
@@ -65,17 +67,19 @@ def create_app(
     limits: Limits | None = None,
     *,
     access: Access | None = None,
+    saves: SaveFolder | None = None,
     on_failure: Callable[[Exception], None] | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> FastAPI:
     """The server of `source`.  The warm-up begins with the app; at its end `on_ready` or `on_failure` is called.
 
-    access: who is let in; by default clients of this machine that ask for it by a loopback name.
+    access: who is let in; by default clients of this machine that ask for it by a loopback name.  saves: where
+    sessions are saved; by default a folder that ends with the app.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        host = Host(source, limits)
+        host = Host(source, limits, saves)
         app.state.host = host
         warm_up = asyncio.create_task(_warm_up(host, on_failure, on_ready))
         try:
@@ -84,6 +88,7 @@ def create_app(
             warm_up.cancel()
             with suppress(asyncio.CancelledError):
                 await warm_up
+            host.sessions.close()
             await asyncio.to_thread(host.close)
 
     app = FastAPI(
@@ -92,6 +97,7 @@ def create_app(
     app.add_middleware(Gate, access=access or Access())
     _add_page(app)
     _add_pictures(app)
+    add_saves(app)
 
     @app.websocket("/ws")
     async def play(websocket: WebSocket) -> None:
@@ -123,7 +129,7 @@ def freeze_memory() -> None:
 def _add_page(app: FastAPI) -> None:
     @app.api_route("/", methods=_READ)
     async def index() -> Response:
-        return FileResponse(STATIC / "index.html", headers=_FRESH)
+        return FileResponse(STATIC / "index.html", headers=FRESH)
 
     @app.api_route("/health", methods=_READ)
     async def health() -> Response:
@@ -136,7 +142,7 @@ def _add_page(app: FastAPI) -> None:
             "waiting": host.seats.num_waiting,
             "version": __version__,
         }
-        return JSONResponse(body, 200 if host.status.status == "ready" else 503, headers=_FRESH)
+        return JSONResponse(body, 200 if host.status.status == "ready" else 503, headers=FRESH)
 
     app.mount("/static", _FreshFiles(directory=STATIC), name="static")
 
@@ -146,7 +152,7 @@ class _FreshFiles(StaticFiles):
 
     async def get_response(self, path: str, scope) -> Response:  # type: ignore[override]
         response = await super().get_response(path, scope)
-        response.headers.update(_FRESH)
+        response.headers.update(FRESH)
         return response
 
 
@@ -155,14 +161,14 @@ def _add_pictures(app: FastAPI) -> None:
     async def starts() -> Response:
         spec = app.state.host.spec
         if spec is None:
-            return _error(503, ErrorCode.UNAVAILABLE, app.state.host.status.message)
+            return error_answer(503, ErrorCode.UNAVAILABLE, app.state.host.status.message)
         return JSONResponse([asdict(describe(start)) for start in spec.starts])
 
     @app.api_route("/starts/{start_id}.jpg", methods=_READ)
     async def thumbnail(start_id: str) -> Response:
         start = app.state.host.start(start_id)
         if start is None:
-            return _error(404, ErrorCode.UNKNOWN_START, "there is no such start picture")
+            return error_answer(404, ErrorCode.UNKNOWN_START, "there is no such start picture")
         encoded = await app.state.host.thumbnail(start)
         return Response(encoded, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
@@ -171,54 +177,15 @@ def _add_pictures(app: FastAPI) -> None:
         host: Host = app.state.host
         try:
             async with host.upload_slot():
-                data = await _read_body(request, host.limits)
+                data = await read_body(request, host.limits, "picture")
                 start = await host.upload(data, name[:MAX_NAME])
         except ImageError as error:
-            return _error(400, ErrorCode.BAD_PICTURE, str(error))
+            return error_answer(400, ErrorCode.BAD_PICTURE, str(error))
         except Refusal as refusal:
-            return _error(_STATUS.get(refusal.code, 409), refusal.code, str(refusal))
+            return error_answer(STATUS.get(refusal.code, 409), refusal.code, str(refusal))
         except ClientDisconnect:
             return Response(status_code=400)
         return Response(to_json(Uploaded(start)), media_type="application/json")
-
-
-_STATUS = {ErrorCode.TOO_LARGE: 413, ErrorCode.TIMEOUT: 408, ErrorCode.BUSY: 503}
-"""The HTTP status of a refused upload, where it is not 409."""
-
-
-async def _read_body(request: Request, limits: Limits) -> bytes:
-    """The whole body.
-
-    Raises Refusal as soon as it is known to be too large or comes too slowly, ImageError if it is empty.
-    """
-    too_large = f"a picture file has at most {limits.max_upload_bytes // 2**20} MiB; make it smaller"
-    if int(request.headers.get("content-length", 0)) > limits.max_upload_bytes:
-        raise Refusal(ErrorCode.TOO_LARGE, too_large)
-    body = bytearray()
-    began_s = time.monotonic()
-    parts = aiter(request.stream())
-    try:
-        while True:
-            allowed_s = min(limits.upload_slow_s + len(body) / limits.upload_bytes_per_s, limits.upload_s)
-            async with asyncio.timeout(began_s + allowed_s - time.monotonic()):
-                part = await anext(parts, None)
-            if part is None:
-                break
-            body += part
-            if len(body) > limits.max_upload_bytes:
-                raise Refusal(ErrorCode.TOO_LARGE, too_large)
-    except TimeoutError:
-        raise Refusal(
-            ErrorCode.TIMEOUT, "the picture came too slowly; try a smaller one, or a faster network"
-        ) from None
-    if not body:
-        raise ImageError("no picture came with the upload; choose a PNG, JPEG or WebP file")
-    return bytes(body)
-
-
-def _error(status: int, code: ErrorCode, message: str) -> Response:
-    headers = _FRESH if status in (400, 404, 409) else {**_FRESH, "Connection": "close"}  # the rest is not read
-    return Response(to_json(Error(code, message, fatal=False)), status, media_type="application/json", headers=headers)
 
 
 # ------------------------------------------------------------------------------------------------------- running
@@ -265,8 +232,9 @@ def serve(
     announce: Callable[[str, str | None], None] | None = None,
     token: str = "auto",
     allow_hosts: Sequence[str] = (),
+    saves: SaveFolder | None = None,
 ) -> None:
-    """Serve `source` until Ctrl-C.  token and allow_hosts: see `serve.access.access_for`.
+    """Serve `source` until Ctrl-C.  token and allow_hosts: see `serve.access.access_for`; saves: see `create_app`.
 
     `announce` gets the page's address once it can be opened, and the one for other machines where they are let in.
     Raises ServeError if it cannot listen, and the source's own error if the warm-up fails.
@@ -279,7 +247,7 @@ def serve(
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(source, limits, access=access, on_failure=stop, on_ready=freeze_memory)
+    app = create_app(source, limits, access=access, saves=saves, on_failure=stop, on_ready=freeze_memory)
     server = _Server(server_config(app))
     with listener:
         if announce is not None:
@@ -449,6 +417,8 @@ class PlayConfig:
     """Another name that the page is asked for by, as behind a proxy; can be given several times."""
     browser: bool = True
     """Open the page in the browser."""
+    saves: Path | None = None
+    """Keep saved sessions in this folder; by default in the user's own."""
     device: str = "auto"
     """Where the model runs: auto, cpu or cuda."""
 
@@ -468,6 +438,7 @@ class PlayConfig:
             announce=announce,
             token=self.token,
             allow_hosts=self.allow_host,
+            saves=SaveFolder(self.saves or default_folder(), is_listed=True),
         )
 
 
@@ -506,6 +477,8 @@ class ServeConfig:
     """What visitors must bring in the link; auto makes one where other machines can reach the page, none asks none."""
     allow_host: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Another name that the page is asked for by, as behind a proxy; can be given several times."""
+    saves: Path | None = None
+    """Keep saved sessions in this folder; by default in the user's own."""
     device: str = "auto"
     """Where the model runs: auto, cpu or cuda."""
     max_players: int = 4
@@ -525,4 +498,5 @@ class ServeConfig:
             announce=announce,
             token=self.token,
             allow_hosts=self.allow_host,
+            saves=SaveFolder(self.saves or default_folder()),
         )

@@ -5,23 +5,28 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import tempfile
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
 
 from reverie.engine.image_worker import load_untrusted
-from reverie.errors import ReverieError
+from reverie.engine.session_file import SessionFile, encode_png, encode_thumbnail
+from reverie.errors import CheckpointError, DataError, ImageError, ReverieError
 from reverie.serve.protocol import ErrorCode, Refusal, StartInfo, Status, Welcome
+from reverie.serve.saves import SaveCard, SaveFolder
 from reverie.serve.seats import Seats
-from reverie.serve.sources import HasScenes, Picture, PlaysTogether, Source, StartPicture, WorldSpec
+from reverie.serve.sessions import Rewindable, Sessions
+from reverie.serve.sources import HasFiles, HasScenes, Picture, PlaysTogether, Source, StartPicture, WorldSpec
 from reverie.serve.together import Together
-from reverie.types import World
+from reverie.types import Action, World
 
 log = logging.getLogger("reverie.serve")
 
@@ -49,6 +54,8 @@ class Limits:
             minute.
         idle_s: how long a player may do nothing (not play, pause or leave the page hidden) while others wait.
         send_s: how long a client may leave what we send unread.
+        max_kept: sessions that wait for players who have gone; each holds the memory of its snapshots.
+        kept_s: how long they wait.
     """
 
     max_players: int = 4
@@ -70,6 +77,8 @@ class Limits:
     silence_s: float = 75.0
     idle_s: float = 60.0
     send_s: float = 10.0
+    max_kept: int = 2
+    kept_s: float = 600.0
 
 
 class Host:
@@ -79,12 +88,18 @@ class Host:
     block at a time.  Blocks of a source that can do so are made together, else players take turns.
     """
 
-    def __init__(self, source: Source, limits: Limits | None = None) -> None:
+    def __init__(self, source: Source, limits: Limits | None = None, saves: SaveFolder | None = None) -> None:
+        """saves: where sessions are saved; by default a folder that goes with the host."""
+        self._own_saves = None if saves else tempfile.TemporaryDirectory(prefix="reverie-saves-")
+        self.saves = saves or SaveFolder(Path(self._own_saves.name if self._own_saves else ""))
         self.limits = limits or Limits()
         self.status = Status("warming", 0.0, f"loading {source.name}")
         self.spec: WorldSpec | None = None
         self.failure: Exception | None = None
         self.seats = Seats(self.limits.max_players, self.limits.max_waiting)
+        self.sessions = Sessions(
+            lambda world: self.later(world.close), max_waiting=self.limits.max_kept, wait_s=self.limits.kept_s
+        )
         self.greeting: OrderedDict[object, asyncio.Timeout] = OrderedDict()
         self._source = source
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="reverie-generate")
@@ -149,6 +164,8 @@ class Host:
         """Finish what is under way (worlds that are closing), close the source and end the thread."""
         self.later(self._source.close)
         self._thread.shutdown(wait=True)
+        if self._own_saves is not None:
+            self._own_saves.cleanup()
 
     def open(self, start_id: str | None, seed: int) -> World:
         """A World in the start picture `start_id` (None: the first there is).  Call on the generation thread."""
@@ -157,6 +174,40 @@ class Host:
             assert isinstance(self._source, HasScenes)
             return self._source.open_scene(start.place, seed)
         return self._source.open(None if start is None else start.picture, seed)
+
+    def open_file(self, file: SessionFile) -> tuple[Rewindable, list[tuple[Action, ...]], list[str]]:
+        """As `HasFiles.open_file`.  Raises Refusal.  Call on the generation thread."""
+        if not isinstance(self._source, HasFiles):
+            raise Refusal(ErrorCode.UNAVAILABLE, f"{self.name} is a real game and plays no saved sessions")
+        try:
+            return self._source.open_file(file)
+        except (DataError, ImageError, CheckpointError) as error:
+            raise Refusal(ErrorCode.BAD_SESSION, one_line(error)) from None
+
+    def start_of(self, file: SessionFile) -> str | None:
+        """Id of the start that a saved session began at; None for an image, or a scene that is not offered."""
+        for start in self._pictures.values():
+            place = start.place
+            if (
+                place
+                and file.scene
+                and (place.folder.resolve().name, place.start) == (file.scene.name, file.scene.start)
+            ):
+                return start.id
+        return None
+
+    async def keep_file(self, data: bytes) -> SaveCard:
+        """Keeps a stranger's session among the saves.  Raises Refusal, DataError or ImageError for one that is none."""
+        spec = self.spec
+        if spec is None or not isinstance(self._source, HasFiles):
+            raise Refusal(ErrorCode.UNAVAILABLE, f"{self.name} plays no saved sessions now; {self.status.message}")
+        file = await asyncio.to_thread(SessionFile.from_bytes, data)
+        async with self._decoding:
+            if file.start is not None:
+                file = replace(file, start=encode_png(await load_untrusted(file.start, spec.resolution)))
+            if file.thumbnail is not None:
+                file = replace(file, thumbnail=encode_thumbnail(await load_untrusted(file.thumbnail, spec.resolution)))
+        return await asyncio.to_thread(self.saves.add, file)
 
     def _find(self, start_id: str | None) -> StartPicture | None:
         if start_id is None:
@@ -227,6 +278,7 @@ class Host:
             uploads=spec.uploads,
             starts=tuple(describe(start) for start in spec.starts),
             bindings=spec.bindings.describe(),
+            rewind_s=spec.rewind_s,
         )
 
 

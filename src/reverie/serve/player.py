@@ -21,6 +21,7 @@ from reverie.errors import ReverieError
 from reverie.serve.bindings import InputBox
 from reverie.serve.host import Host, jpeg, one_line
 from reverie.serve.memory_map import MapRequests, draw_map
+from reverie.serve.opening import Opened, Superseded, load, open_start, resume, save
 from reverie.serve.protocol import (
     CLOSE_CODES,
     VERSION,
@@ -32,15 +33,22 @@ from reverie.serve.protocol import (
     FrameMessage,
     Hello,
     Input,
+    Load,
     MapRequest,
+    Notice,
     Pause,
     Paused,
     Ping,
     Played,
     Pong,
+    Position,
     Queued,
     Refusal,
     Restart,
+    Resume,
+    Save,
+    Saved,
+    Seek,
     ServerMessage,
     Start,
     Started,
@@ -49,6 +57,7 @@ from reverie.serve.protocol import (
     to_json,
 )
 from reverie.serve.seats import Ticket
+from reverie.serve.sessions import Held, Rewindable
 from reverie.serve.sources import WorldSpec
 from reverie.serve.together import Together
 from reverie.types import Frames, World
@@ -100,15 +109,16 @@ class Player:
         self._wake = asyncio.Event()
         self._format = Format.JPEG
         self._box: InputBox | None = None  # none until it is known what the world listens to
-        self._command: Start | Restart | None = None
+        self._command: Start | Restart | Resume | Load | Seek | None = None
+        self._save: Save | None = None
         self._starts = Allowance(host.limits.starts_per_s, host.limits.start_burst, clock())
         self._heard_s = self._acted_s = clock()
         self._welcomed_s: float | None = None
         self._has_asked = False
-        self._start: str | None = None
         self._map = MapRequests()
         self._is_paused = False
-        self._world: World | None = None
+        self._held: Held | None = None
+        self._taken = asyncio.Event()
         self._epoch = 0
         self._index = 0
         self._config = PaceConfig(block_frames=1)
@@ -121,8 +131,10 @@ class Player:
             await self._refuse(refusal)
         except WebSocketDisconnect:
             pass
-        finally:
-            self._close_world()
+
+    def leave(self) -> None:
+        """The session goes on in another connection."""
+        self._taken.set()
 
     async def _serve(self) -> None:
         await self._greet()
@@ -133,7 +145,7 @@ class Player:
             self._host.seats.leave(ticket)
 
     async def _run_loops(self, ticket: Ticket) -> None:
-        loops = [asyncio.create_task(loop) for loop in (self._read(), self._play(ticket), self._watch())]
+        loops = [asyncio.create_task(loop) for loop in (self._read(), self._play(ticket), self._watch(), self._end())]
         try:
             done, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
             errors = [loop.exception() for loop in done]  # all are looked at, one is told
@@ -141,7 +153,11 @@ class Player:
         finally:
             for loop in loops:
                 loop.cancel()
-            await asyncio.wait(loops)
+            try:
+                await asyncio.wait(loops)
+            finally:  # the server may be ending, and this task with it
+                if self._held is not None:
+                    self._host.sessions.leave(self._held)
 
     # ------------------------------------------------------------------------------------------------- messages
 
@@ -204,6 +220,11 @@ class Player:
                     f"you did nothing for {limits.idle_s:g} s and others were waiting; reload the page to play on",
                 )
 
+    async def _end(self) -> None:
+        """Ends the visit when the session is taken up elsewhere."""
+        await self._taken.wait()
+        raise Refusal(ErrorCode.TAKEN, "this session goes on in another tab; reload the page to begin a new one")
+
     async def _take(self, message: ClientMessage) -> None:
         match message:
             case Input():
@@ -222,7 +243,10 @@ class Player:
                     self._box.flush()
                 await self._send(Paused(paused))
                 self._wake.set()
-            case Start() | Restart():
+            case Save():
+                self._save = message
+                self._wake.set()
+            case Start() | Restart() | Resume() | Load() | Seek():
                 self._command = message
                 self._has_asked = True
                 self._wake.set()
@@ -269,13 +293,15 @@ class Player:
         while True:
             self._wake.clear()
             if self._command is not None:
-                await self._guard(self._begin(spec, box))
-            elif self._world is not None and self._map.take(self._clock()):
-                await self._guard(self._send_map(self._world))
-            elif self._world is None or self._is_paused:
+                await self._guard(self._obey(spec, box))
+            elif self._save is not None:
+                await self._guard(self._keep())
+            elif self._held is not None and self._map.take(self._clock()):
+                await self._guard(self._send_map(self._held.world))
+            elif self._held is None or self._is_paused:
                 await self._wake.wait()
             else:
-                await self._guard(self._go_on(spec, box, self._world))
+                await self._guard(self._go_on(spec, box, self._held.world))
 
     async def _be_seated(self, ticket: Ticket) -> None:
         """Report the place in the queue until there is a free one."""
@@ -320,38 +346,79 @@ class Player:
             self._close_world()
         await self._send(Error(code, text, fatal=False))
 
-    async def _begin(self, spec: WorldSpec, box: InputBox) -> None:
-        """Carry out the latest start or restart; its first picture opens a new epoch."""
+    async def _obey(self, spec: WorldSpec, box: InputBox) -> None:
+        """Carry out the latest command: its first frame opens a new epoch."""
+        if isinstance(self._command, Seek):
+            command, self._command = self._command, None
+            await self._seek(spec, box, command.frame)
+            return
         while not self._starts.spend(self._clock()):  # opening a world takes long, and the other players wait for it
             await asyncio.sleep(self._starts.wait_s(self._clock()))
         command, self._command = self._command, None
         assert command is not None
-        start = command.start if isinstance(command, Start) else self._start
-        reuse = self._world if isinstance(command, Restart) else None
         began_s = self._clock()
-        world, picture = await self._host.call(partial(self._open, reuse, start, command.seed))
-        if world is not self._world:
-            self._close_world()
-        self._world, self._start = world, start
+        with suppress(Superseded):
+            await self._begin(spec, box, await self._open(command), began_s)
+
+    async def _open(self, command: Start | Restart | Resume | Load | Seek) -> Opened:
+        held = self._held
+        match command:
+            case Resume(session):
+                return await resume(self._host, session)
+            case Load(save_id):
+                return await load(self._host, save_id, self._send, lambda: self._command is None)
+            case Start(start, seed):
+                return await open_start(self._host, None, start, seed)
+            case _:
+                assert isinstance(command, Restart)
+                return await open_start(self._host, held, held.start if held else None, command.seed)
+
+    async def _begin(self, spec: WorldSpec, box: InputBox, opened: Opened, began_s: float) -> None:
+        """Play a world that has been opened, from the frame that it stands at."""
+        held, world = opened.held, opened.held.world
+        if self._held is not None and world is not self._held.world:
+            self._host.sessions.end(self._held)
+        self._held = held
+        self._host.sessions.play(held, self.leave)
+        self._new_epoch(box)
+        at = (world.frame, world.earliest, world.last) if isinstance(world, Rewindable) else (1, 1, 1)
+        await self._send(Started(self._epoch, held.start, held.seed, held.token, *at))
+        for notice in opened.notices:
+            await self._send(Notice(notice))
+        if self._is_paused:
+            self._is_paused = False
+            await self._send(Paused(False))
+        await self._send_frames(spec, Block(self._encode(opened.first), 0, began_s), Flags.FIRST)
+
+    async def _seek(self, spec: WorldSpec, box: InputBox, frame: int) -> None:
+        """Go to another moment of the session, and pause there."""
+        world = self._held.world if self._held else None
+        if not isinstance(world, Rewindable):
+            raise Refusal(ErrorCode.UNAVAILABLE, "this world cannot go back; restart it")
+        began_s = self._clock()
+        frames = await self._host.call(partial(world.seek, frame))
+        if isinstance(self._command, Seek):  # the slider has moved on meanwhile
+            return
+        self._new_epoch(box)
+        if not self._is_paused:
+            self._is_paused = True
+            await self._send(Paused(True))
+        await self._send(Position(self._epoch, world.frame, world.earliest, world.last))
+        await self._send_frames(spec, Block(self._encode(frames[-1:]), 0, began_s), Flags.FIRST)
+
+    def _new_epoch(self, box: InputBox) -> None:
         self._epoch += 1
         self._index = 0
         box.flush()
         self._pace = begin(self._config, self._clock(), before=self._pace)
-        await self._send(Started(self._epoch, start, command.seed))
-        if self._is_paused:
-            self._is_paused = False
-            await self._send(Paused(False))
-        await self._send_frames(spec, Block(self._encode(picture), 0, began_s), Flags.FIRST)
 
-    def _open(self, reuse: World | None, start: str | None, seed: int) -> tuple[World, Frames]:
-        """On the generation thread: a world at its first picture."""
-        world = reuse or self._host.open(start, seed)
-        try:
-            return world, world.reset(seed)
-        except Exception:
-            if reuse is None:
-                world.close()
-            raise
+    async def _keep(self) -> None:
+        """Save the session."""
+        wish, self._save = self._save, None
+        if self._held is None or wish is None:
+            raise Refusal(ErrorCode.SAVE_FAILED, "there is no session to save yet; start one first")
+        card = await save(self._host, self._held.world, wish.name, wish.whole)
+        await self._send(Saved(card.id, card.title, card.created_ms, card.seconds, card.model))
 
     async def _go_on(self, spec: WorldSpec, box: InputBox, world: World) -> None:
         """Make the next block if it is time, else wait until it is or something happens."""
@@ -412,6 +479,6 @@ class Player:
             await self._send(message)
 
     def _close_world(self) -> None:
-        if self._world is not None:
-            self._host.later(self._world.close)
-            self._world = None
+        if self._held is not None:
+            self._host.sessions.end(self._held)
+            self._held = None

@@ -3,6 +3,8 @@
 A client opens the WebSocket and says `hello` with the version it speaks.  The server reports `status` while its world
 warms up, then answers `welcome` (what can be played and how).  `start` opens a world and is answered by `started`;
 from then on the server sends binary frames and the client sends `input`, and `played` for each frame that it shows.
+A session of a model can also be left and taken up again (`resume`), sought through (`seek`, answered by `position` and
+a frame of a new epoch), saved (`save`, `saved`) and loaded (`load`, `loading`, `started`).
 While all places are taken, `queued` says how many clients come before; the client waits, and is served in its turn.
 
 Text messages are JSON objects with a `type`; fields that are not known are ignored.  Binary messages are frames:
@@ -44,6 +46,8 @@ MAX_SEED = 2**31 - 1
 _HEADER = struct.Struct("<BBBBIIIHHIdd")
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9]{0,31}")
 _START_ID = re.compile(r"[A-Za-z0-9_.-]{1,80}")
+MAX_SAVE_NAME = 80
+"""The longest name of a saved session."""
 
 
 class ErrorCode(StrEnum):
@@ -62,12 +66,18 @@ class ErrorCode(StrEnum):
     UNKNOWN_START = "unknown-start"
     BAD_PICTURE = "bad-picture"
     WORLD_FAILED = "world-failed"
+    UNKNOWN_SESSION = "unknown-session"
+    UNKNOWN_SAVE = "unknown-save"
+    BAD_SESSION = "bad-session"
+    SAVE_FAILED = "save-failed"
+    TAKEN = "taken"
     INTERNAL = "internal"
 
 
 CLOSE_CODES = {
     ErrorCode.BAD_MESSAGE: 4400,
     ErrorCode.TIMEOUT: 4408,
+    ErrorCode.TAKEN: 4409,
     ErrorCode.IDLE: 4410,
     ErrorCode.TOO_LARGE: 4413,
     ErrorCode.VERSION: 4426,
@@ -189,6 +199,39 @@ class Restart:
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """Take up the session of an earlier connection, by the token of its `started`."""
+
+    TYPE: ClassVar = "resume"
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Open the saved session `save` at its end."""
+
+    TYPE: ClassVar = "load"
+    save: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seek:
+    """Go to the block that shows frame number `frame` (the start is 1), and pause there."""
+
+    TYPE: ClassVar = "seek"
+    frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Save the session under a name.  whole: with what was played after the frame that a `seek` has gone to."""
+
+    TYPE: ClassVar = "save"
+    name: str
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     TYPE: ClassVar = "pause"
     paused: bool
@@ -227,7 +270,7 @@ class MapRequest:
     TYPE: ClassVar = "map"
 
 
-ClientMessage = Hello | Start | Restart | Pause | Input | Played | Ping | MapRequest
+ClientMessage = Hello | Start | Restart | Resume | Load | Seek | Save | Pause | Input | Played | Ping | MapRequest
 
 
 def parse(text: str | bytes) -> ClientMessage:
@@ -284,6 +327,29 @@ def _read_start(body: dict[str, Any]) -> Start:
     return Start(start, _integer(body, "seed", MAX_SEED, 0))
 
 
+def _read_resume(body: dict[str, Any]) -> Resume:
+    token = body.get("session")
+    if not (isinstance(token, str) and _START_ID.fullmatch(token)):
+        _bad("resume.session is the token of a session", token)
+    return Resume(token)
+
+
+def _read_load(body: dict[str, Any]) -> Load:
+    save = body.get("save")
+    if not (isinstance(save, str) and _START_ID.fullmatch(save)):
+        _bad("load.save is the id of a saved session", save)
+    return Load(save)
+
+
+def _read_save(body: dict[str, Any]) -> Save:
+    name, whole = body.get("name"), body.get("whole", False)
+    if not isinstance(name, str) or len(name) > MAX_SAVE_NAME:
+        _bad(f"save.name is a text of at most {MAX_SAVE_NAME} characters", name)
+    if not isinstance(whole, bool):
+        _bad("save.whole is true or false", whole)
+    return Save(name, whole)
+
+
 def _read_pause(body: dict[str, Any]) -> Pause:
     if not isinstance(body.get("paused"), bool):
         _bad("pause.paused is true or false", body.get("paused"))
@@ -315,6 +381,10 @@ _READERS: dict[str, Callable[[dict[str, Any]], ClientMessage]] = {
     Hello.TYPE: _read_hello,
     Start.TYPE: _read_start,
     Restart.TYPE: lambda body: Restart(_integer(body, "seed", MAX_SEED, 0)),
+    Resume.TYPE: _read_resume,
+    Load.TYPE: _read_load,
+    Seek.TYPE: lambda body: Seek(_integer(body, "frame", MAX_UINT32)),
+    Save.TYPE: _read_save,
     Pause.TYPE: _read_pause,
     Input.TYPE: _read_input,
     Played.TYPE: _read_played,
@@ -363,7 +433,11 @@ class Queued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome:
-    """What can be played.  kind: `dream` or `game`.  bindings: {keys: {code: key}, turns: {code: [pitch, yaw]}}."""
+    """What can be played.
+
+    kind: `dream` or `game`.  bindings: {keys: {code: key}, turns: {code: [pitch, yaw]}}.  rewind_s: how far back a
+    session can go; 0 where it cannot be sought through or saved.
+    """
 
     TYPE: ClassVar = "welcome"
     version: int = VERSION
@@ -378,16 +452,64 @@ class Welcome:
     uploads: bool
     starts: tuple[StartInfo, ...]
     bindings: dict[str, Any] = field(default_factory=dict)
+    rewind_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A world is open: frames of `epoch` follow."""
+    """A world is open: frames of `epoch` follow.
+
+    session: the token to `resume` it with; None where that cannot be.  frame: number of the frame that follows first,
+    of the session's; earliest, last: the numbers that `seek` reaches.
+    """
 
     TYPE: ClassVar = "started"
     epoch: int
     start: str | None
     seed: int
+    session: str | None = None
+    frame: int = 1
+    earliest: int = 1
+    last: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """The answer to `seek`: one frame of `epoch`, number `frame`, follows.  As in Started."""
+
+    TYPE: ClassVar = "position"
+    epoch: int
+    frame: int
+    earliest: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """A loaded session is being generated again.  progress: 0..1."""
+
+    TYPE: ClassVar = "loading"
+    progress: float
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """The answer to `save`, and to POST /saves: the session is kept as `id`."""
+
+    TYPE: ClassVar = "saved"
+    id: str
+    title: str
+    created_ms: float
+    seconds: float
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One line for the player that is no error."""
+
+    TYPE: ClassVar = "notice"
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,7 +550,21 @@ class MemoryMap:
     image: str | None
 
 
-ServerMessage = Status | Queued | Welcome | Started | Paused | Pong | Error | Uploaded | MemoryMap
+ServerMessage = (
+    Status
+    | Queued
+    | Welcome
+    | Started
+    | Position
+    | Loading
+    | Saved
+    | Notice
+    | Paused
+    | Pong
+    | Error
+    | Uploaded
+    | MemoryMap
+)
 
 
 def to_json(message: ServerMessage) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from reverie.engine.engine import Engine
     from reverie.engine.scenes import SceneCard
     from reverie.engine.session import Session
+    from reverie.engine.session_file import SessionFile
+    from reverie.engine.timeline import Timeline
 
 log = logging.getLogger("reverie.serve")
 
@@ -61,7 +63,11 @@ class StartPicture:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WorldSpec:
-    """What a loaded source plays.  resolution: (H, W).  uploads: whether any picture can be started in."""
+    """What a loaded source plays.
+
+    resolution: (H, W).  uploads: whether any picture can be started in.  rewind_s: how far back its worlds can go; 0
+    where they cannot.
+    """
 
     name: str
     kind: Literal["dream", "game"]
@@ -72,6 +78,7 @@ class WorldSpec:
     fps: float = FPS
     uploads: bool = False
     starts: tuple[StartPicture, ...] = field(default=())
+    rewind_s: float = 0.0
 
 
 class Source(Protocol):
@@ -122,11 +129,25 @@ class AroundSession(Protocol):
     def played(self, action: Action, frames: Frames) -> None: ...
 
 
+@runtime_checkable
+class HasFiles(Protocol):
+    """A Source that opens the files of saved sessions."""
+
+    def open_file(self, file: SessionFile) -> tuple[Timeline, list[tuple[Action, ...]], list[str]]:
+        """Opens a session at its start, on the generation thread.
+
+        Returns it, its actions for one step after another, and reasons why its frames may differ.  Raises DataError
+        for a session that the model cannot play.
+        """
+        ...
+
+
 class ModelSource:
     """Worlds dreamt by a model: `model` is a name or folder for `reverie.load`, or an Engine that is loaded already.
 
     scene, start: a scene, by name or folder, and the number of the start there that the page begins in; the bundled
-    scenes come after it.  options: as `reverie.load` takes them.
+    scenes come after it.  rewind_s, rewind_bytes: how far back a session can go, and memory for that.  options: as
+    `reverie.load` takes them.
     """
 
     def __init__(
@@ -136,9 +157,13 @@ class ModelSource:
         device: str = "auto",
         scene: str | Path | None = None,
         start: int = 0,
+        rewind_s: float = 300.0,
+        rewind_bytes: int = 256 * 2**20,
         **options: Any,
     ) -> None:
         self._model = model
+        self._rewind_s, self._rewind_bytes = rewind_s, rewind_bytes
+        self._scenes: dict[str, Path] = {}
         self._scene, self._start = scene, start
         self._device = device
         self._options = options
@@ -155,6 +180,7 @@ class ModelSource:
             self._engine = load(self._model, device=self._device, progress=progress, **self._options)
         engine = self._loaded()
         starts = (*_scene_starts(engine, self._scene, self._start), *_starts(engine))
+        self._scenes = {one.place.folder.resolve().name: one.place.folder for one in starts if one.place is not None}
         if starts and (first := starts[0].place) is not None:
             engine.load_scene(first.folder)  # so that the first world opens at once
         return WorldSpec(
@@ -167,15 +193,28 @@ class ModelSource:
             bindings=bindings_for(engine.action_space),
             uploads=True,
             starts=starts,
+            rewind_s=self._rewind_s,
         )
 
     def open(self, picture: Picture | None, seed: int) -> World:
         if picture is None:
             raise WorldError(f"{self.name} dreams on from a picture, and none is given; choose one or upload your own")
-        return self._loaded().open(picture, seed=seed)
+        return self._timeline(self._loaded().open(picture, seed=seed))
 
     def open_scene(self, place: ScenePlace, seed: int) -> World:
-        return self._loaded().open(seed=seed, scene=place.folder, start=place.start)
+        return self._timeline(self._loaded().open(seed=seed, scene=place.folder, start=place.start))
+
+    def open_file(self, file: SessionFile) -> tuple[Timeline, list[tuple[Action, ...]], list[str]]:
+        from reverie.engine.session_file import open_session
+        from reverie.engine.timeline import blocks_of
+
+        session = open_session(self._loaded(), file, self._scenes)
+        return self._timeline(session), blocks_of(session, file), file.warnings(session)
+
+    def _timeline(self, session: Session) -> Timeline:
+        from reverie.engine.timeline import Timeline
+
+        return Timeline(session, rewind_s=self._rewind_s, max_bytes=self._rewind_bytes)
 
     def step_together(self, worlds: Sequence[World], actions: Sequence[Action]) -> list[Frames | Exception]:
         from reverie.engine.batch import make_blocks

@@ -15,7 +15,7 @@ const RETRIED = new Set(["full", "timeout"]); // refusals that time may mend
 
 /**
  * Events: `message` (detail: a text message), `frame` (detail: a frame), `stalled` (detail: ms without a sign of life),
- * `lost` (detail: {final, reason}; unless final, it connects again by itself).
+ * `lost` (detail: {final, reason, code}; unless final, it connects again by itself).
  */
 export class Connection extends EventTarget {
   #socket = null;
@@ -113,7 +113,7 @@ export class Connection extends EventTarget {
     this.#socket = null;
     const refusal = this.#refusal;
     const final = refusal !== null && !RETRIED.has(refusal.code);
-    this.dispatchEvent(new CustomEvent("lost", { detail: { final, reason: refusal?.message ?? null } }));
+    this.dispatchEvent(new CustomEvent("lost", { detail: { final, reason: refusal?.message ?? null, code: refusal?.code ?? null } }));
     if (final) return;
     const waitMs = refusal?.code === "full" ? FULL_RETRY_MS : RETRY_MS[Math.min(this.#tries++, RETRY_MS.length - 1)];
     setTimeout(() => this.#openAgain(), waitMs);

@@ -22,8 +22,17 @@ const PAD_NAMES = ["A", "B", "X", "Y", "LB", "RB", "LT", "RT"];
 export const PAD_PAUSE = 9;
 export const PAD_CROSS = { up: 12, down: 13, left: 14, right: 15 };
 
-/** A key code as it is printed on the key. */
-export const label = (code) => LABELS[code] ?? code.replace(/^Key/, "");
+let keyNames = {};
+
+/** keys: {a code of the world: the code that is pressed for it}; layout: {code: what is printed there}, where known. */
+export function setKeyNames(keys, layout = new Map()) {
+  const printed = (code) => LABELS[code] ?? layout.get?.(code)?.toUpperCase() ?? code.replace(/^(Key|Digit)/, "");
+  keyNames = { of: (code) => printed(keys[code] ?? code) };
+}
+setKeyNames({});
+
+/** The key that is pressed for a code of the world, as it is printed. */
+export const label = (code) => keyNames.of(code);
 
 /** A key of an action space in words. */
 export const words = (meaning) => meaning.replaceAll("-", " ");
@@ -109,6 +118,9 @@ export function helpRows(controls) {
 export const PAGE_ROWS = [
   { does: "pause, go on", keys: "P", pad: "start", touch: "tap when paused" },
   { does: "begin again", keys: "R", pad: "", touch: "" },
+  { does: "back, on by 5 seconds", keys: "[ and ]", pad: "", touch: "slider" },
+  { does: "saved sessions", keys: "O", pad: "", touch: "button Saved" },
+  { does: "settings", keys: ",", pad: "", touch: "button Settings" },
   { does: "map of what is remembered", keys: "M", pad: "", touch: "" },
   { does: "this help", keys: "H or ?", pad: "", touch: "" },
 ];

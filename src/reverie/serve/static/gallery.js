@@ -1,16 +1,23 @@
 // Starts: those in scenes, the model's images, then one's own by button or by drag and drop.  Own ones survive a reload.
 
 import { OwnPictures } from "./own.js";
+import { remember, remembered } from "./remember.js";
+import { TEXT } from "./strings.js";
 
 const CHOSEN = "reverie.start";
 const TILE = { width: 238, height: 136 };
 
-/** Events: `choose` (detail: a start {id, name, thumbnail, keys, mouse, scene}), `problem` (detail: one line). */
+const SESSION = /\.reverie$/i;
+
+/**
+ * Events: `choose` (detail: a start {id, name, thumbnail, keys, mouse, scene}), `problem` (detail: one line), `session`
+ * (detail: the file of a saved session that was dropped on the page).
+ */
 export class Gallery extends EventTarget {
   #offered = [];
   #own = []; // {id, name, blob}, newest first
   #kept = new OwnPictures();
-  #chosen = remembered();
+  #chosen = remembered(CHOSEN);
 
   constructor({ list, button, file, drop }) {
     super();
@@ -53,7 +60,7 @@ export class Gallery extends EventTarget {
 
   mark(id) {
     this.#chosen = id;
-    remember(id);
+    if (id) remember(CHOSEN, id);
     for (const tile of this.list.querySelectorAll("[data-id]")) {
       tile.setAttribute("aria-pressed", String(tile.dataset.id === id));
       if (tile.dataset.id === id) tile.scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -80,8 +87,8 @@ export class Gallery extends EventTarget {
   }
 
   async upload(file) {
-    if (!this.accepts) return this.#problem("this world starts where it wants; pictures cannot be uploaded to it");
-    const name = file.name.replace(/\.[^.]*$/, "").slice(0, 40) || "your picture";
+    if (!this.accepts) return this.#problem(TEXT.noUploads);
+    const name = file.name.replace(/\.[^.]*$/, "").slice(0, 40) || TEXT.yourPicture;
     const start = await this.#send(name, file);
     if (!start) return;
     this.#own.unshift(await this.#kept.add(start.id, start.name, file));
@@ -96,9 +103,9 @@ export class Gallery extends EventTarget {
       const response = await fetch(`upload?name=${encodeURIComponent(name)}`, { method: "POST", body: blob });
       const answer = await response.json();
       if (answer.type === "uploaded") return answer.start;
-      this.#problem(answer.message ?? "the picture was refused");
+      this.#problem(answer.message ?? TEXT.pictureRefused);
     } catch {
-      this.#problem("the picture did not reach the server; is it still running?");
+      this.#problem(TEXT.pictureLost);
     } finally {
       this.button.classList.remove("busy");
     }
@@ -135,7 +142,7 @@ export class Gallery extends EventTarget {
     tile.className = "tile";
     tile.dataset.id = start.id;
     tile.title = start.name;
-    tile.setAttribute("aria-label", `start in ${start.name}`);
+    tile.setAttribute("aria-label", TEXT.startIn(start.name));
     tile.append(start.blob ? painted(start.blob) : pictured(start.thumbnail));
     if (start.scene) tile.append(caption(start.scene));
     tile.addEventListener("click", () => this.dispatchEvent(new CustomEvent("choose", { detail: start })));
@@ -147,7 +154,7 @@ export class Gallery extends EventTarget {
     button.type = "button";
     button.className = "remove";
     button.textContent = "×";
-    button.title = `forget ${start.name}`;
+    button.title = TEXT.forget(start.name);
     button.setAttribute("aria-label", button.title);
     button.addEventListener("click", () => this.#remove(start.id));
     return button;
@@ -166,7 +173,9 @@ export class Gallery extends EventTarget {
       event.preventDefault();
       depth = 0;
       show(false);
-      if (event.dataTransfer.files.length) this.upload(event.dataTransfer.files[0]);
+      const [file] = event.dataTransfer.files;
+      if (file && SESSION.test(file.name)) this.dispatchEvent(new CustomEvent("session", { detail: file }));
+      else if (file) this.upload(file);
     });
   }
 }
@@ -205,20 +214,4 @@ function painted(blob) {
     () => {}, // the browser cannot show it, though the server can: an empty tile with its name
   );
   return canvas;
-}
-
-function remember(id) {
-  try {
-    if (id) sessionStorage.setItem(CHOSEN, id);
-  } catch {
-    // without storage a reload begins in the first picture
-  }
-}
-
-function remembered() {
-  try {
-    return sessionStorage.getItem(CHOSEN);
-  } catch {
-    return null;
-  }
 }

@@ -1,6 +1,7 @@
 // What lies around and over the picture: the veil with the state, the keys, the read-outs, one-line messages.
 
 import { label, words } from "./controls.js";
+import { TEXT } from "./strings.js";
 
 const TOAST_MS = 7000;
 const CLUSTER = [["KeyW"], ["KeyA", "KeyS", "KeyD"]];
@@ -30,7 +31,7 @@ export class Hud {
 
   welcome(welcome) {
     byId("model").textContent = welcome.model;
-    byId("kind").textContent = welcome.kind === "dream" ? "dreamt live" : "the real game";
+    byId("kind").textContent = TEXT.kinds[welcome.kind];
     document.body.dataset.kind = welcome.kind;
   }
 
@@ -56,9 +57,14 @@ export class Hud {
     }
   }
 
-  meters(fps, latencyMs) {
+  /** parts: what the latency is made of, in words. */
+  meters(fps, latencyMs, p95Ms, parts) {
+    const whole = (ms) => (ms === null ? "–" : String(Math.round(ms)));
     byId("fps").textContent = fps ? fps.toFixed(1) : "–";
-    byId("latency").textContent = latencyMs === null ? "–" : String(Math.round(latencyMs));
+    byId("latency").textContent = whole(latencyMs);
+    byId("latency-p95").textContent = whole(p95Ms);
+    byId("latency-parts").textContent = parts;
+    byId("latency").parentElement.title = parts || TEXT.latency;
   }
 
   /** One line that goes away by itself. */

@@ -26,6 +26,9 @@ export class Input extends EventTarget {
   hasMouse = false;
   isEnabled = false;
   controls = NOTHING;
+  codeOf = (pressed) => pressed; // a key that is pressed -> the code that the world knows for it
+  sensitivity = 1;
+  isInverted = false;
   drags = false; // the browser does not lend the mouse out: looking around is by dragging
 
   constructor(stage) {
@@ -90,8 +93,8 @@ export class Input extends EventTarget {
   /** The mouse, or what stands for it, has moved by so many pixels. */
   move(right, down) {
     if (!this.isEnabled || !this.hasMouse || (!right && !down)) return;
-    this.#mouse[0] += right;
-    this.#mouse[1] += down;
+    this.#mouse[0] += right * this.sensitivity;
+    this.#mouse[1] += down * this.sensitivity * (this.isInverted ? -1 : 1);
     const wait = this.#mouseSentMs + MOUSE_EVERY_MS - performance.now();
     if (wait <= 0) this.#send();
     else this.#mouseTimer ??= setTimeout(() => this.#send(), wait);
@@ -121,18 +124,19 @@ export class Input extends EventTarget {
 
   #key(event, isDown) {
     if (PRESSES.has(event.code) && event.target.closest?.("button, summary, a[href]")) {
-      if (!isDown && this.#keyboard.delete(event.code)) this.#changed(); // it was held when the button got the focus
+      if (!isDown && this.#keyboard.delete(this.codeOf(event.code))) this.#changed(); // it was held when the button got the focus
       return;
     }
-    if (!this.bound.has(event.code) || event.ctrlKey || event.metaKey || event.altKey) {
-      if (!isDown && this.#keyboard.delete(event.code)) this.#changed();
+    const code = this.codeOf(event.code);
+    if (!this.bound.has(code) || event.ctrlKey || event.metaKey || event.altKey) {
+      if (!isDown && this.#keyboard.delete(code)) this.#changed();
       return;
     }
     if (isDown && (!this.isEnabled || event.target.closest?.("input, dialog"))) return;
     event.preventDefault();
     if (event.repeat) return;
-    if (isDown) this.#keyboard.add(event.code);
-    else this.#keyboard.delete(event.code);
+    if (isDown) this.#keyboard.add(code);
+    else this.#keyboard.delete(code);
     this.#changed();
   }
 

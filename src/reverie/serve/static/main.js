@@ -10,10 +10,15 @@ import { MemoryMap } from "./map.js";
 import { Meters } from "./meters.js";
 import { Playback } from "./playback.js";
 import * as say from "./protocol.js";
+import { Saves } from "./saves.js";
+import { remember, remembered } from "./remember.js";
 import { Screen } from "./screen.js";
+import { Settings } from "./settings.js";
+import { TEXT } from "./strings.js";
+import { Timeline } from "./timeline.js";
 
 const METERS_EVERY_MS = 250;
-const MAX_SEED = 2 ** 31 - 1;
+const STEP_S = 5; // what `[` and `]` go back and on
 const TOUCH = matchMedia("(pointer: coarse)");
 
 const byId = (id) => document.getElementById(id);
@@ -24,6 +29,9 @@ const input = new Input(stage);
 const meters = new Meters();
 const gallery = new Gallery({ list: byId("gallery"), button: byId("add"), file: byId("file"), drop: byId("drop") });
 const help = new Help(byId("help"), byId("ask"));
+const saves = new Saves(byId("saves"), byId("keep"));
+const settings = new Settings(byId("settings"), byId("tune"));
+const timeline = new Timeline({ bar: byId("timeline"), slider: byId("slider"), time: byId("moment"), fork: byId("fork") });
 const address = new URL("ws", location.href);
 address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
 const connection = new Connection(address);
@@ -33,10 +41,12 @@ let playback = new Playback({ fps: 25, blockFrames: 4 });
 let world = null; // the server's welcome
 let epoch = 0;
 let isPaused = false;
-let pausedForHelp = false;
+let pausedForPanel = false;
+let isForking = false;
+let begun = null; // {start, seed} of the world that is played
+let link = new URLSearchParams(location.hash.slice(1)).has("start") ? new URLSearchParams(location.hash.slice(1)) : null;
+let loading = null; // the saved session that was asked for last
 let metersAtMs = 0;
-
-const randomSeed = () => Math.floor(Math.random() * MAX_SEED);
 
 // ------------------------------------------------------------------------------------------ what the server says
 
@@ -44,11 +54,10 @@ connection.addEventListener("message", ({ detail }) => answers[detail.type]?.(de
 
 const answers = {
   status({ status, progress, message }) {
-    if (status === "warming") hud.state("warming", { title: "Waking up", text: message, progress });
+    if (status === "warming") hud.state("warming", { title: TEXT.warming, text: message, progress });
   },
   queued({ place, waiting }) {
-    const text = place === 1 ? "you are next" : `you are number ${place} of ${waiting} in the queue`;
-    hud.state("waiting", { title: "All places are taken", text: `${text}; it begins by itself` });
+    hud.state("waiting", { title: TEXT.full, text: TEXT.place(place, waiting) });
   },
   welcome(welcome) {
     world = welcome;
@@ -58,18 +67,47 @@ const answers = {
     screen.resize(welcome.width, welcome.height);
     playback = new Playback({ fps: welcome.fps, blockFrames: welcome.block_frames });
     gallery.offer(welcome);
-    if (gallery.first || !welcome.uploads) begin(gallery.first);
-    else askForPicture();
+    timeline.offer(welcome);
+    const session = remembered("reverie.session");
+    if (link !== null) followLink();
+    else if (session) takeUp(session);
+    else beginFirst();
   },
   started(started) {
     epoch = started.epoch;
+    begun = started;
+    loading = null;
     playback.reset();
     meters.reset();
+    remember("reverie.session", started.session);
     gallery.mark(started.start);
+    showControls(gallery.find(started.start));
+    timeline.begin(started);
+    setSought(false);
     setPaused(false);
     hud.state("playing");
-    if (help.isOpen) pausedForHelp = true;
-    if (document.hidden || help.isOpen) togglePause(); // nobody looks: a place in the queue came up in a hidden tab
+    play();
+    if (panelIsOpen()) pausedForPanel = true;
+    if (document.hidden || panelIsOpen()) togglePause(); // nobody looks: a place in the queue came up in a hidden tab
+  },
+  position(position) {
+    epoch = position.epoch;
+    playback.reset();
+    meters.reset();
+    setSought(true);
+    timeline.begin(position);
+  },
+  loading({ progress }) {
+    hud.state("opening", { title: TEXT.opening, text: TEXT.loading, progress });
+  },
+  saved(card) {
+    saves.keep(card);
+    hud.say(isForking ? TEXT.forked(card.title) : TEXT.saved(card.title));
+    if (isForking && isPaused) togglePause();
+    isForking = false;
+  },
+  notice({ message }) {
+    hud.say(message);
   },
   map(answer) {
     map.show(answer);
@@ -78,18 +116,67 @@ const answers = {
     setPaused(paused);
   },
   error({ code, message }) {
+    timeline.failed();
+    isForking = false;
     if (code === "unknown-start") return lostPicture(message);
+    if (code === "unknown-session") {
+      remember("reverie.session", null);
+      hud.say(TEXT.sessionGone);
+      return beginFirst();
+    }
+    if (loading !== null) {
+      const id = loading;
+      loading = null;
+      hud.state(isPaused ? "paused" : "playing"); // what was played goes on
+      if (code === "unknown-save") return saves.revive(id);
+    }
     hud.say(message, true);
-    if (hud.current === "opening") hud.state("failed", { title: "This did not open", text: message });
-    else if (code === "world-failed" || code === "internal") hud.state("failed", { title: "The world broke off", text: message });
+    if (hud.current === "opening") hud.state("failed", { title: TEXT.notOpened, text: message });
+    else if (code === "world-failed" || code === "internal") hud.state("failed", { title: TEXT.brokeOff, text: message });
   },
 };
+
+/** Begin where the gallery says. */
+function beginFirst() {
+  if (gallery.first || !world.uploads) begin(gallery.first);
+  else askForPicture();
+}
+
+/** Begin where the link says: #start=ID&seed=NUMBER. */
+function followLink() {
+  const start = gallery.find(link.get("start"));
+  const seed = Number(link.get("seed") ?? NaN);
+  if (!start) hud.say(TEXT.noSuchStart, true);
+  begin(start ?? gallery.first, Number.isSafeInteger(seed) && seed >= 0 && seed < 2 ** 31 ? seed : undefined);
+  link = null;
+  history.replaceState(null, "", location.pathname + location.search); // a reload goes on, and does not begin again
+}
+
+async function copyLink() {
+  if (!begun) return;
+  const address = new URL(location.href);
+  address.hash = new URLSearchParams({ start: begun.start ?? "", seed: String(begun.seed) }).toString();
+  address.searchParams.delete("token");
+  try {
+    await navigator.clipboard.writeText(address.href);
+    hud.say(TEXT.linkCopied);
+  } catch {
+    prompt(TEXT.linkToCopy, address.href);
+  }
+}
+
+/** Go on with the session of before a reload or a lost connection. */
+function takeUp(session) {
+  epoch = 0;
+  hud.state("opening", { title: TEXT.opening, text: "" });
+  connection.send(say.resume(session));
+}
 
 /** A model without start pictures of its own. */
 function askForPicture() {
   showControls(null);
   setChoosing(true);
-  hud.state("empty", { title: "Give it a picture", text: "it has none of its own: drop one here, or press +" });
+  hud.state("empty", { title: TEXT.empty, text: TEXT.emptyHint });
 }
 
 /** The server has forgotten a picture (it was restarted): bring it again, or go on with one that it has. */
@@ -103,33 +190,44 @@ async function lostPicture(message) {
 
 connection.addEventListener("frame", ({ detail: frame }) => {
   if (frame.epoch !== epoch) return;
+  frame.receivedMs = performance.now();
   screen.decode(frame);
   playback.push(frame, performance.now());
 });
 
 connection.addEventListener("stalled", ({ detail: silentMs }) => {
-  hud.say(`the server has not answered for ${Math.round(silentMs / 1000)} s`, true);
+  hud.say(TEXT.silent(Math.round(silentMs / 1000)), true);
 });
 
-connection.addEventListener("lost", ({ detail: { final, reason } }) => {
+connection.addEventListener("lost", ({ detail: { final, reason, code } }) => {
+  if (code === "taken") remember("reverie.session", null);
+  timeline.failed();
   epoch = 0;
   input.isEnabled = false;
   input.release();
   input.unlock();
   meters.reset();
-  if (final) hud.state("failed", { title: "The server says no", text: reason });
-  else hud.state("lost", { title: "Connecting", text: reason ?? "the connection is lost; waiting for the server" });
+  if (final) hud.state("failed", { title: TEXT.refused, text: reason });
+  else hud.state("lost", { title: TEXT.connecting, text: reason ?? TEXT.lost });
 });
 
 // ------------------------------------------------------------------------------------------------ what one does
 
-function begin(start) {
+function begin(start, seed = settings.nextSeed) {
   epoch = 0;
-  hud.state("opening", { title: "Opening", text: start?.name ?? "" });
+  hud.state("opening", { title: TEXT.opening, text: start?.name ?? "" });
   gallery.mark(start?.id ?? null);
   showControls(start);
   play();
-  connection.send(say.start(start?.id ?? null, randomSeed()));
+  connection.send(say.start(start?.id ?? null, seed));
+}
+
+/** Play a saved session on. */
+function load(id) {
+  if (!connection.isOpen) return;
+  loading = id;
+  hud.state("opening", { title: TEXT.opening, text: "" });
+  connection.send(say.load(id));
 }
 
 /** Key caps, help, sticks and buttons for what the game of this picture knows. */
@@ -138,20 +236,21 @@ function showControls(start) {
   hud.controls(controls, start?.name ?? "");
   input.use(controls);
   help.show(controls);
+  settings.show(controls);
 }
 
 /** From a button to the world: keys are for it now, the space bar too. */
 function play() {
   document.body.classList.remove("choosing");
   byId("pictures").setAttribute("aria-expanded", "false");
-  if (document.activeElement?.closest("button") && !help.isOpen) stage.focus({ preventScroll: true });
+  if (document.activeElement?.closest("button, input") && !panelIsOpen()) stage.focus({ preventScroll: true });
 }
 
 function restart() {
   if (!["playing", "paused", "failed"].includes(hud.current) || !connection.isOpen) return;
   epoch = 0;
   play();
-  connection.send(say.restart(randomSeed()));
+  connection.send(say.restart(settings.nextSeed));
 }
 
 function togglePause() {
@@ -167,23 +266,40 @@ function setPaused(paused) {
     input.release();
     input.unlock();
     meters.pause();
-    hud.state("paused", { title: "Paused", text: TOUCH.matches ? "tap to go on" : "click, or press P, to go on" });
+    hud.state("paused", { title: TEXT.paused, text: TOUCH.matches ? TEXT.goOnByTouch : TEXT.goOnByKey });
   } else {
     playback.resume();
+    setSought(false);
     if (hud.current === "paused") {
       hud.state("playing");
       play();
     }
   }
   byId("pause").classList.toggle("on", paused);
-  byId("pause").setAttribute("aria-label", paused ? "Go on" : "Pause");
-  byId("pause").querySelector("span").textContent = paused ? "Go on" : "Pause";
+  byId("pause").setAttribute("aria-label", paused ? TEXT.goOn : TEXT.pause);
+  byId("pause").querySelector("span").textContent = paused ? TEXT.goOn : TEXT.pause;
 }
+
+/** Another moment is shown, and nothing is played until one goes on from there. */
+function setSought(isSought) {
+  document.body.classList.toggle("sought", isSought);
+}
+
+const panelIsOpen = () => help.isOpen || saves.isOpen || settings.isOpen;
 
 input.addEventListener("input", ({ detail: { seq, codes, mouse } }) => {
   connection.send(say.input(seq, codes, mouse));
   if (hud.current === "playing") meters.sent(seq, performance.now());
 });
+function useSettings() {
+  input.release();
+  input.codeOf = (pressed) => settings.codeOf(pressed);
+  input.sensitivity = settings.sensitivity;
+  input.isInverted = settings.isInverted;
+  if (world) showControls(gallery.find(begun?.start));
+}
+settings.addEventListener("change", useSettings);
+
 input.addEventListener("held", () => hud.held(input.codes));
 input.addEventListener("pause", togglePause);
 input.addEventListener("lock", () => {
@@ -195,6 +311,7 @@ gallery.addEventListener("choose", ({ detail }) => {
   hud.unsay();
   begin(detail);
 });
+gallery.addEventListener("session", ({ detail }) => saves.bring(detail));
 gallery.addEventListener("problem", ({ detail }) => hud.say(detail, true));
 
 stage.addEventListener("click", (event) => {
@@ -207,26 +324,48 @@ stage.addEventListener("keydown", (event) => {
 });
 
 addEventListener("keydown", (event) => {
-  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.code === "Escape" && !help.isOpen) setChoosing(false);
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input:not([type=range])")) return;
+  if (!panelIsOpen() && event.code === "BracketLeft") timeline.back(STEP_S);
+  if (!panelIsOpen() && event.code === "BracketRight") timeline.back(-STEP_S);
+  if (event.repeat) return;
+  if (event.code === "Escape" && !panelIsOpen()) setChoosing(false);
   if (event.key === "?" || (event.code === "KeyH" && !input.bound.has("KeyH"))) {
     if (help.isOpen) help.dialog.close();
-    else help.open();
+    else if (!panelIsOpen()) help.open();
   }
-  if (help.isOpen || input.bound.has(event.code)) return;
+  if (panelIsOpen() || input.bound.has(input.codeOf(event.code))) return;
+  if (event.code === "Comma") settings.open();
   if (event.code === "KeyR") restart();
   if (event.code === "KeyP") togglePause();
+  if (event.code === "KeyO" && world?.rewind_s) saves.open();
   if (event.code === "KeyM") map.toggle();
 });
 
-help.addEventListener("open", () => {
-  pausedForHelp = hud.current === "playing";
-  if (pausedForHelp) togglePause();
+for (const panel of [help, saves, settings]) {
+  panel.addEventListener("open", () => {
+    pausedForPanel = hud.current === "playing";
+    if (pausedForPanel) togglePause();
+  });
+  panel.addEventListener("close", () => {
+    if (pausedForPanel && hud.current === "paused") togglePause();
+    play();
+  });
+}
+
+timeline.addEventListener("seek", ({ detail }) => {
+  if (!["playing", "paused"].includes(hud.current)) return timeline.failed();
+  connection.send(say.seek(detail));
 });
-help.addEventListener("close", () => {
-  if (pausedForHelp && hud.current === "paused") togglePause();
-  play();
-});
+saves.addEventListener("save", ({ detail }) => connection.send(say.save(detail)));
+saves.addEventListener("load", ({ detail }) => load(detail));
+saves.addEventListener("problem", ({ detail }) => hud.say(detail, true));
+saves.addEventListener("notice", ({ detail }) => hud.say(detail));
+
+function fork() {
+  isForking = true;
+  const when = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  connection.send(say.save(TEXT.beforeFork(when), true));
+}
 
 document.addEventListener("visibilitychange", () => {
   if (document.hidden && hud.current === "playing") togglePause();
@@ -249,6 +388,9 @@ function setChoosing(isChoosing) {
 }
 
 button("restart", restart);
+button("copy-link", copyLink);
+button("fork", fork);
+button("back", () => timeline.back(STEP_S));
 button("reload", () => location.reload());
 button("pause", togglePause);
 button("full", () => (document.fullscreenElement ? document.exitFullscreen() : byId("page").requestFullscreen?.()));
@@ -258,19 +400,7 @@ button("sharp", () => setSharp(!document.body.classList.contains("sharp")));
 function setSharp(isSharp) {
   document.body.classList.toggle("sharp", isSharp);
   byId("sharp").setAttribute("aria-pressed", String(isSharp));
-  try {
-    localStorage.setItem("reverie.sharp", isSharp ? "1" : "0");
-  } catch {
-    // private windows may have no storage; the choice then lasts for the visit
-  }
-}
-
-function rememberedSharp() {
-  try {
-    return localStorage.getItem("reverie.sharp") === "1";
-  } catch {
-    return false;
-  }
+  remember("reverie.sharp", isSharp ? "1" : "0", "localStorage");
 }
 
 // ---------------------------------------------------------------------------------------------------- the picture
@@ -278,21 +408,25 @@ function rememberedSharp() {
 function refresh() {
   const now = performance.now();
   input.poll(now);
-  const frame = isPaused ? null : playback.next(now);
+  const isStill = isPaused && !document.body.classList.contains("sought");
+  const frame = isStill ? null : playback.next(now);
   if (frame) {
     screen.draw(frame);
-    meters.shown(frame.action, now);
+    timeline.shown(frame.index);
+    meters.shown(frame.action, now, { ...frame, roundTripMs: connection.roundTripMs });
     connection.send(say.played(frame.epoch, frame.index, connection.roundTripMs));
   }
   if (hud.current === "playing") map.poll(now);
   if (now - metersAtMs > METERS_EVERY_MS) {
     metersAtMs = now;
-    hud.meters(meters.fps(now), meters.latencyMs);
+    const parts = meters.latencyParts;
+    hud.meters(meters.fps(now), meters.latencyMs, meters.latencyP95Ms, parts ? TEXT.latencyParts(parts) : "");
   }
   requestAnimationFrame(refresh);
 }
 
-setSharp(rememberedSharp());
-hud.state("connecting", { title: "Connecting", text: "" });
+setSharp(remembered("reverie.sharp", "localStorage") === "1");
+useSettings();
+hud.state("connecting", { title: TEXT.connecting, text: "" });
 gallery.ready.then(() => connection.open());
 requestAnimationFrame(refresh);

@@ -56,6 +56,10 @@ const text = (type, fields) => JSON.stringify({ type, ...fields });
 export const hello = () => text("hello", { version: VERSION, format: "jpeg" });
 export const start = (id, seed) => text("start", { start: id, seed });
 export const restart = (seed) => text("restart", { seed });
+export const resume = (session) => text("resume", { session });
+export const load = (save) => text("load", { save });
+export const seek = (frame) => text("seek", { frame });
+export const save = (name, whole = false) => text("save", { name, whole });
 export const pause = (paused) => text("pause", { paused });
 export const input = (seq, codes, mouse) => text("input", { seq, codes, mouse });
 export const played = (epoch, index, roundTripMs) =>

@@ -1,0 +1,88 @@
+"""`reverie replay`: a session's file -> a video, generated again by the model that made it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from reverie.engine.generate import check_scale, describe, load_engine, render
+from reverie.engine.session_file import SessionFile, hash_frame, open_session
+from reverie.engine.video import SUFFIXES, check_output
+from reverie.types import Frames
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReplayConfig:
+    """Make a video of a saved session (.reverie), as it was played: the same frames, bit for bit, on the same machine.
+
+    Examples: reverie replay walk.reverie -o walk.mp4;  reverie replay walk.reverie --overlay -o walk.gif
+    """
+
+    file: tyro.conf.Positional[Path]
+    """The session: a file that the page exported."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("replay.mp4")
+    """The video to write: .mp4, .webm or .gif."""
+    overlay: bool = False
+    """Show the keys and the turn below the frames."""
+    scale: int = 1
+    """Enlarge the video by this whole factor."""
+    scene: Path | None = None
+    """The folder of the session's scene, where it is not a bundled one."""
+    model: str | None = None
+    """Generate with this model instead of the one that the file names: a bundled name, a folder, or a hub id."""
+    variant: str | None = None
+    """Of Matrix-Game 2.0: universal, gta or templerun."""
+    decoder: str = "auto"
+    """full, or tiny where the model has one; auto is what the preset says, else full."""
+    preset: str | None = None
+    """Of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
+    weights: str = "auto"
+    """Of the transformer: full, int8, int4 or fp8; auto is what the preset says, else full."""
+    mode: str = "auto"
+    """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    dtype: str = "auto"
+    """auto, float32 or bfloat16."""
+
+    def run(self) -> None:
+        import dataclasses
+
+        from rich.console import Console
+
+        file = SessionFile.load(self.file)
+        check_output(self.output, *SUFFIXES)
+        check_scale(self.scale)
+        scenes = None
+        if self.scene is not None:
+            from reverie.engine.scenes import SceneCard
+
+            scenes = {SceneCard.read(self.scene).name: self.scene}
+        console = Console(stderr=True)
+        engine = load_engine(dataclasses.replace(self, model=self.model or file.model_name), console)
+        session = open_session(engine, file, scenes)
+        for warning in file.warnings(session):
+            console.print(f"note: {warning}", highlight=False, soft_wrap=True)
+        log = {**describe(session, file.script), "title": file.title, "last_frame": file.last_frame}
+        last: list[Frames] = []
+
+        def keep(frames: Frames) -> None:
+            last[:] = [frames]
+
+        render(session, file.script, self.output, log, console, overlay=self.overlay, scale=self.scale, watch=keep)
+        session.close()
+        console.print(
+            f"{self.output}: {file.num_frames} frames{_comparison(file, last[0])}", highlight=False, soft_wrap=True
+        )
+
+
+def _comparison(file: SessionFile, last: Frames) -> str:
+    """Whether the replay ends in the frame that the session ended in."""
+    if file.last_frame is None:
+        return ""
+    if hash_frame(last[-1]) == file.last_frame:
+        return "; the last one equals the session's, bit for bit"
+    return "; the last one differs from the session's: it was played on another machine, or with another model"

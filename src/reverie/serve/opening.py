@@ -1,0 +1,117 @@
+"""Opening worlds for a player: a start, the session of an earlier connection, a saved session, another moment."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from reverie.engine.session_file import SessionFile
+from reverie.errors import CheckpointError
+from reverie.serve.host import Host
+from reverie.serve.protocol import ErrorCode, Loading, Refusal
+from reverie.serve.saves import SaveCard, SavedState
+from reverie.serve.sessions import Held, Rewindable, new_token
+from reverie.types import Frames, World
+
+LOADING_EVERY_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A world that is ready.  first: (1, H, W, 3), the frame it stands at; notices: lines for its player."""
+
+    held: Held
+    first: Frames
+    notices: list[str] = field(default_factory=list)
+
+
+class Superseded(Exception):
+    """Another world was asked for, while this one was being made ready."""
+
+
+async def open_start(host: Host, reuse: Held | None, start: str | None, seed: int) -> Opened:
+    """A world at its first frame.  reuse: a world that is started again."""
+
+    def work() -> tuple[World, Frames]:
+        world = reuse.world if reuse else host.open(start, seed)
+        try:
+            return world, world.reset(seed)
+        except Exception:
+            if reuse is None:
+                world.close()
+            raise
+
+    world, first = await host.call(work)
+    token = reuse.token if reuse else new_token() if isinstance(world, Rewindable) else None
+    return Opened(Held(world, start, seed, token), first)
+
+
+async def resume(host: Host, token: str) -> Opened:
+    """The session of `token`.  Raises Refusal."""
+    held = await host.sessions.take(token)
+    world = held.world
+    assert isinstance(world, Rewindable)
+    try:
+        return Opened(held, await host.call(lambda: world.shown))
+    except BaseException:  # the player has gone already
+        host.sessions.leave(held)
+        raise
+
+
+async def load(
+    host: Host, save_id: str, tell: Callable[[Loading], Awaitable[None]], is_wanted: Callable[[], bool]
+) -> Opened:
+    """A saved session at its end: from its state, or where that is not there, by generating it again.
+
+    tell: gets the progress; is_wanted: asked between blocks.  Raises Refusal, and Superseded when it is not wanted any
+    more.
+    """
+    file = await asyncio.to_thread(host.saves.read, save_id)
+    state = await asyncio.to_thread(host.saves.read_state, save_id)
+    world, blocks, notices = await host.call(partial(host.open_file, file))
+    try:
+        if state is None or not await host.call(lambda: _restore(world, file, state)):
+            told_s = 0.0
+            for number, block in enumerate(blocks):
+                if not is_wanted():
+                    raise Superseded
+                if time.monotonic() - told_s > LOADING_EVERY_S:
+                    told_s = time.monotonic()
+                    await tell(Loading(number / len(blocks)))
+                await host.call(partial(world.step, block))
+        first = await host.call(lambda: world.shown)
+    except BaseException:
+        host.later(world.close)
+        raise
+    return Opened(Held(world, host.start_of(file), file.seed, new_token()), first, notices)
+
+
+def _restore(world: Rewindable, file: SessionFile, state: SavedState) -> bool:
+    """Whether the session goes on from `state`; not that of another model, say."""
+    try:
+        world.resume(file, state.snapshot, state.frame)
+    except CheckpointError:
+        return False
+    return True
+
+
+async def save(host: Host, world: World, name: str, whole: bool) -> SaveCard:
+    """Saves a session; it is played on as it was.  Raises Refusal."""
+    if not isinstance(world, Rewindable):
+        raise Refusal(ErrorCode.UNAVAILABLE, f"{host.name} is a real game, which cannot be saved")
+
+    def describe() -> tuple[SessionFile, SavedState]:
+        here = world.frame
+        if whole:
+            world.seek(world.last)
+        try:
+            return world.describe(name), SavedState(world.snapshot(), world.shown[0])
+        finally:
+            if whole:
+                world.seek(here)
+
+    file, state = await host.call(describe)
+    return await asyncio.to_thread(host.saves.add, file, state)

@@ -214,7 +214,11 @@ def graphs_of(bundle: ModelBundle) -> dict[str, Graph]:
     latent, picture = torch.randn(1, *world.latent), torch.rand(1, 3, height, width) * 2 - 1
     actions = torch.rand(1, world.action_frames, world.action_space.size)
     motions, ahead = torch.randn(1, MOTION_FRAMES, 6), torch.randn(1, *AHEAD_GRID)
-    views = {"colour": torch.rand(1, 4, 3, h, w), "cover": torch.rand(1, 4, h, w), "inverse_depth": torch.rand(1, 4, h, w)}
+    views = {
+        "colour": torch.rand(1, 4, 3, h, w),
+        "cover": torch.rand(1, 4, h, w),
+        "inverse_depth": torch.rand(1, 4, h, w),
+    }
     carries = [torch.randn_like(carry) for carry in tokenizer.new_decoder_state(1, height, width).carries]
     names = [f"carry_{i}" for i in range(len(carries))]
     opened = ("latent", "image") if world.image_blocks else ("latent",)

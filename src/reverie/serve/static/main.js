@@ -1,6 +1,5 @@
 // The page: puts the parts together.
 
-import { Connection } from "./connection.js";
 import { NOTHING, controlsOf } from "./controls.js";
 import { Gallery } from "./gallery.js";
 import { Help } from "./help.js";
@@ -11,6 +10,7 @@ import { Meters } from "./meters.js";
 import { Playback } from "./playback.js";
 import * as say from "./protocol.js";
 import { Screen } from "./screen.js";
+import { openSource } from "./source.js";
 
 const METERS_EVERY_MS = 250;
 const MAX_SEED = 2 ** 31 - 1;
@@ -22,11 +22,12 @@ const hud = new Hud();
 const screen = new Screen(byId("screen"), byId("glow"));
 const input = new Input(stage);
 const meters = new Meters();
-const gallery = new Gallery({ list: byId("gallery"), button: byId("add"), file: byId("file"), drop: byId("drop") });
+const connection = openSource();
+const gallery = new Gallery({
+  list: byId("gallery"), button: byId("add"), file: byId("file"), drop: byId("drop"),
+  upload: (name, blob) => connection.upload(name, blob),
+});
 const help = new Help(byId("help"), byId("ask"));
-const address = new URL("ws", location.href);
-address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-const connection = new Connection(address);
 const map = new MemoryMap(byId("map"), () => connection.send(say.map()), (line) => hud.say(line, true));
 
 let playback = new Playback({ fps: 25, blockFrames: 4 });

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ from reverie.models.dit import WorldModelConfig
 from reverie.models.ego_motion import AHEAD_GRID
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.nn.rope import split_pairs
-from reverie.scenes.scene import COLOUR_QUALITY, Scene
+from reverie.paths import local_path
+from reverie.scenes.scene import KEYFRAMES, Scene
 from reverie.serve import protocol
 from reverie.serve.host import describe
 from reverie.serve.sources import ModelSource, StartPicture, WorldSpec
@@ -121,7 +122,7 @@ def _write_starts(page: Path, starts: tuple[StartPicture, ...]) -> dict[str, Any
         name = f"scenes/{source.name}"
         if source not in scenes:
             scenes[source] = Scene.load(source)
-            write_scene(scenes[source], page / name)
+            write_scene(scenes[source], source, page / name)
         pose = scenes[source].start(start.place.start).pose
         places[start.id] = {"scene": name, "pose": [float(value) for value in pose]}
     return places
@@ -131,16 +132,19 @@ def _image_of(start: StartPicture) -> str:
     return f"starts/{start.id}.png"
 
 
-def write_scene(scene: Scene, folder: Path) -> None:
-    """Writes a scene as the player reads it: WebP colours one after another with their offsets, and in one gzip file
-    depth (8 bits of its logarithm) and hidden pixels (0 or 1) of each keyframe."""
+def write_scene(scene: Scene, source: Path, folder: Path) -> None:
+    """Writes a scene, read from `source`, as the player reads it.
+
+    The keyframes' WebP colours one after another, with their offsets; in one gzip file the depth (8 bits of its
+    logarithm) and hidden pixels (0 or 1) of each.
+    """
+    import pyarrow.parquet as pq
+
     folder.mkdir(parents=True)
-    offsets, geometry = [0], []
-    with (folder / "colour.bin").open("wb") as file:
-        for colour in scene.colour:
-            buffer = io.BytesIO()
-            Image.fromarray(colour).save(buffer, "WEBP", quality=COLOUR_QUALITY, method=6)
-            offsets.append(offsets[-1] + file.write(buffer.getvalue()))
+    # The files themselves, not what they show: written again they would lose a little more.
+    colours = pq.read_table(local_path(source / KEYFRAMES), columns=["colour"])["colour"].to_pylist()
+    (folder / "colour.bin").write_bytes(b"".join(colours))
+    offsets, geometry = [0, *accumulate(map(len, colours))], []
     for depth, hidden in zip(scene.depth, scene.hidden, strict=True):
         geometry += [encode_depth(depth).tobytes(), hidden.astype(np.uint8).tobytes()]
     (folder / "geometry.bin.gz").write_bytes(gzip.compress(b"".join(geometry), mtime=0))

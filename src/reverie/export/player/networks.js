@@ -1,6 +1,9 @@
 // The networks: ONNX graphs in onnxruntime-web, on WebGPU where there is one, else in WebAssembly.
 
-const RUNTIMES = { webgpu: "ort.webgpu.bundle.min.mjs", wasm: "ort.wasm.bundle.min.mjs" };
+const RUNTIMES = {
+  webgpu: { module: "ort.webgpu.bundle.min.mjs", wasm: "ort-wasm-simd-threaded.asyncify.wasm" },
+  wasm: { module: "ort.wasm.bundle.min.mjs", wasm: "ort-wasm-simd-threaded.wasm" },
+};
 
 /** `webgpu` where a GPU (no emulation) can be had, else `wasm`. */
 export async function pickBackend(wanted = null) {
@@ -26,25 +29,26 @@ export class Networks {
     const networks = new Networks();
     networks.backend = backend;
     networks.threads = self.crossOriginIsolated ? threads : 1;
-    const ort = await import(new URL(RUNTIMES[backend], runtime));
+    const files = RUNTIMES[backend];
+    const ort = await import(new URL(files.module, runtime));
     networks.#ort = ort;
     ort.env.wasm.numThreads = networks.threads;
-    ort.env.wasm.wasmPaths = String(runtime);
+    ort.env.wasm.wasmPaths = { wasm: String(new URL(files.wasm, runtime)) };
     ort.env.logLevel = "error";
     const total = Object.values(graphs).reduce((sum, graph) => sum + graph.bytes, 0);
     let done = 0;
-    const files = {};
+    const fetched = {};
     for (const [name, { file }] of Object.entries(graphs)) {
-      files[name] = await fetchBytes(new URL(file, base), (count) => {
+      fetched[name] = await fetchBytes(new URL(file, base), (count) => {
         done += count;
         progress(done / total, "fetching the model");
       });
     }
-    for (const [name, bytes] of Object.entries(files)) {
+    for (const [name, bytes] of Object.entries(fetched)) {
       progress(1, `making the networks ready: ${name}`);
       const options = { executionProviders: [backend], graphOptimizationLevel: "all" };
       networks.#sessions[name] = await ort.InferenceSession.create(bytes, options);
-      delete files[name];
+      delete fetched[name];
     }
     return networks;
   }

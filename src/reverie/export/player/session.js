@@ -141,7 +141,7 @@ export class Session {
       channels: { data: channels, dims: [1, model.cond_channels, ...cells] },
       base: this.#latent(base),
       past: this.past.tensor,
-      tokens: rotaryTable(this.step, model.rotary.tokens, model.rotary.grid),
+      tokens: rotaryTable(this.step, model.rotary.tokens),
       keyboard: model.rotary.keyboard && rotaryTable(this.step, model.rotary.keyboard),
       mouse: model.rotary.mouse && rotaryTable(this.step, model.rotary.mouse),
       image: this.image && { data: this.image, dims: [this.image.length] },
@@ -195,7 +195,7 @@ function toBytes(planes, from, size) {
 
 /** Cosines and sines that turn number pairs to a step's positions; pairs: how many for each axis; grid: [down, across]
  * of tokens, where cells have positions too. */
-function rotaryTable(step, { pairs, theta }, grid = null) {
+function rotaryTable(step, { pairs, theta, grid = null }) {
   const count = pairs.reduce((a, b) => a + b);
   const cells = grid ? grid[0] * grid[1] : 1;
   const data = new Float32Array(2 * cells * count);

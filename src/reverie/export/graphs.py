@@ -16,7 +16,6 @@ Legend: t past steps, r numbers of a row of the past, (c u v) a latent step, a n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,9 @@ from reverie.models.tokenizer import VideoTokenizer
 from reverie.vision.projection import VIEW_SIZE, View
 
 OPSET = 18
-MIN_HALVED = 256
-"""Tensors of fewer numbers stay float32: biases and gains weigh nothing."""
+HALVED_AXES = (2, 4)
+"""Axes of the weights of linear and convolution layers.  All else (biases, gains, folded constants such as the depth
+network's pixel places, which float16 would move) stays float32: it weighs nothing."""
 TRACED_STEPS = 3
 """Past steps of the example that `pass` is traced with; any number from 0 will do afterwards."""
 
@@ -283,7 +283,7 @@ def level_vectors(model: WorldModel, schedule: Schedule) -> Tensor:
 
 @torch.no_grad()
 def write_graph(graph: Graph, path: Path) -> None:
-    """Writes an ONNX file, weights of `MIN_HALVED` numbers and more as float16; what is computed stays float32."""
+    """Writes an ONNX file, its weights as float16; what is computed stays float32."""
     import onnx
 
     # Not `strict`: einops looks at shapes in ways that a compiler cannot follow.
@@ -306,13 +306,13 @@ def write_graph(graph: Graph, path: Path) -> None:
 
 
 def halve_weights(model: Any) -> None:
-    """Stores the large float32 constants of an ONNX model as float16, each behind a cast to float32."""
+    """Stores the weights of an ONNX model as float16, each behind a cast to float32, where they are finite so."""
     import onnx
     from onnx import numpy_helper
 
     casts = []
     for tensor in model.graph.initializer:
-        if tensor.data_type != onnx.TensorProto.FLOAT or _count(tensor.dims) < MIN_HALVED:
+        if tensor.data_type != onnx.TensorProto.FLOAT or len(tensor.dims) not in HALVED_AXES:
             continue
         name, half = tensor.name, f"{tensor.name}.half"
         values = numpy_helper.to_array(tensor).astype("float16")
@@ -323,10 +323,3 @@ def halve_weights(model: Any) -> None:
     nodes = list(model.graph.node)
     del model.graph.node[:]
     model.graph.node.extend([*casts, *nodes])
-
-
-def _count(dims: Iterable[int]) -> int:
-    count = 1
-    for dim in dims:
-        count *= dim
-    return count

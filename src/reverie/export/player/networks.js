@@ -18,39 +18,39 @@ export async function pickBackend(wanted = null) {
 
 export class Networks {
   #ort;
-  #sessions = {};
+  #sessions;
+
+  /** ort: the runtime's module; sessions: its inference sessions, by the graph's name. */
+  constructor(ort, sessions) {
+    this.#ort = ort;
+    this.#sessions = sessions;
+  }
 
   /**
-   * graphs: {name: {file, bytes, outputs}} of model.json; base: its address; backend: `webgpu` or `wasm`; threads: of
-   * WebAssembly, 1 where the page is not isolated; progress: told the share of bytes that are here, and a text.
+   * graphs: {name: {file, bytes}} of model.json; base: its address; backend: `webgpu` or `wasm`; threads: of WebAssembly,
+   * where the page is isolated; progress: told the share of bytes that are here, and a text.
    * Throws an Error with one line for a graph that cannot be loaded.
    */
   static async load({ graphs, base, runtime, backend, threads, progress }) {
-    const networks = new Networks();
-    networks.backend = backend;
-    networks.threads = self.crossOriginIsolated ? threads : 1;
     const files = RUNTIMES[backend];
     const ort = await import(new URL(files.module, runtime));
-    networks.#ort = ort;
-    ort.env.wasm.numThreads = networks.threads;
+    ort.env.wasm.numThreads = threads;
     ort.env.wasm.wasmPaths = { wasm: String(new URL(files.wasm, runtime)) };
     ort.env.logLevel = "error";
     const total = Object.values(graphs).reduce((sum, graph) => sum + graph.bytes, 0);
     let done = 0;
-    const fetched = {};
+    const fetched = [];
     for (const [name, { file }] of Object.entries(graphs)) {
-      fetched[name] = await fetchBytes(new URL(file, base), (count) => {
-        done += count;
-        progress(done / total, "fetching the model");
-      });
+      const tell = (count) => progress((done += count) / total, "fetching the model");
+      fetched.push([name, await fetchBytes(new URL(file, base), tell)]);
     }
-    for (const [name, bytes] of Object.entries(fetched)) {
+    const sessions = {};
+    while (fetched.length) {
+      const [name, bytes] = fetched.shift();
       progress(1, `making the networks ready: ${name}`);
-      const options = { executionProviders: [backend], graphOptimizationLevel: "all" };
-      networks.#sessions[name] = await ort.InferenceSession.create(bytes, options);
-      delete fetched[name];
+      sessions[name] = await ort.InferenceSession.create(bytes, { executionProviders: [backend] });
     }
-    return networks;
+    return new Networks(ort, sessions);
   }
 
   /** Runs a graph.  inputs: {name: {data, dims}}.  Returns {name: Float32Array}. */

@@ -6,6 +6,8 @@ import { readImage, readScene } from "./files.js";
 import { Networks, pickBackend } from "./networks.js";
 import { Session } from "./session.js";
 
+const MAX_THREADS = 8;
+
 let model = null;
 let networks = null;
 let session = null;
@@ -17,15 +19,10 @@ const acts = {
   async load({ base, runtime, backend, threads }) {
     const progress = (share, text) => postMessage({ type: "progress", share, text });
     model = await (await fetch(new URL("model.json", base))).json();
-    networks = await Networks.load({
-      graphs: model.graphs,
-      base,
-      runtime,
-      backend: await pickBackend(backend),
-      threads: threads ?? navigator.hardwareConcurrency ?? 1,
-      progress,
-    });
-    postMessage({ type: "ready", backend: networks.backend, threads: networks.threads });
+    const picked = await pickBackend(backend);
+    const used = crossOriginIsolated ? Math.min(threads ?? navigator.hardwareConcurrency ?? 1, MAX_THREADS) : 1;
+    networks = await Networks.load({ graphs: model.graphs, base, runtime, backend: picked, threads: used, progress });
+    postMessage({ type: "ready", backend: picked, threads: used });
   },
 
   /** image: an address or a Blob; scene: {folder, pose} or null; noise: numbers to draw from, for tests. */

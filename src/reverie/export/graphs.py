@@ -17,6 +17,7 @@ Legend: t past steps, r numbers of a row of the past, (c u v) a latent step, a n
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ OPSET = 18
 HALVED_AXES = (2, 4)
 """Axes of the weights of linear and convolution layers.  All else (biases, gains, folded constants such as the depth
 network's pixel places, which float16 would move) stays float32: it weighs nothing."""
+MAX_JOINED = 8
 TRACED_STEPS = 3
 """Past steps of the example that `pass` is traced with; any number from 0 will do afterwards."""
 
@@ -128,12 +130,14 @@ class PassGraph(nn.Module):
         model = self.model
         rotary = RotaryTables(tokens, keyboard, mouse)
         condition = Condition(channels[:, None], actions[:, None], torch.zeros(1), base[:, None], None, rotary)
-        sizes = [layer.size for layer in self.layers]
-        caches = [_GraphCache(*pair) for pair in zip(past.split(sizes, 1), self.layers, strict=True)]
+        ends = list(accumulate(layer.size for layer in self.layers))
+        caches = [
+            _GraphCache(past[:, end - layer.size : end], layer) for end, layer in zip(ends, self.layers, strict=True)
+        ]
         state = WorldState(caches, actions, x, self._image(image))  # type: ignore[arg-type]
         out = model(x[:, None], self._embedding(level, actions), condition, state)
         added = [part.flatten() for cache in caches for part in cache.added or ()]
-        return out[:, 0], torch.cat(added)
+        return out[:, 0], _joined(added)
 
     def _embedding(self, level: Tensor, actions: Tensor) -> TimestepEmbedding:
         embedding = level[:, None]
@@ -148,6 +152,13 @@ class PassGraph(nn.Module):
             return []
         pairs = flat.view(len(config.image_blocks), 2, 1, config.heads, config.image_tokens, config.head_dim)
         return [(pair[0], pair[1]) for pair in pairs.unbind(0)]
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """All of `parts` one after another, a few at a time: a GPU binds ten buffers at once."""
+    while len(parts) > 1:
+        parts = [torch.cat(parts[i : i + MAX_JOINED]) for i in range(0, len(parts), MAX_JOINED)]
+    return parts[0]
 
 
 class MotionGraph(nn.Module):

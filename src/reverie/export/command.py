@@ -21,6 +21,8 @@ class ExportWebConfig:
     """A bundled model's name, a model folder, or a hub id; of a model with a spatial memory."""
     output: Annotated[Path, alias("-o")]
     """The folder to write; an earlier export there is replaced."""
+    scene: str | None = None
+    """A scene that the page begins in: a bundled one's name, or a folder that `reverie scene build` has made."""
     scenes: tuple[str, ...] | None = None
     """Names of the bundled scenes to take along; all of them if left out."""
     runtime: Path | None = None
@@ -41,6 +43,7 @@ class ExportWebConfig:
             num_bytes = export_web(
                 engine,
                 self.output,
+                scene=self.scene,
                 scenes=self.scenes,
                 archive=self.runtime,
                 tell=lambda share, text: status.update(f"{share:.0%}  {text}"),

@@ -16,6 +16,7 @@ Legend: t past steps, r numbers of a row of the past, (c u v) a latent step, a n
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
@@ -300,16 +301,18 @@ def write_graph(graph: Graph, path: Path) -> None:
     # Not `strict`: einops looks at shapes in ways that a compiler cannot follow.
     steps = torch.export.Dim("steps", min=2, max=512)
     shapes = tuple({0: steps} if name in graph.varying else {} for name in graph.inputs) if graph.varying else None
-    program = torch.onnx.export(
-        graph.network.eval(),
-        tuple(graph.inputs.values()),
-        dynamo=True,
-        input_names=list(graph.inputs),
-        output_names=list(graph.outputs),
-        opset_version=OPSET,
-        dynamic_shapes=shapes,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, about itself
+        program = torch.onnx.export(
+            graph.network.eval(),
+            tuple(graph.inputs.values()),
+            dynamo=True,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            opset_version=OPSET,
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
     assert program is not None
     model = program.model_proto
     halve_weights(model)

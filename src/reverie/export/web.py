@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from reverie.engine.engine import Engine
+from reverie.engine.scenes import find_scene
 from reverie.errors import CheckpointError, DeviceError
 from reverie.export.graphs import graphs_of, level_vectors, past_layers, write_graph
 from reverie.export.runtime import find_archive, unpack_runtime
@@ -68,18 +69,25 @@ def check_target(folder: Path) -> None:
 
 
 def export_web(
-    engine: Engine, folder: Path, *, scenes: Iterable[str] | None = None, archive: Path | None = None, tell: Progress
+    engine: Engine,
+    folder: Path,
+    *,
+    scene: str | Path | None = None,
+    scenes: Iterable[str] | None = None,
+    archive: Path | None = None,
+    tell: Progress,
 ) -> int:
     """Writes the folder, whole or not at all, in the place of an earlier export.  Returns the graphs' bytes.
 
-    engine: a float32 model on a CPU; scenes: names of the bundled scenes to take along, None for all; archive: of
-    onnxruntime-web, None for the cached one.  Raises CheckpointError for a model that cannot be played so or that
-    weighs more than `MAX_MODEL_BYTES`, DeviceError for missing packages.
+    engine: a float32 model on a CPU; scene: one of any kind, by name or folder, that the page begins in; scenes: names
+    of the bundled scenes to take along, None for all; archive: of onnxruntime-web, None for the cached one.
+    Raises CheckpointError for a model that cannot be played so or that weighs more than `MAX_MODEL_BYTES`, DataError
+    for a scene that is missing or does not fit, DeviceError for missing packages.
     """
     check_packages()
     check_target(folder)
-    spec = ModelSource(engine).load(lambda share, text: None)
-    starts = _taken(spec.starts, scenes)
+    spec = ModelSource(engine, scene=scene).load(lambda share, text: None)
+    starts = _taken(spec.starts, scene, scenes)
     tell(0.0, "looking for onnxruntime-web")
     found = find_archive(archive)
     folder = folder.resolve()
@@ -98,10 +106,13 @@ def export_web(
     return num_bytes
 
 
-def _taken(starts: tuple[StartPicture, ...], scenes: Iterable[str] | None) -> tuple[StartPicture, ...]:
+def _taken(
+    starts: tuple[StartPicture, ...], scene: str | Path | None, scenes: Iterable[str] | None
+) -> tuple[StartPicture, ...]:
     """The starts without those of scenes that are not taken along.  Raises CheckpointError for unknown scenes."""
     names = {start.place.folder.name for start in starts if start.place is not None}
-    wanted = names if scenes is None else set(scenes)
+    own = set() if scene is None else {find_scene(scene).name}
+    wanted = names if scenes is None else own | set(scenes)
     if unknown := sorted(wanted - names):
         raise CheckpointError(
             f"there is no scene {unknown[0]!r} for this model; expected {', '.join(sorted(names)) or 'none'}"

@@ -16,6 +16,7 @@ Legend: t past steps, r numbers of a row of the past, (c u v) a latent step, a n
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -302,7 +303,8 @@ def write_graph(graph: Graph, path: Path) -> None:
     steps = torch.export.Dim("steps", min=2, max=512)
     shapes = tuple({0: steps} if name in graph.varying else {} for name in graph.inputs) if graph.varying else None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's, about itself
+        warnings.simplefilter("ignore")  # torch's, about itself, as its note that there is no torchvision
+        logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
         program = torch.onnx.export(
             graph.network.eval(),
             tuple(graph.inputs.values()),

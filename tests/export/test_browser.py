@@ -177,7 +177,7 @@ def test_an_own_image_opens_a_world_and_nonsense_is_told(tab: playwright.Page, s
     tab.wait_for_selector("body[data-state=playing]")
     image = next((page / "starts").glob("start-*.png")).read_bytes()
     tab.set_input_files("#file", {"name": "garden.png", "mimeType": "image/png", "buffer": image})
-    tab.wait_for_selector(".tile[aria-pressed=true][title='start in garden']")
+    tab.wait_for_selector(".tile[aria-pressed=true][title='garden']")
     tab.wait_for_selector("body[data-state=playing]")
     tab.set_input_files("#file", {"name": "notes.png", "mimeType": "image/png", "buffer": b"no image"})
     tab.wait_for_selector("#message.shown")

@@ -185,7 +185,8 @@ class ViewGraph(nn.Module):
     def forward(
         self, colour: Tensor, cover: Tensor, inverse_depth: Tensor, last: Tensor, drawn: Tensor
     ) -> tuple[Tensor, ...]:
-        parts = self.memory.channels(View(colour, cover, inverse_depth), last, drawn > 0)
+        view = View(colour, cover, inverse_depth, cover, cover)  # only the first three are read
+        parts = self.memory.channels(view, last, drawn > 0)
         assert parts.base is not None
         return parts.channels[:, 0], parts.base[:, 0]
 

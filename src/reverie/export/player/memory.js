@@ -1,6 +1,7 @@
 // A session's spatial memory: its own keyframes, its camera, and what advances them.  The same as
 // models/conditioning/spatial_memory.py, with what is drawn chosen and rendered here and the networks left to the caller.
 
+import { Erasure, isFarther, matchScale } from "./erasure.js";
 import { focalLengths, renderViews } from "./projection.js";
 import { chooseKeyframes, probe } from "./selection.js";
 
@@ -10,6 +11,7 @@ const MOTION_FRAMES = 8;
 export class SpatialMemory {
   #own = []; // keyframes, by slot
   #written = 0;
+  #erasure = new Erasure();
 
   /**
    * config: of the model; size: {width, height} of frames.
@@ -26,7 +28,7 @@ export class SpatialMemory {
     this.ahead = null;
   }
 
-  /** What the next views are: poses after `motions` (4 x 6 numbers), the rendered views, whether anything was drawn. */
+  /** What the next views are: poses after `motions` (4 x 6 numbers), the rendered views, the keyframes drawn. */
   next(motions) {
     const poses = [];
     for (let i = 0, pose = this.camera; i < STEP_FRAMES; i++) {
@@ -34,27 +36,45 @@ export class SpatialMemory {
       poses.push(pose);
     }
     const candidates = [...this.scene, ...this.#own];
-    const drawn = chooseKeyframes(candidates, poses[2], this.focal, this.config.drawn);
-    return { poses, motions, view: renderViews(drawn, poses, this.focal, this.size), isDrawn: drawn.length > 0 };
+    const chosen = chooseKeyframes(candidates, poses[2], this.focal, this.config.drawn);
+    const drawn = chosen.map((one) => ({ ...one, hidden: this.#erasure.hidden(one), fills: one.isGenerated }));
+    return { poses, motions, chosen, view: renderViews(drawn, poses, this.focal, this.size) };
   }
 
-  /** Advances the camera by a block.  Returns whether its last frame shows what the memory did not. */
-  advance({ poses, motions, view }) {
+  /** Begins: the start image (RGB bytes) with its measured geometry. */
+  open({ depth, hidden, ahead }, colour) {
+    this.ahead = ahead;
+    this.#write(colour, depth, hidden);
+  }
+
+  /** Advances by the block that `next` foresaw; geometry: of its last frame, colour: that frame's RGB bytes. */
+  commit({ poses, motions, view, chosen }, { depth: measured, hidden, ahead }, colour) {
+    this.ahead = ahead;
     this.camera = poses.at(-1);
     this.motion.copyWithin(0, motions.length);
     this.motion.set(motions, this.motion.length - motions.length);
-    const cover = view.cover.subarray(-view.cover.length / STEP_FRAMES);
-    return cover.reduce((sum, value) => sum + value, 0) / cover.length < this.config.write_below;
+    const n = measured.length;
+    const shown = view.inverseDepth.subarray(-n);
+    const depth = matchScale(measured, hidden, shown);
+    this.#erasure.count(chosen, depth, hidden, this.camera, this.focal);
+    // What is first seen stays as it was: what a scene or the start image shows is not seen from here as well.
+    const unseen = Uint8Array.from(hidden);
+    let fresh = 0;
+    for (let i = 0; i < n; i++) {
+      const isKnown = view.known[i] && !isFarther(depth[i], shown[i]);
+      if (!isKnown && !hidden[i]) fresh++;
+      if (isKnown && !chosen[view.keyframe[i]].isGenerated) unseen[i] = 1;
+    }
+    if (fresh / n > 1 - this.config.write_below) this.#write(colour, depth, unseen);
   }
 
-  /** Takes in the last frame's measured geometry; with `write`, its colour (RGB bytes) too, as a keyframe. */
-  remember({ depth, hidden, ahead }, colour, write) {
-    this.ahead = ahead;
-    if (!write) return;
+  /** A frame becomes a keyframe. */
+  #write(colour, depth, hidden) {
     const count = this.config.keyframes;
     // The first keyframe, the start image, is never overwritten.
     const slot = this.#written < count ? this.#written : 1 + ((this.#written - 1) % Math.max(1, count - 1));
-    const keyframe = { colour, depth, hidden, pose: this.camera, preference: this.preference };
+    const keyframe = { colour, depth, hidden, pose: this.camera, preference: this.preference, isGenerated: slot > 0 };
+    this.#erasure.forget(this.#own[slot]);
     this.#own[slot] = { ...keyframe, ...probe(keyframe, this.focal) };
     this.#written++;
   }

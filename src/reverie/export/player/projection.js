@@ -9,6 +9,7 @@ const SKY = 3000;
 const NEAR = 0.15;
 const [FACTOR, SLACK] = [1.07, 0.12];
 const CRACK_WIDTH = 2;
+const RENEWED_FROM = 2;
 const EMPTY = 0x7fffffff;
 const POINT_BITS = 21;
 const RANK_SHIFT = 26;
@@ -71,8 +72,11 @@ export function projector(pose, focal) {
 }
 
 /**
- * Renders keyframes {colour, depth, hidden, pose}, best first, into views of `poses`.  size: {width, height} of colours.
- * Returns colour (v 3 h w) in [-1, 1], cover and inverseDepth (v h w), all Float32Array.
+ * Renders keyframes {colour, depth, hidden, pose, fills}, best first, into views of `poses`.  fills: it is drawn only
+ * where the others leave holes.  size: {width, height} of colours.
+ *
+ * Returns Float32Arrays colour (v 3 h w) in [-1, 1], cover and inverseDepth (v h w); of the last view known (h w), 1
+ * where a keyframe saw the surface from at most twice as far, and keyframe (h w), the number of the one that shows it.
  */
 export function renderViews(keyframes, poses, focal, size) {
   const n = VIEW.h * VIEW.w;
@@ -81,72 +85,106 @@ export function renderViews(keyframes, poses, focal, size) {
   const cover = new Float32Array(n * views);
   const inverseDepth = new Float32Array(n * views);
   const points = keyframes.map((one) => unproject(one.depth, one.pose, focal));
+  const beside = keyframes.map((one) => dilated(one.hidden));
+  const known = new Uint8Array(n);
+  const keyframe = new Uint8Array(n);
   for (let v = 0; v < views; v++) {
     const shown = nearestPoints(keyframes, points, poses[v], focal);
     const rgb = colour.subarray(3 * n * v, 3 * n * (v + 1));
-    const known = cover.subarray(n * v, n * (v + 1));
-    sampleColour(keyframes, shown, size, rgb);
+    const found = cover.subarray(n * v, n * (v + 1));
+    sampleColour(keyframes, beside, shown, size, rgb);
     for (let i = 0; i < n; i++) {
       if (shown.index[i] < 0) continue;
-      known[i] = 1;
+      found[i] = 1;
       if (shown.depth[i] < SKY / 2) inverseDepth[n * v + i] = 1 / Math.max(shown.depth[i], 0.3);
+      if (v + 1 < views) continue;
+      keyframe[i] = Math.floor(shown.index[i] / n);
+      known[i] = shown.sourceDepth[i] <= RENEWED_FROM * shown.depth[i] ? 1 : 0;
     }
-    rgb.set(pushPull(rgb, known));
+    rgb.set(pushPull(rgb, found));
   }
-  return { colour, cover, inverseDepth };
+  return { colour, cover, inverseDepth, known, keyframe };
 }
 
-/** For each pixel the point that it shows (-1: none), that point's depth, and the pixel's place less the point's own. */
+/** For each pixel the point that it shows (-1: none), its depth here and in its keyframe, and the pixel's place less the
+ * point's own. */
 function nearestPoints(keyframes, points, pose, focal) {
   const { h, w } = VIEW;
   const n = h * w;
+  const wide = w + 2; // what lies outside goes to a border of one pixel
   const count = keyframes.length * n;
   const [px, py, pz] = [new Float32Array(count), new Float32Array(count), new Float32Array(count)];
   const place = new Int32Array(count).fill(-1);
-  const nearest = new Float32Array(n).fill(Infinity);
+  const recorded = new Uint8Array((h + 2) * wide);
   const project = projector(pose, focal);
   const out = new Float32Array(3);
   for (let k = 0, i = 0; k < keyframes.length; k++) {
-    const { hidden } = keyframes[k];
+    const { hidden, fills } = keyframes[k];
     for (let p = 0; p < n; p++, i++) {
       project(points[k][3 * p], points[k][3 * p + 1], points[k][3 * p + 2], out);
       px[i] = out[0];
       py[i] = out[1];
       pz[i] = out[2];
-      const column = out[0] + HALF_EVEN - HALF_EVEN;
-      const row = out[1] + HALF_EVEN - HALF_EVEN;
-      if (hidden[p] || !(out[2] > NEAR) || column < 0 || column >= w || row < 0 || row >= h) continue;
-      const at = row * w + column;
-      place[i] = at;
-      if (out[2] < nearest[at]) nearest[at] = out[2];
+      if (hidden[p] || !(out[2] >= NEAR)) continue;
+      const column = Math.min(Math.max(out[0] + HALF_EVEN - HALF_EVEN, -1), w);
+      const row = Math.min(Math.max(out[1] + HALF_EVEN - HALF_EVEN, -1), h);
+      place[i] = (row + 1) * wide + column + 1;
+      if (!fills) recorded[place[i]] = 1;
     }
   }
-  const best = new Int32Array(n).fill(EMPTY);
+  // What was generated in front of what was recorded would hide it for good: it fills holes, and not their rims.
+  const taken = keyframes.some((one) => one.fills) ? dilated(recorded, h + 2, wide) : null;
+  const nearest = new Float32Array(recorded.length).fill(Infinity);
+  for (let k = 0, i = 0; k < keyframes.length; k++) {
+    const { fills } = keyframes[k];
+    for (let p = 0; p < n; p++, i++) {
+      const at = place[i];
+      if (at < 0) continue;
+      if (fills && taken[at]) place[i] = -1;
+      else if (pz[i] < nearest[at]) nearest[at] = pz[i];
+    }
+  }
+  const best = new Int32Array(recorded.length).fill(EMPTY);
   for (let i = 0; i < count; i++) {
     const at = place[i];
     if (at < 0 || pz[i] > nearest[at] * FACTOR + SLACK) continue;
-    const distance = Math.min(((at % w) - px[i]) ** 2 + (Math.floor(at / w) - py[i]) ** 2, 0.5);
+    const distance = Math.min(((at % wide) - 1 - px[i]) ** 2 + (Math.floor(at / wide) - 1 - py[i]) ** 2, 0.5);
     const key = ((Math.floor(i / n) << RANK_SHIFT) | i) + (Math.trunc(distance * 62) << POINT_BITS);
     if (key < best[at]) best[at] = key;
   }
   const index = new Int32Array(n);
   const depth = new Float32Array(n);
-  for (let p = 0; p < n; p++) {
-    const found = best[p] !== EMPTY;
-    index[p] = found ? best[p] & ((1 << POINT_BITS) - 1) : -1;
-    depth[p] = found ? pz[index[p]] : Infinity;
+  for (let row = 0, p = 0; row < h; row++) {
+    for (let column = 0; column < w; column++, p++) {
+      const key = best[(row + 1) * wide + column + 1];
+      index[p] = key === EMPTY ? -1 : key & ((1 << POINT_BITS) - 1);
+      depth[p] = key === EMPTY ? Infinity : pz[index[p]];
+    }
   }
   for (let pass = 0; pass < CRACK_WIDTH; pass++) closeCracks(index, depth);
-  const offset = new Float32Array(2 * n);
+  const [offset, sourceDepth] = [new Float32Array(2 * n), new Float32Array(n)];
   for (let p = 0; p < n; p++) {
-    const i = Math.max(index[p], 0);
-    const own = keyframes.length ? keyframes[Math.floor(i / n)].depth[i % n] : 1;
-    const ratio = depth[p] / (own > FAR ? SKY : own);
-    const scale = Number.isFinite(ratio) ? Math.min(ratio, 4) : 0;
+    const i = index[p];
+    if (i < 0) continue;
+    const own = keyframes[Math.floor(i / n)].depth[i % n];
+    sourceDepth[p] = own > FAR ? SKY : own;
+    const scale = Math.min(depth[p] / sourceDepth[p], 4);
     offset[2 * p] = ((p % w) - px[i]) * scale;
     offset[2 * p + 1] = (Math.floor(p / w) - py[i]) * scale;
   }
-  return { index, depth, offset };
+  return { index, depth, sourceDepth, offset };
+}
+
+/** The pixels of a mask and those beside them. */
+export function dilated(mask, h = VIEW.h, w = VIEW.w) {
+  const across = new Uint8Array(h * w);
+  const out = new Uint8Array(h * w);
+  for (let i = 0; i < h * w; i++) {
+    const column = i % w;
+    across[i] = mask[i] || (column > 0 && mask[i - 1]) || (column + 1 < w && mask[i + 1]) ? 1 : 0;
+  }
+  for (let i = 0; i < h * w; i++) out[i] = across[i] || (i >= w && across[i - w]) || across[i + w] ? 1 : 0;
+  return out;
 }
 
 /** Fills one-pixel cracks of a surface that has come nearer from its neighbours' points. */
@@ -169,18 +207,24 @@ function closeCracks(index, depth) {
   }
 }
 
-/** Bilinear samples of the keyframes' colours, (3 h w) in [-1, 1]. */
-function sampleColour(keyframes, { index, offset }, { width, height }, rgb) {
+/** Bilinear samples of the keyframes' colours, (3 h w) in [-1, 1]; at the point itself where hidden pixels, and those
+ * `beside` them, would have a share. */
+function sampleColour(keyframes, beside, { index, offset }, { width, height }, rgb) {
   const { h, w } = VIEW;
   const n = h * w;
   const [sx, sy] = [width / w, height / h];
   const clamp = (value, high) => Math.min(Math.max(value, 0), high);
   for (let p = 0; p < n; p++) {
     if (index[p] < 0) continue;
-    const { colour } = keyframes[Math.floor(index[p] / n)];
-    const pixel = index[p] % n;
-    const x = clamp(((pixel % w) + offset[2 * p] + 0.5) * sx - 0.5, width - 1.001);
-    const y = clamp((Math.floor(pixel / w) + offset[2 * p + 1] + 0.5) * sy - 0.5, height - 1.001);
+    const k = Math.floor(index[p] / n);
+    const { colour } = keyframes[k];
+    const [column, row] = [index[p] % w, Math.floor((index[p] % n) / w)];
+    const [right, down] = [offset[2 * p], offset[2 * p + 1]];
+    const [toRow, toColumn] = [row + (down + HALF_EVEN - HALF_EVEN), column + (right + HALF_EVEN - HALF_EVEN)];
+    const target = clamp(toRow, h - 1) * w + clamp(toColumn, w - 1);
+    const free = beside[k][target] ? 0 : 1;
+    const x = clamp((column + right * free + 0.5) * sx - 0.5, width - 1.001);
+    const y = clamp((row + down * free + 0.5) * sy - 0.5, height - 1.001);
     const [x0, y0] = [Math.floor(x), Math.floor(y)];
     const [fx, fy] = [x - x0, y - y0];
     const corner = 3 * (y0 * width + x0);

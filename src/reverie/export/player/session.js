@@ -6,7 +6,7 @@
 //   pass     noise -> clean latent, once for each noise level of the schedule
 //   decode   clean latent -> 4 frames, which are handed out at once
 //   pass     the clean latent with a little noise, whose keys and values are the block's row of the past
-//   depth    last frame -> its depth, which the memory keeps where the views showed nothing
+//   depth    last frame -> its depth, which the memory keeps where it is new, and deletes what it sees through
 
 import { SpatialMemory } from "./memory.js";
 import { gaussian } from "./noise.js";
@@ -63,7 +63,7 @@ export class Session {
     await this.#commit(opened.latent, idle, condition, draw(opened.latent.length));
     const first = (await this.#decode(opened.latent)).at(-1);
     this.memory = new SpatialMemory(model.memory, model, scene, pose);
-    await this.#remember(first, true);
+    this.memory.open(await this.#measure(first), first);
     return first;
   }
 
@@ -88,15 +88,14 @@ export class Session {
       cover: planes(next.view.cover),
       inverse_depth: planes(next.view.inverseDepth),
       last: this.#latent(this.last),
-      drawn: { data: Float32Array.of(next.isDrawn), dims: [1] },
+      drawn: { data: Float32Array.of(next.chosen.length > 0), dims: [1] },
     });
     const noise = this.#noise();
     const z = await this.#denoise(noise, actions, condition);
     const frames = await this.#decode(z);
     show(frames);
-    const write = memory.advance(next);
     await this.#commit(z, actions, condition, noise.at(-1));
-    await this.#remember(frames.at(-1), write);
+    memory.commit(next, await this.#measure(frames.at(-1)), frames.at(-1));
   }
 
   /** All noise of a block: its own, that of each pass but the last where the schedule renoises, and the context's. */
@@ -157,9 +156,9 @@ export class Session {
     return Array.from({ length: STEP_FRAMES }, (_, i) => toBytes(out.frames, 3 * this.size * i, this.size));
   }
 
-  async #remember(frame, write) {
-    const found = await this.networks.run("depth", { frame: this.#picture(frame) });
-    this.memory.remember(found, frame, write);
+  /** Depth, hidden pixels and depth ahead of a frame. */
+  #measure(frame) {
+    return this.networks.run("depth", { frame: this.#picture(frame) });
   }
 
   #picture(bytes) {

@@ -298,7 +298,7 @@ def level_vectors(model: WorldModel, schedule: Schedule) -> Tensor:
 @torch.no_grad()
 def write_graph(graph: Graph, path: Path) -> None:
     """Writes an ONNX file, its weights as float16; what is computed stays float32."""
-    import onnx
+    import onnx  # pyright: ignore[reportMissingImports]  # an extra
 
     # Not `strict`: einops looks at shapes in ways that a compiler cannot follow.
     steps = torch.export.Dim("steps", min=2, max=512)
@@ -324,8 +324,8 @@ def write_graph(graph: Graph, path: Path) -> None:
 
 def halve_weights(model: Any) -> None:
     """Stores the weights of an ONNX model as float16, each behind a cast to float32, where they are finite so."""
-    import onnx
-    from onnx import numpy_helper
+    import onnx  # pyright: ignore[reportMissingImports]  # an extra
+    from onnx import numpy_helper  # pyright: ignore[reportMissingImports]
 
     casts = []
     for tensor in model.graph.initializer:

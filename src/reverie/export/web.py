@@ -56,8 +56,8 @@ Progress = Callable[[float, str], None]
 def check_packages() -> None:
     """Raises DeviceError where the packages that write ONNX are not installed."""
     try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
+        import onnx  # noqa: F401  # pyright: ignore[reportMissingImports]  # an extra
+        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports]  # an extra
     except ModuleNotFoundError as error:
         raise DeviceError(f'exports need {error.name}; pip install "reverie[web]"') from None
 

@@ -4,7 +4,7 @@
 import { VIEW, projector, unproject } from "./projection.js";
 
 const GONE = 3;
-const [FACTOR, METRES] = [1.5, 0.5];
+const [FACTOR, METRES] = [1.8, 0.5];
 const MAX_SCALE_ERROR = 1.25;
 const NEAREST = 0.3;
 
@@ -28,6 +28,11 @@ export class Erasure {
   hidden(keyframe) {
     const counts = this.#counts.get(keyframe);
     return counts ? keyframe.hidden.map((value, i) => (value || counts[i] === GONE ? 1 : 0)) : keyframe.hidden;
+  }
+
+  /** Whether a point of a keyframe is deleted. */
+  isGone(keyframe, pixel) {
+    return this.#counts.get(keyframe)?.[pixel] === GONE;
   }
 
   forget(keyframe) {

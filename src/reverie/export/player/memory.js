@@ -36,7 +36,7 @@ export class SpatialMemory {
       poses.push(pose);
     }
     const candidates = [...this.scene, ...this.#own];
-    const chosen = chooseKeyframes(candidates, poses[2], this.focal, this.config.drawn);
+    const chosen = chooseKeyframes(candidates, poses[2], this.focal, this.config.drawn, this.#erasure);
     const drawn = chosen.map((one) => ({ ...one, hidden: this.#erasure.hidden(one), fills: one.isGenerated }));
     return { poses, motions, chosen, view: renderViews(drawn, poses, this.focal, this.size) };
   }
@@ -55,15 +55,17 @@ export class SpatialMemory {
     this.motion.set(motions, this.motion.length - motions.length);
     const n = measured.length;
     const shown = view.inverseDepth.subarray(-n);
+    const cover = view.cover.subarray(-n);
     const depth = matchScale(measured, hidden, shown);
     this.#erasure.count(chosen, depth, hidden, this.camera, this.focal);
-    // What is first seen stays as it was: what a scene or the start image shows is not seen from here as well.
+    // What was generated is renewed from less than half as far; what was recorded is never hidden by it.
     const unseen = Uint8Array.from(hidden);
     let fresh = 0;
     for (let i = 0; i < n; i++) {
-      const isKnown = view.known[i] && !isFarther(depth[i], shown[i]);
+      const stays = cover[i] > 0 && !chosen[view.keyframe[i]].isGenerated;
+      const isKnown = (view.known[i] || stays) && !isFarther(depth[i], shown[i]);
       if (!isKnown && !hidden[i]) fresh++;
-      if (isKnown && !chosen[view.keyframe[i]].isGenerated) unseen[i] = 1;
+      if (isKnown && stays) unseen[i] = 1;
     }
     if (fresh / n > 1 - this.config.write_below) this.#write(colour, depth, unseen);
   }

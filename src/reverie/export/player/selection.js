@@ -32,12 +32,12 @@ function median(values) {
   return sorted.length ? sorted[(sorted.length - 1) >> 1] : NaN;
 }
 
-/** At most `count` of `keyframes` ({probes, seen, reach, pose, preference}), those that promise most, best first. */
-export function chooseKeyframes(keyframes, pose, focal, count) {
+/** At most `count` of `keyframes` ({probes, seen, reach, pose, preference}), those that promise most, best first; erasure: of what is deleted. */
+export function chooseKeyframes(keyframes, pose, focal, count, erasure = null) {
   const typical = median(keyframes.map((one) => one.reach));
   const reach = Number.isNaN(typical) ? 1 : typical;
   const project = projector(pose, focal);
-  const promises = keyframes.map((one) => promiseOf(one, pose, project, reach));
+  const promises = keyframes.map((one) => promiseOf(one, pose, project, reach, erasure));
   const best = new Float32Array(NUM_CELLS);
   const chosen = [];
   for (let taken = 0; taken < Math.min(count, keyframes.length); taken++) {
@@ -62,14 +62,15 @@ export function chooseKeyframes(keyframes, pose, focal, count) {
 }
 
 /** How well a keyframe shows each cell of a view, times its preference. */
-function promiseOf({ probes, seen, pose: own, preference }, pose, project, reach) {
+function promiseOf(keyframe, pose, project, reach, erasure) {
+  const { probes, seen, pose: own, preference } = keyframe;
   const { h, w } = VIEW;
   const promise = new Float32Array(NUM_CELLS);
   const away = Math.hypot(own[0] - pose[0], own[1] - pose[1], own[2] - pose[2]);
   const near = Math.exp(-away / Math.max(DISTANCE_SCALE * reach, 1e-3));
   const out = new Float32Array(3);
   for (let i = 0; i < seen.length; i++) {
-    if (!seen[i]) continue;
+    if (!seen[i] || erasure?.isGone(keyframe, PIXELS[i])) continue;
     const [x, y, z] = [probes[3 * i], probes[3 * i + 1], probes[3 * i + 2]];
     project(x, y, z, out);
     if (!(out[2] > 0.3 && out[0] > -0.5 && out[0] < w - 0.5 && out[1] > -0.5 && out[1] < h - 0.5)) continue;

@@ -69,6 +69,7 @@ class LocalSource extends EventTarget {
       this.#go();
     },
     input: (message) => this.#box.put(message),
+    map: () => this.#say({ type: "map", image: null }),
     played: ({ epoch, index }) => {
       if (epoch !== this.#world?.id) return;
       this.#pace.played(index, performance.now());

@@ -7,7 +7,7 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.reverie-setup
-EXTRAS := worlds,screen,cluster,import,train,quantise,dev
+EXTRAS := worlds,screen,cluster,import,train,quantise,web,dev
 ARGS ?=
 
 .PHONY: help setup play test lint type fmt bench soak clean

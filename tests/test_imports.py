@@ -37,9 +37,10 @@ ALLOWED = {
     "engine": NETWORK | {"hub", "options", "overlay", "plain_cli", "profiling"},
     "evaluate": NETWORK | {"engine", "data", "overlay"},
     "serve": NETWORK | {"engine", "worlds", "data"},
+    "export": NETWORK | {"engine", "serve", "options"},
     "env": NETWORK | {"engine", "worlds"},
     "env_vector": NETWORK | {"engine", "env"},
-    "cli": NETWORK | {"plain_cli", "engine", "worlds", "data", "train", "evaluate", "serve", "env"},
+    "cli": NETWORK | {"plain_cli", "engine", "worlds", "data", "train", "evaluate", "serve", "export", "env"},
     "__init__": NETWORK | {"engine"},
     "__main__": {"cli"},
 }

@@ -73,6 +73,9 @@ COMMANDS = (
     Command("bench train", "measure a training step", "reverie.train.step_bench", "BenchTrainConfig"),
     Command("bench", "measure speed, latency and memory", "reverie.engine.bench", "BenchConfig"),
     Command("convert", "turn published weights into a model folder", "reverie.engine.convert", "ConvertConfig"),
+    Command(
+        "export web", "write a page that plays a model without Python", "reverie.export.command", "ExportWebConfig"
+    ),
     Command("doctor", "tell what this machine has and how fast it is", "reverie.engine.doctor", "DoctorConfig"),
     Command("models push", "push a model to the Hugging Face Hub", "reverie.engine.hub_commands", "PushModelConfig"),
     Command("models pull", "download a model from the Hub", "reverie.engine.hub_commands", "PullModelConfig"),

@@ -58,6 +58,12 @@ export class Connection extends EventTarget {
     if (this.isOpen) this.#socket.send(message);
   }
 
+  /** Sends an image; returns the server's answer, `uploaded` or an error. */
+  async upload(name, blob) {
+    const response = await fetch(`upload?name=${encodeURIComponent(name)}`, { method: "POST", body: blob });
+    return response.json();
+  }
+
   #ping() {
     const now = performance.now();
     this.#askedMs ??= now;

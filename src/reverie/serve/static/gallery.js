@@ -19,8 +19,10 @@ export class Gallery extends EventTarget {
   #kept = new OwnPictures();
   #chosen = remembered(CHOSEN);
 
-  constructor({ list, button, file, drop }) {
+  /** upload: a function of a name and a Blob that hands an image to the source, and returns its answer. */
+  constructor({ list, button, file, drop, upload }) {
     super();
+    this.uploadTo = upload;
     this.list = list;
     this.button = button;
     this.file = file;
@@ -100,8 +102,7 @@ export class Gallery extends EventTarget {
   async #send(name, blob) {
     this.button.classList.add("busy");
     try {
-      const response = await fetch(`upload?name=${encodeURIComponent(name)}`, { method: "POST", body: blob });
-      const answer = await response.json();
+      const answer = await this.uploadTo(name, blob);
       if (answer.type === "uploaded") return answer.start;
       this.#problem(answer.message ?? TEXT.pictureRefused);
     } catch {

@@ -1,6 +1,5 @@
 // The page: puts the parts together.
 
-import { Connection } from "./connection.js";
 import { NOTHING, controlsOf } from "./controls.js";
 import { Gallery } from "./gallery.js";
 import { Help } from "./help.js";
@@ -15,6 +14,7 @@ import { remember, remembered } from "./remember.js";
 import { Screen } from "./screen.js";
 import { Settings } from "./settings.js";
 import { TEXT } from "./strings.js";
+import { openSource } from "./source.js";
 import { Timeline } from "./timeline.js";
 
 const METERS_EVERY_MS = 250;
@@ -27,14 +27,15 @@ const hud = new Hud();
 const screen = new Screen(byId("screen"), byId("glow"));
 const input = new Input(stage);
 const meters = new Meters();
-const gallery = new Gallery({ list: byId("gallery"), button: byId("add"), file: byId("file"), drop: byId("drop") });
+const connection = openSource();
+const gallery = new Gallery({
+  list: byId("gallery"), button: byId("add"), file: byId("file"), drop: byId("drop"),
+  upload: (name, blob) => connection.upload(name, blob),
+});
 const help = new Help(byId("help"), byId("ask"));
 const saves = new Saves(byId("saves"), byId("keep"));
 const settings = new Settings(byId("settings"), byId("tune"));
 const timeline = new Timeline({ bar: byId("timeline"), slider: byId("slider"), time: byId("moment"), fork: byId("fork") });
-const address = new URL("ws", location.href);
-address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-const connection = new Connection(address);
 const map = new MemoryMap(byId("map"), () => connection.send(say.map()), (line) => hud.say(line, true));
 
 let playback = new Playback({ fps: 25, blockFrames: 4 });

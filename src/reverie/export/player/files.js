@@ -1,0 +1,71 @@
+// Images and scenes, read into what sessions take.
+
+import { fetchBytes } from "./networks.js";
+import { VIEW, focalLengths } from "./projection.js";
+import { probe } from "./selection.js";
+
+const BACKDROP = "rgb(96 96 96)"; // behind the transparent parts of an image
+const MIN_SIDE_PX = 16;
+const AS_STORED = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
+const [LEVELS_PER_E, ONE_METRE] = [30, 76]; // of depth, as in vision/depth_codec.py
+
+/** RGB bytes of an image, its centre cropped to the shape of {width, height}.  Throws an Error with one line. */
+export async function readImage(source, { width, height }) {
+  const blob = source instanceof Blob ? source : new Blob([await fetchBytes(new URL(source, self.location))]);
+  const image = await createImageBitmap(blob, AS_STORED).catch(() => {
+    throw new Error("this image cannot be read here; give a PNG, a JPEG or a WebP");
+  });
+  if (Math.min(image.width, image.height) < MIN_SIDE_PX) {
+    throw new Error(`an image has at least ${MIN_SIDE_PX} pixels a side, got ${image.width}x${image.height}`);
+  }
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  context.fillStyle = BACKDROP;
+  context.fillRect(0, 0, width, height);
+  context.imageSmoothingQuality = "high";
+  const scale = Math.max(width / image.width, height / image.height);
+  const [w, h] = [image.width * scale, image.height * scale];
+  context.drawImage(image, (width - w) / 2, (height - h) / 2, w, h);
+  image.close();
+  return rgb(context, width, height);
+}
+
+/** A scene {fovDeg, pixelAspect, keyframes} from its folder.  size: {width, height} of its colours. */
+export async function readScene(folder, { width, height }) {
+  const head = JSON.parse(new TextDecoder().decode(await fetchBytes(new URL("scene.json", folder))));
+  const [colours, packed] = await Promise.all(
+    ["colour.bin", "geometry.bin.gz"].map((name) => fetchBytes(new URL(name, folder))),
+  );
+  const geometry = await unpacked(packed);
+  const focal = focalLengths(head.fov_deg, head.pixel_aspect);
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  const n = VIEW.h * VIEW.w;
+  const keyframes = [];
+  for (const [i, pose] of head.poses.entries()) {
+    const blob = new Blob([colours.subarray(head.offsets[i], head.offsets[i + 1])], { type: "image/webp" });
+    const image = await createImageBitmap(blob, AS_STORED);
+    context.drawImage(image, 0, 0);
+    image.close();
+    const levels = geometry.subarray(2 * n * i, 2 * n * i + n);
+    const depth = Float32Array.from(levels, (level) => Math.exp((level - ONE_METRE) / LEVELS_PER_E));
+    const hidden = geometry.subarray(2 * n * i + n, 2 * n * (i + 1));
+    const keyframe = { colour: rgb(context, width, height), depth, hidden, pose, preference: 1 };
+    keyframes.push({ ...keyframe, ...probe(keyframe, focal) });
+  }
+  return { fovDeg: head.fov_deg, pixelAspect: head.pixel_aspect, keyframes };
+}
+
+async function unpacked(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+function rgb(context, width, height) {
+  const { data } = context.getImageData(0, 0, width, height);
+  const bytes = new Uint8ClampedArray(3 * width * height);
+  for (let from = 0, to = 0; from < data.length; from += 4, to += 3) {
+    bytes[to] = data[from];
+    bytes[to + 1] = data[from + 1];
+    bytes[to + 2] = data[from + 2];
+  }
+  return bytes;
+}

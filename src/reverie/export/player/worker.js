@@ -1,0 +1,55 @@
+// The worker that plays: it holds the networks and one session, and does one thing after another.
+//
+// It takes {type: load | start | step} and answers {type: progress | ready | opened | frames | stepped | failed}.
+
+import { readImage, readScene } from "./files.js";
+import { Networks, pickBackend } from "./networks.js";
+import { Session } from "./session.js";
+
+const MAX_THREADS = 8;
+
+let model = null;
+let networks = null;
+let session = null;
+let scenes = {}; // the one that was played last, by name
+let last = Promise.resolve();
+
+const acts = {
+  /** base: the model folder's address; runtime: onnxruntime-web's; backend, threads: as asked for, or null. */
+  async load({ base, runtime, backend, threads }) {
+    const progress = (share, text) => postMessage({ type: "progress", share, text });
+    model = await (await fetch(new URL("model.json", base))).json();
+    const picked = await pickBackend(backend);
+    const used = crossOriginIsolated ? Math.min(threads ?? navigator.hardwareConcurrency ?? 1, MAX_THREADS) : 1;
+    networks = await Networks.load({ graphs: model.graphs, base, runtime, backend: picked, threads: used, progress });
+    postMessage({ type: "ready", backend: picked, threads: used });
+  },
+
+  /** image: an address or a Blob; scene: {folder, pose} or null; noise: numbers to draw from, for tests. */
+  async start({ id, image, scene, seed, noise }) {
+    const size = { width: model.width, height: model.height };
+    const bytes = await readImage(image, size);
+    if (scene && !scenes[scene.folder]) scenes = { [scene.folder]: await readScene(new URL(scene.folder, self.location), size) };
+    session = new Session(model, networks);
+    let at = 0;
+    const draw = noise && ((count) => noise.slice(at, (at += count)));
+    const opening = { image: bytes, seed, scene: scene && scenes[scene.folder], pose: scene?.pose ?? null };
+    const frame = await session.open(draw ? { ...opening, draw } : opening);
+    postMessage({ type: "opened", id, frames: [frame] });
+  },
+
+  /** rows: 4 action rows. */
+  async step({ id, rows, action }) {
+    const beganMs = performance.now();
+    await session.play(rows, (frames) => postMessage({ type: "frames", id, action, frames }));
+    postMessage({ type: "stepped", id, costMs: performance.now() - beganMs });
+  },
+};
+
+addEventListener("message", ({ data }) => {
+  last = last
+    .then(() => acts[data.type](data))
+    .catch((error) => postMessage({ type: "failed", id: data.id ?? null, during: data.type, text: lineOf(error) }));
+});
+
+const lineOf = (error) => String(error?.message ?? error).split("\n")[0];

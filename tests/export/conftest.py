@@ -1,0 +1,90 @@
+"""A tiny model with a spatial memory, shaken, a scene of its own, and the page that is exported of both, once."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from reverie.engine.engine import Engine, load
+from reverie.export.runtime import cached_archive
+from reverie.models import presets
+from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
+from reverie.models.schedule import Schedule
+from reverie.models.start_frames import NewStartFrame, write_start_frames
+from reverie.scenes.scene import Scene, Start
+from reverie.vision.projection import VIEW_SIZE
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """Every part of nano, with weights that let the past, actions and noise reach its frames."""
+    torch.manual_seed(0)
+    preset = presets.tiny_memory()
+    config = ModelConfig(
+        name="tiny",
+        resolution=preset.resolution,
+        schedule=Schedule((1.0, 0.5), context_sigma=0.06),
+        world=preset.world,
+        tokenizer=preset.tokenizer,
+        image_encoder=preset.image_encoder,
+        memory=preset.memory,
+    )
+    bundle = ModelBundle.new(config)
+    with torch.no_grad():
+        for module in bundle.modules().values():
+            for parameter in module.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.05)
+    folder = tmp_path_factory.mktemp("web") / "tiny"
+    save_model(folder, bundle)
+    write_start_frames(folder, [NewStartFrame(_image(1), "a patch"), NewStartFrame(_image(2), "another")])
+    return load(folder, device="cpu", dtype="float32")
+
+
+def _image(seed: int) -> np.ndarray:
+    coarse = torch.rand(1, 3, 4, 6, generator=torch.Generator().manual_seed(seed))
+    image = torch.nn.functional.interpolate(coarse, presets.tiny().resolution, mode="bilinear", align_corners=True)
+    return (image[0].permute(1, 2, 0) * 255).round().byte().numpy()
+
+
+@pytest.fixture(scope="session")
+def yard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scene of four keyframes that look to all sides."""
+    pose = np.zeros((4, 6), np.float32)
+    pose[:, 3] = [0, 90, 180, 270]
+    scene = Scene(
+        name="yard",
+        title="The yard",
+        game="yard",
+        fov_deg=80.0,
+        pixel_aspect=1.0,
+        keys=("forward", "left"),
+        mouse=True,
+        licence="MIT",
+        starts=(Start("looking north", _image(3), pose[0]),),
+        colour=np.stack([_image(4 + i) for i in range(4)]),
+        depth=np.full((4, *VIEW_SIZE), 6.0, np.float32),
+        hidden=np.zeros((4, *VIEW_SIZE), bool),
+        pose=pose,
+    )
+    folder = tmp_path_factory.mktemp("scenes") / "yard"
+    scene.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def page(engine: Engine, yard: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported folder; skips where the packages for it are not installed or the runtime was never fetched."""
+    from reverie.export.web import export_web
+
+    for name in ("onnx", "onnxscript"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f'{name} is not installed: pip install "reverie[web]"')
+    if not cached_archive().is_file():
+        pytest.skip("onnxruntime-web is not here: `reverie export web nano -o DIR` fetches it")
+    folder = tmp_path_factory.mktemp("pages") / "page"
+    export_web(engine, folder, scene=yard, tell=lambda share, text: None)
+    return folder

@@ -207,6 +207,19 @@ def _check_camera(dataset: Dataset, scene: LoadedScene) -> None:
         )
 
 
+def _shared_poses(dataset: Dataset) -> set[bytes]:
+    """Poses of more than one episode: games that always begin alike tell nothing by them."""
+    seen: set[bytes] = set()
+    shared: set[bytes] = set()
+    for i in range(dataset.num_episodes):
+        recorded = dataset.poses(i)
+        if recorded is not None:
+            mine = {pose.tobytes() for pose in recorded}
+            shared |= seen & mine
+            seen |= mine
+    return shared
+
+
 def _covered(
     dataset: Dataset, scene: LoadedScene, engine: Engine, usable: Sequence[int]
 ) -> tuple[str, list[int], list[str]]:
@@ -216,10 +229,11 @@ def _covered(
     """
     built_from = {pose.tobytes() for pose in scene.scene.pose}
     poses, fresh = [], []
+    only_here = built_from - _shared_poses(dataset)
     for i in usable:
         recorded = dataset.poses(i)
         assert recorded is not None
-        if not any(pose.tobytes() in built_from for pose in recorded):
+        if not any(pose.tobytes() in only_here for pose in recorded):
             fresh.append(i)
             poses.append(recorded[0])
     if not fresh:

@@ -124,6 +124,7 @@ def gpu_refining_minutes(minutes: float, memory_gib: float = 80.0, cores: int = 
 def cpu_hours(hours: float, cores: int = 2) -> Recipe:
     """For one pass on some cores: small batches, one noisy copy, mostly pure noise, from 4 hours on more episodes."""
     seconds = 3600 * hours
+    limit = 9 if hours < 4 else 27
     return Recipe(
         preset="nano",
         seconds=seconds,
@@ -134,10 +135,10 @@ def cpu_hours(hours: float, cores: int = 2) -> Recipe:
         plan=SpatialPlan(
             batch=3, copies=1, pure_noise=0.9, clip_steps=9, own_share=0.0, own_from=2.0, adversarial_from=2.0
         ),
-        recording=RecordingPlan(seconds=0.1 * seconds),
+        recording=RecordingPlan(seconds=0.1 * seconds, places=1 + limit // 8),
         lr=1.0e-3,
         threads=cores,
-        limit=9 if hours < 4 else 27,
+        limit=limit,
         held_limit=1,
         sheet_steps=0,
         decode=False,

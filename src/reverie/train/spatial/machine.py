@@ -58,8 +58,6 @@ def check_machine(recipe: Recipe, device: torch.device, output: Path, disk_gib: 
 
     disk_gib: that will be written below `output`.
     """
-    if (cores := num_cores()) < recipe.cores:
-        raise TrainError(f"the recipe needs {recipe.cores} cores, this machine has {cores}; take a cpu recipe")
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0] / GIB
         if free < recipe.gpu_memory_gib:
@@ -69,6 +67,8 @@ def check_machine(recipe: Recipe, device: torch.device, output: Path, disk_gib: 
             )
     elif recipe.gpu_memory_gib:
         raise DeviceError("the recipe is for a GPU and this machine has none; take --recipe cpu-12h")
+    if (cores := num_cores()) < recipe.cores:
+        raise TrainError(f"the recipe needs {recipe.cores} cores, this machine has {cores}; take a cpu recipe")
     if (free := free_memory_gib()) < recipe.memory_gib:
         raise TrainError(f"the recipe needs {recipe.memory_gib:g} GiB of memory, {free:.1f} are free; free some")
     free = shutil.disk_usage(output).free / GIB

@@ -97,7 +97,7 @@ def gpu_minutes(minutes: float, memory_gib: float = 80.0, cores: int = 16) -> Re
         tail_seconds=min(60.0, 0.125 * seconds),
         keyframes=450,
         plan=SpatialPlan(batch=batch, own_sessions=2 * batch),
-        recording=RecordingPlan(seconds=0.3 * seconds, episodes=16, episode_seconds=20.0),
+        recording=RecordingPlan(seconds=0.3 * seconds, episodes=16, episode_seconds=12.0),
         threads=max(2, cores - 2),
         cores=4,
         memory_gib=4.0,

@@ -29,7 +29,8 @@ from reverie.engine.device import cpu_name
 from reverie.engine.geometry import RandomWeights, matrix_game_2
 from reverie.models.checkpoint import ModelConfig
 from reverie.models.dit import count_parameters
-from reverie.train.latents import Clips, LatentClips
+from reverie.train.latent_clips import LatentClips
+from reverie.train.latents import Clips
 from reverie.train.loop import TrainerConfig, move
 from reverie.train.optimizers import build_optimizers
 from reverie.train.recipe import TrainWorldConfig

@@ -43,6 +43,13 @@ def test_bench_and_training_import_without_the_rest() -> None:
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_recipes_run_where_nothing_can_be_recorded() -> None:
+    blocked = ["av", "tyro", "pyarrow", "gymnasium", "fastapi", "uvicorn", "pydantic", "torchao", "vizdoom", "panda3d"]
+    words = [sys.executable, "-c", SCRIPT, ",".join(blocked), "reverie.train.recipes,reverie.train.nano"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 def test_the_package_runs_as_a_module() -> None:
     done = subprocess.run([sys.executable, "-m", "reverie", "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout.split()[0]) == (0, "reverie")

@@ -54,11 +54,13 @@ EXCEPTIONS = {
     "reverie.engine.doctor": {"worlds"},
     "reverie.models.adapters.check": {"flow"},
     "reverie.scenes.recordings": {"data"},
+    "reverie.train.spatial.gather": {"worlds"},
     "reverie.scenes.commands": {"data", "engine", "worlds"},
 }
 """Modules that may import more than their part: recording opens a game by name, reading a recording needs none; the
 doctor lists the games; the city.s player knows its map; comparing with a reference's rollout rolls out; scenes are made
-of recordings, captured from games that a command opens, and the bundled ones lie beside the models."""
+of recordings, captured from games that a command opens, and the bundled ones lie beside the models; a recipe without
+data records the places of games."""
 
 TORCH_FREE = ("worlds", "types", "errors", "serve.protocol")
 TORCH = {"torch", "torchvision", "torchaudio"}

@@ -37,7 +37,7 @@ class Options:
 @pytest.fixture(autouse=True)
 def recordings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every folder holds two hours of play."""
-    monkeypatch.setattr(budget, "Dataset", lambda folder: SimpleNamespace(num_frames=2 * 90_000, fps=25))
+    monkeypatch.setattr("reverie.data.dataset.Dataset", lambda folder: SimpleNamespace(num_frames=2 * 90_000, fps=25))
 
 
 def test_what_comes_on_top_is_said_first(capsys: pytest.CaptureFixture[str]) -> None:

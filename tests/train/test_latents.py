@@ -14,13 +14,18 @@ import pytest
 import torch
 from tests.evaluate.conftest import write_recording
 from tests.evaluate.synthetic import SPACE
+from tests.train.spatial.tokenizers import write_model
 from tests.train.test_world import recording
 
+from reverie.cli import main
 from reverie.data.dataset import Dataset
 from reverie.errors import DataError
 from reverie.models.pixels import to_pixels
 from reverie.models.tokenizer import VideoTokenizer, tiny
-from reverie.train.latents import Clips, LatentClips, load_clips, load_latents
+from reverie.train.encode import load_latents
+from reverie.train.latent_clips import LatentClips
+from reverie.train.latents import Clips, load_clips
+from reverie.train.tokenizer import read_tokenizer
 
 CPU = torch.device("cpu")
 
@@ -60,11 +65,48 @@ def test_what_is_kept_is_read_again_until_something_changes(
     def never(*_: object) -> LatentClips:
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr("reverie.train.latents._encode", never)
+    monkeypatch.setattr("reverie.train.encode._encode", never)
     again = load_clips([data], tokenizer, tmp_path / "kept", CPU)
     assert np.array_equal(again.parts[0].z, games.parts[0].z)
     with pytest.raises(AssertionError, match="encoded again"):
         load_clips([data], tokenizer, tmp_path / "kept", CPU, max_hours=0.001)
+
+
+def test_threads_read_ahead_and_change_nothing(tokenizer: VideoTokenizer, tmp_path: Path) -> None:
+    data = write_recording(tmp_path / "walk", (32, 64), num_frames=81)
+    one, four = (load_latents(data, tokenizer, tmp_path / str(n), CPU, threads=n) for n in (1, 4))
+    for field in LatentClips.FIELDS:
+        assert np.array_equal(getattr(one, field), getattr(four, field)), field
+
+
+def test_a_recording_that_cannot_be_read_stops_the_encoding(
+    tokenizer: VideoTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_recording(tmp_path / "walk", (32, 64), num_frames=81)
+
+    def broken(*_: object, **__: object) -> None:
+        raise DataError("the shard is cut short")
+
+    monkeypatch.setattr(Dataset, "clip", broken)
+    with pytest.raises(DataError, match="the shard is cut short"):
+        load_latents(data, tokenizer, tmp_path / "kept", CPU, threads=2)
+    assert not (tmp_path / "kept/latents.json").exists()
+
+
+def test_encode_keeps_what_a_training_then_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_recording(tmp_path / "walk", (32, 64), num_frames=30)
+    folder, kept = write_model(tmp_path / "model", SPACE), tmp_path / "latents"
+    words = ["encode", str(data), "--tokenizer", str(folder), "-o", str(kept)]
+    assert main([*words, "--threads", "3"]) == 0
+    assert f"{kept / 'walk'}: {8 * Dataset(data).num_episodes} steps" in capsys.readouterr().out
+    monkeypatch.setattr("reverie.train.encode._encode", lambda *_: pytest.fail("encoded again"))
+    assert load_clips([data], read_tokenizer(folder), kept, CPU).num_steps == 8 * Dataset(data).num_episodes
+    assert main([*words, "--threads", "0"]) == 2
+    assert "--threads must be at least 1, got 0" in capsys.readouterr().err
+    assert main(["encode", str(tmp_path / "none"), *words[2:]]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_two_recordings_of_one_name_are_refused(tokenizer: VideoTokenizer, tmp_path: Path) -> None:
@@ -110,7 +152,7 @@ def test_latents_of_an_older_version_count_while_the_dataset_is_older(
     made = json.loads(stamp.read_text())
     del made["dataset"]
     stamp.write_text(json.dumps(made))
-    monkeypatch.setattr("reverie.train.latents._encode", lambda *_: pytest.fail("encoded again"))
+    monkeypatch.setattr("reverie.train.encode._encode", lambda *_: pytest.fail("encoded again"))
     assert len(load_latents(data, tokenizer, tmp_path / "kept", CPU))
     os.utime(next((data / "meta/episodes").glob("*/*.parquet")), (2e9, 2e9))
     with pytest.raises(pytest.fail.Exception, match="encoded again"):

@@ -12,7 +12,8 @@ from reverie.models import presets
 from reverie.models.checkpoint import load_model
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.forcing import sink_age
-from reverie.train.latents import Clips, LatentClips, joint_space
+from reverie.train.latent_clips import LatentClips
+from reverie.train.latents import Clips, joint_space
 from reverie.train.loop import Trainer, TrainerConfig
 from reverie.train.recipe import TrainWorldConfig
 from reverie.train.world import WorldTask, new_bundle

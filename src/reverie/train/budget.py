@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reverie.data.dataset import Dataset
 from reverie.errors import DataError
 
 
@@ -52,6 +51,8 @@ def take_preparation_s() -> float | None:
 
 def _hours(folders: Sequence[Path], most: float | None) -> float:
     """Hours of these recordings, `most` of each; one that cannot be read counts nothing here, and is refused later."""
+    from reverie.data.dataset import Dataset  # needs more packages than a training from packs
+
     total = 0.0
     for folder in folders:
         try:

@@ -1,102 +1,28 @@
 """Recordings as latents: a dataset is put through the tokenizer once, and kept beside the training run.
 
-For every latent step of every episode: the step as the stream has it, the actions of its four frames, and a small
-picture for the image encoder.  Every third step's last frame is also encoded alone, as a start picture is, because
-every session opens on such a step: training clips start there.
-
-For a model that generates its start (`StartEncoder`), an opening also has the image encoder's tokens of the full
-picture and the latents of the grey that follows it in a session.
-
 `LatentClips` is one recording; `Clips` makes one source of clips of several, with one action space.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from einops import rearrange
-from rich.progress import Progress
 from torch import Tensor
 
-from reverie.data.dataset import Dataset, check_rate
 from reverie.errors import DataError
-from reverie.models.actions import STEP_FRAMES
-from reverie.models.checkpoint import ModelBundle, write_json_atomic
-from reverie.models.pixels import to_bytes, to_pixels
+from reverie.models.checkpoint import ModelBundle
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
-from reverie.train.start import StartEncoder, fingerprint
+from reverie.train.encode import dataset_names, load_latents
+from reverie.train.latent_clips import LatentClips
+from reverie.train.start import StartEncoder
 from reverie.types import ActionSpace
 from reverie.vision.projection import turn_scale
-
-VERSION = 2
-CHUNK_STEPS = 16
-STILL_EVERY = 3
-"""Every third step can open a clip: it is also encoded alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class LatentClips:
-    """The latents of a dataset.  N steps in all; an episode is a run of them.
-
-    z: (N, c, h, w) float16; rows: (N, 4, a) float32, the actions that lead to the step's frames; episode: (N,) which
-    episode a step is of; opens: (M,) the steps at which a clip can start, in order; still: (M, c, h, w) float16, their
-    last frames encoded alone; picture: (M, 3, H/2, W/2) uint8, the same frames.
-    For a model that generates its start also: tokens (M, n, d) float16, of the image encoder; grey: (M, g, c, h, w)
-    float16, the steps after `still` as `StartEncoder` has them.
-    """
-
-    z: npt.NDArray[np.float16]
-    still: npt.NDArray[np.float16]
-    rows: npt.NDArray[np.float32]
-    picture: npt.NDArray[np.uint8]
-    episode: npt.NDArray[np.int32]
-    opens: npt.NDArray[np.int64]
-    action_space: ActionSpace
-    fov_deg: float | None = None
-    """Horizontal field of view of the pictures, where the recording knows it."""
-    tokens: npt.NDArray[np.float16] | None = None
-    grey: npt.NDArray[np.float16] | None = None
-
-    START_FIELDS = ("tokens", "grey")
-    FIELDS = ("z", "still", "rows", "picture", "episode", "opens")
-
-    def __len__(self) -> int:
-        return len(self.z)
-
-    def starts(self, num_steps: int) -> npt.NDArray[np.int64]:
-        """Where a clip of `num_steps` steps can start.  Raises DataError if no episode is long enough."""
-        starts = self.opens[self.opens + num_steps <= len(self)]
-        starts = starts[self.episode[starts + num_steps - 1] == self.episode[starts]]
-        if not len(starts):
-            raise DataError(
-                f"no episode holds {num_steps} latent steps ({STEP_FRAMES * num_steps - 3} frames); record longer ones"
-            )
-        return starts
-
-    def opening(self, start: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-        """The start picture of a step that a clip can start at: its latent (c, h, w), and the picture."""
-        row = int(np.searchsorted(self.opens, start))
-        return self.still[row].astype(np.float32), np.array(self.picture[row])
-
-    def told(self, start: int, num_steps: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """What a model that generates its start is told of a clip's first picture: tokens (n, d), and latents
-        (num_steps, c, h, w) of the picture and of the grey after it, the last of which holds for ever."""
-        if self.tokens is None or self.grey is None:
-            raise DataError("these latents were made for a model that starts from a picture; encode them anew")
-        row = int(np.searchsorted(self.opens, start))
-        grey = self.grey[row][np.minimum(np.arange(num_steps - 1), self.grey.shape[1] - 1)]
-        latents = np.concatenate([self.still[row][None], grey])
-        return self.tokens[row].astype(np.float32), latents.astype(np.float32)
-
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Clips: latents (b, t, c, h, w) whose first step is a start picture's, action rows (b, 4 (t - 1), a), and first
@@ -338,128 +264,6 @@ def load_clips(
 ) -> Clips:
     """The latents of these recordings, each kept in `cache`/its name.  max_hours: of each; start: of a model that
     generates its start; the rest as `Clips` takes it.  Raises DataError."""
-    names = [folder.resolve().name for folder in folders]
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"two recordings are called {name}; give one of them another name")
-    pairs = zip(folders, names, strict=True)
+    pairs = zip(folders, dataset_names(folders), strict=True)
     parts = [load_latents(folder, tokenizer, cache / name, device, max_hours, start) for folder, name in pairs]
     return Clips(parts, fov_deg, action_space, idle_key)
-
-
-def load_latents(
-    data: Path,
-    tokenizer: VideoTokenizer | WanVAE,
-    cache: Path,
-    device: torch.device,
-    max_hours: float | None = None,
-    start: StartEncoder | None = None,
-) -> LatentClips:
-    """The latents of the dataset at `data`, from `cache` if it holds them for this tokenizer and dataset.
-
-    max_hours: take no more than this of the dataset; start: of a model that generates its start.  Raises DataError as
-    `Dataset` does.
-    """
-    dataset = Dataset(data)
-    check_rate(dataset)
-    wanted = {
-        "version": VERSION,
-        # As model folders keep it: a trained tokenizer and a model with it share what was encoded.
-        "tokenizer": fingerprint({name: x.bfloat16() for name, x in tokenizer.state_dict().items()}),
-        "frames": dataset.num_frames,
-        "dataset": dataset.fingerprint,
-        "max_hours": max_hours,
-        **({} if start is None else {"start": start.fingerprint}),
-    }
-    fields = LatentClips.FIELDS + (() if start is None else LatentClips.START_FIELDS)
-    stamp = cache / "latents.json"
-    if stamp.is_file() and _is_of(stamp, wanted, dataset):
-        return _read(cache, dataset, fields)
-    cache.mkdir(parents=True, exist_ok=True)
-    budget = dataset.num_frames if max_hours is None else int(max_hours * 3600 * dataset.fps)
-    clips = _encode(dataset, tokenizer, device, min(budget, dataset.num_frames), start)
-    for field in fields:
-        np.save(cache / f"{field}.npy", getattr(clips, field))
-    write_json_atomic(stamp, wanted)
-    return _read(cache, dataset, fields)
-
-
-def _is_of(stamp: Path, wanted: dict[str, Any], dataset: Dataset) -> bool:
-    """True where the latents beside `stamp` were made of this dataset, as it is now.
-
-    Stamps of older versions have no fingerprint: there the dataset must not have changed since.
-    """
-    try:
-        made = json.loads(stamp.read_text())
-    except (OSError, ValueError):
-        return False
-    if "dataset" in made:
-        return bool(made == wanted)
-    tables = (dataset.path / "meta/episodes").glob("*/*.parquet")
-    is_older = all(table.stat().st_mtime < stamp.stat().st_mtime for table in tables)
-    return is_older and {**made, "dataset": wanted["dataset"]} == wanted
-
-
-def _read(cache: Path, dataset: Dataset, fields: Sequence[str]) -> LatentClips:
-    arrays = {field: np.load(cache / f"{field}.npy", mmap_mode="r") for field in fields}
-    return LatentClips(**arrays, action_space=dataset.action_space, fov_deg=dataset.fov_deg)
-
-
-def _encode(
-    dataset: Dataset,
-    tokenizer: VideoTokenizer | WanVAE,
-    device: torch.device,
-    budget_frames: int,
-    start_encoder: StartEncoder | None = None,
-) -> LatentClips:
-    parts: dict[str, list[np.ndarray]] = {field: [] for field in LatentClips.FIELDS + LatentClips.START_FIELDS}
-    open_every = STILL_EVERY if start_encoder is None else start_encoder.every
-    total, done, steps_done = budget_frames, 0, 0
-    order = np.random.default_rng(0).permutation(dataset.num_episodes)
-    with Progress() as progress, torch.inference_mode():
-        bar = progress.add_task("encoding", total=total)
-        for index in order:
-            length = dataset.episodes[index].length
-            num_steps = 1 + (length - 1) // STEP_FRAMES
-            if done >= budget_frames:
-                break
-            if num_steps < 2:
-                continue
-            state, actions = None, []
-            for first in range(0, num_steps, CHUNK_STEPS):
-                last = min(first + CHUNK_STEPS, num_steps)
-                start = 0 if first == 0 else STEP_FRAMES * first - 3
-                stop = STEP_FRAMES * (last - 1) + 1
-                clip = dataset.clip(int(index), start, stop - start, depth=False)
-                video = to_pixels(rearrange(torch.from_numpy(clip.frames).to(device), "f h w c -> 1 f c h w"))
-                if state is None:
-                    state = tokenizer.new_encoder_state(1, *video.shape[-2:], device=device)
-                z = tokenizer.encode(video, state)[0]
-                ends = video[0, ::STEP_FRAMES] if first == 0 else video[0, STEP_FRAMES - 1 :: STEP_FRAMES]
-                actions.append(clip.actions)
-                parts["z"].append(z.half().cpu().numpy())
-                steps = np.arange(first, last)
-                opens = steps[steps % open_every == 0]
-                if len(opens):
-                    alone = ends[torch.from_numpy(opens - first)]
-                    parts["opens"].append(steps_done + opens)
-                    if start_encoder is None:
-                        still = tokenizer.encode(alone[:, None])[:, 0]
-                    else:
-                        still, grey = start_encoder.latents(alone).split([1, start_encoder.grey_steps], 1)
-                        still = still[:, 0]
-                        parts["grey"].append(grey.half().cpu().numpy())
-                        parts["tokens"].append(start_encoder.tokens(alone).half().cpu().numpy())
-                    parts["still"].append(still.half().cpu().numpy())
-                    parts["picture"].append(to_bytes(F.avg_pool2d(alone, 2)).cpu().numpy())
-                parts["episode"].append(np.full(last - first, index, np.int32))
-            led = np.concatenate(actions)[: STEP_FRAMES * (num_steps - 1)]
-            led = np.concatenate([np.zeros((STEP_FRAMES, led.shape[1]), np.float32), led])
-            parts["rows"].append(led.reshape(num_steps, STEP_FRAMES, -1))
-            steps_done += num_steps
-            done += length
-            progress.update(bar, completed=min(done, total))
-    joined = {field: np.concatenate(arrays) for field, arrays in parts.items() if arrays}
-    if len(joined.get("z", ())) < 2:
-        raise DataError("the dataset holds no episode of 5 frames or more; record longer ones")
-    return LatentClips(**joined, action_space=dataset.action_space, fov_deg=dataset.fov_deg)

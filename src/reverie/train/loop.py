@@ -204,8 +204,11 @@ class Task(ABC):
 class Trainer:
     """Runs a task within its budget.  `run` trains (or goes on training) and returns the last validation figures."""
 
-    def __init__(self, task: Task, config: TrainerConfig) -> None:
-        self.task, self.config = task, config
+    def __init__(
+        self, task: Task, config: TrainerConfig, on_checkpoint: Callable[[Progress], None] | None = None
+    ) -> None:
+        """on_checkpoint: called after each checkpoint of a single process with the averaged weights in the model."""
+        self.task, self.config, self.on_checkpoint = task, config, on_checkpoint
         self.ranks = Ranks.from_environment()
         self.device = self.ranks.device(pick_device(config.device))
         self.dtype = pick_dtype(config.dtype, self.device)
@@ -306,6 +309,9 @@ class Trainer:
                 minutes = self.ranks.same((now - last_save) / 60, (now - last_validation) / 60)
                 if minutes[0] >= config.checkpoint_minutes:
                     self._save()
+                    if self.on_checkpoint is not None and self.ranks.count == 1:
+                        with self.averaged_weights():
+                            self.on_checkpoint(self.progress)
                     last_save = time.monotonic()
                 if minutes[1] >= config.validate_minutes:
                     self._validate(report)

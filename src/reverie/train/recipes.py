@@ -1,221 +1,239 @@
-"""Recipes: complete plans for a budget of compute, from packs of recordings to a model folder.
+"""Recipes: every stage from recordings to a model folder, on the clock.
 
-    python3 -m reverie.train.recipes --packs packs/* --held-out held/* --tokenizer weights/nano -o out --minutes 8
+    reverie train nano --recipe cpu-12h -o runs/nano
+    python3 -m reverie.train.recipes --recipe gpu-8min --packs packs/* --held-out held/* --tokenizer weights/nano -o out
 
-runs decode and encode, geometry, views, training, sheets and export on the clock, with torch, numpy, OpenCV and
-safetensors alone, and stops itself in time.
+The second line needs torch, numpy, OpenCV and safetensors alone.  A run that was killed goes on with the same command:
+finished stages are on disk, views are computed again, and training goes on from its checkpoint.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from reverie.errors import TrainError
-from reverie.models.checkpoint import ModelBundle, ModelConfig, from_json, load_model, load_weights
-from reverie.models.presets import PRESETS
-from reverie.models.tokenizer import VideoTokenizer
+from reverie.errors import CheckpointError, TrainError
+from reverie.models.checkpoint import ModelBundle, ModelConfig, from_json, load_model, load_weights, save_weights
+from reverie.models.conditioning.spatial_memory import SpatialMemory
+from reverie.models.presets import PRESETS, Preset
+from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer
+from reverie.train.checkpoints import FolderLock, Progress
+from reverie.train.fingerprint import fingerprint
 from reverie.train.loop import Trainer, TrainerConfig, pick_device
 from reverie.train.spatial.figures import contact_sheet
-from reverie.train.spatial.geometry import train_geometry
+from reverie.train.spatial.geometry import train_depth_of, train_ego_motion_of
+from reverie.train.spatial.latent_cache import LatentCache
+from reverie.train.spatial.machine import check_data_fits, check_machine, disk_needed_gib, gpu_memory_gib, num_cores
+from reverie.train.spatial.packs import PackSummary, check_packs
+from reverie.train.spatial.plans import GAMES, Recipe, changed_plan, cpu_hours, recipe_named, rehearsal
+from reverie.train.spatial.stages import Stages, device_failures
 from reverie.train.spatial.store import Store
-from reverie.train.spatial.task import SpatialPlan, SpatialTask
+from reverie.train.spatial.task import SpatialTask
 from reverie.train.spatial.views import standard_views
 from reverie.types import ActionSpace
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
-    """How much of everything.
-
-    preset: sizes; seconds: of all stages; lr: the highest learning rate; ema: of the averaged weights; depth_seconds,
-    ego_seconds: of the geometry networks; tail_seconds: kept for sheets and export; keyframes: of a place's scene while
-    training; limit, held_limit: episodes of each pack, to train on and held out; max_frames: of an episode; threads:
-    that decode; sheet_steps: length of the contact sheets' rollouts, 0 for none; decode: whether sessions' own frames
-    are taken through the decoder; half_known: whether half-known scenes are trained.
-    """
-
-    preset: str
-    seconds: float
-    depth_seconds: float
-    ego_seconds: float
-    tail_seconds: float
-    keyframes: int
-    plan: SpatialPlan
-    lr: float = 1.5e-3
-    ema: float = 0.998
-    limit: int | None = None
-    max_frames: int | None = None
-    threads: int = 2
-    sheet_steps: int = 100
-    decode: bool = True
-    half_known: bool = True
-    held_limit: int | None = None
-
-
-def gpu_minutes(minutes: float, cores: int | None = None) -> Recipe:
-    """One short visit to a large GPU: an eighth for geometry, most for training, the rest for sheets and export."""
-    seconds = 60 * minutes
-    return Recipe(
-        preset="nano",
-        seconds=seconds,
-        depth_seconds=min(45.0, 0.09 * seconds),
-        ego_seconds=min(20.0, 0.05 * seconds),
-        tail_seconds=min(60.0, 0.125 * seconds),
-        keyframes=450,
-        plan=SpatialPlan(),
-        threads=max(2, (cores or os.cpu_count() or 2) - 2),
-    )
-
-
-def gpu_refining_minutes(minutes: float, cores: int | None = None) -> Recipe:
-    """A shorter visit that goes on from a model: own rollouts and the discriminator from the beginning."""
-    recipe = gpu_minutes(minutes, cores)
-    plan = replace(
-        recipe.plan,
-        own_from=0.02,
-        own_share=0.55,
-        own_sessions=96,
-        own_steps=40,
-        own_times=5,
-        adversarial_from=0.0,
-        adversarial_full=0.2,
-    )
-    return replace(recipe, plan=plan, depth_seconds=0, ego_seconds=0, lr=8e-4, ema=0.996)
-
-
-def cpu_minutes(minutes: float) -> Recipe:
-    """What two cores can do for one pass: small batches, one noisy copy, most of it pure noise, few episodes."""
-    seconds = 60 * minutes
-    return Recipe(
-        preset="nano",
-        seconds=seconds,
-        depth_seconds=min(300.0, 0.1 * seconds),
-        ego_seconds=min(120.0, 0.04 * seconds),
-        tail_seconds=20.0,
-        keyframes=450,
-        plan=SpatialPlan(
-            batch=3, copies=1, pure_noise=0.9, clip_steps=9, own_share=0.0, own_from=2.0, adversarial_from=2.0
-        ),
-        lr=1.0e-3,
-        threads=2,
-        limit=9,
-        held_limit=1,
-        sheet_steps=0,
-        decode=False,
-        half_known=False,
-    )
-
-
-def rehearsal(minutes: float) -> Recipe:
-    """`gpu_minutes` at toy size on a CPU: every line of it runs."""
-    return Recipe(
-        preset="nano",
-        seconds=60 * minutes,
-        depth_seconds=5,
-        ego_seconds=3,
-        tail_seconds=20,
-        keyframes=40,
-        plan=SpatialPlan(
-            batch=2,
-            clip_steps=5,
-            own_sessions=2,
-            own_steps=6,
-            own_times=2,
-            own_from=0.1,
-            own_share=0.9,
-            shortcut_from=0.05,
-            adversarial_from=0.5,
-            adversarial_full=0.6,
-        ),
-        limit=2,
-        max_frames=61,
-        sheet_steps=6,
-    )
+Say = Callable[[str], None]
 
 
 def run(
     recipe: Recipe,
-    packs: list[Path],
-    held_out: list[Path],
+    packs: Sequence[Path],
+    held_out: Sequence[Path],
     tokenizer_from: Path,
     output: Path,
     device: str = "auto",
     use_compiler: bool = False,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
     start: Path | None = None,
+    datasets: Sequence[Path] = (),
+    games: Sequence[str] = GAMES,
 ) -> dict[str, Any]:
-    """Runs every stage; returns the figures.
+    """Runs every stage that is not done yet; returns the figures.
 
-    start: a model folder of the same sizes to go on from: its geometry networks are taken as they are.  Raises
-    TrainError where the budget is too small for what comes first.
+    packs, held_out: where there are none, `datasets` are packed, and where there are none either, `games` are recorded.
+    start: a model folder of the same sizes to go on from: its geometry networks are taken as they are.
+    Raises TrainError where the budget is too small for what comes first, for a folder that was begun otherwise, and
+    for a GPU that fails; DataError for packs that cannot be used.
     """
-    begun = time.monotonic()
-    output.mkdir(parents=True, exist_ok=True)
-
-    def tell(line: str) -> None:
-        line = f"[{time.monotonic() - begun:6.1f}] {line}"
-        print(line, flush=True)
-        with (output / "log.txt").open("a", encoding="utf-8") as log:
-            log.write(line + "\n")
-
-    say = say or tell
+    if bool(packs) != bool(held_out):
+        raise TrainError(
+            "packs to train on and held-out packs go together; give both --packs and --held-out, or neither"
+        )
     on = pick_device(device)
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high")
     torch.backends.cuda.enable_cudnn_sdp(False)  # its masked attention was not checked against ours
-    say(f"torch {torch.__version__}, {torch.cuda.get_device_name() if on.type == 'cuda' else 'cpu'}")
-    bundle = new_bundle(recipe, tokenizer_from) if start is None else trainable(load_model(start))
-    bundle.tokenizer.to(on)
-    space = bundle.config.action_space
+    with FolderLock(output):
+        say = say or _log(output)
+        begun = _Begun(recipe, tokenizer_from, start)
+        found = begun.check(packs, held_out) if packs else None
+        check_machine(
+            recipe, on, output, disk_needed_gib(recipe, _steps(found), begun.preset, _recorded(recipe, found))
+        )
+        first = () if packs else ("pack",) if datasets else ("record", "pack")
+        names = (*first, "encode", *(() if start else ("depth", "ego-motion")), "views", "training", "sheets")
+        data: dict[str, Any] = {"packs": found.identity} if found else {"datasets": [path.name for path in datasets]}
+        data |= {} if packs or datasets else {"games": list(games)}
+        given = begun.identity | {"recipe": _plain(recipe), "data": data}
+        stages = Stages(output, names, given, recipe.seconds, say)
+        if stages.is_done("sheets"):
+            say(f"done already: {output / 'run/model'}")
+            return _figures(output)
+        if not packs:
+            from reverie.train.spatial.gather import check_games, gather_packs
 
-    def read(folders: list[Path], limit: int | None) -> Store:
-        assert isinstance(bundle.tokenizer, VideoTokenizer)
+            if not datasets and not stages.is_done("record"):
+                check_games(games)
+            packs, held_out = gather_packs(recipe, datasets, games, output, num_cores(), stages, say)
+            found = begun.check(packs, held_out)
+        assert found is not None
+        check_data_fits(found.steps, found.episodes, begun.preset, recipe, on)
+        return _Run(recipe, begun.bundle, stages, output, on, use_compiler, say, is_new=start is None).run(
+            packs, held_out
+        )
+
+
+class _Begun:
+    """Networks that a run begins with.  identity: of the tokenizer and of the start."""
+
+    def __init__(self, recipe: Recipe, tokenizer_from: Path, start: Path | None) -> None:
+        self.recipe = recipe
+        self.bundle = new_bundle(recipe, tokenizer_from) if start is None else trainable(load_model(start))
+        self.preset: Preset = PRESETS[recipe.preset](self.bundle.config.action_space)
+        weights = self.bundle.model.state_dict() if start is not None else None
+        self.identity: dict[str, Any] = {
+            "tokenizer": fingerprint(self.bundle.tokenizer.state_dict()),
+            "start": None if weights is None else fingerprint(weights),
+        }
+
+    def check(self, packs: Sequence[Path], held_out: Sequence[Path]) -> PackSummary:
+        """What both kinds of packs hold together.  Raises DataError as `check_packs`."""
+        recipe, config = self.recipe, self.bundle.config
+        train = check_packs(packs, config.resolution, config.action_space, recipe.limit, recipe.max_frames)
+        limit = recipe.held_limit or recipe.limit
+        held = check_packs(held_out, config.resolution, config.action_space, limit, recipe.max_frames)
+        return PackSummary(train.episodes + held.episodes, train.steps + held.steps, train.identity + held.identity)
+
+
+class _Run:
+    """The stages on the device."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        bundle: ModelBundle,
+        stages: Stages,
+        output: Path,
+        device: torch.device,
+        use_compiler: bool,
+        say: Say,
+        is_new: bool,
+    ) -> None:
+        assert bundle.memory is not None
+        self.recipe, self.bundle, self.memory, self.stages, self.output = recipe, bundle, bundle.memory, stages, output
+        self.device, self.use_compiler, self.say, self.is_new = device, use_compiler, say, is_new
+
+    def run(self, packs: Sequence[Path], held_out: Sequence[Path]) -> dict[str, Any]:
+        recipe, bundle, stages = self.recipe, self.bundle, self.stages
+        gpu = torch.cuda.get_device_name() if self.device.type == "cuda" else "cpu"
+        self.say(f"torch {torch.__version__}, {gpu}")
+        with stages.stage("encode"):
+            for module in (bundle.tokenizer, self.memory, bundle.model):
+                module.to(self.device)
+            train, held = self._read(packs, recipe.limit), self._read(held_out, recipe.held_limit or recipe.limit)
+            games = (f"{game} {int((train.game == i).sum())}" for i, game in enumerate(train.games))
+            self.say(f"{train.count} steps to train on, {held.count} held out: {', '.join(games)}")
+        self._train_geometry(train, held)
+        with stages.stage("views"):
+            made = standard_views(train, held, self.memory, recipe.keyframes, self.say, recipe.half_known)
+        views, held_views, scene = made
+        with stages.stage("training"):
+            task = SpatialTask(bundle, train, held, recipe.plan, views, held_views, scene, self.say)
+            trainer = self._trainer(task)
+            metrics = trainer.run()
+            self.say("trained: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
+        figures: dict[str, Any] = {}
+        with stages.stage("sheets"):
+            if recipe.sheet_steps:
+                figures = self._sheets(trainer, held, scene)
+        self.say(f"done: {self.output / 'run/model'}")
+        return figures
+
+    def _read(self, folders: Sequence[Path], limit: int | None) -> Store:
+        recipe, tokenizer = self.recipe, self.bundle.tokenizer
+        assert isinstance(tokenizer, VideoTokenizer)
         return Store(
             folders,
-            bundle.tokenizer,
-            space,
-            on,
+            tokenizer,
+            self.bundle.config.action_space,
+            self.device,
             threads=recipe.threads,
             limit=limit,
             max_frames=recipe.max_frames,
             decode=recipe.decode,
+            cache=LatentCache(self.output / "latents", tokenizer) if recipe.keep_latents else None,
         )
 
-    train, held = read(packs, recipe.limit), read(held_out, recipe.held_limit or recipe.limit)
-    say(
-        f"{train.count} steps to train on, {held.count} held out: "
-        + ", ".join(f"{game} {int((train.game == i).sum())}" for i, game in enumerate(train.games))
-    )
-    assert bundle.memory is not None
-    bundle.memory.to(on)
-    if start is None:
-        batches = (64, 512) if on.type == "cuda" else (8, 64)
-        train_geometry(bundle.memory, train, held, recipe.depth_seconds, recipe.ego_seconds, say, batches)
-    else:
+    def _train_geometry(self, train: Store, held: Store) -> None:
+        """Depth, then ego-motion and the view encoder, each kept on disk when it is done."""
+        stages, recipe, say, memory = self.stages, self.recipe, self.say, self.memory
+        batches = (64, 512) if self.device.type == "cuda" else (8, 64)
+        file = self.output / "geometry.safetensors"
+        if self.is_new and stages.is_done("depth"):
+            _load(file, memory)
+        elif self.is_new:
+            with stages.stage("depth"):
+                train_depth_of(memory, train, held, recipe.depth_seconds, say, batches[0])
+                save_weights(file, memory)
+        memory.eval().requires_grad_(False)
         for store in (train, held):
-            store.measure_depth(bundle.memory.depth)
-    views, held_views, scene = standard_views(train, held, bundle.memory, recipe.keyframes, say, recipe.half_known)
-    bundle.model.to(on)
-    task = SpatialTask(bundle, train, held, recipe.plan, views, held_views, scene, say)
-    left = recipe.seconds - (time.monotonic() - begun) - recipe.tail_seconds
-    if left < 5:
-        raise TrainError(f"a budget of {recipe.seconds:.0f} s leaves {left:.0f} s for training; give more minutes")
-    say(f"training for {left:.0f} s")
-    trainer = Trainer(
-        task,
-        TrainerConfig(
-            folder=output / "run",
-            minutes=left / 60,
+            with device_failures(stages):
+                store.measure_depth(memory.depth)
+        if self.is_new and not stages.is_done("ego-motion"):
+            memory.ego_motion.train().requires_grad_(True)
+            with stages.stage("ego-motion"):
+                train_ego_motion_of(memory, train, held, recipe.ego_seconds, say, batches[1])
+                save_weights(file, memory)
+
+    def _budget(self) -> dict[str, Any]:
+        """Of training: steps, or what the stages before have left the first time they were done."""
+        recipe, stages = self.recipe, self.stages
+        if recipe.steps is not None:
+            return {"steps": recipe.steps}
+        seconds = stages.kept("training_seconds") or stages.left_s - recipe.tail_seconds
+        if seconds < min(5.0, 0.5 * recipe.seconds):
+            raise TrainError(
+                f"a budget of {recipe.seconds:.0f} s leaves {seconds:.0f} s for training; give more minutes, and "
+                "another folder with -o"
+            )
+        stages.keep("training_seconds", seconds)
+        return {"minutes": seconds / 60}
+
+    def _trainer(self, task: SpatialTask) -> Trainer:
+        recipe, on, folder = self.recipe, self.device, self.output / "run"
+
+        def export(progress: Progress) -> None:
+            task.sample(folder / "samples", progress.step)
+            left = progress.elapsed_s / 60 * (1 / max(task.progress, 1e-3) - 1)
+            self.say(
+                f"training: step {progress.step}, {100 * task.progress:.0f} %, {left:.1f} minutes left, then sheets; "
+                "exported the averaged weights"
+            )
+
+        budget = self._budget()
+        minutes = budget.get("minutes", recipe.seconds / 60)
+        self.say(f"training for {budget}; the model so far: {folder / 'model'}")
+        config = TrainerConfig(
+            folder=folder,
+            **budget,
             lr=recipe.lr,
             muon=True,
             warmup_steps=60,
@@ -223,41 +241,43 @@ def run(
             ema=recipe.ema,
             device=str(on),
             dtype="bfloat16" if on.type == "cuda" else "float32",
-            compile=use_compiler,
+            compile=self.use_compiler,
             skip_above=100.0,
-            checkpoint_minutes=4,
-            validate_minutes=max(0.5, left / 60 / 6),
+            checkpoint_minutes=recipe.export_minutes,
+            validate_minutes=max(0.5, minutes / 6),
             validate_first=False,
             track="none",
-        ),
-    )
-    metrics = trainer.run()
-    say("trained: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
-    if not recipe.sheet_steps:
-        say("done")
-        return {}
-    with trainer.averaged_weights(), torch.compiler.set_stance("force_eager"):
-        figures = contact_sheet(bundle, held, scene, recipe.plan.schedule, output, recipe.sheet_steps)
-    for kind in ("scene", "scene-own-camera", "image"):
-        for one in figures[kind]:
-            say(f"{kind} {one['game']}: psnr {one['psnr']} sharp {one['sharp']}")
-    say("done")
-    return figures
+        )
+        return Trainer(task, config, export)
+
+    def _sheets(self, trainer: Trainer, held: Store, scene: Any) -> dict[str, Any]:
+        recipe = self.recipe
+        with trainer.averaged_weights(), torch.compiler.set_stance("force_eager"):
+            figures = contact_sheet(self.bundle, held, scene, recipe.plan.schedule, self.output, recipe.sheet_steps)
+        for kind in ("scene", "scene-own-camera", "image"):
+            for one in figures[kind]:
+                self.say(f"{kind} {one['game']}: psnr {one['psnr']} sharp {one['sharp']}")
+        return figures
 
 
 def new_bundle(recipe: Recipe, tokenizer_from: Path) -> ModelBundle:
-    """Fresh networks of the preset with a trained tokenizer, and the action space of the model that it comes from."""
-    from reverie.models.tokenizer import TokenizerConfig
+    """Fresh networks of the preset with a trained tokenizer, and the action space of the model that it comes from.
 
-    raw = json.loads((tokenizer_from / "config.json").read_text())
-    space = ActionSpace(tuple(raw["world"]["action_space"]["keys"]), raw["world"]["action_space"]["mouse"])
+    Raises CheckpointError for a folder that is no model's.
+    """
+    try:
+        raw = json.loads((tokenizer_from / "config.json").read_text(encoding="utf-8"))
+        space = ActionSpace(tuple(raw["world"]["action_space"]["keys"]), raw["world"]["action_space"]["mouse"])
+        tokenizer = from_json(TokenizerConfig, raw["tokenizer"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{tokenizer_from} is no model folder ({error!r}); give one with --tokenizer") from error
     preset = PRESETS[recipe.preset](space)
     config = ModelConfig(
         name=recipe.preset,
         resolution=preset.resolution,
         schedule=recipe.plan.schedule,
         world=preset.world,
-        tokenizer=from_json(TokenizerConfig, raw["tokenizer"]),
+        tokenizer=tokenizer,
         image_encoder=preset.image_encoder,
         memory=preset.memory,
     )
@@ -275,29 +295,55 @@ def trainable(bundle: ModelBundle) -> ModelBundle:
     return bundle
 
 
-def changed_plan(plan: SpatialPlan, settings: list[str]) -> SpatialPlan:
-    """The plan with some of its numbers changed, as `batch=32`.  Raises TrainError for what it does not have."""
-    numbers = {f.name: type(getattr(plan, f.name)) for f in fields(plan) if f.name != "schedule"}
-    changes: dict[str, Any] = {}
-    for setting in settings:
-        name, equals, text = setting.partition("=")
-        try:
-            changes[name] = numbers[name](text)
-        except (KeyError, ValueError):
-            known = ", ".join(numbers)
-            raise TrainError(f"--plan takes NAME=NUMBER, got {setting!r}; the plan has {known}") from None
-        if not equals:
-            raise TrainError(f"--plan takes NAME=NUMBER, got {setting!r}")
-    return replace(plan, **changes)
+def _load(file: Path, memory: SpatialMemory) -> None:
+    try:
+        load_weights(file, memory)
+    except CheckpointError as error:
+        raise TrainError(
+            f"{file} is damaged or gone ({error}); delete stages.json beside it to train the geometry again"
+        ) from error
+
+
+def _log(output: Path) -> Say:
+    """Lines on the terminal and in `output`/log.txt, with the seconds of this start."""
+    begun = time.monotonic()
+
+    def tell(line: str) -> None:
+        line = f"[{time.monotonic() - begun:6.1f}] {line}"
+        print(line, flush=True)
+        with (output / "log.txt").open("a", encoding="utf-8") as log:
+            log.write(line + "\n")
+
+    return tell
+
+
+def _steps(found: PackSummary | None) -> int:
+    return found.steps if found else 0
+
+
+def _recorded(recipe: Recipe, found: PackSummary | None) -> int:
+    """Frames that may be recorded here, at least: one place of each game, and its packs."""
+    return 0 if found else 2 * len(GAMES) * recipe.recording.place_frames
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """The recipe for comparison; how many threads decode it does not matter."""
+    return {name: value for name, value in asdict(recipe).items() if name not in ("threads", "cores")}
+
+
+def _figures(output: Path) -> dict[str, Any]:
+    path = output / "sheet.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--recipe", help="cpu-12h, gpu-10min, or the same with another time")
     parser.add_argument("--packs", nargs="+", type=Path, required=True)
     parser.add_argument("--held-out", nargs="+", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True, help="a model folder whose tokenizer is used")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--minutes", type=float, default=8.0, help="where no recipe is named")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--cpu", action="store_true", help="the plan for two cores")
@@ -307,8 +353,13 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="a model folder to go on from")
     parser.add_argument("--plan", nargs="+", default=[], metavar="NAME=NUMBER", help="fields of the training's plan")
     options = parser.parse_args()
-    on_gpu = gpu_minutes if options.start is None else gpu_refining_minutes
-    recipe = (rehearsal if options.rehearse else cpu_minutes if options.cpu else on_gpu)(options.minutes)
+    name = options.recipe or f"gpu-{options.minutes:g}min"
+    if options.rehearse:
+        recipe = rehearsal(options.minutes)
+    elif options.cpu:
+        recipe = cpu_hours(options.minutes / 60, num_cores())
+    else:
+        recipe = recipe_named(name, gpu_memory_gib() or 80.0, num_cores(), refine=options.start is not None)
     if options.no_sheets:
         recipe = replace(recipe, sheet_steps=0, tail_seconds=12.0)
     if options.limit is not None:

@@ -3,8 +3,7 @@ weights.  What is kept of their start pictures, and whether recordings fit them.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from reverie.models.image_encoder import ImageEncoder
 from reverie.models.parked import Parked
 from reverie.models.tokenizer import FRAMES
 from reverie.models.wan_vae import WanVAE
+from reverie.train.fingerprint import fingerprint
 from reverie.types import ActionSpace
 
 GREY_STEPS = 14
@@ -128,12 +128,3 @@ class StartEncoder:
             return torch.cat([*steps, *[steps[-1]] * (count - len(steps))], 1)
         grey = torch.zeros_like(pictures)[:, None].expand(-1, FRAMES * self.grey_steps, -1, -1, -1)
         return self._tokenizer.encode(torch.cat([pictures[:, None], grey], 1))
-
-
-def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """A short name for what these tensors hold."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().float().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -13,19 +13,29 @@ import pytest
 import torch
 from tests.scenes.rooms import keyframes
 from tests.train.spatial.made_up import SIZE, SPACE, write_pack
+from tests.train.spatial.tokenizers import write_model
 
 from reverie.engine.engine import load
 from reverie.errors import TrainError
 from reverie.models import presets
-from reverie.models.checkpoint import ModelBundle, ModelConfig, load_model, save_model
+from reverie.models.checkpoint import ModelBundle, ModelConfig, load_model
 from reverie.models.schedule import Schedule
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.scenes.scene import Scene, Start
 from reverie.train import recipes
-from reverie.train.loop import TrainerConfig
-from reverie.train.recipes import Recipe, cpu_minutes, gpu_minutes, new_bundle, rehearsal, run
+from reverie.train.recipes import new_bundle, run
 from reverie.train.spatial import geometry
 from reverie.train.spatial.geometry import EgoMotionData, check_depth, fit_view_encoder, train_depth
+from reverie.train.spatial.plans import (
+    Recipe,
+    RecordingPlan,
+    cpu_hours,
+    gpu_minutes,
+    gpu_refining_minutes,
+    recipe_named,
+    rehearsal,
+    tiny,
+)
 from reverie.train.spatial.store import Store
 from reverie.train.spatial.task import SpatialPlan
 from reverie.train.spatial.views import ScenePool, ViewPlan, ViewSet, cut_sessions, with_previous
@@ -52,6 +62,8 @@ RECIPE = Recipe(
         adversarial_from=0.6,
         adversarial_full=0.8,
     ),
+    recording=RecordingPlan(seconds=1.0),
+    steps=12,
     sheet_steps=5,
 )
 
@@ -66,19 +78,7 @@ class Given:
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     folder = tmp_path_factory.mktemp("packs")
-    torch.manual_seed(0)
-    bundle = ModelBundle.new(
-        ModelConfig(
-            name="tokenizer",
-            resolution=PRESET.resolution,
-            schedule=Schedule((1.0,)),
-            world=PRESET.world,
-            tokenizer=PRESET.tokenizer,
-            image_encoder=PRESET.image_encoder,
-            memory=PRESET.memory,
-        )
-    )
-    save_model(folder / "tokenizer", bundle)
+    write_model(folder / "tokenizer", SPACE)
     packs, held_out = write_pack(folder / "room", 4), write_pack(folder / "held" / "room", 1, seed=1)
     return Given(packs, held_out, folder / "tokenizer")
 
@@ -184,9 +184,6 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_line_of_a_recipe_runs_and_its_model_plays(
     given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: None
 ) -> None:
-    monkeypatch.setattr(
-        recipes, "TrainerConfig", lambda **options: TrainerConfig(**{**options, "minutes": None, "steps": 12})
-    )
     lines: list[str] = []
     figures = run(RECIPE, [given.packs], [given.held_out], given.tokenizer, tmp_path, "cpu", say=lines.append)
     said = "\n".join(lines)
@@ -195,8 +192,7 @@ def test_every_line_of_a_recipe_runs_and_its_model_plays(
     assert (tmp_path / "sheet.jpg").is_file()
     assert set(figures) >= {"scene", "scene-own-camera", "image", "still", "frames"}
     assert all(np.isfinite(one["psnr"]).all() for one in figures["scene"])
-    [folder] = [path.parent for path in tmp_path.rglob("geometry.safetensors")]
-    engine = load(folder, device="cpu", dtype="float32")
+    engine = load(tmp_path / "run/model", device="cpu", dtype="float32")
     assert engine.bundle.config.world == PRESET.world
     session = engine.open(np.full((*SIZE, 3), 90, np.uint8))
     assert session.step(Action(frozenset({"forward"}), (0.0, 2.0))).shape == (4, *SIZE, 3)
@@ -225,22 +221,42 @@ def test_every_line_of_a_recipe_runs_and_its_model_plays(
 def test_a_budget_that_leaves_nothing_to_train_is_refused(
     given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipes, "train_geometry", lambda *_: None)
+    for name in ("train_depth_of", "train_ego_motion_of", "SpatialTask"):
+        monkeypatch.setattr(recipes, name, lambda *_: None)
     monkeypatch.setattr(recipes, "standard_views", lambda *_: ([], {}, None))
-    monkeypatch.setattr(recipes, "SpatialTask", lambda *_: None)
-    short = dataclasses.replace(RECIPE, seconds=6.0, limit=1, max_frames=9)
+    short = dataclasses.replace(RECIPE, seconds=6.0, steps=None, limit=1, max_frames=9)
     with pytest.raises(TrainError, match=r"a budget of 6 s leaves .* s for training; give more minutes"):
         run(short, [given.packs], [given.held_out], given.tokenizer, tmp_path, "cpu")
     assert "steps to train on" in (tmp_path / "log.txt").read_text()
 
 
 def test_recipes_fit_their_budgets(given: Given) -> None:
-    for recipe in (gpu_minutes(8), gpu_minutes(2), cpu_minutes(90), rehearsal(2)):
-        spent = recipe.depth_seconds + recipe.ego_seconds + recipe.tail_seconds
-        assert spent < 0.5 * recipe.seconds
+    for recipe in (
+        gpu_minutes(8),
+        gpu_minutes(2),
+        gpu_refining_minutes(5),
+        cpu_hours(1.5),
+        cpu_hours(12),
+        rehearsal(2),
+        tiny(),
+    ):
+        spent = recipe.depth_seconds + recipe.ego_seconds + recipe.tail_seconds + recipe.recording.seconds
+        assert spent < 0.65 * recipe.seconds
         assert recipe.preset in presets.PRESETS
         assert recipe.plan.own_steps >= recipe.plan.clip_steps or not recipe.plan.own_share
     bundle = new_bundle(RECIPE, given.tokenizer)
     assert bundle.config.action_space == SPACE
     expected = load_model(given.tokenizer).tokenizer.state_dict()
     assert all(torch.equal(x, expected[name]) for name, x in bundle.tokenizer.state_dict().items())
+
+
+def test_recipes_are_named_by_their_budgets() -> None:
+    assert recipe_named("cpu-12h") == cpu_hours(12)
+    assert recipe_named("cpu-90min") == cpu_hours(1.5)
+    assert recipe_named("gpu-10min", memory_gib=24, cores=8) == gpu_minutes(10, 24, 8)
+    assert recipe_named("gpu-10min", refine=True, cores=4) == gpu_refining_minutes(10, cores=4)
+    batches = [gpu_minutes(10, memory).plan.batch for memory in (16, 24, 80)]
+    assert batches == sorted(set(batches))
+    for name in ("cpu", "gpu-0min", "tpu-3h", "gpu-10", ""):
+        with pytest.raises(TrainError, match=r"unknown recipe .* expected cpu-12h, gpu-10min"):
+            recipe_named(name)

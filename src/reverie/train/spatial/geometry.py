@@ -22,6 +22,8 @@ MAX_MOTION = 60.0
 CHECKED_STEPS = 6
 """Steps of own motions, about a second, after which the camera is compared."""
 
+Say = Callable[[str], None]
+
 
 def lr_at(fraction: float, step: int, peak: float) -> float:
     """Warm-up over 40 steps, then linearly to zero."""
@@ -198,22 +200,18 @@ def fit_view_encoder(encoder: ViewEncoder, store: Store, samples: int = 4000, ri
     return float(np.mean(error)) / store.z[steps].float().var().item()
 
 
-def train_geometry(
-    memory: SpatialMemory,
-    train: Store,
-    held_out: Store,
-    depth_seconds: float,
-    ego_seconds: float,
-    say: Callable[[str], None],
-    batches: tuple[int, int] = (64, 512),
-) -> None:
-    """All three networks of a spatial memory, with their figures on held-out recordings."""
-    updates = train_depth(memory.depth, train, depth_seconds, batches[0])
+def train_depth_of(memory: SpatialMemory, train: Store, held_out: Store, seconds: float, say: Say, batch: int) -> None:
+    """Trains the depth network of a spatial memory, with figures on held-out recordings."""
+    updates = train_depth(memory.depth, train, seconds, batch)
     for name, figures in check_depth(memory.depth, held_out).items():
         say(f"depth {name}, {updates} updates: " + _words(figures))
-    train.measure_depth(memory.depth)
-    held_out.measure_depth(memory.depth)
-    updates = train_ego_motion(memory.ego_motion, train, ego_seconds, batches[1])
+
+
+def train_ego_motion_of(
+    memory: SpatialMemory, train: Store, held_out: Store, seconds: float, say: Say, batch: int
+) -> None:
+    """Trains the ego-motion network, and fits the view encoder.  Both stores have their depth measured."""
+    updates = train_ego_motion(memory.ego_motion, train, seconds, batch)
     for name, figures in check_ego_motion(memory.ego_motion, held_out).items():
         say(f"ego-motion {name}, {updates} updates: " + _words(figures))
     say(f"view encoder: {fit_view_encoder(memory.view_encoder, train):.4f} of the variance unexplained")

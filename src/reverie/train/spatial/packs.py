@@ -10,6 +10,8 @@ Depth is stored as 8 bits of its logarithm (`encode_depth`).  `reverie data pack
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -70,14 +72,17 @@ class PackedEpisode:
 def read_episode(info: PackInfo, path: Path, max_frames: int | None = None, frames: bool = True) -> PackedEpisode:
     """Reads one episode, whole latent steps of it (1 + 4 n frames).  path: of its `.npz`.
 
-    Raises DataError for a video with fewer frames than poses.
+    Raises DataError for a video with fewer frames than poses, and for numbers that cannot be read.
     """
-    with np.load(path) as raw:
-        pose, actions = raw["pose"], raw["actions"]
-        levels = raw["depth"]
-        h, w = levels.shape[1:]
-        place = str(raw["place"]) if "place" in raw else ""
-        body = np.unpackbits(raw["body"])[: levels.size].reshape(-1, h, w).astype(bool)
+    try:
+        with path.open("rb") as file, np.load(file) as raw:
+            pose, actions = raw["pose"], raw["actions"]
+            levels = raw["depth"]
+            h, w = levels.shape[1:]
+            place = str(raw["place"]) if "place" in raw else ""
+            body = np.unpackbits(raw["body"])[: levels.size].reshape(-1, h, w).astype(bool)
+    except DAMAGE as error:
+        raise _damaged(path, error) from error
     count = min(len(pose), max_frames or len(pose))
     count -= (count - 1) % 4
     images = 1 + (count - 1) // info.depth_every
@@ -92,6 +97,72 @@ def read_episode(info: PackInfo, path: Path, max_frames: int | None = None, fram
         body[:images],
         place,
     )
+
+
+DAMAGE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+"""Errors that reading a file raises which was cut short or written over."""
+
+
+def _damaged(path: Path, error: BaseException) -> DataError:
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    return DataError(f"{path} is damaged ({reason}); pack the recording again")
+
+
+@dataclass(frozen=True, slots=True)
+class PackSummary:
+    """episodes, steps: how many will be read; identity: name, episodes and bytes of each pack."""
+
+    episodes: int
+    steps: int
+    identity: list[list[Any]]
+
+
+def check_packs(
+    folders: Sequence[Path],
+    resolution: tuple[int, int],
+    space: ActionSpace,
+    limit: int | None = None,
+    max_frames: int | None = None,
+) -> PackSummary:
+    """Looks at every episode without decoding it, so that what is wrong is said before anything is computed.
+
+    resolution: (H, W) of the model; space: its actions.
+    Raises DataError for a file that is missing or cut short, and for videos of another resolution or with other keys.
+    """
+    import cv2
+
+    steps, sizes = 0, dict.fromkeys(folders, 0)
+    episodes = list_episodes(folders, limit)
+    for info, path in episodes:
+        video = path.with_suffix(".mp4")
+        if not video.is_file():
+            raise DataError(f"{video} is missing; pack the recording again")
+        if missing := [key for key in info.action_space.keys if key not in space.keys]:
+            raise DataError(f"{path.parent} has the key {missing[0]}, the model has {', '.join(space.keys)}")
+        try:
+            with path.open("rb") as file, np.load(file) as raw:
+                length = len(raw["pose"])
+        except DAMAGE as error:
+            raise _damaged(path, error) from error
+        reader = cv2.VideoCapture(str(video))
+        opened = reader.isOpened()
+        found, width, height = (
+            int(reader.get(x)) for x in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
+        )
+        reader.release()
+        if not opened or found < length:
+            raise DataError(f"{video} is cut short: {max(0, found)} of {length} frames; pack the recording again")
+        if (height, width) != resolution:
+            raise DataError(
+                f"{video} is {height}x{width}, the model takes {resolution[0]}x{resolution[1]}; record at that "
+                "resolution, or take the preset of this one"
+            )
+        steps += 1 + (min(length, max_frames or length) - 1) // 4
+        sizes[path.parent] += path.stat().st_size + video.stat().st_size
+    names = [folder.resolve().name for folder in folders]
+    counts = [sum(path.parent == folder for _, path in episodes) for folder in folders]
+    identity = [[name, count, size] for name, count, size in zip(names, counts, sizes.values(), strict=True)]
+    return PackSummary(len(episodes), steps, identity)
 
 
 def read_frames(path: Path, count: int) -> Frames:

@@ -22,6 +22,7 @@ from reverie.models.ego_motion import depth_ahead, relative_motion
 from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.scenes.keyframes import Keyframes
+from reverie.train.spatial.latent_cache import LatentCache
 from reverie.train.spatial.packs import PackedEpisode, PackInfo, list_episodes, read_episodes
 from reverie.types import ActionSpace
 from reverie.vision.projection import VIEW_SIZE, focal_lengths
@@ -56,10 +57,11 @@ class Store:
         max_frames: int | None = None,
         group: int = 8,
         decode: bool = True,
+        cache: LatentCache | None = None,
     ) -> None:
         """group: episodes of equal length that are encoded at once; limit: episodes of each pack; decode: whether
-        `last` holds what the decoder makes of the frames, else the frames themselves."""
-        self.decode = decode
+        `last` holds what the decoder makes of the frames, else the frames themselves; cache: keeps what is encoded."""
+        self.decode, self.cache = decode, cache
         self.device, self.space, self.tokenizer = device, space, tokenizer
         self.packs = [PackInfo.read(folder) for folder in folders]
         self.games = [pack.name for pack in self.packs]
@@ -77,7 +79,7 @@ class Store:
             if not pending:
                 return
             steps = 1 + (len(pending[0].frames) - 1) // STEP_FRAMES
-            self._encode(np.stack([episode.frames for episode in pending]))
+            self._encode(pending)
             for episode in pending:
                 start = self.first[-1]
                 self._append_episode(episode)
@@ -94,7 +96,7 @@ class Store:
             pending.clear()
 
         for episode in read_episodes(list_episodes(folders, limit), threads, max_frames):
-            self._check(episode)
+            self._check(episode, pending)
             if pending and (len(pending) == group or len(pending[0].frames) != len(episode.frames)):
                 flush()
             pending.append(episode)
@@ -122,7 +124,13 @@ class Store:
     key_depth: Tensor
     key_hidden: Tensor
 
-    def _check(self, episode: PackedEpisode) -> None:
+    def _check(self, episode: PackedEpisode, others: Sequence[PackedEpisode]) -> None:
+        if others and episode.frames.shape[1:] != others[0].frames.shape[1:]:
+            height, width = episode.frames.shape[1:3]
+            raise DataError(
+                f"{episode.info.name}/{episode.name} is {height}x{width}, others {others[0].frames.shape[1]}x"
+                f"{others[0].frames.shape[2]}; record them at one resolution"
+            )
         if episode.info.depth_every % STEP_FRAMES:
             raise DataError(f"{episode.info.name}: depth_every must be a multiple of 4, got {episode.info.depth_every}")
         if not np.isfinite(episode.pose).all():
@@ -132,14 +140,33 @@ class Store:
         self._lists.setdefault(name, []).append(value.to(self.device))
 
     @torch.no_grad()
-    def _encode(self, frames: np.ndarray) -> None:
+    def _encode(self, episodes: Sequence[PackedEpisode]) -> None:
         """Latents, stills, half-size frames and decoded last frames of some episodes of equal length."""
-        count, length, height, width = frames.shape[:4]
+        frames = np.stack([episode.frames for episode in episodes])
         video = torch.from_numpy(frames).to(self.device).permute(0, 1, 4, 2, 3)
+        steps = 1 + (video.shape[1] - 1) // STEP_FRAMES
+        half = torch.cat([to_bytes(half_size(part)) for part in video.split(STEP_FRAMES * ENCODED_STEPS, 1)], 1)
+        half = torch.cat([half[:, :1].expand(-1, STEP_FRAMES - 1, -1, -1, -1), half], 1)
+        self._put("views", half.unflatten(1, (steps, STEP_FRAMES)).flatten(0, 1))
+        kept = None if self.cache is None else self.cache.read(episodes, self.decode)
+        if kept is None:
+            kept = self._latents(video)
+            if self.cache is not None:
+                self.cache.write(episodes, self.decode, kept)
+        self._put("z", kept["z"].flatten(0, 1))
+        self._put("still", kept["still"].flatten(0, 1))
+        self._put("last", (kept["last"] if self.decode else video[:, ::STEP_FRAMES]).flatten(0, 1))
+
+    def _latents(self, video: Tensor) -> dict[str, Tensor]:
+        """z, still (b, t, c, u, v) float16 and, where frames are decoded, last (b, t, 3, H, W) uint8.
+
+        video: (b, f, 3, H, W) uint8.
+        """
+        count, length, _, height, width = video.shape
         steps = 1 + (length - 1) // STEP_FRAMES
         encoder = self.tokenizer.new_encoder_state(count, height, width, self.device)
         decoder = self.tokenizer.new_decoder_state(count, height, width, self.device)
-        latents, stills, views, lasts = [], [], [], []
+        latents, stills, lasts = [], [], []
         for start in range(0, steps, ENCODED_STEPS):
             end = min(start + ENCODED_STEPS, steps)
             pixels = to_pixels(video[:, max(0, STEP_FRAMES * start - 3) : STEP_FRAMES * (end - 1) + 1])
@@ -150,15 +177,9 @@ class Store:
                 stills.append(one.float().unflatten(0, alone.shape[:2]))
                 if self.decode:
                     decoded = self.tokenizer.decode(latents[-1], decoder).float()
-                    alone = decoded[:, ::4] if start == 0 else decoded[:, 3::4]
-            lasts.append(to_bytes(alone))
-            views.append(to_bytes(half_size(pixels)))
-        half = torch.cat(views, 1)
-        half = torch.cat([half[:, :1].expand(-1, STEP_FRAMES - 1, -1, -1, -1), half], 1)
-        self._put("z", torch.cat(latents, 1).half().flatten(0, 1))
-        self._put("still", torch.cat(stills, 1).half().flatten(0, 1))
-        self._put("views", half.unflatten(1, (steps, STEP_FRAMES)).flatten(0, 1))
-        self._put("last", torch.cat(lasts, 1).flatten(0, 1))
+                    lasts.append(to_bytes(decoded[:, ::4] if start == 0 else decoded[:, 3::4]))
+        made = {"z": torch.cat(latents, 1).half(), "still": torch.cat(stills, 1).half()}
+        return made | ({"last": torch.cat(lasts, 1)} if self.decode else {})
 
     def _append_episode(self, episode: PackedEpisode) -> None:
         pose = torch.from_numpy(episode.pose)

@@ -11,6 +11,7 @@ Legend: b batch, t steps of a clip, (c u v) a latent step, a numbers in an actio
 
 from __future__ import annotations
 
+import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -81,6 +82,21 @@ class SpatialPlan:
     schedule: Schedule = Schedule((1.0,), context_sigma=0.06)  # noqa: RUF009  # frozen
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Clips that a step is taken on; latents and conditions are on the device already.
+
+    view: number of the set of conditions; index: (b,) steps at which clips begin; is_own: whether own rollouts are
+    taken instead, where there are any: rollout: in [0, 1), which one; picks: (2, b) in [0, 1), rows and offsets in it.
+    """
+
+    view: int
+    index: Tensor
+    is_own: bool
+    rollout: float
+    picks: Tensor
+
+
 class SpatialTask(Task):
     """Batches, loss, own rollouts and export of a model with a spatial memory.
 
@@ -135,8 +151,7 @@ class SpatialTask(Task):
         share = 1 / np.bincount(self.store.game[steps], minlength=len(self.store.games)).clip(1)[self.store.game[steps]]
         return rng.choice(steps, count, p=share / share.sum())
 
-    def batch(self, rng: np.random.Generator) -> dict[str, Any]:
-        """Which clips: latents and conditions are on the device already."""
+    def batch(self, rng: np.random.Generator) -> Batch:
         plan = self.plan
         view = int(rng.choice(len(self.views), p=self.shares))
         inside, openings = self.pools[view]
@@ -147,7 +162,7 @@ class SpatialTask(Task):
         own = bool(rng.random() < plan.own_share)
         picks = torch.from_numpy(rng.random((2, plan.batch)).astype(np.float32))
         rollout = float(rng.random())
-        return {"view": view, "index": torch.from_numpy(index), "own": own, "rollout": rollout, "picks": picks}
+        return Batch(view=view, index=torch.from_numpy(index), is_own=own, rollout=rollout, picks=picks)
 
     def prefers_adamw(self, name: str) -> bool:
         names = ("patch_embedding", "head", "positions", "modulation", "image_encoder", "refine", "embedding")
@@ -156,7 +171,7 @@ class SpatialTask(Task):
     def lr_factor(self, name: str) -> float:
         return 0.4 if name.startswith("discriminator") else 1.0
 
-    def tokens(self, batch: Any) -> int:
+    def tokens(self, batch: Batch) -> int:
         return self.plan.batch * (self.plan.clip_steps - 1) * 2 * self.bundle.config.world.tokens_per_step
 
     def data_size(self) -> int:
@@ -164,29 +179,27 @@ class SpatialTask(Task):
 
     # ------------------------------------------------------------------------------------------------- loss
 
-    def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         if self.progress >= self.own_next and self.progress < 0.97:
             self.own_next += (1 - self.plan.own_from) / self.plan.own_times
             self._roll_out_own()
-        clips = self._own_clips(batch, generator) if self.own and batch["own"] else self._clips(batch, generator)
+        clips = self._own_clips(batch, generator) if self.own and batch.is_own else self._clips(batch, generator)
         loss, errors, scalars = self._errors(clips, generator)
         return loss, {("own_mse" if clips.is_own else "clean_mse"): errors, **scalars}
 
-    def _clips(self, batch: Any, generator: torch.Generator) -> Clips:
+    def _clips(self, batch: Batch, generator: torch.Generator) -> Clips:
         """Recorded clips."""
-        context, parts, drawn, windows, start = recorded_clip(
-            self.views[batch["view"]], batch["index"], self.plan.clip_steps
-        )
+        context, parts, drawn, windows, start = recorded_clip(self.views[batch.view], batch.index, self.plan.clip_steps)
         parts = self._with_dropout(parts, drawn, context, generator)
         weight = torch.ones_like(context[:, 1:, 0])
         image = image_tokens(self.encoder, self.store, start)
         return Clips(context, context, context, parts, windows, image, weight, False)
 
-    def _own_clips(self, batch: Any, generator: torch.Generator) -> Clips:
+    def _own_clips(self, batch: Batch, generator: torch.Generator) -> Clips:
         """Clips of own rollouts.  The target is the game's where the memory shows what was recorded, and the memory's
         view where it shows what was generated: what was dreamt stays."""
-        plan, t, picks = self.plan, self.plan.clip_steps, batch["picks"]
-        rolled = self.own[int(batch["rollout"] * len(self.own))]
+        plan, t, picks = self.plan, self.plan.clip_steps, batch.picks
+        rolled = self.own[int(batch.rollout * len(self.own))]
         row = (picks[0] * len(rolled.first)).long()
         offset = (picks[1] * (plan.own_steps - t + 1)).long()
         steps = offset[:, None] + torch.arange(t, device=row.device)
@@ -347,16 +360,25 @@ class SpatialTask(Task):
     def sample(self, folder: Path, step: int) -> None:
         """The averaged weights so far, as a model folder: a run that is cut off loses little.  What squared error made
         alone stays beside what the discriminator made of it."""
-        before = self.discriminator is not None and self.progress < self.plan.adversarial_from
-        self._save(folder.parent / ("model-before-discriminator" if before else "model"), {"steps": step})
+        if self.discriminator is not None and self.progress < self.plan.adversarial_from:
+            self._save(folder.parent / "model-before-discriminator", {"steps": step})
+        self._save(folder.parent / "model", {"steps": step})
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:
         """The finished model folder, at `folder`/model."""
         self._save(folder / "model", summary)
 
     def _save(self, folder: Path, summary: dict[str, Any]) -> None:
+        """Writes a model folder beside and puts it in place: a reader, or a kill, never meets parts of two."""
         config = replace(self.bundle.config, schedule=self.plan.schedule, summary=summary)
-        save_model(folder, replace(self.bundle, config=config))
+        partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
+        for rest in (partial, old):
+            shutil.rmtree(rest, ignore_errors=True)
+        save_model(partial, replace(self.bundle, config=config))
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _importance(sigma: Tensor) -> Tensor:

@@ -1,0 +1,247 @@
+"""`reverie encode`: recordings are put through a tokenizer once, and the latents kept for trainings.
+
+reverie encode data/vizdoom data/city --tokenizer runs/tokenizer -o data/latents
+reverie train world --data data/vizdoom data/city --tokenizer runs/tokenizer --latents data/latents -o runs/world
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from rich.progress import Progress
+from torch import Tensor
+
+from reverie.data.dataset import Dataset, check_rate
+from reverie.errors import DataError
+from reverie.models.actions import STEP_FRAMES
+from reverie.models.checkpoint import write_json_atomic
+from reverie.models.pixels import to_bytes, to_pixels
+from reverie.models.tokenizer import VideoTokenizer
+from reverie.models.wan_vae import WanVAE
+from reverie.options import alias, positional
+from reverie.train.fingerprint import fingerprint
+from reverie.train.latent_clips import LatentClips
+from reverie.train.start import StartEncoder
+from reverie.types import Clip
+
+VERSION = 2
+CHUNK_STEPS = 16
+STILL_EVERY = 3
+"""Every third step can open a clip: it is also encoded alone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeConfig:
+    """Put recordings through a tokenizer and keep the latents, for `--latents` of trainings.
+
+    Example: reverie encode data/vizdoom data/city --tokenizer runs/tokenizer -o data/latents
+    """
+
+    data: Annotated[tuple[Path, ...], positional()]
+    """Folders of LeRobot datasets."""
+    tokenizer: Path
+    """Folder of a tokenizer's training, or of a model."""
+    output: Annotated[Path, alias("-o")]
+    """Folder of the latents; each dataset has its own below it."""
+    max_hours: float | None = None
+    """Of each dataset; the training must be given the same."""
+    threads: int = 2
+    """Threads that decode videos ahead."""
+    device: str = "auto"
+    """auto, cuda or cpu."""
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise DataError(f"--threads must be at least 1, got {self.threads}")
+        if not self.data:
+            raise DataError("expected at least one recording, got none; name the folder of a LeRobot dataset")
+
+    def run(self) -> None:
+        from reverie.train.loop import pick_device
+        from reverie.train.tokenizer import read_tokenizer
+
+        device = pick_device(self.device)
+        tokenizer = read_tokenizer(self.tokenizer).to(device)
+        for data, name in zip(self.data, dataset_names(self.data), strict=True):
+            clips = load_latents(data, tokenizer, self.output / name, device, self.max_hours, threads=self.threads)
+            print(f"{self.output / name}: {len(clips)} steps of {len(np.unique(clips.episode))} episodes")
+
+
+def dataset_names(folders: Sequence[Path]) -> list[str]:
+    """Names below which the latents of datasets are kept.  Raises DataError where two are the same."""
+    names = [folder.resolve().name for folder in folders]
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"two recordings are called {name}; give one of them another name")
+    return names
+
+
+def load_latents(
+    data: Path,
+    tokenizer: VideoTokenizer | WanVAE,
+    cache: Path,
+    device: torch.device,
+    max_hours: float | None = None,
+    start: StartEncoder | None = None,
+    threads: int = 2,
+) -> LatentClips:
+    """The latents of the dataset at `data`, from `cache` if it holds them for this tokenizer and dataset.
+
+    max_hours: take no more than this of the dataset; start: of a model that generates its start; threads: that decode
+    ahead.  Raises DataError as `Dataset` does.
+    """
+    dataset = Dataset(data)
+    check_rate(dataset)
+    wanted = {
+        "version": VERSION,
+        # As model folders keep it: a trained tokenizer and a model with it share what was encoded.
+        "tokenizer": fingerprint({name: x.bfloat16() for name, x in tokenizer.state_dict().items()}),
+        "frames": dataset.num_frames,
+        "dataset": dataset.fingerprint,
+        "max_hours": max_hours,
+        **({} if start is None else {"start": start.fingerprint}),
+    }
+    fields = LatentClips.FIELDS + (() if start is None else LatentClips.START_FIELDS)
+    stamp = cache / "latents.json"
+    if stamp.is_file() and _is_of(stamp, wanted, dataset):
+        return _read(cache, dataset, fields)
+    cache.mkdir(parents=True, exist_ok=True)
+    budget = dataset.num_frames if max_hours is None else int(max_hours * 3600 * dataset.fps)
+    clips = _encode(dataset, tokenizer, device, min(budget, dataset.num_frames), start, threads)
+    for field in fields:
+        np.save(cache / f"{field}.npy", getattr(clips, field))
+    write_json_atomic(stamp, wanted)
+    return _read(cache, dataset, fields)
+
+
+def _is_of(stamp: Path, wanted: dict[str, Any], dataset: Dataset) -> bool:
+    """True where the latents beside `stamp` were made of this dataset, as it is now.
+
+    Stamps of older versions have no fingerprint: there the dataset must not have changed since.
+    """
+    try:
+        made = json.loads(stamp.read_text())
+    except (OSError, ValueError):
+        return False
+    if "dataset" in made:
+        return bool(made == wanted)
+    tables = (dataset.path / "meta/episodes").glob("*/*.parquet")
+    is_older = all(table.stat().st_mtime < stamp.stat().st_mtime for table in tables)
+    return is_older and {**made, "dataset": wanted["dataset"]} == wanted
+
+
+def _read(cache: Path, dataset: Dataset, fields: Sequence[str]) -> LatentClips:
+    arrays = {field: np.load(cache / f"{field}.npy", mmap_mode="r") for field in fields}
+    return LatentClips(**arrays, action_space=dataset.action_space, fov_deg=dataset.fov_deg)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Latent steps `first` .. `last` - 1 of an episode, with `num_steps` in all."""
+
+    episode: int
+    first: int
+    last: int
+    num_steps: int
+
+    def read(self, dataset: Dataset) -> Clip:
+        start = 0 if self.first == 0 else STEP_FRAMES * self.first - 3
+        return dataset.clip(self.episode, start, STEP_FRAMES * (self.last - 1) + 1 - start, depth=False)
+
+
+def _parts(dataset: Dataset, budget_frames: int) -> Iterator[_Part]:
+    """Parts of `CHUNK_STEPS` of episodes in random order, until there are so many frames."""
+    done = 0
+    for index in np.random.default_rng(0).permutation(dataset.num_episodes):
+        length = dataset.episodes[index].length
+        num_steps = 1 + (length - 1) // STEP_FRAMES
+        if done >= budget_frames:
+            return
+        if num_steps < 2:
+            continue
+        for first in range(0, num_steps, CHUNK_STEPS):
+            yield _Part(int(index), first, min(first + CHUNK_STEPS, num_steps), num_steps)
+        done += length
+
+
+def _read_ahead(dataset: Dataset, parts: Iterator[_Part], threads: int) -> Iterator[tuple[_Part, Clip]]:
+    """Parts in order with their frames and actions, decoded ahead by threads."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+        waiting: deque[tuple[_Part, Future[Clip]]] = deque()
+        try:
+            for part in parts:
+                waiting.append((part, pool.submit(part.read, dataset)))
+                if len(waiting) > 2 * threads:
+                    ready, clip = waiting.popleft()
+                    yield ready, clip.result()
+            while waiting:
+                ready, clip = waiting.popleft()
+                yield ready, clip.result()
+        finally:
+            for _, clip in waiting:
+                clip.cancel()
+
+
+def _encode(
+    dataset: Dataset,
+    tokenizer: VideoTokenizer | WanVAE,
+    device: torch.device,
+    budget_frames: int,
+    start_encoder: StartEncoder | None = None,
+    threads: int = 2,
+) -> LatentClips:
+    parts: dict[str, list[np.ndarray]] = {field: [] for field in LatentClips.FIELDS + LatentClips.START_FIELDS}
+    open_every = STILL_EVERY if start_encoder is None else start_encoder.every
+    done, steps_done = 0, 0
+    state: Any = None
+    actions: list[npt.NDArray[np.float32]] = []
+    with Progress() as progress, torch.inference_mode():
+        bar = progress.add_task("encoding", total=budget_frames)
+        for part, clip in _read_ahead(dataset, _parts(dataset, budget_frames), threads):
+            video = to_pixels(rearrange(torch.from_numpy(clip.frames).to(device), "f h w c -> 1 f c h w"))
+            if part.first == 0:
+                state, actions = tokenizer.new_encoder_state(1, *video.shape[-2:], device=device), []
+            parts["z"].append(tokenizer.encode(video, state)[0].half().cpu().numpy())
+            actions.append(clip.actions)
+            steps = np.arange(part.first, part.last)
+            opens = steps[steps % open_every == 0]
+            if len(opens):
+                ends = video[0, ::STEP_FRAMES] if part.first == 0 else video[0, STEP_FRAMES - 1 :: STEP_FRAMES]
+                alone = ends[torch.from_numpy(opens - part.first)]
+                parts["opens"].append(steps_done + opens)
+                for name, values in _openings(alone, tokenizer, start_encoder).items():
+                    parts[name].append(values.half().cpu().numpy())
+                parts["picture"].append(to_bytes(F.avg_pool2d(alone, 2)).cpu().numpy())
+            parts["episode"].append(np.full(part.last - part.first, part.episode, np.int32))
+            if part.last == part.num_steps:
+                led = np.concatenate(actions)[: STEP_FRAMES * (part.num_steps - 1)]
+                led = np.concatenate([np.zeros((STEP_FRAMES, led.shape[1]), np.float32), led])
+                parts["rows"].append(led.reshape(part.num_steps, STEP_FRAMES, -1))
+                steps_done += part.num_steps
+                done += dataset.episodes[part.episode].length
+                progress.update(bar, completed=min(done, budget_frames))
+    joined = {field: np.concatenate(arrays) for field, arrays in parts.items() if arrays}
+    if len(joined.get("z", ())) < 2:
+        raise DataError("the dataset holds no episode of 5 frames or more; record longer ones")
+    return LatentClips(**joined, action_space=dataset.action_space, fov_deg=dataset.fov_deg)
+
+
+def _openings(
+    alone: Tensor, tokenizer: VideoTokenizer | WanVAE, start_encoder: StartEncoder | None
+) -> dict[str, Tensor]:
+    """still, and for a model that generates its start grey and tokens, of frames (m, 3, H, W) encoded alone."""
+    if start_encoder is None:
+        return {"still": tokenizer.encode(alone[:, None])[:, 0]}
+    still, grey = start_encoder.latents(alone).split([1, start_encoder.grey_steps], 1)
+    return {"still": still[:, 0], "grey": grey, "tokens": start_encoder.tokens(alone)}

@@ -1,0 +1,199 @@
+"""Whatever stops a recipe is one line, and nothing that was finished is lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tests.train.spatial.made_up import SPACE, write_pack
+from tests.train.spatial.tokenizers import write_model
+
+from reverie.data.record import RecordConfig, make_job
+from reverie.errors import DataError, DeviceError, ReverieError, TrainError
+from reverie.train import recipes
+from reverie.train.checkpoints import FolderLock
+from reverie.train.recipes import run
+from reverie.train.spatial import geometry, machine
+from reverie.train.spatial.gather import place_of_game
+from reverie.train.spatial.plans import GAMES, Recipe, tiny
+from reverie.train.spatial.stages import Stages
+from reverie.train.spatial.task import SpatialTask
+
+GPU_IS_GONE = "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported"
+RECIPE = dataclasses.replace(tiny(), steps=6, sheet_steps=0, export_minutes=1e-4)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("given")
+    write_pack(folder / "room", 3)
+    write_pack(folder / "held" / "room", 1, seed=1)
+    write_model(folder / "tokenizer", SPACE)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Geometry's clock goes on by a second an update."""
+    seconds = itertools.count()
+    monkeypatch.setattr(geometry, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+
+
+def begin(given: Path, output: Path, recipe: Recipe = RECIPE, **options: Any) -> list[str]:
+    """A run; returns its lines."""
+    lines: list[str] = []
+    packs, held_out = options.pop("packs", given / "room"), given / "held" / "room"
+    run(recipe, [packs], [held_out], given / "tokenizer", output, "cpu", say=lines.append, **options)
+    return lines
+
+
+def failing(at: int, error: BaseException, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, whose call number `at` raises."""
+    calls = itertools.count()
+
+    def call(*args: Any, **options: Any) -> Any:
+        if next(calls) == at:
+            raise error
+        return function(*args, **options)
+
+    return call
+
+
+def test_a_gpu_that_vanishes_is_one_line_and_loses_nothing(
+    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(recipes, "train_ego_motion_of", failing(0, RuntimeError(GPU_IS_GONE), lambda *_: None))
+        with pytest.raises(
+            TrainError, match=r"the GPU failed in the stage ego-motion .CUDA error: unspecified"
+        ) as told:
+            begin(given, tmp_path)
+    assert "\n" not in str(told.value)
+    assert "run the same command to go on" in str(told.value)
+    encoded = {path: path.stat().st_mtime_ns for path in (tmp_path / "latents").iterdir()}
+    assert encoded
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipes, "train_depth_of", lambda *_: pytest.fail("depth was trained before"))
+        patch.setattr(SpatialTask, "loss", failing(3, torch.OutOfMemoryError("CUDA out of memory."), SpatialTask.loss))
+        with pytest.raises(TrainError, match=r"the GPU failed in the stage training .CUDA out of memory"):
+            begin(given, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "latents").iterdir()} == encoded
+    assert (tmp_path / "run/model/config.json").is_file()
+    checkpoints = sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir())
+    assert checkpoints[-1] == "step-000000003"
+
+    taken = []
+    loss = SpatialTask.loss
+    monkeypatch.setattr(SpatialTask, "loss", lambda *args: taken.append(1) or loss(*args))
+    lines = begin(given, tmp_path)
+    assert len(taken) == 3, "steps 3, 4 and 5"
+    assert any(line.startswith("done") for line in lines)
+    assert begin(given, tmp_path) == [f"done already: {tmp_path / 'run/model'}"]
+
+
+def test_other_errors_are_not_taken_for_a_gpus(tmp_path: Path) -> None:
+    stages = Stages(tmp_path, ["a"], {}, 60, lambda _: None)
+    with pytest.raises(RuntimeError, match="shapes do not fit"), stages.stage("a"):
+        raise RuntimeError("shapes do not fit")
+    assert not stages.is_done("a")
+
+
+def test_a_run_goes_on_only_as_it_was_begun(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes, "Store", failing(0, KeyboardInterrupt(), lambda *_: None))
+    with pytest.raises(KeyboardInterrupt):
+        begin(given, tmp_path)
+    longer = dataclasses.replace(RECIPE, seconds=7200.0)
+    wider = dataclasses.replace(RECIPE, plan=dataclasses.replace(RECIPE.plan, batch=3))
+    with pytest.raises(TrainError, match="was begun with seconds 3600, got 7200; run it as it was begun"):
+        begin(given, tmp_path, longer)
+    with pytest.raises(TrainError, match="was begun with plan batch 2, got 3"):
+        begin(given, tmp_path, wider)
+    with pytest.raises(TrainError, match="was begun with start none, got"):
+        begin(given, tmp_path, start=given / "tokenizer")
+    more = write_pack(tmp_path / "more" / "room", 4)
+    with pytest.raises(TrainError, match=r"was begun with data packs .*got"):
+        begin(given, tmp_path, packs=more)
+    (tmp_path / "stages.json").write_text('{"given": 3')
+    with pytest.raises(TrainError, match=r"stages.json is damaged .*delete it"):
+        begin(given, tmp_path)
+    with FolderLock(tmp_path), pytest.raises(TrainError, match="is being trained already"):
+        begin(given, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda pack: (pack / "00001.mp4").unlink(), "00001.mp4 is missing; pack the recording again"),
+        (lambda pack: cut(pack / "00001.mp4"), "00001.mp4 is cut short: .* of 41 frames; pack the recording again"),
+        (lambda pack: cut(pack / "00001.npz"), "00001.npz is damaged .*pack the recording again"),
+    ],
+)
+def test_a_shard_that_is_missing_or_cut_short_is_found_first(
+    given: Path, tmp_path: Path, damage: Callable[[Path], Any], said: str
+) -> None:
+    pack = Path(shutil.copytree(given / "room", tmp_path / "room"))
+    damage(pack)
+    with pytest.raises(DataError, match=said) as told:
+        begin(given, tmp_path / "run", packs=pack)
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "run" / "stages.json").exists(), "nothing was begun"
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def test_recordings_of_another_resolution_or_game_are_refused(given: Path, tmp_path: Path) -> None:
+    nano = dataclasses.replace(RECIPE, preset="nano")
+    with pytest.raises(DataError, match="is 32x64, the model takes 128x224; record at that resolution"):
+        run(nano, [given / "room"], [given / "held/room"], BUNDLED, tmp_path, "cpu")
+    other = Path(shutil.copytree(given / "room", tmp_path / "other"))
+    info = json.loads((other / "pack.json").read_text())
+    (other / "pack.json").write_text(json.dumps(info | {"keys": ["forward", "fly"]}))
+    with pytest.raises(DataError, match="has the key fly, the model has forward, left"):
+        begin(given, tmp_path / "run", packs=other)
+
+
+BUNDLED = Path(recipes.__file__).parents[1] / "weights" / "nano"
+
+
+def test_machines_that_are_too_small_are_refused(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(recipe: Recipe, kind: type[ReverieError], said: str) -> None:
+        with pytest.raises(kind, match=said):
+            begin(given, tmp_path, recipe)
+        assert not (tmp_path / "stages.json").exists(), "nothing was begun"
+
+    refused(dataclasses.replace(RECIPE, cores=10_000), TrainError, "needs 10000 cores, this machine has")
+    refused(dataclasses.replace(RECIPE, gpu_memory_gib=10.0), DeviceError, "is for a GPU and this machine has none")
+    refused(dataclasses.replace(RECIPE, memory_gib=1e6), TrainError, "needs 1e.06 GiB of memory, .* are free")
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    refused(RECIPE, TrainError, "of disk, 0.0 are free; give another folder with -o")
+    monkeypatch.undo()
+    monkeypatch.setattr(machine, "free_memory_gib", lambda: RECIPE.memory_gib + 2**-9)
+    with pytest.raises(TrainError, match=r"4 episodes \(44 steps\) need .* give packs of \d episodes in all, or take"):
+        begin(given, tmp_path)
+
+
+@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize("number", [0, 23, 24])
+def test_a_place_of_every_game_can_be_asked_for(game: str, number: int, tmp_path: Path) -> None:
+    place = place_of_game(game, number)
+    job = make_job(RecordConfig(world=game, out=tmp_path, set=place.options, maps=place.maps))
+    assert job.options.get("place", number) == number
+    assert job.options.get("maps") or "place" in job.options, "one place, not all"
+
+
+def test_games_that_cannot_be_recorded_here_are_refused(given: Path, tmp_path: Path) -> None:
+    with pytest.raises(ReverieError, match="unknown game 'chess'"):
+        run(RECIPE, [], [], given / "tokenizer", tmp_path, "cpu", games=("chess",))
+    with pytest.raises(TrainError, match="give both --packs and --held-out"):
+        run(RECIPE, [given / "room"], [], given / "tokenizer", tmp_path, "cpu")

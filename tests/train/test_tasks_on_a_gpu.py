@@ -1,0 +1,100 @@
+"""A step, and the figures, of every training task on a device that is not the CPU: nothing is left behind.
+
+The task with a spatial memory: `spatial/test_on_a_gpu.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.train.pretend_gpu import is_there, pretended_gpu
+from tests.train.test_distill import common, students_turn
+from tests.train.test_idm import SPACE as IDM_SPACE
+from tests.train.test_idm import made_up
+from tests.train.test_tokenizer import make_clips, make_config
+from tests.train.test_world import clips, task
+
+from reverie.models.checkpoint import ModelBundle, load_model
+from reverie.models.idm import IDMConfig, InverseDynamics
+from reverie.models.tokenizer import VideoTokenizer, tiny
+from reverie.train.distill_decoder import DecoderTask, DistillDecoderConfig
+from reverie.train.distill_dmd import DistillDmdConfig, DmdTask
+from reverie.train.distill_init import DistillInitConfig, InitTask
+from reverie.train.idm import IdmTask, TrainIdmConfig
+from reverie.train.loop import Task, move
+from reverie.train.tokenizer import TokenizerTask
+from reverie.train.world import WorldTask
+
+
+def teacher(folder: Path) -> ModelBundle:
+    """An untrained one."""
+    task(folder / "teacher").export(folder / "teacher", {})
+    return load_model(folder / "teacher/model")
+
+
+def world(folder: Path) -> Task:
+    return task(folder, self_context=1.0, self_context_from=0.0, self_context_rounds=1, action_dropout=0.5)
+
+
+def init(folder: Path, method: str) -> Task:
+    config = DistillInitConfig(**common(folder), method=method, teacher_steps=3)  # type: ignore[arg-type]
+    return InitTask(config, teacher(folder), clips(), clips(seed=1))
+
+
+def dmd(folder: Path, is_students: bool) -> Task:
+    config = DistillDmdConfig(**common(folder), rollout_blocks=3, critic_first=0.0)  # type: ignore[arg-type]
+    made = DmdTask(config, teacher(folder), clips(), clips(seed=1))
+    students_turn(made)
+    if not is_students:
+        made.progress = -1.0
+    return made
+
+
+def decoder(folder: Path) -> Task:
+    config = DistillDecoderConfig(
+        teacher=folder, data=(folder,), output=folder, coarse=8, middle=8, fine=8, crop=(16, 32), clip_frames=5
+    )
+    return DecoderTask(config, teacher(folder), make_clips(2), make_clips(1))
+
+
+def idm(folder: Path) -> Task:
+    model = InverseDynamics(IDMConfig(action_space=IDM_SPACE, width=32, layers=2))
+    config = TrainIdmConfig(data=folder, output=folder, batch=4, clip_frames=25)
+    return IdmTask(model, config, made_up(8, 0), made_up(4, 1))
+
+
+TASKS: dict[str, Callable[[Path], Task]] = {
+    "world": world,
+    "init-ode": lambda folder: init(folder, "ode"),
+    "init-consistency": lambda folder: init(folder, "consistency"),
+    "dmd-student": lambda folder: dmd(folder, True),
+    "dmd-critic": lambda folder: dmd(folder, False),
+    "tokenizer": lambda folder: TokenizerTask(
+        VideoTokenizer(tiny()), make_config(folder), make_clips(2), make_clips(1)
+    ),
+    "decoder": decoder,
+    "idm": idm,
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_step_and_the_figures_stay_on_the_device(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = TASKS[name](tmp_path)
+    with pretended_gpu(monkeypatch) as gpu:
+        made.device = gpu
+        made.model.to(gpu)
+        if isinstance(made, WorldTask):
+            made.bundle.tokenizer.to(gpu)  # as `train_world` does
+        loss, scalars = made.loss(move(made.batch(np.random.default_rng(0)), gpu), torch.Generator(gpu).manual_seed(0))
+        loss.backward()
+        assert is_there(loss)
+        assert all(is_there(value) for value in scalars.values() if isinstance(value, torch.Tensor))
+        made.model.eval()
+        with torch.no_grad():
+            assert np.isfinite(list(made.validate().values())).all()
+            (tmp_path / "samples").mkdir(exist_ok=True)
+            made.sample(tmp_path / "samples", 1)

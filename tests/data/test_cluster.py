@@ -83,7 +83,7 @@ def test_a_cluster_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_without_ray_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(WorldError, match=r'not installed; pip install "reverie\[cluster\]"'):
+    with pytest.raises(WorldError, match=r'not installed; pip install "reverie-world\[cluster\]"'):
         record(toy_config(tmp_path, 40, cluster="local"))
 
 

@@ -82,7 +82,7 @@ def page(engine: Engine, yard: Path, tmp_path_factory: pytest.TempPathFactory) -
 
     for name in ("onnx", "onnxscript"):
         if importlib.util.find_spec(name) is None:
-            pytest.skip(f'{name} is not installed: pip install "reverie[web]"')
+            pytest.skip(f'{name} is not installed: pip install "reverie-world[web]"')
     if not cached_archive().is_file():
         pytest.skip("onnxruntime-web is not here: `reverie export web nano -o DIR` fetches it")
     folder = tmp_path_factory.mktemp("pages") / "page"

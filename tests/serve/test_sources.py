@@ -116,7 +116,7 @@ def test_dreams_are_stepped_together(model_folder: Path):
     actions = [Action(frozenset({"forward"})), Action(frozenset({"back"})), Action(), Action()]
     sessions = [source.open(picture, 3) for picture in pictures]
     alone = [source.open(picture, 3).step(action) for picture, action in zip(pictures, actions, strict=False)]
-    wrapped = KeepsActions(sessions[1])  # type: ignore[arg-type]
+    wrapped = KeepsActions(sessions[1].session)  # type: ignore[attr-defined]
     worlds: list[Any] = [sessions[0], wrapped, Alone(), Alone(WorldError("broke off"))]
     first, second, third, fourth = source.step_together(worlds, actions)
     for ours, expected in ((first, alone[0]), (second, alone[1])):

@@ -59,7 +59,7 @@ def check_packages() -> None:
         import onnx  # noqa: F401  # pyright: ignore[reportMissingImports]  # an extra
         import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports]  # an extra
     except ModuleNotFoundError as error:
-        raise DeviceError(f'exports need {error.name}; pip install "reverie[web]"') from None
+        raise DeviceError(f'exports need {error.name}; pip install "reverie-world[web]"') from None
 
 
 def check_target(folder: Path) -> None:

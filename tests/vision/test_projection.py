@@ -321,3 +321,27 @@ def test_depth_as_bytes_is_within_two_percent() -> None:
     assert (encode_depth(decode_depth(levels)) == levels).all()
     assert encode_depth(metres[:1] * 0)[0] < encode_depth(metres[:1])[0]  # nothing is nearer than the nearest
     assert encode_depth(metres[-1:] * 1e6)[0] == 255
+
+
+@pytest.mark.parametrize("place", [float("nan"), float("inf"), 1e30, -3e38])
+def test_a_pose_beyond_all_numbers_shows_nothing_and_raises_nothing(place: float) -> None:
+    lost = pose()
+    lost[0, 0] = place
+    for keyframe, camera in ((lost, pose()), (pose(), lost)):
+        view = render(plain(90), flat(4.0), camera, keyframe)
+        assert torch.isfinite(view.colour).all()
+        assert (view.cover == 0).all()
+
+
+def test_what_fills_never_hides_what_it_is_nearer_than() -> None:
+    """A keyframe that only fills is drawn where the other leaves holes, however near it is, and not at their rims."""
+    hidden = torch.zeros(1, 2, H, W, dtype=torch.bool)
+    hidden[:, 0, :, 56:] = True  # the first keyframe shows the left half alone
+    depth = torch.cat([flat(6.0), flat(2.0)], 1)
+    poses, valid = torch.zeros(1, 2, 6), torch.ones(1, 2, dtype=torch.bool)
+    arguments = (plain(200, 50), depth, hidden, poses, valid, pose(), FOCAL)
+    hides, fills = (render_views(*arguments, fills=x) for x in (None, torch.tensor([[False, True]])))
+    left, right = (slice(None),) * 4 + (slice(0, 50),), (slice(None),) * 4 + (slice(62, None),)
+    assert (hides.colour[left] < 0).all(), "without the rule the nearer one hides the other"
+    assert (fills.colour[left] > 0.4).all()
+    assert (fills.colour[right] < 0).all()

@@ -143,12 +143,21 @@ def render_views(
     near they are.  Of several keyframes that show a surface the first wins: one source a pixel, because averages of
     slightly different depths are blur.
     """
+    keyframe_pose, is_sound = _sound(keyframe_pose)
+    pose, is_seen_from = _sound(pose)
+    valid = valid & is_sound & is_seen_from.all(1, keepdim=True)
     points = _nearest_points(depth, hidden, keyframe_pose, valid, pose, focal, fills)
     rgb, cover = _sample_colour(colour, hidden, points), points.found
     rgb = push_pull(rgb.flatten(0, 1), cover.flatten(0, 1)[:, None]).unflatten(0, rgb.shape[:2])
     inverse = points.depth.clamp(min=0.3).reciprocal() * (points.depth < SKY / 2)
     known = cover * (points.source_depth <= RENEWED_FROM * points.depth)
     return View(rgb, cover, inverse, known, points.point // (depth.shape[-2] * depth.shape[-1]))
+
+
+def _sound(pose: Tensor) -> tuple[Tensor, Tensor]:
+    """Poses (b, n, 6) with those that are no numbers, or out of this world, at the origin; whether they are sound."""
+    sound = (pose.abs() < BEYOND).all(-1)
+    return torch.where(sound[..., None], pose, torch.zeros_like(pose)), sound
 
 
 def splat(depth: Tensor, keyframe_pose: Tensor, pose: Tensor, focal: Tensor) -> tuple[Tensor, Tensor, Tensor]:

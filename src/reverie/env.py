@@ -64,8 +64,8 @@ Termination = Callable[[Step], bool]
 class DreamEnv(gym.Env[Observation, EnvAction], EzPickle):
     """A World behind Gymnasium's interface.
 
-    Observation: the last picture of the block, uint8 `(H, W, 3)`; after a step `info["frames"]` has all of them,
-    `(block_frames, H, W, 3)`.
+    Observation: the last picture of the block, uint8 `(H, W, 3)`; `info["frames"]` has all of them,
+    `(block_frames, H, W, 3)`, at a reset the start picture for as long.
     Action: a Dict of `keys` (MultiBinary, one per key) and `mouse` (Box: pitch, yaw in degrees per frame), each only
     where the world has it; it is held for the whole block, or, with `per_frame`, there is one row per frame of it.
     Reward: what the hook `reward` says of the step, else 0: dreams do not keep score.  An episode terminates where the
@@ -139,7 +139,7 @@ class DreamEnv(gym.Env[Observation, EnvAction], EzPickle):
             self._world = self._engine.open(image)
         frames = self._world.reset(int(self.np_random.integers(2**31)))
         self._num_steps = 0
-        return self._show(frames), {}
+        return self._show(frames), {"frames": whole_block(frames, self._world)}
 
     def step(self, action: EnvAction) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         before = camera_of(self._world)

@@ -133,14 +133,15 @@ class DreamVectorEnv(VectorEnv[Observation, EnvAction, Array], EzPickle):
             raise ValueError(f"seed must be one for each of {self.num_envs} environments, got {len(seeds)}")
         options = dict(options or {})
         mask = _checked_mask(options.pop("reset_mask", None), self.num_envs)
+        infos: dict[str, Any] = {}
         for i in np.flatnonzero(mask).tolist():
             if seeds is not None and seeds[i] is not None:
                 self._random[i] = np_random(seeds[i])[0]
             if (image := options.get("image")) is not None:
                 self._openings[i] = {"image": image}
                 self._replace(i)
-            self._begin(i)
-        return self._pictures.copy(), {}
+            infos = self._add_info(infos, self._begin(i), i)
+        return self._pictures.copy(), infos
 
     def step(self, actions: EnvAction) -> tuple[Observation, Array, Array, Array, dict[str, Any]]:
         """Makes the next block of every environment that goes on, all together."""
@@ -155,7 +156,7 @@ class DreamVectorEnv(VectorEnv[Observation, EnvAction, Array], EzPickle):
         single = list(iterate(self.action_space, actions))
         ended = self._has_ended.copy()
         for i in np.flatnonzero(ended).tolist():  # by Gymnasium's NEXT_STEP rule the action of this step is not used
-            self._begin(i)
+            infos = self._add_info(infos, self._begin(i), i)
         playing = np.flatnonzero(~ended).tolist()
         before = {i: camera_of(self._batch.sessions[i]) for i in playing}
         for i, made in zip(playing, self._play(playing, single), strict=True):
@@ -167,9 +168,8 @@ class DreamVectorEnv(VectorEnv[Observation, EnvAction, Array], EzPickle):
                 rewards[i], terminated[i], truncated[i], info = self._take(i, made, single[i], before[i])
             if self._autoreset_mode is AutoresetMode.SAME_STEP and (terminated[i] or truncated[i]):
                 infos = self._add_info(infos, {"final_obs": self._pictures[i].copy(), "final_info": info}, i)
-                self._begin(i)
-            else:
-                infos = self._add_info(infos, info, i)
+                info = self._begin(i)
+            infos = self._add_info(infos, info, i)
         self._has_ended = terminated | truncated
         if self._autoreset_mode is AutoresetMode.SAME_STEP:
             self._has_ended = np.zeros_like(terminated)
@@ -211,11 +211,14 @@ class DreamVectorEnv(VectorEnv[Observation, EnvAction, Array], EzPickle):
         truncated = self._max_steps is not None and num_steps >= self._max_steps
         return reward, terminated, truncated, {"frames": whole_block(frames, session)}
 
-    def _begin(self, i: int) -> None:
-        """A new episode of one environment."""
-        self._pictures[i] = self._batch.sessions[i].reset(int(self._random[i].integers(2**31)))[-1]
+    def _begin(self, i: int) -> dict[str, Any]:
+        """Begins a new episode of one environment; returns its info."""
+        session = self._batch.sessions[i]
+        frames = session.reset(int(self._random[i].integers(2**31)))
+        self._pictures[i] = frames[-1]
         self._num_steps[i] = 0
         self._has_ended[i] = False
+        return {"frames": whole_block(frames, session)}
 
     def _replace(self, i: int) -> None:
         """A new session for one environment, where the old one has ended or is to start in another image."""

@@ -87,7 +87,7 @@ def test_what_cannot_be_done(kind: str, complaint: str, model_folder, capsys) ->
 
 def test_torchao_is_asked_for(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torchao.quantization", None)
-    with pytest.raises(DeviceError, match=r'pip install "reverie\[quantise\]"'):
+    with pytest.raises(DeviceError, match=r'pip install "reverie-world\[quantise\]"'):
         quantise.check("int8", CPU)
 
 

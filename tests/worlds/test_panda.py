@@ -144,5 +144,5 @@ def test_a_missing_package_or_no_egl_is_one_clear_line(monkeypatch: pytest.Monke
     with pytest.raises(WorldError, match=r"no EGL on this machine.*sudo apt install libegl1"):
         panda._graphics_pipe(Core)
     monkeypatch.setitem(__import__("sys").modules, "panda3d.core", None)
-    with pytest.raises(WorldError, match=r'pip install "reverie\[worlds\]"'):
+    with pytest.raises(WorldError, match=r'pip install "reverie-world\[worlds\]"'):
         panda.import_panda()

@@ -291,6 +291,6 @@ def test_a_game_that_died_is_one_clear_line_and_starts_again_at_reset() -> None:
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "vizdoom", None)
-    with pytest.raises(WorldError, match=r'pip install "reverie\[worlds\]"'):
+    with pytest.raises(WorldError, match=r'pip install "reverie-world\[worlds\]"'):
         open_world("vizdoom")
     assert "vizdoom" in WORLDS

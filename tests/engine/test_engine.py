@@ -110,7 +110,7 @@ def test_damaged_folders(model_folder, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("gpu", "unknown device"), ("meta", "not supported"), ("mps", "not supported")]
+    ("name", "message"), [("gpu", "unknown device"), ("meta", "not supported"), ("mps", "no Apple GPU")]
 )
 def test_unknown_devices(name: str, message: str) -> None:
     with pytest.raises(DeviceError, match=message):

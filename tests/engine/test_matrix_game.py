@@ -202,7 +202,7 @@ def test_a_video_and_a_measured_rollout(folder, picture, tmp_path) -> None:
     env = DreamEnv(engine.open(picture), per_frame=True)
     env.reset(seed=0)
     lengths = [len(env.step(env.action_space.sample())[4]["frames"]) for _ in range(2)]
-    assert lengths == [9, 12]
+    assert lengths == [12, 12], "a shorter first block is filled up, so that all infos are alike"
 
 
 @pytest.fixture

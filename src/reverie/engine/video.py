@@ -138,7 +138,7 @@ def read_log(path: str | Path) -> dict[str, Any]:
 
 def _read_comment(path: str | Path) -> str:
     if Path(path).suffix.lower() == ".gif":
-        with Image.open(path) as image:
+        with Image.open(path, formats=("GIF",)) as image:
             return bytes(image.info.get("comment", b"")).decode()
     with av.open(local_path(path)) as container:
         return next((text for name, text in container.metadata.items() if name.lower() == "comment"), "")

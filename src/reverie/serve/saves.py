@@ -133,7 +133,7 @@ class SaveFolder:
 
         path = self._path(save_id)
         try:
-            with Image.open(path / "frame.png") as image:
+            with Image.open(path / "frame.png", formats=("PNG",)) as image:
                 frame = np.array(image.convert("RGB"))
             return SavedState(Snapshot.load(path / "state.safetensors"), frame)
         except (OSError, CheckpointError):

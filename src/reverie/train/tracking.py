@@ -83,7 +83,7 @@ class TensorBoard:
     def files(self, step: int, paths: Sequence[Path]) -> None:
         for path in paths:
             if path.suffix.lower() in IMAGES:
-                with Image.open(path) as image:
+                with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
                     pixels = np.asarray(image.convert("RGB"))
                 self._writer.add_image(_label(path), pixels, step, dataformats="HWC")
 

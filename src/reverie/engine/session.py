@@ -30,7 +30,6 @@ from reverie.models.state import ConditionChannels
 from reverie.models.tokenizer import FRAMES, DecoderState
 from reverie.types import Action, ActionSpace, Frames
 from reverie.vision.projection import VIEW_SIZE
-from reverie.vision.top_view import draw_top_view, field_of_view
 
 if TYPE_CHECKING:
     from reverie.engine.engine import Engine
@@ -208,6 +207,8 @@ class Session:
     @torch.inference_mode()
     def memory_map(self, size: int = 192) -> npt.NDArray[np.uint8] | None:
         """What is remembered, from above, north up: (size, size, 3) RGB; None for a model without a spatial memory."""
+        from reverie.vision.top_view import draw_top_view, field_of_view  # OpenCV: only where a map is drawn
+
         self._check_open()
         state = self._world.memory
         if state is None:

@@ -18,8 +18,7 @@ from torch import Tensor
 from reverie.models.conditioning.spatial_memory import SpatialMemory, pooled
 from reverie.models.pixels import to_pixels
 from reverie.models.state import ConditionChannels
-from reverie.scenes.keyframes import Candidates, Keyframes
-from reverie.scenes.selection import choose_keyframes
+from reverie.scenes.keyframes import Candidates, Choice, Keyframes
 from reverie.train.spatial.store import Store
 from reverie.vision.projection import render_views
 
@@ -116,31 +115,30 @@ class ViewSet:
         steps = np.flatnonzero(self.start != np.arange(store.count))
         for i in range(0, len(steps), batch):
             part = steps[i : i + batch]
-            chosen = self._choose(part, memory, pool, rng, same_recordings)
-            colour, depth, hidden, pose, fills = self._keyframes(chosen, generator)
-            at = chosen.at
-            view = render_views(colour, depth, hidden, pose, chosen.valid, store.pose[at], store.focal[at], fills)
+            choice = self._choose(part, memory, pool, rng, same_recordings)
+            colour, depth, hidden, pose, fills = self._keyframes(choice, generator)
+            at = torch.from_numpy(part).to(store.device)
+            view = render_views(colour, depth, hidden, pose, choice.valid, store.pose[at], store.focal[at], fills)
             with store.autocast():
                 latent = memory.view_encoder(view.colour)
             cover, inverse = pooled(view, memory.latent)
             self.parts[at] = torch.cat([cover, latent.float(), inverse], 1).half()
-            self.drawn[at] = chosen.valid.any(1)
+            self.drawn[at] = choice.valid.any(1)
             self.cover[at] = view.cover.mean((1, 2, 3))
 
     def _choose(
         self, steps: np.ndarray, memory: SpatialMemory, pool: ScenePool, rng: np.random.Generator, same: bool
-    ) -> _Chosen:
+    ) -> Choice:
         store, plan, device = self.store, self.plan, self.store.device
         at = torch.from_numpy(steps).to(device)
-        sources: list[_Source] = []
+        sources, preference = [], []
         if plan.scene > 0:
             names = [store.places[p] for p in store.place[steps]]
             scene = pool.candidates(names, torch.from_numpy(store.episode[steps]).to(device) if same else None)
-            usable = scene.usable
             if plan.scene < 1:  # the same part for all of a session
                 hash_ = (scene.members * 7919 + self.start_on_device[at][:, None] * 104729) % 1000
-                usable = usable & (hash_ < 1000 * plan.scene)
-            sources.append(_Source(pool.keyframes, scene.members, usable, is_own=False))
+                scene = scene._replace(usable=scene.usable & (hash_ < 1000 * plan.scene))
+            sources, preference = [scene], [1.0]
         if plan.own or plan.scene == 0:
             begin = self.start[steps]
             most = int((steps - begin).max())
@@ -151,29 +149,20 @@ class ViewSet:
             )
             keep[:, 0] = True
             index = torch.from_numpy(candidates.clip(max=store.count - 1)).to(device)
-            sources.append(_Source(store.own, index, torch.from_numpy(ok & keep).to(device), is_own=True))
-        probes, seen, pose, reach, usable = (
-            torch.cat(x, 1)
-            for x in zip(
-                *(
-                    (k.probes[i], k.seen[i], k.pose[i], k.reach[i], ok)
-                    for k, i, ok in ((one.keyframes, one.index, one.usable) for one in sources)
-                ),
-                strict=True,
-            )
-        )
-        typical = torch.where(usable, reach, torch.full_like(reach, float("nan"))).nanmedian(1).values.nan_to_num(1.0)
-        own_preference = memory.config.own_preference if len(sources) > 1 else 1.0
-        preference = torch.cat([s.usable * (own_preference if s.is_own else 1.0) for s in sources], 1)
-        chosen, valid = choose_keyframes(
-            probes, seen, pose, preference, store.pose[at, 2], store.focal[at], typical, memory.config.drawn
-        )
-        return _Chosen(at, sources, chosen, valid)
+            preference.append(memory.config.own_preference if sources else 1.0)
+            sources.append(Candidates(store.own, index, torch.from_numpy(ok & keep).to(device)))
+        return Choice.best(sources, preference, store.pose[at, 2], store.focal[at], memory.config.drawn)
+
+    def _is_own(self, choice: Choice) -> Tensor:
+        """Whether each keyframe is one of the session's own frames, (b, k) bool."""
+        has_own = self.plan.own or self.plan.scene == 0
+        return choice.of_source(len(choice.sources) - 1) if has_own else torch.zeros_like(choice.valid)
 
     def _keyframes(
-        self, chosen: _Chosen, generator: torch.Generator
+        self, choice: Choice, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None]:
-        colour, depth, hidden, pose, is_own = chosen.gather()
+        colour, depth, hidden, pose = (choice.gather(name) for name in ("colour", "depth", "hidden", "pose"))
+        is_own = self._is_own(choice)
         fills = is_own if self.plan.scene > 0 else None
         if not self.plan.spoil:
             return colour, depth, hidden, pose, fills
@@ -191,50 +180,6 @@ class ViewSet:
         moved = (rand(*shape, 1) < 0.4) & is_own[..., None]
         offset = torch.randn(*shape, 6, device=device, generator=generator) * scale
         return pixels, depth, hidden, pose + torch.where(moved, offset, torch.zeros_like(offset)), fills
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Keyframes to choose from: index (b, m) into them, usable (b, m); is_own: whether the session made them."""
-
-    keyframes: Keyframes
-    index: Tensor
-    usable: Tensor
-    is_own: bool
-
-
-@dataclass(slots=True)
-class _Chosen:
-    """Keyframes that are drawn for some steps: index (b, k) into the sources one after another, valid (b, k)."""
-
-    at: Tensor
-    sources: list[_Source]
-    index: Tensor
-    valid: Tensor
-
-    def gather(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """colour, depth, hidden, pose (b, k, ...), and whether they are the session's own (b, k)."""
-        offset, out = 0, None
-        is_own = torch.zeros_like(self.valid)
-        for source in self.sources:
-            m = source.index.shape[1]
-            mine = (self.index >= offset) & (self.index < offset + m)
-            place = source.index.gather(1, (self.index - offset).clamp(0, m - 1))
-            values = [getattr(source.keyframes, name)[place] for name in ("colour", "depth", "hidden", "pose")]
-            values[1] = values[1].float()
-            out = (
-                values
-                if out is None
-                else [
-                    torch.where(mine.view(*mine.shape, *[1] * (new.ndim - 2)), new, old)
-                    for old, new in zip(out, values, strict=True)
-                ]
-            )
-            is_own = is_own | (mine & source.is_own)
-            offset += m
-        assert out is not None
-        colour, depth, hidden, pose = out
-        return colour, depth, hidden, pose, is_own
 
 
 def cut_sessions(store: Store, rng: np.random.Generator, whole: bool) -> np.ndarray:

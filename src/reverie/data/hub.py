@@ -11,7 +11,7 @@ from reverie.data.dataset import CODEBASE_VERSION, Dataset, read_info
 from reverie.data.poses import recorded_world
 from reverie.errors import DataError
 from reverie.hub import client
-from reverie.hub.cards import licence_metadata, size_category, with_metadata
+from reverie.hub.cards import card_of, licence_metadata, size_category
 from reverie.options import alias, positional
 
 DATASET_FILES = ("meta/*", "data/*", "videos/*", "depth/*", "README.md")
@@ -91,7 +91,6 @@ def dataset_files(dataset: Dataset) -> list[Path]:
 
 def dataset_card(dataset: Dataset, licence: str = "") -> str:
     """The card of a dataset as the Hub shows it: its README.md, or a short one, with metadata."""
-    readme = dataset.path / "README.md"
     world = recorded_world(dataset.notes) or "unknown"
     hours = dataset.num_frames / dataset.fps / 3600
     has_depth = any(one.depth_file for one in dataset.episodes)
@@ -108,7 +107,7 @@ def dataset_card(dataset: Dataset, licence: str = "") -> str:
         "tags": ["LeRobot", "reverie", "world-model", "games"],
         "configs": [{"config_name": "default", "data_files": "data/*/*.parquet"}],
     }
-    return with_metadata(readme.read_text(encoding="utf-8") if readme.is_file() else short, metadata)
+    return card_of(dataset.path, short, metadata)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 
 from reverie.errors import CheckpointError
 from reverie.hub import client
-from reverie.hub.cards import licence_metadata, with_metadata
+from reverie.hub.cards import card_of, licence_metadata
 from reverie.hub.client import find_obstacle, first_line
 from reverie.models.adapters.published import CLIP_FILES, DEFAULT_VARIANT, FOLDERS, TINY_FILES, VAE_FILES
 from reverie.models.checkpoint import GEOMETRY, KIND, TINY_DECODER, WEIGHTS, ModelConfig, file_of, read_config
@@ -127,7 +127,6 @@ def model_files(folder: Path, config: ModelConfig) -> list[Path]:
 
 def model_card(folder: Path, config: ModelConfig) -> str:
     """The card of a model folder as the Hub shows it: its README.md, or a short one, with metadata."""
-    readme = folder / "README.md"
     keys = ", ".join([*config.action_space.keys, *(["mouse"] if config.action_space.mouse else [])])
     height, width = config.resolution
     short = (
@@ -146,7 +145,7 @@ def model_card(folder: Path, config: ModelConfig) -> str:
         metadata["widget"] = [
             {"text": start.title, "output": {"url": f"{STARTS}/{start.file.name}"}} for start in starts
         ]
-    return with_metadata(readme.read_text(encoding="utf-8") if readme.is_file() else short, metadata)
+    return card_of(folder, short, metadata)
 
 
 def check_reachable(repository: str, variant: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -27,6 +28,12 @@ def with_metadata(card: str, metadata: Mapping[str, Any]) -> str:
             merged[name] = [*stated[name], *(one for one in value if one not in stated[name])]
     body = card[match.end() :] if match else card
     return f"---\n{yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)}---\n\n{body.lstrip()}"
+
+
+def card_of(folder: Path, short: str, metadata: Mapping[str, Any]) -> str:
+    """Returns a folder's README.md, or `short` where it has none, with metadata."""
+    readme = folder / "README.md"
+    return with_metadata(readme.read_text(encoding="utf-8") if readme.is_file() else short, metadata)
 
 
 def licence_metadata(licence: str) -> dict[str, str]:

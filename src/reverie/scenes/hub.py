@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from reverie.errors import DataError
 from reverie.hub import client
-from reverie.hub.cards import licence_metadata, with_metadata
+from reverie.hub.cards import card_of, licence_metadata
 from reverie.options import alias, positional
 from reverie.scenes.scene import KEYFRAMES, Scene, read_scene_json
 
@@ -70,7 +70,6 @@ def pull_scene(repository: str, output: Path, *, revision: str | None = None, to
 
 def scene_card(scene: Scene, folder: Path, images: list[str]) -> str:
     """The card of a scene as the Hub shows it: its README.md, or a short one, with metadata."""
-    readme = folder / "README.md"
     height, width = scene.resolution
     starts = "".join(f"![{start.title}]({image})\n" for start, image in zip(scene.starts, images, strict=True))
     short = (
@@ -83,7 +82,7 @@ def scene_card(scene: Scene, folder: Path, images: list[str]) -> str:
         "pretty_name": scene.title,
         "tags": ["reverie", "reverie-scene", "world-model", "novel-view-synthesis"],
     }
-    return with_metadata(readme.read_text(encoding="utf-8") if readme.is_file() else short, metadata)
+    return card_of(folder, short, metadata)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -37,7 +37,7 @@ from reverie.nn.rope import split_pairs
 from reverie.paths import local_path
 from reverie.scenes.scene import KEYFRAMES, Scene
 from reverie.serve import protocol
-from reverie.serve.host import describe
+from reverie.serve.host import describe, welcome
 from reverie.serve.sources import ModelSource, StartPicture, WorldSpec
 from reverie.vision.depth_codec import encode_depth
 from reverie.vision.projection import VIEW_SIZE
@@ -233,21 +233,9 @@ def _rotary_json(world: WorldModelConfig) -> dict[str, Any]:
 
 def _welcome_json(spec: WorldSpec) -> dict[str, Any]:
     """The welcome that a server would give."""
-    height, width = spec.resolution
-    welcome = protocol.Welcome(
-        model=spec.name,
-        kind=spec.kind,
-        keys=spec.action_space.keys,
-        mouse=spec.action_space.mouse,
-        width=width,
-        height=height,
-        fps=spec.fps,
-        block_frames=spec.block_frames,
-        uploads=spec.uploads,
-        starts=tuple(replace(describe(start), thumbnail=_image_of(start)) for start in spec.starts),
-        bindings=spec.bindings.describe(),
-    )
-    return {"welcome": json.loads(protocol.to_json(welcome)), "max_turn_deg": list(spec.bindings.max_turn_deg)}
+    starts = tuple(replace(describe(start), thumbnail=_image_of(start)) for start in spec.starts)
+    told = replace(welcome(spec), starts=starts, rewind_s=0.0)  # the page's own player cannot go back
+    return {"welcome": json.loads(protocol.to_json(told)), "max_turn_deg": list(spec.bindings.max_turn_deg)}
 
 
 def _write_page(page: Path) -> None:

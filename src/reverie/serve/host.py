@@ -264,22 +264,24 @@ class Host:
             self._uploads.popitem(last=False)
         return describe(start)
 
-    def welcome(self, spec: WorldSpec) -> Welcome:
-        height, width = spec.resolution
-        return Welcome(
-            model=spec.name,
-            kind=spec.kind,
-            keys=spec.action_space.keys,
-            mouse=spec.action_space.mouse,
-            width=width,
-            height=height,
-            fps=spec.fps,
-            block_frames=spec.block_frames,
-            uploads=spec.uploads,
-            starts=tuple(describe(start) for start in spec.starts),
-            bindings=spec.bindings.describe(),
-            rewind_s=spec.rewind_s,
-        )
+
+def welcome(spec: WorldSpec) -> Welcome:
+    """What a player is told first of all."""
+    height, width = spec.resolution
+    return Welcome(
+        model=spec.name,
+        kind=spec.kind,
+        keys=spec.action_space.keys,
+        mouse=spec.action_space.mouse,
+        width=width,
+        height=height,
+        fps=spec.fps,
+        block_frames=spec.block_frames,
+        uploads=spec.uploads,
+        starts=tuple(describe(start) for start in spec.starts),
+        bindings=spec.bindings.describe(),
+        rewind_s=spec.rewind_s,
+    )
 
 
 def describe(start: StartPicture) -> StartInfo:

@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from reverie.engine.pace import PaceConfig, PaceState, begin, decide, made, played
 from reverie.errors import ReverieError
 from reverie.serve.bindings import InputBox
-from reverie.serve.host import Host, jpeg, one_line
+from reverie.serve.host import Host, jpeg, one_line, welcome
 from reverie.serve.memory_map import MapRequests, draw_map
 from reverie.serve.opening import Opened, Superseded, load, open_start, resume, save
 from reverie.serve.protocol import (
@@ -288,7 +288,7 @@ class Player:
         self._box = box = InputBox(spec.bindings)
         self._config = PaceConfig(block_frames=spec.block_frames, fps=spec.fps)
         self._pace = begin(self._config, self._clock())
-        await self._send(self._host.welcome(spec))
+        await self._send(welcome(spec))
         self._welcomed_s = self._clock()
         while True:
             self._wake.clear()

@@ -190,7 +190,7 @@ def test_saving_loading_exporting_and_deleting(playing: playwright.Page, saves: 
     assert download.value.suggested_filename == "by the door.reverie"
     download.value.save_as(tmp_path / "x.reverie")
     file = SessionFile.load(tmp_path / "x.reverie")
-    assert (file.title, file.num_frames - 1) == ("by the door", card.seconds * 25)
+    assert (file.title, (file.num_frames - 1) / 25) == ("by the door", card.seconds)
     playing.click("#saves-close")
     playing.wait_for_selector("body[data-state=playing]")
     walk(playing, 20)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reverie.errors import DataError
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.conditioning.spatial_memory import SpatialMemory, ViewEncoder
 from reverie.models.depth import BODY_LOGIT, DepthNet
@@ -21,6 +22,8 @@ MAX_MOTION = 60.0
 """A step with a motion of more usual ones than this is a jump (a respawn), not a motion."""
 CHECKED_STEPS = 6
 """Steps of own motions, about a second, after which the camera is compared."""
+UNROLLED_STEPS = 8
+"""Steps that the ego-motion network goes on from its own motions in training."""
 
 Say = Callable[[str], None]
 
@@ -87,83 +90,119 @@ def check_depth(network: DepthNet, store: Store) -> dict[str, dict[str, float]]:
     return found
 
 
-class EgoMotionData:
-    """Inputs of the ego-motion network at steps of a store."""
+class EgoMotionWalks:
+    """Recorded walks of `num_steps` latent steps, along which the network goes on from its own motions.
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        steps = np.arange(store.count)
-        inside = steps[(steps >= 2) & (store.episode[steps - 2] == store.episode[steps])]
-        jump = (store.motion.abs() / store.motion.new_tensor(MOTION_SCALE)).amax((1, 2)).cpu().numpy()
-        self.steps = inside[(jump[inside] < MAX_MOTION) & (jump[inside - 1] < MAX_MOTION)]
+    steps: numpy, where they may begin: not at an episode's start, and without jumps.
+    """
 
-    def inputs(self, step: Tensor, fresh: Tensor) -> tuple[Tensor, ...]:
-        """As `EgoMotionNet.forward`.  fresh: (b,) bool, the step before is a session's first: nothing is known yet."""
-        d, new = self.store, fresh[:, None, None]
-        latent = torch.where(new[..., None], d.still[step - 1].float(), d.z[step - 1].float())
-        before = torch.cat([d.actions[(step - 2).clamp(min=0)], d.actions[step - 1]], 1)
-        actions = torch.cat([torch.where(new, 0.0, before), d.actions[step]], 1)
-        motion = torch.where(new, 0.0, torch.cat([d.motion[(step - 2).clamp(min=0)], d.motion[step - 1]], 1))
-        return latent, actions, motion, d.pose[step - 1, 3, 4:6], d.ahead[step - 1]
+    def __init__(self, store: Store, num_steps: int) -> None:
+        self.store, self.num_steps = store, num_steps
+        begin = np.arange(2, store.count - num_steps + 1)
+        jump = (store.motion.abs() / store.motion.new_tensor(MOTION_SCALE)).amax((1, 2)).cpu().numpy() >= MAX_MOTION
+        jumps = np.concatenate([[0], np.cumsum(jump)])
+        same = store.episode[begin - 2] == store.episode[begin + num_steps - 1]
+        self.steps = begin[same & (jumps[begin + num_steps] == jumps[begin - 1])]
+        if not len(self.steps):
+            raise DataError(
+                f"expected an episode of at least {num_steps + 2} latent steps ({4 * num_steps + 5} frames) without a "
+                "jump, got none; record longer ones"
+            )
+
+    def unroll(
+        self, network: EgoMotionNet, step: Tensor, fresh: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Motions made and recorded, (b, j, 4, 6) each, of the steps from `step` (b,) on.
+
+        fresh: (b,) bool, the step before is a session's first: nothing is known yet.  generator: of what disturbs the
+        inputs as play does; None: they are as recorded.
+        """
+        d = self.store
+        new = (torch.zeros(len(step), dtype=torch.bool, device=d.device) if fresh is None else fresh)[:, None, None]
+
+        def noise(like: Tensor) -> Tensor:
+            if generator is None:
+                return torch.zeros_like(like)
+            return torch.randn(like.shape, device=d.device, generator=generator)
+
+        level = 0.4 * noise(d.motion[step][:, :1, :1, None]).abs().clamp(max=1)
+        history = torch.where(new, 0.0, torch.cat([d.actions[step - 2], d.actions[step - 1]], 1))
+        motion = torch.where(new, 0.0, torch.cat([d.motion[step - 2], d.motion[step - 1]], 1))
+        motion = motion * (1 + 0.1 * noise(motion[:, :1, :1])) + 0.15 * network.scale * noise(motion)
+        tilt, made = d.pose[step - 1, 3, 4:6], []
+        for j in range(self.num_steps):
+            i = step + j
+            latent = d.z[i - 1].float()
+            if j == 0:
+                latent = torch.where(new[..., None], d.still[i - 1].float(), latent)
+            actions = torch.cat([history, d.actions[i]], 1)
+            ahead = d.ahead[i - 1] + 0.1 * noise(d.ahead[i - 1])
+            made.append(network(latent + level * noise(latent), actions, motion, tilt, ahead))
+            history, motion = actions[:, STEP_FRAMES:], torch.cat([motion[:, STEP_FRAMES:], made[-1]], 1)
+            tilt = tilt + made[-1][..., 4:6].sum(1)
+        return torch.stack(made, 1), torch.stack([d.motion[step + j] for j in range(self.num_steps)], 1)
 
 
-def train_ego_motion(network: EgoMotionNet, store: Store, seconds: float, batch: int = 512) -> int:
-    """Fits the ego-motion network to recorded poses.  Returns the number of updates."""
-    data, device = EgoMotionData(store), store.device
+def camera_error(made: Tensor, recorded: Tensor) -> Tensor:
+    """Poses after every frame of motions (b, n, 6), made minus recorded, both from the origin: (b, n, 6)."""
+    pose = torch.zeros(2, len(made), 6, device=made.device)
+    errors = []
+    for motion in torch.stack([made, recorded]).unbind(2):
+        pose = apply_motion(pose, motion)
+        errors.append(pose[0] - pose[1])
+    return torch.stack(errors, 1)
+
+
+def ego_motion_loss(made: Tensor, recorded: Tensor, scale: Tensor) -> Tensor:
+    """Of each frame's motion, and of where the camera is after every step; motions (b, j, 4, 6) of a walk."""
+    frame = (made - recorded) / scale
+    off = camera_error(made.flatten(1, 2), recorded.flatten(1, 2))[:, STEP_FRAMES - 1 :: STEP_FRAMES]
+    gone = torch.arange(1, made.shape[1] + 1, device=made.device)[:, None] * STEP_FRAMES
+    off = off / (scale * gone.sqrt())
+    return sum(F.smooth_l1_loss(x, torch.zeros_like(x), beta=0.3) for x in (frame, off))  # type: ignore[return-value]
+
+
+def train_ego_motion(network: EgoMotionNet, store: Store, seconds: float, batch: int = 64) -> int:
+    """Fits the ego-motion network to recorded walks, going on from its own motions.  Returns the number of updates."""
+    walks, device = EgoMotionWalks(store, UNROLLED_STEPS), store.device
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.01)
-    share = 1 / np.bincount(store.game, minlength=len(store.games)).clip(1)[store.game[data.steps]]
+    share = 1 / np.bincount(store.game, minlength=len(store.games)).clip(1)[store.game[walks.steps]]
     bounds = torch.from_numpy(np.cumsum(share / share.sum())).float().to(device)
-    steps = torch.from_numpy(data.steps).to(device)
+    steps = torch.from_numpy(walks.steps).to(device)
     generator = torch.Generator(device).manual_seed(1)
-
-    def rand(*shape: int) -> Tensor:
-        return torch.rand(*shape, device=device, generator=generator)
-
-    def noise(*shape: int) -> Tensor:
-        return torch.randn(*shape, device=device, generator=generator)
-
     started, count = time.monotonic(), 0
     while (spent := time.monotonic() - started) < seconds:
         for group in optimizer.param_groups:
             group["lr"] = lr_at(spent / seconds, count, 2e-3)
-        k = steps[torch.searchsorted(bounds, rand(batch)).clamp(max=len(steps) - 1)]
-        latent, actions, motion, tilt, ahead = data.inputs(k, rand(batch) < 0.1)
-        latent = latent + noise(*latent.shape) * rand(batch, 1, 1, 1) * 0.4
-        motion = motion * (1 + 0.1 * noise(batch, 1, 1)) + network.scale * 0.15 * noise(*motion.shape)
-        ahead = ahead + 0.1 * noise(*ahead.shape)
-        error = (network(latent, actions, motion, tilt, ahead) - store.motion[k]) / network.scale
-        _step(F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.3), network, optimizer)
+        drawn = torch.rand(2, batch, device=device, generator=generator)
+        k = steps[torch.searchsorted(bounds, drawn[0]).clamp(max=len(steps) - 1)]
+        made, recorded = walks.unroll(network, k, drawn[1] < 0.1, generator)
+        _step(ego_motion_loss(made, recorded, network.scale), network, optimizer)
         count += 1
     network.eval().requires_grad_(False)
     return count
 
 
 @torch.no_grad()
-def check_ego_motion(network: EgoMotionNet, store: Store) -> dict[str, dict[str, float]]:
-    """The camera after a second of its own motions, for each game: metres gone and off, degrees of yaw off."""
+def check_ego_motion(
+    network: EgoMotionNet, store: Store, num_steps: int = CHECKED_STEPS
+) -> dict[str, dict[str, float]]:
+    """The camera after `num_steps` of its own motions, for each game: metres gone and off, degrees of yaw off."""
     found = {}
+    walks = EgoMotionWalks(store, num_steps)
     for number, name in enumerate(store.games):
-        at = np.arange(2, store.count - CHECKED_STEPS)
-        mine = (store.game[at] == number) & (store.episode[at - 2] == store.episode[at + CHECKED_STEPS - 1])
-        if not mine.any():
+        mine = torch.from_numpy(walks.steps[store.game[walks.steps] == number][::5])
+        if not len(mine):
             continue
-        first = torch.from_numpy(at[mine][::5]).to(store.device)
-        pose = store.pose[first - 1, 3]
-        start, motion = pose.clone(), torch.cat([store.motion[first - 2], store.motion[first - 1]], 1)
-        for j in range(CHECKED_STEPS):
-            i = first + j
-            actions = torch.cat([store.actions[i - 2], store.actions[i - 1], store.actions[i]], 1)
-            made = network(store.z[i - 1].float(), actions, motion, pose[:, 4:6], store.ahead[i - 1])
-            for k in range(STEP_FRAMES):
-                pose = apply_motion(pose, made[:, k])
-            motion = torch.cat([motion[:, STEP_FRAMES:], made], 1)
-        true = store.pose[first + CHECKED_STEPS - 1, 3]
-        off = (pose - true)[:, :3].norm(dim=1)
-        yaw = (((pose - true)[:, 3] + 180) % 360 - 180).abs()
+        parts = [walks.unroll(network, part) for part in mine.to(store.device).split(256)]
+        made, recorded = (torch.cat(part).flatten(1, 2) for part in zip(*parts, strict=True))
+        off = camera_error(made, recorded)[:, -1]
+        way = camera_error(recorded, torch.zeros_like(recorded))[:, -1, :3].norm(dim=1)
+        off_m, yaw = off[:, :3].norm(dim=1), ((off[:, 3] + 180) % 360 - 180).abs()
         found[name] = {
-            "way_m": (true - start)[:, :3].norm(dim=1).mean().item(),
-            "off_m": off.mean().item(),
-            "off_m_median": _median(off),
+            "way_m": way.mean().item(),
+            "off_m": off_m.mean().item(),
+            "off_m_median": _median(off_m),
             "yaw_deg": yaw.mean().item(),
             "yaw_deg_median": _median(yaw),
         }

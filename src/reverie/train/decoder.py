@@ -65,7 +65,9 @@ class TrainDecoderConfig:
     lr: float = 2e-4
     noise: float = 0.06
     """Deviation of what is added to the latents before decoding, up to this, clip by clip."""
-    adversarial: float = 0.7
+    texture: float = 1.0
+    """Weight of `texture_error`."""
+    adversarial: float = 0.0
     """Length of the discriminator's gradient over that of the other losses'."""
     penalty: float = 0.02
     """Of the discriminator's squared slopes."""
@@ -111,6 +113,10 @@ class DecoderTask(TokenizerTask):
         self.discriminator.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.model = nn.ModuleDict({"decoder": tokenizer.decoder, "discriminator": self.discriminator})
 
+    def lr_factor(self, name: str) -> float:
+        """The discriminator starts from nothing."""
+        return 3.0 if name.startswith("discriminator") else 1.0
+
     def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
         """The sum of all terms, and the terms."""
         video = to_pixels(batch)
@@ -120,6 +126,10 @@ class DecoderTask(TokenizerTask):
             z = z + level * torch.randn(z.shape, device=z.device, generator=generator)
         decoded = self.tokenizer.decode(z)
         loss, terms = reconstruction_loss(decoded, video)
+        texture = texture_error(decoded.flatten(0, 1), video.flatten(0, 1))
+        loss, terms = loss + self.plan.texture * texture, {**terms, "texture": texture}
+        if not self.plan.adversarial:
+            return loss, terms
         (pull_back,) = torch.autograd.grad(loss, decoded, retain_graph=True)
         real, fake = judged_steps(video), judged_steps(decoded)
         condition = real[:, :0]
@@ -144,6 +154,22 @@ class DecoderTask(TokenizerTask):
     def export(self, folder: Path, summary: dict[str, Any]) -> None:
         """Write the tokenizer's folder; its latents are those of before."""
         save_tokenizer(folder, self.tokenizer, summary)
+
+
+def texture_error(decoded: Tensor, video: Tensor) -> Tensor:
+    """The mean difference of how much fine detail there is around each place, at two scales; `n 3 H W` each."""
+    total = decoded.new_zeros(())
+    for scale in range(2):
+        if scale:
+            decoded, video = F.avg_pool2d(decoded, 2), F.avg_pool2d(video, 2)
+        total = total + (_detail(decoded) - _detail(video)).abs().mean()
+    return total
+
+
+def _detail(x: Tensor) -> Tensor:
+    """Root mean square of what a blur takes away, in windows of 8x8, `n 3 H W` -> `n 3 H/4 W/4`."""
+    fine = x - F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), 3, stride=1)
+    return (F.avg_pool2d(fine.square(), 8, stride=4) + 1e-6).sqrt()
 
 
 def judged_steps(video: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ if sys.argv[3] == "stay":
 
 DOOM = """
 import time
-from reverie.worlds.vizdoom import VizDoomWorld
+from reverie_worlds.doom.world import VizDoomWorld
 world = VizDoomWorld(maps=("freedoom2/MAP01",))
 world.reset(0)
 print(world._folder, flush=True)

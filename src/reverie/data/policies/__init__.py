@@ -39,11 +39,11 @@ class Policy(Protocol):
 
 
 _POLICIES = {
-    "minetest": ("reverie.data.policies.minetest", "MinetestPolicy"),
-    "trigger-rally": ("reverie.data.policies.trigger_rally", "RallyPolicy"),
-    "tux-racer": ("reverie.data.policies.tux_racer", "SlidingPolicy"),
-    "city": ("reverie.data.policies.city", "CityPolicy"),
-    "temple": ("reverie.data.policies.temple", "TemplePolicy"),
+    "minetest": ("reverie_worlds.minetest.player", "MinetestPolicy"),
+    "trigger-rally": ("reverie_worlds.rally.player", "RallyPolicy"),
+    "tux-racer": ("reverie_worlds.tux.player", "SlidingPolicy"),
+    "city": ("reverie_worlds.city.player", "CityPolicy"),
+    "temple": ("reverie_worlds.temple.player", "TemplePolicy"),
 }
 """Where each game's policy lives: module and class, made with the seed alone."""
 

@@ -11,6 +11,7 @@ if missing(WORLDS["city"]):
     pytest.skip(f"city needs {', '.join(missing(WORLDS['city']))}", allow_module_level=True)
 
 import warp
+
 from reverie_worlds.city.chunks import build_chunk
 from reverie_worlds.city.plan import Plan
 from reverie_worlds.city.traffic import road_piece, signal, turn_piece

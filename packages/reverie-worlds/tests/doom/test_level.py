@@ -3,10 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reverie_worlds.doom.level import LINE, SECTOR, SIDE, SIGHT_UNITS, THING, VERTEX, Level, read_level
-from reverie_worlds.doom.wad import Wad, write_palette
 
 from reverie.errors import WorldError
+from reverie_worlds.doom.level import LINE, SECTOR, SIDE, SIGHT_UNITS, THING, VERTEX, Level, read_level
+from reverie_worlds.doom.wad import Wad, write_palette
 
 SLOPES = np.array([-1.0, -0.5, 0.0, 0.5, 1.0], np.float32)
 

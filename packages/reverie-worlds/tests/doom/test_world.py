@@ -10,6 +10,7 @@ from reverie.worlds import WORLDS, open_world
 pytest.importorskip("vizdoom")
 
 import warp
+
 from reverie_worlds.doom import world as vizdoom
 from reverie_worlds.doom.world import FOV_DEG, HELDOUT_MAPS, TRAIN_MAPS, VizDoomWorld
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from reverie_worlds.lockstep import LockstepGame
 
 SOURCE = Path(__file__).parent / "toy_game.c"

@@ -3,10 +3,10 @@ import os
 from pathlib import Path
 
 import pytest
-from reverie_worlds.lockstep import build as build_module
-from reverie_worlds.lockstep.build import build
 
 from reverie.errors import WorldError
+from reverie_worlds.lockstep import build as build_module
+from reverie_worlds.lockstep.build import build
 
 pytestmark = pytest.mark.usefixtures("toy")  # skips without a compiler
 

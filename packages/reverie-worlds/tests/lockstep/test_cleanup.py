@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from reverie_worlds.lockstep import LockstepGame
 
 from reverie.errors import WorldError
+from reverie_worlds.lockstep import LockstepGame
 
 from .conftest import SIZE, Start, descendants, is_alive, open_fds, wait_until_gone
 

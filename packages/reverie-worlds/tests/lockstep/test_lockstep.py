@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reverie_worlds.lockstep import LockstepGame
 
 from reverie.errors import WorldError
+from reverie_worlds.lockstep import LockstepGame
 
 from .conftest import SIZE, Start
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from reverie_worlds.lockstep import protocol
-from reverie_worlds.lockstep.build import SOURCES
 
 from reverie.errors import WorldError
+from reverie_worlds.lockstep import protocol
+from reverie_worlds.lockstep.build import SOURCES
 
 
 def test_numbers_agree_with_the_header() -> None:

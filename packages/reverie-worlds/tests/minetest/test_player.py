@@ -4,11 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reverie_worlds.minetest.player import FLICK_LIMIT, PITCH_RATE, MinetestPolicy
-from reverie_worlds.minetest.world import DEGREES_PER_PX, MinetestWorld
 
 from reverie.data.policies import Seen, policy_for
 from reverie.types import Action
+from reverie_worlds.minetest.player import FLICK_LIMIT, PITCH_RATE, MinetestPolicy
+from reverie_worlds.minetest.world import DEGREES_PER_PX, MinetestWorld
 
 FRAME = np.zeros((1, 1, 3), np.uint8)
 OPEN: dict[str, Any] = {

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import warp
-from reverie_worlds.minetest.scenery import GENERATORS, HELDOUT_EVERY, WORLD_EPISODES, check_maps, choose_scenery
-from reverie_worlds.minetest.world import DEGREES_PER_PX, KEYS, MinetestWorld, _part
 
 from reverie.errors import ActionError, WorldError
 from reverie.types import Action, ExplorableWorld, World
 from reverie.worlds import WORLDS, install_command, missing
+from reverie_worlds.minetest.scenery import GENERATORS, HELDOUT_EVERY, WORLD_EPISODES, check_maps, choose_scenery
+from reverie_worlds.minetest.world import DEGREES_PER_PX, KEYS, MinetestWorld, _part
 
 INFO = WORLDS["minetest"]
 IDLE = Action()

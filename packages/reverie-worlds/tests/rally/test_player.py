@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from reverie_worlds.rally.player import OPPOSITE, RallyPolicy
 
 from reverie.data.policies import Policy, Seen, policy_for
+from reverie_worlds.rally.player import OPPOSITE, RallyPolicy
 
 FRAME = np.zeros((8, 8, 3), np.uint8)
 KEYS = ("forward", "back", "left", "right", "handbrake")

@@ -8,14 +8,14 @@ import signal
 import numpy as np
 import pytest
 import warp
-from reverie_worlds.rally import world as trigger_rally
-from reverie_worlds.rally.world import TriggerRallyWorld
 
 from reverie.data.policies import policy_for
 from reverie.data.record import play_episode
 from reverie.errors import ActionError, WorldError
 from reverie.types import Action, World
 from reverie.worlds import WORLDS, install_command, missing
+from reverie_worlds.rally import world as trigger_rally
+from reverie_worlds.rally.world import TriggerRallyWorld
 
 pytestmark = pytest.mark.skipif(
     bool(missing(WORLDS["trigger-rally"])), reason=f"no Trigger Rally: {install_command([WORLDS['trigger-rally']])}"

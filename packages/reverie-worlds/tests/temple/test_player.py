@@ -2,11 +2,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
+from reverie.data.policies import Seen, policy_for
 from reverie_worlds.temple.player import TemplePolicy
 from reverie_worlds.temple.runner import Runner
 from reverie_worlds.temple.track import first_leg
-
-from reverie.data.policies import Seen, policy_for
 
 BLANK = np.zeros((128, 224, 3), np.uint8)
 KEYS = {"left", "right", "jump", "crouch", "turn-left", "turn-right"}

@@ -3,16 +3,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import warp
-from reverie_worlds.temple import runner as rules
-from reverie_worlds.temple.camera import ChaseCamera
-from reverie_worlds.temple.runner import MIN_SPEED, Runner
-from reverie_worlds.temple.track import DEADLY, FIRST_FREE, HALF_WIDTH, LAST_FREE, LEAN, Leg, Piece, first_leg
-from reverie_worlds.temple.world import TempleWorld
 
 from reverie.data.policies import policy_for, seen_now
 from reverie.errors import ActionError, WorldError
 from reverie.types import Action, World
 from reverie.worlds import WORLDS, install_command, missing, open_world
+from reverie_worlds.temple import runner as rules
+from reverie_worlds.temple.camera import ChaseCamera
+from reverie_worlds.temple.runner import MIN_SPEED, Runner
+from reverie_worlds.temple.track import DEADLY, FIRST_FREE, HALF_WIDTH, LAST_FREE, LEAN, Leg, Piece, first_leg
+from reverie_worlds.temple.world import TempleWorld
 
 INFO = WORLDS["temple"]
 needs_panda = pytest.mark.skipif(bool(missing(INFO)), reason=f"temple is not installed; {install_command([INFO])}")

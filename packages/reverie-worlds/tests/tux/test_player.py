@@ -2,11 +2,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reverie_worlds.tux.player import SNOW_FIRST_ASIDE, SNOW_STEP_AHEAD, SlidingPolicy
-from reverie_worlds.tux.world import SENSE_AHEAD, SENSE_ASIDE
 
 from reverie.data.policies import Seen, policy_for
 from reverie.types import Action
+from reverie_worlds.tux.player import SNOW_FIRST_ASIDE, SNOW_STEP_AHEAD, SlidingPolicy
+from reverie_worlds.tux.world import SENSE_AHEAD, SENSE_ASIDE
 
 FRAME = np.zeros((4, 4, 3), np.uint8)
 TURN_PER_FRAME = 2.0

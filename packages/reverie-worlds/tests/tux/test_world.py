@@ -9,6 +9,7 @@ if lacks := missing(WORLDS["tux-racer"]):
     pytest.skip(f"tux-racer needs {', '.join(lacks)}", allow_module_level=True)
 
 import warp
+
 from reverie_worlds.tux import courses as tux_courses
 from reverie_worlds.tux import world as tux_racer
 from reverie_worlds.tux.courses import read_courses

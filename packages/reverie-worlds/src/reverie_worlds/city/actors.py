@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+
 from reverie_worlds.city import models
 from reverie_worlds.city.people import LOOKS, STRIDE_M, People
 from reverie_worlds.city.skies import DARK, LAMPS_ON

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from reverie_worlds.city import buildings, models
 from reverie_worlds.city.buildings import BAY_M, Rect, inset, top
 from reverie_worlds.city.chunk import Chunk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from reverie_worlds.city.models import RGBA
 from reverie_worlds.city.textures import FACADE_M, FLOOR_M, LAYER, SHOP_M
 from reverie_worlds.panda.mesh import Mesh

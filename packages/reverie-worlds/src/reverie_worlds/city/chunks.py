@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from reverie_worlds.city import models
 from reverie_worlds.city.blocks import fill_block
 from reverie_worlds.city.buildings import Rect, top

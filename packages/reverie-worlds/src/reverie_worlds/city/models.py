@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+
 from reverie_worlds.city.textures import LAYER
 from reverie_worlds.panda.mesh import Mesh, Vec3
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from reverie_worlds.city.chunks import ZEBRA_GAP_M, ZEBRA_M, has_signals
 from reverie_worlds.city.plan import KERB_M, STEPS, Plan
 from reverie_worlds.city.traffic import Point, TrafficCar, signal

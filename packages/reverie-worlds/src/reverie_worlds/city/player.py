@@ -12,13 +12,13 @@ from collections import deque
 from typing import Any
 
 import numpy as np
+
+from reverie.data.policies import Seen
+from reverie.types import Action
 from reverie_worlds.city.chunks import has_signals
 from reverie_worlds.city.people import CORNERS
 from reverie_worlds.city.plan import STEPS, Plan
 from reverie_worlds.city.traffic import Piece, lanes, road_piece, signal, turn_piece
-
-from reverie.data.policies import Seen
-from reverie.types import Action
 
 DRIVE_MOODS = {
     "cruise": (0.50, 80, 220), "fast": (0.15, 70, 170), "rest": (0.07, 40, 130), "brake": (0.07, 15, 45),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+
 from reverie_worlds.panda.renderer import Light
 
 SKIES: dict[str, Light] = {

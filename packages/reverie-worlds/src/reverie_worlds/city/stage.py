@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from reverie_worlds.city.chunks import Chunk, build_chunk
 from reverie_worlds.city.plan import Plan
 from reverie_worlds.city.skies import DARK

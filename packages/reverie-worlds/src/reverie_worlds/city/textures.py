@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+
 from reverie_worlds.panda.mesh import tileable_noise
 
 SIZE_PX = 256

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
 from reverie_worlds.city.chunks import ZEBRA_GAP_M, ZEBRA_M, has_signals
 from reverie_worlds.city.models import PAINTS, SHAPES
 from reverie_worlds.city.plan import HALF_AVENUE_M, STEPS, Plan

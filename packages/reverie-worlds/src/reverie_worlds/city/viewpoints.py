@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
 from reverie_worlds.city.vehicle import Ground, Vehicle, disc_hits
 
 Array = npt.NDArray[np.float64]

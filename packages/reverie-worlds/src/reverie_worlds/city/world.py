@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from reverie.errors import WorldError
+from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 from reverie_worlds.city import models
 from reverie_worlds.city.actors import Actors
 from reverie_worlds.city.people import People
@@ -26,9 +29,6 @@ from reverie_worlds.city.vehicle import GRIP, RADIUS_M, WET_GRIP, Vehicle, disc_
 from reverie_worlds.city.viewpoints import CAMERA_PIVOT_M, EYE_M, ChaseCamera, View, Walker, free_length
 from reverie_worlds.geometry import check_pose
 from reverie_worlds.panda.renderer import RESOLUTION, STEP_S, Panda
-
-from reverie.errors import WorldError
-from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 
 FOV_DEG = 76.0
 SUPERSAMPLE = 1.5

@@ -23,13 +23,13 @@ import av
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Interpolation, VideoReformatter
-from reverie_worlds.doom.level import Level, Sight, read_level
-from reverie_worlds.doom.wad import Wad, write_palette
-from reverie_worlds.geometry import check_pose, sample_cells
 
 from reverie.errors import WorldError
 from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 from reverie.worlds import guardian
+from reverie_worlds.doom.level import Level, Sight, read_level
+from reverie_worlds.doom.wad import Wad, write_palette
+from reverie_worlds.geometry import check_pose, sample_cells
 
 RESOLUTION = (128, 224)
 """(H, W) of the pictures."""

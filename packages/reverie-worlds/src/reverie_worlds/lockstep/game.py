@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from reverie.errors import WorldError
 from reverie_worlds.lockstep import protocol
 from reverie_worlds.lockstep.build import build
 from reverie_worlds.lockstep.processes import Kept, last_lines, start_display
-
-from reverie.errors import WorldError
 
 STEP_NS = 40_000_000
 """One frame at 25 frames a second."""

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from reverie.errors import WorldError
+from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 from reverie_worlds.geometry import NO_BODY, check_pose, linear_depth, perspective, sample_cells
 from reverie_worlds.lockstep import STEP_NS, LockstepGame
 from reverie_worlds.minetest.scenery import Scenery, check_maps, choose_scenery
 from reverie_worlds.shrink import Shrinker
-
-from reverie.errors import WorldError
-from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 
 RESOLUTION = (128, 224)
 DRAWN = (192, 336)

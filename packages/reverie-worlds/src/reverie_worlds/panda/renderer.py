@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from reverie.errors import WorldError
+from reverie.types import GEOMETRY_SHAPE, Frames, Geometry
 from reverie_worlds.geometry import linear_depth, perspective
 from reverie_worlds.panda import shaders as glsl
 from reverie_worlds.panda.mesh import Mesh, Vec3, import_panda, make_texture, make_texture_array, tileable_noise
 from reverie_worlds.shrink import Shrinker
-
-from reverie.errors import WorldError
-from reverie.types import GEOMETRY_SHAPE, Frames, Geometry
 
 __all__ = [
     "RESOLUTION", "STEP_S", "Light", "Mesh", "Panda", "Vec3", "import_panda", "make_texture", "make_texture_array",

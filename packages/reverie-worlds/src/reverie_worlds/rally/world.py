@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from reverie.errors import WorldError
+from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 from reverie_worlds.geometry import camera_pose, cell_points, linear_depth, sample_cells
 from reverie_worlds.lockstep import STEP_NS, LockstepGame
 from reverie_worlds.rally.tracks import LEVEL_NAME, GameData, Route, Track, level_xml
 from reverie_worlds.shrink import Shrinker
-
-from reverie.errors import WorldError
-from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 
 RESOLUTION = (128, 224)
 """(H, W) of the pictures."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+
 from reverie_worlds.panda.renderer import Light
 
 Colour = tuple[float, float, float]

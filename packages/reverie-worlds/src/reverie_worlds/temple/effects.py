@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+
 from reverie_worlds.temple.mesh import VERTEX, Floats
 from reverie_worlds.temple.textures import LAYER
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
 from reverie_worlds.temple.mesh import VERTEX, Floats, Shapes
 from reverie_worlds.temple.runner import Runner
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from reverie_worlds.panda.renderer import import_panda
 from reverie_worlds.temple.textures import LAYER
 

@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import numpy as np
+
 from reverie_worlds.temple.leg_builder import LegBuilder
 from reverie_worlds.temple.track import BEAM_CLEARANCE, HALF_WIDTH, WALL_HEIGHT, Piece
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from reverie_worlds.temple.leg_builder import LegBuilder
 from reverie_worlds.temple.mesh import quad_indices, ring_angles
 from reverie_worlds.temple.track import HALF_WIDTH

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+
 from reverie_worlds.temple import obstacles, plants
 from reverie_worlds.temple.biomes import Biome
 from reverie_worlds.temple.leg_builder import LegBuilder, Stretch

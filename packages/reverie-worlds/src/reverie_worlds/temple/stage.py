@@ -6,6 +6,8 @@ import math
 from typing import Any
 
 import numpy as np
+
+from reverie.types import Frames, Pose
 from reverie_worlds.panda.renderer import Panda, import_panda
 from reverie_worlds.temple import effects, shaders
 from reverie_worlds.temple.biomes import Biome
@@ -16,8 +18,6 @@ from reverie_worlds.temple.runner import Runner
 from reverie_worlds.temple.scenery import build_leg, torches
 from reverie_worlds.temple.textures import make_array_texture, make_layers
 from reverie_worlds.temple.track import Leg
-
-from reverie.types import Frames, Pose
 
 SHADOW_RADIUS_M = 30.0
 SHADOW_STEP_M = 8.0

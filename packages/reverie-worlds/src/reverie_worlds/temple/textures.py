@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from reverie_worlds.panda.renderer import import_panda, tileable_noise
 
 SIZE = 128

@@ -18,6 +18,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from reverie.errors import WorldError
+from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 from reverie_worlds.geometry import check_pose
 from reverie_worlds.panda.renderer import RESOLUTION, Panda
 from reverie_worlds.temple.biomes import BIOMES, varied
@@ -25,9 +28,6 @@ from reverie_worlds.temple.camera import UP_M, ChaseCamera
 from reverie_worlds.temple.runner import MIN_SPEED, Runner
 from reverie_worlds.temple.stage import Stage
 from reverie_worlds.temple.track import LEAN, Leg, first_leg
-
-from reverie.errors import WorldError
-from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 
 FOV_DEG = 72.0
 """Horizontal field of view, degrees."""

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from reverie.errors import WorldError
+from reverie.types import GEOMETRY_SHAPE, Action, ActionSpace, Frames, Geometry, Pose
 from reverie_worlds.geometry import camera_pose, cell_points, linear_depth, sample_cells
 from reverie_worlds.lockstep import LockstepGame
 from reverie_worlds.shrink import Shrinker
 from reverie_worlds.tux.courses import WAY_ROW, Course, read_courses
-
-from reverie.errors import WorldError
-from reverie.types import GEOMETRY_SHAPE, Action, ActionSpace, Frames, Geometry, Pose
 
 RESOLUTION = (128, 224)
 """(H, W) of the pictures."""

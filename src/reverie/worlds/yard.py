@@ -1,4 +1,7 @@
-"""A walled yard under an open sky, drawn by casting rays: a game with known depth, poses with roll, and a body."""
+"""A walled yard under an open sky, drawn by casting rays: a toy world that needs nothing, for trying out and for tests.
+
+It is all that a RecordableWorld is: known depth, poses with roll, and a body.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ HALF_M, WALL_M, EYE_M = (6.0, 8.0), 3.0, 1.6
 FOV_DEG = 80.0
 
 
-class RoomWorld:
+class Yard:
     """Keys walk along the view, the mouse turns it, `lean` rolls it.  The body is a block at the frame's bottom."""
 
     action_space = ActionSpace(("forward", "back", "left", "right", "lean"))

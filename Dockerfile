@@ -15,7 +15,8 @@ WORKDIR /src
 RUN pip install --no-cache-dir "hatchling>=1.27"
 COPY pyproject.toml README.md LICENSE .gitignore ./
 COPY src src
-RUN python -m hatchling build -t wheel -d /dist
+COPY packages packages
+RUN python -m hatchling build -t wheel -d /dist && cd packages/reverie-worlds && python -m hatchling build -t wheel -d /dist
 
 FROM python:${PYTHON}-slim
 ARG DEVICE=cpu
@@ -27,7 +28,9 @@ RUN case "${DEVICE}" in \
         *) echo "DEVICE must be cpu or cuda, got ${DEVICE}" >&2; exit 2 ;; \
     esac
 COPY --from=build /dist /dist
-RUN pip install --no-cache-dir /dist/*.whl && rm -r /dist \
+# GAMES=1: with the games that pip alone installs, for `--world city`, say.
+ARG GAMES=
+RUN pip install --no-cache-dir --find-links /dist "$(echo /dist/reverie_world-*.whl)${GAMES:+[worlds]}" && rm -r /dist \
     && useradd --create-home reverie && install -d -o reverie /home/reverie/cache
 USER reverie
 WORKDIR /home/reverie

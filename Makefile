@@ -19,11 +19,11 @@ setup: $(STAMP)  ## the virtual environment with the pinned packages (again: ins
 	@echo "ready: $(BIN)/reverie --help, or, for the command alone, source $(BIN)/activate"
 
 # The stamp is written last, so that an interrupted install is taken up again by the next call.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml packages/reverie-worlds/pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "no python3 found: install Python 3.11 or newer, or say make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V 2>&1): say make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { echo "python -m venv failed: install the venv package of your system (Debian: apt install python3-venv)" >&2; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]' -e packages/reverie-worlds
 	@touch $@
 
 play: $(STAMP)  ## play the bundled world in the browser (ARGS="--port 9000" and so on)

@@ -1,4 +1,4 @@
-"""The wheel and the sdist: they carry all that is needed, build the same bytes twice, and play from another folder."""
+"""The wheels and the sdist: they carry all that is needed, build the same bytes twice, and play from another folder."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ import pytest
 pytest.importorskip("hatchling", reason="hatchling is not installed: pip install hatchling")
 
 ROOT = Path(__file__).parents[1]
+GAMES = ROOT / "packages/reverie-worlds"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MAX_BYTES = 64 * 2**20
 EPOCH = "1767225600"
@@ -46,26 +47,31 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def games_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(GAMES, "wheel", tmp_path_factory.mktemp("games-wheel"))
+
+
+@pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(ROOT, "sdist", tmp_path_factory.mktemp("sdist"))
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel in a folder of its own; its dependencies are those of this environment."""
+def installed(wheel: Path, games_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both wheels in a folder of their own; their dependencies are those of this environment."""
     target = tmp_path_factory.mktemp("installed")
     words = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target", str(target)]
-    subprocess.run([*words, str(wheel)], check=True, capture_output=True)
+    subprocess.run([*words, str(wheel), str(games_wheel)], check=True, capture_output=True)
     return target
 
 
-def package_files() -> set[str]:
-    """Every file of the package, as the wheel names it."""
-    files = (path for path in (ROOT / "src/reverie").rglob("*") if path.is_file())
-    return {path.relative_to(ROOT / "src").as_posix() for path in files if "__pycache__" not in path.parts}
+def package_files(src: Path = ROOT / "src") -> set[str]:
+    """Every file of the package in `src`, as the wheel names it."""
+    files = (path for path in src.rglob("*") if path.is_file())
+    return {path.relative_to(src).as_posix() for path in files if "__pycache__" not in path.parts}
 
 
-def test_the_wheel_carries_weights_page_and_games(wheel: Path) -> None:
+def test_the_wheel_carries_weights_and_page(wheel: Path) -> None:
     assert wheel.stat().st_size < MAX_BYTES
     assert wheel.name.startswith(f"reverie_world-{PROJECT['version']}-py3-none-any")
     with zipfile.ZipFile(wheel) as archive:
@@ -78,11 +84,25 @@ def test_the_wheel_carries_weights_page_and_games(wheel: Path) -> None:
                 assert digest == "sha256=" + _digest(archive.read(name)), name
     inside = {name for name in names if ".dist-info/" not in name}
     assert inside == package_files()
-    for part in ("weights/nano/dit.safetensors", "serve/static/index.html", "worlds/lockstep/shim/shim.h"):
+    for part in ("weights/nano/dit.safetensors", "serve/static/index.html", "worlds/yard.py"):
         assert f"reverie/{part}" in inside
     assert metadata["Name"] == "reverie-world"
     assert metadata["License-Expression"] == "MIT"
     assert "reverie = reverie.cli:main" in scripts
+    assert "reverie-worlds" in " ".join(metadata.get_all("Requires-Dist", [])), "the extra `worlds`"
+
+
+def test_the_wheel_of_the_games_carries_shim_mods_and_entry_points(games_wheel: Path) -> None:
+    assert games_wheel.name.startswith(f"reverie_worlds-{PROJECT['version']}-py3-none-any")
+    with zipfile.ZipFile(games_wheel) as archive:
+        names = set(archive.namelist())
+        points = archive.read(next(name for name in names if name.endswith("/entry_points.txt"))).decode()
+    inside = {name for name in names if ".dist-info/" not in name}
+    assert inside == package_files(GAMES / "src")
+    assert {"reverie_worlds/lockstep/shim/shim.h", "reverie_worlds/minetest/mods/server/init.lua"} <= inside
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    assert (GAMES / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    assert "[reverie.worlds]" in points
 
 
 def _digest(content: bytes) -> str:
@@ -121,12 +141,22 @@ def elsewhere(installed: Path, tmp_path: Path) -> dict[str, str]:
     return {**kept, **home, "PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
 
 
+GAMES_OF = """
+import sys
+from importlib import import_module
+from reverie.worlds import WORLDS
+assert {"city", "minetest", "temple", "trigger-rally", "tux-racer", "vizdoom"} == WORLDS.installed, WORLDS.installed
+assert import_module("reverie_worlds").__file__.startswith(sys.argv[1])
+"""
+
+
 def test_it_generates_from_another_folder(installed: Path, elsewhere: dict[str, str], tmp_path: Path) -> None:
     script = str(installed / "bin" / "reverie")
     where = "import reverie, sys; sys.exit(0 if reverie.__file__.startswith(sys.argv[1]) else reverie.__file__)"
     for words in (
         [sys.executable, "-c", where, str(installed)],
         [sys.executable, script, "generate", "--actions", "forward 0.3s", "-o", "walk.mp4"],
+        [sys.executable, "-c", GAMES_OF, str(installed)],
         [sys.executable, "-m", "reverie", "scene", "list"],
     ):
         done = subprocess.run(words, cwd=tmp_path, env=elsewhere, capture_output=True, text=True)
@@ -179,6 +209,7 @@ def test_nothing_of_the_package_is_ignored_by_the_build() -> None:
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git repository")
     words = ["git", "check-ignore", "--stdin", "--no-index"]
-    asked = "\n".join(f"src/{name}" for name in sorted(package_files()))
+    folders = (ROOT / "src", GAMES / "src")
+    asked = "\n".join(f"{src.relative_to(ROOT).as_posix()}/{name}" for src in folders for name in package_files(src))
     done = subprocess.run(words, cwd=ROOT, input=asked, capture_output=True, text=True)
     assert done.stdout == ""

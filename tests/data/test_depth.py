@@ -15,26 +15,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from room_world import RoomWorld
 from toy_world import record_toy, toy_config
 
 from reverie.data.audit import examine
 from reverie.data.dataset import Dataset
 from reverie.data.depth import DepthRecord, decode_depth, encode_depth
 from reverie.data.live import RecordedWorld, open_writer
-from reverie.data.poses import OLD_WORLDS, conversion_for
+from reverie.data.poses import conversion_for
 from reverie.data.record import record
 from reverie.data.writer import DatasetWriter
 from reverie.errors import DataError
 from reverie.types import GEOMETRY_SHAPE, POSE_NAMES, Action, Geometry, RecordableWorld
 from reverie.worlds import WORLDS, WorldInfo
+from reverie.worlds.yard import Yard
 
 FIRST = Path("depth/chunk-000/file-000.parquet")
 
 
 @pytest.fixture(autouse=True)
 def _room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(WORLDS, "room", WorldInfo("room", "a yard", RoomWorld))
+    monkeypatch.setitem(WORLDS, "room", WorldInfo("room", "a yard", Yard))
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_recorded_depth_is_of_the_frames_it_names(recording: Path) -> None:
         assert clip.poses is not None
         assert clip.depth is not None
         assert clip.depth.frames.tolist() == list(range(0, episode.length, 4))
-        world = RoomWorld()
+        world = Yard()
         world.reset(episode.meta["seed"])
         assert isinstance(world, RecordableWorld)
         poses, depths = [], []
@@ -136,7 +136,7 @@ def test_a_negative_interval_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_person_s_play_has_depth_too(tmp_path: Path) -> None:
-    world = RoomWorld()
+    world = Yard()
     with open_writer(tmp_path / "set", "room", world) as writer:
         played = RecordedWorld(world, writer)
         played.reset(0)
@@ -155,11 +155,12 @@ def test_a_writer_killed_before_the_table_leaves_a_dataset_that_reads(recording:
     script = f"""
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-import toy_world, room_world
+import toy_world
 from reverie.data import writer
 from reverie.data.record import record
 from reverie.worlds import WORLDS, WorldInfo
-WORLDS["room"] = WorldInfo("room", "a yard", room_world.RoomWorld)
+from reverie.worlds.yard import Yard
+WORLDS["room"] = WorldInfo("room", "a yard", Yard)
 write = writer._write_table
 def killed(path, table):
     if "episodes" in str(path):
@@ -271,10 +272,6 @@ def test_older_recordings_are_converted(
         record_toy(root, 80)
 
 
-def test_every_game_has_a_conversion() -> None:
-    assert set(OLD_WORLDS) == set(WORLDS) - {"toy", "stuck", "short", "bad", "room"}
-
-
 @pytest.mark.parametrize("importer", [True, False])
 def test_poses_of_an_unknown_convention_are_read_and_refused_where_they_matter(tmp_path: Path, importer: bool) -> None:
     root = record_toy(tmp_path / "set", 40)
@@ -298,7 +295,7 @@ def test_states_of_a_robot_are_no_poses() -> None:
 
 
 def test_poses_of_another_width_are_refused(tmp_path: Path) -> None:
-    world = RoomWorld()
+    world = Yard()
     actions, poses = np.zeros((10, 7), np.float32), np.zeros((10, 5), np.float32)
     with DatasetWriter(tmp_path, world.action_space, world.resolution, 25, pose_names=POSE_NAMES) as writer:
         video = writer.partial / "a.mp4"

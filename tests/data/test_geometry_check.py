@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from room_world import FOV_DEG, RoomWorld
 from toy_world import toy_config
 
 from reverie.cli import main
@@ -16,11 +15,12 @@ from reverie.data.geometry_check import GeometryFit, Pair, check_geometry, clip_
 from reverie.data.record import record
 from reverie.types import Action, Clip, ClipDepth
 from reverie.worlds import WORLDS, WorldInfo
+from reverie.worlds.yard import FOV_DEG, Yard
 
 
 def walk(num_frames: int = 60) -> Clip:
     """A walk with uneven turns of the camera, its depth every four frames."""
-    world, rng = RoomWorld(), np.random.default_rng(3)
+    world, rng = Yard(), np.random.default_rng(3)
     turns = np.diff(rng.uniform(-1, 1, (num_frames + 1, 2)) * (4.0, 9.0), axis=0)
     turns[:, 1] += 1.0
     frames, poses, geometries = [world.reset(4)[0]], [world.pose], [world.geometry()]
@@ -136,7 +136,7 @@ def check(root: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str
 def test_data_check_reports_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(WORLDS, "room", WorldInfo("room", "a yard", RoomWorld))
+    monkeypatch.setitem(WORLDS, "room", WorldInfo("room", "a yard", Yard))
     root = tmp_path / "set"
     record(toy_config(root, 300, world="room", episode_seconds=6.0, seed=2))
     fit = check_geometry(Dataset(root))

@@ -19,10 +19,10 @@ from toy_world import record_toy, toy_config
 from reverie.data.dataset import VIDEO_KEY, Dataset
 from reverie.data.options import parse_options
 from reverie.data.policies import policy_for
-from reverie.data.record import RecordConfig, play_episode, record
+from reverie.data.record import play_episode, record
 from reverie.errors import DataError, WorldError
 from reverie.types import Action
-from reverie.worlds import WORLDS
+from reverie.worlds import WORLDS, WorldInfo
 
 
 def test_record_reaches_the_frames_asked_for_and_continues(tmp_path: Path) -> None:
@@ -202,8 +202,15 @@ def test_what_is_known_of_an_episode_is_in_the_table(tmp_path: Path, monkeypatch
     assert (meta["map"], meta["weather"], meta["wind"], meta["heldout"]) == ("meadow", "rain", "[1, 2]", False)
 
 
+class Levels(toy_world.ToyWorld):
+    def __init__(
+        self, maps: tuple[str, ...] | None = None, heldout: bool = False, monsters: bool = False, hands: bool = True
+    ) -> None:
+        super().__init__()
+
+
 def test_options_of_a_game(tmp_path: Path) -> None:
-    info = WORLDS["vizdoom"]
+    info = WorldInfo("levels", "a game with options", Levels)
     read = parse_options(info, ["monsters=true", "maps=freedoom2/MAP01,freedoom1/E1M1", "hands=no"])
     assert read == {"monsters": True, "maps": ("freedoom2/MAP01", "freedoom1/E1M1"), "hands": False}
     assert parse_options(info, ["maps=none"]) == {"maps": None}
@@ -211,7 +218,7 @@ def test_options_of_a_game(tmp_path: Path) -> None:
     for setting, message in (
         ("monsters=maybe", "--set monsters takes true or false, got 'maybe'"),
         ("monsters", "--set takes KEY=VALUE"),
-        ("weather=rain", "vizdoom has no option 'weather'; its options: maps, heldout, monsters, hands"),
+        ("weather=rain", "levels has no option 'weather'; its options: maps, heldout, monsters, hands"),
     ):
         with pytest.raises(WorldError, match=message):
             parse_options(info, [setting])
@@ -219,19 +226,6 @@ def test_options_of_a_game(tmp_path: Path) -> None:
         parse_options(info, ["hands=no", "hands=yes"])
     with pytest.raises(WorldError, match="ends_after takes a whole number, got 'soon'"):
         record_toy(tmp_path, 40, set=("ends_after=soon",))
-
-
-def test_worker_processes_record_the_game(tmp_path: Path) -> None:
-    pytest.importorskip("vizdoom")
-    config = RecordConfig(
-        world="vizdoom", out=tmp_path / "one", hours=10 / 3600, processes=1, episode_seconds=6, min_episode_seconds=1,
-        maps=("freedoom2/MAP01",),
-    )  # fmt: skip
-    record(config)
-    one = Dataset(tmp_path / "one")
-    assert one.num_frames >= 250
-    assert {episode.meta["map"] for episode in one.episodes} == {"freedoom2/MAP01"}
-    assert not any(episode.is_heldout for episode in one.episodes)
 
 
 def test_a_second_recorder_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from reverie.engine import doctor
 from reverie.errors import WorldError
-from reverie.worlds import WORLDS, WorldInfo, install_command, missing, open_world
+from reverie.worlds import WORLDS, WorldInfo, open_world
 
 
 def test_games_that_are_there_and_games_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,9 +29,3 @@ def test_opening_a_missing_game_says_how_to_install_it(monkeypatch: pytest.Monke
     monkeypatch.setitem(WORLDS, "apt", info)
     with pytest.raises(WorldError, match="needs no-such-game, not installed here; sudo apt install game"):
         open_world("apt")
-
-
-@pytest.mark.parametrize("info", WORLDS.values(), ids=lambda info: info.name)
-def test_what_is_missing_can_be_installed(info: WorldInfo) -> None:
-    assert info.debian if info.programs else info.pip
-    assert bool(missing(info)) == bool(install_command([info]))

@@ -50,7 +50,7 @@ def test_no_models(monkeypatch, tmp_path, capsys) -> None:
 def test_the_doctor_tells(capsys) -> None:
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
-    for word in ("python", "torch", "cores", "memory free", "float32", "bfloat16", "vizdoom", "chromium", "models"):
+    for word in ("python", "torch", "cores", "memory free", "float32", "bfloat16", "yard", "chromium", "models"):
         assert word in out
 
 

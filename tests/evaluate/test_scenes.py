@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.data.room_world import FOV_DEG
 from tests.scenes.yard import YardWorld, record_yard, save_yard_scene
 
 from reverie.cli import main
@@ -33,6 +32,7 @@ from reverie.models.presets import tiny_memory
 from reverie.scenes.recordings import is_held_out, read_footage
 from reverie.scenes.scene import Scene
 from reverie.types import POSE_NAMES, Action, ActionSpace
+from reverie.worlds.yard import FOV_DEG
 
 RESOLUTION = (64, 112)
 KEYS = ("forward", "back", "left", "right")

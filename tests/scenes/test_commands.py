@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.data.room_world import RoomWorld
 from tests.scenes.yard import YardWorld, record_yard, save_yard_scene
 
 from reverie import cli
@@ -22,6 +21,7 @@ from reverie.scenes.scene import Scene
 from reverie.train.spatial.packs import list_episodes, read_episode
 from reverie.vision.projection import focal_lengths
 from reverie.worlds import WORLDS, WorldInfo
+from reverie.worlds.yard import Yard
 
 
 @pytest.fixture(autouse=True)
@@ -222,7 +222,7 @@ def test_a_capture_of_a_game_that_shows_the_player_starts_with_the_player(
 def test_a_game_that_cannot_be_explored_is_not_captured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(WORLDS, "room", WorldInfo("room", "a yard", RoomWorld))
+    monkeypatch.setitem(WORLDS, "room", WorldInfo("room", "a yard", Yard))
     assert cli.main(["scene", "capture", "room", "-o", str(tmp_path / "s")]) == 2
     assert "record it and use `reverie scene build`" in capsys.readouterr().err
 

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from tests.data.room_world import FOV_DEG, HALF_M, RoomWorld
 
 from reverie.data.depth import DepthRecord
 from reverie.data.video import write_video
 from reverie.data.writer import DatasetWriter, picture_statistics
 from reverie.scenes.scene import Scene, Start
 from reverie.types import POSE_NAMES, Action, Frames, Geometry, Pose
+from reverie.worlds.yard import FOV_DEG, HALF_M, Yard
 
 
-class YardWorld(RoomWorld):
-    """The yard of `RoomWorld` in one colouring.  body: whether the player is in the frame."""
+class YardWorld(Yard):
+    """The yard of `Yard` in one colouring.  body: whether the player is in the frame."""
 
     body = False
 

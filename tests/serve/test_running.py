@@ -59,7 +59,7 @@ def test_where_the_page_is():
 
 def test_a_world_wins_over_the_model():
     assert isinstance(source_of("nano", None, "auto"), ModelSource)
-    assert isinstance(source_of("nano", "vizdoom", "auto"), GameSource)
+    assert isinstance(source_of("nano", "yard", "auto"), GameSource)
 
 
 def test_a_failed_warm_up_ends_the_server_with_its_error():

@@ -152,8 +152,8 @@ def test_what_cannot_be_opened_is_told_before_the_model_is_read(
         source_of(model, None, "cpu", scene="cellar")
     with pytest.raises(DataError, match="scene alley has starts 0 to 1, got 7"):
         source_of(model, None, "cpu", scene="alley", start=7)
-    with pytest.raises(ServeError, match="--scene is for models, and vizdoom is a game"):
-        source_of(model, "vizdoom", "cpu", scene="alley")
+    with pytest.raises(ServeError, match="--scene is for models, and yard is a game"):
+        source_of(model, "yard", "cpu", scene="alley")
     with pytest.raises(ServeError, match="--start 2 is a start of a scene, and none is named"):
         source_of(model, None, "cpu", start=2)
     generate = ["generate", "--model", model, "--actions", "idle 4f"]

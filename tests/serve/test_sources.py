@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,6 @@ from reverie.serve.app import create_app, source_of
 from reverie.serve.sources import GameSource, ModelSource, PlaysTogether, Source
 from reverie.types import Action, ActionSpace, Frames, World
 from reverie.worlds import WORLDS, WorldInfo
-
-needs_vizdoom = pytest.mark.skipif(
-    importlib.util.find_spec("vizdoom") is None, reason='vizdoom is not installed: pip install "reverie-world[worlds]"'
-)
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +134,8 @@ def test_a_model_that_is_not_there():
         ModelSource("no-such-model").open(np.zeros((32, 64, 3), np.uint8), 0)
 
 
-@needs_vizdoom
 def test_a_game_through_the_server():
-    source = GameSource("vizdoom", maps=("freedoom2/MAP01",))
+    source = GameSource("yard")
     assert play_through_the_server(source) == list(range(6))
 
 
@@ -171,12 +165,13 @@ def test_a_dream_is_not_recorded(tmp_path: Path) -> None:
         source_of("nano", None, "cpu", settings=["monsters=true"])
 
 
-def test_a_game_takes_its_options() -> None:
+def test_a_game_takes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(WORLDS, "lit", WorldInfo("lit", "a picture that slides", _Lit))
     with pytest.raises(WorldError, match="unknown game 'doom'"):
         source_of("nano", "doom", "cpu")
     with pytest.raises(WorldError, match="no option 'gravity'"):
-        source_of("nano", "vizdoom", "cpu", settings=["gravity=0"])
-    assert source_of("nano", "vizdoom", "cpu", settings=["monsters=true"]).name == "vizdoom"
+        source_of("nano", "lit", "cpu", settings=["gravity=0"])
+    assert source_of("nano", "lit", "cpu", settings=["monsters=true"]).name == "lit"
 
 
 class _Panorama:
@@ -201,6 +196,11 @@ class _Panorama:
         return np.full((1, 32, 48, 3), self._light, np.uint8)
 
 
+class _Lit(_Panorama):
+    def __init__(self, monsters: bool = False) -> None:
+        self.monsters = monsters
+
+
 def test_a_game_has_no_preset() -> None:
-    with pytest.raises(ServeError, match="--preset is for models, and vizdoom is a game"):
-        source_of("nano", "vizdoom", "cpu", preset="8gb")
+    with pytest.raises(ServeError, match="--preset is for models, and yard is a game"):
+        source_of("nano", "yard", "cpu", preset="8gb")

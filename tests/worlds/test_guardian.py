@@ -33,15 +33,6 @@ if sys.argv[3] == "stay":
     time.sleep(600)
 """
 
-DOOM = """
-import time
-from reverie.worlds.vizdoom import VizDoomWorld
-world = VizDoomWorld(maps=("freedoom2/MAP01",))
-world.reset(0)
-print(world._folder, flush=True)
-time.sleep(600)
-"""
-
 
 def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
@@ -109,21 +100,3 @@ def test_what_was_released_is_left_alone(tmp_path: Path) -> None:
     owner.communicate(timeout=60)
     until(lambda: mentioned(f"guardian.py\0{owner.pid}") == [], "the guardian to end")
     assert folder.exists()
-
-
-def test_a_killed_doom_leaves_nothing() -> None:
-    pytest.importorskip("vizdoom")
-    owner = subprocess.Popen([sys.executable, "-c", DOOM], stdout=subprocess.PIPE, text=True)
-    assert owner.stdout is not None
-    folder = Path(owner.stdout.readline().strip())
-    games = mentioned(f"{folder}/")
-    lines = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in games]
-    instances = [line[line.index(b"+viz_instance_id") + 1].decode() for line in lines]
-    assert games
-    assert all(list(Path("/dev/shm").glob(f"ViZDoom*{name}")) for name in instances)
-    owner.kill()
-    owner.communicate(timeout=60)
-    until(lambda: mentioned(f"{folder}/") == [], "the game to end")
-    until(lambda: not folder.exists(), "its folder to go")
-    for name in instances:
-        until(lambda name=name: not list(Path("/dev/shm").glob(f"ViZDoom*{name}")), "its shared memory to go")

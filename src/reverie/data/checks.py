@@ -3,8 +3,7 @@
 `judge` is the one entry: `reverie record` calls it on each episode before it is encoded, the importers on what they
 bring, `reverie data check` on what lies on disk.  Standing still without keys is no fault: it must be in the data.
 
-Every threshold is in LIMITS, one row a game.  They are free of scale where they can be: lengths are counted in frames
-of travel, the way that the player covers in one frame at full speed, and changes in levels of 0 to 255.
+The thresholds are a game's `Limits`, which come with the game; changes are counted in levels of 0 to 255.
 """
 
 from __future__ import annotations
@@ -17,65 +16,15 @@ import numpy.typing as npt
 
 from reverie.data import signals
 from reverie.types import FPS, MAX_TURN_DEG, ActionSpace, Frames
+from reverie.worlds import WORLDS
+from reverie.worlds.limits import USUAL, Limits
 
 Rows = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 
-WALKING = ("forward", "back", "left", "right")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What counts as wrong in one game.  Times are in seconds of 25 frames; None switches a check off."""
-
-    travel: float | None = None
-    """The way covered in one frame at full speed, in the units of the pose.  None: the episode's own, the 90th
-    percentile of its steps while keys of motion are held, so that an episode that never moves has none."""
-    keys: tuple[str, ...] = WALKING
-    """Keys that should move the player, opposite ones cancelling; none: the player moves always, as a runner does."""
-    stuck_s: float | None = 1.0
-    """Keys of motion held so long within `stuck_share` of the way that they should have covered: stuck."""
-    stuck_share: float = 0.05
-    cell_travel: float | None = 13.0
-    """Who has not come so many frames of travel from the start after ten seconds is in a cell."""
-    jump_travel: float | None = 6.0
-    """Nobody goes so many frames of travel in one frame: a teleport."""
-    stare_depth: float | None = None
-    """A view whose middle is nearer than this, in units of the depth picture, is of a wall and nothing else."""
-    stare_s: float = 1.8
-    blank_s: float = 1.0
-    """Pictures of one colour, black or not, for so long."""
-    frozen_s: float = 0.4
-    """The same picture for so long while the player turned or moved: the game hung."""
-    duplicates: float | None = 0.1
-    """The largest share of repeated pictures among those that should have changed: it draws fewer than 25 a second."""
-    still: float = 0.7
-    """The largest share of pictures that hardly change: almost nothing happens."""
-    agree: float | None = 0.55
-    """The smallest share of clear turns that the picture shows the right way round; chance gives a half."""
-
-
-LIMITS: dict[str, Limits] = {
-    # 12 map units of 1/32 m a frame is the walk of worlds/vizdoom.py; its levels are narrow, so that 14 frames at a
-    # wall are enough to say stuck; the depth picture has about 10 map units a level.
-    "vizdoom": Limits(travel=12.0 / 32, stuck_s=0.56, jump_travel=4.0, stare_depth=5.0),
-    # Speeds differ (walk, sneak, swim, fall): the episode's own.  Digging at a wall with forward held is play, and so
-    # is a hole that takes a while to climb out of.  Sky fills the view for long, and falls are fast.
-    "minetest": Limits(stuck_s=3.0, cell_travel=6.0, jump_travel=12.0, blank_s=3.0),
-    # A crash takes seconds to back out of, and that is worth having.  Whether the view follows the keys left and right
-    # says nothing: the car slides, its driver steers against it, and in sound episodes it follows 37 to 73% of them.
-    "trigger-rally": Limits(keys=("forward",), stuck_s=4.0, cell_travel=None, jump_travel=6.0),
-    # Slides by itself, slowly uphill; snow and fog are plain for long.
-    "tux-racer": Limits(keys=(), stuck_s=5.0, cell_travel=None, blank_s=2.0, still=0.8),
-    # By car or on foot: the speeds differ tenfold, so that a start from a red light is slow for long.
-    "city": Limits(keys=("forward",), stuck_s=4.0, stuck_share=0.02, cell_travel=None, jump_travel=8.0),
-    # Runs by itself; after a fall mist closes over the picture and the run goes on some metres further, or round the
-    # corner: no teleport.  A fall holds it still for a second.
-    "temple": Limits(keys=(), stuck_s=2.0, cell_travel=None, jump_travel=None),
-    # People stand, dig, read signs and look at walls; a source below 25 frames a second repeats pictures.
-    "imported": Limits(stuck_s=None, cell_travel=None, jump_travel=None, blank_s=2.0, duplicates=None, still=0.9),
-}
-"""One row a game; any other game has the defaults."""
+IMPORTED = Limits(stuck_s=None, cell_travel=None, jump_travel=None, blank_s=2.0, duplicates=None, still=0.9)
+"""Limits of what people play elsewhere: they stand, dig, read signs and look at walls, and a source with fewer than 25
+frames a second repeats pictures."""
 
 FLAT = 1.0
 """A picture whose brightness deviates less than this, in levels, has one colour."""
@@ -110,6 +59,14 @@ class Fault:
     reason: str
 
 
+def limits_of(world: str) -> Limits:
+    """The limits of a game by its name, or of `imported` play; USUAL for a game that is not installed here."""
+    if world == "imported":
+        return IMPORTED
+    info = WORLDS.get(world)
+    return USUAL if info is None else info.limits
+
+
 def judge(
     frames: Frames | None,
     actions: Rows,
@@ -121,9 +78,9 @@ def judge(
     """Where an episode turns bad, and why.
 
     frames: `(f, H, W, 3)` uint8, or None to leave the pictures alone; actions: `(f, size)` rows of `space`; poses:
-    `(f, 6)` camera poses or None; depths: `(f,)` distance of the view's middle or None; world: a row of LIMITS.
+    `(f, 6)` camera poses or None; depths: `(f,)` distance of the view's middle or None; world: a game, or `imported`.
     """
-    limits = LIMITS.get(world, Limits())
+    limits = limits_of(world)
     length, reasons = len(actions), []
     for fault in _faults(frames, actions, poses, depths, space, limits):
         reasons.append(fault.reason)

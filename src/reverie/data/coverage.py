@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from reverie.data import signals
 from reverie.data.audit import world_of
-from reverie.data.checks import LIMITS, SAME, Limits, held, usual_travel
+from reverie.data.checks import SAME, held, limits_of, usual_travel
 from reverie.data.dataset import Dataset, _matrix
 from reverie.errors import DataError
+from reverie.worlds.limits import Limits
 
 CLIP_FRAMES = 50
 """Stuck and near-static are told of clips of two seconds."""
@@ -109,7 +110,7 @@ def measure(dataset: Dataset, clips: int = 200, seed: int = 0) -> Coverage:
     _camera(found, plays, dataset)
     _places(found, plays)
     _counts(found, dataset)
-    limits = LIMITS.get(found.world, Limits())
+    limits = limits_of(found.world)
     found.stuck_clips = _stuck(plays, dataset, limits)
     found.static_clips, found.sampled_clips = _static(dataset, clips, seed)
     return found

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from reverie.data.checks import judge
 from reverie.data.depth import DepthRecord
+from reverie.data.facts import WorldFacts
 from reverie.data.policies import Policy, Seen, policy_for, seen_now
 from reverie.data.policies.explore import Clearance
 from reverie.data.video import write_video
@@ -100,7 +101,7 @@ class Recorder:
             except Exception as error:
                 if is_disk_full(error):
                     return DiskFull(seed, str(error))
-                where = getattr(self.world, "map", "")
+                where = "" if self.world is None else WorldFacts(self.world).map
                 self.close()
                 if attempt == ATTEMPTS:
                     reason = f"failed {ATTEMPTS} times: {type(error).__name__}: {error}".splitlines()[0]
@@ -155,7 +156,8 @@ def make_draft(world: World, job: Job, seed: int, folder: Path, film: Film | Non
     track = DepthTrack(job.depth_every)
     policy = policy_for(job.info.name, seed)
     frames, actions, poses, depths = play_episode(world, policy, seed, job.num_frames, film, track)
-    place = str(getattr(world, "map", ""))
+    facts = WorldFacts(world)
+    place = facts.map
     verdict = judge(frames, actions, poses, depths, world.action_space, job.info.name)
     length = verdict.length
     if length < job.min_frames:
@@ -168,7 +170,7 @@ def make_draft(world: World, job: Job, seed: int, folder: Path, film: Film | Non
         video.unlink(missing_ok=True)
         raise
     meta: dict[str, Any] = {"seed": seed, "map": place, "heldout": job.heldout, "cut": "; ".join(verdict.reasons)}
-    meta |= {name: _plain(value) for name, value in getattr(world, "episode_info", {}).items() if name not in meta}
+    meta |= {name: _plain(value) for name, value in facts.episode_info.items() if name not in meta}
     meta["options"] = json.dumps(dict(job.options), sort_keys=True)
     stats = picture_statistics(frames[:length])
     poses = None if poses is None else poses[:length]
@@ -222,7 +224,7 @@ def play_episode(
         if len(actions) == num_frames:
             break
         picture = world.step(actions[-1])[0]
-        if getattr(world, "finished", False):
+        if WorldFacts(world).finished:
             break
         film.add(picture)
     return (

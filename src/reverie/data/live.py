@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reverie.data.depth import DepthRecord
+from reverie.data.facts import WorldFacts
 from reverie.data.video import write_video
 from reverie.data.writer import DatasetWriter, picture_statistics
 from reverie.errors import DataError
@@ -42,18 +43,19 @@ def open_writer(root: Path, name: str, world: World) -> DatasetWriter:
 
     Raises DataError for a folder that is in use, or holds a dataset of another game's keys, size or pose.
     """
+    facts = WorldFacts(world)
     return DatasetWriter(
         root,
         world.action_space,
         world.resolution,
         FPS,
-        pose_names=POSE_NAMES if hasattr(type(world), "pose") else (),
+        pose_names=POSE_NAMES if facts.has_pose else (),
         task=f"play {name}",
         notes={
             "player": "person",
             "world": name,
-            "fov_deg": getattr(world, "fov_deg", None),
-            "pixel_aspect": getattr(world, "pixel_aspect", 1.0),
+            "fov_deg": facts.camera.get("fov_deg"),
+            "pixel_aspect": facts.camera.get("pixel_aspect", 1.0),
         },
         depth_every=DEPTH_EVERY_FRAMES if isinstance(world, HasGeometry) else 0,
     )
@@ -125,7 +127,7 @@ class RecordedWorld:
     def __init__(self, world: World, writer: DatasetWriter, *, player: str = "person") -> None:
         if world.block_frames != 1:
             raise DataError(f"only games of one frame a step are recorded, got steps of {world.block_frames} frames")
-        self._world = world
+        self._world, self._facts = world, WorldFacts(world)
         self._player = player
         self._keeper = EpisodeKeeper(writer)
         self._seed = 0
@@ -159,7 +161,7 @@ class RecordedWorld:
         picture, pose, geometry = self._seen
         self._keeper.add(picture, action, pose, geometry)
         self._look(frames)
-        if len(self._keeper) >= EPISODE_FRAMES or getattr(self._world, "finished", False):
+        if len(self._keeper) >= EPISODE_FRAMES or self._facts.finished:
             self._cut()
         return frames
 
@@ -174,9 +176,9 @@ class RecordedWorld:
     def _look(self, frames: Frames) -> None:
         world, is_due = self._world, len(self._keeper) % DEPTH_EVERY_FRAMES == 0
         geometry = world.geometry() if is_due and isinstance(world, HasGeometry) else None
-        self._seen = (np.array(frames[-1]), getattr(world, "pose", None), geometry)
+        self._seen = (np.array(frames[-1]), self._facts.pose, geometry)
 
     def _cut(self) -> None:
-        world = self._world
-        meta = {"seed": self._seed, "map": str(getattr(world, "map", "")), "heldout": getattr(world, "heldout", False)}
-        self._keeper.end({**meta, "player": self._player, **getattr(world, "episode_info", {})})
+        facts = self._facts
+        meta = {"seed": self._seed, "map": facts.map, "heldout": facts.heldout}
+        self._keeper.end({**meta, "player": self._player, **facts.episode_info})

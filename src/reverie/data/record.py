@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import tyro
 
 from reverie.data.episode import DiskFull, Draft, Job, Outcome, Recorder, Rejected, play_episode
+from reverie.data.facts import WorldFacts
 from reverie.data.options import options_of, parse_options
 from reverie.data.progress import RecordingProgress
 from reverie.data.workers import Crew, Lost
@@ -35,8 +36,6 @@ MAX_BARREN_EPISODES = 50
 """Recording gives up when so many episodes in a row had to be thrown away."""
 MAX_FAILURES = 8
 """Recording gives up when the game failed in so many episodes in a row."""
-CAMERA_NOTES = ("fov_deg", "pixel_aspect", "pitch_is_shear")
-"""What `meta/reverie.json` repeats of a game's camera."""
 MAX_LOST = 2
 """An episode whose worker died or hung is given to another one once."""
 
@@ -106,7 +105,7 @@ def record(config: RecordConfig, *, show_progress: bool = False) -> int:
             world.action_space,
             world.resolution,
             FPS,
-            pose_names=POSE_NAMES if hasattr(type(world), "pose") else (),
+            pose_names=POSE_NAMES if WorldFacts(world).has_pose else (),
             task=f"explore {config.world}",
             notes=_notes(config, world),
             depth_every=config.depth_every if isinstance(world, HasGeometry) else 0,
@@ -183,9 +182,9 @@ def _make_worker(job: Job, partial: Path) -> tuple[Callable[[int], Outcome], Cal
 
 def _notes(config: RecordConfig, world: World) -> dict[str, Any]:
     described = {name: str(value) if isinstance(value, Path) else value for name, value in asdict(config).items()}
-    camera = {name: getattr(world, name) for name in CAMERA_NOTES if hasattr(world, name)}
-    about = {"summary": WORLDS[config.world].summary, "fov_deg": None, **camera}
-    return {"recorder": described, "world": about, "maps": list(getattr(world, "maps", ()))}
+    facts = WorldFacts(world)
+    about = {"summary": WORLDS[config.world].summary, "fov_deg": None, **facts.camera}
+    return {"recorder": described, "world": about, "maps": facts.maps}
 
 
 def _check_split(config: RecordConfig, writer: DatasetWriter) -> None:

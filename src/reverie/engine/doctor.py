@@ -12,9 +12,10 @@ from pathlib import Path
 
 from reverie.engine.models import bundled_models
 from reverie.errors import CheckpointError
-from reverie.worlds import WORLDS, install_command, missing
+from reverie.worlds import PIP, WORLDS, install_command, missing
 
 EXTRAS = {
+    "reverie_worlds": f"play and record real games: {PIP}",
     "ray": 'record on many machines: pip install "reverie-world[cluster]"',
     "rerun": 'look at recordings in 3D: pip install "reverie-world[viewer]"',
     "tensorboard": 'watch a training: pip install "reverie-world[train]"',

@@ -1,22 +1,53 @@
-"""Real games behind the World protocol.  `open_world("vizdoom")` starts one; `WORLDS` lists them.  No torch here.
+"""Games behind the World protocol.  `open_world("vizdoom")` starts one; `WORLDS` has them by name.  No torch here.
 
-Each of them is a `RecordableWorld` (reverie.types): it has a camera pose and, on demand, depth and a body mask.
-VizDoom also has `depth`, a small depth image for its policy.
+A distribution brings games by entry points of the group `reverie.worlds`, each of which is a WorldInfo:
+
+    [project.entry-points."reverie.worlds"]
+    city = "reverie_worlds.city:INFO"
+
+The real games come so, with `pip install "reverie-world[worlds]"`; the package itself has `yard` alone, a toy.  Each
+is a `RecordableWorld` (reverie.types): it has a camera pose and, on demand, depth and a body mask.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import Any
 
 from reverie.errors import WorldError
 from reverie.types import World
+from reverie.worlds.limits import USUAL, Limits
 
-__all__ = ["WORLDS", "WorldInfo", "install_command", "missing", "open_world", "world_info"]
+__all__ = ["WORLDS", "Lazily", "Registry", "WorldInfo", "install_command", "missing", "open_world", "world_info"]
+
+log = logging.getLogger("reverie.worlds")
+
+GROUP = "reverie.worlds"
+"""The group of entry points."""
+
+PIP = 'pip install "reverie-world[worlds]"'
+"""What installs the real games."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lazily:
+    """Something callable of a module that is imported when it is called, such as a game's class."""
+
+    module: str
+    name: str
+
+    def find(self) -> Callable[..., Any]:
+        return getattr(import_module(self.module), self.name)
+
+    def __call__(self, *values: Any, **options: Any) -> Any:
+        return self.find()(*values, **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +55,8 @@ class WorldInfo:
     """A game that can be opened: its name, one line about it, what starts it, and what must be installed for it.
 
     programs: commands that must be found.  packages: Python modules.  debian, pip: what installs them.
+    player: makes the policy that records it (`reverie.data.policies.Policy`) from a seed; None: it is explored by
+    walking.  limits: what counts as bad play.
     """
 
     name: str
@@ -33,85 +66,74 @@ class WorldInfo:
     packages: tuple[str, ...] = ()
     debian: tuple[str, ...] = ()
     pip: str = ""
+    player: Callable[[int], Any] | None = None
+    limits: Limits = USUAL
 
     @property
     def target(self) -> Callable[..., World]:
         """What `open` calls, imported: its parameters are the game's options."""
-        return self.open.find() if isinstance(self.open, _Lazily) else self.open
+        return self.open.find() if isinstance(self.open, Lazily) else self.open
 
 
-@dataclass(frozen=True, slots=True)
-class _Lazily:
-    """A class that is imported when the game is opened."""
+class Registry(MutableMapping[str, WorldInfo]):
+    """Games by name: `own` ones, those that are added, and those of installed distributions, read at the first use.
 
-    module: str
-    name: str
+    A game that was added goes before one of a distribution.  One that cannot be loaded is left out with a warning.
+    """
 
-    def find(self) -> Callable[..., World]:
-        return getattr(import_module(self.module), self.name)
+    def __init__(self, *own: WorldInfo) -> None:
+        self._worlds = {info.name: info for info in own}
+        self._installed: frozenset[str] | None = None
+        self._lock = threading.RLock()
 
-    def __call__(self, **options: Any) -> World:
-        return self.find()(**options)
+    @property
+    def installed(self) -> frozenset[str]:
+        """Names of the games that distributions have brought."""
+        with self._lock:
+            if self._installed is None:
+                self._installed = frozenset()  # for a game that looks here while it is loaded
+                points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+                found = [info for point in points if (info := _load(point)) is not None]
+                self._worlds = {info.name: info for info in found} | self._worlds
+                self._installed = frozenset(info.name for info in found)
+            return self._installed
+
+    def _all(self) -> dict[str, WorldInfo]:
+        _ = self.installed
+        return self._worlds
+
+    def __getitem__(self, name: str) -> WorldInfo:
+        return self._all()[name]
+
+    def __setitem__(self, name: str, info: WorldInfo) -> None:
+        self._all()[name] = info
+
+    def __delitem__(self, name: str) -> None:
+        del self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
 
 
-SHIM_PROGRAMS = ("Xvfb", "gcc")
-SHIM_DEBIAN = ("xvfb", "libgl1-mesa-dri", "libx11-dev", "libxtst-dev", "gcc", "libc6-dev")
-"""What every game under the lock-step shim needs: a display, software OpenGL, a compiler."""
+def _load(point: EntryPoint) -> WorldInfo | None:
+    """The game of an entry point; None, with a warning, if it cannot be loaded."""
+    try:
+        info = point.load()
+    except Exception as error:  # whatever a stranger's module does
+        log.warning("the game %s (%s) cannot be loaded: %s: %s", point.name, point.value, type(error).__name__, error)
+        return None
+    if isinstance(info, WorldInfo):
+        return info
+    log.warning("the game %s (%s) must be a WorldInfo, got %s", point.name, point.value, type(info).__name__)
+    return None
 
-PANDA_DEBIAN = ("libegl1", "libgl1-mesa-dri")
-"""What Panda3D needs to draw without a screen; whether it is there shows when a world is opened."""
 
-PIP = 'pip install "reverie-world[worlds]"'
-
-WORLDS: dict[str, WorldInfo] = {
-    info.name: info
-    for info in (
-        WorldInfo(
-            "vizdoom",
-            "the Freedoom levels at 25 frames a second",
-            _Lazily("reverie.worlds.vizdoom", "VizDoomWorld"),
-            packages=("vizdoom",),
-            pip=PIP,
-        ),
-        WorldInfo(
-            "minetest",
-            "voxel terrain without end: walk, jump, dig and build",
-            _Lazily("reverie.worlds.minetest", "MinetestWorld"),
-            programs=("minetest", *SHIM_PROGRAMS),
-            debian=("minetest", "minetest-data", *SHIM_DEBIAN),
-        ),
-        WorldInfo(
-            "trigger-rally",
-            "a rally car on forest, desert and mountain tracks",
-            _Lazily("reverie.worlds.trigger_rally", "TriggerRallyWorld"),
-            programs=("trigger-rally", *SHIM_PROGRAMS),
-            debian=("trigger-rally", *SHIM_DEBIAN),
-        ),
-        WorldInfo(
-            "tux-racer",
-            "a penguin that slides down snowy courses, seen from behind",
-            _Lazily("reverie.worlds.tux_racer", "TuxRacerWorld"),
-            programs=("etr", *SHIM_PROGRAMS),
-            debian=("extremetuxracer", *SHIM_DEBIAN),
-        ),
-        WorldInfo(
-            "city",
-            "streets with traffic, by car or on foot",
-            _Lazily("reverie.worlds.city", "CityWorld"),
-            packages=("panda3d",),
-            debian=PANDA_DEBIAN,
-            pip=PIP,
-        ),
-        WorldInfo(
-            "temple",
-            "an endless run over ruined causeways: jump, slide, lean and turn",
-            _Lazily("reverie.worlds.temple", "TempleWorld"),
-            packages=("panda3d",),
-            debian=PANDA_DEBIAN,
-            pip=PIP,
-        ),
-    )
-}
+WORLDS = Registry(
+    WorldInfo("yard", "a small walled yard to try things in, drawn in Python", Lazily("reverie.worlds.yard", "Yard"))
+)
 """Every game by name.  Add to it to make a game known to `reverie record` and `reverie play --world`."""
 
 
@@ -133,7 +155,8 @@ def world_info(name: str) -> WorldInfo:
     """What is known of the game `name`.  Raises WorldError for an unknown one."""
     info = WORLDS.get(name)
     if info is None:
-        raise WorldError(f"unknown game {name!r}; known games: {', '.join(sorted(WORLDS))}")
+        games = "" if WORLDS.installed else f"; the real games are not installed here: {PIP}"
+        raise WorldError(f"unknown game {name!r}; known games: {', '.join(sorted(WORLDS))}{games}")
     return info
 
 

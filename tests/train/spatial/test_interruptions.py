@@ -16,14 +16,12 @@ import torch
 from tests.train.spatial.made_up import SPACE, write_pack
 from tests.train.spatial.tokenizers import write_model
 
-from reverie.data.record import RecordConfig, make_job
 from reverie.errors import DataError, DeviceError, ReverieError, TrainError
 from reverie.train import recipes
 from reverie.train.checkpoints import FolderLock
 from reverie.train.recipes import run
 from reverie.train.spatial import geometry, machine
-from reverie.train.spatial.gather import place_of_game
-from reverie.train.spatial.plans import GAMES, Recipe, tiny
+from reverie.train.spatial.plans import Recipe, tiny
 from reverie.train.spatial.stages import Stages
 from reverie.train.spatial.task import SpatialTask
 
@@ -181,15 +179,6 @@ def test_machines_that_are_too_small_are_refused(given: Path, tmp_path: Path, mo
     monkeypatch.setattr(machine, "free_memory_gib", lambda: RECIPE.memory_gib + 2**-9)
     with pytest.raises(TrainError, match=r"4 episodes \(44 steps\) need .* give packs of \d episodes in all, or take"):
         begin(given, tmp_path)
-
-
-@pytest.mark.parametrize("game", GAMES)
-@pytest.mark.parametrize("number", [0, 23, 24])
-def test_a_place_of_every_game_can_be_asked_for(game: str, number: int, tmp_path: Path) -> None:
-    place = place_of_game(game, number)
-    job = make_job(RecordConfig(world=game, out=tmp_path, set=place.options, maps=place.maps))
-    assert job.options.get("place", number) == number
-    assert job.options.get("maps") or "place" in job.options, "one place, not all"
 
 
 def test_games_that_cannot_be_recorded_here_are_refused(given: Path, tmp_path: Path) -> None:

@@ -6,17 +6,17 @@ import sys
 
 import cv2
 import numpy as np
-from tests.data.room_world import RoomWorld
 from tests.train.spatial.made_up import SIZE
 
 from reverie import cli
 from reverie.types import ActionSpace, Frames
 from reverie.worlds import WORLDS, WorldInfo
+from reverie.worlds.yard import Yard
 
 SPACE = ActionSpace(("forward", "back", "left", "right"))
 
 
-class ToyGame(RoomWorld):
+class ToyGame(Yard):
     """A walled yard at the resolution of the preset tiny-memory, on foot."""
 
     action_space = SPACE

@@ -1,19 +1,21 @@
-"""Players for recording: one policy a game, each choosing an Action on what is seen now.
+"""Players for recording: a policy chooses an Action on what is seen now.
 
-`policy_for("vizdoom", seed)` gives the one of a game; a game without its own is explored blindly by walking.
+`policy_for("city", seed)` gives the one of a game, which comes with the game; a game without its own is explored by
+walking.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from reverie.data.facts import WorldFacts
 from reverie.types import Action, World
+from reverie.worlds import WORLDS, Lazily
 
 __all__ = ["Policy", "Seen", "policy_for", "seen_now"]
 
@@ -38,22 +40,18 @@ class Policy(Protocol):
     def act(self, seen: Seen) -> Action: ...
 
 
-_POLICIES = {
-    "minetest": ("reverie.data.policies.minetest", "MinetestPolicy"),
-    "trigger-rally": ("reverie.data.policies.trigger_rally", "RallyPolicy"),
-    "tux-racer": ("reverie.data.policies.tux_racer", "SlidingPolicy"),
-    "city": ("reverie.data.policies.city", "CityPolicy"),
-    "temple": ("reverie.data.policies.temple", "TemplePolicy"),
-}
-"""Where each game's policy lives: module and class, made with the seed alone."""
+EXPLORER = Lazily("reverie.data.policies.explore", "ExploringPolicy")
+"""The player of games without their own."""
 
 
 def policy_for(world: str, seed: int) -> Policy:
     """The player of the game `world`; everything it does follows from `seed`."""
-    module, name = _POLICIES.get(world, ("reverie.data.policies.explore", "ExploringPolicy"))
-    return getattr(import_module(module), name)(seed)
+    info = WORLDS.get(world)
+    make = EXPLORER if info is None or info.player is None else info.player
+    return make(seed)
 
 
 def seen_now(world: World, frame: npt.NDArray[np.uint8]) -> Seen:
     """What `world` shows at `frame`, with what it tells beyond the World protocol."""
-    return Seen(frame, getattr(world, "pose", None), getattr(world, "depth", None), getattr(world, "hints", {}))
+    facts = WorldFacts(world)
+    return Seen(frame, facts.pose, facts.depth, facts.hints)

@@ -15,6 +15,7 @@ from reverie.errors import ShapeError
 from reverie.types import Frames
 from reverie.vision.optical_flow import camera_turn_deg, estimate_flow, expansion
 from reverie.vision.sharpness import grey
+from reverie.vision.sharpness import sharpness as sharpness  # a measure too
 
 Values = npt.NDArray[np.float32]
 

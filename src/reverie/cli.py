@@ -60,7 +60,6 @@ COMMANDS = (
     Command("scene pull", "download a scene from the Hub", "reverie.scenes.hub", "PullSceneConfig"),
     Command("encode", "keep recordings as a tokenizer's latents", "reverie.train.encode", "EncodeConfig"),
     Command("train tokenizer", "train the video tokenizer", "reverie.train.tokenizer", "TrainTokenizerConfig"),
-    Command("train decoder", "sharpen a model's decoder", "reverie.train.decoder", "TrainDecoderConfig"),
     Command("train world", "train the world model", "reverie.train.recipe", "TrainWorldConfig"),
     Command("train nano", "train nano, from recordings to a model folder", "reverie.train.nano", "TrainNanoConfig"),
     Command("train idm", "train the model that names actions from pictures", "reverie.train.idm", "TrainIdmConfig"),

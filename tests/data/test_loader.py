@@ -52,7 +52,7 @@ def test_seeds_ranks_and_steps_differ_and_all_is_reached(toy_dataset_path: Path)
 
 def test_bad_requests(toy_dataset_path: Path) -> None:
     data = Dataset(toy_dataset_path)
-    with pytest.raises(DataError, match="no episode to draw from has 41 frames"):
+    with pytest.raises(DataError, match="no episode has 41 frames"):
         ClipLoader(data, 41, 1, workers=0)
     with pytest.raises(DataError, match="a batch needs frames and clips"):
         ClipLoader(data, 5, 0, workers=0)

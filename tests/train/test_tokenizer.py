@@ -160,7 +160,7 @@ def test_the_pool_takes_long_enough_episodes_only() -> None:
     pool = read_pool([dataset], 6, 17, seed=0)
     assert pool.shape == (6, 17, H, W, 3)
     short: Any = FakeDataset([5])
-    with pytest.raises(DataError, match="no episode to draw from has 17 frames"):
+    with pytest.raises(DataError, match="no episode has 17 frames"):
         read_pool([short], 6, 17, seed=0)
     wide: Any = FakeDataset([20])
     wide.resolution = (H, 2 * W)

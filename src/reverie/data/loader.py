@@ -7,7 +7,7 @@ training that resumes at a step sees what it would have seen.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -31,7 +31,6 @@ class ClipLoader:
     """An endless iterator of batches, from `start_step` on.  Every clip of the dataset is equally likely.
 
     workers: processes that decode; 0 decodes here.  rank: another one for each process of a training on many devices.
-    episodes: numbers of those to draw from; None: all.
     Raises DataError if no episode is as long as a clip, and while iterating for damaged files.
     """
 
@@ -45,7 +44,6 @@ class ClipLoader:
         *,
         start_step: int = 0,
         rank: int = 0,
-        episodes: Sequence[int] | None = None,
     ) -> None:
         if clip_frames < 1 or batch < 1 or workers < 0:
             raise DataError(f"a batch needs frames and clips, got clip_frames={clip_frames}, batch={batch}, {workers=}")
@@ -57,11 +55,9 @@ class ClipLoader:
         self.rank = rank
         self.step = start_step
         starts = np.array([max(0, episode.length - clip_frames + 1) for episode in dataset.episodes], np.int64)
-        if episodes is not None:
-            starts[np.setdiff1d(np.arange(len(starts)), np.array(episodes, np.int64))] = 0
         if not starts.sum():
             raise DataError(
-                f"{dataset.path}: no episode to draw from has {clip_frames} frames; ask for shorter ones or record more"
+                f"{dataset.path}: no episode has {clip_frames} frames; ask for shorter clips or record more"
             )
         self._ends = np.cumsum(starts)
         self._pool: ProcessPoolExecutor | None = None

@@ -9,13 +9,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
+from einops import rearrange
 from torch.nn import functional as F
 
 from reverie.errors import ShapeError
 from reverie.types import Frames
 from reverie.vision.optical_flow import camera_turn_deg, estimate_flow, expansion
-from reverie.vision.sharpness import grey
-from reverie.vision.sharpness import sharpness as sharpness  # a measure too
 
 Values = npt.NDArray[np.float32]
 
@@ -78,7 +77,7 @@ def ssim(frames: Frames, truth: Frames) -> Values:
     _check_alike(frames, truth)
     if min(frames.shape[1:3]) < 7:
         raise ShapeError(f"ssim needs pictures of at least 7x7 pixels, got {frames.shape[1:3]}")
-    x, y = grey(frames), grey(truth)
+    x, y = _grey(frames), _grey(truth)
 
     def mean(picture: torch.Tensor) -> torch.Tensor:
         return F.avg_pool2d(picture, 7, 1)
@@ -91,12 +90,23 @@ def ssim(frames: Frames, truth: Frames) -> Values:
     return index.mean((1, 2, 3)).float().numpy()
 
 
+def sharpness(frames: Frames) -> Values:
+    """Standard deviation of each frame's Laplacian, `(f,)`, grey levels; 0 for a flat picture.
+
+    The 4-neighbour Laplacian of the grey picture (Pech-Pacheco et al. 2000 use its variance).  No target of its own:
+    compare with real frames of the same places.  Blur lowers it, noise and flicker raise it: near the real value is
+    best.
+    """
+    kernel = torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]], dtype=torch.float64).view(1, 1, 3, 3)
+    return F.conv2d(_grey(frames), kernel).flatten(1).std(1, correction=0).float().numpy()
+
+
 def contrast(frames: Frames) -> Values:
     """Standard deviation of each frame's grey picture (RMS contrast, Peli 1990), `(f,)`, grey levels, 0 to 127.5.
 
     Compare with real frames; a dream that fades to fog loses it.
     """
-    return grey(frames).flatten(1).std(1, correction=0).float().numpy()
+    return _grey(frames).flatten(1).std(1, correction=0).float().numpy()
 
 
 def saturation(frames: Frames) -> Values:
@@ -114,6 +124,14 @@ def frame_change(frames: Frames) -> Values:
     Standing still in an empty level should be near 0; lower is better there, and 0 while walking means a frozen dream.
     """
     return np.abs(np.diff(frames.astype(np.int16), axis=0)).mean((1, 2, 3)).astype(np.float32)
+
+
+def _grey(frames: Frames) -> torch.Tensor:
+    """`(f, 1, H, W)` float64 grey levels: Rec. 601 luma."""
+    if frames.ndim != 4 or frames.shape[-1] != 3:
+        raise ShapeError(f"frames must be (f, H, W, 3), got {tuple(frames.shape)}")
+    luma = frames.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+    return rearrange(torch.from_numpy(luma), "f h w -> f 1 h w")
 
 
 def _check_alike(frames: Frames, truth: Frames) -> None:

@@ -29,7 +29,6 @@ from reverie.models.checkpoint import from_json, load_model, load_weights, save_
 from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
 from reverie.options import alias
-from reverie.scenes.recordings import is_held_out
 from reverie.train.budget import announce
 from reverie.train.loop import Task, Trainer, TrainerConfig, pick_dtype, use_malloc_hints
 from reverie.train.pca import fit_linear
@@ -136,9 +135,15 @@ class TokenizerTask(Task):
         z = self.tokenizer.encode(video)
         level = torch.rand(len(z), 1, 1, 1, 1, device=z.device, generator=generator) * self.config.noise
         noise = torch.randn(z.shape, device=z.device, generator=generator)
-        loss, terms = reconstruction_loss(self.tokenizer.decode(z + level * noise).float(), video)
+        decoded = self.tokenizer.decode(z + level * noise).float()
+        error = decoded - video
+        l1 = error.abs().mean()
+        edges = edge_error(error.flatten(0, 1))
+        motion = (error[:, 1:] - error[:, :-1]).abs().mean()
         size = z.float().square().mean()
-        return loss + 1e-4 * size, terms | {"z2": size}
+        loss = l1 + 0.4 * edges + 0.2 * motion + 1e-4 * size
+        psnr = -10 * torch.log10(error.detach().square().mean() / 4)
+        return loss, {"l1": l1, "edges": edges, "motion": motion, "z2": size, "psnr": psnr}
 
     def validate(self) -> dict[str, float]:
         """PSNR in dB, the mean over frames: of all, of a stream's first frame, and of the rest."""
@@ -219,17 +224,9 @@ def train_tokenizer(config: TrainTokenizerConfig) -> dict[str, float]:
     return Trainer(TokenizerTask(tokenizer, config, pool, held_out), trainer_config).run()
 
 
-def read_pool(
-    datasets: Sequence[Dataset],
-    clips: int,
-    length: int,
-    seed: int,
-    workers: int = 0,
-    part: Literal["all", "train", "held-out"] = "all",
-) -> Frames:
+def read_pool(datasets: Sequence[Dataset], clips: int, length: int, seed: int, workers: int = 0) -> Frames:
     """Random clips `(n, length, H, W, 3)`, as many of each dataset, decoded by `workers` processes.
 
-    part: of the episodes (`reverie.scenes.recordings.is_held_out`).
     Raises DataError if no episode is long enough, or the datasets differ in resolution.
     """
     for dataset in datasets:
@@ -240,20 +237,9 @@ def read_pool(
             )
     pool = []
     for dataset in datasets:
-        numbers = range(len(dataset.episodes))
-        chosen = [i for i in numbers if part == "all" or is_held_out(dataset, i) == (part == "held-out")]
-        with ClipLoader(dataset, length, batch=1, seed=seed, workers=workers, episodes=chosen) as loader:
+        with ClipLoader(dataset, length, batch=1, seed=seed, workers=workers) as loader:
             pool += [next(loader)[0] for _ in range(-(-clips // len(datasets)))]
     return np.concatenate(pool)
-
-
-def reconstruction_loss(decoded: Tensor, video: Tensor) -> tuple[Tensor, dict[str, Tensor | float]]:
-    """L1 of pixels, of edges at three scales and of changes between frames, and each of these; `b f 3 H W` each."""
-    error = decoded - video
-    l1, edges = error.abs().mean(), edge_error(error.flatten(0, 1))
-    motion = (error[:, 1:] - error[:, :-1]).abs().mean()
-    psnr = -10 * torch.log10(error.detach().square().mean() / 4)
-    return l1 + 0.4 * edges + 0.2 * motion, {"l1": l1, "edges": edges, "motion": motion, "psnr": psnr}
 
 
 def edge_error(error: Tensor) -> Tensor:

@@ -167,6 +167,7 @@ def test_forgewm_keeps_its_stages_beside_the_base(published: dict[str, Tensor], 
 def test_an_image_encoder_as_transformers_has_it(tmp_path: Path) -> None:
     FORMS["fastvideo"](with_parts(tmp_path))
     before = open_published(tmp_path, None, RESOLUTION)
+    old = before.read_clip("cpu", torch.float32).state_dict()
     theirs = {
         "cls_embedding": "embeddings.class_embedding",
         "patch_embedding.weight": "embeddings.patch_embedding.weight",
@@ -191,7 +192,7 @@ def test_an_image_encoder_as_transformers_has_it(tmp_path: Path) -> None:
     save_file(moved, tmp_path / "image_encoder/model.safetensors")
     after = open_published(tmp_path, None, RESOLUTION)
     assert after.config.image_encoder == before.config.image_encoder
-    old, new = (one.read_clip("cpu", torch.float32).state_dict() for one in (before, after))
+    new = after.read_clip("cpu", torch.float32).state_dict()
     assert all(torch.equal(tensor, new[name]) for name, tensor in old.items())
 
 

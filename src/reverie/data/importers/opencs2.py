@@ -7,8 +7,8 @@ Columns that are read: tick; t, its time in seconds after the video's first fram
 yaw and pitch in degrees, left and down positive, and delta_yaw and delta_pitch, how far they turned since the tick
 before; x, y, z of the feet in units of an inch, z up; is_alive.  A frame shows the tick of its own time, so our row j
 is the ticks after frame j up to that of frame j + 1.  Rows are put in order by `tick`.  A tick that is there twice, and
-a row whose `t` is not that of its tick, refuse the file; frames of a row whose delta is not what its angles say are left
-out, and so is what follows a player's death.
+a row whose `t` is not that of its tick, refuse the file; frames of a row whose delta is not what its angles say are
+left out, and so is what follows a player's death.
 
 Evidence: the card of huggingface.co/datasets/blanchon/opencs2_dataset (files, rates); the rows that
 huggingface.co/datasets/ZiyangYe/WorldCast-data shows of its copies of these files (columns, types, deltas, and by

@@ -280,10 +280,12 @@ def find_closest(file: TensorFile) -> CheckpointError:
     layers = 1 + max(found, default=NUM_LAYERS - 1)
     blocks = tuple(i for i in range(layers) if any(_actions(stored, i))) or tuple(range(layers // 2))
     width = next((file.shapes[stored.names[name]][-1] for name in stored.names if name.endswith(_FIRST_KEYS)), 0)
-    options = []
-    for (keys, _), variant in matrix_game.VARIANTS.items():
-        names = _our_names(matrix_game.read_config(_template(variant, layers, blocks), (16, 2, 2)))
-        missing, surplus = _compare(stored, names)
+    options, compared = [], {}
+    for (keys, mouse), variant in matrix_game.VARIANTS.items():
+        if mouse not in compared:  # all else that sets variants apart is in no name
+            config = matrix_game.read_config(_template(keys, mouse, layers, blocks), (16, 2, 2))
+            compared[mouse] = _compare(stored, _our_names(config))
+        missing, surplus = compared[mouse]
         options.append((len(missing) + len(surplus), keys != width, variant, missing, surplus))
     return _misfit(stored, *min(options)[2:])
 
@@ -308,9 +310,8 @@ def _our_names(config: WorldModelConfig) -> list[str]:
         return list(WorldModel(config).state_dict())
 
 
-def _template(variant: str, layers: int, blocks: tuple[int, ...]) -> dict[str, Any]:
+def _template(keys: int, mouse: bool, layers: int, blocks: tuple[int, ...]) -> dict[str, Any]:
     """A small config with the names of a variant's model."""
-    keys, mouse = next(about for about, name in matrix_game.VARIANTS.items() if name == variant)
     actions = {"keyboard_dim_in": keys, "keyboard_hidden_dim": 16, "hidden_size": 8, "heads_num": 1, "rope_theta": 256}
     actions |= {"enable_mouse": mouse, "mouse_dim_in": 2, "mouse_hidden_dim": 16, "blocks": blocks}
     sizes = {"dim": 16, "ffn_dim": 16, "freq_dim": 16, "num_heads": 1, "num_layers": layers, "local_attn_size": WINDOW}

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from reverie import cli
 from reverie.engine import hub
@@ -123,3 +123,26 @@ def test_play_refuses_before_it_announces_a_page(model: str, capsys: pytest.Capt
     said = capsys.readouterr()
     assert said.out == ""
     assert model in said.err
+
+
+def test_a_folder_of_fastvideo_is_fetched_whole(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Sharded weights, the VAE and the image encoder that lie in folders of their own, and nothing of the rest."""
+    weights = ("transformer/diffusion_pytorch_model-00001-of-00001.safetensors", *hub.DIFFUSERS_PARTS[1:])
+    index = tmp_path / "transformer/diffusion_pytorch_model.safetensors.index.json"
+    for name in (*weights, "model_index.json", "transformer/config.json", "vae/config.json", "scheduler/config.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    index.write_text('{"weight_map": {"a": "diffusion_pytorch_model-00001-of-00001.safetensors"}}')
+    fetched = []
+
+    def download(repository: str, name: str, *, local_files_only: bool) -> str:
+        if not (tmp_path / name).is_file():
+            raise EntryNotFoundError(name)
+        fetched.append(name)
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(client, "get_session", FakeSession)
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    assert hub.fetch("FastVideo/Matrix-Game-2.0-Base-Distilled-Diffusers", None) == tmp_path
+    assert set(weights) < set(fetched)
+    assert not {"model_index.json", "scheduler/config.json"} & set(fetched)

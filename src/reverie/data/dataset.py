@@ -78,15 +78,21 @@ class Dataset:
     Raises DataError, naming the file, for what is missing, damaged, of another version or without our action names.
     """
 
+    version = CODEBASE_VERSION
+    """Of the layout that is read; another version is refused."""
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.info = read_info(self.path)
+        self.info = read_info(self.path, self.version)
         try:
-            self.episodes = _read_episodes(self.path, self.info, self.video_key)
+            self.episodes = self._list_episodes()
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
             raise DataError(f"{self.path / 'meta'}: a malformed description ({error!r}); record it again") from error
         self._tables: OrderedDict[Path, pa.Table] = OrderedDict()
         self._found: dict[int, npt.NDArray[np.intp]] = {}
+
+    def _list_episodes(self) -> list[Episode]:
+        return _read_episodes(self.path, self.info, self.video_key)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_tables": OrderedDict(), "_found": {}}
@@ -285,7 +291,7 @@ def check_rate(dataset: Dataset) -> None:
         )
 
 
-def read_info(root: Path) -> dict[str, Any]:
+def read_info(root: Path, wanted: str = CODEBASE_VERSION) -> dict[str, Any]:
     """`meta/info.json` of a dataset.  Raises DataError for another layout, version or frame rate than can be read."""
     path = root / "meta" / "info.json"
     if not path.is_file():
@@ -296,8 +302,10 @@ def read_info(root: Path) -> dict[str, Any]:
         fps = info["fps"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: not a LeRobot info file ({error!r})") from error
-    if str(version).split(".")[0] != CODEBASE_VERSION.split(".")[0]:
-        raise DataError(f"{path}: LeRobot version {version}, needs {CODEBASE_VERSION}; convert it with lerobot")
+    if str(version).split(".")[0] != wanted.split(".")[0]:
+        older = str(version).startswith("v2.")
+        way = "bring it in with `reverie import lerobot`" if older else "convert it with lerobot"
+        raise DataError(f"{path}: LeRobot version {version}, needs {wanted}; {way}")
     if not isinstance(features, dict) or "action" not in features:
         raise DataError(f"{path}: the feature action is missing")
     if not isinstance(fps, int | float) or isinstance(fps, bool) or not 0 < fps < math.inf:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from reverie.errors import CheckpointError
 
+if TYPE_CHECKING:
+    from reverie.models.checkpoint import ModelConfig
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ConvertConfig:
-    """Turn published Matrix-Game 2.0 weights into a model folder that loads like any other.
+    """Turn published Matrix-Game 2.0 weights, or others' training of it, into a model folder that loads like any other.
 
     The folder is half as large (bfloat16, without the text encoder), needs no .pth file, and can be put on a hub.
 
@@ -77,7 +80,7 @@ def convert(config: ConvertConfig, tell=lambda text: None) -> None:
         if module is not None:
             save_weights(config.target / file_of(name), module)
         del module
-    save_config(config.target, published.config, _card(published.config.name, config))
+    save_config(config.target, published.config, _card(published.config, config))
 
 
 def _check_space(folder: Path, needed: int) -> None:
@@ -88,8 +91,14 @@ def _check_space(folder: Path, needed: int) -> None:
         )
 
 
-def _card(name: str, config: ConvertConfig) -> str:
+def _card(model: ModelConfig, config: ConvertConfig) -> str:
+    from reverie.models.adapters.published import PUBLISHED
+
+    is_published = model.summary.get("source") == PUBLISHED
+    what = "Matrix-Game 2.0 (arXiv 2508.13009, Skywork, MIT licence)"
+    if not is_published:
+        what = "A training of Matrix-Game 2.0 (arXiv 2508.13009; its licence is that of whoever trained it)"
     return (
-        f"# {name}\n\nMatrix-Game 2.0 (arXiv 2508.13009, Skywork, MIT licence), converted by `reverie convert` from "
-        f"{config.source} as {config.dtype}.\n\nPlay it: `reverie play --model FOLDER`.\n"
+        f"# {model.name}\n\n{what}, converted by `reverie convert` from {config.source} as {config.dtype}.\n\n"
+        "Play it: `reverie play --model FOLDER`.\n"
     )

@@ -29,10 +29,16 @@ from reverie.models.weights import files_of, read_index
 
 MODEL_FILES = ("config.json", "README.md", "*.safetensors", "*.safetensors.index.json", INDEX, f"{STARTS}/*")
 """Patterns of the files of a model folder."""
+DIFFUSERS_PARTS = (
+    "transformer/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+    "image_encoder/model.safetensors",
+)
+"""Weights of a folder as diffusers has it."""
 
 
 def fetch(repository: str, variant: str | None, tell: Callable[[str], None] = lambda text: None) -> Path:
-    """The local folder of a hub's model: one of our own, or Matrix-Game 2.0 in the published layout.
+    """The local folder of a hub's model: one of our own, Matrix-Game 2.0 in the published layout, or in FastVideo's.
 
     variant: of Matrix-Game 2.0 (default: universal).  tell: told each file's name; the hub's own bars show how far
     a download is, and an interrupted one goes on where it stopped.
@@ -51,8 +57,13 @@ def fetch(repository: str, variant: str | None, tell: Callable[[str], None] = la
                 hub.get(name, optional=True)
         return config.parent
     folder, weights = FOLDERS[variant or DEFAULT_VARIANT]
-    for name in (VAE_FILES[0], CLIP_FILES[0], f"{folder}/{weights}"):
-        hub.get(name)
+    if config.parent.name == DIFFUSERS_PARTS[0].split("/")[0]:
+        hub.get("vae/config.json", optional=True)
+        for name in DIFFUSERS_PARTS:
+            _get_weights(hub, name)
+    else:
+        for name in (VAE_FILES[0], CLIP_FILES[0], f"{folder}/{weights}"):
+            hub.get(name)
     hub.get(TINY_FILES[0], optional=True)
     return config.parent.parent
 
@@ -160,13 +171,17 @@ def check_reachable(repository: str, variant: str | None) -> None:
 
 
 def _fetch_config(hub: _Hub, variant: str | None) -> tuple[Path, dict[str, Any]]:
-    """The config of a model of our own, read; or of a variant of Matrix-Game 2.0, and nothing read."""
+    """The config of a model of our own, read; or of a variant of Matrix-Game 2.0, as published or of FastVideo, and
+    nothing read."""
     path = hub.get("config.json", optional=True)
     own = _read(path) if path else {}
     if path and own.get("kind") == KIND:
         return path, own
     folder, _ = FOLDERS[variant or DEFAULT_VARIANT]
-    path = hub.get(f"{folder}/config.json")
+    for name in (f"{folder}/config.json", "transformer/config.json"):
+        if path := hub.get(name, optional=True):
+            return path, {}
+    path = hub.get(f"{folder}/config.json")  # says what is wrong
     assert path is not None
     return path, {}
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from reverie.errors import ShapeError
 from reverie.nn.attention import Memory, attend_few, is_few
+from reverie.nn.norm import RMSNorm
 from reverie.nn.rope import rotate
 
 STEP_FRAMES = 4
@@ -53,7 +54,8 @@ class ActionModuleConfig:
 
     blocks: indices of transformer blocks; heads * head_dim: its attention width; time_pairs: number pairs that time
     turns; hidden: width of the per-frame key embedding (keyboard only); scale: what a value is multiplied by first;
-    window_frames: action rows that a step sees.
+    window_frames: action rows that a step sees; gain: whether queries and keys have a learned gain after their norm, as
+    FastVideo's trainings of Matrix-Game 2.0 have.
     """
 
     blocks: tuple[int, ...]
@@ -64,6 +66,16 @@ class ActionModuleConfig:
     hidden: int = 32
     scale: float = 1.0
     window_frames: int = WINDOW_FRAMES
+    gain: bool = False
+
+
+def _norm(config: ActionModuleConfig) -> RMSNorm | None:
+    return RMSNorm(config.head_dim) if config.gain else None
+
+
+def _normalise(x: Tensor, norm: RMSNorm | None) -> Tensor:
+    """Queries or keys over the last axis; `norm` has their gain, where they have one."""
+    return F.rms_norm(x, x.shape[-1:], eps=1e-6) if norm is None else norm(x)
 
 
 class MouseModule(nn.Module):
@@ -80,6 +92,7 @@ class MouseModule(nn.Module):
             nn.LayerNorm(width),
         )
         self.t_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.img_attn_q_norm, self.img_attn_k_norm = _norm(config), _norm(config)
         self.proj_mouse = nn.Linear(width, dim, bias=False)
 
     def forward(self, x: Tensor, mouse: Tensor, time: Tensor, memory: Memory, layer: int) -> Tensor:
@@ -94,7 +107,8 @@ class MouseModule(nn.Module):
         turns = (mouse * self.config.scale).to(x.dtype).flatten(2).unsqueeze(2).expand(b, t, n, -1)
         hidden = self.mouse_mlp(torch.cat([x, turns], -1))
         q, k, v = rearrange(self.t_qkv(hidden), "b t n (three h d) -> three (b n) t h d", three=3, h=self.config.heads)
-        q, k = (rotate(F.rms_norm(y, y.shape[-1:], eps=1e-6), time) for y in (q, k))
+        q = rotate(_normalise(q, self.img_attn_q_norm), time)
+        k = rotate(_normalise(k, self.img_attn_k_norm), time)
         return tuple(rearrange(y, "r t h d -> r h t d") for y in (q, k, v))
 
     def leave(self, x: Tensor, out: Tensor) -> Tensor:
@@ -118,6 +132,7 @@ class KeyboardModule(nn.Module):
         )
         self.keyboard_attn_kv = nn.Linear(config.window_frames * config.hidden, 2 * width, bias=False)
         self.mouse_attn_q = nn.Linear(dim, width, bias=False)
+        self.key_attn_q_norm, self.key_attn_k_norm = _norm(config), _norm(config)
         self.proj_keyboard = nn.Linear(width, dim, bias=False)
 
     def forward(self, x: Tensor, keys: Tensor, time: Tensor, memory: Memory, layer: int) -> Tensor:
@@ -130,8 +145,8 @@ class KeyboardModule(nn.Module):
         embedded = self.keyboard_embed((keys * self.config.scale).to(x.dtype)).flatten(2)
         k, v = rearrange(self.keyboard_attn_kv(embedded), "b t (two h d) -> two b t h d", two=2, h=heads)
         q = rearrange(self.mouse_attn_q(x), "b t n (h d) -> b t n h d", h=heads)
-        q = rotate(F.rms_norm(q, q.shape[-1:], eps=1e-6), time.unsqueeze(-3))
-        k = rotate(F.rms_norm(k, k.shape[-1:], eps=1e-6), time)
+        q = rotate(_normalise(q, self.key_attn_q_norm), time.unsqueeze(-3))
+        k = rotate(_normalise(k, self.key_attn_k_norm), time)
         k, v = (rearrange(y, "b t h d -> b h t d") for y in (k, v))
         return rearrange(q, "b t n h d -> b h (t n) d"), k, v
 

@@ -1,9 +1,10 @@
 """Weight files, read a piece at a time straight into a module: what is read is never in memory twice.
 
-A file is safetensors, or a `.pth` that holds tensors and nothing else.  Large weights may be sharded as on the Hugging
-Face hub: `NAME-00001-of-0000N.safetensors`, and `NAME.safetensors.index.json`, which says where each tensor is; both
-are read by the name of the whole, `NAME.safetensors`.  Foreign files have names of their own: a `Names` function says
-which stored tensors make up one of ours, stacked along the first axis.
+A file is safetensors, or a `.pth` that holds tensors and nothing else (a training's may hold them under a name, see
+SECTIONS).  Large weights may be sharded as on the Hugging Face hub: `NAME-00001-of-0000N.safetensors`, and
+`NAME.safetensors.index.json`, which says where each tensor is; both are read by the name of the whole,
+`NAME.safetensors`.  Foreign files have names of their own: a `Names` function says which stored tensors make up one of
+ours, stacked along the first axis.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -28,6 +29,9 @@ from reverie.errors import CheckpointError
 
 PIECE_BYTES = 256 * 2**20
 """How much of a file may be mapped at once: mapped pages count as memory of the process."""
+
+SECTIONS = ("generator_ema", "generator", "ema", "model", "state_dict")
+"""Where trainings' `.pt` files keep a model's tensors, best first: a moving average before the model itself."""
 
 Names = Callable[[str], tuple[str, ...]]
 """One of our tensors' names -> the names under which a file holds it: one, or several to be stacked."""
@@ -189,13 +193,15 @@ class TensorFile:
             ) from error
         except (RuntimeError, OSError, ValueError, EOFError, KeyError) as error:
             raise self._damaged(error) from error
-        if not isinstance(content, dict) or not all(
-            isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
-        ):
-            raise CheckpointError(
-                f"{self.path} holds more than tensors by name; expected a state dict and nothing else"
-            )
-        return content
+        if _is_state_dict(content):
+            return content
+        sections = [content[name] for name in SECTIONS if name in content] if isinstance(content, dict) else []
+        if sections and _is_state_dict(sections[0]):
+            return sections[0]
+        raise CheckpointError(
+            f"{self.path} holds more than tensors by name; expected a state dict, alone or under one of "
+            f"{', '.join(SECTIONS)}"
+        )
 
     def _torch_load(self, mmap: bool) -> object:
         try:
@@ -210,6 +216,10 @@ class TensorFile:
         return CheckpointError(
             f"{self.path} is not a readable {kind} ({_reason(error)}); it may have been cut off: copy or fetch it again"
         )
+
+
+def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(content, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
 
 
 def _places(header: dict[str, Any]) -> dict[str, Any]:

@@ -86,3 +86,13 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(DataError, match=r"has no metadata/\*.json"):
         bring("gf-minecraft", tmp_path / "none", tmp_path / "other")
+
+
+def test_parts_that_are_not_joined_and_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "src/data_2003").mkdir(parents=True)
+    for name in ("data_2003/part_aa", "data_2003/part_ab", "data_269.zip"):
+        (tmp_path / "src" / name).write_bytes(b"PK")
+    with pytest.raises(
+        DataError, match=r"join and unpack data_269\.zip, part_aa, part_ab first: cat part_\* > data\.zip"
+    ):
+        bring("gf-minecraft", tmp_path / "src", tmp_path / "dst")

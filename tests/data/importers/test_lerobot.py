@@ -116,6 +116,6 @@ def test_rows_that_are_not_numbers_and_an_early_end(tmp_path: Path) -> None:
 def test_another_version_is_refused(tmp_path: Path) -> None:
     foreign(tmp_path / "src")
     info = json.loads((tmp_path / "src/meta/info.json").read_text())
-    (tmp_path / "src/meta/info.json").write_text(json.dumps({**info, "codebase_version": "v2.1"}))
-    with pytest.raises(DataError, match=r"LeRobot version v2\.1"):
+    (tmp_path / "src/meta/info.json").write_text(json.dumps({**info, "codebase_version": "v1.6"}))
+    with pytest.raises(DataError, match=r"LeRobot version v1\.6"):
         bring("lerobot", tmp_path / "src", tmp_path / "dst")

@@ -20,7 +20,7 @@ from reverie.data.writer import DatasetWriter
 from reverie.errors import DataError
 from reverie.types import FPS, POSE_NAMES
 
-Kind = Literal["vpt", "gf-minecraft", "owamcap", "folder", "lerobot"]
+Kind = Literal["vpt", "gf-minecraft", "owamcap", "opencs2", "folder", "lerobot"]
 Place = Annotated[Path, tyro.conf.Positional]
 
 
@@ -29,7 +29,8 @@ class ImportConfig:
     """Bring in what others recorded, at 25 frames a second, each action with the frame before the one it shows in.
 
     Kinds: vpt (OpenAI's contractors: mp4 and jsonl), gf-minecraft (GameFactory: metadata and video), owamcap (ocap's
-    mcap and mkv), folder (videos, each with a .csv or .jsonl of the same name), lerobot (any LeRobot v3 dataset).
+    mcap and mkv), opencs2 (rounds of Counter-Strike 2: mp4 and ticks.parquet), folder (videos, each with a .csv or
+    .jsonl of the same name), lerobot (any LeRobot dataset of version 3.0, 2.1 or 2.0).
     A table of actions has columns frame or time_s, key.NAME (0 or 1), mouse.pitch and mouse.yaw (degrees, up and right
     positive).  Running it again brings in what is missing: a take is known by what its files hold, not by their names.
     With other options it replaces what it brought in before.
@@ -50,7 +51,8 @@ class ImportConfig:
     min_episode_seconds: float = 2.0
     """A shorter stretch is dropped."""
     map: tuple[str, ...] = ()
-    """owamcap: KEY=NAME, such as w=forward mouse.left=attack; lerobot: DIMENSION=key.NAME or DIMENSION=mouse.yaw*57."""
+    """owamcap: KEY=NAME, such as w=forward mouse.left=attack; opencs2: BUTTON=NAME, such as attack2=aim;
+    lerobot: DIMENSION=key.NAME or DIMENSION=mouse.yaw*57."""
     degrees_per_count: float | None = None
     """owamcap: how far one count of the mouse turns the camera (0: there is no camera to turn)."""
     video_key: str | None = None

@@ -5,6 +5,9 @@ The JSON: {"biome": ..., "initial_weather": ..., "start_time": ..., "actions": {
 jump, 2 sneak, 3 sprint (no key here).  A delta of 1 is 15 degrees; yaw grows to the right, and pitch downwards, the
 opposite of ours.  Action 0 is to be ignored: action k made frame k out of frame k - 1, so it is our row k - 1.  Where
 the file gives the yaw itself, that is looked up rather than believed.
+
+Evidence: github.com/KwaiVGI/GameFactory, `README.md` (files, codes, units, the parts to be joined and unpacked) and the
+card of huggingface.co/datasets/KlingTeam/GameFactory-Dataset, where the set has moved.
 """
 
 from __future__ import annotations
@@ -36,7 +39,11 @@ def open_source(config: ImportConfig) -> Source:
     """Every metadata/*.json under the folder with its video, or the one file named."""
     tables = [config.src] if config.src.is_file() else own_files(config.src.rglob("metadata/*.json"))
     if not tables:
-        raise DataError(f"{config.src}: has no metadata/*.json; GF-Minecraft has data_*/metadata and data_*/video")
+        packed = sorted({path.name for kind in ("part_??", "*.zip") for path in own_files(config.src.rglob(kind))})
+        way = (
+            f"; join and unpack {', '.join(packed[:3])} first: cat part_* > data.zip, unzip data.zip" if packed else ""
+        )
+        raise DataError(f"{config.src}: has no metadata/*.json; GF-Minecraft has data_*/metadata and data_*/video{way}")
 
     def takes() -> Iterator[Take | str]:
         for table in tables:

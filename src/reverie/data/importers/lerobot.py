@@ -1,4 +1,14 @@
-"""Any LeRobot v3 dataset: one video, and an action with named dimensions.
+"""Any LeRobot dataset of version 3 or 2: one video, and an action with named dimensions.
+
+Version 2.1 (and 2.0), which the GameWAM sets of Minecraft and Doom have, keeps each episode in files of its own:
+
+    meta/info.json       data_path, video_path, chunks_size
+    meta/episodes.jsonl  {"episode_index": 0, "tasks": [...], "length": 120}
+    data/chunk-000/episode_000000.parquet, videos/chunk-000/VIDEO/episode_000000.mp4
+
+Evidence: LeRobot's own documentation of its formats, `info.json` of public v2.1 datasets, and for GameWAM the card of
+huggingface.co/datasets/Yunncheng/gamewam-minecraft (v2.1, 22 action dimensions, 640x360 at 20 frames a second).  What
+its dimensions are called stands in its `info.json` and on no page that we found: say it with `--map`.
 
 Ours are taken as they are.  For others `--map` says what a dimension is: `--map drive=key.forward` (held above 0.5),
 `--map cam_yaw=mouse.yaw*57.3` (a turn in degrees after the factor, up and right positive), `--map 3=key.jump` by number
@@ -19,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reverie.data.dataset import Dataset, Episode
-from reverie.data.importers.take import Source, Table, Take, Track, ordered, read_json
+from reverie.data.importers.take import Source, Table, Take, Track, ordered, parse_json, read_json, read_lines
 from reverie.errors import DataError
 from reverie.types import POSE_NAMES, ActionSpace
 
@@ -32,11 +42,42 @@ MOUSE = ("mouse.pitch", "mouse.yaw")
 class AnyDataset(Dataset):
     """A dataset whose video is chosen by name and whose action names need not be ours."""
 
-    chosen_video: str | None = None
+    def __init__(self, path: Path, chosen_video: str | None = None) -> None:
+        self.chosen_video = chosen_video
+        super().__init__(path)
 
     @property
     def video_key(self) -> str:
         return self.chosen_video or super().video_key
+
+
+class OlderDataset(AnyDataset):
+    """A dataset of version 2.0 or 2.1: `meta/episodes.jsonl` lists the episodes, which lie in files of their own."""
+
+    version = "v2.1"
+
+    def _list_episodes(self) -> list[Episode]:
+        path = self.path / "meta/episodes.jsonl"
+        episodes: list[Episode] = []
+        begin = 0
+        for row, line in enumerate(read_lines(path), 1):
+            try:
+                listed = parse_json(line)
+                index, length = listed["episode_index"], listed["length"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise DataError(f"{path}: row {row}: needs episode_index and length ({error!r})") from error
+            if not (type(index) is int and index == len(episodes)):
+                raise DataError(f"{path}: row {row}: episode_index is {index!r}, expected {len(episodes)}")
+            if not (type(length) is int and length > 0):
+                raise DataError(f"{path}: row {row}: length must be 1 or more, got {length!r}")
+            places = {"episode_chunk": index // int(self.info.get("chunks_size", 1000)), "episode_index": index}
+            data = self.path / str(self.info["data_path"]).format(**places)
+            video = self.path / str(self.info["video_path"]).format(video_key=self.video_key, **places)
+            episodes.append(Episode(index, length, data, video, begin, 0.0, {"tasks": listed.get("tasks")}))
+            begin += length
+        if not episodes:
+            raise DataError(f"{path}: lists no episodes")
+        return episodes
 
 
 def open_source(config: ImportConfig) -> Source:
@@ -159,21 +200,25 @@ def action_names(dataset: Dataset) -> list[str]:
     feature = dataset.info["features"]["action"]
     names = feature.get("names")
     while isinstance(names, dict):
-        names = next(iter(names.values()), None)
+        numbered = all(isinstance(place, int) for place in names.values())
+        names = list(names) if numbered else next(iter(names.values()), None)
+    while isinstance(names, list) and len(names) == 1 and isinstance(names[0], list):
+        names = names[0]
     size = int((feature.get("shape") or [0])[0])
     return [str(name) for name in names] if names and len(names) == size else [str(i) for i in range(size)]
 
 
 def _open(config: ImportConfig) -> AnyDataset:
-    kind = type("Chosen", (AnyDataset,), {"chosen_video": config.video_key})
     info = config.src / "meta/info.json"
     try:
+        about = read_json(info) if info.is_file() else {}
+        older = str(about.get("codebase_version")) in ("v2.0", "v2.1")
         if config.video_key is not None and info.is_file():
-            features = read_json(info)["features"]
+            features = about["features"]
             videos = [name for name, feature in features.items() if feature.get("dtype") == "video"]
             if config.video_key not in videos:
                 raise DataError(f"{config.src}: has no video {config.video_key!r}, has {videos}")
-        return kind(config.src)
+        return (OlderDataset if older else AnyDataset)(config.src, config.video_key)
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         raise DataError(f"{info}: a malformed description ({error!r})") from error
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from reverie import flow
 from reverie.errors import CheckpointError, ReverieError
 from reverie.models.actions import STEP_FRAMES
-from reverie.models.adapters import clip, matrix_game, wan_vae
+from reverie.models.adapters import clip, layouts, matrix_game, wan_vae
 from reverie.models.clip_vision import ClipVision
 from reverie.models.conditioning.base import next_condition
 from reverie.models.dit import WorldModel
@@ -78,7 +78,8 @@ def check_rollout(folder: Path) -> Differences:
     )
     with torch.device("meta"):
         model = WorldModel(config)
-    fill(model, weights, names=matrix_game.names_in(weights), ignore=matrix_game.UNUSED, dtype=torch.float32)
+    stored = layouts.Stored(weights)
+    fill(model, weights, names=stored.to_stored, ignore=stored.ignored, dtype=torch.float32)
     schedule = flow.Schedule(tuple((io["timesteps"].double() / 1000).tolist()), renoise=True)
     rows = _action_rows(io, len(config.action_space.keys), config.action_space.mouse, num_steps)
 

@@ -8,7 +8,6 @@ compare our numbers with stored ones of the reference (`reverie.models.adapters.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -17,18 +16,25 @@ from reverie.errors import CheckpointError
 from reverie.models.actions import STEP_FRAMES, ActionModuleConfig
 from reverie.models.dit import WorldModelConfig
 from reverie.models.schedule import Schedule, shifted
-from reverie.models.weights import Names, TensorFile
+from reverie.models.weights import TensorFile
 from reverie.types import ActionSpace
 
 KEYS: dict[int, tuple[str, ...]] = {
     4: ("forward", "back", "left", "right"),
     2: ("forward", "back"),
+    6: ("forward", "back", "left", "right", "turn-left", "turn-right"),
     7: ("still", "jump", "crouch", "turn-left", "turn-right", "left", "right"),
 }
-"""Keys of the universal, GTA driving and Temple Run models, by their number.  Temple Run's `still` is down whenever no
-other key is; to crouch is to slide, left and right are to lean."""
-VARIANTS: dict[tuple[int, bool], str] = {(4, True): "universal", (2, True): "gta", (7, False): "templerun"}
-"""Published models by their number of keys and whether they have a mouse."""
+"""Keys of the universal, GTA driving, six-key and Temple Run models, by their number.  Temple Run's `still` is down
+whenever no other key is; to crouch is to slide, left and right are to lean.  ForgeWM's models have six keys, of which
+the last two were never down in its training, and so have some of FastVideo's."""
+VARIANTS: dict[tuple[int, bool], str] = {
+    (4, True): "universal",
+    (2, True): "gta",
+    (7, False): "templerun",
+    (6, True): "six-key",
+}
+"""Models by their number of keys and whether they have a mouse: the published ones, and what others trained."""
 TIMESTEPS = {"templerun": (1000, 750, 500, 250)}
 DEFAULT_TIMESTEPS = (1000, 666, 333)
 IDLE_KEY = "still"
@@ -37,19 +43,9 @@ BLOCK_STEPS = 3
 UNLIMITED_STEPS = 15
 """How far a model without a window looks back in play: the length of the clips that it was trained on."""
 TURN_SCALE = 1 / 15
-"""Mouse values for one degree, as users of the published models report it."""
-UNUSED = r"\.action_model\.(img|key)_attn_[qk]_norm\.weight$"
-"""Stored, but never applied by the reference."""
-
-_PUBLISHED = (
-    (r"^time_projection\.", "time_projection.1."),
-    (r"^img_emb\.", "img_emb.proj."),
-    (r"^head\.", "head.head."),
-    (r"^head_modulation$", "head.modulation"),
-    (r"\.cross_attn\.norm\.", ".norm3."),
-    (r"\.(mouse|keyboard)\.", ".action_model."),
-)
-_STACKED = re.compile(r"\.(qkv|kv)\.(weight|bias)$")
+"""Mouse values for one degree, as users of the published models report it; ForgeWM's data has the same."""
+PATCH_NAMES = ("patch_embedding.weight", "patch_embedding.proj.weight")
+"""Of the first layer, as published and as FastVideo has it."""
 
 
 def variant_of(raw: Mapping[str, Any]) -> str:
@@ -58,24 +54,9 @@ def variant_of(raw: Mapping[str, Any]) -> str:
     return VARIANTS.get((actions.get("keyboard_dim_in", 0), bool(actions.get("enable_mouse"))), "unknown")
 
 
-def names_in(file: TensorFile) -> Names:
-    """Our names -> those in a published file: queries, keys and values lie apart there."""
-    prefix = "model." if any(name.startswith("model.") for name in file.shapes) else ""
-
-    def names(ours: str) -> tuple[str, ...]:
-        name = ours
-        for pattern, replacement in _PUBLISHED:
-            name = re.sub(pattern, replacement, name)
-        if match := _STACKED.search(name):
-            return tuple(f"{prefix}{name[: match.start()]}.{part}.{match[2]}" for part in match[1])
-        return (prefix + name,)
-
-    return names
-
-
 def patch_of(file: TensorFile) -> tuple[int, int]:
     """Latent cells of a token, down and across, from the shape of the first layer's weight."""
-    shape = next((s for name, s in file.shapes.items() if name.endswith("patch_embedding.weight")), ())
+    shape = next((s for name, s in file.shapes.items() if name.endswith(PATCH_NAMES)), ())
     if len(shape) != 5 or shape[2] != 1:
         raise CheckpointError(
             f"{file.path} is no Matrix-Game 2.0 model: its patch_embedding.weight is {list(shape) or 'missing'}, "
@@ -143,6 +124,7 @@ def _module(actions: Mapping[str, Any], width: str, scale: float) -> ActionModul
         hidden=int(actions["hidden_size"]),
         scale=scale,
         window_frames=STEP_FRAMES * int(actions.get("windows_size", 3)),
+        gain=bool(actions.get("norm_gain", False)),  # ours: told from the weights, no published config has it
     )
 
 

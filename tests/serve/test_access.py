@@ -171,6 +171,26 @@ def test_the_link_lets_in_and_a_cookie_afterwards(locked: TestClient):
     assert not plays(locked, host="192.0.2.7:8000", origin="http://evil.example", cookie=cookie)
 
 
+@pytest.mark.parametrize(
+    "others",
+    ['a=["x":1]; {}', 'a="b; {}', "x y=1; {}", "; ;{}", "=; {}", "expires=1; Path; {}", "a,b=c; {}", "[a]=%ff;{};x",
+     "reverie-8000=of-before; {}", "reverie-80=other; {}", "{}; reverie-8000=of-a-longer-path"],
+)  # fmt: skip
+def test_cookies_of_other_servers_on_this_machine_are_no_matter(locked: TestClient, others: str):
+    cookie = others.replace("{}", f"reverie-8000={TOKEN}")
+    assert plays(locked, host="192.0.2.7:8000", cookie=cookie)
+    assert not plays(locked, host="192.0.2.7:8000", cookie=cookie.replace(TOKEN, "wrong"))
+
+
+@pytest.mark.parametrize("token", ['a "quoted"; token, with = and %41', "ein Schlüssel für uns 🌍"])
+def test_a_token_of_any_characters_comes_back_in_the_cookie(token: str):
+    access = access_for("0.0.0.0", token)
+    with TestClient(create_app(FakeSource(), access=access), base_url="http://192.0.2.7:8000") as http:
+        assert http.get("/starts").status_code == 403
+        assert http.get("/", params={"token": token}, follow_redirects=False).status_code == 303
+        assert http.get("/").status_code == 200
+
+
 def test_programs_bring_the_token_themselves(locked: TestClient):
     assert plays(locked, host="192.0.2.7:8000", authorization=f"Bearer {TOKEN}")
     assert plays(locked, host="192.0.2.7:8000", query=f"?token={TOKEN}")

@@ -14,8 +14,7 @@ import secrets
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -171,7 +170,7 @@ class Gate:
                 return _let_in(cookie, access.token)
             return None
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
-        if access.is_token(bearer) or access.is_token(_read_cookie(headers, cookie)):
+        if access.is_token(bearer) or any(map(access.is_token, _read_cookies(headers, cookie))):
             return None
         if scope["type"] == "http" and scope["path"] == "/":
             return HTMLResponse(_LOCKED, 403, headers={"Cache-Control": "no-store"})
@@ -190,7 +189,7 @@ def _let_in(cookie: str, token: str) -> Response:
     Lax, not strict: the redirect after a link of a mail or chat page must bring the cookie along.
     """
     response = RedirectResponse("./", 303, headers={"Cache-Control": "no-store"})
-    response.set_cookie(cookie, token, max_age=COOKIE_DAYS * 86_400, httponly=True, samesite="lax")
+    response.set_cookie(cookie, quote(token, safe=""), max_age=COOKIE_DAYS * 86_400, httponly=True, samesite="lax")
     return response
 
 
@@ -202,12 +201,10 @@ def _token_in_link(scope: Scope) -> str | None:
     return values[0] if len(values) == 1 else None
 
 
-def _read_cookie(headers: Headers, name: str) -> str | None:
-    try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(name)
-    except CookieError:
-        return None
-    return None if morsel is None else morsel.value
+def _read_cookies(headers: Headers, name: str) -> list[str]:
+    """The values of a cookie: a browser also sends the cookies of other servers on this machine, of any form."""
+    pairs = [part.partition("=") for part in headers.get("cookie", "").split(";")]
+    return [unquote(value.strip()) for key, _, value in pairs if key.strip() == name]
 
 
 def _forbidden(message: str) -> Response:

@@ -250,15 +250,22 @@ def test_a_damaged_scene_is_a_scene_or_one_line(saved: Path, tmp_path_factory, d
     folder = tmp_path_factory.getbasetemp() / "damaged-scene"
     shutil.copytree(saved, folder, dirs_exist_ok=True)
     (folder / name).write_bytes(damage.apply((folder / name).read_bytes()))
-    try:
-        loaded = Scene.load(folder)
-    except DataError as error:
-        assert "\n" not in str(error)
-        assert str(folder) in str(error)
+    loaded = _read(folder)
+    if isinstance(loaded, str):
+        assert "\n" not in loaded
+        assert str(folder) in loaded
     else:
         assert np.isfinite(loaded.pose).all()
         assert np.isfinite(loaded.depth).all()
         loaded.title.encode()
+
+
+def _read(folder: Path) -> Scene | str:
+    """The scene, or why it is none."""
+    try:
+        return Scene.load(folder)
+    except DataError as error:
+        return str(error)
 
 
 def test_a_truncated_image_is_a_damaged_keyframe(folder: Path) -> None:

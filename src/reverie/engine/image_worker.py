@@ -81,9 +81,7 @@ async def load_untrusted_session(
         raise DataError(str(error)) from None
 
 
-async def _ask(
-    kind: str, data: bytes, resolution: tuple[int, int], max_seconds: float, max_memory_bytes: int
-) -> bytes:
+async def _ask(kind: str, data: bytes, resolution: tuple[int, int], max_seconds: float, max_memory_bytes: int) -> bytes:
     """A worker's answer.  Raises ImageError, with the worker's words."""
     height, width = resolution
     failed = _FAILED[kind]

@@ -11,7 +11,6 @@ A penguin never stands still: brakes leave it 1.4 m/s.  `trick` does something i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np

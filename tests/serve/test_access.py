@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -127,6 +128,17 @@ def test_a_proxy_with_a_name_of_its_own():
         assert plays(http, origin="https://world.example.org")
         assert plays(http, host="world.example.org", origin="https://world.example.org")
         assert not plays(http, origin="https://evil.example")
+
+
+def test_another_server_of_this_machine_is_another_site():
+    """Its pages have our name, and bring our cookie along: cookies know no ports."""
+    access = access_for("0.0.0.0", allow_hosts=["world.example.org"])
+    own = socket.gethostname().lower()
+    assert access.is_own_host(f"{own}:8000")
+    assert access.is_own_origin(f"http://{own}:8000", f"{own}:8000")
+    assert not access.is_own_origin(f"http://{own}:3000", f"{own}:8000")
+    assert not access.is_own_origin(f"http://{own}.local:3000", f"{own}.local:8000")
+    assert access.is_own_origin("https://world.example.org", "127.0.0.1:8000")
 
 
 def test_ports_that_go_without_saying():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -156,10 +157,13 @@ def test_a_worker_that_starts_its_game_ends_with_its_parent(tmp_path: Path) -> N
     until(lambda: not is_running(worker), "the worker to end")
 
 
-@pytest.mark.parametrize("source", sorted(Path(guardian.__file__).parent.rglob("*.py")), ids=lambda path: path.stem)
-def test_every_folder_of_a_game_is_guarded(source: Path) -> None:
+def test_every_folder_of_a_game_is_guarded() -> None:
     """A game's temporary folder is made by `guardian.make_folder` alone, which guards it from before it is there."""
-    assert "mkdtemp" not in source.read_text()
+    games = find_spec("reverie_worlds")
+    folders = [Path(guardian.__file__).parent, *map(Path, (games and games.submodule_search_locations) or ())]
+    texts = {path: path.read_text() for folder in folders for path in folder.rglob("*.py")}
+    assert [path for path, text in texts.items() if "mkdtemp" in text] == []
+    assert len([path for path, text in texts.items() if "= guardian.make_folder(" in text]) == 5
 
 
 def test_what_was_released_is_left_alone(tmp_path: Path) -> None:

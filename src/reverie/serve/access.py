@@ -47,11 +47,13 @@ class Access:
     Args:
         hosts: names, besides this machine's loopback ones, that the server goes by.  Pages of these hosts are its own
             as well, so that a proxy in front may have another name than it asks us by.
+        names: more names of this machine itself; a page of one is our own only if it comes from our port.
         any_address: whether the server goes by every IP address (it listens on networks whose addresses may change).
         token: what a visitor must bring, in the link, a cookie or an `Authorization: Bearer` header; None: nothing.
     """
 
     hosts: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
     any_address: bool = False
     token: str | None = field(default=None, repr=False)
 
@@ -60,7 +62,9 @@ class Access:
         name = _split(host)[0]
         if name is None:
             return False
-        return name == "localhost" or name in self.hosts or _is_address(name, loopback=not self.any_address)
+        return (
+            name == "localhost" or name in self.hosts | self.names or _is_address(name, loopback=not self.any_address)
+        )
 
     def is_own_origin(self, origin: str, host: str) -> bool:
         """Whether a page of `origin` is the one that this server, asked as `host`, has sent."""
@@ -91,21 +95,24 @@ def access_for(host: str, token: str = "auto", allow_hosts: Iterable[str] = ()) 
 
     Raises ServeError for a token that is too short or a name that is none.
     """
-    names = {name.lower().rstrip(".") for name in allow_hosts}
-    for name in names:
+    hosts = {name.lower().rstrip(".") for name in allow_hosts}
+    for name in hosts:
         if _split(name) != (name, None):
             raise ServeError(f"--allow-host takes a name such as world.example.org, without a port, got {name!r}")
     is_exposed = not is_loopback(host)
     if token == "auto":
-        token = secrets.token_urlsafe(16) if is_exposed or names else "none"
+        token = secrets.token_urlsafe(16) if is_exposed or hosts else "none"
     if len(token) < MIN_TOKEN and token != "none":
         raise ServeError(
             f"a token has at least {MIN_TOKEN} characters, got {len(token)}; leave --token out for a good one"
         )
+    names: set[str] = set()
     if is_exposed:
         own = socket.gethostname().lower()
-        names |= {own, f"{own}.local"} | ({host.lower()} if host else set())
-    return Access(hosts=frozenset(names), any_address=is_exposed, token=None if token == "none" else token)
+        names = {own, f"{own}.local"} | ({host.lower()} if host else set())
+    return Access(
+        hosts=frozenset(hosts), names=frozenset(names), any_address=is_exposed, token=None if token == "none" else token
+    )
 
 
 def is_loopback(host: str) -> bool:

@@ -105,8 +105,8 @@ dates = st.datetimes(timezones=st.none() | st.timezones()).map(str) | st.sampled
 
 
 @examples(300)
-@given(st.sampled_from(["model", "seed", "keys", "mouse", "scene", "title", "created", "last_frame"]),
-       json_values | dates)  # fmt: skip
+@given(st.sampled_from(["version", "kind", "frames", "model", "seed", "keys", "mouse", "scene", "title", "created",
+                        "last_frame"]), json_values | dates)  # fmt: skip
 def test_any_field_is_read_and_written_again_or_refused(name: str, value: object) -> None:
     loaded = read(changed(lambda head: head.update({name: value})))
     if isinstance(loaded, str):
@@ -121,7 +121,10 @@ def test_any_field_is_read_and_written_again_or_refused(name: str, value: object
     ['[{"frames": 1e999}]', '[{"frames": NaN}]', '[{"mouse": [NaN, 0], "frames": 75}]', '[{"frames": -5}]',
      '[{"mouse": [1e999, 0], "frames": 75}]', '[{"mouse": [0, Infinity], "frames": 75}]', "[" * 100_000, "{}", "null",
      '[{"frames": 99999999999}]', '[{"keys": ["a"], "keys": [], "frames": 75}]', '[{"frames": ' + "9" * 6000 + "}]",
-     '[{"keys": [{}], "frames": 75}]', '[{"frames": true}]', '[{"frames": 75, "run": "me"}]', "\ufeff[]"],
+     '[{"keys": [{}], "frames": 75}]', '[{"' + "n" * 9000 + '": 1}]', '[{"keys": ["' + "k" * 9000 + ' "]}]',
+     '{"' + "n" * 9000 + '": 1, "' + "n" * 9000 + '": 2}', '[{"frames": true}]',
+     '[{"frames": 75, "run": "me"}]', "\ufeff[]"],
+    ids=lambda text: text[:20],
 )  # fmt: skip
 def test_actions_that_are_none(script: str) -> None:
     assert "not a session that can be read" in refusal(archive({**parts(), "actions.json": script}))

@@ -41,6 +41,8 @@ KIND, VERSION = "reverie.session", 1
 SUFFIX = ".reverie"
 MAX_FILE_BYTES = 32 * 2**20
 MAX_TITLE = 80
+MAX_REASON = 240
+"""The longest reason that is told: it may quote the file."""
 THUMBNAIL_PX = 240
 _PARTS = {"session.json": 64 * 2**10, "actions.json": 8 * 2**20, "start.png": 16 * 2**20, "thumbnail.jpg": 2**20}
 """The parts of a file, and the most bytes of each."""
@@ -159,7 +161,8 @@ class SessionFile:
         try:
             return _parse(parts)
         except (ActionError, DataError) as error:
-            raise DataError(f"{name} is not a session that can be read: {error}; export it again") from None
+            reason = " ".join(str(error).split())[:MAX_REASON]
+            raise DataError(f"{name} is not a session that can be read: {reason}; export it again") from None
 
     def titled(self, title: str) -> SessionFile:
         text = title.encode("utf-8", "replace").decode()  # half of an emoji is no text

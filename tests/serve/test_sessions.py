@@ -17,7 +17,9 @@ from tests.serve.test_server import OPEN, Client, connected
 
 from reverie.engine.engine import Engine
 from reverie.engine.script import parse_json
+from reverie.engine.session import Snapshot
 from reverie.engine.session_file import SessionFile, hash_frame
+from reverie.errors import CheckpointError
 from reverie.models.presets import tiny
 from reverie.serve.app import create_app
 from reverie.serve.host import Limits
@@ -238,6 +240,16 @@ def test_a_full_folder_and_a_full_disk_lose_nothing(http: TestClient, client: Cl
     error = client.expect("error")
     assert error["code"] == "save-failed"
     assert "No space left on device" in error["message"]
+    assert list(saves.folder.iterdir()) == []
+
+    def full_too(_: object, path: Path) -> None:
+        raise CheckpointError(f"cannot write the snapshot {str(path)!r}: I/O error")
+
+    monkeypatch.setattr(Snapshot, "save", full_too)
+    client.say("save", name="walk")
+    message = client.expect("error")["message"]
+    assert "cannot write the snapshot 'state.safetensors'" in message
+    assert str(saves.folder) not in message
     assert list(saves.folder.iterdir()) == []
     client.frame()
 

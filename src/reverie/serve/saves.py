@@ -108,6 +108,7 @@ class SaveFolder:
                 partial.rename(self.folder / card.id)
             except (OSError, DataError, CheckpointError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
+                reason = reason.replace(f"{partial}{os.sep}", "")  # where the server keeps what is its own affair
                 raise Refusal(
                     ErrorCode.SAVE_FAILED, f"the session could not be saved ({reason}); it is played on as it was"
                 ) from None

@@ -19,7 +19,8 @@ from reverie.engine.engine import Engine
 from reverie.engine.script import parse_json
 from reverie.engine.session import Snapshot
 from reverie.engine.session_file import SessionFile, hash_frame
-from reverie.errors import CheckpointError
+from reverie.engine.timeline import Timeline
+from reverie.errors import ActionError, CheckpointError
 from reverie.models.presets import tiny
 from reverie.serve.app import create_app
 from reverie.serve.host import Limits
@@ -251,6 +252,15 @@ def test_a_full_folder_and_a_full_disk_lose_nothing(http: TestClient, client: Cl
     assert "cannot write the snapshot 'state.safetensors'" in message
     assert str(saves.folder) not in message
     assert list(saves.folder.iterdir()) == []
+
+    def too_long(*_: object) -> None:
+        raise ActionError("an action script lasts at most 86400 s, got 90000 s")
+
+    monkeypatch.setattr(Timeline, "describe", too_long)
+    epoch = client.frame().epoch
+    client.say("save", name="walk")
+    assert client.expect("error")["code"] == "save-failed"
+    assert client.frame().epoch == epoch
     client.frame()
 
 

@@ -104,7 +104,7 @@ dates = st.datetimes(timezones=st.none() | st.timezones()).map(str) | st.sampled
 )
 
 
-@examples(300)
+@examples(150)
 @given(st.sampled_from(["version", "kind", "frames", "model", "seed", "keys", "mouse", "scene", "title", "created",
                         "last_frame"]), json_values | dates)  # fmt: skip
 def test_any_field_is_read_and_written_again_or_refused(name: str, value: object) -> None:

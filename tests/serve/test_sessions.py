@@ -295,7 +295,8 @@ def test_what_a_killed_server_had_under_way_goes_with_a_later_save(tmp_path: Pat
     for partial in (left, fresh):
         partial.mkdir(parents=True)
         (partial / "session.reverie").write_bytes(b"x")
-    os.utime(left, (time.time() - 7200,) * 2)
+    then_s = time.time() - 7200
+    os.utime(left, (then_s, then_s))
     file = SessionFile(model="tiny/0", seed=1, keys=(), mouse=False, start=b"x")
     card = SaveFolder(folder).add(file)
     assert {path.name for path in folder.iterdir()} == {card.id, fresh.name}  # another server may be writing that

@@ -160,7 +160,9 @@ def test_a_worker_that_starts_its_game_ends_with_its_parent(tmp_path: Path) -> N
 def test_every_folder_of_a_game_is_guarded() -> None:
     """A game's temporary folder is made by `guardian.make_folder` alone, which guards it from before it is there."""
     games = find_spec("reverie_worlds")
-    folders = [Path(guardian.__file__).parent, *map(Path, (games and games.submodule_search_locations) or ())]
+    if games is None:
+        pytest.skip("the games are not installed")
+    folders = [Path(guardian.__file__).parent, *map(Path, games.submodule_search_locations or ())]
     texts = {path: path.read_text() for folder in folders for path in folder.rglob("*.py")}
     assert [path for path, text in texts.items() if "mkdtemp" in text] == []
     assert len([path for path, text in texts.items() if "= guardian.make_folder(" in text]) == 5

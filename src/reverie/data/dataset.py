@@ -376,15 +376,15 @@ def _episode(root: Path, info: dict[str, Any], video_key: str, row: dict[str, An
         raise DataError(f"{root / 'meta/episodes'}: episode {index}: length must be 1 or more, got {length!r}")
     if not isinstance(from_s, int | float) or not 0 <= from_s < math.inf:
         raise DataError(f"{root / 'meta/episodes'}: episode {index}: from_timestamp must be 0 or more, got {from_s!r}")
-    data_file = _file(root, info.get("data_path", DATA_PATH), **places)
-    video_file = _file(root, info.get("video_path", VIDEO_PATH), video_key=video_key, **video)
+    data_file = file_by_pattern(root, info.get("data_path", DATA_PATH), **places)
+    video_file = file_by_pattern(root, info.get("video_path", VIDEO_PATH), video_key=video_key, **video)
     meta = {name: value for name, value in row.items() if "/" not in name}
     depth = {part: row.get(f"depth/{part}") for part in ("chunk_index", "file_index")}
     depth_file = None if None in depth.values() else root / DEPTH_PATH.format(**depth)
     return Episode(index, length, data_file, video_file, from_index, float(from_s), meta, depth_file=depth_file)
 
 
-def _file(root: Path, pattern: str, **places: int | str) -> Path:
+def file_by_pattern(root: Path, pattern: str, **places: int | str) -> Path:
     """A file by a path pattern of `meta/info.json`.  Raises DataError for one that is not inside the dataset."""
     file = root / pattern.format(**places) if _PATTERN.fullmatch(pattern) else root
     if not is_inside(file, root):

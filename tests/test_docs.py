@@ -16,16 +16,16 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tyro
 
+import reverie
 from reverie import cli
-from reverie.errors import ReverieError
 from reverie.worlds import WORLDS
 
 ROOT = Path(__file__).parents[1]
@@ -132,12 +132,17 @@ def test_commands_in_the_text_exist(name: str) -> None:
             assert {word.split("=")[0] for word in rest if word.startswith("--")} <= flags(command) | {"--help"}
 
 
+@functools.cache
+def nano() -> Any:
+    return reverie.load("nano", device="cpu")
+
+
 def play_page(name: str, only: str = "") -> None:
-    """Runs the Python of a page, and the commands that are marked, in the folder at hand."""
-    names: dict[str, object] = {}
+    """Runs the Python of a page, and the commands that are marked, in the folder at hand; all share one nano."""
+    names: dict[str, object] = {"nano": nano}
     for fence in fences(name):
         if fence.kind == "python":
-            exec(compile(fence.text, name, "exec"), names)
+            exec(compile(fence.text.replace('reverie.load("nano")', "nano()"), name, "exec"), names)
         elif fence.run and only != "python":
             for words in commands(fence.text):
                 assert cli.main([*words[1:], *fence.more]) == 0, shlex.join(words)
@@ -168,7 +173,6 @@ def test_the_page_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MALLOC_TOP_PAD_", "131072")  # a command that finds it set does not start itself again
-    monkeypatch.setenv("REVERIE_DEVICE", "cpu")
     shutil.copytree(recording, tmp_path / "recording")
     if name == "tutorials/first-world.md":
         shutil.rmtree(tmp_path / "recording")
@@ -184,10 +188,8 @@ def test_the_page_runs(
 def test_linked_files_exist(name: str) -> None:
     path = DOCS / name
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", FENCE.sub("", path.read_text(encoding="utf-8")))
-    files = [path.parent / link for link in links if "://" not in link]
-    assert [file for file in files if file != GENERATED and not file.resolve().exists()] == [] or (
-        [file.resolve() for file in files if not file.resolve().exists()] == [GENERATED.resolve()]
-    )
+    files = {(path.parent / link).resolve() for link in links if "://" not in link}
+    assert {file for file in files if not file.exists()} <= {GENERATED}
 
 
 @pytest.mark.parametrize("name", GUIDES)
@@ -224,4 +226,6 @@ def test_the_site_builds_strictly(tmp_path: Path) -> None:
         assert f'id="reverie-{command.name.replace(" ", "-")}"' in page
     assert "Snapshot" in (tmp_path / "site/reference/python.html").read_text()
     for page in (tmp_path / "site").rglob("*.html"):  # nothing is loaded from elsewhere
-        assert not re.search(r'<(?:script|img)[^>]+src="https?://|<link[^>]+stylesheet[^>]+href="https?://', page.read_text())
+        assert not re.search(
+            r'<(?:script|img)[^>]+src="https?://|<link[^>]+stylesheet[^>]+href="https?://', page.read_text()
+        )

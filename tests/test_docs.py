@@ -168,9 +168,7 @@ RUN = [name for name in GUIDES if any(fence.kind == "python" or fence.run for fe
 
 
 @pytest.mark.parametrize("name", RUN)
-def test_the_page_runs(
-    name: str, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_page_runs(name: str, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MALLOC_TOP_PAD_", "131072")  # a command that finds it set does not start itself again
     shutil.copytree(recording, tmp_path / "recording")

@@ -29,9 +29,10 @@ from reverie.engine.device import cpu_name
 from reverie.engine.geometry import RandomWeights, matrix_game_2
 from reverie.models.checkpoint import ModelConfig
 from reverie.models.dit import count_parameters
+from reverie.train.batches import move
+from reverie.train.config import TrainerConfig
 from reverie.train.latent_clips import LatentClips
 from reverie.train.latents import Clips
-from reverie.train.loop import TrainerConfig, move
 from reverie.train.optimizers import build_optimizers
 from reverie.train.recipe import TrainWorldConfig
 from reverie.train.world import WorldTask
@@ -61,8 +62,6 @@ def made_up(config: ModelConfig, num_steps: int) -> Clips:
         picture=np.zeros((1, 3, 8, 8), np.uint8),
         episode=np.zeros(num_steps, np.int32),
         opens=np.zeros(1, np.int64),
-        fit_index=np.zeros(0, np.int64),
-        fit_frames=np.zeros((0, 4, 3, 8, 8), np.uint8),
         action_space=world.action_space,
         tokens=normal(1, world.image_tokens, world.image_dim),
         grey=normal(1, num_steps - 1, *world.latent),

@@ -16,7 +16,7 @@ from reverie.options import alias
 BLOCKED = ("av", "tyro", "docstring_parser", "typeguard", "gymnasium", "fastapi", "uvicorn", "torchao", "mslk", "cv2")
 BENCH = ("reverie.cli", "reverie.engine.bench", "reverie.engine.stage_bench", "reverie.engine.measure")
 TRAINING = (
-    "reverie.train.loop",
+    "reverie.train.trainer",
     "reverie.train.optimizers",
     "reverie.train.checkpoints",
     "reverie.train.parallel",

@@ -34,13 +34,16 @@ from torch.nn import functional as F
 from reverie.data.dataset import Dataset
 from reverie.engine.images import load_image
 from reverie.errors import CheckpointError, DataError, TrainError
+from reverie.malloc_hints import use_malloc_hints
 from reverie.models.checkpoint import from_json, load_weights, save_weights, to_json, write_json_atomic
 from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.nn.attention import attend
 from reverie.nn.rope import rotary_table, rotate
-from reverie.train.loop import Task, Trainer, TrainerConfig, use_malloc_hints
+from reverie.train.config import TrainerConfig
+from reverie.train.task import Task
 from reverie.train.tokenizer import load_tokenizer, save_tokenizer
+from reverie.train.trainer import Trainer
 from reverie.types import FPS, Action, ActionSpace, Frames
 
 KIND = "reverie.rival.oasis"

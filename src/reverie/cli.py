@@ -156,6 +156,10 @@ def _run(command: Command, args: list[str]) -> int:
         config = _parser()(config_class, prog=f"reverie {command.name}", description=description, args=args)
     except SystemExit as stop:  # the help (0) or what is wrong (2) has been printed
         return stop.code if isinstance(stop.code, int) else 2
+    if command.name.startswith(("train ", "distill ")):
+        from reverie.malloc_hints import use_malloc_hints
+
+        use_malloc_hints(config.device)
     result = config.run()
     return result if isinstance(result, int) else 0
 

@@ -11,7 +11,8 @@ from bench.rivals import oasis
 
 from reverie.errors import CheckpointError, DataError
 from reverie.models.tokenizer import VideoTokenizer, tiny
-from reverie.train.loop import Trainer, TrainerConfig
+from reverie.train.config import TrainerConfig
+from reverie.train.trainer import Trainer
 from reverie.types import Action, ActionSpace
 
 SPACE = ActionSpace(("forward", "back"))

@@ -12,7 +12,9 @@ import torch
 
 from reverie import cli
 from reverie.train import budget
-from reverie.train.loop import Task, Trainer, TrainerConfig
+from reverie.train.config import TrainerConfig
+from reverie.train.task import Task
+from reverie.train.trainer import Trainer
 
 
 class Still(Task):

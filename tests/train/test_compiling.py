@@ -14,9 +14,10 @@ from reverie.models import pieces, tokenizer
 from reverie.models.pieces import TRAINING_PIECES, compile_pieces, num_compiled, restore_pieces
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.nn import attention
-from reverie.train import loop
-from reverie.train.loop import Trainer, TrainerConfig
+from reverie.train import trainer as trainer_module
+from reverie.train.config import TrainerConfig
 from reverie.train.step_worker import StepTask
+from reverie.train.trainer import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's doing
 
@@ -52,9 +53,9 @@ class Watched(StepTask):
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    monkeypatch.setattr(loop, "check_compiler", lambda device: None)
-    monkeypatch.setattr(loop, "flex_works", lambda device: True)  # as on a GPU
-    monkeypatch.setattr(loop, "compile_pieces", partial(compile_pieces, backend="eager"))
+    monkeypatch.setattr(trainer_module, "check_compiler", lambda device: None)
+    monkeypatch.setattr(trainer_module, "flex_works", lambda device: True)  # as on a GPU
+    monkeypatch.setattr(trainer_module, "compile_pieces", partial(compile_pieces, backend="eager"))
 
 
 def settings(folder: Path, **changes: Any) -> TrainerConfig:
@@ -91,7 +92,7 @@ def test_the_tokenizers_blocks_are_pieces_of_training_only() -> None:
 
 
 def test_a_task_without_pieces_compiles_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "check_compiler", lambda device: None)
+    monkeypatch.setattr(trainer_module, "check_compiler", lambda device: None)
     task = Watched()
     task.model = torch.nn.ModuleDict({"only": torch.nn.Linear(2, 2)})
     asked = []

@@ -19,7 +19,7 @@ from reverie.train.distill_dmd import DistillDmdConfig, DmdTask
 from reverie.train.distill_init import DistillInitConfig, InitTask
 from reverie.train.forcing import Guided, Past, clean_estimates, follow
 from reverie.train.latents import Clips
-from reverie.train.loop import Trainer
+from reverie.train.trainer import Trainer
 
 
 @pytest.fixture(scope="module")

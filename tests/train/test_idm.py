@@ -12,8 +12,9 @@ from tests.evaluate.synthetic import moving
 
 from reverie.errors import CheckpointError, DataError, TrainError
 from reverie.models.idm import WEIGHTS, IDMConfig, InverseDynamics, Views, load_idm, look, save_idm
+from reverie.train.config import TrainerConfig
 from reverie.train.idm import IdmTask, Looks, TrainIdmConfig, mirror, small_turns, train_idm, turn_field, turned
-from reverie.train.loop import Trainer, TrainerConfig
+from reverie.train.trainer import Trainer
 from reverie.types import ActionSpace
 from reverie.vision.optical_flow import Flow, camera_turn_deg
 

@@ -47,9 +47,9 @@ def test_an_episode_is_encoded_as_a_stream_and_its_openings_alone(tokenizer: Vid
     clip = Dataset(data).clip(int(kept.episode[0]), 0, 65)
     video = to_pixels(torch.from_numpy(clip.frames).permute(0, 3, 1, 2))[None]
     np.testing.assert_allclose(kept.z[:steps], tokenizer.encode(video)[0], atol=2e-2)
-    latent, picture = kept.opening(6)
-    np.testing.assert_allclose(latent, tokenizer.encode(video[:, 24:25])[0, 0], atol=2e-2)
-    assert picture.shape == (3, 16, 32)
+    opening = kept.opening(6)
+    np.testing.assert_allclose(kept.still[opening], tokenizer.encode(video[:, 24:25])[0, 0], atol=2e-2)
+    assert kept.picture[opening].shape == (3, 16, 32)
     assert kept.rows[0].max() == 0
     assert np.array_equal(kept.rows[1:steps].reshape(64, -1), clip.actions[:64])
 
@@ -166,7 +166,7 @@ def test_a_training_from_kept_latents_needs_no_ffmpeg(tokenizer: VideoTokenizer,
 import sys
 sys.modules["av"] = None  # any import of it fails
 import torch
-import reverie.cli, reverie.data.loader, reverie.train.loop, reverie.train.world
+import reverie.cli, reverie.data.loader, reverie.train.trainer, reverie.train.world
 from pathlib import Path
 from reverie.data.dataset import Dataset
 from reverie.models.tokenizer import VideoTokenizer, tiny

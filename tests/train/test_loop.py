@@ -19,26 +19,19 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from reverie.errors import DeviceError, TrainError
+from reverie.malloc_hints import use_malloc_hints
 from reverie.models import presets
 from reverie.models.dit import WorldModel
 from reverie.nn.attention import Visibility, attend_steps
+from reverie.train.batches import move, pinned, tensors_of
 from reverie.train.checkpoints import Checkpoints, FolderLock
+from reverie.train.config import TrainerConfig
+from reverie.train.device import matrix_precision, pick_device, pick_dtype
 from reverie.train.forcing import Past, clean_estimates
-from reverie.train.loop import (
-    Task,
-    Trainer,
-    TrainerConfig,
-    lr_scale,
-    matrix_precision,
-    move,
-    pick_device,
-    pick_dtype,
-    pinned,
-    tensors_of,
-    use_malloc_hints,
-)
 from reverie.train.optimizers import as_matrix, build_optimizers
+from reverie.train.task import Task
 from reverie.train.throughput import FlopCount, Work, peak_flops
+from reverie.train.trainer import Trainer, lr_scale
 
 
 class Line(Task):
@@ -134,7 +127,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from test_loop import Line, config
-from reverie.train.loop import Trainer
+from reverie.train.trainer import Trainer
 Trainer(Line(pause_s=0.02), config(Path(sys.argv[1]), steps=60, muon=True, checkpoint_minutes=0.002)).run()
 """
 
@@ -169,7 +162,7 @@ def test_killed_and_resumed_is_never_killed_bit_for_bit(tmp_path: Path) -> None:
     assert 0 < len(resumed.seen) < 60
     assert resumed.seen == whole.seen[-len(resumed.seen) :]
     assert same(weights(resumed), weights(whole))
-    assert same(trainer.ema, unbroken.ema)
+    assert same(trainer.average.tensors, unbroken.average.tensors)
     steps = [json.loads(line)["step"] for line in (tmp_path / "killed/log.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)
 
@@ -295,11 +288,11 @@ def test_averaged_weights_follow_and_are_put_back(tmp_path: Path) -> None:
     trainer = Trainer(task, config(tmp_path, ema=0.9))
     trainer.run()
     trained = weights(task)
-    assert not same(trained, trainer.ema)
+    assert not same(trained, trainer.average.tensors)
     with trainer.averaged_weights():
         averaged = weights(task)
     assert same(weights(task), trained)
-    assert same(averaged, trainer.ema)
+    assert same(averaged, trainer.average.tensors)
 
 
 def test_the_schedule_is_a_trapezoid(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from reverie.models import tokenizer
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.train.loop import move
+from reverie.train.batches import move
 from reverie.train.step_worker import StepTask
 
 HAS_CUDA = torch.backends.cuda.is_built()

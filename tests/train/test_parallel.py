@@ -21,9 +21,11 @@ from reverie.errors import TrainError
 from reverie.models import presets
 from reverie.models.checkpoint import save_weights
 from reverie.models.dit import WorldModel
+from reverie.train.config import TrainerConfig
 from reverie.train.forcing import Past, clean_estimates, noise_like
-from reverie.train.loop import Task, Trainer, TrainerConfig
 from reverie.train.parallel import Ranks, Shards
+from reverie.train.task import Task
+from reverie.train.trainer import Trainer
 
 STEPS = 6
 WORLD = presets.tiny().world
@@ -84,7 +86,7 @@ from pathlib import Path
 import torch.distributed as dist
 from test_parallel import Dream, config
 from reverie.errors import TrainError
-from reverie.train.loop import Trainer
+from reverie.train.trainer import Trainer
 from reverie.train.parallel import Ranks, local
 Ranks.__exit__ = lambda *_: None  # one group for all trainings
 folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])

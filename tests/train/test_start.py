@@ -109,10 +109,10 @@ def test_openings_say_what_a_session_is_told(options: dict[str, Any], published:
     engine = load(published, device="cpu", dtype="float32", resolution=RESOLUTION)
     episode = int(part.episode[9])
     session = engine.open(Dataset(data).clip(episode, 36, 1).frames[0])
-    tokens, latents = part.told(9, 15)
+    tokens, latents = task.train.told([(0, 9)], 15)
     assert session._start is not None
-    np.testing.assert_allclose(tokens, session._image[0], rtol=2e-3, atol=2e-3)
-    extra = start_channels(torch.from_numpy(latents)[None], 20)
+    np.testing.assert_allclose(tokens[0], session._image[0], rtol=2e-3, atol=2e-3)
+    extra = start_channels(latents, 20)
     with torch.inference_mode():
         expected = torch.cat([session._start.condition(step, 3, 20) for step in range(0, 15, 3)], 1).clone()
     torch.testing.assert_close(extra, expected, rtol=2e-3, atol=2e-3)

@@ -21,11 +21,12 @@ from tests.train.test_world import clips, task
 from reverie.models.checkpoint import ModelBundle, load_model
 from reverie.models.idm import IDMConfig, InverseDynamics
 from reverie.models.tokenizer import VideoTokenizer, tiny
+from reverie.train.batches import move
 from reverie.train.distill_decoder import DecoderTask, DistillDecoderConfig
 from reverie.train.distill_dmd import DistillDmdConfig, DmdTask
 from reverie.train.distill_init import DistillInitConfig, InitTask
 from reverie.train.idm import IdmTask, TrainIdmConfig
-from reverie.train.loop import Task, move
+from reverie.train.task import Task
 from reverie.train.tokenizer import TokenizerTask
 from reverie.train.world import WorldTask
 

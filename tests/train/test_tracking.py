@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 
 from reverie.errors import TrainError
-from reverie.train.loop import Task, Trainer, TrainerConfig
+from reverie.train.config import TrainerConfig
+from reverie.train.task import Task
 from reverie.train.tracking import open_tracker
+from reverie.train.trainer import Trainer
 
 
 class Double(Task):

@@ -11,11 +11,12 @@ from reverie.errors import DataError, TrainError
 from reverie.models import presets
 from reverie.models.checkpoint import load_model
 from reverie.models.tokenizer import VideoTokenizer
+from reverie.train.config import TrainerConfig
 from reverie.train.forcing import sink_age
 from reverie.train.latent_clips import LatentClips
 from reverie.train.latents import Clips, joint_space
-from reverie.train.loop import Trainer, TrainerConfig
 from reverie.train.recipe import TrainWorldConfig
+from reverie.train.trainer import Trainer
 from reverie.train.world import WorldTask, new_bundle
 from reverie.types import ActionSpace
 from reverie.vision.projection import turn_scale

@@ -27,12 +27,15 @@ from reverie.models.dit import WorldModel
 from reverie.models.pixels import to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.budget import announce
+from reverie.train.config import trainer_config
+from reverie.train.device import pick_device
 from reverie.train.forcing import Guided, Past, clean_estimates, count_tokens
 from reverie.train.latents import Clips, load_for
-from reverie.train.loop import Task, Trainer, pick_device, trainer_config, use_malloc_hints
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
 from reverie.train.start_frames import add_start_frames
+from reverie.train.task import Task
 from reverie.train.tracking import Track
+from reverie.train.trainer import Trainer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +117,7 @@ class DistillTask(Task):
         if next(self.teacher.world.parameters()).device != self.device:
             self.bundle.to(self.device, torch.float32)
 
-    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor | Rows, ...]:
         return self.clips.draw(rng, self.config.batch, self.config.clip_steps)
 
     def blocks(self) -> list[nn.Module]:
@@ -171,7 +174,6 @@ class DistillTask(Task):
 
 def run_distillation(config: DistillConfig, task: type[DistillTask]) -> dict[str, float]:
     """Encode the recordings, train, and write a model folder to `output`/model."""
-    use_malloc_hints(config.device)
     announce(config)
     device = pick_device(config.device)
     teacher = load_model(config.teacher, device)

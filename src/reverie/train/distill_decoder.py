@@ -20,10 +20,12 @@ from reverie.models.dit import count_parameters
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.options import alias
 from reverie.train.budget import announce
-from reverie.train.loop import Trainer, pick_device, trainer_config, use_malloc_hints
+from reverie.train.config import trainer_config
+from reverie.train.device import pick_device
 from reverie.train.start_frames import add_start_frames
 from reverie.train.tokenizer import TokenizerTask, TrainTokenizerConfig, read_pool, time_tokenizer
 from reverie.train.tracking import Track
+from reverie.train.trainer import Trainer
 from reverie.types import Frames
 
 HELD_OUT_CLIPS = 24
@@ -72,7 +74,6 @@ class DistillDecoderConfig:
 
     def run(self) -> dict[str, float]:
         """Train; returns the figures on the held-out data."""
-        use_malloc_hints(self.device)
         announce(self)
         device = pick_device(self.device)
         teacher = load_model(self.teacher, device)

@@ -92,7 +92,7 @@ class DmdTask(DistillTask):
         """Draws that all processes must make alike: which network's turn it is, which pass has gradients."""
         return torch.Generator().manual_seed(self.step_seed + purpose)
 
-    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor | Rows, ...]:
         """Start latents (b, 1, c, h, w), start pictures, and action rows (b, 4 blocks, a) of other moments of play."""
         z0, rows, picture = self.clips.play(rng, self.config.batch, self.config.rollout_blocks)
         rows[torch.from_numpy(rng.random(len(rows)) < self.config.still)] = 0.0

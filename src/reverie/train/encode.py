@@ -68,7 +68,7 @@ class EncodeConfig:
             raise DataError("expected at least one recording, got none; name the folder of a LeRobot dataset")
 
     def run(self) -> None:
-        from reverie.train.loop import pick_device
+        from reverie.train.device import pick_device
         from reverie.train.tokenizer import read_tokenizer
 
         device = pick_device(self.device)

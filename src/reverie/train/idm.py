@@ -29,8 +29,10 @@ from reverie.models.checkpoint import write_json_atomic
 from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, save_idm, ways
 from reverie.options import alias
 from reverie.train.budget import announce
-from reverie.train.loop import Task, Trainer, TrainerConfig, use_malloc_hints
+from reverie.train.config import TrainerConfig
+from reverie.train.task import Task
 from reverie.train.tracking import Track
+from reverie.train.trainer import Trainer
 from reverie.types import ActionSpace
 
 MIRRORED = (("left", "right"), ("turn-left", "turn-right"), ("lean-left", "lean-right"))
@@ -86,7 +88,6 @@ class TrainIdmConfig:
 
     def run(self) -> dict[str, float]:
         """Train; returns the figures on the held-out data."""
-        use_malloc_hints(self.device)
         announce(self)
         return train_idm(self)
 

@@ -59,17 +59,6 @@ class LatentClips:
             )
         return starts
 
-    def opening(self, start: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]:
-        """The start picture of a step that a clip can start at: its latent (c, h, w), and the picture."""
-        row = int(np.searchsorted(self.opens, start))
-        return self.still[row].astype(np.float32), np.array(self.picture[row])
-
-    def told(self, start: int, num_steps: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """What a model that generates its start is told of a clip's first picture: tokens (n, d), and latents
-        (num_steps, c, h, w) of the picture and of the grey after it, the last of which holds for ever."""
-        if self.tokens is None or self.grey is None:
-            raise DataError("these latents were made for a model that starts from a picture; encode them anew")
-        row = int(np.searchsorted(self.opens, start))
-        grey = self.grey[row][np.minimum(np.arange(num_steps - 1), self.grey.shape[1] - 1)]
-        latents = np.concatenate([self.still[row][None], grey])
-        return self.tokens[row].astype(np.float32), latents.astype(np.float32)
+    def opening(self, start: int) -> int:
+        """The row of `still`, `picture`, `tokens` and `grey` of a step that a clip can start at."""
+        return int(np.searchsorted(self.opens, start))

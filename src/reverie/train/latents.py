@@ -21,14 +21,15 @@ from reverie.models.wan_vae import WanVAE
 from reverie.train.encode import dataset_names, load_latents
 from reverie.train.latent_clips import LatentClips
 from reverie.train.start import StartEncoder
+from reverie.train.tables import GPU_SHARE, Rows, Table
 from reverie.types import ActionSpace
 from reverie.vision.projection import turn_scale
 
-Batch = tuple[Tensor, Tensor, Tensor]
+Batch = tuple[Tensor | Rows, Tensor, Tensor | Rows]
 """Clips: latents (b, t, c, h, w) whose first step is a start picture's, action rows (b, 4 (t - 1), a), and first
-pictures (b, 3, H/2, W/2) uint8."""
+pictures (b, 3, H/2, W/2) uint8.  For a GPU they are `Rows`."""
 
-ToldBatch = tuple[Tensor, Tensor, Tensor, Tensor]
+ToldBatch = tuple[Tensor | Rows, Tensor, Tensor | Rows, Tensor | Rows]
 """Clips for a model that generates its start: latents and rows as in `Batch`, image tokens (b, n, d), and latents (b,
 t, c, h, w) of the first picture and of the grey after it."""
 
@@ -63,12 +64,30 @@ class Clips:
                 raise DataError(f"a recording has the action {unknown[0]}, expected some of {', '.join(names)}")
         self._columns = [[names.index(name) for name in part.action_space.names] for part in parts]
         self._scale = [turn_scale(part.fov_deg, fov_deg) for part in parts]
+        self._tables = self._make_tables()
         self._known_starts: dict[tuple[int, int], npt.NDArray[np.int64]] = {}
         self._known_holds: dict[tuple[int, int], list[npt.NDArray[np.int64]]] = {}
 
     @property
     def num_steps(self) -> int:
         return sum(map(len, self.parts))
+
+    def _make_tables(self) -> dict[str, Table]:
+        """latents: for each part its steps, its stills and, where the start is generated, the grey after these."""
+        latents, fields = [], ["picture"]
+        for part in self.parts:
+            latents += [part.z, part.still]
+            latents += [] if part.grey is None else [part.grey.reshape(-1, *part.grey.shape[2:])]
+        if all(part.tokens is not None for part in self.parts):
+            fields.append("tokens")
+        tables = {"latents": Table(latents)}
+        return tables | {field: Table([getattr(part, field) for part in self.parts]) for field in fields}
+
+    def serve(self, device: torch.device) -> None:
+        """Have clips drawn for a network on `device`: what fits in a share of a GPU's free memory lies there."""
+        free = GPU_SHARE * torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0.0
+        for table in self._tables.values():
+            free -= table.serve(device, free)
 
     def draw(
         self, rng: np.random.Generator, count: int, num_steps: int, by_key: float = 0.0, still: float = 0.0
@@ -78,50 +97,59 @@ class Clips:
 
         Raises DataError if a recording has no episode of `num_steps` steps.
         """
-        z, rows, picture = self._take(self._random(rng, count, num_steps, by_key), num_steps)
+        picks = self._random(rng, count, num_steps, by_key)
+        steps, rows = self._steps(picks, num_steps), self._rows(picks, num_steps)
         if still:
-            stands = torch.from_numpy(rng.random(len(z)) < still)
-            z[stands], rows[stands] = z[stands, :1], 0.0
-        return z, rows, picture
+            stands = rng.random(len(picks)) < still
+            steps[stands], rows[stands] = steps[stands, :1], 0.0
+        return self._take("latents", steps), torch.from_numpy(rows), self._take("picture", self._openings(picks))
 
-    def spread(self, count: int, num_steps: int) -> Batch:
-        """About `count` clips, the same at every call: as many of each game, evenly over its recording."""
-        return self._take(self._even(count, num_steps), num_steps)
+    def spread(self, count: int, num_steps: int) -> tuple[Tensor, Tensor, Tensor]:
+        """About `count` clips on the CPU, the same at every call: as many of each game, evenly over its recording."""
+        picks = self._even(count, num_steps)
+        rows = torch.from_numpy(self._rows(picks, num_steps))
+        return self._read("latents", self._steps(picks, num_steps)), rows, self._read("picture", self._openings(picks))
 
     def draw_told(self, rng: np.random.Generator, count: int, num_steps: int, by_key: float = 0.0) -> ToldBatch:
         """As `draw`, for a model that generates its start."""
-        return self._take_told(self._random(rng, count, num_steps, by_key), num_steps)
+        picks = self._random(rng, count, num_steps, by_key)
+        self._check_told()
+        z, rows = self._take("latents", self._steps(picks, num_steps)), torch.from_numpy(self._rows(picks, num_steps))
+        start = self._take("latents", self._start_steps(picks, num_steps))
+        return z, rows, self._take("tokens", self._openings(picks)), start
 
-    def spread_told(self, count: int, num_steps: int) -> ToldBatch:
+    def spread_told(self, count: int, num_steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As `spread`, for a model that generates its start."""
-        return self._take_told(self._even(count, num_steps), num_steps)
+        picks = self._even(count, num_steps)
+        z, rows = self._read("latents", self._steps(picks, num_steps)), torch.from_numpy(self._rows(picks, num_steps))
+        return z, rows, *self.told(picks, num_steps)
 
     def openings(self, each: int) -> tuple[Tensor, Tensor]:
         """Start pictures, `each` of every game: latents (n, c, h, w), and the pictures."""
-        return _stacked(part.opening(start) for part in self.parts for start in _spaced(part.opens, each))
+        picks = self._spaced_openings(each)
+        return self._read("latents", self._steps(picks, 1)[:, 0]), self._read("picture", self._openings(picks))
 
     def openings_told(self, each: int, num_steps: int) -> tuple[Tensor, Tensor]:
         """As `openings`, for a model that generates its start: tokens, and `num_steps` latents of each."""
-        return _stacked(part.told(start, num_steps) for part in self.parts for start in _spaced(part.opens, each))
+        return self.told(self._spaced_openings(each), num_steps)
 
     def play(self, rng: np.random.Generator, count: int, blocks: int) -> Batch:
         """Random openings (count, 1, c, h, w), and `blocks` steps of play of the same game, from other moments.
 
         A run of actions that meets its episode's end goes on with another.  Returned in the order of `Batch`.
         """
-        z, rows, picture = [], [], []
+        picks, rows = [], []
         for i in rng.integers(len(self.parts), size=count).tolist():
             part = self.parts[i]
-            latent, seen = part.opening(rng.choice(part.opens))
+            picks.append((i, rng.choice(part.opens)))
             step, steps = int(rng.integers(len(part))), []
             for _ in range(blocks):
                 steps.append(step)
                 ends = step + 1 == len(part) or part.episode[step + 1] != part.episode[step]
                 step = int(rng.integers(len(part))) if ends else step + 1
-            z.append(latent[None])
             rows.append(self._said(i, part.rows[steps]))
-            picture.append(seen)
-        return tuple(torch.from_numpy(np.stack(x)) for x in (z, rows, picture))  # type: ignore[return-value]
+        z, picture = self._take("latents", self._steps(picks, 1)), self._take("picture", self._openings(picks))
+        return z, torch.from_numpy(np.stack(rows)), picture
 
     def _starts(self, i: int, num_steps: int) -> npt.NDArray[np.int64]:
         if (i, num_steps) not in self._known_starts:
@@ -159,21 +187,59 @@ class Clips:
             picks += [(i, start) for start in chosen]
         return picks
 
-    def _take_told(self, picks: Sequence[tuple[int, int]], num_steps: int) -> ToldBatch:
-        z, rows, _ = self._take(picks, num_steps)
-        tokens, latents = _stacked(self.parts[i].told(start, num_steps) for i, start in picks)
-        return z, rows, tokens, latents
+    def _spaced_openings(self, each: int) -> list[tuple[int, int]]:
+        return [(i, start) for i, part in enumerate(self.parts) for start in _spaced(part.opens, each)]
 
-    def _take(self, picks: Sequence[tuple[int, int]], num_steps: int) -> Batch:
-        z, rows, picture = [], [], []
+    def _openings(self, picks: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
+        """Rows of the tables of first pictures (b,)."""
+        return np.array([self._tables["picture"].first[i] + self.parts[i].opening(start) for i, start in picks])
+
+    def _steps(self, picks: Sequence[tuple[int, int]], num_steps: int) -> npt.NDArray[np.int64]:
+        """Rows of the table of latents (b, t): a clip's first step is encoded alone, as a start picture is."""
+        found = []
         for i, start in picks:
-            part, index = self.parts[i], start + np.arange(num_steps)
-            clip = part.z[index].astype(np.float32)
-            clip[0], seen = part.opening(start)
-            z.append(clip)
-            rows.append(self._said(i, part.rows[index[1:]]))
-            picture.append(seen)
-        return tuple(torch.from_numpy(np.stack(x)) for x in (z, rows, picture))  # type: ignore[return-value]
+            z, still, *_ = self._latents_of(i)
+            found.append(z + start + np.arange(num_steps))
+            found[-1][0] = still + self.parts[i].opening(start)
+        return np.stack(found)
+
+    def _start_steps(self, picks: Sequence[tuple[int, int]], num_steps: int) -> npt.NDArray[np.int64]:
+        """Rows of the table of latents (b, t): a start picture, and the grey after it, the last of which holds for
+        ever."""
+        found = []
+        for i, start in picks:
+            (_, still, *grey), row, made = self._latents_of(i), self.parts[i].opening(start), self.parts[i].grey
+            assert made is not None
+            length = made.shape[1]
+            after = grey[0] + row * length + np.minimum(np.arange(num_steps - 1), length - 1)
+            found.append(np.concatenate([[still + row], after]))
+        return np.stack(found)
+
+    def _latents_of(self, i: int) -> npt.NDArray[np.int64]:
+        """First rows, in the table of latents, of what it has of recording i."""
+        arrays = [2 if part.grey is None else 3 for part in self.parts]
+        begin = sum(arrays[:i])
+        return self._tables["latents"].first[begin : begin + arrays[i]]
+
+    def _rows(self, picks: Sequence[tuple[int, int]], num_steps: int) -> npt.NDArray[np.float32]:
+        return np.stack([self._said(i, self.parts[i].rows[start + 1 : start + num_steps]) for i, start in picks])
+
+    def _take(self, table: str, index: npt.NDArray[np.int64]) -> Tensor | Rows:
+        """Rows for a batch."""
+        return self._tables[table].take(index)
+
+    def _read(self, table: str, index: npt.NDArray[np.int64]) -> Tensor:
+        """Rows on the CPU."""
+        return self._tables[table].read(index)
+
+    def _check_told(self) -> None:
+        if "tokens" not in self._tables or any(part.grey is None for part in self.parts):
+            raise DataError("these latents were made for a model that starts from a picture; encode them anew")
+
+    def told(self, picks: Sequence[tuple[int, int]], num_steps: int) -> tuple[Tensor, Tensor]:
+        """What a model that generates its start is told: image tokens (b, n, d), and latents (b, t, c, h, w)."""
+        self._check_told()
+        return self._read("tokens", self._openings(picks)), self._read("latents", self._start_steps(picks, num_steps))
 
     def _said(self, i: int, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Rows (t, 4, a) of recording i, in the joint action space: (4 t, a)."""
@@ -195,11 +261,6 @@ def with_idle_key(rows: npt.NDArray[np.float32], space: ActionSpace, idle_key: s
 
 def _spaced(opens: npt.NDArray[np.int64], count: int) -> list[int]:
     return [int(opens[len(opens) * (k + 1) // (count + 1)]) for k in range(count)]
-
-
-def _stacked(pairs: Iterable[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> tuple[Tensor, Tensor]:
-    first, second = zip(*pairs, strict=True)
-    return torch.from_numpy(np.stack(first)), torch.from_numpy(np.stack(second))
 
 
 class Recordings(Protocol):
@@ -225,9 +286,13 @@ class Recordings(Protocol):
 def load_both(
     config: Recordings, tokenizer: VideoTokenizer | WanVAE, device: torch.device, **options: Any
 ) -> tuple[Clips, Clips]:
-    """The clips to train on, and those to measure on: the same where none are held out.  options: of `load_clips`."""
+    """The clips to train on, served to `device`, and those to measure on: the same where none are held out.
+
+    options: of `load_clips`.
+    """
     folder = config.latents or config.output / "latents"
     train = load_clips(config.data, tokenizer, folder, device, config.max_hours, **options)
+    train.serve(device)
     if not config.held_out:
         return train, train
     folder = config.latents or config.output / "latents-held-out"

@@ -52,13 +52,12 @@ class TrainNanoConfig:
             raise TrainError(f"--limit must be at least 1, got {self.limit}")
 
     def run(self) -> None:
-        from reverie.train.loop import pick_device, use_malloc_hints
+        from reverie.train.device import pick_device
         from reverie.train.recipes import run
         from reverie.train.spatial.machine import gpu_memory_gib, num_cores
         from reverie.train.spatial.plans import GAMES, recipe_named
 
         recipe = recipe_named(self.recipe, gpu_memory_gib() or 80.0, num_cores(), refine=self.start is not None)
-        use_malloc_hints(self.device)
         if self.limit is not None:
             recipe = replace(recipe, limit=self.limit)
         on_gpu = pick_device(self.device).type == "cuda"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 if TYPE_CHECKING:
-    from reverie.train.loop import TrainerConfig
+    from reverie.train.config import TrainerConfig
 
 
 def build_optimizers(

@@ -13,7 +13,6 @@ from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelConfig
 from reverie.train.budget import announce
 from reverie.train.forcing import given_steps
-from reverie.train.loop import use_malloc_hints
 from reverie.train.tracking import Track
 
 
@@ -122,7 +121,6 @@ class TrainWorldConfig:
         """Train; returns the figures on the held-out data."""
         from reverie.train.world import train_world
 
-        use_malloc_hints(self.device)
         announce(self)
         return train_world(self)
 

@@ -26,8 +26,9 @@ from reverie.models.conditioning.spatial_memory import SpatialMemory
 from reverie.models.presets import PRESETS, Preset
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer
 from reverie.train.checkpoints import FolderLock, Progress
+from reverie.train.config import TrainerConfig
+from reverie.train.device import pick_device
 from reverie.train.fingerprint import fingerprint
-from reverie.train.loop import Trainer, TrainerConfig, pick_device
 from reverie.train.spatial.figures import contact_sheet
 from reverie.train.spatial.geometry import train_depth_of, train_ego_motion_of
 from reverie.train.spatial.latent_cache import LatentCache
@@ -38,6 +39,7 @@ from reverie.train.spatial.stages import Stages, device_failures
 from reverie.train.spatial.store import Store
 from reverie.train.spatial.task import SpatialTask
 from reverie.train.spatial.views import standard_views
+from reverie.train.trainer import Trainer
 from reverie.types import ActionSpace
 
 Say = Callable[[str], None]

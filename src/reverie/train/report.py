@@ -18,7 +18,7 @@ from reverie.train.throughput import Work
 from reverie.train.tracking import Tracker, open_tracker
 
 if TYPE_CHECKING:
-    from reverie.train.loop import TrainerConfig
+    from reverie.train.config import TrainerConfig
 
 SAMPLES = "samples"
 """The folder, in a training's own, that its pictures are written to."""

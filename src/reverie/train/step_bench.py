@@ -28,7 +28,7 @@ import torch
 
 from reverie import profiling
 from reverie.errors import TrainError
-from reverie.train.loop import pick_device, pick_dtype
+from reverie.train.device import pick_device, pick_dtype
 from reverie.train.throughput import peak_flops
 
 COMMIT = "87319bd"

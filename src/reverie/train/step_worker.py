@@ -26,9 +26,16 @@ from reverie.flow import add_noise
 from reverie.models.actions import ActionModuleConfig
 from reverie.models.dit import WorldModel, WorldModelConfig
 from reverie.models.image_encoder import ImageEncoder, ImageEncoderConfig
-from reverie.train import loop
 from reverie.train.forcing import clean_estimates, noise_like, noised_context
 from reverie.types import ActionSpace
+
+try:
+    from reverie.train.batches import Batches
+    from reverie.train.trainer import Task, Trainer, TrainerConfig
+except ImportError:  # an older commit
+    from reverie.train import loop  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+    Batches, Task, Trainer, TrainerConfig = loop._Batches, loop.Task, loop.Trainer, loop.TrainerConfig
 
 SIZES = {
     "tiny": {"latent": (16, 4, 8), "dim": 48, "layers": 2, "heads": 2, "window": 4, "picture": (16, 32)},
@@ -65,7 +72,7 @@ def build(size: str) -> tuple[WorldModelConfig, ImageEncoderConfig]:
     return WorldModelConfig(**{name: value for name, value in options.items() if name in known}), encoder
 
 
-class StepTask(loop.Task):
+class StepTask(Task):
     """Teacher forcing as `reverie.train.world` does it, of clips of noise."""
 
     def __init__(self, size: str, batch: int, clip_steps: int, copies: int) -> None:
@@ -101,21 +108,21 @@ class StepTask(loop.Task):
 def main(options: dict[str, Any]) -> None:
     task = StepTask(options["size"], options["batch"], options["clip_steps"], options["copies"])
     settings = {name: options[name] for name in ("dtype", "device", "compile") if name in options}
-    known = {field.name for field in fields(loop.TrainerConfig)}
+    known = {field.name for field in fields(TrainerConfig)}
     with tempfile.TemporaryDirectory() as folder:
-        config = loop.TrainerConfig(
+        config = TrainerConfig(
             folder=Path(folder),
             steps=100_000,
             muon=True,
             track="none",
             **{name: value for name, value in settings.items() if name in known},
         )
-        trainer = loop.Trainer(task, config)
+        trainer = Trainer(task, config)
         if config.compile:
             trainer._compile()
         arguments: list[Any] = [task, config, 0, trainer.ranks, trainer.device]
-        num = len(inspect.signature(loop._Batches).parameters)
-        with loop._Batches(*arguments[:num]) as batches:  # an older commit's takes no device
+        num = len(inspect.signature(Batches).parameters)
+        with Batches(*arguments[:num]) as batches:  # an older commit's takes no device
             _serve(trainer, batches, options)
 
 

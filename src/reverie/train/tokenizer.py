@@ -30,9 +30,12 @@ from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
 from reverie.options import alias
 from reverie.train.budget import announce
-from reverie.train.loop import Task, Trainer, TrainerConfig, pick_dtype, use_malloc_hints
+from reverie.train.config import TrainerConfig
+from reverie.train.device import pick_dtype
 from reverie.train.pca import fit_linear
+from reverie.train.task import Task
 from reverie.train.tracking import Track
+from reverie.train.trainer import Trainer
 from reverie.types import Frames
 
 KIND = "reverie.tokenizer"
@@ -93,7 +96,6 @@ class TrainTokenizerConfig:
 
     def run(self) -> dict[str, float]:
         """Train; returns the figures on the held-out data."""
-        use_malloc_hints(self.device)
         announce(self)
         return train_tokenizer(self)
 

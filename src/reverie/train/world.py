@@ -32,6 +32,8 @@ from reverie.models.parked import release_memory
 from reverie.models.pixels import to_pixels
 from reverie.models.presets import PRESETS, Preset
 from reverie.models.tokenizer import VideoTokenizer
+from reverie.train.config import trainer_config
+from reverie.train.device import pick_device
 from reverie.train.forcing import (
     Past,
     check_clip_steps,
@@ -45,13 +47,15 @@ from reverie.train.forcing import (
     start_channels,
 )
 from reverie.train.latents import Clips, load_both, with_idle_key
-from reverie.train.loop import Task, Trainer, pick_device, trainer_config
 from reverie.train.lora import adapt, merge
 from reverie.train.recipe import Recipe, TrainWorldConfig
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
 from reverie.train.start import StartEncoder, check_recordings, open_start, take_weights
 from reverie.train.start_frames import add_start_frames
+from reverie.train.tables import Rows
+from reverie.train.task import Task
 from reverie.train.tokenizer import read_tokenizer
+from reverie.train.trainer import Trainer
 
 VALIDATED = 48
 """Held-out clips of the figures."""
@@ -118,7 +122,7 @@ class WorldTask(Task):
             if self.encoder is not None:
                 self.encoder.to(self.device)
 
-    def batch(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor | Rows, ...]:
         config, length = self.config, self.recipe.clip_steps
         if self.sizes.generates_start:
             return self.train.draw_told(rng, config.batch, length, config.by_key)

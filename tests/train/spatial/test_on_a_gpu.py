@@ -16,7 +16,7 @@ from tests.train.spatial.tokenizers import write_model
 
 from reverie.models.checkpoint import load_model
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.train.loop import move
+from reverie.train.batches import move
 from reverie.train.recipes import new_bundle
 from reverie.train.spatial import geometry
 from reverie.train.spatial.figures import contact_sheet

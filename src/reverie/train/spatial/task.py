@@ -26,7 +26,6 @@ from reverie import flow
 from reverie.models.checkpoint import ModelBundle, save_model
 from reverie.models.schedule import Schedule
 from reverie.models.state import ConditionChannels
-from reverie.train.loop import Task
 from reverie.train.spatial.clips import (
     Clips,
     action_windows,
@@ -41,6 +40,7 @@ from reverie.train.spatial.figures import held_out_figures
 from reverie.train.spatial.rollouts import Rollouts, image_tokens, roll_out
 from reverie.train.spatial.store import Store
 from reverie.train.spatial.views import ScenePool, ViewSet, with_previous
+from reverie.train.task import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

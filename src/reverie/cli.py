@@ -85,6 +85,15 @@ COMMANDS = (
 )
 
 
+MALLOC_HINTS = {
+    "MALLOC_MMAP_THRESHOLD_": "4294967296",
+    "MALLOC_TRIM_THRESHOLD_": "8589934592",
+    "MALLOC_TOP_PAD_": "268435456",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+"""Memory kept by glibc instead of being given back and faulted in again: training steps on a CPU run 25-30% faster."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.  `argv` defaults to the process's own arguments."""
     args = list(sys.argv[1:] if argv is None else argv)
@@ -125,6 +134,21 @@ def _let_threads_sleep() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
+def use_malloc_hints(device: str) -> None:
+    """On a Linux CPU, start this command again with `MALLOC_HINTS` unless memory settings were chosen already.
+
+    The hints are read by glibc at start-up only: the command must have done nothing yet.
+    """
+    from reverie.train.device import pick_device
+
+    chosen = any(name in os.environ for name in MALLOC_HINTS)
+    if chosen or not sys.platform.startswith("linux") or pick_device(device).type != "cpu":
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | MALLOC_HINTS)
+
+
 def _dispatch(args: list[str]) -> int:
     if not args or args[0] in {"-h", "--help", "help"}:
         print(_overview())
@@ -157,8 +181,6 @@ def _run(command: Command, args: list[str]) -> int:
     except SystemExit as stop:  # the help (0) or what is wrong (2) has been printed
         return stop.code if isinstance(stop.code, int) else 2
     if command.name.startswith(("train ", "distill ")):
-        from reverie.malloc_hints import use_malloc_hints
-
         use_malloc_hints(config.device)
     result = config.run()
     return result if isinstance(result, int) else 0

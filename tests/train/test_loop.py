@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from reverie.cli import use_malloc_hints
 from reverie.errors import DeviceError, TrainError
-from reverie.malloc_hints import use_malloc_hints
 from reverie.models import presets
 from reverie.models.dit import WorldModel
 from reverie.nn.attention import Visibility, attend_steps
+from reverie.train import optimizers
 from reverie.train.batches import move, pinned, tensors_of
 from reverie.train.checkpoints import Checkpoints, FolderLock
 from reverie.train.config import TrainerConfig
@@ -194,6 +195,38 @@ def test_endless_infinite_gradients_stop(tmp_path: Path) -> None:
         Trainer(Infinite(), config(tmp_path)).run()
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            RuntimeError("CUDA error: unspecified launch failure\nmore"),
+            r"launch failure\); checkpoints are kept in .*: run",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried"),
+            "kept in .*: end what else uses its memory, or take less",
+        ),
+    ],
+)
+def test_a_gpu_that_fails_is_one_line_and_the_run_goes_on(tmp_path: Path, error: RuntimeError, said: str) -> None:
+    class Failing(Line):
+        def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+            if self.calls == 7:
+                raise error
+            return super().loss(batch, generator)
+
+    whole, first, second = Line(), Failing(), Line()
+    Trainer(whole, config(tmp_path / "whole")).run()
+    with pytest.raises(TrainError, match=r"the GPU failed in training \(CUDA .*" + said) as told:
+        Trainer(first, config(tmp_path / "parts", checkpoint_minutes=0.0)).run()
+    assert "\n" not in str(told.value)
+    Trainer(second, config(tmp_path / "parts")).run()
+    assert same(weights(second), weights(whole))
+    error = RuntimeError("shapes do not fit")
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        Trainer(Failing(), config(tmp_path / "ours")).run()
+
+
 def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
     with (
         FolderLock(tmp_path),
@@ -315,7 +348,10 @@ def test_muon_gets_matrices_and_updates_kernels_of_any_layout(tmp_path: Path) ->
         assert changed == [True, False, True, False]
 
 
-def test_muon_by_shape_is_muon_one_by_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_muon_by_shape_is_muon_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    monkeypatch.setattr(optimizers, "iteration_dtype", lambda device: dtype)
+    monkeypatch.setattr(Tensor, "bfloat16", lambda self: self.to(dtype))  # torch's own iterates in that alone
     torch.manual_seed(0)
     shapes = [(8, 16), (16, 8), (8, 16), (5, 3, 3, 3), (4,)]
     ours = nn.ParameterList(nn.Parameter(torch.randn(shape)) for shape in shapes)
@@ -339,6 +375,17 @@ def test_muon_by_shape_is_muon_one_by_one(tmp_path: Path) -> None:
     assert other.param_groups[0]["lr"] == 0.5
     with pytest.raises(ValueError, match="the saved Muon has 4 matrices, this one 1"):
         build_optimizers(nn.Linear(2, 2), config(tmp_path, muon=True))[1].load_state_dict(muon.state_dict())
+
+
+def test_muon_iterates_in_what_the_device_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    for has_bf16, expected in ((False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has_bf16: has)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        optimizers.iteration_dtype.cache_clear()
+        assert optimizers.iteration_dtype(torch.device("cpu")) == expected
+        assert optimizers.orthogonal(torch.randn(1, 4, 6)).dtype == expected
+    assert optimizers.iteration_dtype(torch.device("cuda")) == torch.bfloat16
+    optimizers.iteration_dtype.cache_clear()
 
 
 def test_muon_takes_few_launches(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Latents near the network: on a GPU where they fit, else read from files and moved ahead; the same clips everywhere."""
+"""Latents near the network: on a GPU where they fit, else read from files and moved ahead; always the same clips."""
 
 from __future__ import annotations
 

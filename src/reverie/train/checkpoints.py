@@ -102,6 +102,14 @@ class Checkpoints:
         found = self._all()
         return found[-1] if found else None
 
+    def elapsed_s(self) -> float:
+        """Seconds of training that the newest one holds; 0 where there is none, or none that can be read."""
+        latest = self.latest()
+        try:
+            return 0.0 if latest is None else float(json.loads((latest / "progress.json").read_text())["elapsed_s"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0.0
+
     def save(
         self,
         progress: Progress,

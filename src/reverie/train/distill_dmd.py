@@ -26,6 +26,7 @@ from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, WorldState
 from reverie.train.distill import DistillConfig, DistillTask, run_distillation
 from reverie.train.forcing import clean_estimates, count_tokens, noise_like, noised_context
+from reverie.train.tables import Rows
 
 SMALLEST_SIGMA = 0.02
 

@@ -84,6 +84,27 @@ def clip_gradients(parameters: list[nn.Parameter], norm: Tensor, most: float) ->
     torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))  # pyright: ignore[reportPrivateImportUsage]
 
 
+DEVICE_FAILURES = ("CUDA error", "CUDA out of memory", "cuDNN error", "CUBLAS_STATUS", "NCCL error")
+"""Beginnings of what torch says when a GPU fails."""
+
+
+@contextmanager
+def device_failures(where: str, kept: str) -> Iterator[None]:
+    """Raises TrainError, in one line, where a GPU fails.
+
+    where: it failed, after "the GPU failed"; kept: what is not lost.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        first = (str(error).splitlines() or [""])[0]
+        is_memory = isinstance(error, torch.OutOfMemoryError)
+        if not is_memory and not isinstance(error, torch.AcceleratorError) and not first.startswith(DEVICE_FAILURES):
+            raise
+        advice = "end what else uses its memory, or take less at once, and " if is_memory else ""
+        raise TrainError(f"the GPU failed {where} ({first}); {kept}: {advice}run the same command to go on") from error
+
+
 class StopRequest:
     """Ctrl-C and SIGTERM ask a training to end after the step in hand (only where this is the main thread)."""
 

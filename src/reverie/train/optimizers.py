@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,7 +50,8 @@ class MatrixMuon(torch.optim.Optimizer):
     """Muon over parameters of two or more dimensions, each seen as the matrix (first dimension, the rest).
 
     All matrices of one shape are updated together: a network has few shapes, and a GPU would spend longer on a thousand
-    small launches than on the arithmetic.  The numbers are those of torch.optim.Muon with `match_rms_adamw`.
+    small launches than on the arithmetic.  The numbers are those of torch.optim.Muon with `match_rms_adamw`,
+    rounded less where the iteration runs in float32.
     Method: Jordan et al., kellerjordan.github.io/posts/muon; scale: Moonlight, arXiv 2502.16982.
     """
 
@@ -102,15 +104,24 @@ ITERATIONS, COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)
 
 
 def orthogonal(x: Tensor) -> Tensor:
-    """(k, n, m) matrices -> nearly orthogonal ones of the same singular vectors, in bfloat16."""
+    """(k, n, m) matrices -> nearly orthogonal ones of the same singular vectors, in `iteration_dtype`."""
     a, b, c = COEFFICIENTS
     is_tall = x.shape[1] > x.shape[2]
-    y = x.bfloat16().mT if is_tall else x.bfloat16()
+    y = x.to(iteration_dtype(x.device))
+    y = y.mT if is_tall else y
     y = y / torch.linalg.vector_norm(y, dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(ITERATIONS):
         gram = torch.bmm(y, y.mT)
         y = torch.baddbmm(y, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), y, beta=a)
     return y.mT.contiguous() if is_tall else y
+
+
+@cache
+def iteration_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device has instructions for it, else float32: emulated, it takes a CPU six times as long."""
+    if device.type != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        return torch.bfloat16
+    return torch.float32
 
 
 def as_matrix(tensor: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from reverie.models.checkpoint import ModelBundle, ModelConfig, from_json, load_
 from reverie.models.conditioning.spatial_memory import SpatialMemory
 from reverie.models.presets import PRESETS, Preset
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer
-from reverie.train.checkpoints import FolderLock, Progress
+from reverie.train.checkpoints import Checkpoints, FolderLock, Progress
 from reverie.train.config import TrainerConfig
 from reverie.train.device import pick_device
 from reverie.train.fingerprint import fingerprint
@@ -35,7 +35,7 @@ from reverie.train.spatial.latent_cache import LatentCache
 from reverie.train.spatial.machine import check_data_fits, check_machine, disk_needed_gib, gpu_memory_gib, num_cores
 from reverie.train.spatial.packs import PackSummary, check_packs
 from reverie.train.spatial.plans import GAMES, Recipe, changed_plan, cpu_hours, recipe_named, rehearsal
-from reverie.train.spatial.stages import Stages, device_failures
+from reverie.train.spatial.stages import Stages, training_seconds
 from reverie.train.spatial.store import Store
 from reverie.train.spatial.task import SpatialTask
 from reverie.train.spatial.views import standard_views
@@ -197,7 +197,7 @@ class _Run:
                 save_weights(file, memory)
         memory.eval().requires_grad_(False)
         for store in (train, held):
-            with device_failures(stages):
+            with stages.device_failures():
                 store.measure_depth(memory.depth)
         if self.is_new and not stages.is_done("ego-motion"):
             memory.ego_motion.train().requires_grad_(True)
@@ -206,16 +206,11 @@ class _Run:
                 save_weights(file, memory)
 
     def _budget(self) -> dict[str, Any]:
-        """Of training: steps, or what the stages before have left the first time they were done."""
+        """Of training: steps, or what is left of the seconds."""
         recipe, stages = self.recipe, self.stages
         if recipe.steps is not None:
             return {"steps": recipe.steps}
-        seconds = stages.kept("training_seconds") or stages.left_s - recipe.tail_seconds
-        if seconds < min(5.0, 0.5 * recipe.seconds):
-            raise TrainError(
-                f"a budget of {recipe.seconds:.0f} s leaves {seconds:.0f} s for training; give more minutes, and "
-                "another folder with -o"
-            )
+        seconds = training_seconds(stages, recipe.tail_seconds, Checkpoints(self.output / "run").elapsed_s())
         stages.keep("training_seconds", seconds)
         return {"minutes": seconds / 60}
 

@@ -38,7 +38,7 @@ from reverie.train.budget import take_preparation_s
 from reverie.train.checkpoints import Checkpoints, FolderLock, Progress
 from reverie.train.config import TrainerConfig
 from reverie.train.device import matrix_precision, pick_device, pick_dtype
-from reverie.train.guards import GradientGuard, StopRequest, check_loss, clip_gradients, gradient_norm
+from reverie.train.guards import GradientGuard, StopRequest, check_loss, clip_gradients, device_failures, gradient_norm
 from reverie.train.optimizers import build_optimizers
 from reverie.train.parallel import Ranks, Shards
 from reverie.train.report import SAMPLES, Report
@@ -80,10 +80,15 @@ class Trainer:
         """Train until the budget is used, then validate and export.  An interrupt saves and ends early.
 
         Raises TrainError if the folder is in use or of another model, the data has shrunk since the last checkpoint,
-        the disk is full, or the loss is no longer a number.
+        the disk is full, a GPU fails, or the loss is no longer a number.
         """
         config = self.config
-        with self.ranks, FolderLock(config.folder, held=self.ranks.is_first), matrix_precision(self.device):
+        with (
+            self.ranks,
+            FolderLock(config.folder, held=self.ranks.is_first),
+            matrix_precision(self.device),
+            device_failures("in training", f"checkpoints are kept in {config.folder}"),
+        ):
             self._resume()
             every = [*self.task.model.state_dict().values(), *self.average.tensors]
             self.ranks.broadcast(tensor for tensor in every if not isinstance(tensor, DTensor))

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,12 +18,14 @@ from tests.train.spatial.made_up import SPACE, write_pack
 from tests.train.spatial.tokenizers import write_model
 
 from reverie.errors import DataError, DeviceError, ReverieError, TrainError
+from reverie.models.presets import PRESETS
 from reverie.train import recipes
 from reverie.train.checkpoints import FolderLock
 from reverie.train.recipes import run
 from reverie.train.spatial import geometry, machine
+from reverie.train.spatial import stages as stages_module
 from reverie.train.spatial.plans import Recipe, tiny
-from reverie.train.spatial.stages import Stages
+from reverie.train.spatial.stages import Stages, training_seconds
 from reverie.train.spatial.task import SpatialTask
 
 GPU_IS_GONE = "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported"
@@ -82,7 +85,7 @@ def test_a_gpu_that_vanishes_is_one_line_and_loses_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(recipes, "train_depth_of", lambda *_: pytest.fail("depth was trained before"))
         patch.setattr(SpatialTask, "loss", failing(3, torch.OutOfMemoryError("CUDA out of memory."), SpatialTask.loss))
-        with pytest.raises(TrainError, match=r"the GPU failed in the stage training .CUDA out of memory"):
+        with pytest.raises(TrainError, match=r"the GPU failed in training .CUDA out of memory.*end what else uses"):
             begin(given, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "latents").iterdir()} == encoded
     assert (tmp_path / "run/model/config.json").is_file()
@@ -96,6 +99,71 @@ def test_a_gpu_that_vanishes_is_one_line_and_loses_nothing(
     assert len(taken) == 3, "steps 3, 4 and 5"
     assert any(line.startswith("done") for line in lines)
     assert begin(given, tmp_path) == [f"done already: {tmp_path / 'run/model'}"]
+
+
+def test_what_a_killed_start_has_used_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages_module, "BEAT_S", 0.01)
+    monkeypatch.setattr(stages_module, "MIN_REMINDER_S", 0.05)
+    lines: list[str] = []
+    killed, after, deadline = tmp_path / "killed", tmp_path / "after", time.monotonic() + 20
+    killed.mkdir()
+    stages = Stages(killed, ["a", "b", "c"], {}, 4.0, lines.append)
+
+    def on_disk() -> dict[str, Any]:
+        return json.loads((killed / "stages.json").read_text())
+
+    with stages.stage("a"):
+        pass
+    with stages.stage("b"):
+        while (on_disk()["used_s"] < 0.3 or len(lines) < 4) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        shutil.copytree(killed, after)  # what a kill would leave
+    kept = json.loads((after / "stages.json").read_text())
+    assert set(kept["done"]) == {"a"}
+    assert kept["now"].startswith("stage 2 of 3: b; done: a; then: c; ")
+    assert all(line.startswith("stage 2 of 3: b; done: a; then: c; ") for line in lines[1:4]), "said again"
+    again = Stages(after, ["a", "b", "c"], {}, 4.0, lines.append)
+    assert again.used_s >= kept["used_s"] >= 0.3
+    assert again.left_s == pytest.approx(4.0 - again.used_s, abs=0.01)
+    with stages.stage("c"):
+        pass
+    assert on_disk()["now"] == "done"
+
+
+def test_lost_time_is_taken_from_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=0.0)
+    monkeypatch.setattr(stages_module, "time", clock)
+
+    def start(at: float) -> Stages:
+        clock.now = at
+        return Stages(tmp_path, ["views", "training"], {}, 100.0, lambda _: None)
+
+    stages = start(0.0)
+    clock.now = 30.0
+    assert training_seconds(stages, 10.0, 0.0) == 60.0, "100 less 30 and a tail of 10"
+    stages.keep("training_seconds", 60.0)
+    clock.now = 50.0
+    stages.keep("x", 1)  # the last note: 20 s trained, 15 of which are in a checkpoint
+    stages = start(1000.0)
+    clock.now = 1008.0  # views again
+    assert training_seconds(stages, 10.0, 15.0) == 15.0 + 100.0 - 50.0 - 8.0 - 10.0
+    clock.now = 2000.0
+    assert training_seconds(stages, 10.0, 15.0) == 15.0, "what is trained is kept, and exported"
+    with pytest.raises(TrainError, match=r"a budget of 100 s leaves -\d+ s for training; give more minutes"):
+        training_seconds(stages, 10.0, 0.0)
+
+
+def test_a_gpu_with_too_little_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (3 * 2**30, 80 * 2**30))
+    gpu, recipe = torch.device("cuda"), dataclasses.replace(RECIPE, gpu_memory_gib=10.0)
+    with pytest.raises(DeviceError, match=r"needs 10 GiB of GPU memory, 3\.0 are free; end what else uses it"):
+        machine.check_machine(recipe, gpu, tmp_path, 0.0)
+    fits = dataclasses.replace(RECIPE, gpu_memory_gib=1.0)
+    machine.check_machine(fits, gpu, tmp_path, 0.0)
+    preset = PRESETS["nano"](SPACE)
+    machine.check_data_fits(1000, 10, preset, fits, gpu)
+    with pytest.raises(TrainError, match=r"100 episodes \(10000 steps\) need .* give packs of \d+ episodes in all"):
+        machine.check_data_fits(10_000, 100, preset, fits, gpu)
 
 
 def test_other_errors_are_not_taken_for_a_gpus(tmp_path: Path) -> None:

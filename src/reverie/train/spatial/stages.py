@@ -1,26 +1,30 @@
 """The stages of a recipe in its folder: finished ones are recognised by the next start.
 
 stages.json     given: the recipe, data and model that the folder was begun with; done: seconds of each finished
-                stage; kept: numbers that a resume needs again
+                stage; kept: numbers that a resume needs again; used_s: seconds of the budget that are used, those of
+                killed starts among them; now: what is done and what remains, written every few seconds
 """
 
 from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from reverie.errors import TrainError
 from reverie.models.checkpoint import write_json_atomic
+from reverie.train.guards import device_failures
 
-DEVICE_FAILURES = ("CUDA error", "CUDA out of memory", "cuDNN error", "CUBLAS_STATUS", "NCCL error")
-"""Beginnings of what torch says when a GPU fails."""
+BEAT_S = 5.0
+"""Between notes of the time that is used: a kill loses no more of the count."""
+
+MIN_REMINDER_S = 60.0
+"""Between lines that say what remains; else a hundredth of the budget."""
 
 
 class Stages:
@@ -37,16 +41,18 @@ class Stages:
         self.current = ""
         self._begun = time.monotonic()
         self._file = folder / "stages.json"
-        self._state: dict[str, Any] = {"given": json.loads(json.dumps(given)), "done": {}, "kept": {}}
+        self._state: dict[str, Any] = {"given": json.loads(json.dumps(given)), "done": {}, "kept": {}, "used_s": 0.0}
+        self._lock = threading.Lock()
         if self._file.is_file():
             self._resume()
-        self._used_before = float(sum(self._state["done"].values()))
+        self._used_before = float(self._state["used_s"])
         self._write()
 
     def _resume(self) -> None:
         try:
             before = json.loads(self._file.read_text(encoding="utf-8"))
-            given, _, _ = dict(before["given"]), dict(before["done"]), dict(before["kept"])
+            given, done, _ = dict(before["given"]), dict(before["done"]), dict(before["kept"])
+            before["used_s"] = float(before.get("used_s", sum(done.values())))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrainError(
                 f"{self._file} is damaged ({error!r}); delete it, or give another folder with -o"
@@ -61,13 +67,24 @@ class Stages:
                 )
         self._state = before
 
-    def _write(self) -> None:
+    def _write(self, part: str | None = None, name: str = "", value: Any = None) -> None:
+        """Puts the state on disk, with a new value under a name of one of its parts."""
         try:
-            write_json_atomic(self._file, self._state)
+            with self._lock:
+                if part is not None:
+                    self._state[part][name] = value
+                self._state["used_s"] = round(self.used_s, 2)
+                self._state["now"] = self._now()
+                write_json_atomic(self._file, self._state)
         except OSError as error:
             raise TrainError(
                 f"cannot write to {self.folder}: {error.strerror}; free some space and run again"
             ) from error
+
+    def _now(self) -> str:
+        if all(map(self.is_done, self.names)):
+            return "done"
+        return self.describe(self.current) if self.current else "begun"
 
     def is_done(self, name: str) -> bool:
         """Whether a stage was finished, in this start or an earlier one."""
@@ -75,7 +92,7 @@ class Stages:
 
     @property
     def used_s(self) -> float:
-        """Seconds of the budget that are used: of finished stages of earlier starts, and since this one."""
+        """Seconds of the budget that are used: by earlier starts, killed ones too, and since this one."""
         return self._used_before + time.monotonic() - self._begun
 
     @property
@@ -88,8 +105,7 @@ class Stages:
 
     def keep(self, name: str, value: float) -> None:
         """Keeps a number for later starts."""
-        self._state["kept"][name] = value
-        self._write()
+        self._write("kept", name, value)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -97,11 +113,37 @@ class Stages:
         began = time.monotonic()
         self.current = name
         self.say(self.describe(name))
-        with device_failures(self):
+        with self._beating(name), self.device_failures():
             yield
         if not self.is_done(name):
-            self._state["done"][name] = round(time.monotonic() - began, 2)
-            self._write()
+            self._write("done", name, round(time.monotonic() - began, 2))
+
+    @contextmanager
+    def _beating(self, name: str) -> Iterator[None]:
+        """While it lasts, a thread notes the time that is used, and says from time to time what remains."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            reminded = time.monotonic()
+            while not ended.wait(BEAT_S):
+                with suppress(TrainError):  # a full disk is the stage's to tell
+                    self._write()
+                if time.monotonic() - reminded >= max(MIN_REMINDER_S, self.seconds / 100):
+                    reminded = time.monotonic()
+                    self.say(self.describe(name))
+
+        thread = threading.Thread(target=beat, name="stages", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def device_failures(self) -> AbstractContextManager[None]:
+        """Raises TrainError, in one line that says that nothing is lost, where a GPU fails."""
+        kept = f"finished stages and checkpoints are kept in {self.folder}"
+        return device_failures(f"in the stage {self.current}", kept)
 
     def describe(self, name: str) -> str:
         """A line that says what is done and what remains."""
@@ -113,20 +155,20 @@ class Stages:
         return f"stage {at + 1} of {len(self.names)}: {name}{again}; done: {done}; then: {after}; {left}"
 
 
-@contextmanager
-def device_failures(stages: Stages) -> Iterator[None]:
-    """Says in one line that a GPU failed, and that nothing is lost.  Raises TrainError for it."""
-    try:
-        yield
-    except RuntimeError as error:
-        first = (str(error).splitlines() or [""])[0]
-        is_device = isinstance(error, torch.AcceleratorError | torch.OutOfMemoryError)
-        if not is_device and not first.startswith(DEVICE_FAILURES):
-            raise
+def training_seconds(stages: Stages, tail_s: float, trained_s: float) -> float:
+    """The training's share of the budget: what was left for it when it first began, less what was lost since.
+
+    tail_s: kept for what comes after; trained_s: that its newest checkpoint holds; less is never returned.  Raises
+    TrainError where nothing worth it is left to a training that has not begun.
+    """
+    left = trained_s + stages.left_s - tail_s
+    seconds = min(stages.kept("training_seconds") or left, left)
+    if trained_s == 0 and seconds < min(5.0, 0.5 * stages.seconds):
         raise TrainError(
-            f"the GPU failed in the stage {stages.current} ({first}); finished stages and checkpoints are kept in "
-            f"{stages.folder}: run the same command to go on"
-        ) from error
+            f"a budget of {stages.seconds:.0f} s leaves {seconds:.0f} s for training; give more minutes, and another "
+            "folder with -o"
+        )
+    return max(seconds, trained_s)
 
 
 def _difference(name: str, old: Any, new: Any) -> tuple[str, str]:

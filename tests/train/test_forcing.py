@@ -16,7 +16,8 @@ from reverie.models import presets
 from reverie.models.adapters import matrix_game
 from reverie.models.conditioning.base import next_condition
 from reverie.models.dit import WorldModel, WorldModelConfig
-from reverie.models.state import ConditionChannels
+from reverie.models.state import Condition, ConditionChannels
+from reverie.nn.attention import Visibility
 from reverie.train.forcing import Past, check_clip_steps, clean_estimates, given_steps, start_channels
 
 CLEAN = Schedule((1.0, 0.5), renoise=True)
@@ -103,3 +104,33 @@ def test_clips_are_whole_blocks() -> None:
         check_clip_steps(published(6), 8)
     with pytest.raises(TrainError, match="blocks of 3 steps after the first step, so a clip has 4, 7"):
         check_clip_steps(dataclasses.replace(published(6), conditioning="previous_latent"), 6)
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_what_nobody_asks_of_the_context_changes_nothing(layers: int) -> None:
+    """Outputs and gradients, with a last block that has action modules and with one that has none."""
+    world = presets.tiny_memory().world
+    assert world.keyboard is not None
+    last = dataclasses.replace(world.keyboard, blocks=(0, 1))
+    config, t, b = dataclasses.replace(world, layers=layers, keyboard=last, window=3), 5, 2
+    model = random_model(config).requires_grad_(True)
+    assert model._blocks()[-1].attends_once == (layers == 3)
+    assert model.refine is not None
+    clean, visibility = t - 1, Visibility.teacher_forced(t, 3, copies=2)
+    steps = len(visibility)
+    shape = (b, steps, *config.latent)
+    channels = torch.randn(b, steps, config.cond_channels, *config.latent[1:])
+    actions = torch.rand(b, steps, config.action_frames, config.action_space.size)
+    image = torch.randn(b, config.image_tokens, config.image_dim)
+    cond = Condition(channels, actions, torch.arange(steps), torch.randn(shape), image)
+    x, sigma, goal = torch.randn(shape), torch.rand(b, steps), torch.randn(b, steps - clean, *config.latent)
+    found = []
+    for first in (0, clean):
+        out = model(x, sigma, cond, visibility=visibility, first=first)[:, clean - first :]
+        model.zero_grad()
+        (out * goal).mean().backward()
+        found.append([out.detach(), *(p.grad.clone() for p in model.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1])
+    for whole, part in zip(*found, strict=True):
+        torch.testing.assert_close(part, whole, rtol=1e-5, atol=1e-5 * float(whole.abs().max()))
+    assert found[0][0].std() > 0.01

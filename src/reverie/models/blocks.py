@@ -114,11 +114,22 @@ class Block(nn.Module):
         """Attention layers with a past."""
         return 1 + (self.mouse is not None) + (self.keyboard is not None)
 
-    def forward(self, x: Tensor, e: Tensor, shared: Pass) -> Tensor:
-        """x: (b, t, n, d); e: (b, t, 6, d) timestep modulation."""
+    @property
+    def attends_once(self) -> bool:
+        """Whether self-attention is all that looks from one step at another."""
+        return self.mouse is None and self.keyboard is None
+
+    def forward(self, x: Tensor, e: Tensor, shared: Pass, first: int = 0) -> Tensor:
+        """x: (b, t, n, d); e: (b, t, 6, d) timestep modulation.
+
+        first: steps before it are only attended to, and left out of what is returned; above 0 if `attends_once`.
+        """
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (e + self.modulation).to(x.dtype).unsqueeze(3).unbind(2)
         layer = self.layer
         out = shared.memory.attend(layer, *self.enter(x, scale_a, shift_a, shared.table))
+        if first:
+            out = out[:, :, first * x.shape[2] :]
+            x, gate_a, scale_f, shift_f, gate_f = (y[:, first:] for y in (x, gate_a, scale_f, shift_f, gate_f))
         k, v = (None, None) if self.image_index is None else shared.image[self.image_index]
         x = self.leave(x, out, gate_a, k, v)
         if self.mouse is not None and shared.mouse_time is not None:

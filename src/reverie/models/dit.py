@@ -257,14 +257,16 @@ class WorldModel(nn.Module):
         commit: bool = False,
         visibility: Visibility | None = None,
         step_size: Tensor | None = None,
+        first: int = 0,
     ) -> Tensor:
         """The clean latent of noisy steps, or their velocity (noise minus clean): what `config.predicts` says.
 
         x: (b, t, c, h, w) noisy latents; sigma: (b, t) noise levels in [0, 1], or what `embed_sigma` made of them;
         step_size: (b, t) in (0, 1], how much noise the pass is to take away, for models that are told (default: the
         smallest).  Without a state the steps are a whole clip, block-causal and windowed, or as `visibility` says; with
-        one they are the next block after it, and `commit` writes the block to the state's rings.  Returns
-        (b, t, c, h, w).  Raises ShapeError for a latent of another shape.
+        one they are the next block after it, and `commit` writes the block to the state's rings.  first: steps before
+        it are context alone, and what nobody asks of them is not computed.  Returns (b, t - first, c, h, w).  Raises
+        ShapeError for a latent of another shape.
         """
         config = self.config
         if x.shape[2:] != config.latent:
@@ -280,20 +282,22 @@ class WorldModel(nn.Module):
             cond, state, commit, visibility or Visibility.windowed(x.shape[1], config.window, config.block, config.sink)
         )
         recompute = self.remat and state is None and torch.is_grad_enabled()  # a ring has moved on by then
-        for block in self.blocks:
+        blocks = self._blocks()
+        left_out = first if blocks[-1].attends_once else 0
+        for block in blocks:
+            given = (hidden, level.modulation, shared, left_out if block is blocks[-1] else 0)
             if recompute:
-                hidden = checkpoint(
-                    block, hidden, level.modulation, shared, use_reentrant=False, preserve_rng_state=False
-                )
+                hidden = checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False)
             else:
-                hidden = block(hidden, level.modulation, shared)
-        shift, scale = (level.embedding.unsqueeze(2) + self.head_modulation).to(hidden.dtype).unsqueeze(3).unbind(2)
+                hidden = block(*given)
+        hidden, embedding = hidden[:, first - left_out :], level.embedding[:, first:]
+        shift, scale = (embedding.unsqueeze(2) + self.head_modulation).to(hidden.dtype).unsqueeze(3).unbind(2)
         out = self.head(modulate(hidden, scale, shift, config.eps))
         out = rearrange(out, "b t (h w) (p q c) -> b t c (h p) (w q)", h=config.grid[0], p=p, q=q).to(x.dtype)
         if cond.base is not None:
-            out = out + cond.base.to(x.dtype)
+            out = out + cond.base[:, first:].to(x.dtype)
         if self.refine is not None:
-            refined = self.refine(torch.cat([out, cond.channels.to(x.dtype)], 2).flatten(0, 1))
+            refined = self.refine(torch.cat([out, cond.channels[:, first:].to(x.dtype)], 2).flatten(0, 1))
             out = out + refined.to(x.dtype).unflatten(0, out.shape[:2])
         return out
 

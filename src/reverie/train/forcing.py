@@ -120,8 +120,8 @@ def clean_estimates(
         t, config.window, given=given, copies=copies, sink=config.sink, block=config.block
     )
     x, s = torch.cat([past.seen[:, :clean], noisy], 1), torch.cat([past.levels[:, :clean], sigma], 1)
-    out = world(x, s, cond, visibility=visibility)
-    return clean_estimate(config, noisy, out[:, clean:], sigma)
+    out = world(x, s, cond, visibility=visibility, first=clean)
+    return clean_estimate(config, noisy, out, sigma)
 
 
 def count_tokens(world: WorldModel, rows: Tensor) -> int:

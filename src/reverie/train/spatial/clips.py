@@ -81,7 +81,7 @@ def estimate(
     visibility = Visibility.teacher_forced(t, world.config.window, given=1, copies=copies)
     x, s = torch.cat([seen[:, : t - 1], noisy], 1), torch.cat([levels[:, : t - 1], sigma], 1)
     d = torch.cat([torch.full_like(levels[:, : t - 1], smallest_step(world)), step_size], 1)
-    return world(x, s, cond, visibility=visibility, step_size=d)[:, t - 1 :]
+    return world(x, s, cond, visibility=visibility, step_size=d, first=t - 1)
 
 
 def smallest_step(world: WorldModel) -> float:

@@ -93,7 +93,8 @@ folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
 Trainer(Dream(start=rank), config(folder / "whole")).run()  # different starts: the first process's must win
 sharded = Trainer(Dream(start=rank), config(folder / "sharded", shard=True))
 sharded.run()
-kept = [sum(local(x).numel() for x in xs) / sum(x.numel() for x in xs) for xs in (sharded.parameters, sharded.ema)]
+both = sharded.parameters, sharded.average.tensors
+kept = [sum(local(x).numel() for x in xs) / sum(x.numel() for x in xs) for xs in both]
 (folder / f"kept{rank}").write_text(" ".join(map(str, kept)))
 Trainer(Dream(start=rank), config(folder / "remat", shard=True, remat=True)).run()
 Trainer(Dream(start=rank), config(folder / "half", shard=True, remat=True, dtype="bfloat16")).run()

@@ -115,3 +115,21 @@ def test_idle_threads_sleep_unless_told_otherwise(monkeypatch) -> None:
     monkeypatch.setenv("GOMP_SPINCOUNT", "5")
     cli.main(["--version"])
     assert os.environ["GOMP_SPINCOUNT"] == "5"
+
+
+@dataclass(frozen=True)
+class Given:
+    """A command that does nothing."""
+
+    device: str = "cpu"
+
+    def run(self) -> None:
+        pass
+
+
+def test_commands_that_train_set_the_memory_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(cli, "use_malloc_hints", asked.append)
+    for name in ("train given", "bench train", "distill given"):
+        assert cli._run(cli.Command(name, "", __name__, "Given"), ["--device", name]) == 0
+    assert asked == ["train given", "distill given"]

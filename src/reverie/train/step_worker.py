@@ -72,7 +72,7 @@ def build(size: str) -> tuple[WorldModelConfig, ImageEncoderConfig]:
     return WorldModelConfig(**{name: value for name, value in options.items() if name in known}), encoder
 
 
-class StepTask(Task):
+class StepTask(Task):  # pyright: ignore[reportGeneralTypeIssues]  # of one of two commits
     """Teacher forcing as `reverie.train.world` does it, of clips of noise."""
 
     def __init__(self, size: str, batch: int, clip_steps: int, copies: int) -> None:

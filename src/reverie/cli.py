@@ -63,6 +63,7 @@ COMMANDS = (
     Command("train world", "train the world model", "reverie.train.recipe", "TrainWorldConfig"),
     Command("train nano", "train nano, from recordings to a model folder", "reverie.train.nano", "TrainNanoConfig"),
     Command("train idm", "train the model that names actions from pictures", "reverie.train.idm", "TrainIdmConfig"),
+    Command("train reward", "train a reward for dreams as environments", "reverie.train.reward", "TrainRewardConfig"),
     Command("distill init", "make a few-step student of a teacher", "reverie.train.distill_init", "DistillInitConfig"),
     Command("distill dmd", "teach a student under its own rollouts", "reverie.train.distill_dmd", "DistillDmdConfig"),
     Command(

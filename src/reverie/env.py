@@ -25,10 +25,12 @@ from gymnasium import spaces
 from gymnasium.utils import EzPickle
 
 from reverie.engine import forking as forking  # AsyncVectorEnv forks: its children must find torch usable
-from reverie.errors import ActionError, ImageError
+from reverie.errors import ActionError, ImageError, WorldError
 from reverie.types import FPS, Action, ActionSpace, Frames, Pose, World
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from reverie.engine.engine import Engine
     from reverie.engine.images import ImageSource
 
@@ -45,7 +47,8 @@ class Step:
 
     frames: `(f, H, W, 3)` uint8, the block's; action: as it was given; num_steps: steps of the episode, this one
     included; before, camera: poses `(6,)` of the camera in the last frame before the block and in its own last frame,
-    None where the world has no camera.  Dreams with a spatial memory and games have one.
+    None where the world has no camera.  Dreams with a spatial memory and games have one; latents: (1 + t, c, h, w)
+    float32 of a dream, the last latent step before the block and the block's own; None for games.
     """
 
     frames: Frames
@@ -53,6 +56,27 @@ class Step:
     num_steps: int
     before: Pose | None
     camera: Pose | None
+    latents: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a world stands before a step, as `Step` has it."""
+
+    camera: Pose | None
+    latent: Tensor | None
+
+    @classmethod
+    def of(cls, world: World) -> Standing:
+        return cls(camera_of(world), getattr(world, "last_latent", None))
+
+    def stepped(self, world: World, frames: Frames, action: EnvAction, num_steps: int) -> Step:
+        """The step that has led `world` from here."""
+        latents = None
+        if self.latent is not None:
+            block: Tensor = world.latents  # type: ignore[attr-defined]  # a session's, as the last one was
+            latents = np.concatenate([one.float().cpu().numpy() for one in (self.latent, block[0])])
+        return Step(frames, action, num_steps, self.camera, camera_of(world), latents)
 
 
 Reward = Callable[[Step], float]
@@ -68,8 +92,9 @@ class DreamEnv(gym.Env[Observation, EnvAction], EzPickle):
     `(block_frames, H, W, 3)`, at a reset the start picture for as long.
     Action: a Dict of `keys` (MultiBinary, one per key) and `mouse` (Box: pitch, yaw in degrees per frame), each only
     where the world has it; it is held for the whole block, or, with `per_frame`, there is one row per frame of it.
-    Reward: what the hook `reward` says of the step, else 0: dreams do not keep score.  An episode terminates where the
-    hook `terminated` says so, else never; it is truncated after `max_steps`.
+    Reward: what the hook `reward` says of the step, else 0: dreams do not keep score.  It is a function, or the folder
+    of a learned one (`reverie train reward`).  An episode terminates where the hook `terminated` says so, or a learned
+    reward that knows of ends, else never; it is truncated after `max_steps`.
     Render: a picture a step, so `render_fps` is the frame rate over the block's frames: RecordVideo keeps real time.
     Seeds: the same reset seed and actions give the same pictures.  `reset(options={"image": ...})` starts in another
     picture, where the environment was made from a model.  A pickled environment is made anew from its arguments.
@@ -92,7 +117,7 @@ class DreamEnv(gym.Env[Observation, EnvAction], EzPickle):
         dtype: str = "auto",
         per_frame: bool = False,
         max_steps: int | None = None,
-        reward: Reward | None = None,
+        reward: Reward | str | Path | None = None,
         terminated: Termination | None = None,
         render_mode: str | None = None,
     ) -> None:
@@ -117,7 +142,7 @@ class DreamEnv(gym.Env[Observation, EnvAction], EzPickle):
         self.render_mode = render_mode
         self._engine: Engine | None = None
         self._world: World = self._dream(model, image, scene, start, device, dtype) if world is None else world
-        self._reward, self._terminated = reward, terminated
+        self._reward, self._terminated = hooks(reward, terminated, self._engine)
         self.metadata = {**self.metadata, "render_fps": self._frames_per_second() / self._world.block_frames}
         self._per_frame = per_frame
         self._max_steps = max_steps
@@ -142,10 +167,10 @@ class DreamEnv(gym.Env[Observation, EnvAction], EzPickle):
         return self._show(frames), {"frames": whole_block(frames, self._world)}
 
     def step(self, action: EnvAction) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        before = camera_of(self._world)
+        before = Standing.of(self._world)
         frames = self._advance(action)
         self._num_steps += 1
-        done = Step(frames, action, self._num_steps, before, camera_of(self._world))
+        done = before.stepped(self._world, frames, action, self._num_steps)
         reward, terminated = judge(done, self._reward, self._terminated)
         truncated = self._max_steps is not None and self._num_steps >= self._max_steps
         return self._show(frames), reward, terminated, truncated, {"frames": whole_block(frames, self._world)}
@@ -192,6 +217,27 @@ def camera_of(world: World) -> Pose | None:
     """Pose of the last frame's camera: what a dream calls `camera` and a game `pose`."""
     pose = getattr(world, "camera", None)
     return getattr(world, "pose", None) if pose is None else pose
+
+
+def hooks(
+    reward: Reward | str | Path | None, terminated: Termination | None, engine: Engine | None
+) -> tuple[Reward | None, Termination | None]:
+    """The hooks of an environment.  reward: a hook, or the folder of a learned one.
+
+    Raises CheckpointError for a folder that is none or was trained for another model than `engine`, WorldError for a
+    world without a model.
+    """
+    if not isinstance(reward, str | Path):
+        return reward, terminated
+    from reverie.models.reward import LearnedReward
+
+    learned = LearnedReward.load(reward)
+    if engine is None:
+        raise WorldError("a learned reward judges dreams, and this world is none; give reward a function of the step")
+    learned.check(engine.bundle.tokenizer, engine.resolution)
+    if terminated is None and learned.model.config.has_ends:
+        terminated = learned.ends
+    return learned, terminated
 
 
 def judge(step: Step, reward: Reward | None, terminated: Termination | None) -> tuple[float, bool]:

@@ -23,11 +23,11 @@ from reverie.env import (
     EnvAction,
     Observation,
     Reward,
-    Step,
+    Standing,
     Termination,
-    camera_of,
     check_render_mode,
     gym_action_space,
+    hooks,
     judge,
     start_image,
     to_action,
@@ -35,7 +35,7 @@ from reverie.env import (
     whole_block,
 )
 from reverie.errors import WorldError
-from reverie.types import Frames, Pose
+from reverie.types import Frames
 
 if TYPE_CHECKING:
     from reverie.engine.engine import Engine
@@ -65,7 +65,7 @@ class DreamVectorEnv(VectorEnv[Observation, EnvAction, Array], EzPickle):
         dtype: str = "auto",
         per_frame: bool = False,
         max_steps: int | None = None,
-        reward: Reward | None = None,
+        reward: Reward | str | Path | None = None,
         terminated: Termination | None = None,
         render_mode: str | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
@@ -102,7 +102,7 @@ class DreamVectorEnv(VectorEnv[Observation, EnvAction, Array], EzPickle):
         opening: dict[str, Any] = {"image": image, "scene": scene, "start": start}
         self._openings = [opening] * num_envs
         self._per_frame, self._max_steps = per_frame, max_steps
-        self._reward, self._terminated = reward, terminated
+        self._reward, self._terminated = hooks(reward, terminated, self._engine)
         self.metadata = {
             "render_modes": ["rgb_array"],
             "render_fps": self._engine.fps / self._engine.block_frames,
@@ -158,7 +158,7 @@ class DreamVectorEnv(VectorEnv[Observation, EnvAction, Array], EzPickle):
         for i in np.flatnonzero(ended).tolist():  # by Gymnasium's NEXT_STEP rule the action of this step is not used
             infos = self._add_info(infos, self._begin(i), i)
         playing = np.flatnonzero(~ended).tolist()
-        before = {i: camera_of(self._batch.sessions[i]) for i in playing}
+        before = {i: Standing.of(self._batch.sessions[i]) for i in playing}
         for i, made in zip(playing, self._play(playing, single), strict=True):
             info: dict[str, Any]
             if isinstance(made, Exception):
@@ -199,14 +199,14 @@ class DreamVectorEnv(VectorEnv[Observation, EnvAction, Array], EzPickle):
         return make_blocks(sessions, given)
 
     def _take(
-        self, i: int, frames: Frames, action: EnvAction, before: Pose | None
+        self, i: int, frames: Frames, action: EnvAction, before: Standing
     ) -> tuple[float, bool, bool, dict[str, Any]]:
         """Reward, termination, truncation and info of a block that was made."""
         session = self._batch.sessions[i]
         self._pictures[i] = frames[-1]
         self._num_steps[i] += 1
         num_steps = int(self._num_steps[i])
-        step = Step(frames, action, num_steps, before, camera_of(session))
+        step = before.stepped(session, frames, action, num_steps)
         reward, terminated = judge(step, self._reward, self._terminated)
         truncated = self._max_steps is not None and num_steps >= self._max_steps
         return reward, terminated, truncated, {"frames": whole_block(frames, session)}

@@ -29,6 +29,7 @@ __all__ = [
     "commit",
     "constant_embeddings",
     "denoise",
+    "known_passes",
     "noise_like",
     "passes",
     "shifted",
@@ -182,6 +183,18 @@ def passes(
     z = denoise(model, noise[0], cond, schedule, state, lambda i: noise[i + 1], levels)
     commit(model, z, cond, schedule, state, noise[-1] if schedule.context_sigma else None, levels)
     return z
+
+
+def known_passes(z: Tensor) -> Passes:
+    """As `passes`, over a block whose clean latents `z` (b, block, c, h, w) are known: they are committed, no more."""
+
+    def run(
+        model: WorldModel, cond: Condition, schedule: Schedule, state: WorldState, noise: Sequence[Tensor]
+    ) -> Tensor:
+        commit(model, z, cond, schedule, state, noise[-1] if schedule.context_sigma else None)
+        return z
+
+    return run
 
 
 def advance(

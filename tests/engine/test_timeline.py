@@ -15,8 +15,9 @@ from tests.serve.small_model import small_engine
 
 import reverie
 from reverie import cli
+from reverie.engine.batch import make_blocks
 from reverie.engine.engine import Engine
-from reverie.engine.history import SnapshotHistory
+from reverie.engine.history import ChunkFile, SnapshotHistory
 from reverie.engine.scenes import bundled_scenes
 from reverie.engine.session_file import SessionFile, hash_frame, open_session
 from reverie.engine.timeline import Timeline, blocks_of
@@ -106,6 +107,94 @@ def test_memory_is_flat_over_many_rewinds(engine, picture) -> None:
         timeline.step(Action())
         sizes.append(timeline.num_bytes)
     assert max(sizes[30:]) <= max(sizes[:30])
+
+
+@pytest.mark.parametrize("kind", ["image", "scene"])
+def test_what_was_played_in_a_batch_returns_bit_for_bit(engine, memory_engine, scene, picture, kind: str) -> None:
+    """Also where the batch's last bits are not those of a session that plays alone."""
+    owner = engine if kind == "image" else memory_engine
+    opening = {"image": picture} if kind == "image" else {"scene": scene, "start": 1}
+    timelines = [Timeline(owner.open(seed=seed, **opening), snapshot_s=0.6) for seed in range(3)]
+    seen: list[dict[int, np.ndarray]] = [{} for _ in timelines]
+    for block in range(12):
+        actions = [WALK[(block + i) % len(WALK)] for i in range(3)]
+        made = make_blocks([timeline.session for timeline in timelines], actions)
+        for i, (timeline, frames) in enumerate(zip(timelines, made, strict=True)):
+            assert isinstance(frames, np.ndarray), frames
+            timeline.played(actions[i], frames)
+            seen[i][timeline.frame] = frames[-1]
+    timelines[1].seek(29)
+    again = timelines[1].step(WALK[0])  # alone, from a past that was made together
+    assert timelines[1].last == 33
+    seen[1] = {frame: shown for frame, shown in seen[1].items() if frame <= 29} | {33: again[-1]}
+    for timeline, shown in zip(timelines, seen, strict=True):
+        for frame in np.random.default_rng(0).permutation(list(shown)):
+            assert np.array_equal(timeline.seek(int(frame))[-1], shown[frame]), frame
+
+
+def test_going_back_makes_few_blocks_again_and_denoises_none(engine, picture, monkeypatch) -> None:
+    timeline = Timeline(engine.open(picture))
+    seen = walk(timeline, 30)
+    passes: list[bool] = []
+    forward = engine.bundle.model.forward
+
+    def counted(*args: object, **options: object) -> torch.Tensor:
+        passes.append(bool(options.get("commit", False)))
+        return forward(*args, **options)
+
+    monkeypatch.setattr(engine.bundle.model, "forward", counted)
+    for frame in seen:
+        passes.clear()
+        timeline.seek(frame)
+        assert passes == [True] * len(passes)
+        assert len(passes) <= 4, "0.64 s at most"
+        timeline.seek(1)
+    timeline.seek(121)
+    passes.clear()
+    timeline.step(Action())
+    assert passes == [False, False, True], "a new block is denoised"
+
+
+@pytest.mark.parametrize("room", [0, 40])
+def test_where_the_disk_is_full_it_goes_back_all_the_same(engine, picture, monkeypatch, room: int) -> None:
+    """room: chunks that the disk takes."""
+    monkeypatch.setattr("reverie.engine.history.WITHOUT_DISK_BYTES", 3 * Timeline(engine.open(picture)).num_bytes)
+    write, written = ChunkFile._write, []
+
+    def write_some(self: ChunkFile, place: int, data: bytes) -> None:
+        if place >= room:
+            raise OSError(28, "No space left on device")
+        written.append(place)
+        write(self, place, data)
+
+    monkeypatch.setattr(ChunkFile, "_write", write_some)
+    timeline = Timeline(engine.open(picture), snapshot_s=0.3)
+    sizes, seen = [], {}
+    for _ in range(8):
+        seen |= walk(timeline, 4)
+        sizes.append(timeline.num_bytes)
+    assert sizes[-1] <= max(sizes[0], 3 * Timeline(engine.open(picture)).num_bytes)
+    assert set(written) <= set(range(room))
+    assert timeline.earliest == 1
+    for frame in (5, 77, 129, 41):
+        assert np.array_equal(timeline.seek(frame)[-1], seen[frame])
+
+
+def test_the_file_of_snapshots_stays_as_large_as_it_is(engine, picture) -> None:
+    timeline = Timeline(engine.open(picture), rewind_s=1.0, snapshot_s=0.3)
+    walk(timeline, 20)
+    file = timeline._history._file
+    places = file._num_places
+    twin = timeline.fork()
+    for number in range(20):
+        timeline.seek(timeline.last - 4 * (number % 6))
+        walk(timeline, 2)
+    assert np.array_equal(twin.seek(77), twin.seek(77))
+    twin.close()
+    walk(timeline, 10)
+    assert file._num_places <= 2 * places, "places of dropped snapshots are used again"
+    timeline.close()
+    assert sorted(file.free) == list(range(file._num_places))
 
 
 def test_snapshots_share_what_did_not_change(engine, picture) -> None:

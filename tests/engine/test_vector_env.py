@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 import types
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 import gymnasium
@@ -20,9 +22,10 @@ from tests.test_env import ToyWorld
 
 import reverie.env
 from reverie.engine.player_bench import random_engine
-from reverie.env import DreamEnv, Step
+from reverie.env import DreamEnv, Step, to_action
 from reverie.env_vector import DreamVectorEnv
-from reverie.errors import ActionError, WorldError
+from reverie.errors import ActionError, CheckpointError, WorldError
+from reverie.models.reward import RewardConfig, RewardNet, load_reward, save_reward, tokenizer_fingerprint
 
 
 def brightness(step: Step) -> float:
@@ -252,3 +255,57 @@ def test_a_dreams_camera_moves_between_the_two() -> None:
     envs.reset(seed=0)
     envs.step(walk(2))
     assert min(moved) > 0
+
+
+@pytest.fixture
+def learned(engine, tmp_path) -> Path:
+    """A made-up reward of the model's latents."""
+    torch.manual_seed(0)
+    world = engine.bundle.config.world
+    config = RewardConfig(
+        latent=world.latent, resolution=engine.resolution, tokenizer=tokenizer_fingerprint(engine.bundle.tokenizer),
+        mean=0.3, scale=2.0, has_ends=True,
+    )  # fmt: skip
+    net = RewardNet(config)
+    torch.nn.init.normal_(net.head.weight)
+    save_reward(tmp_path / "reward", net, {})
+    return tmp_path / "reward"
+
+
+def test_a_learned_reward_judges_the_latents(options, engine, picture, learned) -> None:
+    """In the single environment and in the vector environment alike, by the latents of the session itself."""
+    single = DreamEnv(**options, reward=str(learned))
+    envs = make_vec(options, num_envs=2, reward=learned)
+    seed = int(np.random.default_rng(5).integers(100))
+    single.reset(seed=seed)
+    envs.reset(seed=seed)
+    session = engine.open(picture, seed=single.unwrapped._world.seed)
+    net = load_reward(learned)[0].eval()
+    seen = []
+    for number in range(4):
+        action = {name: values[0] for name, values in walk(2, number).items()}
+        before = session.last_latent
+        session.step(to_action(action, engine.action_space))
+        with torch.inference_mode():
+            reward, end = net.rewards(torch.cat([before, session.latents[0]])[:-1], session.latents[0])
+        _, value, terminated, _, _ = single.step(action)
+        assert (value, terminated) == (pytest.approx(float(reward.sum()), rel=1e-4), bool((end > 0.5).any()))
+        _, values, ended, _, _ = envs.step(walk(2, number))
+        if not any(seen):
+            assert values[0] == pytest.approx(value, rel=1e-2)
+            assert bool(ended[0]) == terminated
+        seen.append(terminated)
+    single.close()
+    envs.close()
+
+
+def test_a_learned_reward_that_does_not_fit(options, learned, tmp_path) -> None:
+    with pytest.raises(CheckpointError, match="train one first"):
+        DreamEnv(**options, reward=str(tmp_path / "nothing"))
+    with pytest.raises(WorldError, match="judges dreams, and this world is none"):
+        DreamEnv(ToyWorld(), reward=learned)
+    config = json.loads((learned / "config.json").read_text())
+    config["reward"]["tokenizer"] = "0" * 16
+    (learned / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="latents of the tokenizer 0000000000000000"):
+        make_vec(options, num_envs=2, reward=learned)

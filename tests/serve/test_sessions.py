@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from starlette.testclient import TestClient
 from tests.serve.small_model import small_engine
 from tests.serve.test_server import OPEN, Client, connected
@@ -27,6 +28,7 @@ from reverie.serve.host import Limits
 from reverie.serve.protocol import FrameMessage
 from reverie.serve.saves import SaveFolder
 from reverie.serve.sources import ModelSource
+from reverie.types import Action
 
 
 @pytest.fixture(scope="module")
@@ -329,3 +331,34 @@ def test_memory_is_flat_over_saves_and_rewinds(http: TestClient, client: Client)
         (held,) = http.app.state.host.sessions.played  # type: ignore[attr-defined]
         sizes.append(held.world.num_bytes)
     assert len(set(sizes[2:])) == 1
+
+
+def test_players_of_a_batch_end_alone(http: TestClient, engine: Engine):
+    """One leaves, the numbers of one are no longer finite: each time the others play what they would play alone."""
+    alone = engine.open(engine.start_images()[0][1], seed=7)
+    with connected(http) as stays, connected(http) as leaves, connected(http) as breaks:
+        for client, seed in ((stays, 7), (leaves, 8), (breaks, 9)):
+            client.hello()
+            begin(client, seed)
+        seen = play(stays, 8)
+        play(leaves, 4)
+        leaves.socket.close()
+        play(breaks, 4)
+        (broken,) = [one.world for one in http.app.state.host.sessions.played if one.seed == 9]  # type: ignore[attr-defined]
+        assert isinstance(broken, Timeline)
+
+        def spoil() -> None:
+            with torch.inference_mode():
+                broken.session.state["world"].last.fill_(float("nan"))
+
+        http.app.state.host.later(spoil)  # type: ignore[attr-defined]
+        error = breaks.expect("error")
+        assert (error["code"], error["fatal"]) == ("world-failed", False)
+        assert "no longer finite" in error["message"]
+        seen |= play(stays, 24)
+        assert begin(breaks, 9)["frame"] == 1, "and may begin again"
+    frames = [frame for _ in range(8) for frame in alone.step(Action())]
+    for index in range(1, max(seen) + 1):
+        if index in seen:
+            shown = np.frombuffer(seen[index], np.uint8).reshape(frames[0].shape)
+            assert np.abs(shown.astype(int) - frames[index - 1]).max() <= 2

@@ -134,6 +134,7 @@ class Session:
             self._decoder = self._new_decoder()
         self._prepare()
         self._generator = torch.Generator(engine.device)
+        self._latents: Tensor | None = None
         self._is_open = True
         self.reset(seed)
 
@@ -221,6 +222,17 @@ class Session:
         return draw_top_view(points, camera, trail, fov_deg, size)
 
     @property
+    def latents(self) -> Tensor:
+        """Of the last block, (1, block, c, h, w)."""
+        assert self._latents is not None, "a block has been made"
+        return self._latents.clone()
+
+    @property
+    def last_latent(self) -> Tensor:
+        """The last latent step, (1, c, h, w); before the first block that of the start image."""
+        return self._world.last.clone()
+
+    @property
     def num_frames(self) -> int:
         """Frames shown so far, the first picture included."""
         return self._num_frames
@@ -257,15 +269,22 @@ class Session:
         """
         return self.submit(action).frames()
 
-    @torch.inference_mode()
     def submit(self, action: Action | Sequence[Action]) -> Coming:
         """As `step`, but on a GPU without waiting: while the frames are decoded, the next block may be dreamt."""
+        return self._advance(action, self._passes)
+
+    def replay(self, action: Action | Sequence[Action], latents: Tensor) -> Frames:
+        """As `step`, of a block whose `latents` were taken when it was made: the denoising passes are left out."""
+        return self._advance(action, flow.known_passes(latents)).frames()
+
+    @torch.inference_mode()
+    def _advance(self, action: Action | Sequence[Action], run: flow.Passes) -> Coming:
         bundle = self._engine.bundle
         plan = self.plan(action)
         with self._engine.lock:
             parts = self.condition(plan)
             z = flow.advance(
-                bundle.model, plan.actions, bundle.config.schedule, self._world, self._generator, parts, self._passes
+                bundle.model, plan.actions, bundle.config.schedule, self._world, self._generator, parts, run
             )
             return self.show(plan, z)
 
@@ -294,6 +313,7 @@ class Session:
 
         z: (1, block, c, h, w) its latents.
         """
+        self._latents = z
         coming = self._lane.start(self._decode if plan.view is None else self._decode_and_remember(plan.view), z)
         self._num_frames += plan.num_frames
         return coming
@@ -413,7 +433,7 @@ class Session:
             if self._is_open:
                 self._lane.settle()
             self._is_open = False
-            for name in ("_world", "_decoder", "_z0", "_image", "_start", "_passes", "_decode"):
+            for name in ("_world", "_decoder", "_z0", "_image", "_start", "_passes", "_decode", "_latents"):
                 self.__dict__.pop(name, None)
 
     def _prepare(self) -> None:

@@ -1,4 +1,7 @@
-"""A session with its past: every action since the start, and a snapshot of each second, so that it can go back.
+"""A session with its past: every action since the start, and a snapshot of every 0.64 s, so that it can go back.
+
+On a CPU the latents of each block are kept too: what is gone back over is then not denoised again, and shows the same
+frames also where they were made in a batch, whose last bits may differ from a session's that plays alone.
 
     timeline = Timeline(engine.open(image))
     timeline.step(action) ...
@@ -17,6 +20,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from reverie.engine.history import SnapshotHistory
 from reverie.engine.script import ActionScript
@@ -27,14 +31,17 @@ from reverie.types import FPS, Action, ActionSpace, Frames
 
 REWIND_S = 300.0
 """How far a session can go back, in seconds."""
-REWIND_BYTES = 256 * 2**20
-"""Memory for one session's snapshots."""
+SNAPSHOT_S = 0.64
+"""Time between two snapshots: four blocks of nano are made again at most, of each of which 0.8 MB change anyway."""
+REWIND_BYTES = 5 * 2**29
+"""Disk for one session's snapshots: five minutes of nano take 2.2 GB."""
 
 
 class Timeline:
     """A World: a session that can go back.
 
-    rewind_s: how far; snapshot_s: time between two snapshots; max_bytes: memory for them, beyond which they thin out.
+    rewind_s: how far; snapshot_s: time between two snapshots; max_bytes: of a temporary file for them, beyond which
+    they thin out.
     """
 
     def __init__(
@@ -42,7 +49,7 @@ class Timeline:
         session: Session,
         *,
         rewind_s: float = REWIND_S,
-        snapshot_s: float = 1.0,
+        snapshot_s: float = SNAPSHOT_S,
         max_bytes: int = REWIND_BYTES,
     ) -> None:
         self.session = session
@@ -51,6 +58,7 @@ class Timeline:
         self._history = SnapshotHistory(max_bytes)
         self._blocks: list[tuple[Action, ...]] = []
         self._ends: list[int] = []
+        self._latents: list[Tensor | None] = []
         self._shown = session.first_frame
         self._begin()
 
@@ -93,7 +101,7 @@ class Timeline:
 
     @property
     def num_bytes(self) -> int:
-        """Memory of the snapshots."""
+        """Disk that the snapshots take."""
         return self._history.num_bytes
 
     def reset(self, seed: int) -> Frames:
@@ -113,10 +121,11 @@ class Timeline:
         num_frames = len(frames)
         kept = self._block_of(self.frame - num_frames + 1)
         if kept < len(self._blocks):
-            del self._blocks[kept:], self._ends[kept:]
+            del self._blocks[kept:], self._ends[kept:], self._latents[kept:]
             self._history.drop_after(self.frame - num_frames)
         self._blocks.append((action,) * num_frames if isinstance(action, Action) else tuple(action))
         self._ends.append(self.frame)
+        self._latents.append(self.session.latents if self.session.engine.device.type == "cpu" else None)
         self._shown = frames
         self._keep()
 
@@ -140,7 +149,9 @@ class Timeline:
             assert snapshot is not None
             self.session.restore(snapshot)
         for index in range(self._block_of(self.frame + 1), block + 1):
-            self._shown = self.session.step(self._blocks[index])
+            latents = self._latents[index]
+            actions = self._blocks[index]
+            self._shown = self.session.step(actions) if latents is None else self.session.replay(actions, latents)
         return self._shown.copy()
 
     def snapshot(self) -> Snapshot:
@@ -170,6 +181,7 @@ class Timeline:
         blocks = blocks_of(self.session, file)
         self.session.restore(snapshot)
         self._blocks, self._ends = blocks, [1 + end for end in accumulate(map(len, blocks))]
+        self._latents = [None] * len(blocks)
         self._shown = shown[None].copy()
         self._history.clear()
         self._history.add(self.session.snapshot())
@@ -180,7 +192,7 @@ class Timeline:
         twin.__dict__.update(self.__dict__)
         kept = self._block_of(self.frame + 1)
         twin.session = self.session.fork()
-        twin._blocks, twin._ends = self._blocks[:kept], self._ends[:kept]
+        twin._blocks, twin._ends, twin._latents = self._blocks[:kept], self._ends[:kept], self._latents[:kept]
         twin._history = self._history.copy()
         twin._history.drop_after(self.frame)
         return twin
@@ -189,10 +201,10 @@ class Timeline:
         """Closes the session and drops its past."""
         self.session.close()
         self._history.clear()
-        self._blocks, self._ends = [], []
+        self._blocks, self._ends, self._latents = [], [], []
 
     def _begin(self) -> None:
-        self._blocks, self._ends = [], []
+        self._blocks, self._ends, self._latents = [], [], []
         self._history.clear()
         self._history.add(self.session.snapshot())
 
@@ -211,7 +223,10 @@ class Timeline:
         if self.frame - self._history.frames[-1] + self.block_frames <= self._snapshot_frames:
             return
         self._history.add(self.session.snapshot())
+        oldest = self._history.frames[0]
         self._history.drop_before(self.frame - self._rewind_frames)
+        for index in range(self._block_of(oldest + 1), self._block_of(self._history.frames[0] + 1)):
+            self._latents[index] = None
 
 
 def blocks_of(session: Session, file: SessionFile) -> list[tuple[Action, ...]]:

@@ -26,6 +26,7 @@ import webbrowser
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -240,6 +241,22 @@ def serve(
     Raises ServeError if it cannot listen, and the source's own error if the warm-up fails.
     """
     access = access_for(host, token, allow_hosts)
+
+    def app(stop: Callable[[Exception], None]) -> FastAPI:
+        return create_app(source, limits, access=access, saves=saves, on_failure=stop, on_ready=freeze_memory)
+
+    run_app(app, access, host=host, port=port, announce=announce)
+
+
+def run_app(
+    make_app: Callable[[Callable[[Exception], None]], FastAPI],
+    access: Access,
+    *,
+    host: str,
+    port: int,
+    announce: Callable[[str, str | None], None] | None = None,
+) -> None:
+    """Runs an app as `serve` does.  make_app: gets what ends the server with an error."""
     listener = bind(host, port)
     failures: list[Exception] = []
 
@@ -247,8 +264,7 @@ def serve(
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(source, limits, access=access, saves=saves, on_failure=stop, on_ready=freeze_memory)
-    server = _Server(server_config(app))
+    server = _Server(server_config(make_app(stop)))
     with listener:
         if announce is not None:
             port = listener.getsockname()[1]
@@ -446,7 +462,7 @@ class PlayConfig:
 class ServeConfig:
     """Serve the page to several players, without opening a browser; they take turns at the model.
 
-    Examples: reverie serve;  reverie serve --host 0.0.0.0 --port 80 --max-players 8
+    Examples: reverie serve;  reverie serve --host 0.0.0.0 --port 80 --max-players 8;  reverie serve --replicas 2
     """
 
     model: str = "nano"
@@ -482,21 +498,24 @@ class ServeConfig:
     device: str = "auto"
     """Where the model runs: auto, cpu or cuda."""
     max_players: int = 4
-    """Connections at once; on a CPU, one player fills it."""
+    """Connections at once, of each replica; on a CPU, one player fills it."""
+    replicas: int = 1
+    """Server processes, each with the model of its own; a player stays with one, and all share the saved sessions."""
 
     def run(self) -> None:
         def announce(address: str, outside: str | None) -> None:
             print(_told(f"serving {self.world or self.model} at", address, outside), flush=True)
 
-        source = source_of(self.model, self.world, self.device, settings=self.set, **_options(self))
+        make_source = partial(source_of, self.model, self.world, self.device, settings=self.set, **_options(self))
+        source = make_source()
         limits = Limits(max_players=self.max_players)
-        serve(
-            source,
-            host=self.host,
-            port=self.port,
-            limits=limits,
-            announce=announce,
-            token=self.token,
-            allow_hosts=self.allow_host,
-            saves=SaveFolder(self.saves or default_folder()),
-        )
+        saves = self.saves or default_folder()
+        where: dict[str, Any] = {"host": self.host, "port": self.port, "token": self.token}
+        where |= {"allow_hosts": self.allow_host, "announce": announce}
+        if self.replicas == 1:
+            serve(source, limits=limits, saves=SaveFolder(saves), **where)
+            return
+        from reverie.serve.replicas import ReplicaConfig, serve_replicas
+
+        config = ReplicaConfig(source=make_source, limits=limits, saves=saves, num_replicas=self.replicas)
+        serve_replicas(config, **where)

@@ -146,7 +146,7 @@ class ModelSource:
     """Worlds dreamt by a model: `model` is a name or folder for `reverie.load`, or an Engine that is loaded already.
 
     scene, start: a scene, by name or folder, and the number of the start there that the page begins in; the bundled
-    scenes come after it.  rewind_s, rewind_bytes: how far back a session can go, and memory for that.  options: as
+    scenes come after it.  rewind_s, rewind_bytes: how far back a session can go, and disk for that.  options: as
     `reverie.load` takes them.
     """
 
@@ -158,7 +158,7 @@ class ModelSource:
         scene: str | Path | None = None,
         start: int = 0,
         rewind_s: float = 300.0,
-        rewind_bytes: int = 256 * 2**20,
+        rewind_bytes: int = 5 * 2**29,
         **options: Any,
     ) -> None:
         self._model = model

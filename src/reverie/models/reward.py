@@ -1,0 +1,152 @@
+"""A small network that reads a latent step and the one before it: the step's reward, and whether it ends the episode.
+
+    learned = LearnedReward.load("runs/reward")
+    gymnasium.make("Reverie/Dream-v0", reward="runs/reward")       # the same
+
+It reads latents, which every dream has at hand, so it costs a dream no encoding.
+
+Legend: n steps, c u v a latent step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reverie.errors import CheckpointError
+from reverie.models.checkpoint import from_json, load_weights, save_weights, to_json, write_json_atomic
+
+KIND = "reverie.reward"
+WEIGHTS = "reward.safetensors"
+GRID = (2, 4)
+"""Places, down and across, that the network tells apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardConfig:
+    """latent: (c, u, v) of a step; resolution: (H, W) of its frames, pixels; tokenizer: `tokenizer_fingerprint`; mean,
+    scale: mean and standard deviation of a step's reward; has_ends: whether recordings said where episodes end."""
+
+    latent: tuple[int, int, int]
+    resolution: tuple[int, int]
+    tokenizer: str
+    mean: float = 0.0
+    scale: float = 1.0
+    has_ends: bool = False
+    width: int = 32
+
+
+class RewardNet(nn.Module):
+    """Two latent steps to a reward and an end; untrained it says the mean reward of every step."""
+
+    def __init__(self, config: RewardConfig) -> None:
+        super().__init__()
+        self.config, width = config, config.width
+        self.body = nn.Sequential(
+            nn.Conv2d(2 * config.latent[0], width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(2 * width, 2 * width, 3, stride=2, padding=1),
+            nn.SiLU(),
+        )
+        self.head = nn.Linear(2 * width * GRID[0] * GRID[1], 2)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, before: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """before, z: (n, c, u, v).  Returns rewards (n,), less their mean and by their scale, and logits of an end."""
+        seen = self.body(torch.cat([z, z - before], 1))
+        return self.head(F.adaptive_avg_pool2d(seen, GRID).flatten(1)).unbind(1)
+
+    def rewards(self, before: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """As `forward`, with rewards as recorded and probabilities of an end."""
+        reward, end = self(before, z)
+        return reward * self.config.scale + self.config.mean, end.sigmoid()
+
+
+class LearnedReward:
+    """A trained network as hooks of an environment: `reward=learned`, `terminated=learned.ends`."""
+
+    def __init__(self, model: RewardNet) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self._last: tuple[Any, float, bool] | None = None
+
+    @classmethod
+    def load(cls, folder: str | Path) -> LearnedReward:
+        """What `reverie train reward` wrote.  Raises CheckpointError."""
+        return cls(load_reward(Path(folder))[0])
+
+    def check(self, tokenizer: nn.Module, resolution: tuple[int, int]) -> None:
+        """Raises CheckpointError for a model with another resolution (H, W), pixels, or tokenizer."""
+        config = self.model.config
+        if config.resolution != resolution:
+            raise CheckpointError(
+                f"the reward was trained on frames of {config.resolution}, the model makes {resolution}; train one on "
+                "recordings of that resolution"
+            )
+        if config.tokenizer != (found := tokenizer_fingerprint(tokenizer)):
+            raise CheckpointError(
+                f"the reward was trained on latents of the tokenizer {config.tokenizer}, the model has {found}; train "
+                "one with that model as --tokenizer"
+            )
+
+    def __call__(self, step: Any) -> float:
+        """The reward of a `reverie.env.Step`: the sum over its latent steps."""
+        return self._judge(step)[0]
+
+    def ends(self, step: Any) -> bool:
+        """Whether the step ends the episode: an end is more likely than none in one of its latent steps."""
+        return self._judge(step)[1]
+
+    @torch.inference_mode()
+    def _judge(self, step: Any) -> tuple[float, bool]:
+        if self._last is None or self._last[0] is not step:
+            if step.latents is None:
+                raise CheckpointError("a learned reward reads latents, which only dreams have; give a function")
+            latents = torch.from_numpy(step.latents)
+            reward, end = self.model.rewards(latents[:-1], latents[1:])
+            self._last = step, float(reward.sum()), bool((end > 0.5).any())
+        return self._last[1:]
+
+
+def tokenizer_fingerprint(tokenizer: nn.Module) -> str:
+    """A short name for a tokenizer's weights, as model folders keep them."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tokenizer.state_dict().items()):
+        values: npt.NDArray[np.float32] = tensor.detach().bfloat16().float().cpu().numpy()
+        digest.update(name.encode() + values.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_reward(folder: Path, model: RewardNet, summary: dict[str, Any]) -> None:
+    """Writes `config.json` and `reward.safetensors` into `folder`, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(folder / WEIGHTS, model)
+    write_json_atomic(folder / "config.json", {"kind": KIND, "reward": to_json(model.config), "training": summary})
+
+
+def load_reward(folder: Path) -> tuple[RewardNet, dict[str, float]]:
+    """What `save_reward` wrote, with its figures on held-out episodes.  Raises CheckpointError."""
+    path = folder / "config.json"
+    try:
+        raw = json.loads(path.read_text())
+        if raw["kind"] != KIND:
+            raise CheckpointError(f"{path} is of kind {raw['kind']!r}, expected {KIND!r}; give a reward's folder")
+        model = RewardNet(from_json(RewardConfig, raw["reward"]))
+        figures = raw["training"].get("metrics", {})
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; train one first: reverie train reward -o {folder}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not the config of a learned reward: {error}") from error
+    load_weights(folder / WEIGHTS, model)
+    return model, figures

@@ -1,0 +1,249 @@
+"""Training a learned reward: `reverie train reward --data DIR --tokenizer nano-folder -o RUN --minutes 2`.
+
+A run ends with a folder of `config.json` and `reward.safetensors`, which `reward=` of environments takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from reverie.data.dataset import Dataset
+from reverie.data.rewards import read_rewards
+from reverie.errors import DataError, TrainError
+from reverie.models.actions import STEP_FRAMES
+from reverie.models.reward import RewardConfig, RewardNet, save_reward, tokenizer_fingerprint
+from reverie.options import alias
+from reverie.train.budget import announce
+from reverie.train.encode import load_latents
+from reverie.train.loop import Task, Trainer, TrainerConfig, pick_device, use_malloc_hints
+from reverie.train.tokenizer import read_tokenizer
+from reverie.train.tracking import Track
+
+HELD_OUT_EVERY = 5
+"""Without held-out episodes in a recording, every so many-th of it is held out."""
+CHUNK = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRewardConfig:
+    """Train a small network that says what a step of a dream is worth, and whether it ends the episode.
+
+    Example: reverie train reward --data rec/doom --tokenizer models/nano -o runs/reward --minutes 2
+    """
+
+    data: Path
+    """A recording with the column next.reward, and next.done where episodes end."""
+    tokenizer: Path
+    """Folder of the model whose dreams are judged, or of its tokenizer's training."""
+    output: Annotated[Path, alias("-o")]
+    """Folder of the run."""
+    held_out: Path | None = None
+    """A held-out recording, for the figures; without it they are on episodes of the data that are not trained on."""
+    latents: Path | None = None
+    """Where encoded recordings are kept, to share them between runs (default: in the run's folder)."""
+    minutes: float | None = None
+    """Budget of wall clock, or `steps`."""
+    steps: int | None = None
+    batch: int = 64
+    lr: float = 1e-3
+    seed: int = 0
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
+    track: Track = "auto"
+    """Where figures go besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it is
+    installed."""
+
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise TrainError(f"--batch must be at least 1, got {self.batch}")
+
+    def run(self) -> dict[str, float]:
+        """Train; returns the figures on the held-out episodes."""
+        use_malloc_hints(self.device)
+        announce(self)
+        figures = train_reward(self)
+        print(
+            f"held-out squared error of a step's reward {figures['reward.mse']:.4g}, of the constant predictor "
+            f"{figures['reward.constant_mse']:.4g} ({figures['reward.explained']:.0%} explained)"
+        )
+        return figures
+
+
+@dataclass(frozen=True, slots=True)
+class RewardedSteps:
+    """Latent steps that have one before them.
+
+    z: (N, c, u, v) of the whole recording; index: (n,) which of them; reward: (n,) the sum over the step's four frames;
+    ends: (n,) whether one of these ends the episode; episode: (n,); has_ends: whether the recording says so.
+    """
+
+    z: npt.NDArray[np.float16]
+    index: npt.NDArray[np.int64]
+    reward: npt.NDArray[np.float32]
+    ends: npt.NDArray[np.bool_]
+    episode: npt.NDArray[np.int32]
+    has_ends: bool
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> RewardedSteps:
+        """The steps of a mask (n,)."""
+        parts = (self.index[chosen], self.reward[chosen], self.ends[chosen], self.episode[chosen])
+        return RewardedSteps(self.z, *parts, self.has_ends)
+
+    def batch(self, picks: npt.NDArray[np.int64] | slice) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """before and z (b, c, u, v), reward (b,), ends (b,)."""
+        index = self.index[picks]
+        before, z = (torch.from_numpy(self.z[i].astype(np.float32)) for i in (index - 1, index))
+        return before, z, torch.from_numpy(self.reward[picks]), torch.from_numpy(self.ends[picks]).float()
+
+
+def load_steps(data: Path, config: TrainRewardConfig, tokenizer: Any, cache: Path) -> RewardedSteps:
+    """The steps of a recording with their rewards.  Raises DataError for one without rewards."""
+    dataset = Dataset(data)
+    if not dataset.num_episodes:
+        raise DataError(f"{data}: holds no episodes; record some first")
+    read_rewards(dataset, 0)  # before minutes of encoding
+    clips = load_latents(data, tokenizer, cache, pick_device(config.device))
+    firsts = np.flatnonzero(np.diff(clips.episode, prepend=-1))
+    index, reward, ends, has_ends = [], [], [], False
+    for first, after in zip(firsts, [*firsts[1:], len(clips)], strict=True):
+        rewards, done = read_rewards(dataset, int(clips.episode[first]))
+        num_steps = int(after - first) - 1
+        index.append(first + 1 + np.arange(num_steps))
+        reward.append(_by_step(rewards, num_steps).sum(1))
+        has_ends |= done is not None
+        ends.append(np.zeros(num_steps, np.bool_) if done is None else _by_step(done, num_steps).any(1))
+    joined = np.concatenate(index)
+    return RewardedSteps(clips.z, joined, np.concatenate(reward), np.concatenate(ends), clips.episode[joined], has_ends)
+
+
+def _by_step(rows: npt.NDArray[Any], num_steps: int) -> npt.NDArray[Any]:
+    """Rows (f,) that lead to frames of latent steps: (num_steps, 4), the first step of an episode left out."""
+    return rows[: STEP_FRAMES * num_steps].reshape(num_steps, STEP_FRAMES)
+
+
+def split_steps(steps: RewardedSteps, dataset: Dataset) -> tuple[RewardedSteps, RewardedSteps]:
+    """Steps to train on and held-out ones, by whole episodes: those recorded as held out, else every fifth.
+
+    Raises DataError for a single episode.
+    """
+    episodes = np.unique(steps.episode)
+    held = [e for e in episodes if dataset.episodes[e].is_heldout] or list(
+        episodes[HELD_OUT_EVERY - 1 :: HELD_OUT_EVERY]
+    )
+    held = held or list(episodes[-1:])
+    chosen = np.isin(steps.episode, held)
+    if chosen.all():
+        raise DataError(
+            f"{dataset.path}: none of its {len(episodes)} episodes is left to train on when some are held out; record "
+            "more, or give --held-out"
+        )
+    return steps.where(~chosen), steps.where(chosen)
+
+
+class RewardTask(Task):
+    """Batches of steps; squared error of rewards and cross-entropy of ends; the same on held-out episodes, beside a
+    predictor that says the training's mean of every step."""
+
+    def __init__(self, model: RewardNet, config: TrainRewardConfig, steps: RewardedSteps, held_out: RewardedSteps):
+        self.model = self.net = model
+        self.config, self.steps, self.held_out = config, steps, held_out
+
+    def batch(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.steps.batch(rng.integers(len(self.steps), size=self.config.batch))
+
+    def loss(
+        self, batch: tuple[Tensor, Tensor, Tensor, Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+        before, z, reward, ends = batch
+        guess, end = self.net(before, z)
+        error = F.mse_loss(guess.float(), (reward - self.net.config.mean) / self.net.config.scale)
+        if not self.net.config.has_ends:
+            return error, {"reward": error}
+        ended = F.binary_cross_entropy_with_logits(end.float(), ends)
+        return error + ended, {"reward": error, "end": ended}
+
+    def validate(self) -> dict[str, float]:
+        """Mean squared errors in the recording's units, and the share of the constant predictor's that is gone."""
+        guesses, chances = [], []
+        for first in range(0, len(self.held_out), CHUNK):
+            before, z, _, _ = self.held_out.batch(slice(first, first + CHUNK))
+            guess, chance = self.net.rewards(before.to(self.device), z.to(self.device))
+            guesses.append(guess.float().cpu().numpy())
+            chances.append(chance.float().cpu().numpy())
+        true = self.held_out.reward
+        mse = float(np.square(np.concatenate(guesses) - true).mean())
+        constant = float(np.square(self.steps.reward.mean() - true).mean())
+        figures = {
+            "reward.mse": mse,
+            "reward.constant_mse": constant,
+            "reward.explained": 1 - mse / max(constant, 1e-12),
+        }
+        if self.net.config.has_ends:
+            rate = np.full(len(true), self.steps.ends.mean(), np.float32)
+            figures["end.cross_entropy"] = _cross_entropy(np.concatenate(chances), self.held_out.ends)
+            figures["end.constant_cross_entropy"] = _cross_entropy(rate, self.held_out.ends)
+        return figures
+
+    def export(self, folder: Path, summary: dict[str, Any]) -> None:
+        save_reward(folder, self.net, {**summary, "data": str(self.config.data)})
+
+    def data_size(self) -> int:
+        return len(self.steps)
+
+
+def _cross_entropy(chance: npt.NDArray[np.float32], true: npt.NDArray[np.bool_]) -> float:
+    chance = chance.clip(1e-6, 1 - 1e-6)
+    return float(-np.where(true, np.log(chance), np.log1p(-chance)).mean())
+
+
+def train_reward(config: TrainRewardConfig) -> dict[str, float]:
+    """Trains as told.  Raises DataError for recordings that are missing, have no rewards or another resolution."""
+    torch.manual_seed(config.seed)
+    folders: Sequence[Path] = (config.data,) if config.held_out is None else (config.data, config.held_out)
+    sizes = [Dataset(folder).resolution for folder in folders]
+    if len(set(sizes)) > 1:
+        raise DataError(
+            f"{config.held_out} has frames of {sizes[1]}, {config.data} of {sizes[0]}; take the same for both"
+        )
+    tokenizer = read_tokenizer(config.tokenizer).to(pick_device(config.device))
+    cache = config.latents or config.output / "latents"
+    steps = load_steps(config.data, config, tokenizer, cache / config.data.resolve().name)
+    if config.held_out is None:
+        steps, held_out = split_steps(steps, Dataset(config.data))
+    else:
+        held_out = load_steps(config.held_out, config, tokenizer, cache / "held-out" / config.held_out.resolve().name)
+    model = RewardNet(
+        RewardConfig(
+            latent=tuple(steps.z.shape[1:]),
+            resolution=sizes[0],
+            tokenizer=tokenizer_fingerprint(tokenizer),
+            mean=float(steps.reward.mean()),
+            scale=float(steps.reward.std()) or 1.0,
+            has_ends=steps.has_ends,
+        )
+    )
+    trainer = TrainerConfig(
+        folder=config.output,
+        steps=config.steps,
+        minutes=config.minutes,
+        seed=config.seed,
+        lr=config.lr,
+        warmup_steps=20,
+        ema=0.99,
+        device=config.device,
+        dtype=config.dtype,
+        track=config.track,
+    )
+    return Trainer(RewardTask(model, config, steps, held_out), trainer).run()

@@ -23,6 +23,7 @@ class LocalSource extends EventTarget {
   #world = null; // {id: the epoch, start, index} of the world at hand, once it is open
   #epoch = 0;
   #start = null;
+  #seed = 0;
   #isPaused = false;
   #isBusy = false;
   #timer = null;
@@ -69,7 +70,7 @@ class LocalSource extends EventTarget {
       this.#go();
     },
     input: (message) => this.#box.put(message),
-    map: () => this.#say({ type: "map", image: null }),
+    map: () => this.#say({ type: "map", image: null, reason: "a page without a server draws no map" }),
     played: ({ epoch, index }) => {
       if (epoch !== this.#world?.id) return;
       this.#pace.played(index, performance.now());
@@ -79,7 +80,7 @@ class LocalSource extends EventTarget {
 
   #heard = {
     progress: ({ share, text }) => this.#say({ type: "status", status: "warming", progress: share, message: text }),
-    ready: async ({ backend, threads }) => {
+    ready: async ({ backend, threads, problem }) => {
       this.#model = await (await fetch(new URL("model/model.json", BASE))).json();
       const { welcome, max_turn_deg } = this.#model;
       this.#box = new InputBox({ ...welcome.bindings, max_turn_deg }, welcome.keys, welcome.mouse);
@@ -87,6 +88,7 @@ class LocalSource extends EventTarget {
       document.body.dataset.backend = backend;
       document.body.dataset.threads = threads;
       this.#say({ type: "welcome", ...welcome });
+      if (problem) this.#say({ type: "notice", message: `WebGPU failed, so it plays in WebAssembly: ${problem}` });
     },
     opened: ({ id, frames }) => {
       if (id !== this.#epoch) return;
@@ -95,7 +97,7 @@ class LocalSource extends EventTarget {
       this.#isPaused = false;
       this.#pace.begin(performance.now());
       this.#box.flush();
-      this.#say({ type: "started", epoch: id, start: this.#start, seed: 0 });
+      this.#say({ type: "started", epoch: id, start: this.#start, seed: this.#seed });
       this.#show(frames, 0, FLAG.FIRST);
       this.#go();
     },
@@ -123,7 +125,7 @@ class LocalSource extends EventTarget {
       return;
     }
     this.#world = null;
-    this.#start = id;
+    [this.#start, this.#seed] = [id, seed];
     const scene = place && { folder: String(new URL(`${place.scene}/`, BASE)), pose: place.pose };
     this.#worker.postMessage({ type: "start", id: ++this.#epoch, image, scene, seed });
   }
@@ -159,7 +161,7 @@ class LocalSource extends EventTarget {
 
   #lose(reason) {
     this.#model = null;
-    this.dispatchEvent(new CustomEvent("lost", { detail: { final: true, reason } }));
+    this.dispatchEvent(new CustomEvent("lost", { detail: { final: true, title: "It did not start", reason } }));
   }
 }
 

@@ -194,7 +194,8 @@ def test_where_webgpu_fails_it_says_so_and_plays_in_webassembly(tab: playwright.
     tab.goto(f"{site.address}/?backend=webgpu")
     tab.wait_for_selector("body[data-state=playing]")
     assert tab.get_attribute("body", "data-backend") == "wasm"
-    assert (tab.text_content("#message") or "").startswith("WebGPU failed, so it plays in WebAssembly: ")
+    told = tab.text_content("#message")
+    assert told == "WebGPU failed, so it plays in WebAssembly: this browser offers no GPU"
 
 
 def test_the_page_plays_under_a_sub_path_with_threads_and_offline(tab: playwright.Page, site: Site) -> None:

@@ -5,6 +5,8 @@ const RUNTIMES = {
   wasm: { module: "ort.wasm.bundle.min.mjs", wasm: "ort-wasm-simd-threaded.wasm.gz" },
 };
 
+const MAX_LINE = 120;
+
 /** `webgpu` where a GPU (no emulation) can be had, else `wasm`. */
 export async function pickBackend(wanted = null) {
   if (wanted) return wanted;
@@ -48,13 +50,14 @@ export class Networks {
     const ready = (name) => progress(1, `making the networks ready: ${name}`);
     if (backend === "wasm") return { networks: await make("wasm", engine, runtime, files, threads, ready), backend };
     try {
+      if (!(await navigator.gpu?.requestAdapter())) throw new Error("this browser offers no GPU");
       const networks = await make(backend, engine, runtime, files, threads, ready);
       for (const name of Object.keys(files)) await networks.#tryOut(name);
       return { networks, backend };
     } catch (error) {
       const again = await fetchBytes(new URL(RUNTIMES.wasm.wasm, runtime), () => ready("WebAssembly in WebGPU's place"));
       const networks = await make("wasm", again, runtime, files, threads, ready);
-      return { networks, backend: "wasm", problem: String(error?.message ?? error).split("\n")[0] };
+      return { networks, backend: "wasm", problem: String(error?.message ?? error).split("\n")[0].slice(0, MAX_LINE) };
     }
   }
 

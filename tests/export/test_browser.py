@@ -241,6 +241,8 @@ def test_without_a_service_worker_an_own_image_opens_a_world_and_nonsense_is_tol
     tab.set_input_files("#file", {"name": "notes.png", "mimeType": "image/png", "buffer": b"no image"})
     tab.wait_for_selector("#message.shown")
     assert "cannot be read" in tab.inner_text("#message")
+    assert tab.get_attribute("body", "data-state") == "playing", "what is played goes on"
+    assert tab.query_selector(".tile[title='notes']") is None
 
 
 def test_a_missing_graph_is_one_line(tab: playwright.Page, site: Site) -> None:

@@ -5,6 +5,7 @@
 
 import { FLAG, FORMAT } from "../static/protocol.js";
 import { InputBox } from "./bindings.js";
+import { readImage } from "./files.js";
 import { Pace } from "./pace.js";
 
 const RELOADED = "reverie.isolated";
@@ -54,6 +55,11 @@ class LocalSource extends EventTarget {
 
   /** Keeps an image for `start`; the answer is a server's. */
   async upload(name, blob) {
+    try {
+      await readImage(blob, this.#model);
+    } catch (error) {
+      return { type: "error", message: error.message };
+    }
     const id = `upload-${this.#uploads.size}-${Date.now().toString(36)}`;
     this.#uploads.set(id, blob);
     const start = { id, name, thumbnail: URL.createObjectURL(blob), keys: null, mouse: null, scene: null };

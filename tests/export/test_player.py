@@ -5,23 +5,30 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from tests.scenes import rooms
 from torch import Tensor
 
 from reverie import export
 from reverie.engine import pace
-from reverie.models.ego_motion import apply_motion
+from reverie.models import presets
+from reverie.models.conditioning.erasure import gone
+from reverie.models.conditioning.spatial_memory import SpatialMemory, SpatialMemoryConfig, own_keyframes
+from reverie.models.ego_motion import apply_motion, relative_motion
+from reverie.scenes.keyframes import Candidates, Choice, Keyframes
 from reverie.scenes.selection import choose_keyframes, median_reach, probe_points
 from reverie.serve.bindings import bindings_for
 from reverie.types import ActionSpace
 from reverie.vision.projection import VIEW_SIZE, focal_lengths, render_views
 
 PLAYER = Path(export.__file__).parent / "player"
-MODULES = ("projection", "selection", "memory", "pace", "bindings", "noise")
+MODULES = ("projection", "selection", "memory", "walls", "pace", "bindings", "noise")
 SIZE = (128, 224)
 FOV = 75.0
 FILLS = [False, False, True, False, True]
@@ -175,6 +182,164 @@ def test_the_camera_moves_as_told() -> None:
     assert run(script, {"pose": pose.tolist(), "motion": motion.tolist()}) == pytest.approx(
         apply_motion(pose, motion).tolist(), rel=1e-6
     )
+
+
+def test_the_motion_between_two_poses_is_the_engines() -> None:
+    before, after = torch.tensor([1.0, 2, 3, 170, 5, -2]), torch.tensor([1.3, 1.9, 3.1, -175, 4, -1])
+    script = """
+        import { relativeMotion } from "memory.js";
+        console.log(JSON.stringify(relativeMotion(given.before, given.after)));
+    """
+    got = run(script, {"before": before.tolist(), "after": after.tolist()})
+    assert got == pytest.approx(relative_motion(before, after).tolist(), abs=1e-5)
+
+
+class Scripted(torch.nn.Module):
+    """A depth network that finds what it is told, and no body."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.depth = torch.nn.Parameter(torch.full(VIEW_SIZE, 4.0), requires_grad=False)
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        return self.depth[None].log(), torch.full_like(self.depth[None], -9.0)
+
+
+def scripted_motions() -> list[Tensor]:
+    """Motions (4, 6) of blocks: slowly on, to a wall, aside, back, and into what the scene does not show."""
+    blocks = [(0.02, 0.0, 0.0)] * 4 + [(0.2, 0.0, 0.0)] * 4 + [(0.2, 0.1, 4.0)] * 4 + [(-0.2, 0.0, 0.0)] * 3
+    blocks += [(0.1, -0.3, -9.0)] * 6
+    return [torch.tensor([[forward, right, 0.0, yaw, 0.2, 0.0]]).repeat(4, 1) for forward, right, yaw in blocks]
+
+
+def recorded(frames: Keyframes) -> list[dict[str, Any]]:
+    """Grey keyframes of a scene, as the player has them, before `probe`."""
+    size = VIEW_SIZE[0] * VIEW_SIZE[1]
+    return [
+        {"colour": [128] * (3 * size), "depth": depth.flatten().tolist(), "hidden": [0] * size, "pose": pose.tolist()}
+        for depth, pose in zip(frames.depth, frames.pose, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def test_walls_stop_the_camera_where_they_stop_the_engines() -> None:
+    """Straight into a wall, and at an angle along one."""
+    preset, config = presets.tiny_memory(), SpatialMemoryConfig(keyframes=2, fov_deg=rooms.FOV_DEG)
+    memory = SpatialMemory(config, preset.world.action_space, preset.world.latent).eval()
+    frames = rooms.keyframes(np.concatenate([rooms.around(8), rooms.around(8, radius=1.5)]))
+    room, given, wanted = Candidates.of_scene(frames), [], []
+    for yaw, start, count in ((0.0, (0.0, 0.0), 10), (55.0, (1.0, -2.5), 12)):
+        state = memory.init_state(1, VIEW_SIZE)
+        state.focal.copy_(rooms.FOCAL)
+        state.camera[0, :2], angle = torch.tensor(start), np.radians(yaw)
+        for _ in range(count):
+            poses = state.camera[:, None].repeat(1, 4, 1)
+            poses[..., :2] += 0.14 * torch.arange(1, 5)[:, None] * torch.tensor([np.sin(angle), np.cos(angle)]).float()
+            given.append({"camera": state.camera[0].tolist(), "poses": poses[0].tolist()})
+            wanted.append(memory.stop_at_walls(state, poses, room)[0])
+            state.camera.copy_(wanted[-1][None, -1])
+    got = run(
+        """
+        import { focalLengths } from "projection.js";
+        import { chooseKeyframes, probe } from "selection.js";
+        import { headingPose, stopAtSurfaces } from "walls.js";
+        const focal = focalLengths(given.fov);
+        const keyframes = given.keyframes.map((one) => ({ ...one, preference: 1, ...probe(one, focal) }));
+        const taken = given.blocks.map((block) => {
+          const [camera, poses] = [Float32Array.from(block.camera), block.poses.map((one) => Float32Array.from(one))];
+          const chosen = chooseKeyframes(keyframes, headingPose(camera, poses), focal, given.drawn);
+          return stopAtSurfaces(camera, poses, chosen, focal).map((pose) => [...pose]);
+        });
+        console.log(JSON.stringify(taken));
+        """,
+        {"keyframes": recorded(frames), "blocks": given, "fov": rooms.FOV_DEG, "drawn": config.drawn},
+    )
+    changed = [
+        float((one - torch.tensor(block["poses"])).abs().max()) for one, block in zip(wanted, given, strict=True)
+    ]
+    assert sum(change > 0.1 for change in changed) > 5
+    assert sum(change < 1e-3 for change in changed) > 5
+    for one, other in zip(wanted, got, strict=True):
+        torch.testing.assert_close(torch.tensor(other), one, atol=1e-3, rtol=0)
+
+
+@torch.inference_mode()
+def test_a_session_goes_where_the_engines_goes_and_remembers_what_it_remembers() -> None:
+    """In a room of which one side was recorded, with a box in the way that is gone when it is played."""
+    preset = presets.tiny_memory()
+    config = SpatialMemoryConfig(keyframes=3, drawn=4, fov_deg=rooms.FOV_DEG)
+    memory = SpatialMemory(config, preset.world.action_space, preset.world.latent).eval()
+    memory.depth = depth = Scripted()  # type: ignore[assignment]
+    frames = rooms.keyframes(np.array([[0, 0, 0, yaw, 0, 0] for yaw in (-30, 0, 30)], np.float32))
+    frames.depth[1, 20:44, 40:70] = 1.5
+    frames = Keyframes.new(frames.colour, frames.depth, frames.hidden, frames.pose, rooms.FOCAL)
+    scene = Candidates.of_scene(frames)
+    state = memory.init_state(1, VIEW_SIZE, scene_keyframes=len(frames))
+    grey = torch.zeros(1, 3, *VIEW_SIZE)
+    memory.open(state, grey, fov_deg=torch.tensor([rooms.FOV_DEG]))
+    start, blocks = depth.depth.flatten().tolist(), []
+    last, actions = torch.zeros(1, *preset.world.latent), torch.zeros(1, 12, preset.world.action_space.size)
+    wanted: list[dict[str, Any]] = []
+    for motions in scripted_motions():
+        memory.predict_motion = lambda *_, motions=motions: motions[None]  # type: ignore[method-assign]
+        path = [state.camera[0]]
+        for motion in motions:
+            path.append(apply_motion(path[-1], motion))
+        walled = memory.stop_at_walls(state, torch.stack(path[1:])[None], scene)
+        step = memory.next(state, last, actions, scene)
+        depth.depth.copy_(torch.from_numpy(rooms.look(step.poses[0, -1].numpy())[1]))
+        wanted.append(
+            {
+                "poses": step.poses[0],
+                "motion": step.motions[0],
+                "is_held": float((step.poses - walled).abs().max()) > 0.1,
+                "cover": float(step.view.cover.mean()),
+            }
+        )
+        memory.commit(state, step, grey.expand(1, 4, -1, -1, -1))
+        of_scene = Choice((scene, own_keyframes(state)), torch.arange(3)[None], torch.ones(1, 3, dtype=torch.bool))
+        lost = gone(state.seen_through, of_scene)
+        wanted[-1] |= {"written": int(state.written), "gone": int(lost.sum())}
+        blocks.append({"motions": motions.flatten().tolist(), "depth": depth.depth.flatten().tolist()})
+    got = run(
+        """
+        import { focalLengths } from "projection.js";
+        import { probe } from "selection.js";
+        import { SpatialMemory } from "memory.js";
+        const focal = focalLengths(given.config.fov_deg);
+        const keyframes = given.keyframes.map((one) => ({ ...one, preference: 1, ...probe(one, focal) }));
+        const scene = { fovDeg: given.config.fov_deg, pixelAspect: 1, keyframes };
+        const memory = new SpatialMemory(given.config, { width: 112, height: 64 }, scene, [0, 0, 0, 0, 0, 0]);
+        const [hidden, colour] = [new Uint8Array(64 * 112), new Uint8Array(3 * 64 * 112).fill(128)];
+        const found = (depth) => ({ depth: Float32Array.from(depth), hidden, ahead: null });
+        memory.open(found(given.start), colour);
+        const told = given.blocks.map(({ motions, depth }) => {
+          const next = memory.next(Float32Array.from(motions));
+          memory.commit(next, found(depth), colour);
+          const cover = next.view.cover.reduce((a, b) => a + b) / next.view.cover.length;
+          const { poses, motions: taken } = next;
+          const gone = keyframes.reduce((sum, one) => sum + memory.hidden(one).reduce((a, b) => a + b), 0);
+          return { poses: poses.map((pose) => [...pose]), motion: [...taken], cover, gone, written: memory.written };
+        });
+        console.log(JSON.stringify(told));
+        """,
+        {
+            "config": asdict(config),
+            "start": start,
+            "blocks": blocks,
+            "keyframes": recorded(frames),
+        },
+    )
+    for number, (one, other) in enumerate(zip(wanted, got, strict=True)):
+        poses, motion = torch.tensor(other["poses"]), torch.tensor(other["motion"]).view(4, 6)
+        torch.testing.assert_close(poses, one["poses"], atol=2e-3, rtol=0, msg=f"poses of block {number}")
+        torch.testing.assert_close(motion, one["motion"], atol=2e-3, rtol=0, msg=f"motions of block {number}")
+        assert other["cover"] == pytest.approx(one["cover"], abs=2e-3), f"block {number}"
+        assert other["gone"] == pytest.approx(one["gone"], abs=20), f"block {number}"
+        assert other["written"] == one["written"], f"block {number}"
+    assert sum(one["is_held"] for one in wanted) > 2, "the edge of the scene stops it"
+    assert wanted[-1]["written"] > 4, "the oldest own keyframe is overwritten"
+    assert wanted[-1]["gone"] > 100, "points of the scene are deleted"
 
 
 def test_the_start_image_is_never_overwritten_and_the_oldest_of_the_others_goes() -> None:

@@ -43,6 +43,7 @@ def test_the_folder_is_whole_and_weights_are_halved(engine: Engine, page: Path, 
     model = json.loads((page / "model" / "model.json").read_text())
     sizes = {name: (page / "model" / graph["file"]).stat().st_size for name, graph in model["graphs"].items()}
     assert sizes == {name: graph["bytes"] for name, graph in model["graphs"].items()}
+    assert model["runtime"] == {path.name: path.stat().st_size for path in (page / "runtime").glob("*.gz")}
     parameters = sum(p.numel() for p in engine.bundle.model.parameters())
     assert 2 * parameters < sizes["pass"] < 3.2 * parameters + 2**20
     first, *others = model["welcome"]["starts"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import os
 import shutil
@@ -51,15 +52,24 @@ def find_archive(given: Path | None = None) -> Path:
     return archive
 
 
-def unpack_runtime(archive: Path, folder: Path) -> None:
-    """Writes `FILES` of the archive to a folder."""
+def unpack_runtime(archive: Path, folder: Path) -> dict[str, int]:
+    """Writes `FILES` of the archive to a folder, WebAssembly gzipped: plain file servers send files as they are.
+
+    Returns the sizes in bytes of the gzipped files, by name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    sizes = {}
     with tarfile.open(archive, "r:gz") as files:
         for name in FILES:
             content = files.extractfile(f"package/dist/{name}")
             assert content is not None, name
-            with (folder / name).open("wb") as target:
-                shutil.copyfileobj(content, target)
+            if name.endswith(".wasm"):
+                packed = gzip.compress(content.read(), compresslevel=6, mtime=0)
+                (folder / f"{name}.gz").write_bytes(packed)
+                sizes[f"{name}.gz"] = len(packed)
+            else:
+                (folder / name).write_bytes(content.read())
+    return sizes
 
 
 def _fetch(archive: Path) -> None:

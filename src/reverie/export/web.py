@@ -95,8 +95,8 @@ def export_web(
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         page = Path(temporary) / "page"
         places = _write_starts(page, starts)
-        num_bytes = _write_model(page, engine.bundle, replace(spec, starts=starts), places, tell)
-        unpack_runtime(found, page / "runtime")
+        runtime = unpack_runtime(found, page / "runtime")
+        num_bytes = _write_model(page, engine.bundle, replace(spec, starts=starts), places, runtime, tell)
         _write_page(page)
         if folder.is_dir():
             shutil.rmtree(folder)
@@ -170,8 +170,10 @@ def write_scene(scene: Scene, source: Path, folder: Path) -> None:
     (folder / "scene.json").write_text(json.dumps(head), encoding="utf-8")
 
 
-def _write_model(page: Path, bundle: ModelBundle, spec: WorldSpec, places: dict[str, Any], tell: Progress) -> int:
-    """Writes the graphs and `model.json`.  Returns the graphs' bytes."""
+def _write_model(
+    page: Path, bundle: ModelBundle, spec: WorldSpec, places: dict[str, Any], runtime: dict[str, int], tell: Progress
+) -> int:
+    """Writes the graphs and `model.json`.  runtime: sizes of its files.  Returns the graphs' bytes."""
     graphs = graphs_of(bundle)
     (page / "model").mkdir()
     sizes = {}
@@ -186,7 +188,7 @@ def _write_model(page: Path, bundle: ModelBundle, spec: WorldSpec, places: dict[
             f"the graphs of {spec.name} weigh {num_bytes / 2**20:.0f} MiB; expected at most "
             f"{MAX_MODEL_BYTES / 2**20:.0f}: play it with `reverie play`"
         )
-    described = {**model_json(bundle), **_welcome_json(spec), "graphs": sizes, "places": places}
+    described = {**model_json(bundle), **_welcome_json(spec), "graphs": sizes, "places": places, "runtime": runtime}
     (page / MODEL).write_text(json.dumps(described), encoding="utf-8")
     return num_bytes
 

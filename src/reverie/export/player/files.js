@@ -1,6 +1,6 @@
 // Images and scenes, read into what sessions take.
 
-import { fetchBytes } from "./networks.js";
+import { fetchBytes, unpacked } from "./networks.js";
 import { VIEW, focalLengths } from "./projection.js";
 import { probe } from "./selection.js";
 
@@ -52,11 +52,6 @@ export async function readScene(folder, { width, height }) {
     keyframes.push({ ...keyframe, ...probe(keyframe, focal) });
   }
   return { fovDeg: head.fov_deg, pixelAspect: head.pixel_aspect, keyframes };
-}
-
-async function unpacked(bytes) {
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
 function rgb(context, width, height) {

@@ -4,14 +4,18 @@
 import { Erasure, isFarther, matchScale } from "./erasure.js";
 import { focalLengths, renderViews } from "./projection.js";
 import { chooseKeyframes, probe } from "./selection.js";
+import { headingPose, stopAtSurfaces } from "./walls.js";
 
 const STEP_FRAMES = 4;
 const MOTION_FRAMES = 8;
+const EDGE_COVER = 0.5; // where less of the view was recorded a scene ends
 
 export class SpatialMemory {
   #own = []; // keyframes, by slot
-  #written = 0;
   #erasure = new Erasure();
+
+  /** How many keyframes of its own it has written. */
+  written = 0;
 
   /**
    * config: of the model; size: {width, height} of frames.
@@ -28,17 +32,47 @@ export class SpatialMemory {
     this.ahead = null;
   }
 
-  /** What the next views are: poses after `motions` (4 x 6 numbers), the rendered views, the keyframes drawn. */
+  /**
+   * The next block, of predicted `motions` (4 x 6 numbers): its poses, which walls and a scene's edge stop, their
+   * motions, the rendered views, and the keyframes that are drawn in them.
+   */
   next(motions) {
-    const poses = [];
+    const wanted = [];
     for (let i = 0, pose = this.camera; i < STEP_FRAMES; i++) {
       pose = applyMotion(pose, motions.subarray(6 * i, 6 * i + 6));
-      poses.push(pose);
+      wanted.push(pose);
     }
-    const candidates = [...this.scene, ...this.#own];
-    const chosen = chooseKeyframes(candidates, poses[2], this.focal, this.config.drawn, this.#erasure);
-    const drawn = chosen.map((one) => ({ ...one, hidden: this.#erasure.hidden(one), fills: one.isGenerated }));
-    return { poses, motions, chosen, view: renderViews(drawn, poses, this.focal, this.size) };
+    const surfaces = this.#drawn(this.#choose(headingPose(this.camera, wanted)));
+    const step = this.#withinScene(stopAtSurfaces(this.camera, wanted, surfaces, this.focal));
+    const taken = step.poses.map((pose, i) => relativeMotion(i ? step.poses[i - 1] : this.camera, pose));
+    return { ...step, motions: Float32Array.of(...taken.flat()) };
+  }
+
+  /** A step that would leave what a scene shows is not taken, if less would be known after it than before. */
+  #withinScene(poses) {
+    const step = this.#render(poses);
+    if (!this.scene.length || recordedShare(step) >= EDGE_COVER) return step;
+    const place = this.camera.subarray(0, 3);
+    const held = this.#render(poses.map((pose) => Float32Array.of(...place, ...pose.subarray(3))));
+    return recordedShare(held) > recordedShare(step) ? held : step;
+  }
+
+  #render(poses) {
+    const chosen = this.#choose(poses[2]);
+    return { poses, chosen, view: renderViews(this.#drawn(chosen), poses, this.focal, this.size) };
+  }
+
+  #choose(pose) {
+    return chooseKeyframes([...this.scene, ...this.#own], pose, this.focal, this.config.drawn, this.#erasure);
+  }
+
+  #drawn(chosen) {
+    return chosen.map((one) => ({ ...one, hidden: this.hidden(one), fills: one.isGenerated }));
+  }
+
+  /** The pixels of a keyframe that are not drawn: a body, and what was seen through. */
+  hidden(keyframe) {
+    return this.#erasure.hidden(keyframe);
   }
 
   /** Begins: the start image (RGB bytes) with its measured geometry. */
@@ -74,11 +108,11 @@ export class SpatialMemory {
   #write(colour, depth, hidden) {
     const count = this.config.keyframes;
     // The first keyframe, the start image, is never overwritten.
-    const slot = this.#written < count ? this.#written : 1 + ((this.#written - 1) % Math.max(1, count - 1));
+    const slot = this.written < count ? this.written : 1 + ((this.written - 1) % Math.max(1, count - 1));
     const keyframe = { colour, depth, hidden, pose: this.camera, preference: this.preference, isGenerated: slot > 0 };
     this.#erasure.forget(this.#own[slot]);
     this.#own[slot] = { ...keyframe, ...probe(keyframe, this.focal) };
-    this.#written++;
+    this.written++;
   }
 }
 
@@ -92,4 +126,19 @@ export function applyMotion(pose, motion) {
     pose[2] + motion[2],
     ...[3, 4, 5].map((i) => pose[i] + motion[i]),
   );
+}
+
+/** The motion from one pose to another, as 6 numbers. */
+export function relativeMotion(before, after) {
+  const yaw = (before[3] * Math.PI) / 180;
+  const [s, c] = [Math.sin(yaw), Math.cos(yaw)];
+  const step = Array.from(after, (value, i) => value - before[i]);
+  const turn = (((step[3] + 180) % 360) + 360) % 360;
+  return [step[0] * s + step[1] * c, step[0] * c - step[1] * s, step[2], turn - 180, step[4], step[5]];
+}
+
+/** The share of the last view that shows what was recorded. */
+function recordedShare({ view, chosen }) {
+  const cover = view.cover.subarray(-view.keyframe.length);
+  return cover.filter((value, i) => value > 0 && !chosen[view.keyframe[i]].isGenerated).length / cover.length;
 }

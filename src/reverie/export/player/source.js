@@ -5,6 +5,7 @@
 
 import { FLAG, FORMAT } from "../static/protocol.js";
 import { InputBox } from "./bindings.js";
+import { readImage } from "./files.js";
 import { Pace } from "./pace.js";
 
 const RELOADED = "reverie.isolated";
@@ -23,6 +24,7 @@ class LocalSource extends EventTarget {
   #world = null; // {id: the epoch, start, index} of the world at hand, once it is open
   #epoch = 0;
   #start = null;
+  #seed = 0;
   #isPaused = false;
   #isBusy = false;
   #timer = null;
@@ -53,6 +55,11 @@ class LocalSource extends EventTarget {
 
   /** Keeps an image for `start`; the answer is a server's. */
   async upload(name, blob) {
+    try {
+      await readImage(blob, this.#model);
+    } catch (error) {
+      return { type: "error", message: error.message };
+    }
     const id = `upload-${this.#uploads.size}-${Date.now().toString(36)}`;
     this.#uploads.set(id, blob);
     const start = { id, name, thumbnail: URL.createObjectURL(blob), keys: null, mouse: null, scene: null };
@@ -69,7 +76,7 @@ class LocalSource extends EventTarget {
       this.#go();
     },
     input: (message) => this.#box.put(message),
-    map: () => this.#say({ type: "map", image: null }),
+    map: () => this.#say({ type: "map", image: null, reason: "a page without a server draws no map" }),
     played: ({ epoch, index }) => {
       if (epoch !== this.#world?.id) return;
       this.#pace.played(index, performance.now());
@@ -79,7 +86,7 @@ class LocalSource extends EventTarget {
 
   #heard = {
     progress: ({ share, text }) => this.#say({ type: "status", status: "warming", progress: share, message: text }),
-    ready: async ({ backend, threads }) => {
+    ready: async ({ backend, threads, problem }) => {
       this.#model = await (await fetch(new URL("model/model.json", BASE))).json();
       const { welcome, max_turn_deg } = this.#model;
       this.#box = new InputBox({ ...welcome.bindings, max_turn_deg }, welcome.keys, welcome.mouse);
@@ -87,6 +94,7 @@ class LocalSource extends EventTarget {
       document.body.dataset.backend = backend;
       document.body.dataset.threads = threads;
       this.#say({ type: "welcome", ...welcome });
+      if (problem) this.#say({ type: "notice", message: `WebGPU failed, so it plays in WebAssembly: ${problem}` });
     },
     opened: ({ id, frames }) => {
       if (id !== this.#epoch) return;
@@ -95,7 +103,7 @@ class LocalSource extends EventTarget {
       this.#isPaused = false;
       this.#pace.begin(performance.now());
       this.#box.flush();
-      this.#say({ type: "started", epoch: id, start: this.#start, seed: 0 });
+      this.#say({ type: "started", epoch: id, start: this.#start, seed: this.#seed });
       this.#show(frames, 0, FLAG.FIRST);
       this.#go();
     },
@@ -123,7 +131,7 @@ class LocalSource extends EventTarget {
       return;
     }
     this.#world = null;
-    this.#start = id;
+    [this.#start, this.#seed] = [id, seed];
     const scene = place && { folder: String(new URL(`${place.scene}/`, BASE)), pose: place.pose };
     this.#worker.postMessage({ type: "start", id: ++this.#epoch, image, scene, seed });
   }
@@ -159,7 +167,7 @@ class LocalSource extends EventTarget {
 
   #lose(reason) {
     this.#model = null;
-    this.dispatchEvent(new CustomEvent("lost", { detail: { final: true, reason } }));
+    this.dispatchEvent(new CustomEvent("lost", { detail: { final: true, title: "It did not start", reason } }));
   }
 }
 

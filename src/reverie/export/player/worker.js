@@ -21,8 +21,10 @@ const acts = {
     model = await (await fetch(new URL("model.json", base))).json();
     const picked = await pickBackend(backend);
     const used = crossOriginIsolated ? Math.min(threads ?? navigator.hardwareConcurrency ?? 1, MAX_THREADS) : 1;
-    networks = await Networks.load({ graphs: model.graphs, base, runtime, backend: picked, threads: used, progress });
-    postMessage({ type: "ready", backend: picked, threads: used });
+    const { graphs, runtime: sizes } = model;
+    const loaded = await Networks.load({ graphs, base, runtime, sizes, backend: picked, threads: used, progress });
+    networks = loaded.networks;
+    postMessage({ type: "ready", backend: loaded.backend, threads: used, problem: loaded.problem ?? null });
   },
 
   /** image: an address or a Blob; scene: {folder, pose} or null; noise: numbers to draw from, for tests. */

@@ -118,10 +118,10 @@ export function helpRows(controls) {
 export const PAGE_ROWS = [
   { does: "pause, go on", keys: "P", pad: "start", touch: "tap when paused" },
   { does: "begin again", keys: "R", pad: "", touch: "" },
-  { does: "back, on by 5 seconds", keys: "[ and ]", pad: "", touch: "slider" },
-  { does: "saved sessions", keys: "O", pad: "", touch: "button Saved" },
+  { does: "back, on by 5 seconds", keys: "[ and ]", pad: "", touch: "slider", rewinds: true },
+  { does: "saved sessions", keys: "O", pad: "", touch: "button Saved", rewinds: true },
   { does: "settings", keys: ",", pad: "", touch: "button Settings" },
-  { does: "map of what is remembered", keys: "M", pad: "", touch: "" },
+  { does: "map of what is remembered", keys: "M", pad: "", touch: "", rewinds: true },
   { does: "this help", keys: "H or ?", pad: "", touch: "" },
 ];
 

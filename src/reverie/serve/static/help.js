@@ -26,9 +26,10 @@ export class Help extends EventTarget {
     this.dialog.showModal();
   }
 
-  /** Say what can be done. */
-  show(controls) {
-    this.body.replaceChildren(table("this world", helpRows(controls)), table("this page", PAGE_ROWS));
+  /** Say what can be done; rewinds: whether the source keeps a world's past. */
+  show(controls, rewinds) {
+    const rows = PAGE_ROWS.filter((row) => rewinds || !row.rewinds);
+    this.body.replaceChildren(table("this world", helpRows(controls)), table("this page", rows));
   }
 }
 

@@ -69,6 +69,7 @@ const answers = {
     playback = new Playback({ fps: welcome.fps, blockFrames: welcome.block_frames });
     gallery.offer(welcome);
     timeline.offer(welcome);
+    byId("keep").hidden = welcome.rewind_s === 0;
     const session = remembered("reverie.session");
     if (link !== null) followLink();
     else if (session) takeUp(session);
@@ -200,7 +201,7 @@ connection.addEventListener("stalled", ({ detail: silentMs }) => {
   hud.say(TEXT.silent(Math.round(silentMs / 1000)), true);
 });
 
-connection.addEventListener("lost", ({ detail: { final, reason, code } }) => {
+connection.addEventListener("lost", ({ detail: { final, reason, code, title } }) => {
   if (code === "taken") remember("reverie.session", null);
   timeline.failed();
   epoch = 0;
@@ -208,7 +209,7 @@ connection.addEventListener("lost", ({ detail: { final, reason, code } }) => {
   input.release();
   input.unlock();
   meters.reset();
-  if (final) hud.state("failed", { title: TEXT.refused, text: reason });
+  if (final) hud.state("failed", { title: title ?? TEXT.refused, text: reason });
   else hud.state("lost", { title: TEXT.connecting, text: reason ?? TEXT.lost });
 });
 
@@ -236,7 +237,7 @@ function showControls(start) {
   const controls = world ? controlsOf(world.bindings, world.mouse, start) : NOTHING;
   hud.controls(controls, start?.name ?? "");
   input.use(controls);
-  help.show(controls);
+  help.show(controls, world?.rewind_s > 0);
   settings.show(controls);
 }
 

@@ -29,12 +29,12 @@ export class MemoryMap {
     this.ask();
   }
 
-  /** The server's answer. */
-  show({ image }) {
+  /** The source's answer: an image, or null and why there is none. */
+  show({ image, reason }) {
     if (!this.isOpen) return;
     if (image === null) {
       this.toggle();
-      this.problem("this world has no memory to draw a map of");
+      this.problem(reason ?? "this world has no memory to draw a map of");
       return;
     }
     this.image.src = image;

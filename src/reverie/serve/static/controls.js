@@ -125,6 +125,12 @@ export const PAGE_ROWS = [
   { does: "this help", keys: "H or ?", pad: "", touch: "" },
 ];
 
+/** Keys of the page where there are a game and the dream of it. */
+export const SWAP_ROWS = [
+  { does: "the real game, or its dream", keys: "G", pad: "", touch: "button Dream it" },
+  { does: "both side by side", keys: "V", pad: "", touch: "button Both" },
+];
+
 function order(codes) {
   const rank = (code) => (CODES.includes(code) ? CODES.indexOf(code) : CODES.length);
   return [...codes].sort((a, b) => rank(a) - rank(b));

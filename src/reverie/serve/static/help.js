@@ -1,6 +1,6 @@
 // The help: what each key, button and thumb does in the world at hand.
 
-import { PAGE_ROWS, helpRows } from "./controls.js";
+import { PAGE_ROWS, SWAP_ROWS, helpRows } from "./controls.js";
 
 const COLUMNS = [["does", ""], ["keys", "keyboard, mouse"], ["pad", "gamepad"], ["touch", "touch"]];
 
@@ -26,9 +26,10 @@ export class Help extends EventTarget {
     this.dialog.showModal();
   }
 
-  /** Say what can be done. */
-  show(controls) {
-    this.body.replaceChildren(table("this world", helpRows(controls)), table("this page", PAGE_ROWS));
+  /** Say what can be done; swaps: whether there are a game and the dream of it. */
+  show(controls, swaps) {
+    const rows = swaps ? [...SWAP_ROWS, ...PAGE_ROWS] : PAGE_ROWS;
+    this.body.replaceChildren(table("this world", helpRows(controls)), table("this page", rows));
   }
 }
 

@@ -5,6 +5,7 @@ import { Gallery } from "./gallery.js";
 import { Help } from "./help.js";
 import { Hud } from "./hud.js";
 import { Input } from "./input.js";
+import { forgetLink, linkTo, readLink } from "./link.js";
 import { MemoryMap } from "./map.js";
 import { Meters } from "./meters.js";
 import { Playback } from "./playback.js";
@@ -16,6 +17,7 @@ import { Settings } from "./settings.js";
 import { TEXT } from "./strings.js";
 import { openSource } from "./source.js";
 import { Timeline } from "./timeline.js";
+import { Views } from "./views.js";
 
 const METERS_EVERY_MS = 250;
 const STEP_S = 5; // what `[` and `]` go back and on
@@ -36,6 +38,7 @@ const help = new Help(byId("help"), byId("ask"));
 const saves = new Saves(byId("saves"), byId("keep"));
 const settings = new Settings(byId("settings"), byId("tune"));
 const timeline = new Timeline({ bar: byId("timeline"), slider: byId("slider"), time: byId("moment"), fork: byId("fork") });
+const views = new Views();
 const map = new MemoryMap(byId("map"), () => connection.send(say.map()), (line) => hud.say(line, true));
 
 let playback = new Playback({ fps: 25, blockFrames: 4 });
@@ -45,7 +48,9 @@ let isPaused = false;
 let pausedForPanel = false;
 let isForking = false;
 let begun = null; // {start, seed} of the world that is played
-let link = new URLSearchParams(location.hash.slice(1)).has("start") ? new URLSearchParams(location.hash.slice(1)) : null;
+let link = readLink();
+let shownIndex = 0; // of the frame on the screen
+let shownMs = 0; // when it came there
 let loading = null; // the saved session that was asked for last
 let metersAtMs = 0;
 
@@ -69,6 +74,7 @@ const answers = {
     playback = new Playback({ fps: welcome.fps, blockFrames: welcome.block_frames });
     gallery.offer(welcome);
     timeline.offer(welcome);
+    views.offer(welcome);
     const session = remembered("reverie.session");
     if (link !== null) followLink();
     else if (session) takeUp(session);
@@ -84,6 +90,7 @@ const answers = {
     gallery.mark(started.start);
     showControls(gallery.find(started.start));
     timeline.begin(started);
+    views.begin("game");
     setSought(false);
     setPaused(false);
     hud.state("playing");
@@ -97,6 +104,16 @@ const answers = {
     meters.reset();
     setSought(true);
     timeline.begin(position);
+  },
+  view(answer) {
+    epoch = answer.epoch;
+    playback.reset();
+    meters.reset();
+    views.begin(answer.view);
+  },
+  drift(figures) {
+    const line = views.drift(figures);
+    if (line) hud.say(line, true);
   },
   loading({ progress }) {
     hud.state("opening", { title: TEXT.opening, text: TEXT.loading, progress });
@@ -143,26 +160,23 @@ function beginFirst() {
   else askForPicture();
 }
 
-/** Begin where the link says: #start=ID&seed=NUMBER. */
+/** Begin where the link says. */
 function followLink() {
-  const start = gallery.find(link.get("start"));
-  const seed = Number(link.get("seed") ?? NaN);
+  const start = gallery.find(link.start);
   if (!start) hud.say(TEXT.noSuchStart, true);
-  begin(start ?? gallery.first, Number.isSafeInteger(seed) && seed >= 0 && seed < 2 ** 31 ? seed : undefined);
+  begin(start ?? gallery.first, link.seed);
   link = null;
-  history.replaceState(null, "", location.pathname + location.search); // a reload goes on, and does not begin again
+  forgetLink();
 }
 
 async function copyLink() {
   if (!begun) return;
-  const address = new URL(location.href);
-  address.hash = new URLSearchParams({ start: begun.start ?? "", seed: String(begun.seed) }).toString();
-  address.searchParams.delete("token");
+  const address = linkTo(begun);
   try {
-    await navigator.clipboard.writeText(address.href);
+    await navigator.clipboard.writeText(address);
     hud.say(TEXT.linkCopied);
   } catch {
-    prompt(TEXT.linkToCopy, address.href);
+    prompt(TEXT.linkToCopy, address);
   }
 }
 
@@ -236,7 +250,7 @@ function showControls(start) {
   const controls = world ? controlsOf(world.bindings, world.mouse, start) : NOTHING;
   hud.controls(controls, start?.name ?? "");
   input.use(controls);
-  help.show(controls);
+  help.show(controls, views.isOffered);
   settings.show(controls);
 }
 
@@ -340,6 +354,8 @@ addEventListener("keydown", (event) => {
   if (event.code === "KeyP") togglePause();
   if (event.code === "KeyO" && world?.rewind_s) saves.open();
   if (event.code === "KeyM") map.toggle();
+  if (event.code === "KeyG") views.swap();
+  if (event.code === "KeyV") views.split();
 });
 
 for (const panel of [help, saves, settings]) {
@@ -356,6 +372,10 @@ for (const panel of [help, saves, settings]) {
 timeline.addEventListener("seek", ({ detail }) => {
   if (!["playing", "paused"].includes(hud.current)) return timeline.failed();
   connection.send(say.seek(detail));
+});
+views.addEventListener("ask", ({ detail }) => {
+  if (hud.current === "paused") togglePause();
+  if (hud.current === "playing") connection.send(say.view(detail, epoch, shownIndex));
 });
 saves.addEventListener("save", ({ detail }) => connection.send(say.save(detail)));
 saves.addEventListener("load", ({ detail }) => load(detail));
@@ -412,11 +432,14 @@ function refresh() {
   const isStill = isPaused && !document.body.classList.contains("sought");
   const frame = isStill ? null : playback.next(now);
   if (frame) {
-    screen.draw(frame);
+    screen.draw(frame, settings.isSmooth);
+    views.shown(screen.canvas);
+    [shownIndex, shownMs] = [frame.index, now];
     timeline.shown(frame.index);
     meters.shown(frame.action, now, { ...frame, roundTripMs: connection.roundTripMs });
     connection.send(say.played(frame.epoch, frame.index, connection.roundTripMs));
   }
+  if (settings.isSmooth && !isStill) screen.blend((now - shownMs) / playback.intervalMs);
   if (hud.current === "playing") map.poll(now);
   if (now - metersAtMs > METERS_EVERY_MS) {
     metersAtMs = now;

@@ -1,6 +1,7 @@
 // The help: what each key, button and thumb does in the world at hand.
 
 import { PAGE_ROWS, SWAP_ROWS, helpRows } from "./controls.js";
+import { told } from "./language.js";
 
 const COLUMNS = [["does", ""], ["keys", "keyboard, mouse"], ["pad", "gamepad"], ["touch", "touch"]];
 
@@ -39,7 +40,7 @@ function table(title, rows) {
   for (const [name, words] of COLUMNS) {
     const cell = document.createElement("th");
     cell.scope = "col";
-    cell.textContent = name === "does" ? title : words;
+    cell.textContent = told(name === "does" ? title : words);
     head.append(cell);
   }
   const body = element.createTBody();
@@ -48,7 +49,7 @@ function table(title, rows) {
     for (const [name] of COLUMNS) {
       const cell = document.createElement(name === "does" ? "th" : "td");
       if (name === "does") cell.scope = "row";
-      cell.textContent = row[name];
+      cell.textContent = told(row[name]);
       line.append(cell);
     }
   }

@@ -5,6 +5,7 @@ import { Gallery } from "./gallery.js";
 import { Help } from "./help.js";
 import { Hud } from "./hud.js";
 import { Input } from "./input.js";
+import { speak } from "./language.js";
 import { forgetLink, linkTo, readLink } from "./link.js";
 import { MemoryMap } from "./map.js";
 import { Meters } from "./meters.js";
@@ -14,6 +15,7 @@ import { Saves } from "./saves.js";
 import { remember, remembered } from "./remember.js";
 import { Screen } from "./screen.js";
 import { Settings } from "./settings.js";
+import { offerSharp } from "./sharp.js";
 import { TEXT } from "./strings.js";
 import { openSource } from "./source.js";
 import { Timeline } from "./timeline.js";
@@ -24,6 +26,7 @@ const STEP_S = 5; // what `[` and `]` go back and on
 const TOUCH = matchMedia("(pointer: coarse)");
 
 const byId = (id) => document.getElementById(id);
+await speak(byId("language"));
 const stage = byId("stage");
 const hud = new Hud();
 const screen = new Screen(byId("screen"), byId("glow"));
@@ -49,8 +52,7 @@ let pausedForPanel = false;
 let isForking = false;
 let begun = null; // {start, seed} of the world that is played
 let link = readLink();
-let shownIndex = 0; // of the frame on the screen
-let shownMs = 0; // when it came there
+let [shownIndex, shownMs] = [0, 0]; // the frame on the screen, and when it came there
 let loading = null; // the saved session that was asked for last
 let metersAtMs = 0;
 
@@ -416,14 +418,6 @@ button("reload", () => location.reload());
 button("pause", togglePause);
 button("full", () => (document.fullscreenElement ? document.exitFullscreen() : byId("page").requestFullscreen?.()));
 button("pictures", () => setChoosing(!document.body.classList.contains("choosing")));
-button("sharp", () => setSharp(!document.body.classList.contains("sharp")));
-
-function setSharp(isSharp) {
-  document.body.classList.toggle("sharp", isSharp);
-  byId("sharp").setAttribute("aria-pressed", String(isSharp));
-  remember("reverie.sharp", isSharp ? "1" : "0", "localStorage");
-}
-
 // ---------------------------------------------------------------------------------------------------- the picture
 
 function refresh() {
@@ -449,7 +443,7 @@ function refresh() {
   requestAnimationFrame(refresh);
 }
 
-setSharp(remembered("reverie.sharp", "localStorage") === "1");
+offerSharp(byId("sharp"));
 useSettings();
 hud.state("connecting", { title: TEXT.connecting, text: "" });
 gallery.ready.then(() => connection.open());

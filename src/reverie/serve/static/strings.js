@@ -1,5 +1,5 @@
-// What the page says besides its buttons' names (index.html) and its keys (controls.js): another language is another
-// table of these names.
+// What the page says besides its buttons' names (index.html) and its keys (controls.js); in other languages see
+// language.js.
 
 export const TEXT = {
   connecting: "Connecting",

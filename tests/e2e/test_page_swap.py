@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.e2e.test_page import CHROMIUM, MEAN_COLOUR, PIXELS, a_picture, browser, page, playwright, until
+from tests.e2e.test_page import CHROMIUM, MEAN_COLOUR, a_picture, browser, moves, page, playwright, until
 from tests.serve.fake_source import RESOLUTION, FakeSource, running
 from tests.serve.swap_worlds import SwapToys, ToyGame
 
@@ -37,8 +37,7 @@ def test_g_swaps_the_game_and_its_dream_and_v_shows_both(page: playwright.Page) 
         page.keyboard.down("ArrowRight")
         until(lambda: toys.games[0].pose[3] > 8, "a turn")
         page.keyboard.up("ArrowRight")
-        before = page.evaluate(PIXELS)
-        until(lambda: page.evaluate(PIXELS) == before or not (before := page.evaluate(PIXELS)), "the game to rest")
+        until(lambda: not moves(page, 1.0), "the game to rest")
         page.keyboard.press("g")
         until(lambda: shows(page, "red"), "the dream")
         assert page.inner_text("#kind") == "dreamt live"

@@ -1,4 +1,4 @@
-"""A game with a model: the dream opens at the game's camera, in the scene that its frame lies in or on the frame alone."""
+"""A game with a model: dreams open at the game's camera, in the scene that its frame lies in or on the frame alone."""
 
 from __future__ import annotations
 

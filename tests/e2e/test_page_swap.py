@@ -101,7 +101,7 @@ def test_a_dream_alone_offers_no_swap_and_several_images_come_at_once(page: play
             for name, colour in (("attic", (200, 30, 30)), ("cellar", (30, 30, 200)))
         ]
         page.set_input_files("#file", files)
-        page.wait_for_selector(".tile[title=cellar]")
+        page.wait_for_selector(".tile[title=cellar]", timeout=120_000)  # each is decoded in a process of its own
         page.wait_for_selector(".tile[title=attic][aria-pressed=true]")
         page.click("#tune")
         page.check("#smooth")

@@ -18,7 +18,7 @@ from reverie.serve import protocol
 __all__ = ["browser", "page"]  # fixtures
 STATIC = Path(protocol.__file__).parent / "static"
 NAMED = {"title", "aria-label", "placeholder", "alt"}
-UNTRANSLATED = {"Reverie", "fps", "p95", "–"}
+UNTRANSLATED = {"Reverie", "fps", "p95", "–", "Reverie needs JavaScript to show its world."}
 
 
 class Words(HTMLParser):

@@ -113,7 +113,7 @@ def test_a_scene_is_compared_where_it_shows_something(source: SwapSource, engine
 def test_a_camera_needs_an_image_and_an_image_in_a_scene_needs_a_camera(source: SwapSource, engine: Engine) -> None:
     source.load(lambda share, text: None)
     image = at(here(0.0), engine).frame
-    with pytest.raises(ImageError, match="a camera says where an image was taken"):
+    with pytest.raises(ImageError, match="give one of the two, or both with a camera"):
         engine.open(image, scene="alley")
     with pytest.raises(ImageError, match="a camera says where an image was taken"):
         engine.open(scene="alley", camera=Camera(here(0.0), 90.0))

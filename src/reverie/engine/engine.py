@@ -260,10 +260,10 @@ class Engine:
         Raises ImageError for an image that cannot be used, DataError for a scene that is missing, damaged or does not
         fit, CheckpointError for a model without a memory.
         """
-        if image is None and scene is None:
-            raise ImageError("a session opens on an image or in a scene: give one of the two")
-        if (camera is None) == (image is not None and scene is not None):
-            raise ImageError("a camera says where an image was taken: give it with an image, and always with both")
+        if (image is None) == (scene is None) and (image is None or camera is None):
+            raise ImageError("a session opens on an image or in a scene: give one of the two, or both with a camera")
+        if camera is not None and image is None:
+            raise ImageError("a camera says where an image was taken; give the image as well")
         loaded = None if scene is None else self.load_scene(scene)
         if image is not None:
             opening = None if loaded is None else Opening(loaded, None)

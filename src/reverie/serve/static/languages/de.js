@@ -64,6 +64,8 @@ export const TEXT = {
 export const WORDS = {
   // above and on the picture
   "ms latency": "ms Latenz",
+  "from an input to the first frame on the screen that obeys it":
+    "von einer Eingabe bis zum ersten Bild auf dem Schirm, das ihr folgt",
   "frames shown a second": "gezeigte Bilder je Sekunde",
   "the world": "die Welt",
   "no world yet": "noch keine Welt",

@@ -214,10 +214,7 @@ class HasGeometry(Protocol):
 
 @runtime_checkable
 class PlaceableWorld(World, Protocol):
-    """A game that can be asked to stand somewhere, and is played on from there."""
-
-    @property
-    def pose(self) -> Pose: ...
+    """A game whose player can be asked to stand somewhere, and is played on from there."""
 
     def stand(self, pose: Pose) -> Frames:
         """Puts the player where the camera has `pose`, or as near as the game allows, at rest.

@@ -41,7 +41,9 @@ def test_g_swaps_the_game_and_its_dream_and_v_shows_both(page: playwright.Page) 
         page.keyboard.press("g")
         until(lambda: shows(page, "red"), "the dream")
         assert page.inner_text("#kind") == "dreamt live"
-        assert toys.dreams[0].began.pose[3] == pytest.approx(toys.games[0].pose[3]), "where the game rests"
+        began = toys.dreams[0].began.pose
+        assert began is not None
+        assert began[3] == pytest.approx(toys.games[0].pose[3]), "where the game rests"
         left_at = float(toys.games[0].pose[3])
         page.keyboard.down("ArrowRight")
         until(lambda: toys.dreams[0].pose[3] > left_at + 8, "a turn in the dream")

@@ -31,6 +31,10 @@ MAX_SHARE = 9.99
 
 Picture = npt.NDArray[np.uint8]
 
+Judged = tuple[int, dict[str, float | None], str | None, float | None]
+"""Seconds, the shares of the last one, and the collapse with its second."""
+NOTHING_JUDGED: Judged = (0, dict.fromkeys(KINDS), None, None)
+
 
 @dataclass(slots=True)
 class _Stretch:
@@ -69,7 +73,7 @@ class DriftMeter:
         self._fitted: Detector | None = None
         self._fitted_s = 0
         self._detectors: list[Detector] = []
-        self._judged = (0, dict.fromkeys(KINDS), None, None)
+        self._judged = NOTHING_JUDGED
         self._psnr_db: float | None = None
 
     @property
@@ -89,7 +93,7 @@ class DriftMeter:
     def begin_dream(self, real: Picture, first: Picture, pose: Pose | None) -> None:
         """A dream begins.  real: (H, W, 3), the frame of the game; first: the same as the dream shows it."""
         self._dream, self._psnr_db = _Stretch(first, pose), None
-        self._judged = (0, dict.fromkeys(KINDS), None, None)
+        self._judged = NOTHING_JUDGED
         self._later(lambda: self._begin(real, first))
 
     def add_game(self, frames: Frames, pose: Pose | None) -> None:
@@ -154,7 +158,7 @@ class DriftMeter:
         shares = np.minimum.reduce([detector.shares_of(seen[-1:])[0] for detector in self._detectors])
         known = [None if np.isnan(share) else round(min(float(share), MAX_SHARE), 3) for share in shares]
         when, kind = collapse_kind(self._detectors, seen) or (None, None)
-        self._judged = (len(self._seen), dict(zip(KINDS, known, strict=True)), kind, when)
+        self._judged = (len(self._seen), dict[str, float | None](zip(KINDS, known, strict=True)), kind, when)
 
 
 def _logged(work: Callable[[], object]) -> None:

@@ -51,7 +51,11 @@ export class Views extends EventTarget {
   /** The server shows this view from now on. */
   begin(view) {
     if (view !== "both") this.#single = view;
-    if (this.view === "game" && view !== "game") this.#trail = [];
+    if (this.view === "game" && view !== "game") {
+      this.#trail = [];
+      byId("psnr").textContent = "–";
+      byId("drift").replaceChildren(...Object.keys(TEXT.collapses).map((kind) => bar(kind, null)));
+    }
     this.view = view;
     this.#collapsed = null;
     if (!this.isOffered) return;

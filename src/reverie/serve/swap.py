@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from reverie.errors import WorldError
-from reverie.serve.drift import DriftMeter
 from reverie.serve.protocol import Drift
 from reverie.types import Action, ActionSpace, Frames, PlaceableWorld, Pose, World
 
@@ -64,6 +63,8 @@ class SwapWorld:
     """
 
     def __init__(self, game: World, open_dream: OpenDream, *, name: str, dream_name: str, block_frames: int) -> None:
+        from reverie.serve.drift import DriftMeter  # torch
+
         self._game, self._open = game, open_dream
         self._name, self._dream_name = name, dream_name
         self._block_frames = block_frames

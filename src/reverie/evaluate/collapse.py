@@ -177,7 +177,7 @@ class Detector:
 
     def shares_of(self, seen: Looks) -> npt.NDArray[np.float64]:
         """How near each second is to each of KINDS, `(seconds, len(KINDS))`: 1 is the limit, nan is not known."""
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore"):
             shares = (
                 _distance(seen[:, :LOOK_SIZE], self.centre, self.inverse) / self.limit,
                 seen[:, FOLD] / self.fold,

@@ -7,10 +7,10 @@ PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3.13 python
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.reverie-setup
-EXTRAS := worlds,screen,cluster,import,train,quantise,web,dev
+EXTRAS := worlds,screen,cluster,import,train,quantise,web,docs,dev
 ARGS ?=
 
-.PHONY: help setup play test lint type fmt bench soak clean
+.PHONY: help setup play test lint type fmt docs bench soak clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -43,6 +43,9 @@ fmt: $(STAMP)  ## put the format right
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix --quiet .
 
+docs: $(STAMP)  ## the documentation site, built strictly into site/ (ARGS=--serve shows it while you write)
+	@$(BIN)/python tools/docs.py $(ARGS)
+
 bench: $(STAMP)  ## frames a second, latency and memory of the bundled model on this machine
 	@$(BIN)/reverie bench $(ARGS)
 
@@ -50,4 +53,4 @@ soak: $(STAMP)  ## an hour of attacks, restarts and kills, by hand (ARGS="--minu
 	@$(BIN)/python -m tests.attacks.soak $(ARGS)
 
 clean:  ## remove the virtual environment and the caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache build dist
+	rm -rf $(VENV) .pytest_cache .ruff_cache .cache build dist site docs/reference/command-line.md

@@ -98,11 +98,11 @@ def test_the_commands_in_the_text_parse(words: list[str]) -> None:
 
 
 def test_the_command_is_on_the_path_where_the_readme_uses_it() -> None:
-    """`make setup` puts `reverie` into an environment; the shell finds it there once that is active."""
+    """`make setup` and pip put `reverie` into an environment; the shell finds it there once that is active."""
     for block in blocks(README, "sh"):
         uses = [i for i, line in enumerate(block.splitlines()) if line.startswith("reverie ")]
         shown = README[: README.index(block)] + "\n".join(block.splitlines()[: uses[0]]) if uses else ""
-        assert not uses or "source .venv/bin/activate" in shown
+        assert not uses or "source .venv/bin/activate" in shown or "pip install reverie-world" in shown
 
 
 INTERRUPT = """
@@ -161,7 +161,7 @@ def test_linked_files_exist(name: str) -> None:
 
 
 def test_files_of_the_tree_exist() -> None:
-    tree = blocks(README, "")[0]
+    tree = blocks(CONTRIBUTING, "")[0]
     names = [re.match(r"((?:[\w/]+(?:/|\.py) *)+)", line.strip()) for line in tree.splitlines()]
     paths = [path for name in names if name for path in name[1].split()]
     assert len(paths) > 12

@@ -20,6 +20,12 @@ def is_companion(path: Path) -> bool:
     return path.name.startswith("._")
 
 
+def is_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    """True for a path below `folder` by its names; links are not followed, for caches are made of them."""
+    inner, outer = os.path.abspath(path), os.path.abspath(folder)
+    return inner != outer and inner.startswith(os.path.join(outer, ""))
+
+
 def own_files(paths: Iterable[Path]) -> list[Path]:
     """Returns `paths` sorted, without the companions of macOS."""
     return sorted(path for path in paths if not is_companion(path))

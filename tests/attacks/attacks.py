@@ -40,6 +40,11 @@ VALID: dict[str, dict[str, Any]] = {
     "input": {"seq": 1, "codes": ["KeyW", "ArrowLeft"], "mouse": [3.5, -2]},
     "played": {"epoch": 1, "index": 0, "round_trip_ms": 2.5},
     "ping": {"time_ms": 12.5},
+    "resume": {"session": "a-token-of-nobody"},
+    "load": {"save": "0" * 32},
+    "seek": {"frame": 5},
+    "save": {"name": "a walk", "whole": True},
+    "map": {},
 }
 
 
@@ -217,9 +222,24 @@ def instant_confirmations(port: int, rng: random.Random, count: int) -> int:
     return sent
 
 
+def seeks_and_saves(port: int, rng: random.Random, count: int) -> int:
+    """A client that goes to and fro in its session, and saves it, as fast as it may talk."""
+    with contextlib.suppress(WebSocketException, OSError), _client(port) as ws:
+        _say(ws, "hello", version=VERSION)
+        _say(ws, "start", seed=1)
+        for number in range(count):
+            if number % 3:
+                _say(ws, "seek", frame=rng.randrange(100))
+            else:
+                _say(ws, "save", name=rng.choice(["a walk", "\ud83d", "x" * 80]), whole=True)
+            _drain(ws)
+            time.sleep(1 / 250)
+    return count
+
+
 def requests(port: int, rng: random.Random, count: int) -> int:
     """The page and its images, over and over, on many connections at once."""
-    paths = [b"/", b"/starts", b"/starts/start-0.jpg", b"/static/main.js", b"/health", b"/nothing"]
+    paths = [b"/", b"/starts", b"/starts/start-0.jpg", b"/static/main.js", b"/health", b"/nothing", b"/saves"]
     each = max(1, count // 24)
 
     def one(number: int) -> None:
@@ -277,6 +297,7 @@ ATTACKS: dict[str, tuple[Attack, int]] = {
     "players who read nothing": (slow_readers, 900),
     "starts without end": (hasty_starts, 600),
     "frames confirmed at once": (instant_confirmations, 150),
+    "seeks and saves without end": (seeks_and_saves, 600),
     "requests without end": (requests, 1200),
     "uploads": (uploads, 6),
 }

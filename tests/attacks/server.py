@@ -14,7 +14,7 @@ import time
 from asyncio import events
 
 import uvicorn
-from tests.serve.fake_source import FakeSource
+from tests.attacks.rewinding import RewindingSource
 
 from reverie.serve import app
 from reverie.serve.host import Limits
@@ -35,7 +35,9 @@ def _timed(handle: events.Handle) -> None:
 async def main(max_players: int, port: int) -> None:
     global longest_s
     listener = app.bind("127.0.0.1", port)
-    application = app.create_app(FakeSource(cost_s=0.01), Limits(max_players=max_players), on_ready=app.freeze_memory)
+    application = app.create_app(
+        RewindingSource(cost_s=0.01), Limits(max_players=max_players), on_ready=app.freeze_memory
+    )
     server = uvicorn.Server(app.server_config(application))
     running = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started or application.state.host.status.status != "ready":

@@ -32,15 +32,14 @@ NUM_PLAYERS = 4
 RESTART_S = 240.0
 SETTLE_S = 20.0
 """How long what was killed has to disappear."""
-GAME = "vizdoom"
 
 
 class Soak:
     """Counts what is done and what goes wrong, and tells the threads when to stop."""
 
-    def __init__(self, minutes: float, kills: int, messages: int, seed: int, folder: Path) -> None:
+    def __init__(self, minutes: float, kills: int, messages: int, seed: int, game: str, folder: Path) -> None:
         self.end_s = time.monotonic() + 60 * minutes
-        self.kills, self.messages, self.folder = kills, messages, folder
+        self.kills, self.messages, self.game, self.folder = kills, messages, game, folder
         self.temporary = folder / "tmp"
         self.temporary.mkdir()
         self.environment = {**os.environ, "TMPDIR": str(self.temporary)}
@@ -152,14 +151,14 @@ def started(soak: Soak, command: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 def kill_recorder(soak: Soak) -> None:
     hours = 10 * (1 + soak.counts["kills"])
-    command = reverie("record", GAME, "-o", soak.folder / "rec", "--hours", hours, "--episode-seconds", 10,
+    command = reverie("record", soak.game, "-o", soak.folder / "rec", "--hours", hours, "--episode-seconds", 10,
                       "--min-episode-seconds", 4)  # fmt: skip
     with started(soak, command):
         time.sleep(soak.rng.uniform(1, 30))
 
 
 def kill_play(soak: Soak) -> None:
-    command = reverie("play", "--world", GAME, "--record", soak.folder / "play", "--port", 0, "--no-browser")
+    command = reverie("play", "--world", soak.game, "--record", soak.folder / "play", "--port", 0, "--no-browser")
     with started(soak, command) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -199,7 +198,7 @@ KILLS: dict[str, Callable[[Soak], None]] = {
 
 def kill_at_random(soak: Soak) -> None:
     """Kill one command after the other, and look at what is left."""
-    if not run(soak, "record", GAME, "-o", soak.folder / "rec", "--hours", 0.02, "--episode-seconds", 10,
+    if not run(soak, "record", soak.game, "-o", soak.folder / "rec", "--hours", 0.02, "--episode-seconds", 10,
            "--min-episode-seconds", 4):  # fmt: skip
         soak.fault("the first recording failed")
         return
@@ -224,7 +223,7 @@ def kill_at_random(soak: Soak) -> None:
                 if not run(soak, "data", "check", soak.folder / data, good=(0, 1)):  # 1: poor play, but whole
                     soak.fault(f"{data} is damaged after a killed {name}")
         print(f"{soak.counts['kills']}/{soak.kills} killed: {name}; faults {len(soak.faults)}", flush=True)
-    if not run(soak, "record", GAME, "-o", soak.folder / "rec", "--hours", 0.02, "--episode-seconds", 10,
+    if not run(soak, "record", soak.game, "-o", soak.folder / "rec", "--hours", 0.02, "--episode-seconds", 10,
                "--min-episode-seconds", 4):  # fmt: skip
         soak.fault("the recording cannot be continued")
     if (soak.folder / "rec" / ".partial").exists():  # what was under way goes with the next start
@@ -247,6 +246,10 @@ def leftovers(soak: Soak) -> set[str]:
     for file in Path("/dev/shm").glob("ViZDoom*"):
         if not any(file.name[-10:] in line for line in lines.values()):
             found.add(str(file))
+    for lock in Path("/tmp").glob(".X*-lock"):  # of a display that did not come to remove it
+        with contextlib.suppress(OSError, ValueError):
+            if int(lock.read_text()) not in lines:
+                found.add(str(lock))
     return found
 
 
@@ -259,9 +262,10 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50, help="commands to kill")
     parser.add_argument("--messages", type=int, default=100_000, help="random messages to send")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--game", default="vizdoom", help="the game that is recorded and played")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="reverie-soak-"))
-    soak = Soak(args.minutes, args.kills, args.messages, args.seed, folder)
+    soak = Soak(args.minutes, args.kills, args.messages, args.seed, args.game, folder)
     is_up = threading.Event()
     works: list[Callable[[], None]] = [lambda: serve(soak, is_up)]
     threads = [threading.Thread(target=works[0])]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from tests.damage import ANY, Damage, examples
 from tests.scenes.rooms import around, look
 
 from reverie.errors import DataError
+from reverie.scenes import scene
 from reverie.scenes.scene import COLOUR_QUALITY, KEYFRAMES, Scene, Start
 
 COUNT = 4
@@ -151,6 +158,17 @@ def change(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
         (lambda raw: raw["starts"][0].update(image="../secret.png"), "start images lie beside it"),
         (lambda raw: raw["starts"][0].update(image=5), "missing or wrong"),
         (lambda raw: raw["starts"][0].update(image="gone.webp"), "not a readable start image"),
+        (lambda raw: raw["starts"][0].update(image=".."), "not a readable start image"),
+        (lambda raw: raw["starts"][0].update(image="a\0b"), "not a readable start image"),
+        (lambda raw: raw["starts"][0].update(image="."), "start images lie beside it"),
+        (lambda raw: raw["starts"][0].update(pose=[10**400, 0, 0, 0, 0, 0]), "missing or wrong"),
+        (lambda raw: raw["starts"][0].update(pose=[1e30, 0, 0, 0, 0, 0]), "six finite numbers"),
+        (lambda raw: raw.update(starts=raw["starts"] * 200), "more than 256 starts"),
+        (lambda raw: raw.update(fov_deg=10**400), "missing or wrong"),
+        (lambda raw: raw.update(title="half of an emoji: \ud83d"), "missing or wrong"),
+        (lambda raw: raw["starts"][0].update(title="\udc00"), "missing or wrong"),
+        (lambda raw: raw.update(keys=["\udc00"]), "missing or wrong"),
+        (lambda raw: raw.update(padding="x" * 2**20), "larger than 1 MiB"),
     ],
 )
 def test_a_wrong_field(folder: Path, edit: Callable[[dict[str, Any]], object], says: str) -> None:
@@ -199,6 +217,55 @@ def replace(folder: Path, column: str, row: int, value: object) -> None:
 def test_a_damaged_keyframe_is_named(folder: Path, column: str, value: object) -> None:
     replace(folder, column, 2, value)
     assert f"{KEYFRAMES}, row 2: a damaged keyframe" in refusal(folder)
+
+
+def test_an_image_as_large_as_a_file_can_say_is_not_decoded(folder: Path) -> None:
+    """A few kilobytes that become gigabytes."""
+    bomb = _bomb((20_000, 20_000))
+    replace(folder, "colour", 1, bomb)
+    assert "row 1: a damaged keyframe" in refusal(folder)
+    replace(folder, "colour", 1, _bomb((3000, 3000)))
+    assert "row 1: a damaged keyframe (an image of 3000x3000 pixels)" in refusal(folder)
+    replace(folder, "colour", 1, bytes(scene.MAX_IMAGE_BYTES + 1))
+    assert "an image of more than 8 MiB" in refusal(folder)
+    (folder / "start-00.webp").write_bytes(bomb)
+    assert "start-00.webp: not a readable start image" in refusal(folder)
+
+
+def _bomb(size: tuple[int, int]) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("1", size).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_more_keyframes_than_a_scene_has_are_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scene, "MAX_KEYFRAMES", 3)
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", None)
+    assert "expected 1 to 3 keyframes, got 4" in refusal(folder)
+
+
+@examples(150)
+@given(damage=ANY, name=st.sampled_from(["scene.json", KEYFRAMES, "start-00.webp"]))
+def test_a_damaged_scene_is_a_scene_or_one_line(saved: Path, tmp_path_factory, damage: Damage, name: str) -> None:
+    folder = tmp_path_factory.getbasetemp() / "damaged-scene"
+    shutil.copytree(saved, folder, dirs_exist_ok=True)
+    (folder / name).write_bytes(damage.apply((folder / name).read_bytes()))
+    loaded = _read(folder)
+    if isinstance(loaded, str):
+        assert "\n" not in loaded
+        assert str(folder) in loaded
+    else:
+        assert np.isfinite(loaded.pose).all()
+        assert np.isfinite(loaded.depth).all()
+        loaded.title.encode()
+
+
+def _read(folder: Path) -> Scene | str:
+    """The scene, or why it is none."""
+    try:
+        return Scene.load(folder)
+    except DataError as error:
+        return str(error)
 
 
 def test_a_truncated_image_is_a_damaged_keyframe(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -129,6 +130,17 @@ def test_a_proxy_with_a_name_of_its_own():
         assert not plays(http, origin="https://evil.example")
 
 
+def test_another_server_of_this_machine_is_another_site():
+    """Its pages have our name, and bring our cookie along: cookies know no ports."""
+    access = access_for("0.0.0.0", allow_hosts=["world.example.org"])
+    own = socket.gethostname().lower()
+    assert access.is_own_host(f"{own}:8000")
+    assert access.is_own_origin(f"http://{own}:8000", f"{own}:8000")
+    assert not access.is_own_origin(f"http://{own}:3000", f"{own}:8000")
+    assert not access.is_own_origin(f"http://{own}.local:3000", f"{own}.local:8000")
+    assert access.is_own_origin("https://world.example.org", "127.0.0.1:8000")
+
+
 def test_ports_that_go_without_saying():
     access = Access(hosts=frozenset({"a.org"}), any_address=True)
     assert access.is_own_origin("https://192.0.2.7", "192.0.2.7")
@@ -169,6 +181,26 @@ def test_the_link_lets_in_and_a_cookie_afterwards(locked: TestClient):
     cookie = f"reverie-8000={TOKEN}"
     assert plays(locked, host="192.0.2.7:8000", origin="http://192.0.2.7:8000", cookie=cookie)
     assert not plays(locked, host="192.0.2.7:8000", origin="http://evil.example", cookie=cookie)
+
+
+@pytest.mark.parametrize(
+    "others",
+    ['a=["x":1]; {}', 'a="b; {}', "x y=1; {}", "; ;{}", "=; {}", "expires=1; Path; {}", "a,b=c; {}", "[a]=%ff;{};x",
+     "reverie-8000=of-before; {}", "reverie-80=other; {}", "{}; reverie-8000=of-a-longer-path"],
+)  # fmt: skip
+def test_cookies_of_other_servers_on_this_machine_are_no_matter(locked: TestClient, others: str):
+    cookie = others.replace("{}", f"reverie-8000={TOKEN}")
+    assert plays(locked, host="192.0.2.7:8000", cookie=cookie)
+    assert not plays(locked, host="192.0.2.7:8000", cookie=cookie.replace(TOKEN, "wrong"))
+
+
+@pytest.mark.parametrize("token", ['a "quoted"; token, with = and %41', "ein Schlüssel für uns 🌍"])
+def test_a_token_of_any_characters_comes_back_in_the_cookie(token: str):
+    access = access_for("0.0.0.0", token)
+    with TestClient(create_app(FakeSource(), access=access), base_url="http://192.0.2.7:8000") as http:
+        assert http.get("/starts").status_code == 403
+        assert http.get("/", params={"token": token}, follow_redirects=False).status_code == 303
+        assert http.get("/").status_code == 200
 
 
 def test_programs_bring_the_token_themselves(locked: TestClient):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -21,7 +22,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from reverie.serve import app, transport
 from reverie.serve.bindings import InputBox, bindings_for
-from reverie.serve.host import Limits
+from reverie.serve.host import Host, Limits
+from reverie.serve.player import MAX_REST_S, Player
 from reverie.serve.protocol import MAX_REASON_BYTES, VERSION, Input, close_reason
 
 HELLO = json.dumps({"type": "hello", "version": VERSION, "format": "rgb"})
@@ -199,6 +201,31 @@ def test_worlds_cannot_be_opened_without_end():
             time.sleep(0.05)
         assert 1 <= len(source.worlds) <= 3
         still_plays(http)
+
+
+def test_whoever_seeks_or_saves_rests_as_long_as_that_took(monkeypatch: pytest.MonkeyPatch):
+    """Both keep the world's thread, and may be asked for again at once: in between it is the others' turn."""
+    now_s, rests = [0.0], []
+
+    async def sleep(seconds: float) -> None:
+        rests.append(seconds)
+
+    host = Host(FakeSource())
+    player = Player(None, host, clock=lambda: now_s[0])  # type: ignore[arg-type]
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    places = [host.seats.enter()]
+    for took_s in (0.5, 60.0):
+        with player._tiring():
+            now_s[0] += took_s
+        asyncio.run(player._rest())
+    assert rests == []  # nobody else is here
+    places.append(host.seats.enter())
+    for took_s in (0.5, 60.0):
+        with player._tiring():
+            now_s[0] += took_s
+        asyncio.run(player._rest())
+    assert rests == [0.5, MAX_REST_S]
+    host.close()
 
 
 # ------------------------------------------------------------------------------------------------------- messages

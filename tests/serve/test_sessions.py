@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,10 @@ from tests.serve.test_server import OPEN, Client, connected
 
 from reverie.engine.engine import Engine
 from reverie.engine.script import parse_json
+from reverie.engine.session import Snapshot
 from reverie.engine.session_file import SessionFile, hash_frame
+from reverie.engine.timeline import Timeline
+from reverie.errors import ActionError, CheckpointError
 from reverie.models.presets import tiny
 from reverie.serve.app import create_app
 from reverie.serve.host import Limits
@@ -238,7 +242,64 @@ def test_a_full_folder_and_a_full_disk_lose_nothing(http: TestClient, client: Cl
     assert error["code"] == "save-failed"
     assert "No space left on device" in error["message"]
     assert list(saves.folder.iterdir()) == []
+
+    def full_too(_: object, path: Path) -> None:
+        raise CheckpointError(f"cannot write the snapshot {str(path)!r}: I/O error")
+
+    monkeypatch.setattr(Snapshot, "save", full_too)
+    client.say("save", name="walk")
+    message = client.expect("error")["message"]
+    assert "cannot write the snapshot 'state.safetensors'" in message
+    assert str(saves.folder) not in message
+    assert list(saves.folder.iterdir()) == []
+
+    def too_long(*_: object) -> None:
+        raise ActionError("an action script lasts at most 86400 s, got 90000 s")
+
+    monkeypatch.setattr(Timeline, "describe", too_long)
+    epoch = client.frame().epoch
+    client.say("save", name="walk")
+    assert client.expect("error")["code"] == "save-failed"
+    assert client.frame().epoch == epoch
     client.frame()
+
+
+def test_a_name_cut_in_the_middle_of_an_emoji(client: Client):
+    """A browser's field takes 80 UTF-16 units: JSON can say the half that is left, UTF-8 cannot."""
+    begin(client)
+    play(client, 8)
+    client.say("save", name="by the sea \ud83d")
+    assert client.expect("saved")["title"] == "by the sea ?"
+    client.frame()
+
+
+def test_a_session_that_takes_too_long_to_generate_again_is_not_kept(engine: Engine, saves: SaveFolder):
+    with (
+        TestClient(create_app(ModelSource(engine), Limits(max_session_s=0.4), access=OPEN, saves=saves)) as http,
+        connected(http) as client,
+    ):
+        client.hello()
+        begin(client)
+        play(client, 12)
+        client.say("save", name="long")
+        data = http.get(f"/saves/{client.expect('saved')['id']}.reverie").content
+        answer = http.post("/saves", content=data)
+        assert answer.status_code == 400
+        assert "one of at most 0.4 s is generated again here" in answer.json()["message"]
+        assert len(http.get("/saves").json()) == 1
+
+
+def test_what_a_killed_server_had_under_way_goes_with_a_later_save(tmp_path: Path):
+    folder = tmp_path / "saves"
+    left, fresh = (folder / f".{letter * 32}.partial" for letter in "ab")
+    for partial in (left, fresh):
+        partial.mkdir(parents=True)
+        (partial / "session.reverie").write_bytes(b"x")
+    then_s = time.time() - 7200
+    os.utime(left, (then_s, then_s))
+    file = SessionFile(model="tiny/0", seed=1, keys=(), mouse=False, start=b"x")
+    card = SaveFolder(folder).add(file)
+    assert {path.name for path in folder.iterdir()} == {card.id, fresh.name}  # another server may be writing that
 
 
 def test_saves_are_listed_only_where_that_is_allowed(engine: Engine, tmp_path: Path):

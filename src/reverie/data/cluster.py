@@ -11,8 +11,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import socket
-import tempfile
 from collections.abc import Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 from reverie.data.episode import Draft, Job, Outcome, Recorder, Rejected
 from reverie.errors import WorldError
+from reverie.worlds import guardian
 
 MAX_RETRIES = 2
 """How often Ray plays an episode again whose worker or machine was lost."""
@@ -126,8 +127,12 @@ def play_one(job: Job, seed: int) -> Outcome:
         if _recorder is not None:
             _recorder.close()
         _recorder = Recorder(job)
-    with tempfile.TemporaryDirectory(prefix="reverie-episode-") as folder:
-        outcome = _recorder.episode(seed, Path(folder))
+    folder = guardian.make_folder("reverie-episode-")
+    try:
+        outcome = _recorder.episode(seed, folder)
         if isinstance(outcome, Draft) and isinstance(outcome.video, Path):
             outcome = replace(outcome, video=outcome.video.read_bytes())
         return outcome
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        guardian.release(folder)

@@ -32,6 +32,9 @@ SEEK_MARGINS_S = (0.0, 1.0, 8.0, float("inf"))
 """A seek that lands behind its target is repeated so much earlier; the last starts at the beginning."""
 ASPECT_TOLERANCE = 0.02
 """Pixels whose sides differ by less than this count as square: encoders round."""
+FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,h264,hevc,ivf,yuv4mpegpipe"
+"""The containers that are opened, by FFmpeg's names, whatever a file is called.  FFmpeg knows many more, and some of
+them (playlists, scripts, patterns of names) open other files."""
 _HDR_CURVES = (16, 18)
 """SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG), by their numbers in H.273."""
 _B_FRAME = 3
@@ -82,7 +85,7 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.vid
     if not path.is_file():
         raise DataError(f"{path}: the video is missing; record it again or download it anew")
     try:
-        with av.open(local_path(path)) as container:
+        with av.open(local_path(path), options={"format_whitelist": FORMATS}) as container:
             stream = container.streams.best("video")  # not the cover picture of a file that has one
             if stream is None:
                 raise DataError(f"{path}: has no video")

@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -37,13 +38,15 @@ from reverie.data.depth import DEPTH_PATH, check_table, read_clip_depth
 from reverie.data.poses import Conversion, conversion_for
 from reverie.data.video import read_video
 from reverie.errors import ActionError, DataError
-from reverie.paths import local_path, own_files
+from reverie.paths import is_inside, local_path, own_files
 from reverie.types import FPS, ActionSpace, Clip
 
 CODEBASE_VERSION = "v3.0"
 VIDEO_KEY = "observation.images.screen"
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+_PATTERN = re.compile(r"(?:[^{}]|\{[a-z_]+(?::0?\d{0,2}d?)?\})+")
+"""A path with places for numbers of a usual length, and for nothing else of Python's."""
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 INDEX_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 
@@ -373,18 +376,28 @@ def _episode(root: Path, info: dict[str, Any], video_key: str, row: dict[str, An
         raise DataError(f"{root / 'meta/episodes'}: episode {index}: length must be 1 or more, got {length!r}")
     if not isinstance(from_s, int | float) or not 0 <= from_s < math.inf:
         raise DataError(f"{root / 'meta/episodes'}: episode {index}: from_timestamp must be 0 or more, got {from_s!r}")
-    data_file = root / info.get("data_path", DATA_PATH).format(**places)
-    video_file = root / info.get("video_path", VIDEO_PATH).format(video_key=video_key, **video)
+    data_file = file_by_pattern(root, info.get("data_path", DATA_PATH), **places)
+    video_file = file_by_pattern(root, info.get("video_path", VIDEO_PATH), video_key=video_key, **video)
     meta = {name: value for name, value in row.items() if "/" not in name}
     depth = {part: row.get(f"depth/{part}") for part in ("chunk_index", "file_index")}
     depth_file = None if None in depth.values() else root / DEPTH_PATH.format(**depth)
     return Episode(index, length, data_file, video_file, from_index, float(from_s), meta, depth_file=depth_file)
 
 
+def file_by_pattern(root: Path, pattern: str, **places: int | str) -> Path:
+    """A file by a path pattern of `meta/info.json`.  Raises DataError for one that is not inside the dataset."""
+    file = root / pattern.format(**places) if _PATTERN.fullmatch(pattern) else root
+    if not is_inside(file, root):
+        raise DataError(
+            f"{root / 'meta/info.json'}: the path {pattern[:80]!r} is none inside the dataset; expected one such as"
+            f" {DATA_PATH}"
+        )
+    return file
+
+
 def _own_rows(entry: Episode, table: pa.Table, fps: float) -> npt.NDArray[np.intp]:
     """Numbers of the rows of `table` that belong to an episode, by frame.  Raises DataError for any contradiction."""
     path, name = entry.data_file, f"{entry.data_file}: episode {entry.index}"
-    frames = np.arange(entry.length)
     if "episode_index" in table.column_names:
         owners = _numbers(table, "episode_index", path)
         found = np.flatnonzero(owners == entry.index)
@@ -402,6 +415,7 @@ def _own_rows(entry: Episode, table: pa.Table, fps: float) -> npt.NDArray[np.int
         found = np.arange(max(0, first), min(first + entry.length, table.num_rows))
     if len(found) != entry.length:
         raise DataError(f"{path}: has {len(found)} rows for episode {entry.index}, needs {entry.length}")
+    frames = np.arange(entry.length)
     if "frame_index" in table.column_names:
         found = found[np.argsort(_numbers(table, "frame_index", path)[found], kind="stable")]
         said = _numbers(table, "frame_index", path)[found]

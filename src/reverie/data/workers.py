@@ -159,19 +159,23 @@ def _serve(
 ) -> None:
     """A worker: answers tasks until the pipe is closed."""
     _lead_group()
+    cleanups: list[Cleanup] = []
+    signal.signal(signal.SIGTERM, lambda *_: _leave(cleanups))
+    threading.Thread(target=_follow, args=(parent, cleanups), daemon=True).start()  # now: `make` may take long
     answer, cleanup = make(*args)
-    signal.signal(signal.SIGTERM, lambda *_: _leave(cleanup))
-    threading.Thread(target=_follow, args=(parent, cleanup), daemon=True).start()
+    cleanups.append(cleanup)
     with contextlib.suppress(EOFError, OSError):
         while True:
             pipe.send(answer(pipe.recv()))
-    _leave(cleanup)
+    _leave(cleanups)
 
 
 def _begin(parent: int, start: Callable[..., Cleanup | None], args: tuple[Any, ...]) -> None:
     _lead_group()
-    cleanup = start(*args)
-    threading.Thread(target=_follow, args=(parent, cleanup), daemon=True).start()
+    cleanups: list[Cleanup] = []
+    threading.Thread(target=_follow, args=(parent, cleanups), daemon=True).start()
+    if (cleanup := start(*args)) is not None:
+        cleanups.append(cleanup)
 
 
 def _lead_group() -> None:
@@ -180,15 +184,15 @@ def _lead_group() -> None:
         os.setsid()
 
 
-def _follow(parent: int, cleanup: Cleanup | None) -> None:
+def _follow(parent: int, cleanups: list[Cleanup]) -> None:
     """End this process, and all that it started, once its parent is gone."""
     while os.getppid() == parent:
         time.sleep(0.5)
-    _leave(cleanup)
+    _leave(cleanups)
 
 
-def _leave(cleanup: Cleanup | None) -> None:
-    if cleanup is not None:
+def _leave(cleanups: list[Cleanup]) -> None:
+    for cleanup in cleanups:
         tidying = threading.Thread(target=cleanup, daemon=True)
         tidying.start()
         tidying.join(3.0)  # a game that hangs may never close

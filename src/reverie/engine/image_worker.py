@@ -1,9 +1,11 @@
-"""Reads the image files of strangers in a process of its own, with limits on time and memory.
+"""Reads the images and sessions of strangers in a process of its own, with limits on time and memory.
 
 A file can be made so that decoding it takes minutes or gigabytes, or finds a fault in a decoder.  The process reads the
-file from its standard input, writes the finished pixels to its standard output, and ends; the server only waits.
+file from its standard input, writes the finished pixels, or the session anew, to its standard output, and ends; the
+server only waits.
 
     frame = await load_untrusted(data, (128, 224))
+    session = await load_untrusted_session(data, (128, 224))
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from reverie.errors import ImageError
+from reverie.errors import DataError, ImageError
 
 MAX_SECONDS = 15
 """Processor time that one image may take; wall time is bounded by twice as much, for machines that are busy."""
@@ -29,7 +32,11 @@ MAX_FILE_BYTES = 64 * 1024 * 1024
 """The largest file that a worker reads."""
 
 _DONE, _REFUSED = b"+", b"-"
-_FAILED = "the picture could not be read within the limits (%s); save it again as a PNG or JPEG of moderate size"
+_FAILED = {
+    "picture": "the picture could not be read within the limits (%s); save it again as a PNG or JPEG of moderate size",
+    "session": "the session could not be read within the limits (%s); save a shorter one, and export that",
+}
+"""What of each kind that is read."""
 
 
 async def load_untrusted(
@@ -49,7 +56,35 @@ async def load_untrusted(
 
     Raises ImageError as `load_image` does, and for files that take too much time or memory.
     """
+    body = await _ask("picture", data, resolution, max_seconds, max_memory_bytes)
     height, width = resolution
+    if len(body) != height * width * 3:
+        raise ImageError(_FAILED["picture"] % "the decoder stopped")
+    return np.frombuffer(body, np.uint8).reshape(height, width, 3).copy()
+
+
+async def load_untrusted_session(
+    data: bytes,
+    resolution: tuple[int, int],
+    *,
+    max_seconds: float = MAX_SECONDS,
+    max_memory_bytes: int = MAX_MEMORY_BYTES,
+) -> bytes:
+    """A stranger's session (`engine.session_file`), read in a worker process and written anew: with what was understood
+    of it, and its images at `resolution` (H, W).
+
+    Raises DataError as `SessionFile.from_bytes` does, and for files that take too much time or memory.
+    """
+    try:
+        return await _ask("session", data, resolution, max_seconds, max_memory_bytes)
+    except ImageError as error:
+        raise DataError(str(error)) from None
+
+
+async def _ask(kind: str, data: bytes, resolution: tuple[int, int], max_seconds: float, max_memory_bytes: int) -> bytes:
+    """A worker's answer.  Raises ImageError, with the worker's words."""
+    height, width = resolution
+    failed = _FAILED[kind]
     worker = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -58,6 +93,7 @@ async def load_untrusted(
         str(width),
         str(max_seconds),
         str(max_memory_bytes),
+        kind,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
@@ -68,18 +104,18 @@ async def load_untrusted(
         async with asyncio.timeout(2 * max_seconds):
             answer, _ = await worker.communicate(data)
     except TimeoutError:
-        raise ImageError(_FAILED % f"more than {2 * max_seconds:g} s") from None
+        raise ImageError(failed % f"more than {2 * max_seconds:g} s") from None
     finally:
         if worker.returncode is None:
             with suppress(ProcessLookupError):
                 worker.kill()
             await worker.wait()
-    kind, body = answer[:1], answer[1:]
-    if kind == _REFUSED:
+    mark, body = answer[:1], answer[1:]
+    if mark == _REFUSED:
         raise ImageError(body.decode("utf-8", "replace"))
-    if kind != _DONE or len(body) != height * width * 3:
-        raise ImageError(_FAILED % _reason(worker.returncode))
-    return np.frombuffer(body, np.uint8).reshape(height, width, 3).copy()
+    if mark != _DONE or worker.returncode:
+        raise ImageError(failed % _reason(worker.returncode))
+    return body
 
 
 def _environment() -> dict[str, str]:
@@ -130,18 +166,25 @@ def _address_space() -> int:
 
 
 def main() -> None:
-    """Read an image file from standard input; write `+` and the pixels, or `-` and why not."""
+    """Read a file from standard input; write `+` and the pixels, or the session anew, or `-` and why not."""
     from reverie.engine.images import load_image  # all that is needed is loaded before the limits hold
+    from reverie.engine.session_file import SessionFile, encode_png, encode_thumbnail
 
-    resolution = int(sys.argv[1]), int(sys.argv[2])
+    resolution, kind = (int(sys.argv[1]), int(sys.argv[2])), sys.argv[5]
     _limit(float(sys.argv[3]), int(sys.argv[4]))
     try:
         data = sys.stdin.buffer.read(MAX_FILE_BYTES)
-        answer = _DONE + load_image(data, resolution).tobytes()
-    except ImageError as error:
+        if kind == "picture":
+            answer = _DONE + load_image(data, resolution).tobytes()
+        else:
+            file = SessionFile.from_bytes(data)
+            start = file.start and encode_png(load_image(file.start, resolution))
+            thumbnail = file.thumbnail and encode_thumbnail(load_image(file.thumbnail, resolution))
+            answer = _DONE + replace(file, start=start, thumbnail=thumbnail).to_bytes()
+    except (ImageError, DataError) as error:
         answer = _REFUSED + str(error).encode("utf-8", "replace")
     except MemoryError:
-        answer = _REFUSED + (_FAILED % "too much memory").encode()
+        answer = _REFUSED + (_FAILED[kind] % "too much memory").encode()
     sys.stdout.buffer.write(answer)
 
 

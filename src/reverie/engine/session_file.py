@@ -19,7 +19,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,9 +41,14 @@ KIND, VERSION = "reverie.session", 1
 SUFFIX = ".reverie"
 MAX_FILE_BYTES = 32 * 2**20
 MAX_TITLE = 80
+MAX_REASON = 240
+"""The longest reason that is told: it may quote the file."""
 THUMBNAIL_PX = 240
 _PARTS = {"session.json": 64 * 2**10, "actions.json": 8 * 2**20, "start.png": 16 * 2**20, "thumbnail.jpg": 2**20}
 """The parts of a file, and the most bytes of each."""
+MAX_ENTRIES = 64
+"""Entries of an archive; each takes memory, whatever it is called."""
+_ENTRY = b"PK\x01\x02"
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -156,10 +161,12 @@ class SessionFile:
         try:
             return _parse(parts)
         except (ActionError, DataError) as error:
-            raise DataError(f"{name} is not a session that can be read: {error}; export it again") from None
+            reason = " ".join(str(error).split())[:MAX_REASON]
+            raise DataError(f"{name} is not a session that can be read: {reason}; export it again") from None
 
     def titled(self, title: str) -> SessionFile:
-        return replace(self, title=" ".join(title.split())[:MAX_TITLE])
+        text = title.encode("utf-8", "replace").decode()  # half of an emoji is no text
+        return replace(self, title=" ".join(text.split())[:MAX_TITLE])
 
     def check(self, engine: Engine) -> None:
         """Raises DataError where `engine` cannot play the actions, naming the model that can."""
@@ -252,15 +259,25 @@ def encode_thumbnail(frame: npt.NDArray[np.uint8]) -> bytes:
 # ---------------------------------------------------------------------------------------------------- reading
 
 
-def _read_parts(data: bytes, name: str) -> dict[str, bytes]:
+def read_thumbnail(data: bytes, name: str = "the file") -> bytes | None:
+    """The thumbnail of a session's file, without reading the rest; None where it has none.  Raises DataError."""
+    part = "thumbnail.jpg"
+    return _read_parts(data, name, (part,)).get(part)
+
+
+def _read_parts(data: bytes, name: str, wanted: Collection[str] = tuple(_PARTS)) -> dict[str, bytes]:
     """The parts of an archive by name; others are ignored."""
+    if data.count(_ENTRY) > MAX_ENTRIES:
+        raise DataError(f"{name} is not a session: it has more than {MAX_ENTRIES} entries")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             found: dict[str, bytes] = {}
             for part in archive.infolist():
-                limit = _PARTS.get(part.filename)
-                if limit is None or part.filename in found:
+                if part.filename not in wanted or part.filename in found:
                     continue
+                limit = _PARTS[part.filename]
+                if part.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others take any memory
+                    raise DataError(f"{name} is not a session: its {part.filename} is not deflated")
                 with archive.open(part) as file:
                     found[part.filename] = file.read(limit + 1)
                 if len(found[part.filename]) > limit:
@@ -287,7 +304,7 @@ def _parse(parts: Mapping[str, bytes]) -> SessionFile:
     file = SessionFile(
         model=_field(head, "model", str, lambda text: 0 < len(text) <= 300),
         seed=_field(head, "seed", int, lambda seed: abs(seed) < 2**63),
-        keys=tuple(_field(head, "keys", list, lambda keys: all(isinstance(key, str) for key in keys))),
+        keys=tuple(_field(head, "keys", list, lambda keys: all(map(_is_text, keys)))),
         mouse=_field(head, "mouse", bool),
         start=parts.get("start.png"),
         scene=scene,
@@ -324,16 +341,24 @@ def _scene(head: Mapping[str, Any]) -> SceneStart | None:
 def _seconds(head: Mapping[str, Any]) -> float:
     text = _field(head, "created", str)
     try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError):
+        seconds = datetime.fromisoformat(text).timestamp()
+        datetime.fromtimestamp(seconds, UTC)  # a time zone can carry it out of all calendars
+        return seconds
+    except (ValueError, OverflowError, OSError):
         _wrong("created", text)
 
 
 def _field(head: Mapping[str, Any], name: str, kind: type[Any], is_valid: Any = lambda _: True) -> Any:
     value = head.get(name)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)) or not is_valid(value):
+    is_kind = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    if not is_kind or (kind is str and not _is_text(value)) or not is_valid(value):
         _wrong(name, value)
     return value
+
+
+def _is_text(value: object) -> bool:
+    """Whether a value is a text that can be written: JSON can also say half of a surrogate pair."""
+    return isinstance(value, str) and value == value.encode("utf-8", "replace").decode()
 
 
 def _wrong(name: str, value: object) -> NoReturn:

@@ -30,6 +30,14 @@ KIND, VERSION = "reverie.scene", 1
 KEYFRAMES = "keyframes.parquet"
 HINT = "build one with `reverie scene build RECORDING -o FOLDER`"
 MAX_KEYFRAMES = 4096
+MAX_STARTS = 256
+MAX_JSON_BYTES = 2**20
+MAX_IMAGE_BYTES = 8 * 2**20
+MAX_PIXELS = 4_000_000
+"""Limits on what a scene of a stranger holds; an image is decoded only within the last two."""
+MAX_M = 1e6
+"""The largest coordinate of a pose."""
+ROWS_AT_ONCE = 16
 COLOUR_QUALITY = 78
 
 
@@ -136,12 +144,14 @@ def read_head(folder: Path) -> Head:
     """Facts and starts of a scene, without its keyframes.  Raises DataError."""
     raw = read_scene_json(folder)
     try:
+        if len(raw["starts"]) > MAX_STARTS:
+            raise ValueError(f"more than {MAX_STARTS} starts")
         starts = tuple(
-            Start(str(one["title"]), _read_start(folder, one["image"]), _pose(one["pose"])) for one in raw["starts"]
+            Start(_text(one["title"]), _read_start(folder, one["image"]), _pose(one["pose"])) for one in raw["starts"]
         )
-        facts = (str(raw["title"]), str(raw["game"]), float(raw["fov_deg"]), float(raw["pixel_aspect"]))
-        head = Head(*facts, tuple(map(str, raw["keys"])), bool(raw["mouse"]), str(raw["licence"]), starts)
-    except (KeyError, TypeError, ValueError) as error:
+        facts = (_text(raw["title"]), _text(raw["game"]), float(raw["fov_deg"]), float(raw["pixel_aspect"]))
+        head = Head(*facts, tuple(map(_text, raw["keys"])), bool(raw["mouse"]), _text(raw["licence"]), starts)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{folder / 'scene.json'}: {error!r} is missing or wrong; {HINT}") from error
     if not 20 <= head.fov_deg <= 150 or not 0.25 <= head.pixel_aspect <= 4:
         raise DataError(
@@ -165,6 +175,8 @@ def read_scene_json(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{folder} is not a scene: {path} is missing; {HINT}")
     try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ValueError(f"it is larger than {MAX_JSON_BYTES >> 20} MiB")
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} is not readable JSON: {error}") from error
@@ -181,21 +193,27 @@ def _read_keyframes(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    columns = ["colour", "depth", "hidden", "pose"]
     try:
-        table = pq.read_table(local_path(path), columns=["colour", "depth", "hidden", "pose"]).to_pydict()
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise DataError(f"{path}: not readable as keyframes ({str(error).splitlines()[0]}); {HINT}") from error
-    count = len(table["pose"])
-    if not 1 <= count <= MAX_KEYFRAMES:
-        raise DataError(f"{path}: expected 1 to {MAX_KEYFRAMES} keyframes, got {count}")
+        with pq.ParquetFile(local_path(path)) as file:
+            if lacking := sorted(set(columns) - set(file.schema_arrow.names)):
+                raise KeyError(f"no column {lacking[0]}")
+            count = file.metadata.num_rows
+            if not 1 <= count <= MAX_KEYFRAMES:
+                raise DataError(f"{path}: expected 1 to {MAX_KEYFRAMES} keyframes, got {count}")
+            batches = (batch.to_pylist() for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns))
+            rows = [row for batch in batches for row in _small(batch)]
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: not readable as keyframes ({reason}); {HINT}") from error
     colour, depth, hidden, pose = [], [], [], []
-    for i in range(count):
+    for i, row in enumerate(rows):
         try:
-            colour.append(_decode(table["colour"][i], "RGB"))
-            depth.append(decode_depth(_decode(table["depth"][i], "L")))
-            hidden.append(_decode(table["hidden"][i], "L") > 0)
-            pose.append(_pose(table["pose"][i]))
-        except (OSError, ValueError, TypeError, SyntaxError) as error:
+            colour.append(_decode(row["colour"], "RGB"))
+            depth.append(decode_depth(_decode(row["depth"], "L")))
+            hidden.append(_decode(row["hidden"], "L") > 0)
+            pose.append(_pose(row["pose"]))
+        except Exception as error:  # decoders raise nearly anything on a damaged image
             raise DataError(f"{path}, row {i}: a damaged keyframe ({error}); build the scene again") from error
         if colour[i].shape != colour[0].shape or depth[i].shape != VIEW_SIZE or hidden[i].shape != VIEW_SIZE:
             shapes = (colour[i].shape, depth[i].shape, hidden[i].shape)
@@ -203,20 +221,39 @@ def _read_keyframes(
     return np.stack(colour), np.stack(depth), np.stack(hidden), np.stack(pose)
 
 
+def _small(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows as they are.  Raises ValueError for an image that is too large: a file can hold one image for all rows."""
+    if any(isinstance(value, bytes) and len(value) > MAX_IMAGE_BYTES for row in rows for value in row.values()):
+        raise ValueError(f"an image of more than {MAX_IMAGE_BYTES >> 20} MiB")
+    return rows
+
+
 def _read_start(folder: Path, name: str) -> npt.NDArray[np.uint8]:
     if Path(name).name != name:
         raise DataError(f"{folder / 'scene.json'}: start images lie beside it, got {name!r}")
+    path = folder / name
     try:
-        return _decode((folder / name).read_bytes(), "RGB")
-    except (OSError, SyntaxError) as error:
+        if not path.is_file():
+            raise FileNotFoundError("there is no such file")
+        with path.open("rb") as file:
+            return _decode(file.read(MAX_IMAGE_BYTES + 1), "RGB")
+    except Exception as error:  # decoders raise nearly anything on a damaged image
         raise DataError(f"{folder / name}: not a readable start image ({error}); build the scene again") from error
 
 
 def _pose(values: Sequence[float]) -> npt.NDArray[np.float32]:
     pose = np.asarray(values, np.float32)
-    if pose.shape != (6,) or not np.isfinite(pose).all() or math.fabs(float(pose[4])) > 90:
-        raise ValueError(f"a pose is six finite numbers (x, y, z, yaw, pitch, roll), got {list(values)}")
+    is_sound = pose.shape == (6,) and bool((np.abs(pose) <= MAX_M).all())  # false for what is no number, too
+    if not is_sound or math.fabs(float(pose[4])) > 90:
+        raise ValueError(f"a pose is six finite numbers (x, y, z, yaw, pitch, roll), got {str(values)[:100]}")
     return pose
+
+
+def _text(value: Any) -> str:
+    """A text.  Raises ValueError for one that cannot be written: JSON can say half of a surrogate pair."""
+    text = str(value)
+    text.encode()
+    return text
 
 
 def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -226,5 +263,9 @@ def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def _decode(content: bytes, mode: str) -> npt.NDArray[np.uint8]:
+    if len(content) > MAX_IMAGE_BYTES:
+        raise ValueError(f"an image of more than {MAX_IMAGE_BYTES >> 20} MiB")
     with Image.open(io.BytesIO(content), formats=("WEBP", "PNG")) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"an image of {image.width}x{image.height} pixels")
         return np.asarray(image.convert(mode))

@@ -14,8 +14,7 @@ import secrets
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -48,11 +47,13 @@ class Access:
     Args:
         hosts: names, besides this machine's loopback ones, that the server goes by.  Pages of these hosts are its own
             as well, so that a proxy in front may have another name than it asks us by.
+        names: more names of this machine itself; a page of one is our own only if it comes from our port.
         any_address: whether the server goes by every IP address (it listens on networks whose addresses may change).
         token: what a visitor must bring, in the link, a cookie or an `Authorization: Bearer` header; None: nothing.
     """
 
     hosts: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
     any_address: bool = False
     token: str | None = field(default=None, repr=False)
 
@@ -61,7 +62,9 @@ class Access:
         name = _split(host)[0]
         if name is None:
             return False
-        return name == "localhost" or name in self.hosts or _is_address(name, loopback=not self.any_address)
+        return (
+            name == "localhost" or name in self.hosts | self.names or _is_address(name, loopback=not self.any_address)
+        )
 
     def is_own_origin(self, origin: str, host: str) -> bool:
         """Whether a page of `origin` is the one that this server, asked as `host`, has sent."""
@@ -92,21 +95,24 @@ def access_for(host: str, token: str = "auto", allow_hosts: Iterable[str] = ()) 
 
     Raises ServeError for a token that is too short or a name that is none.
     """
-    names = {name.lower().rstrip(".") for name in allow_hosts}
-    for name in names:
+    hosts = {name.lower().rstrip(".") for name in allow_hosts}
+    for name in hosts:
         if _split(name) != (name, None):
             raise ServeError(f"--allow-host takes a name such as world.example.org, without a port, got {name!r}")
     is_exposed = not is_loopback(host)
     if token == "auto":
-        token = secrets.token_urlsafe(16) if is_exposed or names else "none"
+        token = secrets.token_urlsafe(16) if is_exposed or hosts else "none"
     if len(token) < MIN_TOKEN and token != "none":
         raise ServeError(
             f"a token has at least {MIN_TOKEN} characters, got {len(token)}; leave --token out for a good one"
         )
+    names: set[str] = set()
     if is_exposed:
         own = socket.gethostname().lower()
-        names |= {own, f"{own}.local"} | ({host.lower()} if host else set())
-    return Access(hosts=frozenset(names), any_address=is_exposed, token=None if token == "none" else token)
+        names = {own, f"{own}.local"} | ({host.lower()} if host else set())
+    return Access(
+        hosts=frozenset(hosts), names=frozenset(names), any_address=is_exposed, token=None if token == "none" else token
+    )
 
 
 def is_loopback(host: str) -> bool:
@@ -171,7 +177,7 @@ class Gate:
                 return _let_in(cookie, access.token)
             return None
         bearer = headers.get("authorization", "").removeprefix("Bearer ")
-        if access.is_token(bearer) or access.is_token(_read_cookie(headers, cookie)):
+        if access.is_token(bearer) or any(map(access.is_token, _read_cookies(headers, cookie))):
             return None
         if scope["type"] == "http" and scope["path"] == "/":
             return HTMLResponse(_LOCKED, 403, headers={"Cache-Control": "no-store"})
@@ -190,7 +196,7 @@ def _let_in(cookie: str, token: str) -> Response:
     Lax, not strict: the redirect after a link of a mail or chat page must bring the cookie along.
     """
     response = RedirectResponse("./", 303, headers={"Cache-Control": "no-store"})
-    response.set_cookie(cookie, token, max_age=COOKIE_DAYS * 86_400, httponly=True, samesite="lax")
+    response.set_cookie(cookie, quote(token, safe=""), max_age=COOKIE_DAYS * 86_400, httponly=True, samesite="lax")
     return response
 
 
@@ -202,12 +208,10 @@ def _token_in_link(scope: Scope) -> str | None:
     return values[0] if len(values) == 1 else None
 
 
-def _read_cookie(headers: Headers, name: str) -> str | None:
-    try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(name)
-    except CookieError:
-        return None
-    return None if morsel is None else morsel.value
+def _read_cookies(headers: Headers, name: str) -> list[str]:
+    """The values of a cookie: a browser also sends the cookies of other servers on this machine, of any form."""
+    pairs = [part.partition("=") for part in headers.get("cookie", "").split(";")]
+    return [unquote(value.strip()) for key, _, value in pairs if key.strip() == name]
 
 
 def _forbidden(message: str) -> Response:

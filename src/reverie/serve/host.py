@@ -11,14 +11,14 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
 
-from reverie.engine.image_worker import load_untrusted
-from reverie.engine.session_file import SessionFile, encode_png, encode_thumbnail
+from reverie.engine.image_worker import load_untrusted, load_untrusted_session
+from reverie.engine.session_file import SessionFile
 from reverie.errors import CheckpointError, DataError, ImageError, ReverieError
 from reverie.serve.protocol import ErrorCode, Refusal, StartInfo, Status, Welcome
 from reverie.serve.saves import SaveCard, SaveFolder
@@ -26,7 +26,7 @@ from reverie.serve.seats import Seats
 from reverie.serve.sessions import Rewindable, Sessions
 from reverie.serve.sources import HasFiles, HasScenes, Picture, PlaysTogether, Source, StartPicture, WorldSpec
 from reverie.serve.together import Together
-from reverie.types import Action, World
+from reverie.types import FPS, Action, World
 
 log = logging.getLogger("reverie.serve")
 
@@ -46,6 +46,7 @@ class Limits:
         uploads_at_once: images that are received and decoded at the same time; more wait for `upload_wait_s`.
         upload_wait_s: how long an upload waits for its turn.
         upload_s: how long an upload may take; `upload_slow_s` if it comes slower than `upload_bytes_per_s`.
+        max_session_s: the longest session of a stranger that is kept: it is generated again when it is opened.
         messages_per_s, message_burst: how fast one client may talk; a mouse and a keyboard stay far below.
         starts_per_s, start_burst: how often one client may open or restart a world; more wait.
         hello_s: how long a connection may stay silent at first.
@@ -68,6 +69,7 @@ class Limits:
     upload_s: float = 120.0
     upload_slow_s: float = 10.0
     upload_bytes_per_s: float = 16_384.0
+    max_session_s: float = 3600.0
     messages_per_s: float = 300.0
     message_burst: float = 600.0
     starts_per_s: float = 0.5
@@ -197,16 +199,18 @@ class Host:
         return None
 
     async def keep_file(self, data: bytes) -> SaveCard:
-        """Keeps a stranger's session among the saves.  Raises Refusal, DataError or ImageError for one that is none."""
+        """Keeps a stranger's session among the saves.  Raises Refusal, or DataError for one that is none."""
         spec = self.spec
         if spec is None or not isinstance(self._source, HasFiles):
             raise Refusal(ErrorCode.UNAVAILABLE, f"{self.name} plays no saved sessions now; {self.status.message}")
-        file = await asyncio.to_thread(SessionFile.from_bytes, data)
         async with self._decoding:
-            if file.start is not None:
-                file = replace(file, start=encode_png(await load_untrusted(file.start, spec.resolution)))
-            if file.thumbnail is not None:
-                file = replace(file, thumbnail=encode_thumbnail(await load_untrusted(file.thumbnail, spec.resolution)))
+            data = await load_untrusted_session(data, spec.resolution)
+        file = await asyncio.to_thread(SessionFile.from_bytes, data)
+        if file.num_frames > self.limits.max_session_s * FPS:
+            raise DataError(
+                f"the session lasts {file.num_frames / FPS:.0f} s; one of at most {self.limits.max_session_s:g} s is "
+                "generated again here"
+            )
         return await asyncio.to_thread(self.saves.add, file)
 
     def _find(self, start_id: str | None) -> StartPicture | None:

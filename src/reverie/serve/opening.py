@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from reverie.engine.session_file import SessionFile
-from reverie.errors import CheckpointError
-from reverie.serve.host import Host
+from reverie.errors import ActionError, CheckpointError, DataError
+from reverie.serve.host import Host, one_line
 from reverie.serve.protocol import ErrorCode, Loading, Refusal
 from reverie.serve.saves import SaveCard, SavedState
 from reverie.serve.sessions import Held, Rewindable, new_token
@@ -113,5 +113,8 @@ async def save(host: Host, world: World, name: str, whole: bool) -> SaveCard:
             if whole:
                 world.seek(here)
 
-    file, state = await host.call(describe)
+    try:
+        file, state = await host.call(describe)
+    except (ActionError, CheckpointError, DataError) as error:  # one that is longer than a script can be, say
+        raise Refusal(ErrorCode.SAVE_FAILED, one_line(error)) from None
     return await asyncio.to_thread(host.saves.add, file, state)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -70,6 +70,8 @@ log = logging.getLogger("reverie.serve")
 
 STATUS_EVERY_S = 0.2
 WATCH_EVERY_S = 0.5
+MAX_REST_S = 2.0
+"""The longest pause between two seeks or saves of one player."""
 
 
 class Player:
@@ -90,6 +92,7 @@ class Player:
         self._welcomed_s: float | None = None
         self._has_asked = False
         self._map = MapRequests()
+        self._rested_s = clock()
         self._is_paused = False
         self._held: Held | None = None
         self._taken = asyncio.Event()
@@ -322,13 +325,12 @@ class Player:
 
     async def _obey(self, box: InputBox) -> None:
         """Carry out the latest command: its first frame opens a new epoch."""
-        if isinstance(self._command, Seek):
+        if isinstance(self._command, Seek | View):
+            await self._rest()
+        if isinstance(self._command, Seek | View):
             command, self._command = self._command, None
-            await self._seek(box, command.frame)
-            return
-        if isinstance(self._command, View):
-            command, self._command = self._command, None
-            await self._show(box, command)
+            with self._tiring():
+                await (self._seek(box, command.frame) if isinstance(command, Seek) else self._show(box, command))
             return
         while not self._starts.spend(self._clock()):  # opening a world takes long, and the other players wait for it
             await asyncio.sleep(self._starts.wait_s(self._clock()))
@@ -337,6 +339,21 @@ class Player:
         began_s = self._clock()
         with suppress(Superseded):
             await self._begin(box, await self._open(command), began_s)
+
+    async def _rest(self) -> None:
+        """Give the other players their turns: who seeks or saves waits for as long as that took the last time."""
+        if self._host.num_players > 1:
+            await asyncio.sleep(max(0.0, self._rested_s - self._clock()))
+
+    @contextmanager
+    def _tiring(self) -> Iterator[None]:
+        """Work that keeps the other players waiting, and that a client may ask for again at once."""
+        began_s = self._clock()
+        try:
+            yield
+        finally:
+            now_s = self._clock()
+            self._rested_s = now_s + min(now_s - began_s, MAX_REST_S)
 
     async def _open(self, command: Start | Restart | Resume | Load | Seek | View) -> Opened:
         held = self._held
@@ -407,10 +424,12 @@ class Player:
 
     async def _keep(self) -> None:
         """Save the session."""
+        await self._rest()
         wish, self._save = self._save, None
         if self._held is None or wish is None:
             raise Refusal(ErrorCode.SAVE_FAILED, "there is no session to save yet; start one first")
-        card = await save(self._host, self._held.world, wish.name, wish.whole)
+        with self._tiring():
+            card = await save(self._host, self._held.world, wish.name, wish.whole)
         await self._send(Saved(card.id, card.title, card.created_ms, card.seconds, card.model))
 
     async def _go_on(self, spec: WorldSpec, box: InputBox, world: World) -> None:

@@ -63,12 +63,12 @@ def add_saves(app: FastAPI) -> None:
     async def thumbnail(save_id: str) -> Response:
         host: Host = app.state.host
         try:
-            saved = await asyncio.to_thread(host.saves.read, save_id)
+            image = await asyncio.to_thread(host.saves.read_thumbnail, save_id)
         except Refusal as refusal:
             return error_answer(404, refusal.code, str(refusal))
-        if saved.thumbnail is None:
+        if image is None:
             return error_answer(404, ErrorCode.UNKNOWN_SAVE, "this saved session has no thumbnail")
-        return Response(saved.thumbnail, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
+        return Response(image, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     @app.delete("/saves/{save_id}")
     async def remove(save_id: str) -> Response:

@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import threading
+import time
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from reverie.engine.session import Snapshot
     from reverie.engine.session_file import SessionFile
 
+STALE_S = 3600.0
+"""What has been under way for so long was left behind by a server that was killed."""
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -93,6 +96,7 @@ class SaveFolder:
         with self._lock:
             if len(self._folders()) >= self.max_saves:
                 raise Refusal(ErrorCode.SAVE_FAILED, f"{self.max_saves} sessions are saved already; delete one first")
+            self._sweep()
             partial = self.folder / f".{card.id}.partial"
             try:
                 partial.mkdir(parents=True)
@@ -104,6 +108,7 @@ class SaveFolder:
                 partial.rename(self.folder / card.id)
             except (OSError, DataError, CheckpointError) as error:
                 reason = getattr(error, "strerror", None) or str(error)
+                reason = reason.replace(f"{partial}{os.sep}", "")  # where the server keeps what is its own affair
                 raise Refusal(
                     ErrorCode.SAVE_FAILED, f"the session could not be saved ({reason}); it is played on as it was"
                 ) from None
@@ -124,6 +129,15 @@ class SaveFolder:
 
         try:
             return SessionFile.from_bytes(self.read_bytes(save_id), "the saved session")
+        except DataError as error:
+            raise Refusal(ErrorCode.BAD_SESSION, str(error)) from None
+
+    def read_thumbnail(self, save_id: str) -> bytes | None:
+        """Its last frame as JPEG; None where the file has none.  The rest of the file is not read."""
+        from reverie.engine.session_file import read_thumbnail
+
+        try:
+            return read_thumbnail(self.read_bytes(save_id))
         except DataError as error:
             raise Refusal(ErrorCode.BAD_SESSION, str(error)) from None
 
@@ -154,6 +168,16 @@ class SaveFolder:
         if not _ID.fullmatch(save_id):
             raise _unknown()
         return self.folder / save_id
+
+    def _sweep(self) -> None:
+        """Remove what another server had under way when it was killed."""
+        for path in self.folder.glob(".*.partial"):
+            try:
+                is_stale = time.time() - path.stat().st_mtime > STALE_S
+            except OSError:
+                continue
+            if is_stale:
+                shutil.rmtree(path, ignore_errors=True)
 
     def _folders(self) -> list[Path]:
         try:

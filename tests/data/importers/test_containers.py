@@ -242,6 +242,22 @@ def test_paths_with_a_colon_in_their_first_part(tmp_path: Path, monkeypatch: pyt
     assert read_video(Path("a:b.mp4"), 0, 30, 25, SIZE).shape == UP.shape
 
 
+@pytest.mark.parametrize("name", ["walk.mp4", "walk.mkv", "walk.avi"])
+@pytest.mark.parametrize(
+    "text",
+    ["#EXTM3U\n#EXT-X-TARGETDURATION:4\n#EXTINF:4,\nprivate.ts\n#EXT-X-ENDLIST\n",
+     "ffconcat version 1.0\nfile private.ts\n", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nm=video 9 RTP/AVP 96\n"],
+    ids=["playlist", "script", "session"],
+)  # fmt: skip
+def test_a_text_that_names_other_files_is_no_video(tmp_path: Path, name: str, text: str) -> None:
+    """FFmpeg goes by the content of a file, and opens what a playlist lists."""
+    encode(tmp_path / "private.ts", scene(np.zeros(30)))
+    assert len(frame_times(tmp_path / "private.ts")) == 30
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=f"{name}: not a readable video"):
+        frame_times(tmp_path / name)
+
+
 def test_hdr_is_said(tmp_path: Path) -> None:
     path = tmp_path / "src/walk.mp4"
     path.parent.mkdir()

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from samples import after, bring, numbers, rows, scene, shaking, write
+from samples import after, bring, lerobot_set, numbers, rows, scene, shaking, write
 
 from reverie.data.dataset import Dataset
 from reverie.errors import DataError
@@ -111,6 +111,30 @@ def test_rows_that_are_not_numbers_and_an_early_end(tmp_path: Path) -> None:
     assert "file-000.parquet: row 50: not a number" in notes
     assert "has 80 rows, the video ends after 50 frames" in notes
     assert data.num_episodes == 3
+
+
+@pytest.mark.parametrize("name", ["data_path", "video_path"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["../other/{chunk_index:03d}", "/etc/passwd", "data/../../other", "{chunk_index:99999999999}d", "", ".",
+     "{chunk_index.__class__}", "{chunk_index!r:>999999999}", "data/{}", "data/{chunk_index"],
+)  # fmt: skip
+def test_paths_that_lead_out_of_the_dataset(tmp_path: Path, name: str, pattern: str) -> None:
+    """Somebody else's dataset names files of its own, and none of whoever reads it."""
+    src = lerobot_set(tmp_path / "src", (10,))
+    info = json.loads((src / "meta/info.json").read_text())
+    (src / "meta/info.json").write_text(json.dumps({**info, name: pattern}))
+    with pytest.raises(DataError, match=r"info.json: the path .* is none inside the dataset"):
+        Dataset(src)
+
+
+def test_an_episode_as_long_as_a_number_can_say(tmp_path: Path) -> None:
+    src = lerobot_set(tmp_path / "src", (10,), drop=("episode_index",))
+    table = src / "meta/episodes/chunk-000/file-000.parquet"
+    row = pq.read_table(table).to_pylist()[0]
+    pq.write_table(pa.Table.from_pylist([{**row, "length": 10**15}]), table)
+    with pytest.raises(DataError, match="has 10 rows for episode 0, needs 1000000000000000"):
+        Dataset(src).rows(0)
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:

@@ -136,6 +136,19 @@ def test_damaged_files_are_named_and_the_others_kept(tmp_path: Path) -> None:
     assert {episode.meta["source"] for episode in data.episodes} == {"a"}
 
 
+@pytest.mark.parametrize("where", ["../private.mkv", "{folder}/private.mkv", "file://{folder}/private.mkv"])
+def test_a_video_of_another_folder_is_not_taken(tmp_path: Path, where: str) -> None:
+    """Somebody else's recording names a file of whoever imports it."""
+    (tmp_path / "src").mkdir()
+    record(tmp_path / "src/play.mcap", [
+        (START + i, "screen", {"utc_ns": START + i, "media_ref": {"uri": where.format(folder=tmp_path), "pts_ns": i}})
+        for i in range(3)
+    ])  # fmt: skip
+    (tmp_path / "private.mkv").write_bytes(b"private")
+    with pytest.raises(DataError, match=r"play.mkv: the video is missing"):
+        bring("owamcap", tmp_path / "src", tmp_path / "dst", degrees_per_count=PER_COUNT)
+
+
 def test_a_missing_video(tmp_path: Path) -> None:
     sample(tmp_path / "src")
     (tmp_path / "src/play.mkv").unlink()

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from reverie.data.dataset import Dataset, Episode
+from reverie.data.dataset import Dataset, Episode, file_by_pattern
 from reverie.data.importers.take import Source, Table, Take, Track, ordered, parse_json, read_json, read_lines
 from reverie.errors import DataError
 from reverie.types import POSE_NAMES, ActionSpace
@@ -71,8 +71,8 @@ class OlderDataset(AnyDataset):
             if not (type(length) is int and length > 0):
                 raise DataError(f"{path}: row {row}: length must be 1 or more, got {length!r}")
             places = {"episode_chunk": index // int(self.info.get("chunks_size", 1000)), "episode_index": index}
-            data = self.path / str(self.info["data_path"]).format(**places)
-            video = self.path / str(self.info["video_path"]).format(video_key=self.video_key, **places)
+            data = file_by_pattern(self.path, str(self.info["data_path"]), **places)
+            video = file_by_pattern(self.path, str(self.info["video_path"]), video_key=self.video_key, **places)
             episodes.append(Episode(index, length, data, video, begin, 0.0, {"tasks": listed.get("tasks")}))
             begin += length
         if not episodes:

@@ -22,7 +22,7 @@ import numpy as np
 
 from reverie.data.importers.take import Source, Table, Take, Track, ordered, parse_json
 from reverie.errors import DataError
-from reverie.paths import own_files
+from reverie.paths import is_inside, own_files
 from reverie.types import ActionSpace
 
 if TYPE_CHECKING:
@@ -242,6 +242,6 @@ def _video(path: Path, events: Events) -> Path:
         raise DataError(f"{path}: its screen messages name several videos, {names[:3]}; split it into one for each")
     name = names[0].removeprefix("file://")
     for video in (path.parent / name, path.parent / Path(name).name):
-        if name and video.is_file():
+        if name and is_inside(video, path.parent) and video.is_file():
             return video
     return path.with_suffix(".mkv")

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-import tempfile
 import weakref
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -158,7 +157,7 @@ class VizDoomWorld:
         self._open_until = 0
         self._level: Level | None = None
         self._seen: tuple[Sight, npt.NDArray[np.uint8]] | None = None
-        self._folder = Path(tempfile.mkdtemp(prefix="reverie-vizdoom-"))
+        self._folder = guardian.make_folder("reverie-vizdoom-")
         weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self._scaler = Scaler()
         _import_vizdoom()

@@ -7,7 +7,6 @@ import mmap
 import os
 import shutil
 import socket
-import tempfile
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from reverie.errors import WorldError
+from reverie.worlds import guardian
 from reverie_worlds.lockstep import protocol
 from reverie_worlds.lockstep.build import build
 from reverie_worlds.lockstep.processes import Kept, last_lines, start_display
@@ -86,7 +86,8 @@ class LockstepGame:
         self.name = Path(command[0]).name
         self.size = size
         self.render_size = (size[0] * render_scale, size[1] * render_scale)
-        self.home = Path(tempfile.mkdtemp(prefix=f"reverie-{self.name}-")) if home is None else home
+        self.home = guardian.make_folder(f"reverie-{self.name}-") if home is None else home
+        guardian.guard(self.home)
         self.log = self.home / "game.log"
         self._log_chatter = log_chatter
         self._held: set[tuple[int, int]] = set()
@@ -94,6 +95,7 @@ class LockstepGame:
         self._step_timeout_s = step_timeout_s
         self._stack = contextlib.ExitStack()
         self._close = weakref.finalize(self, self._stack.close)
+        self._stack.callback(guardian.release, self.home)
         self._stack.callback(shutil.rmtree, self.home, ignore_errors=True)
         try:
             flags = protocol.FLAG_MATRICES * matrices | protocol.FLAG_PRESENT * present

@@ -13,7 +13,6 @@ import math
 import os
 import secrets
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy.typing as npt
 
 from reverie.errors import WorldError
 from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
+from reverie.worlds import guardian
 from reverie_worlds.geometry import NO_BODY, check_pose, linear_depth, perspective, sample_cells
 from reverie_worlds.lockstep import STEP_NS, LockstepGame
 from reverie_worlds.minetest.scenery import Scenery, check_maps, choose_scenery
@@ -317,7 +317,7 @@ class MinetestWorld:
                     raise
 
     def _start_once(self, scenery: Scenery) -> None:
-        home = Path(tempfile.mkdtemp(prefix="reverie-minetest-"))
+        home = guardian.make_folder("reverie-minetest-")
         self._world_folder = _write_home(home, scenery)
         command = ["minetest", "--go", "--gameid", "minetest", "--config", str(home / "minetest.conf")]
         command += ["--world", str(self._world_folder)]

@@ -11,7 +11,6 @@ The game's axes are x east, y north, z up, in metres.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy.typing as npt
 
 from reverie.errors import WorldError
 from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
+from reverie.worlds import guardian
 from reverie_worlds.geometry import camera_pose, cell_points, linear_depth, sample_cells
 from reverie_worlds.lockstep import STEP_NS, LockstepGame
 from reverie_worlds.rally.tracks import LEVEL_NAME, GameData, Route, Track, level_xml
@@ -287,7 +287,7 @@ class TriggerRallyWorld:
         self._races += 1
 
     def _start_game(self, level: str, car: str) -> None:
-        home = Path(tempfile.mkdtemp(prefix="reverie-trigger-rally-"))
+        home = guardian.make_folder("reverie-trigger-rally-")
         self._files = home / "data" / "trigger-rally"
         for hidden in (*self._data.files(".level"), *self._data.files(".event"), *self._data.files(".vehicle")):
             self._write(hidden, "<none/>")

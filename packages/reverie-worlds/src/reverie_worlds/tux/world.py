@@ -10,9 +10,7 @@ A penguin never stands still: brakes leave it 1.4 m/s.  `trick` does something i
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ import numpy.typing as npt
 
 from reverie.errors import WorldError
 from reverie.types import GEOMETRY_SHAPE, Action, ActionSpace, Frames, Geometry, Pose
+from reverie.worlds import guardian
 from reverie_worlds.geometry import camera_pose, cell_points, linear_depth, sample_cells
 from reverie_worlds.lockstep import LockstepGame
 from reverie_worlds.shrink import Shrinker
@@ -333,7 +332,7 @@ def _penguin(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
 
 
 def _start_game(seed: int) -> LockstepGame:
-    home = Path(tempfile.mkdtemp(prefix="reverie-tux-racer-"))
+    home = guardian.make_folder("reverie-tux-racer-")
     (home / ".etr").mkdir()
     (home / ".etr" / "options.txt").write_text("*" + " ".join(f"[{key}] {value}" for key, value in OPTIONS.items()))
     sound = home / "alsoft.conf"

@@ -213,6 +213,19 @@ class HasGeometry(Protocol):
 
 
 @runtime_checkable
+class PlaceableWorld(World, Protocol):
+    """A game whose player can be asked to stand somewhere, and is played on from there."""
+
+    def stand(self, pose: Pose) -> Frames:
+        """Puts the player where the camera has `pose`, or as near as the game allows, at rest.
+
+        Returns the frame `(1, H, W, 3)`; the world's `pose` is then that of its camera.  Raises WorldError, with the
+        episode as it was, where nobody can stand.
+        """
+        ...
+
+
+@runtime_checkable
 class ExplorableWorld(Protocol):
     """A game whose place can be looked at from anywhere, for captures of scenes."""
 

@@ -23,6 +23,7 @@ CLIENT = {
     "resume": '{"type":"resume","session":"aB3_-x"}',
     "load": '{"type":"load","save":"0123abcd"}',
     "seek": '{"type":"seek","frame":251}',
+    "view": '{"type":"view","view":"dream","epoch":3,"index":17}',
     "save": '{"type":"save","name":"by the \\"door\\"","whole":true}',
     "save-here": '{"type":"save","name":"","whole":false}',
     "pause": '{"type":"pause","paused":true}',

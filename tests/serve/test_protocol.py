@@ -29,6 +29,7 @@ from reverie.serve.protocol import (
     Seek,
     Start,
     StartInfo,
+    View,
     parse,
     to_json,
 )
@@ -67,6 +68,7 @@ CLIENT_MESSAGES = {
     "resume": Resume("aB3_-x"),
     "load": Load("0123abcd"),
     "seek": Seek(251),
+    "view": View("dream", 3, 17),
     "save": Save('by the "door"', True),
     "save-here": Save("", False),
     "pause": Pause(True),
@@ -102,7 +104,8 @@ def test_the_page_reads_and_writes_the_same_bytes():
         const client = {{
           "hello": p.hello(), "start": p.start("start-1", 7), "start-first": p.start(null, 0),
           "restart": p.restart(2 ** 31 - 1), "resume": p.resume("aB3_-x"), "load": p.load("0123abcd"),
-          "seek": p.seek(251), "save": p.save('by the "door"', true), "save-here": p.save(""), "pause": p.pause(true),
+          "seek": p.seek(251), "view": p.view("dream", 3, 17),
+          "save": p.save('by the "door"', true), "save-here": p.save(""), "pause": p.pause(true),
           "input": p.input(3, ["KeyW", "Mouse0"], [1.5, -2]),
           "played": p.played(2, 9, 3.25), "played-first": p.played(1, 0, null), "map": p.map(), "ping": p.ping(12.5),
         }};
@@ -137,6 +140,8 @@ BAD = {
     "deep": '{"type": ' + "[" * 8000,
     "NaN": '{"type": "ping", "time_ms": NaN}',
     "endless": '{"type": "ping", "time_ms": 1e999}',
+    "a view of nothing": '{"type": "view", "view": "back"}',
+    "a view at half a place": '{"type": "view", "view": "game", "epoch": 1}',
     "hello without version": '{"type": "hello"}',
     "hello in another format": '{"type": "hello", "version": 1, "format": "bmp"}',
     "true is no number": '{"type": "hello", "version": true}',

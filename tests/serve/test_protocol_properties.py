@@ -70,7 +70,7 @@ def read_or_refused(text: str | bytes) -> None:
         assert json.loads(to_json(Error(code, told, fatal=True)))["message"] == told
     else:
         played = ("hello", "start", "restart", "pause", "input", "played", "ping", "map")
-        assert message.TYPE in (*played, "resume", "load", "seek", "save")
+        assert message.TYPE in (*played, "resume", "load", "seek", "save", "view")
         if isinstance(message, Input):
             assert len(message.codes) <= MAX_CODES
             assert all(math.isfinite(px) and abs(px) <= MAX_MOUSE_PX for px in message.mouse)

@@ -15,6 +15,7 @@ from reverie.serve import app
 from reverie.serve.app import PlayConfig, ServeConfig, bind, page_address, serve, source_of
 from reverie.serve.protocol import VERSION, FrameMessage
 from reverie.serve.sources import GameSource, ModelSource
+from reverie.serve.swap_source import SwapSource
 
 
 def test_a_port_in_use():
@@ -59,7 +60,14 @@ def test_where_the_page_is():
 
 def test_a_world_wins_over_the_model():
     assert isinstance(source_of("nano", None, "auto"), ModelSource)
-    assert isinstance(source_of("nano", "yard", "auto"), GameSource)
+    assert isinstance(source_of(None, None, "auto"), ModelSource)
+    assert isinstance(source_of(None, "yard", "auto"), GameSource)
+
+
+def test_a_game_with_a_model_has_both():
+    source = source_of("nano", "yard", "auto")
+    assert isinstance(source, SwapSource)
+    assert source.name == "yard and nano"
 
 
 def test_a_failed_warm_up_ends_the_server_with_its_error():

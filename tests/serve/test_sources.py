@@ -163,6 +163,8 @@ def test_a_dream_is_not_recorded(tmp_path: Path) -> None:
         source_of("nano", None, "cpu", tmp_path)
     with pytest.raises(ServeError, match="set up with --set"):
         source_of("nano", None, "cpu", settings=["monsters=true"])
+    with pytest.raises(ServeError, match="leave --model out"):
+        source_of("nano", "yard", "cpu", tmp_path)
 
 
 def test_a_game_takes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +173,7 @@ def test_a_game_takes_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
         source_of("nano", "doom", "cpu")
     with pytest.raises(WorldError, match="no option 'gravity'"):
         source_of("nano", "lit", "cpu", settings=["gravity=0"])
-    assert source_of("nano", "lit", "cpu", settings=["monsters=true"]).name == "lit"
+    assert source_of(None, "lit", "cpu", settings=["monsters=true"]).name == "lit"
 
 
 class _Panorama:
@@ -203,4 +205,4 @@ class _Lit(_Panorama):
 
 def test_a_game_has_no_preset() -> None:
     with pytest.raises(ServeError, match="--preset is for models, and yard is a game"):
-        source_of("nano", "yard", "cpu", preset="8gb")
+        source_of(None, "yard", "cpu", preset="8gb")

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from reverie.train.loop import Trainer, TrainerConfig
 
 from reverie import cli
 from reverie.data.dataset import Dataset
@@ -20,7 +21,6 @@ from reverie.errors import CheckpointError, DataError, TrainError
 from reverie.models.reward import LearnedReward, RewardConfig, RewardNet, load_reward, tokenizer_fingerprint
 from reverie.models.tokenizer import VideoTokenizer, tiny
 from reverie.train.latent_clips import LatentClips
-from reverie.train.loop import Trainer, TrainerConfig
 from reverie.train.reward import RewardedSteps, RewardTask, TrainRewardConfig, load_steps, split_steps
 from reverie.train.tokenizer import save_tokenizer
 from reverie.types import ActionSpace, Clip

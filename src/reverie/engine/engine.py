@@ -23,7 +23,7 @@ from reverie.engine.images import ImageSource, load_image
 from reverie.engine.lane import CudaLane, HereLane, Lane
 from reverie.engine.models import find_model
 from reverie.engine.recorded import Record, cuda_tapes
-from reverie.engine.scenes import LoadedScene, Opening, find_scene
+from reverie.engine.scenes import Camera, LoadedScene, Opening, find_scene
 from reverie.engine.session import Session
 from reverie.engine.source import open_source
 from reverie.errors import CheckpointError, DeviceError, ImageError
@@ -251,21 +251,27 @@ class Engine:
         *,
         scene: str | Path | Scene | None = None,
         start: int = 0,
+        camera: Camera | None = None,
     ) -> Session:
         """Opens a session on an image, or in a scene.
 
         image: a path, the bytes of a file, PIL, or an array of any size; scene: a bundled scene's name, a folder, or a
-        Scene, whose start number `start` the session begins at.  Raises ImageError for an image that cannot be used,
-        DataError for a scene that is missing, damaged or does not fit, CheckpointError for a model without a memory.
+        Scene, whose start number `start` the session begins at; camera: that of `image`, which may then lie in `scene`.
+        Raises ImageError for an image that cannot be used, DataError for a scene that is missing, damaged or does not
+        fit, CheckpointError for a model without a memory.
         """
-        if (image is None) == (scene is None):
-            raise ImageError("a session opens on an image or in a scene: give one of the two")
+        if (image is None) == (scene is None) and (image is None or camera is None):
+            raise ImageError("a session opens on an image or in a scene: give one of the two, or both with a camera")
+        if camera is not None and image is None:
+            raise ImageError("a camera says where an image was taken; give the image as well")
+        loaded = None if scene is None else self.load_scene(scene)
         if image is not None:
-            return Session(self, load_image(image, self.resolution), seed)
-        assert scene is not None
-        loaded = self.load_scene(scene)
+            opening = None if loaded is None else Opening(loaded, None)
+            return Session(self, load_image(image, self.resolution), seed, opening, camera)
+        assert loaded is not None
         begin = loaded.scene.start(start)
-        return Session(self, load_image(begin.image, self.resolution), seed, Opening(loaded, begin, start))
+        camera = Camera(begin.pose, loaded.scene.fov_deg, loaded.scene.pixel_aspect)
+        return Session(self, load_image(begin.image, self.resolution), seed, Opening(loaded, start), camera)
 
     def open_batch(
         self,

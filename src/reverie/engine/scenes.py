@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from reverie.engine.models import WEIGHTS
@@ -107,10 +108,22 @@ class LoadedScene:
         return cls(scene, Candidates.of_scene(keyframes.to(device)), f"{scene.name}/{digest.hexdigest()[:12]}")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Camera:
+    """The camera that an image was taken with.
+
+    pose: (6,), see `reverie.types.POSE_NAMES`; fov_deg: horizontal field of view; pixel_aspect: the vertical focal
+    length over the horizontal one.
+    """
+
+    pose: npt.NDArray[np.float32]
+    fov_deg: float
+    pixel_aspect: float = 1.0
+
+
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Where a session begins: in a scene, at a start of it, whose number is `number`."""
+    """The scene that a session begins in.  number: of its start; None for an image of the player's own."""
 
     loaded: LoadedScene
-    start: Start
-    number: int
+    number: int | None

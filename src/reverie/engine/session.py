@@ -21,7 +21,7 @@ from reverie import flow
 from reverie.engine import states
 from reverie.engine.lane import Coming
 from reverie.engine.recorded import RecordedDecode, RecordedPasses
-from reverie.engine.scenes import Opening
+from reverie.engine.scenes import Camera, Opening
 from reverie.engine.start import StartStream
 from reverie.errors import ActionError, CheckpointError, WorldError
 from reverie.models.conditioning.spatial_memory import NextStep, remembered_points, window_of
@@ -121,10 +121,15 @@ class Session:
     """
 
     def __init__(
-        self, engine: Engine, picture: npt.NDArray[np.uint8], seed: int, opening: Opening | None = None
+        self,
+        engine: Engine,
+        picture: npt.NDArray[np.uint8],
+        seed: int,
+        opening: Opening | None = None,
+        camera: Camera | None = None,
     ) -> None:
-        """opening: the scene that the session begins in, and where."""
-        self._engine, self._opening = engine, opening
+        """opening: the scene that the session begins in; camera: that of `picture`, by default at the origin."""
+        self._engine, self._opening, self._start_camera = engine, opening, camera
         self._start_from(picture)  # first: a large encoder and the state need not be in memory together
         with torch.inference_mode():
             self._world = engine.bundle.model.new_state(1, engine.device, engine.dtype)
@@ -197,7 +202,12 @@ class Session:
     @property
     def start_number(self) -> int:
         """Number of the start in its scene that the session began at; 0 for one that opened on an image."""
-        return 0 if self._opening is None else self._opening.number
+        return 0 if self._opening is None else self._opening.number or 0
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it opened on an image whose camera was given: what a session's file cannot hold."""
+        return self._start_camera is not None and (self._opening is None or self._opening.number is None)
 
     @property
     def camera(self) -> npt.NDArray[np.float32] | None:
@@ -346,11 +356,11 @@ class Session:
         if memory is None or state is None:
             return
         pose = fov_deg = pixel_aspect = None
-        if self._opening is not None:
-            scene, device = self._opening.loaded.scene, self._engine.device
-            pose = torch.from_numpy(self._opening.start.pose)[None].to(device)
-            fov_deg = torch.tensor([scene.fov_deg], device=device)
-            pixel_aspect = torch.tensor([scene.pixel_aspect], device=device)
+        if (camera := self._start_camera) is not None:
+            device = self._engine.device
+            pose = torch.from_numpy(camera.pose)[None].to(device)
+            fov_deg = torch.tensor([camera.fov_deg], device=device)
+            pixel_aspect = torch.tensor([camera.pixel_aspect], device=device)
         frame = torch.from_numpy(self._first_frame).to(self._engine.device).permute(0, 3, 1, 2)
         memory.open(state, to_pixels(frame), pose, fov_deg, pixel_aspect)
 

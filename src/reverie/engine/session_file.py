@@ -219,7 +219,12 @@ def hash_frame(frame: npt.NDArray[np.uint8]) -> str:
 
 
 def describe_session(session: Session, script: ActionScript | None, last: Frames, title: str = "") -> SessionFile:
-    """The file of a session that has played `script` and shows `last` (f, H, W, 3)."""
+    """The file of a session that has played `script` and shows `last` (f, H, W, 3).
+
+    Raises DataError for one that opened on an image with a camera.
+    """
+    if session.is_placed:
+        raise DataError("a session that opened at a camera of its own has no file; open it on an image or at a start")
     is_scene = bool(session.scene)
     return SessionFile(
         model=session.fingerprint,

@@ -12,7 +12,7 @@ Real seconds of the same game set every limit, so that no limit is one that the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,8 @@ HAZE_RATIO = 0.4
 """Detail over the start's (or the usual, where that is less) below which a frame is haze."""
 STILL_LEVELS = 1.0
 """Mean change of a second, in grey levels, below which a picture is frozen."""
+MOVED_M, MOVED_DEG = 0.5, 10.0
+"""A camera that moves so far in a second must change the picture."""
 
 
 def look(frames: Frames) -> Looks:
@@ -88,6 +90,13 @@ def looks(frames: Frames, start: Frames | None = None, moved: npt.NDArray[np.boo
         rows[:, MIRROR] = mirror_score(middles, small_grey(start[None])[0])
         rows[:, START_FINE] = look(start[None])[FINE]
     return rows
+
+
+def moved_seconds(poses: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
+    """Whether the camera moved in each whole second after the first frame.  poses: (1 + f, 6)."""
+    ends = poses[::FPS]
+    turn = np.abs((np.diff(ends[:, 3:5], axis=0) + 180) % 360 - 180).max(1)
+    return (np.linalg.norm(np.diff(ends[:, :3], axis=0), axis=1) >= MOVED_M) | (turn >= MOVED_DEG)
 
 
 def _smaller(frames: Frames, times: int) -> Frames:
@@ -147,16 +156,41 @@ class Detector:
             min(STILL_LEVELS, _least(moving) / MARGIN),
         )
 
+    @classmethod
+    def unfitted(cls, usual: float) -> Detector:
+        """The limits that hold for every game, for one that nothing is known of; its looks are never judged.
+
+        usual: logarithm of the detail of a usual second.
+        """
+        nothing = np.zeros((LOOK_SIZE, LOOK_SIZE))
+        floors = SYMMETRY_FLOOR, SYMMETRY_FLOOR, usual, float(np.log(HAZE_RATIO)), STILL_LEVELS
+        return cls(nothing[0], nothing, float("nan"), *floors)
+
+    def seen_through(self, real: Frames, shown: Frames) -> Detector:
+        """The detector of the same game as a model's tokenizer shows it.
+
+        real, shown: (f, H, W, 3), frames of the game, and the same frames decoded.
+        """
+        before, after = look(real), look(shown)
+        blurred = float(_detail(after[FINE]) - _detail(before[FINE]))
+        return replace(self, centre=self.centre + (after - before), usual=self.usual + min(blurred, 0.0))
+
+    def shares_of(self, seen: Looks) -> npt.NDArray[np.float64]:
+        """How near each second is to each of KINDS, `(seconds, len(KINDS))`: 1 is the limit, nan is not known."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shares = (
+                _distance(seen[:, :LOOK_SIZE], self.centre, self.inverse) / self.limit,
+                seen[:, FOLD] / self.fold,
+                seen[:, MIRROR] / self.mirror,
+                _haziness(seen, self.usual) / self.haze,
+                self.still / seen[:, CHANGE],
+            )
+        return np.stack(shares, 1)
+
     def kinds_of(self, seen: Looks) -> npt.NDArray[np.bool_]:
         """Which of KINDS each second of a video with the looks `seen` is, `(seconds, len(KINDS))`."""
-        flags = {
-            "look": _distance(seen[:, :LOOK_SIZE], self.centre, self.inverse) > self.limit,
-            "fold": seen[:, FOLD] > self.fold,
-            "mirror": seen[:, MIRROR] > self.mirror,
-            "haze": _haziness(seen, self.usual) < self.haze,
-            "frozen": seen[:, CHANGE] < self.still,
-        }
-        return np.stack([_sustained(flags[kind], SUSTAINED_S[kind]) for kind in KINDS], 1)
+        beyond = self.shares_of(seen) > 1
+        return np.stack([_sustained(beyond[:, i], SUSTAINED_S[kind]) for i, kind in enumerate(KINDS)], 1)
 
     def collapsed_at_s(self, frames: Frames) -> float | None:
         """When the video collapses, in seconds from its start; None if never."""
@@ -184,6 +218,11 @@ def collapse_kind(detectors: Sequence[Detector], seen: Looks) -> tuple[float, st
 def _haziness(seen: Looks, usual: float) -> Looks:
     """Logarithm of the detail of each second over the start's, or the usual where that is less; nan without a start."""
     return _detail(seen[:, FINE]) - np.minimum(_detail(seen[:, START_FINE]), usual)
+
+
+def detail(frame: npt.NDArray[np.uint8]) -> float:
+    """Logarithm of the fine detail of a frame (H, W, 3)."""
+    return float(_detail(look(frame[None])[FINE]))
 
 
 def _detail(fine: Looks) -> Looks:

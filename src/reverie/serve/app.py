@@ -39,19 +39,17 @@ from fastapi.staticfiles import StaticFiles
 from starlette.requests import ClientDisconnect
 
 from reverie import __version__
-from reverie.data.options import parse_options
-from reverie.engine.models import check_model
 from reverie.errors import ImageError, ServeError
 from reverie.serve.access import Access, Gate, access_for, with_token
 from reverie.serve.answers import FRESH, STATUS, error_answer, read_body
+from reverie.serve.choose import name_of, options_of, source_of
 from reverie.serve.host import Host, Limits, describe
 from reverie.serve.player import Player
 from reverie.serve.protocol import MAX_MESSAGE_BYTES, ErrorCode, Refusal, Uploaded, to_json
 from reverie.serve.save_routes import add_saves
 from reverie.serve.saves import SaveFolder, default_folder
-from reverie.serve.sources import GameSource, ModelSource, Source
+from reverie.serve.sources import Source
 from reverie.serve.transport import BoundedWebSocket, TimedHttp
-from reverie.worlds import world_info
 
 STATIC = Path(__file__).parent / "static"
 
@@ -344,65 +342,18 @@ def open_browser(address: str) -> None:
     threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
-def source_of(
-    model: str,
-    world: str | None,
-    device: str,
-    record: Path | None = None,
-    *,
-    settings: Sequence[str] = (),
-    scene: str | None = None,
-    start: int = 0,
-    **options: Any,
-) -> Source:
-    """The game `world` if there is one, with `settings` KEY=VALUE, else the model, with options of `reverie.load`.
-
-    scene, start: the scene that the model begins in, and where.
-
-    Raises ServeError if a dream is to be recorded or set up like a game, or a game is to have a preset or a scene;
-    WorldError for an unknown game or option; CheckpointError for a model that is not here and cannot be fetched;
-    DataError for a scene or start that is not there.
-    """
-    if world is not None and options.get("preset") is not None:
-        raise ServeError(f"--preset is for models, and {world} is a game; leave one of them out")
-    if world is not None and scene is not None:
-        raise ServeError(f"--scene is for models, and {world} is a game; leave one of them out")
-    if scene is None and start:
-        raise ServeError(f"--start {start} is a start of a scene, and none is named; add --scene")
-    if world is not None:
-        return GameSource(world, record=record, **parse_options(world_info(world), settings))
-    if record is not None or settings:
-        asked = "recorded" if record is not None else "set up with --set"
-        raise ServeError(f"only a real game is {asked}, and none is named; add --world vizdoom, say")
-    check_model(model, options.get("variant"))
-    if scene is not None:
-        from reverie.engine.scenes import SceneCard  # torch
-
-        SceneCard.read(scene).start(start)
-    return ModelSource(model, device=device, scene=scene, start=start, say=_say, **options)
-
-
-def _options(config: PlayConfig | ServeConfig) -> dict[str, Any]:
-    """What of a command's options says how a model is loaded."""
-    names = ("variant", "decoder", "preset", "weights", "mode", "scene", "start")
-    return {name: getattr(config, name) for name in names}
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlayConfig:
     """Play a dreamt world, or a real game, in the browser.
 
     Examples: reverie play;  reverie play --model path/to/model;  reverie play --scene scenes/my-level --start 2;
-    reverie play --world vizdoom --record my-play;
+    reverie play --world vizdoom --record my-play;  reverie play --world city --model nano;
     reverie play --model Skywork/Matrix-Game-2.0 --variant universal
     """
 
-    model: str = "nano"
-    """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either."""
+    model: str | None = None
+    """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either; by default
+    nano, or with --world none.  With --world: dreams of the game, which G swaps it for."""
     variant: str | None = None
     """Of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
@@ -440,11 +391,11 @@ class PlayConfig:
 
     def run(self) -> None:
         def announce(address: str, outside: str | None) -> None:
-            print(_told(f"{self.world or self.model} is at", address, outside), flush=True)
+            print(_told(f"{name_of(self.model, self.world)} is at", address, outside), flush=True)
             if self.browser:
                 open_browser(address)
 
-        source = source_of(self.model, self.world, self.device, self.record, settings=self.set, **_options(self))
+        source = source_of(self.model, self.world, self.device, self.record, settings=self.set, **options_of(self))
         limits = None if self.record is None else Limits(max_players=1)  # one person's play, in order
         serve(
             source,
@@ -465,8 +416,9 @@ class ServeConfig:
     Examples: reverie serve;  reverie serve --host 0.0.0.0 --port 80 --max-players 8;  reverie serve --replicas 2
     """
 
-    model: str = "nano"
-    """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either."""
+    model: str | None = None
+    """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either; by default
+    nano, or with --world none.  With --world: dreams of the game, which G swaps it for."""
     variant: str | None = None
     """Of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
@@ -504,9 +456,9 @@ class ServeConfig:
 
     def run(self) -> None:
         def announce(address: str, outside: str | None) -> None:
-            print(_told(f"serving {self.world or self.model} at", address, outside), flush=True)
+            print(_told(f"serving {name_of(self.model, self.world)} at", address, outside), flush=True)
 
-        make_source = partial(source_of, self.model, self.world, self.device, settings=self.set, **_options(self))
+        make_source = partial(source_of, self.model, self.world, self.device, settings=self.set, **options_of(self))
         source = make_source()
         limits = Limits(max_players=self.max_players)
         saves = self.saves or default_folder()

@@ -285,6 +285,7 @@ def welcome(spec: WorldSpec) -> Welcome:
         starts=tuple(describe(start) for start in spec.starts),
         bindings=spec.bindings.describe(),
         rewind_s=spec.rewind_s,
+        views=spec.views,
     )
 
 

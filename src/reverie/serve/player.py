@@ -11,15 +11,16 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from reverie.engine.pace import PaceConfig, PaceState, begin, decide, made, played
 from reverie.errors import ReverieError
+from reverie.serve.allowance import Allowance
 from reverie.serve.bindings import InputBox
-from reverie.serve.host import Host, jpeg, one_line, welcome
+from reverie.serve.block import Block, make_block
+from reverie.serve.host import Host, one_line, welcome
 from reverie.serve.memory_map import MapRequests, draw_map
 from reverie.serve.opening import Opened, Superseded, load, open_start, resume, save
 from reverie.serve.protocol import (
@@ -52,6 +53,8 @@ from reverie.serve.protocol import (
     ServerMessage,
     Start,
     Started,
+    View,
+    Viewed,
     close_reason,
     parse,
     to_json,
@@ -59,8 +62,9 @@ from reverie.serve.protocol import (
 from reverie.serve.seats import Ticket
 from reverie.serve.sessions import Held, Rewindable
 from reverie.serve.sources import WorldSpec
+from reverie.serve.swap import Swappable
 from reverie.serve.together import Together
-from reverie.types import Frames, World
+from reverie.types import World
 
 log = logging.getLogger("reverie.serve")
 
@@ -68,36 +72,6 @@ STATUS_EVERY_S = 0.2
 WATCH_EVERY_S = 0.5
 MAX_REST_S = 2.0
 """The longest pause between two seeks or saves of one player."""
-
-
-class Allowance:
-    """A token bucket: `rate` messages a second, `burst` at once."""
-
-    def __init__(self, rate: float, burst: float, now_s: float) -> None:
-        self._rate, self._burst, self._left, self._at_s = rate, burst, burst, now_s
-
-    def spend(self, now_s: float) -> bool:
-        """Take one; False if there is none left."""
-        self._left = min(self._burst, self._left + (now_s - self._at_s) * self._rate)
-        self._at_s = now_s
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-    def wait_s(self, now_s: float) -> float:
-        """Seconds until `spend` succeeds."""
-        left = min(self._burst, self._left + (now_s - self._at_s) * self._rate)
-        return max(0.0, (1 - left) / self._rate)
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Frames ready to send, encoded, with the input they obey and when it was sampled."""
-
-    payloads: list[bytes]
-    action: int
-    sampled_s: float
 
 
 class Player:
@@ -111,7 +85,7 @@ class Player:
         self._wake = asyncio.Event()
         self._format = Format.JPEG
         self._box: InputBox | None = None  # none until it is known what the world listens to
-        self._command: Start | Restart | Resume | Load | Seek | None = None
+        self._command: Start | Restart | Resume | Load | Seek | View | None = None
         self._save: Save | None = None
         self._starts = Allowance(host.limits.starts_per_s, host.limits.start_burst, clock())
         self._heard_s = self._acted_s = clock()
@@ -249,7 +223,7 @@ class Player:
             case Save():
                 self._save = message
                 self._wake.set()
-            case Start() | Restart() | Resume() | Load() | Seek():
+            case Start() | Restart() | Resume() | Load() | Seek() | View():
                 self._command = message
                 self._has_asked = True
                 self._wake.set()
@@ -296,7 +270,7 @@ class Player:
         while True:
             self._wake.clear()
             if self._command is not None:
-                await self._guard(self._obey(spec, box))
+                await self._guard(self._obey(box))
             elif self._save is not None:
                 await self._guard(self._keep())
             elif self._held is not None and self._map.take(self._clock()):
@@ -349,14 +323,14 @@ class Player:
             self._close_world()
         await self._send(Error(code, text, fatal=False))
 
-    async def _obey(self, spec: WorldSpec, box: InputBox) -> None:
+    async def _obey(self, box: InputBox) -> None:
         """Carry out the latest command: its first frame opens a new epoch."""
-        if isinstance(self._command, Seek):
+        if isinstance(self._command, Seek | View):
             await self._rest()
-        if isinstance(self._command, Seek):
+        if isinstance(self._command, Seek | View):
             command, self._command = self._command, None
             with self._tiring():
-                await self._seek(spec, box, command.frame)
+                await (self._seek(box, command.frame) if isinstance(command, Seek) else self._show(box, command))
             return
         while not self._starts.spend(self._clock()):  # opening a world takes long, and the other players wait for it
             await asyncio.sleep(self._starts.wait_s(self._clock()))
@@ -364,7 +338,7 @@ class Player:
         assert command is not None
         began_s = self._clock()
         with suppress(Superseded):
-            await self._begin(spec, box, await self._open(command), began_s)
+            await self._begin(box, await self._open(command), began_s)
 
     async def _rest(self) -> None:
         """Give the other players their turns: who seeks or saves waits for as long as that took the last time."""
@@ -381,7 +355,7 @@ class Player:
             now_s = self._clock()
             self._rested_s = now_s + min(now_s - began_s, MAX_REST_S)
 
-    async def _open(self, command: Start | Restart | Resume | Load | Seek) -> Opened:
+    async def _open(self, command: Start | Restart | Resume | Load | Seek | View) -> Opened:
         held = self._held
         match command:
             case Resume(session):
@@ -394,7 +368,7 @@ class Player:
                 assert isinstance(command, Restart)
                 return await open_start(self._host, held, held.start if held else None, command.seed)
 
-    async def _begin(self, spec: WorldSpec, box: InputBox, opened: Opened, began_s: float) -> None:
+    async def _begin(self, box: InputBox, opened: Opened, began_s: float) -> None:
         """Play a world that has been opened, from the frame that it stands at."""
         held, world = opened.held, opened.held.world
         if self._held is not None and world is not self._held.world:
@@ -409,9 +383,9 @@ class Player:
         if self._is_paused:
             self._is_paused = False
             await self._send(Paused(False))
-        await self._send_frames(spec, Block(self._encode(opened.first), 0, began_s), Flags.FIRST)
+        await self._send_frames(make_block(opened.first, self._format, 0, began_s), Flags.FIRST)
 
-    async def _seek(self, spec: WorldSpec, box: InputBox, frame: int) -> None:
+    async def _seek(self, box: InputBox, frame: int) -> None:
         """Go to another moment of the session, and pause there."""
         world = self._held.world if self._held else None
         if not isinstance(world, Rewindable):
@@ -425,7 +399,22 @@ class Player:
             self._is_paused = True
             await self._send(Paused(True))
         await self._send(Position(self._epoch, world.frame, world.earliest, world.last))
-        await self._send_frames(spec, Block(self._encode(frames[-1:]), 0, began_s), Flags.FIRST)
+        await self._send_frames(make_block(frames[-1:], self._format, 0, began_s), Flags.FIRST)
+
+    async def _show(self, box: InputBox, command: View) -> None:
+        """Show another view of the world, from the frame on the client's screen on."""
+        world = self._held.world if self._held else None
+        if not isinstance(world, Swappable):
+            raise Refusal(ErrorCode.UNAVAILABLE, f"{self._host.name} has no game beside it; play --world GAME --model")
+        began_s, back = self._clock(), 0
+        if command.index is not None and command.epoch == self._epoch:
+            back = max(0, self._index - 1 - command.index)
+        first, notices = await self._host.call(partial(world.show, command.view, back))
+        self._new_epoch(box)
+        await self._send(Viewed(self._epoch, command.view))
+        for notice in notices:
+            await self._send(Notice(notice))
+        await self._send_frames(make_block(first, self._format, 0, began_s), Flags.FIRST)
 
     def _new_epoch(self, box: InputBox) -> None:
         self._epoch += 1
@@ -456,7 +445,9 @@ class Player:
             return
         block = await self._host.call(partial(self._make, spec, box, world))
         if self._command is None:  # else: a start or restart came meanwhile, and this block is of the past
-            await self._send_frames(spec, block, Flags.BLOCK, cost_s=self._clock() - asked_s)
+            await self._send_frames(block, Flags.BLOCK, cost_s=self._clock() - asked_s)
+        if isinstance(world, Swappable) and (drift := world.drift) is not None:
+            await self._send(drift)
 
     async def _send_map(self, world: World) -> None:
         await self._send(await self._host.call(partial(draw_map, world)))
@@ -466,23 +457,17 @@ class Player:
         made = await together.make(world, partial(box.take, spec.block_frames), begin_by_s, self._wake)
         if made is None:
             return
-        block = Block(await asyncio.to_thread(self._encode, made.frames), made.action, made.sampled_s)
+        block = await asyncio.to_thread(make_block, made.frames, self._format, made.action, made.sampled_s)
         if self._command is None:
-            await self._send_frames(spec, block, Flags.BLOCK, cost_s=made.cost_s)
+            await self._send_frames(block, Flags.BLOCK, cost_s=made.cost_s)
 
     def _make(self, spec: WorldSpec, box: InputBox, world: World) -> Block:
         """On the generation thread: sample the input now, at the last moment, and make one block."""
         sampled_s = self._clock()
         action, seq = box.take(spec.block_frames)
-        return Block(self._encode(world.step(action)), seq, sampled_s)
+        return make_block(world.step(action), self._format, seq, sampled_s)
 
-    def _encode(self, frames: Frames) -> list[bytes]:
-        if self._format is Format.RGB:
-            return [frame.tobytes() for frame in frames]
-        return [jpeg(frame) for frame in frames]
-
-    async def _send_frames(self, spec: WorldSpec, block: Block, flags: Flags, cost_s: float | None = None) -> None:
-        height, width = spec.resolution
+    async def _send_frames(self, block: Block, flags: Flags, cost_s: float | None = None) -> None:
         self._pace = made(self._config, self._pace, len(block.payloads), self._clock(), cost_s=cost_s)
         for payload in block.payloads:
             message = FrameMessage(
@@ -491,8 +476,8 @@ class Player:
                 epoch=self._epoch,
                 index=self._index,
                 action=block.action,
-                width=width,
-                height=height,
+                width=block.width,
+                height=block.height,
                 sampled_ms=block.sampled_s * 1000,
                 sent_ms=self._clock() * 1000,
                 payload=payload,

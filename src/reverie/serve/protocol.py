@@ -5,18 +5,11 @@ warms up, then answers `welcome` (what can be played and how).  `start` opens a 
 from then on the server sends binary frames and the client sends `input`, and `played` for each frame that it shows.
 A session of a model can also be left and taken up again (`resume`), sought through (`seek`, answered by `position` and
 a frame of a new epoch), saved (`save`, `saved`) and loaded (`load`, `loading`, `started`).
+Where a game and the dream of it can be played, `view` swaps them (answered by `view`, and frames of a new epoch).
 While all places are taken, `queued` says how many clients come before; the client waits, and is served in its turn.
 
-Text messages are JSON objects with a `type`; fields that are not known are ignored.  Binary messages are frames:
-
-    offset  0  u8   version          12  u32  action   the latest input that this frame obeys
-            1  u8   kind (1: frame)  16  u16  width, u16 height (20: u32 payload bytes)
-            2  u8   format           24  f64  sampled_ms, when its input was taken
-            3  u8   flags            32  f64  sent_ms, both on the server's clock
-            4  u32  epoch            40       payload: a JPEG, or RGB bytes
-            8  u32  index
-
-all little-endian.  `epoch` counts the starts and restarts of one connection: frames of an older epoch are dropped.
+Text messages are JSON objects with a `type`; fields that are not known are ignored.  Binary messages are frames, see
+`serve.wire`: their `epoch` counts the starts and restarts of one connection, and frames of an older one are dropped.
 Keys travel as W3C `KeyboardEvent.code` names (plus `Mouse0`-`Mouse2`), the mouse as pixels moved; what they mean is the
 world's business (see `bindings`).  A client that breaks these rules gets an `error` and, if it is fatal, a close.
 """
@@ -25,15 +18,17 @@ from __future__ import annotations
 
 import json
 import re
-import struct
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from enum import IntEnum, IntFlag, StrEnum
+from enum import StrEnum
 from typing import Any, ClassVar, NoReturn
 
 from reverie.errors import ProtocolError
-
-VERSION = 1
+from reverie.serve.wire import VERSION as VERSION
+from reverie.serve.wire import Flags as Flags
+from reverie.serve.wire import Format as Format
+from reverie.serve.wire import FrameMessage as FrameMessage
+from reverie.serve.wire import Kind as Kind
 
 MAX_MESSAGE_BYTES = 16 * 1024
 """The largest text message of a client."""
@@ -43,9 +38,10 @@ MAX_MOUSE_PX = 1e5
 MAX_UINT32 = 2**32 - 1
 MAX_SEED = 2**31 - 1
 
-_HEADER = struct.Struct("<BBBBIIIHHIdd")
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9]{0,31}")
 _START_ID = re.compile(r"[A-Za-z0-9_.-]{1,80}")
+VIEWS = ("game", "dream", "both")
+"""What of a game and the dream of it is shown; both are side by side in one frame."""
 MAX_SAVE_NAME = 80
 """The longest name of a saved session."""
 
@@ -105,70 +101,6 @@ class Refusal(ProtocolError):
         self.code = code
 
 
-# ---------------------------------------------------------------------------------------------- binary: frames
-
-
-class Kind(IntEnum):
-    FRAME = 1
-
-
-class Format(IntEnum):
-    """How a frame's payload is written."""
-
-    JPEG = 1
-    RGB = 2
-
-
-class Flags(IntFlag):
-    NONE = 0
-    FIRST = 1
-    """The first picture of an epoch."""
-    BLOCK = 2
-    """The first frame of a block."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FrameMessage:
-    """One picture on the wire; see the module's docstring for the layout."""
-
-    format: Format
-    flags: Flags
-    epoch: int
-    index: int
-    action: int
-    width: int
-    height: int
-    sampled_ms: float
-    sent_ms: float
-    payload: bytes
-
-    def encode(self) -> bytes:
-        header = _HEADER.pack(
-            VERSION, Kind.FRAME, self.format, self.flags, self.epoch, self.index, self.action,
-            self.width, self.height, len(self.payload), self.sampled_ms, self.sent_ms,
-        )  # fmt: skip
-        return header + self.payload
-
-    @classmethod
-    def decode(cls, message: bytes) -> FrameMessage:
-        """Raises ProtocolError for another version or kind, or a wrong length."""
-        if len(message) < _HEADER.size:
-            raise ProtocolError(f"a frame has at least {_HEADER.size} bytes, got {len(message)}")
-        fields = _HEADER.unpack_from(message)
-        version, kind, fmt, flags, epoch, index, action, width, height, size, sampled_ms, sent_ms = fields
-        if version != VERSION or kind != Kind.FRAME:
-            raise ProtocolError(f"expected version {VERSION} kind {Kind.FRAME:d}, got version {version} kind {kind}")
-        if fmt not in list(Format):
-            raise ProtocolError(f"expected a frame format among {[int(f) for f in Format]}, got {fmt}")
-        payload = message[_HEADER.size :]
-        if len(payload) != size:
-            raise ProtocolError(f"the header promises {size} payload bytes, got {len(payload)}")
-        return cls(
-            format=Format(fmt), flags=Flags(flags), epoch=epoch, index=index, action=action, width=width,
-            height=height, sampled_ms=sampled_ms, sent_ms=sent_ms, payload=payload,
-        )  # fmt: skip
-
-
 # ---------------------------------------------------------------------------------------------- client -> server
 
 
@@ -223,6 +155,19 @@ class Seek:
 
 
 @dataclass(frozen=True, slots=True)
+class View:
+    """Show the game, the dream of it, or both, one of `welcome.views`.
+
+    epoch, index: the frame on the screen, at which another view begins; None for the latest.
+    """
+
+    TYPE: ClassVar = "view"
+    view: str
+    epoch: int | None = None
+    index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Save:
     """Save the session under a name.  whole: with what was played after the frame that a `seek` has gone to."""
 
@@ -270,7 +215,9 @@ class MapRequest:
     TYPE: ClassVar = "map"
 
 
-ClientMessage = Hello | Start | Restart | Resume | Load | Seek | Save | Pause | Input | Played | Ping | MapRequest
+ClientMessage = (
+    Hello | Start | Restart | Resume | Load | Seek | View | Save | Pause | Input | Played | Ping | MapRequest
+)
 
 
 def parse(text: str | bytes) -> ClientMessage:
@@ -341,6 +288,15 @@ def _read_load(body: dict[str, Any]) -> Load:
     return Load(save)
 
 
+def _read_view(body: dict[str, Any]) -> View:
+    view, is_latest = body.get("view"), body.get("epoch") is None
+    if not isinstance(view, str) or view not in VIEWS:
+        _bad(f"view.view is one of {', '.join(VIEWS)}", view)
+    if is_latest:
+        return View(view)
+    return View(view, _integer(body, "epoch", MAX_UINT32), _integer(body, "index", MAX_UINT32))
+
+
 def _read_save(body: dict[str, Any]) -> Save:
     name, whole = body.get("name"), body.get("whole", False)
     if not isinstance(name, str) or len(name) > MAX_SAVE_NAME:
@@ -384,6 +340,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], ClientMessage]] = {
     Resume.TYPE: _read_resume,
     Load.TYPE: _read_load,
     Seek.TYPE: lambda body: Seek(_integer(body, "frame", MAX_UINT32)),
+    View.TYPE: _read_view,
     Save.TYPE: _read_save,
     Pause.TYPE: _read_pause,
     Input.TYPE: _read_input,
@@ -436,7 +393,8 @@ class Welcome:
     """What can be played.
 
     kind: `dream` or `game`.  bindings: {keys: {code: key}, turns: {code: [pitch, yaw]}}.  rewind_s: how far back a
-    session can go; 0 where it cannot be sought through or saved.
+    session can go; 0 where it cannot be sought through or saved.  views: what `view` may ask for; empty where there is
+    one world only.
     """
 
     TYPE: ClassVar = "welcome"
@@ -453,6 +411,7 @@ class Welcome:
     starts: tuple[StartInfo, ...]
     bindings: dict[str, Any] = field(default_factory=dict)
     rewind_s: float = 0.0
+    views: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -482,6 +441,35 @@ class Position:
     frame: int
     earliest: int
     last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Viewed:
+    """The answer to `view`: frames of `epoch` follow, which show `view`."""
+
+    TYPE: ClassVar = "view"
+    epoch: int
+    view: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """How far a dream is from its game, while it is shown.
+
+    psnr_db: of the latest block against the game's; None while the game is not shown.  seconds: of the dream that are
+    judged.  shares: kind of collapse -> how far the last one of them is on the way to it, 1 and more is beyond the
+    limit, None where it is not known.  collapsed: the kind that the dream has come to, and collapsed_s when.
+    real_s: seconds of the game that the limits are from, of real_needed_s; before, its looks are not judged.
+    """
+
+    TYPE: ClassVar = "drift"
+    psnr_db: float | None
+    seconds: int
+    shares: dict[str, float | None]
+    collapsed: str | None
+    collapsed_s: float | None
+    real_s: int
+    real_needed_s: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -556,6 +544,8 @@ ServerMessage = (
     | Welcome
     | Started
     | Position
+    | Viewed
+    | Drift
     | Loading
     | Saved
     | Notice

@@ -66,7 +66,7 @@ class WorldSpec:
     """What a loaded source plays.
 
     resolution: (H, W).  uploads: whether any picture can be started in.  rewind_s: how far back its worlds can go; 0
-    where they cannot.
+    where they cannot.  views: which its worlds can show, see `serve.swap`; empty for those that have one.
     """
 
     name: str
@@ -79,6 +79,7 @@ class WorldSpec:
     uploads: bool = False
     starts: tuple[StartPicture, ...] = field(default=())
     rewind_s: float = 0.0
+    views: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -178,7 +179,7 @@ class ModelSource:
             from reverie.engine.engine import load  # torch: only now, in the background of the page
 
             self._engine = load(self._model, device=self._device, progress=progress, **self._options)
-        engine = self._loaded()
+        engine = self.engine
         starts = (*_scene_starts(engine, self._scene, self._start), *_starts(engine))
         self._scenes = {one.place.folder.resolve().name: one.place.folder for one in starts if one.place is not None}
         if starts and (first := starts[0].place) is not None:
@@ -199,16 +200,16 @@ class ModelSource:
     def open(self, picture: Picture | None, seed: int) -> World:
         if picture is None:
             raise WorldError(f"{self.name} dreams on from a picture, and none is given; choose one or upload your own")
-        return self._timeline(self._loaded().open(picture, seed=seed))
+        return self._timeline(self.engine.open(picture, seed=seed))
 
     def open_scene(self, place: ScenePlace, seed: int) -> World:
-        return self._timeline(self._loaded().open(seed=seed, scene=place.folder, start=place.start))
+        return self._timeline(self.engine.open(seed=seed, scene=place.folder, start=place.start))
 
     def open_file(self, file: SessionFile) -> tuple[Timeline, list[tuple[Action, ...]], list[str]]:
         from reverie.engine.session_file import open_session
         from reverie.engine.timeline import blocks_of
 
-        session = open_session(self._loaded(), file, self._scenes)
+        session = open_session(self.engine, file, self._scenes)
         return self._timeline(session), blocks_of(session, file), file.warnings(session)
 
     def _timeline(self, session: Session) -> Timeline:
@@ -239,7 +240,9 @@ class ModelSource:
     def close(self) -> None:
         pass
 
-    def _loaded(self) -> Engine:
+    @property
+    def engine(self) -> Engine:
+        """The engine.  Raises WorldError before `load`."""
         if self._engine is None:
             raise WorldError(f"{self.name} is not loaded yet; call load first")
         return self._engine

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from reverie.errors import ActionError, WorldError
-from reverie.types import Action, World
+from reverie.types import Action, PlaceableWorld, World
 from reverie.worlds import WORLDS, missing
 
 if missing(WORLDS["city"]):
@@ -77,6 +77,34 @@ def test_the_city_can_be_looked_at_from_anywhere(view: str, request: pytest.Fixt
     for place in places[::7]:
         _, geometry = world.look_from(np.array([*place, 45.0, 0.0, 0.0], np.float32))
         assert np.median(geometry.depth) > 0.5, "not inside of something"
+
+
+@pytest.mark.parametrize("view", ["car", "walk"])
+def test_the_player_can_be_asked_to_stand_somewhere(view: str, request: pytest.FixtureRequest) -> None:
+    world = request.getfixturevalue(view)
+    assert isinstance(world, PlaceableWorld)
+    world.reset(1)
+    for _ in range(12):
+        world.step(held("forward"))
+    there, seen = world.pose, world.step(Action())
+    for _ in range(25):
+        world.step(Action(frozenset({"forward"}), (0.0, 3.0)))
+    frame = world.stand(there)
+    assert frame.shape == seen.shape
+    assert np.linalg.norm(world.pose[:2] - there[:2]) < 0.6
+    np.testing.assert_allclose(world.pose[3:5], there[3:5], atol=1.5)
+    rest = world.pose
+    for _ in range(5):
+        world.step(Action())
+    np.testing.assert_allclose(world.pose[:2], rest[:2], atol=0.05)
+    boxes = world._stage.obstacles((float(there[0]), float(there[1])))[0]
+    widest = boxes[np.argmax(np.minimum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]))]
+    inside, before = there.copy(), world.pose
+    inside[:2] = (widest[:2] + widest[2:]) / 2
+    with pytest.raises(WorldError, match="nobody can stand at"):
+        world.stand(inside)
+    np.testing.assert_array_equal(world.pose, before)
+    world.step(Action())
 
 
 def test_geometry_leaves_the_frames_that_follow_as_they_are(car: CityWorld) -> None:

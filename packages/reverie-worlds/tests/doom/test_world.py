@@ -4,7 +4,7 @@ import pytest
 from reverie.data.policies import policy_for, seen_now
 from reverie.data.record import play_episode
 from reverie.errors import ActionError, WorldError
-from reverie.types import Action, ExplorableWorld, World
+from reverie.types import Action, ExplorableWorld, PlaceableWorld, World
 from reverie.worlds import WORLDS, open_world
 
 pytest.importorskip("vizdoom")
@@ -45,6 +45,26 @@ def test_depth_and_poses_warp_a_frame_onto_a_later_one(world: VizDoomWorld) -> N
     assert clip.depth is not None
     assert 0.005 < clip.depth.body.mean() < 0.2, "the weapon"
     assert clip.depth.body[:, :24].mean() == 0, "which is below"
+
+
+def test_the_player_can_be_asked_to_stand_somewhere(world: VizDoomWorld) -> None:
+    assert isinstance(world, PlaceableWorld)
+    world.reset(1)
+    there = world.pose
+    for _ in range(30):
+        world.step(Action(frozenset({"forward"}), (0.5, 3.0)))
+    assert np.abs(world.pose - there).max() > 1
+    frame = world.stand(there)
+    assert frame.shape == (1, 128, 224, 3)
+    np.testing.assert_allclose(world.pose, there, atol=0.1)
+    for _ in range(5):
+        world.step(Action())
+    np.testing.assert_allclose(world.pose, there, atol=0.2)
+    nowhere, before = there + np.float32(1000), world.pose
+    with pytest.raises(WorldError, match="nobody can stand at"):
+        world.stand(nowhere)
+    np.testing.assert_allclose(world.pose, before, atol=0.2)
+    world.step(FORWARD)
 
 
 def test_a_level_can_be_looked_at_from_anywhere(world: VizDoomWorld) -> None:

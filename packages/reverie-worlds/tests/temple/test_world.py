@@ -6,7 +6,7 @@ import warp
 
 from reverie.data.policies import policy_for, seen_now
 from reverie.errors import ActionError, WorldError
-from reverie.types import Action, World
+from reverie.types import Action, PlaceableWorld, World
 from reverie.worlds import WORLDS, install_command, missing, open_world
 from reverie_worlds.temple import runner as rules
 from reverie_worlds.temple.camera import ChaseCamera
@@ -231,6 +231,26 @@ def test_the_track_can_be_looked_at_from_anywhere(world: World) -> None:
     far = places[-1]
     _, near = world.look_from(np.array([*far, 0, -60, 0], np.float32))  # type: ignore[attr-defined]
     assert 1.0 < np.median(near.depth) < 6.0, "the causeway below is drawn there too"
+
+
+@needs_panda
+def test_the_runner_can_be_asked_to_stand_on_the_track(world: World) -> None:
+    assert isinstance(world, PlaceableWorld)
+    world.reset(1)
+    there = world.pose
+    for _ in range(10):
+        world.step(Action())
+    assert world.stand(there).shape == (1, *world.resolution, 3)
+    np.testing.assert_allclose(world.pose, there, atol=0.7)
+    before = world.pose
+    world.step(Action())
+    assert 0.1 < np.linalg.norm(world.pose[:2] - before[:2]) < 0.7, "it runs on"
+    before = world.pose
+    with pytest.raises(WorldError, match="there is no track at"):
+        world.stand(there + np.array([500, 0, 0, 0, 0, 0], np.float32))
+    with pytest.raises(WorldError, match="there is no track at"):
+        world.stand(there + np.array([0, 0, 0, 180, 0, 0], np.float32))
+    np.testing.assert_array_equal(world.pose, before)
 
 
 @needs_panda

@@ -15,7 +15,7 @@ import torch
 from reverie.engine.engine import Engine
 from reverie.evaluate import features, metrics, obedience, sheets
 from reverie.evaluate.clips import EDGE_STEPS
-from reverie.evaluate.collapse import look, looks
+from reverie.evaluate.collapse import look, looks, moved_seconds
 from reverie.evaluate.consistency import opposite
 from reverie.evaluate.fit import columns_of
 from reverie.evaluate.plan import Judge
@@ -39,8 +39,6 @@ HALF_TURN = range(IDLE_FRAMES + 42, IDLE_FRAMES + 59, 2)
 """Frames of a turn that look within 30 degrees of straight back."""
 AGAIN_M, AGAIN_DEG, AGAIN_S = 0.3, 4.0, 3
 """A view comes again where the camera is as near as this to where it was so many seconds before or earlier."""
-MOVED_M, MOVED_DEG = 0.5, 10.0
-"""A camera that moves so far in a second must change the picture."""
 
 
 def open_batch(engine: Engine, place: Place, walks: Sequence[Walk], row: str, seed: int) -> Batch:
@@ -116,13 +114,6 @@ def _again(frames: Frames, poses: Poses) -> float:
         if away[nearest] < 1:
             errors.append(float(np.square(frames[late].astype(np.float32) - frames[early[nearest]]).mean()))
     return float(np.mean(errors)) if errors else float("nan")
-
-
-def moved_seconds(poses: Poses) -> npt.NDArray[np.bool_]:
-    """Whether the camera moved in each whole second after the first frame.  poses: (1 + f, 6)."""
-    ends = poses[::FPS]
-    turn = np.abs((np.diff(ends[:, 3:5], axis=0) + 180) % 360 - 180).max(1)
-    return (np.linalg.norm(np.diff(ends[:, :3], axis=0), axis=1) >= MOVED_M) | (turn >= MOVED_DEG)
 
 
 def turn_back(engine: Engine, place: Place, row: str, count: int, seed: int, folder: Path, tick: Tick) -> Unit:

@@ -23,6 +23,12 @@ export const PAD_PAUSE = 9;
 export const PAD_CROSS = { up: 12, down: 13, left: 14, right: 15 };
 
 let keyNames = {};
+let told = (text) => text;
+
+/** A function that says a word or a line in the page's language. */
+export function setWords(translate) {
+  told = translate;
+}
 
 /** keys: {a code of the world: the code that is pressed for it}; layout: {code: what is printed there}, where known. */
 export function setKeyNames(keys, layout = new Map()) {
@@ -35,7 +41,7 @@ setKeyNames({});
 export const label = (code) => keyNames.of(code);
 
 /** A key of an action space in words. */
-export const words = (meaning) => meaning.replaceAll("-", " ");
+export const words = (meaning) => told(meaning.replaceAll("-", " "));
 
 /**
  * The controls of a world.  bindings: of the server's welcome ({keys: {code: meaning}, turns: {code: [pitch, yaw]}}).
@@ -59,7 +65,7 @@ export function controlsOf({ keys, turns }, hasMouse, start = null) {
     meaning, codes, isMove: MOVES.has(meaning), pad: PAD[meaning] ?? null,
   }));
   const turning = Object.fromEntries(
-    looks ? order(Object.keys(turns)).map((code) => [code, direction(turns[code])]) : [],
+    looks ? order(Object.keys(turns)).map((code) => [code, words(direction(turns[code]))]) : [],
   );
   const directions = {};
   for (const [name, meanings] of Object.entries(DIRECTIONS)) {
@@ -123,6 +129,12 @@ export const PAGE_ROWS = [
   { does: "settings", keys: ",", pad: "", touch: "button Settings" },
   { does: "map of what is remembered", keys: "M", pad: "", touch: "", rewinds: true },
   { does: "this help", keys: "H or ?", pad: "", touch: "" },
+];
+
+/** Keys of the page where there are a game and the dream of it. */
+export const SWAP_ROWS = [
+  { does: "the real game, or its dream", keys: "G", pad: "", touch: "button Dream it" },
+  { does: "both side by side", keys: "V", pad: "", touch: "button Both" },
 ];
 
 function order(codes) {

@@ -32,7 +32,7 @@ export class Gallery extends EventTarget {
     this.ready = this.#kept.all().then((entries) => (this.#own = entries));
     button.addEventListener("click", () => file.click());
     file.addEventListener("change", () => {
-      if (file.files.length) this.upload(file.files[0]);
+      this.uploadAll(file.files);
       file.value = "";
     });
     list.addEventListener("wheel", (event) => (list.scrollLeft += event.deltaY), { passive: true });
@@ -88,14 +88,19 @@ export class Gallery extends EventTarget {
     return this.first;
   }
 
-  async upload(file) {
+  /** Takes in pictures; the world begins in the first of them. */
+  async uploadAll(files) {
+    for (const [i, file] of [...files].entries()) await this.upload(file, i === 0);
+  }
+
+  async upload(file, isChosen = true) {
     if (!this.accepts) return this.#problem(TEXT.noUploads);
     const name = file.name.replace(/\.[^.]*$/, "").slice(0, 40) || TEXT.yourPicture;
     const start = await this.#send(name, file);
     if (!start) return;
     this.#own.unshift(await this.#kept.add(start.id, start.name, file));
     this.#draw();
-    this.dispatchEvent(new CustomEvent("choose", { detail: start }));
+    if (isChosen) this.dispatchEvent(new CustomEvent("choose", { detail: start }));
   }
 
   /** Send a picture to the server; returns its start, or tells the problem and returns null. */
@@ -174,9 +179,9 @@ export class Gallery extends EventTarget {
       event.preventDefault();
       depth = 0;
       show(false);
-      const [file] = event.dataTransfer.files;
-      if (file && SESSION.test(file.name)) this.dispatchEvent(new CustomEvent("session", { detail: file }));
-      else if (file) this.upload(file);
+      const { files } = event.dataTransfer;
+      if (files.length && SESSION.test(files[0].name)) this.dispatchEvent(new CustomEvent("session", { detail: files[0] }));
+      else this.uploadAll(files);
     });
   }
 }

@@ -1,6 +1,7 @@
 // The help: what each key, button and thumb does in the world at hand.
 
-import { PAGE_ROWS, helpRows } from "./controls.js";
+import { PAGE_ROWS, SWAP_ROWS, helpRows } from "./controls.js";
+import { told } from "./language.js";
 
 const COLUMNS = [["does", ""], ["keys", "keyboard, mouse"], ["pad", "gamepad"], ["touch", "touch"]];
 
@@ -26,9 +27,10 @@ export class Help extends EventTarget {
     this.dialog.showModal();
   }
 
-  /** Say what can be done; rewinds: whether the source keeps a world's past. */
-  show(controls, rewinds) {
-    const rows = PAGE_ROWS.filter((row) => rewinds || !row.rewinds);
+  /** Say what can be done; rewinds: whether the source keeps a world's past; swaps: whether there are a game and the
+   *  dream of it. */
+  show(controls, { rewinds, swaps }) {
+    const rows = [...(swaps ? SWAP_ROWS : []), ...PAGE_ROWS.filter((row) => rewinds || !row.rewinds)];
     this.body.replaceChildren(table("this world", helpRows(controls)), table("this page", rows));
   }
 }
@@ -39,7 +41,7 @@ function table(title, rows) {
   for (const [name, words] of COLUMNS) {
     const cell = document.createElement("th");
     cell.scope = "col";
-    cell.textContent = name === "does" ? title : words;
+    cell.textContent = told(name === "does" ? title : words);
     head.append(cell);
   }
   const body = element.createTBody();
@@ -48,7 +50,7 @@ function table(title, rows) {
     for (const [name] of COLUMNS) {
       const cell = document.createElement(name === "does" ? "th" : "td");
       if (name === "does") cell.scope = "row";
-      cell.textContent = row[name];
+      cell.textContent = told(row[name]);
       line.append(cell);
     }
   }

@@ -5,6 +5,8 @@ import { Gallery } from "./gallery.js";
 import { Help } from "./help.js";
 import { Hud } from "./hud.js";
 import { Input } from "./input.js";
+import { speak } from "./language.js";
+import { forgetLink, linkTo, readLink } from "./link.js";
 import { MemoryMap } from "./map.js";
 import { Meters } from "./meters.js";
 import { Playback } from "./playback.js";
@@ -13,15 +15,18 @@ import { Saves } from "./saves.js";
 import { remember, remembered } from "./remember.js";
 import { Screen } from "./screen.js";
 import { Settings } from "./settings.js";
+import { offerSharp } from "./sharp.js";
 import { TEXT } from "./strings.js";
 import { openSource } from "./source.js";
 import { Timeline } from "./timeline.js";
+import { Views } from "./views.js";
 
 const METERS_EVERY_MS = 250;
 const STEP_S = 5; // what `[` and `]` go back and on
 const TOUCH = matchMedia("(pointer: coarse)");
 
 const byId = (id) => document.getElementById(id);
+await speak(byId("language"));
 const stage = byId("stage");
 const hud = new Hud();
 const screen = new Screen(byId("screen"), byId("glow"));
@@ -36,6 +41,7 @@ const help = new Help(byId("help"), byId("ask"));
 const saves = new Saves(byId("saves"), byId("keep"));
 const settings = new Settings(byId("settings"), byId("tune"));
 const timeline = new Timeline({ bar: byId("timeline"), slider: byId("slider"), time: byId("moment"), fork: byId("fork") });
+const views = new Views();
 const map = new MemoryMap(byId("map"), () => connection.send(say.map()), (line) => hud.say(line, true));
 
 let playback = new Playback({ fps: 25, blockFrames: 4 });
@@ -45,7 +51,8 @@ let isPaused = false;
 let pausedForPanel = false;
 let isForking = false;
 let begun = null; // {start, seed} of the world that is played
-let link = new URLSearchParams(location.hash.slice(1)).has("start") ? new URLSearchParams(location.hash.slice(1)) : null;
+let link = readLink();
+let [shownIndex, shownMs] = [0, 0]; // the frame on the screen, and when it came there
 let loading = null; // the saved session that was asked for last
 let metersAtMs = 0;
 
@@ -70,6 +77,7 @@ const answers = {
     gallery.offer(welcome);
     timeline.offer(welcome);
     byId("keep").hidden = welcome.rewind_s === 0;
+    views.offer(welcome);
     const session = remembered("reverie.session");
     if (link !== null) followLink();
     else if (session) takeUp(session);
@@ -85,6 +93,7 @@ const answers = {
     gallery.mark(started.start);
     showControls(gallery.find(started.start));
     timeline.begin(started);
+    views.begin("game");
     setSought(false);
     setPaused(false);
     hud.state("playing");
@@ -98,6 +107,16 @@ const answers = {
     meters.reset();
     setSought(true);
     timeline.begin(position);
+  },
+  view(answer) {
+    epoch = answer.epoch;
+    playback.reset();
+    meters.reset();
+    views.begin(answer.view);
+  },
+  drift(figures) {
+    const line = views.drift(figures);
+    if (line) hud.say(line, true);
   },
   loading({ progress }) {
     hud.state("opening", { title: TEXT.opening, text: TEXT.loading, progress });
@@ -144,26 +163,23 @@ function beginFirst() {
   else askForPicture();
 }
 
-/** Begin where the link says: #start=ID&seed=NUMBER. */
+/** Begin where the link says. */
 function followLink() {
-  const start = gallery.find(link.get("start"));
-  const seed = Number(link.get("seed") ?? NaN);
+  const start = gallery.find(link.start);
   if (!start) hud.say(TEXT.noSuchStart, true);
-  begin(start ?? gallery.first, Number.isSafeInteger(seed) && seed >= 0 && seed < 2 ** 31 ? seed : undefined);
+  begin(start ?? gallery.first, link.seed);
   link = null;
-  history.replaceState(null, "", location.pathname + location.search); // a reload goes on, and does not begin again
+  forgetLink();
 }
 
 async function copyLink() {
   if (!begun) return;
-  const address = new URL(location.href);
-  address.hash = new URLSearchParams({ start: begun.start ?? "", seed: String(begun.seed) }).toString();
-  address.searchParams.delete("token");
+  const address = linkTo(begun);
   try {
-    await navigator.clipboard.writeText(address.href);
+    await navigator.clipboard.writeText(address);
     hud.say(TEXT.linkCopied);
   } catch {
-    prompt(TEXT.linkToCopy, address.href);
+    prompt(TEXT.linkToCopy, address);
   }
 }
 
@@ -237,7 +253,7 @@ function showControls(start) {
   const controls = world ? controlsOf(world.bindings, world.mouse, start) : NOTHING;
   hud.controls(controls, start?.name ?? "");
   input.use(controls);
-  help.show(controls, world?.rewind_s > 0);
+  help.show(controls, { rewinds: world?.rewind_s > 0, swaps: views.isOffered });
   settings.show(controls);
 }
 
@@ -341,6 +357,8 @@ addEventListener("keydown", (event) => {
   if (event.code === "KeyP") togglePause();
   if (event.code === "KeyO" && world?.rewind_s) saves.open();
   if (event.code === "KeyM") map.toggle();
+  if (event.code === "KeyG") views.swap();
+  if (event.code === "KeyV") views.split();
 });
 
 for (const panel of [help, saves, settings]) {
@@ -357,6 +375,10 @@ for (const panel of [help, saves, settings]) {
 timeline.addEventListener("seek", ({ detail }) => {
   if (!["playing", "paused"].includes(hud.current)) return timeline.failed();
   connection.send(say.seek(detail));
+});
+views.addEventListener("ask", ({ detail }) => {
+  if (hud.current === "paused") togglePause();
+  if (hud.current === "playing") connection.send(say.view(detail, epoch, shownIndex));
 });
 saves.addEventListener("save", ({ detail }) => connection.send(say.save(detail)));
 saves.addEventListener("load", ({ detail }) => load(detail));
@@ -397,14 +419,6 @@ button("reload", () => location.reload());
 button("pause", togglePause);
 button("full", () => (document.fullscreenElement ? document.exitFullscreen() : byId("page").requestFullscreen?.()));
 button("pictures", () => setChoosing(!document.body.classList.contains("choosing")));
-button("sharp", () => setSharp(!document.body.classList.contains("sharp")));
-
-function setSharp(isSharp) {
-  document.body.classList.toggle("sharp", isSharp);
-  byId("sharp").setAttribute("aria-pressed", String(isSharp));
-  remember("reverie.sharp", isSharp ? "1" : "0", "localStorage");
-}
-
 // ---------------------------------------------------------------------------------------------------- the picture
 
 function refresh() {
@@ -413,11 +427,14 @@ function refresh() {
   const isStill = isPaused && !document.body.classList.contains("sought");
   const frame = isStill ? null : playback.next(now);
   if (frame) {
-    screen.draw(frame);
+    screen.draw(frame, settings.isSmooth);
+    views.shown(screen.canvas);
+    [shownIndex, shownMs] = [frame.index, now];
     timeline.shown(frame.index);
     meters.shown(frame.action, now, { ...frame, roundTripMs: connection.roundTripMs });
     connection.send(say.played(frame.epoch, frame.index, connection.roundTripMs));
   }
+  if (settings.isSmooth && !isStill) screen.blend((now - shownMs) / playback.intervalMs);
   if (hud.current === "playing") map.poll(now);
   if (now - metersAtMs > METERS_EVERY_MS) {
     metersAtMs = now;
@@ -427,7 +444,7 @@ function refresh() {
   requestAnimationFrame(refresh);
 }
 
-setSharp(remembered("reverie.sharp", "localStorage") === "1");
+offerSharp(byId("sharp"));
 useSettings();
 hud.state("connecting", { title: TEXT.connecting, text: "" });
 gallery.ready.then(() => connection.open());

@@ -59,6 +59,7 @@ export const restart = (seed) => text("restart", { seed });
 export const resume = (session) => text("resume", { session });
 export const load = (save) => text("load", { save });
 export const seek = (frame) => text("seek", { frame });
+export const view = (name, epoch, index) => text("view", { view: name, epoch, index });
 export const save = (name, whole = false) => text("save", { name, whole });
 export const pause = (paused) => text("pause", { paused });
 export const input = (seq, codes, mouse) => text("input", { seq, codes, mouse });

@@ -1,6 +1,6 @@
 // The picture: decodes frames, draws them, and lets their colours glow behind the page.
 
-import { FORMAT } from "./protocol.js";
+import { FLAG, FORMAT } from "./protocol.js";
 
 const GLOW_EVERY_FRAMES = 6;
 const GLOW = 0.42; // how much of the picture's light fills the room
@@ -8,6 +8,9 @@ const NIGHT = "11, 11, 18"; // the room, as in style.css
 
 export class Screen {
   #drawn = 0;
+  #older = document.createElement("canvas"); // the frame before, and the latest: what is blended
+  #newer = document.createElement("canvas");
+  #blended = 1; // the share of the latest in what is shown
 
   constructor(canvas, glow) {
     this.canvas = canvas;
@@ -18,8 +21,7 @@ export class Screen {
   }
 
   resize(width, height) {
-    this.canvas.width = width;
-    this.canvas.height = height;
+    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
     this.canvas.parentElement.style.setProperty("--aspect", `${width} / ${height}`);
     document.documentElement.style.setProperty("--ratio", String(width / height));
   }
@@ -37,11 +39,36 @@ export class Screen {
     frame.ready = true;
   }
 
-  draw(frame) {
+  /** Show a frame; a smooth one is blended in by `blend`. */
+  draw(frame, isSmooth = false) {
     if (!frame.image) return;
-    this.context.drawImage(frame.image, 0, 0, this.canvas.width, this.canvas.height);
+    const isCut = frame.width !== this.canvas.width || frame.height !== this.canvas.height || frame.flags & FLAG.FIRST;
+    if (isCut) this.resize(frame.width, frame.height);
+    this.#blended = 1;
+    if (isSmooth) this.#push(frame.image, isCut);
+    if (!isSmooth || isCut) this.context.drawImage(frame.image, 0, 0, this.canvas.width, this.canvas.height);
     frame.image.close();
     if (this.#drawn++ % GLOW_EVERY_FRAMES === 0) this.#shine();
+  }
+
+  #push(image, isCut) {
+    [this.#older, this.#newer] = [this.#newer, this.#older];
+    const { width, height } = this.canvas;
+    for (const canvas of isCut ? [this.#older, this.#newer] : [this.#newer]) {
+      if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+      canvas.getContext("2d", { alpha: false }).drawImage(image, 0, 0, width, height);
+    }
+    if (!isCut) this.#blended = 0;
+  }
+
+  /** Show the frame before and the latest, so much of this (0 to 1): what the screen shows between two frames. */
+  blend(share) {
+    if (this.#blended >= 1) return;
+    this.#blended = Math.min(share, 1);
+    this.context.drawImage(this.#older, 0, 0);
+    this.context.globalAlpha = this.#blended;
+    this.context.drawImage(this.#newer, 0, 0);
+    this.context.globalAlpha = 1;
   }
 
   /** A handful of pixels, so that it costs nothing; the browser's own stretching makes them soft. */

@@ -6,7 +6,7 @@ import { TEXT } from "./strings.js";
 
 const KEPT = "reverie.settings";
 const MAX_SEED = 2 ** 31 - 1;
-const DEFAULTS = { sensitivity: 1, invert: false, seed: null, keys: {} };
+const DEFAULTS = { sensitivity: 1, invert: false, smooth: false, seed: null, keys: {} };
 
 /** What was kept, without what it cannot be. */
 function kept() {
@@ -16,11 +16,12 @@ function kept() {
   } catch {
     // another version's, or somebody's own
   }
-  const { sensitivity, invert, seed, keys } = { ...DEFAULTS, ...found };
+  const { sensitivity, invert, smooth, seed, keys } = { ...DEFAULTS, ...found };
   const isCode = ([from, to]) => typeof from === "string" && typeof to === "string";
   return {
     sensitivity: sensitivity >= 0.1 && sensitivity <= 5 ? sensitivity : DEFAULTS.sensitivity,
     invert: invert === true,
+    smooth: smooth === true,
     seed: Number.isInteger(seed) && seed >= 0 && seed <= MAX_SEED ? seed : null,
     keys: Object.fromEntries(Object.entries(keys ?? {}).filter(isCode)),
   };
@@ -40,7 +41,8 @@ export class Settings extends EventTarget {
     super();
     this.dialog = dialog;
     const find = (id) => dialog.querySelector(`#${id}`);
-    Object.assign(this, { speed: find("sensitivity"), invert: find("invert"), seed: find("seed"), rows: find("key-rows") });
+    for (const name of ["sensitivity", "invert", "smooth", "seed"]) this[name === "sensitivity" ? "speed" : name] = find(name);
+    this.rows = find("key-rows");
     button.addEventListener("click", () => this.open());
     dialog.addEventListener("close", () => {
       this.#waitFor(null);
@@ -50,6 +52,7 @@ export class Settings extends EventTarget {
     find("settings-close").addEventListener("click", () => dialog.close());
     this.speed.addEventListener("input", () => this.#set({ sensitivity: Number(this.speed.value) }));
     this.invert.addEventListener("change", () => this.#set({ invert: this.invert.checked }));
+    this.smooth.addEventListener("change", () => this.#set({ smooth: this.smooth.checked }));
     this.seed.addEventListener("change", () => {
       const seed = this.seed.value === "" ? null : Math.min(Math.max(Math.round(Number(this.seed.value)), 0), MAX_SEED);
       this.#set({ seed: Number.isFinite(seed) ? seed : null });
@@ -73,6 +76,11 @@ export class Settings extends EventTarget {
 
   get isInverted() {
     return this.#values.invert;
+  }
+
+  /** Whether frames are blended at the screen's own rate. */
+  get isSmooth() {
+    return this.#values.smooth;
   }
 
   /** The seed of new worlds. */
@@ -108,6 +116,7 @@ export class Settings extends EventTarget {
   #apply() {
     this.speed.value = String(this.#values.sensitivity);
     this.invert.checked = this.#values.invert;
+    this.smooth.checked = this.#values.smooth;
     this.seed.value = this.#values.seed === null ? "" : String(this.#values.seed);
     setKeyNames(this.#values.keys, this.layout);
     this.#draw();

@@ -1,5 +1,5 @@
-// What the page says besides its buttons' names (index.html) and its keys (controls.js): another language is another
-// table of these names.
+// What the page says besides its buttons' names (index.html) and its keys (controls.js); in other languages see
+// language.js.
 
 export const TEXT = {
   connecting: "Connecting",
@@ -21,6 +21,18 @@ export const TEXT = {
   empty: "Give it a picture",
   emptyHint: "it has none of its own: drop one here, or press +",
   kinds: { dream: "dreamt live", game: "the real game" },
+  views: { game: "the real game", dream: "dreamt live", both: "the real game, and dreamt live" },
+  toDream: "Dream it",
+  toGame: "The game",
+  both: "Both",
+  one: "One",
+  unknown: "not known",
+  collapses: {
+    look: "another look", fold: "folded", mirror: "start mirrored", haze: "haze", frozen: "frozen",
+  },
+  judging: (seconds, real, needed) => `${seconds} s judged; its look after ${needed} s of the game, ${real} so far`,
+  judged: (seconds, real) => `${seconds} s judged, by ${real} s of the game`,
+  collapsed: (kind, at) => `the dream has drifted off: ${kind}, after ${Math.round(at)} s`,
   latency: "from an input to the first frame on the screen that obeys it",
   yourPicture: "your picture",
   startIn: (name) => `start in ${name}`,

@@ -26,7 +26,18 @@ from reverie_worlds.city.skies import choose_sky
 from reverie_worlds.city.stage import Stage, halo_texture
 from reverie_worlds.city.traffic import STOP_M, Traffic, TrafficCar, lanes
 from reverie_worlds.city.vehicle import GRIP, RADIUS_M, WET_GRIP, Vehicle, disc_hits
-from reverie_worlds.city.viewpoints import CAMERA_PIVOT_M, EYE_M, ChaseCamera, View, Walker, free_length
+from reverie_worlds.city.viewpoints import (
+    CAMERA_BACK_M,
+    CAMERA_PITCH,
+    CAMERA_PIVOT_M,
+    EYE_M,
+    MAX_PITCH,
+    WALKER_RADIUS_M,
+    ChaseCamera,
+    View,
+    Walker,
+    free_length,
+)
 from reverie_worlds.geometry import check_pose
 from reverie_worlds.panda.renderer import RESOLUTION, STEP_S, Panda
 
@@ -44,6 +55,9 @@ DRIVABLE = ("coupe", "sedan", "hatch", "suv")
 
 STANDPOINT_RADIUS_M = 0.45
 """A standpoint of a capture is so far from everything solid."""
+
+STAND_TRIES, STAND_REACH_M = 12, 2.0
+"""A player who is asked to stand in something is moved out of it, so far at most."""
 
 ACTION_SPACE = ActionSpace(("forward", "back", "left", "right", "jump", "handbrake"), mouse=True)
 
@@ -107,6 +121,7 @@ class CityWorld:
         self.episode_info: dict[str, Any] = {}
         self._asked_view = view
         self._started = self._is_explored = False
+        self._car, self._walker = Vehicle(), Walker()
         self._screen = Panda(self.resolution, fov_deg=FOV_DEG, supersample=SUPERSAMPLE, near_m=0.3, far_m=420.0)
         textures, halo = Stage.make_textures(), halo_texture()
         self._stage = Stage(self._screen, textures, halo)
@@ -150,6 +165,46 @@ class CityWorld:
         self._view = View(x, y, z, yaw, pitch, roll)
         self._screen.place_camera((x, y, z), yaw, pitch, roll)
         return self._screen.render(), self._screen.geometry()
+
+    def stand(self, pose: Pose) -> Frames:
+        """Puts the player where the camera has `pose`, at rest; `(1, H, W, 3)`.  See `types.PlaceableWorld`."""
+        if not self._started:
+            raise WorldError("stand before reset; call reset(seed) first")
+        x, y, _, yaw, pitch, _ = check_pose(pose)
+        before = self._car, self._walker
+        if self.view == "car":
+            ahead_m = CAMERA_BACK_M * math.cos(math.radians(CAMERA_PITCH))
+            x, y = x + ahead_m * math.sin(math.radians(yaw)), y + ahead_m * math.cos(math.radians(yaw))
+            self._car = Vehicle(x=x, y=y, heading=math.radians(yaw), grip=self._car.grip)
+        else:
+            floor = self._ground(x, y)
+            self._walker = Walker(x, y, floor, yaw % 360.0, max(-MAX_PITCH, min(pitch, MAX_PITCH)), height=floor)
+        boxes, low, posts = self._stage.obstacles((x, y))
+        if not self._push_free(np.concatenate([boxes, low]), posts):
+            self._car, self._walker = before
+            raise WorldError(f"nobody can stand at {x:.1f}, {y:.1f} in {self.map}: something is built there")
+        self._stage.follow((x, y), most=10_000)
+        if self.view == "car":
+            self._camera = ChaseCamera(yaw=yaw, orbit_pitch=pitch - CAMERA_PITCH)
+            self._view = self._camera.follow(self._car, (0.0, 0.0), STEP_S, boxes)
+        else:
+            self._view = self._walker.view()
+        return self._draw()
+
+    def _push_free(self, boxes: npt.NDArray[np.float64], posts: npt.NDArray[np.float64]) -> bool:
+        """Moves the player out of what it touches; False where that is not near."""
+        drives = self.view == "car"
+        player, radius = (self._car, RADIUS_M) if drives else (self._walker, WALKER_RADIUS_M)
+        x, y = player.x, player.y
+        for _ in range(STAND_TRIES):
+            discs = self._car.discs() if drives else [np.array((player.x, player.y))]
+            hits = [hit for disc in discs for hit in disc_hits(disc, radius, boxes, posts)]
+            if not hits:
+                return math.dist((x, y), (player.x, player.y)) < STAND_REACH_M
+            normal, depth = max(hits, key=lambda hit: hit[1])
+            player.x += float(normal[0]) * (depth + 0.01)
+            player.y += float(normal[1]) * (depth + 0.01)
+        return False
 
     def standpoints(self, step_m: float, reach_m: float) -> npt.NDArray[np.float32]:
         """Places for a camera on a grid round the player where nothing stands, `(n, 3)` metres, at its height."""

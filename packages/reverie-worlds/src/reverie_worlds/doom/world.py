@@ -74,6 +74,9 @@ SETTLE_TICS = 8
 MAX_LAND_TICS = 40
 """Who was carried somewhere stands firm after so many tics."""
 
+STAND_REACH_M, STAND_HEIGHT_M, STAND_STILL_M = 1.0, 4.0, 0.005
+"""Who is asked to stand somewhere stands at most so far from it, over the ground and up or down; slower is at rest."""
+
 MAX_SPAWN_TRIES = 24
 OPEN_DEPTH = 12
 """A spawn spot must see at least this far in the middle, in the depth picture's units (about 10 map units each)."""
@@ -205,10 +208,34 @@ class VizDoomWorld:
         The player is carried there and stands on the floor: the world's `pose` tells the height.  Where nobody can
         stand, it stays that of before.  The episode does not go on from there: call `reset` before the next `step`.
         """
-        x, y, _, yaw, pitch, _ = check_pose(pose)
+        check_pose(pose)
         if self._game is None:
             raise WorldError("look_from before reset; call reset(seed) first")
         self._is_explored = True
+        self._carry(pose)
+        return self._picture(), self.geometry()
+
+    def stand(self, pose: Pose) -> Frames:
+        """Puts the player at `pose`, on the floor; `(1, H, W, 3)`.  See `types.PlaceableWorld`."""
+        x, y, z, _, _, _ = check_pose(pose)
+        if self._game is None or self._is_explored:
+            raise WorldError("stand before reset, or after look_from; call reset(seed) first")
+        before, self._seen = self.pose, None
+        for _ in range(MAX_LAND_TICS):  # until the player is at rest: a carried one keeps its speed
+            was = self.pose
+            self._tic()
+            if np.abs(self.pose - was).max() < STAND_STILL_M:
+                break
+        self._carry(pose)
+        now = self.pose
+        if math.dist(now[:2], (x, y)) > STAND_REACH_M or abs(float(now[2]) - z) > STAND_HEIGHT_M:
+            self._carry(before)
+            raise WorldError(f"nobody can stand at {x:.1f}, {y:.1f} in {self.map}")
+        return self._picture()
+
+    def _carry(self, pose: Pose) -> None:
+        """Carry the player somewhere, and wait until it stands."""
+        x, y, _, yaw, pitch, _ = (float(number) for number in pose)
         self._command(f"warp {x / UNIT_M:.3f} {y / UNIT_M:.3f}")
         _, _, _, now_yaw, now_pitch, _ = self.pose
         self._tic(yaw=float((yaw - now_yaw + 180.0) % 360.0 - 180.0), pitch=float(pitch - now_pitch))
@@ -217,7 +244,6 @@ class VizDoomWorld:
             self._tic()
             if float(self.pose[2]) == height:
                 break
-        return self._picture(), self.geometry()
 
     def standpoints(self, step_m: float, reach_m: float) -> npt.NDArray[np.float32]:
         """Places on a grid that one can walk to from the player's, `(n, 3)` metres, at the height of the eyes here.

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,8 @@ from reverie.types import Action, ActionSpace, Frames, Geometry, Pose
 from reverie_worlds.geometry import check_pose
 from reverie_worlds.panda.renderer import RESOLUTION, Panda
 from reverie_worlds.temple.biomes import BIOMES, varied
-from reverie_worlds.temple.camera import UP_M, ChaseCamera
-from reverie_worlds.temple.runner import MIN_SPEED, Runner
+from reverie_worlds.temple.camera import BACK_M, UP_M, ChaseCamera
+from reverie_worlds.temple.runner import MIN_SPEED, Runner, heading_deg
 from reverie_worlds.temple.stage import Stage
 from reverie_worlds.temple.track import LEAN, Leg, first_leg
 
@@ -33,6 +34,9 @@ FOV_DEG = 72.0
 """Horizontal field of view, degrees."""
 
 ACTION_SPACE = ActionSpace(("left", "right", "jump", "crouch", "turn-left", "turn-right"), mouse=False)
+STAND_REACH_M, STAND_TURN_DEG, STAND_BEFORE_M = 3.0, 50.0, 2.5
+"""A runner stands on the track at most so far from where it is asked to, and at least so far before an obstacle."""
+
 CORNERS_AHEAD = 4
 """So far ahead a capture of the track may look."""
 
@@ -140,6 +144,32 @@ class TempleWorld:
         frame = self._stage.empty_picture(place, self._looked, leg.start[2] + floor)
         return frame, self._screen.geometry()
 
+    def stand(self, pose: Pose) -> Frames:
+        """Puts the runner on the track, in front of a camera at `pose`; `(1, H, W, 3)`.  See `types.PlaceableWorld`.
+
+        The runner stands a little before what it would fall into or run into there, and runs on with the next step.
+        """
+        runner = self._now()
+        if self._looked is not None:
+            raise WorldError("stand after look_from; call reset(seed) first")
+        x, y, _, yaw, _, _ = check_pose(pose)
+        x, y = x + BACK_M * math.sin(math.radians(yaw)), y + BACK_M * math.cos(math.radians(yaw))
+        legs = [pair for pair in self._legs_near(runner) if _turned_deg(pair[0], yaw) <= STAND_TURN_DEG]
+        leg, previous = min(legs, key=lambda pair: _distance(pair[0], x, y), default=(runner.leg, None))
+        if not legs or _distance(leg, x, y) > STAND_REACH_M:
+            raise WorldError(f"there is no track at {x:.1f}, {y:.1f} that leads to {yaw % 360:.0f} degrees")
+        s = min(max(_along(leg, x, y), 0.5), leg.length - STAND_BEFORE_M)
+        for piece in sorted((one for one in leg.pieces if one.answer is not None), key=lambda one: -one.s0):
+            if piece.s0 - STAND_BEFORE_M < s < piece.s1 + 0.5:
+                s = max(piece.s0 - STAND_BEFORE_M, 0.5)
+        aside = (x - leg.at(s)[0]) * leg.right[0] + (y - leg.at(s)[1]) * leg.right[1]
+        self._runner = replace(
+            runner, leg=leg, previous=previous, s=s, x=max(-LEAN, min(aside, LEAN)), z=leg.floor(s), climb=0.0,
+            mode="run", mode_frames=0, slide_left=0, turn=0, turn_left=0, veil_left=0, tripped=None,
+        )  # fmt: skip
+        self._camera.snap(self._runner)
+        return self._stage.picture(self._runner, self._camera)
+
     def standpoints(self, step_m: float, reach_m: float) -> npt.NDArray[np.float32]:
         """Places for a camera over the causeways round the runner, `(n, 3)` metres, as high as the runner's camera."""
         runner = self._now()
@@ -227,6 +257,11 @@ def _along(leg: Leg, x: float, y: float) -> float:
     """How far along a leg the place (x, y) is, metres from its start."""
     fx, fy = leg.forward
     return (x - leg.start[0]) * fx + (y - leg.start[1]) * fy
+
+
+def _turned_deg(leg: Leg, yaw: float) -> float:
+    """Degrees between a leg's direction and a yaw, 0 to 180."""
+    return abs((yaw - heading_deg(leg) + 180.0) % 360.0 - 180.0)
 
 
 def _distance(leg: Leg, x: float, y: float) -> float:

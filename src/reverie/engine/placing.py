@@ -1,0 +1,67 @@
+"""Frames of a game whose camera is known: which scene they lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from reverie.engine.engine import Engine
+from reverie.engine.scenes import Camera, LoadedScene, bundled_scenes
+from reverie.errors import CheckpointError, DataError
+from reverie.scenes.scene import read_scene_json
+from reverie.vision.projection import VIEW_SIZE, focal_lengths
+
+MIN_COVER = 0.5
+"""Share of the frame that a scene's keyframes must show."""
+MIN_PSNR_DB = 14.0
+"""Likeness of what they show to the frame: below, it is another place with the same coordinates."""
+FOV_SLACK_DEG = 0.5
+
+
+def scenes_of(engine: Engine, game: str) -> list[LoadedScene]:
+    """The bundled scenes of `game` that the model can play in."""
+    found = []
+    for folder in bundled_scenes():
+        try:
+            if read_scene_json(folder).get("game") == game:
+                found.append(engine.load_scene(folder))
+        except (CheckpointError, DataError):
+            continue
+    return found
+
+
+def find_scene_at(
+    engine: Engine, scenes: Iterable[LoadedScene], frame: npt.NDArray[np.uint8], camera: Camera
+) -> Path | None:
+    """The bundled scene that shows what `frame` (H, W, 3) shows, seen from `camera`; None where none does."""
+    best, found = MIN_PSNR_DB, None
+    for loaded in scenes:
+        if abs(loaded.scene.fov_deg - camera.fov_deg) > FOV_SLACK_DEG:
+            continue
+        cover, psnr_db = compare_view(engine, loaded, frame, camera)
+        if cover >= MIN_COVER and psnr_db >= best:
+            best, found = psnr_db, next(one for one in bundled_scenes() if one.name == loaded.scene.name)
+    return found
+
+
+@torch.inference_mode()
+def compare_view(
+    engine: Engine, loaded: LoadedScene, frame: npt.NDArray[np.uint8], camera: Camera
+) -> tuple[float, float]:
+    """What a scene shows from `camera`: its share of the view, 0 to 1, and there its PSNR against `frame`, dB."""
+    memory = engine.bundle.memory
+    assert memory is not None, "a scene is loaded for models with a memory only"
+    state = memory.init_state(1, engine.resolution, engine.device, len(loaded.candidates.keyframes))
+    state.focal.copy_(focal_lengths(torch.tensor([camera.fov_deg]), camera.pixel_aspect))
+    pose = torch.from_numpy(camera.pose).to(engine.device)
+    view, _ = memory.render(state, pose.expand(1, 4, 6), loaded.candidates)
+    real = torch.from_numpy(np.array(frame)).to(engine.device).permute(2, 0, 1)[None] / 127.5 - 1
+    small = torch.nn.functional.interpolate(real, VIEW_SIZE, mode="area")[0]
+    cover = view.cover[0, 0].float()
+    share = float(cover.mean())
+    error = ((view.colour[0, 0].clamp(-1, 1) - small).square().mean(0) * cover).mean() / max(share, 1e-6)
+    return share, -10 * float(torch.log10(error.clamp_min(1e-9) / 4))

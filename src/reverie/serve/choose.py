@@ -1,0 +1,77 @@
+"""What a command plays: a model, a real game, or both."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reverie.data.options import parse_options
+from reverie.engine.models import check_model
+from reverie.errors import ServeError
+from reverie.serve.sources import GameSource, ModelSource, Source
+from reverie.serve.swap_source import SwapSource
+from reverie.worlds import world_info
+
+MODEL = "nano"
+"""The model that is played where neither a model nor a game is named."""
+
+_OPTIONS = ("variant", "decoder", "preset", "weights", "mode", "scene", "start")
+
+
+def source_of(
+    model: str | None,
+    world: str | None,
+    device: str,
+    record: Path | None = None,
+    *,
+    settings: Sequence[str] = (),
+    scene: str | None = None,
+    start: int = 0,
+    **options: Any,
+) -> Source:
+    """The game `world` with `settings` KEY=VALUE, the model with options of `reverie.load`, or a game and its dream.
+
+    scene, start: the scene that the model begins in, and where.
+
+    Raises ServeError if a dream is to be recorded or set up like a game, or a game is to have a preset or a scene;
+    WorldError for an unknown game or option; CheckpointError for a model that is not here and cannot be fetched;
+    DataError for a scene or start that is not there.
+    """
+    if world is not None and model is None and options.get("preset") is not None:
+        raise ServeError(f"--preset is for models, and {world} is a game; leave one of them out")
+    if world is not None and scene is not None:
+        raise ServeError(f"--scene is for models, and {world} is a game; leave one of them out")
+    if scene is None and start:
+        raise ServeError(f"--start {start} is a start of a scene, and none is named; add --scene")
+    if world is None and (record is not None or settings):
+        asked = "recorded" if record is not None else "set up with --set"
+        raise ServeError(f"only a real game is {asked}, and none is named; add --world vizdoom, say")
+    if record is not None and model is not None:
+        raise ServeError("--record keeps one real game's play, without jumps to where a dream was; leave --model out")
+    game = None if world is None else GameSource(world, record=record, **parse_options(world_info(world), settings))
+    if game is not None and model is None:
+        return game
+    model = model or MODEL
+    check_model(model, options.get("variant"))
+    if scene is not None:
+        from reverie.engine.scenes import SceneCard  # torch
+
+        SceneCard.read(scene).start(start)
+    dreams = ModelSource(model, device=device, scene=scene, start=start, say=_say, **options)
+    return dreams if game is None else SwapSource(game, dreams)
+
+
+def options_of(config: object) -> dict[str, Any]:
+    """What of a command's options says how a model is loaded."""
+    return {name: getattr(config, name) for name in _OPTIONS}
+
+
+def name_of(model: str | None, world: str | None) -> str:
+    """What is played, for people."""
+    return " and ".join(filter(None, (world, model))) or MODEL
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,81 @@
+"""A source of worlds that are a real game and the dream of it: `reverie play --world city --model nano`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from reverie.errors import WorldError
+from reverie.serve.protocol import VIEWS
+from reverie.serve.sources import GameSource, ModelSource, Picture, Progress, WorldSpec
+from reverie.serve.swap import Dream, Moment, SwapWorld
+from reverie.types import Frames, World
+
+if TYPE_CHECKING:
+    from reverie.engine.scenes import LoadedScene
+
+GAME_SHARE = 0.15
+"""Of the warm-up, for the bar that shows it."""
+
+
+class SwapSource:
+    """Worlds that begin in `game` and show, when asked, what `model` dreams of it.
+
+    A dream opens in the bundled scene that the game's frame lies in, or on the frame alone.
+    """
+
+    def __init__(self, game: GameSource, model: ModelSource) -> None:
+        self._game, self._model = game, model
+        self._spec: WorldSpec | None = None
+        self._dreams: WorldSpec | None = None
+        self._scenes: list[LoadedScene] = []
+        self._camera: tuple[float, float] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self._game.name} and {self._model.name}"
+
+    def load(self, progress: Progress) -> WorldSpec:
+        """Raises WorldError for a model that does not show the game's size or know its keys."""
+        game = self._game.load(lambda share, text: progress(GAME_SHARE * share, text))
+        dreams = self._model.load(lambda share, text: progress(GAME_SHARE + (1 - GAME_SHARE) * share, text))
+        if game.resolution != dreams.resolution:
+            (height, width), (own_height, own_width) = game.resolution, dreams.resolution
+            raise WorldError(
+                f"{game.name} shows {width}x{height} pixels, {dreams.name} {own_width}x{own_height}; play one of them"
+            )
+        if unknown := sorted(set(game.action_space.keys) - set(dreams.action_space.keys)):
+            raise WorldError(f"{dreams.name} does not know the key {unknown[0]!r} of {game.name}; play one of them")
+        from reverie.engine.placing import scenes_of
+
+        self._scenes = scenes_of(self._model.engine, game.name)
+        self._dreams = dreams
+        self._spec = replace(game, block_frames=dreams.block_frames, views=VIEWS)
+        return self._spec
+
+    def open(self, picture: Picture | None, seed: int) -> World:
+        spec, dreams = self._spec, self._dreams
+        if spec is None or dreams is None:
+            raise WorldError(f"{self.name} is not loaded yet; call load first")
+        game = self._game.open(picture, seed)
+        fov_deg, aspect = getattr(game, "fov_deg", None), getattr(game, "pixel_aspect", 1.0)
+        self._camera = None if fov_deg is None else (fov_deg, aspect)
+        return SwapWorld(
+            game, self.open_dream, name=spec.name, dream_name=dreams.name, block_frames=dreams.block_frames
+        )
+
+    def open_dream(self, at: Moment, seed: int) -> tuple[Dream, Frames]:
+        """A session on a frame of the game, at the game's camera."""
+        from reverie.engine.placing import find_scene_at
+        from reverie.engine.scenes import Camera
+
+        engine, camera, scene = self._model.engine, None, None
+        if at.pose is not None and self._camera is not None:
+            camera = Camera(at.pose, *self._camera)
+            scene = find_scene_at(engine, self._scenes, at.frame, camera)
+        session = engine.open(at.frame, seed, scene=scene, camera=camera)
+        return cast(Dream, session), session.first_frame
+
+    def close(self) -> None:
+        self._game.close()
+        self._model.close()

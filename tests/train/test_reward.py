@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from reverie.train.loop import Trainer, TrainerConfig
 
 from reverie import cli
 from reverie.data.dataset import Dataset
@@ -20,9 +19,11 @@ from reverie.data.writer import DatasetWriter, picture_statistics
 from reverie.errors import CheckpointError, DataError, TrainError
 from reverie.models.reward import LearnedReward, RewardConfig, RewardNet, load_reward, tokenizer_fingerprint
 from reverie.models.tokenizer import VideoTokenizer, tiny
+from reverie.train.config import TrainerConfig
 from reverie.train.latent_clips import LatentClips
 from reverie.train.reward import RewardedSteps, RewardTask, TrainRewardConfig, load_steps, split_steps
 from reverie.train.tokenizer import save_tokenizer
+from reverie.train.trainer import Trainer
 from reverie.types import ActionSpace, Clip
 
 SIZE = (32, 48)

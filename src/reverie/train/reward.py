@@ -23,10 +23,13 @@ from reverie.models.actions import STEP_FRAMES
 from reverie.models.reward import RewardConfig, RewardNet, save_reward, tokenizer_fingerprint
 from reverie.options import alias
 from reverie.train.budget import announce
+from reverie.train.config import TrainerConfig
+from reverie.train.device import pick_device
 from reverie.train.encode import load_latents
-from reverie.train.loop import Task, Trainer, TrainerConfig, pick_device, use_malloc_hints
+from reverie.train.task import Task
 from reverie.train.tokenizer import read_tokenizer
 from reverie.train.tracking import Track
+from reverie.train.trainer import Trainer
 
 HELD_OUT_EVERY = 5
 """Without held-out episodes in a recording, every so many-th of it is held out."""
@@ -68,7 +71,6 @@ class TrainRewardConfig:
 
     def run(self) -> dict[str, float]:
         """Train; returns the figures on the held-out episodes."""
-        use_malloc_hints(self.device)
         announce(self)
         figures = train_reward(self)
         print(

@@ -187,7 +187,7 @@ class _Run:
     def _train_geometry(self, train: Store, held: Store) -> None:
         """Depth, then ego-motion and the view encoder, each kept on disk when it is done."""
         stages, recipe, say, memory = self.stages, self.recipe, self.say, self.memory
-        batches = (64, 256) if self.device.type == "cuda" else (8, 32)
+        batches = (64, 512) if self.device.type == "cuda" else (8, 64)
         file = self.output / "geometry.safetensors"
         if self.is_new and stages.is_done("depth"):
             _load(file, memory)

@@ -77,7 +77,7 @@ def examine_episode(dataset: Dataset, index: int, world: str) -> Examined:
 
 
 def head_problems(dataset: Dataset) -> list[str]:
-    """Where the totals in `meta/info.json` and the episode table disagree; one line each."""
+    """Lists disagreements between the totals in `meta/info.json` and the episode table; one line each."""
     path = dataset.path / "meta/info.json"
     counts = {"total_episodes": dataset.num_episodes, "total_frames": dataset.num_frames}
     found = [

@@ -1,4 +1,4 @@
-"""What makes recorded play good or bad, and where it turns bad: stuck, frozen, teleported, blank, out of step.
+"""Quality checks of recorded play, from which frame on it is bad: stuck, frozen, teleported, blank, out of step.
 
 `judge` is the one entry: `reverie record` calls it on each episode before it is encoded, the importers on what they
 bring, `reverie data check` on what lies on disk.  Standing still without keys is no fault: it must be in the data.
@@ -45,7 +45,7 @@ LAG_GAIN = 0.6
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How many frames from the start are worth keeping, and what is wrong after them; no reasons: all is well."""
+    """Result of the checks: frames worth keeping from the start, and the faults after them; no reasons: all is well."""
 
     length: int
     reasons: tuple[str, ...] = ()
@@ -75,9 +75,9 @@ def judge(
     space: ActionSpace,
     world: str = "",
 ) -> Verdict:
-    """Where an episode turns bad, and why.
+    """Finds the frame from which an episode is bad, and the reasons.
 
-    frames: `(f, H, W, 3)` uint8, or None to leave the pictures alone; actions: `(f, size)` rows of `space`; poses:
+    frames: `(f, H, W, 3)` uint8, or None to skip the checks of frames; actions: `(f, size)` rows of `space`; poses:
     `(f, 6)` camera poses or None; depths: `(f,)` distance of the view's middle or None; world: a game, or `imported`.
     """
     limits = limits_of(world)
@@ -144,7 +144,7 @@ def held(actions: Rows, space: ActionSpace, keys: tuple[str, ...]) -> Mask:
 
 
 def first_run(mask: Mask, length: int) -> int:
-    """Where the first `length` True in a row begin; len(mask) if nowhere."""
+    """Finds the first run of `length` True; returns the index of its start, len(mask) if there is none."""
     if len(mask) < length:
         return len(mask)
     total = np.concatenate([[0], np.cumsum(mask)])
@@ -159,7 +159,7 @@ def usual_travel(steps: Rows, moving: Mask) -> float:
 
 
 def _steps(poses: Rows | None) -> Rows | None:
-    """How far the player came in each frame, `(f - 1,)`, in the pose's units."""
+    """Distance moved in each frame, `(f - 1,)`, in the pose's units."""
     return None if poses is None else np.linalg.norm(np.diff(poses[:, :3], axis=0), axis=1)
 
 
@@ -182,7 +182,8 @@ def _pose_faults(poses: Rows, moving: Mask, limits: Limits) -> Iterator[Fault]:
 
 
 def first_stuck(poses: Rows, moving: Mask, window: int, least_step: float) -> int:
-    """Where `window` frames of held keys begin that end less than `window * least_step` away; len(poses) if nowhere."""
+    """Finds the first `window` frames of held keys in which the player moves less than `window * least_step`;
+    len(poses) if there is none."""
     if len(poses) < window:
         return len(poses)
     places = np.lib.stride_tricks.sliding_window_view(poses[:, :3], window, axis=0)
@@ -192,9 +193,9 @@ def first_stuck(poses: Rows, moving: Mask, window: int, least_step: float) -> in
 
 
 def _picture_faults(frames: Frames, turned_deg: Rows, steps: Rows | None, limits: Limits) -> Iterator[Fault]:
-    """What the pictures alone, and what turns and steps against the pictures tell.
+    """Finds faults in the frames alone, and in the frames against camera rotations and distances moved.
 
-    turned_deg: `(f,)` how much the mouse turned under each row; steps: `(f - 1,)` how far the player came, or None.
+    turned_deg: `(f,)` degrees of mouse rotation in each row; steps: `(f - 1,)` distance moved, or None.
     """
     thumbs = signals.thumbnails(frames)
     if len(thumbs) < 3:
@@ -235,7 +236,7 @@ def _repeated(same: Mask, should: Mask, limits: Limits) -> Iterator[Fault]:
 def _turn_faults(
     frames: Frames, actions: Rows, poses: Rows | None, space: ActionSpace, limits: Limits
 ) -> Iterator[Fault]:
-    """Whether the picture moves with the recorded turns: the right way round, and in the right frame."""
+    """Tests that the frames move with the recorded camera rotations: with the right sign, and in the right frame."""
     if limits.agree is None:
         return
     keys = len(space.keys)

@@ -23,7 +23,7 @@ from reverie.errors import WorldError
 from reverie.worlds import guardian
 
 MAX_RETRIES = 2
-"""How often Ray plays an episode again whose worker or machine was lost."""
+"""Retries by Ray of an episode whose worker or machine was lost."""
 AHEAD = 1
 """Tasks beyond one for each core, so that no core waits for the next."""
 WAIT_S = 10.0

@@ -44,7 +44,7 @@ _UNCOUNTED = frozenset({"vp8", "mpeg4", "msmpeg4v3", "h263"})
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What is to be known of a video before its frames.
+    """Properties of a video that are read before its frames.
 
     Args:
         first_s: when the first frame is shown, in seconds of the container's clock: 0 in most files, not in all.
@@ -252,7 +252,7 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """What changes when the file does."""
+    """Fingerprint of a file: modification time in ns and size in bytes; zeros if it is missing."""
     try:
         state = path.stat()
     except OSError:

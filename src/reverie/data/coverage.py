@@ -1,5 +1,5 @@
-"""What a dataset covers: which keys, alone and together and for how long; how fast the camera turns; where the player
-has been; how much of it is idle, stuck or still.  `reverie data report DIR` shows it."""
+"""Coverage statistics of a dataset: keys, alone and together and for how long; the speed of camera rotation; the places
+visited; the shares that are idle, stuck or still.  `reverie data report DIR` shows them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PITCH_EDGES = tuple(float(edge) for edge in range(-90, 91, 15))
 GRID = 40
 """Cells of a place's heat map, each way."""
 NAMED_COUNTS = 24
-"""What is known of episodes (weather, time, ...) is counted by value if there are so few values."""
+"""Largest number of distinct values of an episode's attribute (weather, time, ...) that are counted one by one."""
 PRIVATE = {
     "episode_index",
     "length",
@@ -43,7 +43,7 @@ PRIVATE = {
 
 @dataclass(slots=True)
 class KeyUse:
-    """How a key is used.  share: of frames that hold it; presses; how long a press lasts, in seconds."""
+    """Statistics of one key.  share: of frames that hold it; presses; how long a press lasts, in seconds."""
 
     share: float
     presses: int

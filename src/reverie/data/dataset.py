@@ -64,7 +64,7 @@ class Episode:
     from_index: int
     """The number of its first row, counted over all episodes."""
     video_from_s: float
-    """Where its first frame is in the video, in seconds after the video's first."""
+    """Start of its first frame in the video, in seconds after the video's first."""
     meta: dict[str, Any] = field(default_factory=dict)
     overlaps: int | None = None
     """Another episode to which the table gives some of the same frames: which of the two they show is not known."""
@@ -82,7 +82,7 @@ class Dataset:
     """
 
     version = CODEBASE_VERSION
-    """Of the layout that is read; another version is refused."""
+    """Version of the layout that is read; another one is refused."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -148,7 +148,7 @@ class Dataset:
 
     @cached_property
     def notes(self) -> dict[str, Any]:
-        """What `meta/reverie.json` says; empty where there is none."""
+        """Contents of `meta/reverie.json`; empty if there is none."""
         try:
             notes = json.loads((self.path / "meta/reverie.json").read_text())
         except (OSError, ValueError):
@@ -197,7 +197,7 @@ class Dataset:
 
     @property
     def poses_are_known(self) -> bool:
-        """Whether camera poses were recorded whose convention is known."""
+        """Tests whether camera poses were recorded in a known convention."""
         return self._conversion is not None and self._conversion.is_known
 
     def require_poses(self) -> None:

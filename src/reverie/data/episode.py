@@ -29,7 +29,7 @@ ATTEMPTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to record, in a form that travels to other processes: the game, its options, and how long episodes are.
+    """Recording task for another process, picklable: the game, its options, and the length of episodes.
 
     depth_every: the depth of every so many frames is recorded, from the first on; 0: of none.
     """
@@ -236,7 +236,7 @@ def play_episode(
 
 
 class _Middle:
-    """How far the middle of the view is: what the game hints, else what the depth picture shows; None without both."""
+    """Distance of the view's middle: the game's hint, else read from the depth image; None without both."""
 
     def __init__(self) -> None:
         self._depth: Any = None

@@ -120,7 +120,7 @@ def record(config: RecordConfig, *, show_progress: bool = False) -> int:
 
 
 def make_job(config: RecordConfig) -> Job:
-    """What the workers are told.  Raises WorldError for an unknown game or option."""
+    """Builds the task for the workers.  Raises WorldError for an unknown game or option."""
     info = world_info(config.world)
     options = parse_options(info, config.set) if config.set else {}
     if config.maps:

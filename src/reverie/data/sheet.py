@@ -53,7 +53,7 @@ def draw_sheet(
 
 
 def frame_moments(length: int, count: int, apart_s: float | None, fps: int) -> list[int]:
-    """Which frames of an episode to show: at most `count`, from the first on."""
+    """Picks the frames of an episode to show: at most `count`, from the first on."""
     if apart_s is None:
         return sorted({round(i * (length - 1) / max(1, count - 1)) for i in range(count)})
     step = max(1, round(apart_s * fps))

@@ -37,11 +37,11 @@ def change(thumbs: npt.NDArray[np.int16], stride: int = 1) -> Numbers:
 
 
 def slide(before: Frames, after: Frames, axis: int) -> Numbers:
-    """How far the picture moved between frames, `(n,)` pixels; to the right (SIDEWAYS) or down (UPRIGHT) is positive.
+    """Image motion between frames, `(n,)` pixels; to the right (SIDEWAYS) or down (UPRIGHT) is positive.
 
-    before, after: `(n, H, W, 3)`.  A camera that turns right moves the picture to the left, one that looks up moves it
+    before, after: `(n, H, W, 3)`.  A camera that turns right moves the image to the left, one that turns up moves it
     down.  Method: phase correlation (Kuglin and Hines 1975) of a few lines at half size, their peaks added; the peak's
-    neighbours give the fraction.  Turns of up to a quarter of the picture are seen.
+    neighbours give the fraction.  Motion of up to a quarter of the image is measured.
     """
     a, b = _lines(before, axis), _lines(after, axis)
     n = a.shape[-1]

@@ -78,7 +78,7 @@ class Crew:
         self.close()
 
     def results(self, tasks: Iterator[Any]) -> Iterator[Any]:
-        """What the workers answer, or Lost, in the order in which they finish; each always has a task."""
+        """Yields the workers' results, or Lost, in the order in which they finish; each worker always has a task."""
         while True:
             for worker in self._workers:
                 if not worker.is_busy:

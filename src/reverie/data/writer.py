@@ -92,7 +92,7 @@ class DatasetWriter:
 
     @property
     def partial(self) -> Path:
-        """Where unfinished work may lie; emptied by the next writer."""
+        """Folder of unfinished work; emptied by the next writer."""
         return self.root / ".partial"
 
     @property
@@ -424,7 +424,7 @@ def _episode_table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def _read_rejected(path: Path) -> list[dict[str, Any]]:
-    """What was noted of episodes not kept; a last line that is cut short is passed over."""
+    """Reads the notes on episodes not kept; skips a last line that is cut short."""
     found = []
     with contextlib.suppress(FileNotFoundError):
         for line in path.read_text().split("\n"):
@@ -434,7 +434,7 @@ def _read_rejected(path: Path) -> list[dict[str, Any]]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether `error`, or what caused it, says that there is no space left."""
+    """Tests whether `error`, or a cause of it, is a full disk or quota."""
     codes = (errno.ENOSPC, errno.EDQUOT)
     cause: BaseException | None = error
     while cause is not None:

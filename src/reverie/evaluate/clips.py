@@ -92,7 +92,7 @@ def _texture(video: Frames) -> dict[str, float]:
 
 
 def _judge(unit: Unit, judge: Judge, videos: dict[str, Frames]) -> None:
-    """What the inverse-dynamics model says of every video, and its features' distances."""
+    """Stores the inverse-dynamics model's actions for every video, and the distances of its features."""
     seen = {row: look(video) for row, video in videos.items() if row not in (STATIC, COPY)}
     still = look(videos[STATIC][:2])
     steps = len(videos[REAL]) - 1

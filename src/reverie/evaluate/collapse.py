@@ -93,7 +93,7 @@ def looks(frames: Frames, start: Frames | None = None, moved: npt.NDArray[np.boo
 
 
 def moved_seconds(poses: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    """Whether the camera moved in each whole second after the first frame.  poses: (1 + f, 6)."""
+    """Tests for camera motion in each whole second after the first frame.  poses: (1 + f, 6)."""
     ends = poses[::FPS]
     turn = np.abs((np.diff(ends[:, 3:5], axis=0) + 180) % 360 - 180).max(1)
     return (np.linalg.norm(np.diff(ends[:, :3], axis=0), axis=1) >= MOVED_M) | (turn >= MOVED_DEG)
@@ -176,7 +176,7 @@ class Detector:
         return replace(self, centre=self.centre + (after - before), usual=self.usual + min(blurred, 0.0))
 
     def shares_of(self, seen: Looks) -> npt.NDArray[np.float64]:
-        """How near each second is to each of KINDS, `(seconds, len(KINDS))`: 1 is the limit, nan is not known."""
+        """Scores each second for each of KINDS, `(seconds, len(KINDS))`: 1 is the limit, nan is not known."""
         with np.errstate(divide="ignore", invalid="ignore"):
             shares = (
                 _distance(seen[:, :LOOK_SIZE], self.centre, self.inverse) / self.limit,
@@ -188,26 +188,26 @@ class Detector:
         return np.stack(shares, 1)
 
     def kinds_of(self, seen: Looks) -> npt.NDArray[np.bool_]:
-        """Which of KINDS each second of a video with the looks `seen` is, `(seconds, len(KINDS))`."""
+        """Marks the KINDS of collapse in each second of a video with the looks `seen`, `(seconds, len(KINDS))`."""
         beyond = self.shares_of(seen) > 1
         return np.stack([_sustained(beyond[:, i], SUSTAINED_S[kind]) for i, kind in enumerate(KINDS)], 1)
 
     def collapsed_at_s(self, frames: Frames) -> float | None:
-        """When the video collapses, in seconds from its start; None if never."""
+        """Time of the video's collapse, in seconds from its start; None if it never collapses."""
         return collapse_of([self], looks(frames, frames[0]))
 
 
 def collapse_of(detectors: Sequence[Detector], seen: Looks) -> float | None:
-    """When a video with the looks `seen` collapses: the first second that every detector calls collapsed.
+    """Finds the first second that every detector calls collapsed, of a video with the looks `seen`; None without one.
 
-    With a second detector for the same game seen through a model's tokenizer, a play is not blamed for its blur.
+    With a second detector for the same game after a model's tokenizer, a rollout is not blamed for its blur.
     """
     found = collapse_kind(detectors, seen)
     return None if found is None else found[0]
 
 
 def collapse_kind(detectors: Sequence[Detector], seen: Looks) -> tuple[float, str] | None:
-    """When a video collapses, and which of KINDS it is; None if it never does."""
+    """Finds the first second of collapse of a video, and which of KINDS it is; None if it never collapses."""
     if not len(seen):
         return None
     kinds = np.logical_and.reduce([detector.kinds_of(seen) for detector in detectors])

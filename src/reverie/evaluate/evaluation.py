@@ -100,7 +100,7 @@ class Evaluation:
         return unit
 
     def _bank(self) -> Unit:
-        """What the game looks like: `looks` by second, curves, and the judge's features of every clip."""
+        """Measures the reference clips: `looks` by second, curves, and the judge's features of every clip."""
         judge = self.game.judge
         units = [long.watch(long.seconds_of([clip[1:]]), None, first=clip[0]) for clip in self.game.bank]
         names = units[0].facts["curves"]

@@ -22,7 +22,8 @@ Features = npt.NDArray[np.float64]
 
 @torch.inference_mode()
 def picture_maps(idm: InverseDynamics, frames: Frames) -> torch.Tensor:
-    """What the picture tower's first layers see, `(f, c, h, w)`, each place scaled to length one (as LPIPS does)."""
+    """Feature maps of the image tower's first layers, `(f, c, h, w)`, each cell scaled to length one (as LPIPS
+    does)."""
     pictures = torch.from_numpy(np.array(look_small(frames)))
     device = idm.turn.weight.device
     rgb = pictures.to(device).float() / 127.5 - 1
@@ -49,7 +50,7 @@ def picture_distance(idm: InverseDynamics, frames: Frames, truth: Frames) -> npt
 
 @torch.inference_mode()
 def play_features(idm: InverseDynamics, frames: Frames, views: Views | None = None) -> Features:
-    """What the model thinks of each step before it names the action, `(f - 1, width)`: picture and motion together."""
+    """Features of each step before the action head, `(f - 1, width)`: image and motion together."""
     views = views or look(frames)
     device = idm.turn.weight.device
     x = idm.think(torch.from_numpy(views.flow)[None].to(device), torch.from_numpy(views.pictures)[None].to(device))

@@ -77,7 +77,7 @@ def watch(
 
 
 def pooled(idm: InverseDynamics, frames: Frames) -> npt.NDArray[np.float32]:
-    """What the judge's picture tower sees of each frame, averaged over the picture: `(f, c)`."""
+    """Features of the judge's image tower for each frame, averaged over the image: `(f, c)`."""
     return features.picture_maps(idm, frames).mean((2, 3)).cpu().numpy()
 
 
@@ -113,7 +113,7 @@ def play_long(
 
 
 def turned_seconds(actions: Sequence[Action]) -> list[bool]:
-    """Whether the player turned in each whole second, by TURNED_DEG or more: then the picture must change."""
+    """Tests each whole second for a camera rotation of TURNED_DEG or more: then the image must change."""
     turns = [abs(action.mouse[0]) + abs(action.mouse[1]) for action in actions]
     return [sum(turns[i : i + FPS]) >= TURNED_DEG for i in range(0, len(turns) - FPS + 1, FPS)]
 
@@ -135,8 +135,9 @@ def _writing(
 
 
 def drift_figures(runs: Sequence[Unit], bank: Unit, bank_features: npt.NDArray | None) -> dict[str, float]:
-    """Of several runs at each of DRIFT_S: looks relative to the bank's mean (1 is equal), the Fréchet distance of the
-    pictures' features to the bank's, how much of the start is kept where nobody moves, and the mean change per frame.
+    """Drift metrics of several runs at each of DRIFT_S: looks relative to the bank's mean (1 is equal), the Fréchet
+    distance
+    of the frames' features to the bank's, similarity to the start without motion, and the mean change per frame.
 
     Runs that end before are left out.
     """

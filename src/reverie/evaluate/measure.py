@@ -80,7 +80,7 @@ class Obedience:
 
 
 def rate_of(pair: str, frames: Frames, fov_deg: float) -> float:
-    """How a clip moves along a pair's axis: expansion per frame for walk, degrees of pitch for look, of yaw else."""
+    """Motion of a clip along a pair's axis: expansion per frame for walk, degrees of pitch for look, of yaw else."""
     if pair == "walk":
         return metrics.zoom_rate(frames)
     pitch, yaw = metrics.turn_deg(frames, fov_deg)

@@ -25,7 +25,7 @@ MIN_ZOOM = 0.0005
 """A clip grows or shrinks if its mean expansion per frame is at least this; below it, it stands still."""
 
 PSNR_CAP_DB = 60.0
-"""What equal pictures get, in place of infinity."""
+"""PSNR of equal images, in place of infinity."""
 
 
 def turn_deg(frames: Frames, fov_deg: float) -> tuple[float, float]:
@@ -48,12 +48,12 @@ def zoom_rate(frames: Frames) -> float:
 
 
 def turns_towards(rate_deg: float, wanted: float) -> bool:
-    """Whether a turn of `rate_deg` per frame goes the way of `wanted` (its sign) by at least MIN_TURN_DEG."""
+    """Tests whether a turn of `rate_deg` per frame has the sign of `wanted` and at least MIN_TURN_DEG."""
     return bool(rate_deg * np.sign(wanted) >= MIN_TURN_DEG)
 
 
 def zooms_towards(rate: float, wanted: float) -> bool:
-    """Whether a growth of `rate` per frame goes the way of `wanted` (its sign) by at least MIN_ZOOM."""
+    """Tests whether a growth of `rate` per frame has the sign of `wanted` and at least MIN_ZOOM."""
     return bool(rate * np.sign(wanted) >= MIN_ZOOM)
 
 

@@ -1,4 +1,4 @@
-"""Whether a video shows what its player did: the actions that an inverse-dynamics model names, against those asked.
+"""Action controllability of a video: the actions that an inverse-dynamics model names, against those asked.
 
 The groups and the mouse's nine directions are those of the GameWorld Score (Matrix-Game, Skywork 2025): keyboard is the
 accuracy over {back, forward, none} and {left, right, none} and of jump and attack each by itself; mouse is the share of
@@ -48,7 +48,7 @@ def key_accuracy(guessed: Rows, asked: Rows, space: ActionSpace, key: str) -> fl
 
 
 def directions(rows: Rows, space: ActionSpace, dead_zone_deg: float = DEAD_ZONE_DEG) -> npt.NDArray[np.int64]:
-    """Which of nine directions each frame turns, `(f,)`: 0 to 8, 3 pitches times 3 yaws; 4 is none."""
+    """Classifies each frame's rotation into nine directions, `(f,)`: 0 to 8, 3 pitches times 3 yaws; 4 is none."""
     turns = rows[:, len(space.keys) :]
     ways = (turns > dead_zone_deg).astype(np.int64) - (turns < -dead_zone_deg).astype(np.int64) + 1
     return ways[:, 0] * 3 + ways[:, 1]

@@ -29,7 +29,7 @@ SCENE_SHEETS = {
     "turn": "A half turn and back: the start, a quarter, half way, a quarter, the end",
     "way": "Out, left to right, and back the same way",
 }
-"""What strips of an evaluation in a scene are called in files, and their captions."""
+"""File names and captions of the strips of an evaluation in a scene."""
 
 STYLE = """
 :root{color-scheme:light}body{font:15px/1.45 system-ui,sans-serif;color:#212529;max-width:1180px;margin:2rem auto;

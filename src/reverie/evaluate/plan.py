@@ -1,4 +1,4 @@
-"""How much is measured, and from where: the sizes of an evaluation and the starts of one game."""
+"""Plan of an evaluation: its sizes, and the starts in one game."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def size_of(quick: bool, starts: int | None = None, long_s: int | None = None) -
 
 
 class Opened(Recording, Protocol):
-    """What is needed of a dataset here."""
+    """Interface of the datasets that an evaluation reads."""
 
     @property
     def action_space(self) -> ActionSpace: ...

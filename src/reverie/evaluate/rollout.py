@@ -1,4 +1,4 @@
-"""Where evaluations start, and how they roll a model out from there."""
+"""Starts of evaluations, and rollouts of a model from there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reverie.types import FPS, Action, ActionSpace, Clip, Frames
 
 
 class Dream(Protocol):
-    """What is needed of a session."""
+    """Interface of a session that is rolled out."""
 
     @property
     def block_frames(self) -> int: ...
@@ -22,7 +22,7 @@ class Dream(Protocol):
 
 
 class Dreamer(Protocol):
-    """What is needed of an engine: the real one fits, and so does a test's."""
+    """Interface of an engine: the real one fits, and so does a test's."""
 
     @property
     def action_space(self) -> ActionSpace: ...
@@ -32,7 +32,7 @@ class Dreamer(Protocol):
 
 
 class Episode(Protocol):
-    """What is needed of an episode's entry: its length in frames, and what is known of it (`map`, `heldout`)."""
+    """Interface of an episode's entry: its length in frames, and its attributes (`map`, `heldout`)."""
 
     @property
     def length(self) -> int: ...
@@ -41,7 +41,7 @@ class Episode(Protocol):
 
 
 class Recording(Protocol):
-    """What is needed of a dataset."""
+    """Interface of a dataset."""
 
     @property
     def episodes(self) -> Sequence[Episode]: ...

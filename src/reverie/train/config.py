@@ -12,7 +12,7 @@ from reverie.train.tracking import Track
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerConfig:
-    """How to train.  The budget is `steps` or `minutes` of wall clock, one of them; time is kept over resumes.
+    """Options of the training loop.  The budget is `steps` or `minutes` of wall clock, one of them, over all resumes.
 
     Minutes count steps and the validations between them, and neither what comes before the first nor after the last.
 
@@ -75,6 +75,6 @@ class TrainerConfig:
 
 
 def trainer_config(options: Any, folder: Path) -> TrainerConfig:
-    """How to train, from a command's options: those of its fields that `TrainerConfig` has too."""
+    """Builds a `TrainerConfig` from a command's options: those of its fields that `TrainerConfig` has too."""
     names = {field.name for field in fields(TrainerConfig)} - {"folder"}
     return TrainerConfig(folder=folder, **{name: getattr(options, name) for name in names if hasattr(options, name)})

@@ -1,4 +1,4 @@
-"""What the stages of distillation have in common: `distill_init`, then `distill_dmd`.
+"""Shared parts of the stages of distillation: `distill_init`, then `distill_dmd`.
 
 A many-step teacher becomes a few-step student that does not drift:
 
@@ -41,7 +41,7 @@ from reverie.train.trainer import Trainer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillConfig:
-    """What both stages have in common.
+    """Options of both stages of distillation.
 
     teacher: a model folder.  data, held_out: datasets of its games.  latents: where encoded recordings are kept, to
     share them between runs (default: in the run's folder).  sigmas, context_sigma: the student's schedule; it
@@ -81,7 +81,8 @@ class DistillConfig:
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 8.0
     track: Track = "auto"
-    """Where figures and sheets go besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it
+    """Destination of figures and sheets besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard
+    where it
     is installed."""
 
     def __post_init__(self) -> None:

@@ -151,7 +151,7 @@ class DmdTask(DistillTask):
         return torch.cat([z0, *steps], 1)
 
     def _excerpt(self, clip: Tensor, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """As much of a rollout as the teacher has learnt to judge."""
+        """Cuts a random excerpt, of the teacher's clip length, from a rollout and its actions."""
         length = min(self.config.clip_steps, clip.shape[1])
         room = clip.shape[1] - length
         first = int(torch.randint(room + 1, (), generator=generator, device=self.device))
@@ -164,8 +164,9 @@ class DmdTask(DistillTask):
         return s.clamp(SMALLEST_SIGMA, 1 - SMALLEST_SIGMA)
 
     def validate(self) -> dict[str, float]:
-        """Of rollouts under recorded actions: the error against what was recorded, of all steps and of the last; and
-        how the spread of what was made compares with what was recorded (1 is right, 0 a grey haze)."""
+        """Measures rollouts under recorded actions: the error against the recording, of all steps and of the last; and
+        the
+        spread of the rollouts over that of the recording (1 is right, 0 a grey haze)."""
         self.settle()
         generator = torch.Generator(self.device).manual_seed(0)
         z, rows, picture = self.held_out_clips(16)
@@ -179,7 +180,7 @@ class DmdTask(DistillTask):
         }
 
     def rollout_fully(self, z0: Tensor, image: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """As a session does it."""
+        """Rolls out all steps with the KV cache, as a session does."""
         state = self.student.new_state(len(z0), z0.device, z0.dtype)
         flow.begin(self.student, z0, image, self.schedule, state, generator)
         blocks = rows.split(self.student.config.block_frames, 1)

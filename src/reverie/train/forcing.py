@@ -25,7 +25,7 @@ OLDEST_STEPS = 100_000
 """Age of the first step up to which training goes: about four hours of play."""
 
 UNKNOWN_KEY = -1.0
-"""What a hidden action says of every key: neither held nor free."""
+"""Value of every key in a hidden action: neither held nor free."""
 
 
 class Past(NamedTuple):
@@ -42,8 +42,9 @@ def noise_like(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def sink_age(world: WorldModel, generator: torch.Generator) -> int:
-    """How much older a clip's first step is made: any age, evenly on a scale of logarithms, for a model that keeps it
-    for good (in play it grows as old as the session); 0 for others."""
+    """Draws the extra age of a clip's first step: log-uniform for a model that keeps it for good (in play it grows as
+    old as
+    the session); 0 for others."""
     if not world.config.sink:
         return 0
     share = torch.rand((), generator=generator, device=generator.device).item()
@@ -140,7 +141,7 @@ class Guided:
 
     @torch.no_grad()
     def __call__(self, past: Past, noisy: Tensor, sigma: Tensor, rows: Tensor, image: Tensor) -> Tensor:
-        """As `clean_estimates`."""
+        """Estimates clean latents as `clean_estimates` does, with guidance if `scale` is not 1."""
         told = clean_estimates(self.world, past, noisy, sigma, rows, image)
         if self.scale == 1.0:
             return told

@@ -45,7 +45,7 @@ class GradientGuard:
         self._skipped_in_a_row = 0
 
     def accepts(self, norm: float, progress: Progress, latest: Callable[[], Path | None]) -> bool:
-        """Whether to take a step with this gradient norm; counts those left out in `progress`.
+        """Decides whether to take a step with this gradient norm; counts those left out in `progress`.
 
         latest: finds the last checkpoint.  Raises TrainError after too many steps left out in a row.
         """

@@ -50,7 +50,8 @@ class LatentClips:
         return len(self.z)
 
     def starts(self, num_steps: int) -> npt.NDArray[np.int64]:
-        """Where a clip of `num_steps` steps can start.  Raises DataError if no episode is long enough."""
+        """Finds the rows at which a clip of `num_steps` steps can start.  Raises DataError if no episode is long
+        enough."""
         starts = self.opens[self.opens + num_steps <= len(self)]
         starts = starts[self.episode[starts + num_steps - 1] == self.episode[starts]]
         if not len(starts):

@@ -111,7 +111,7 @@ class Clips:
         return self._read("latents", self._steps(picks, num_steps)), rows, self._read("picture", self._openings(picks))
 
     def draw_told(self, rng: np.random.Generator, count: int, num_steps: int, by_key: float = 0.0) -> ToldBatch:
-        """As `draw`, for a model that generates its start."""
+        """Draws a batch like `draw`, for a model that generates its start."""
         picks = self._random(rng, count, num_steps, by_key)
         self._check_told()
         z, rows = self._take("latents", self._steps(picks, num_steps)), torch.from_numpy(self._rows(picks, num_steps))
@@ -119,7 +119,7 @@ class Clips:
         return z, rows, self._take("tokens", self._openings(picks)), start
 
     def spread_told(self, count: int, num_steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As `spread`, for a model that generates its start."""
+        """Picks clips like `spread`, for a model that generates its start."""
         picks = self._even(count, num_steps)
         z, rows = self._read("latents", self._steps(picks, num_steps)), torch.from_numpy(self._rows(picks, num_steps))
         return z, rows, *self.told(picks, num_steps)
@@ -130,7 +130,8 @@ class Clips:
         return self._read("latents", self._steps(picks, 1)[:, 0]), self._read("picture", self._openings(picks))
 
     def openings_told(self, each: int, num_steps: int) -> tuple[Tensor, Tensor]:
-        """As `openings`, for a model that generates its start: tokens, and `num_steps` latents of each."""
+        """Reads openings like `openings`, for a model that generates its start: tokens, and `num_steps` latents of
+        each."""
         return self.told(self._spaced_openings(each), num_steps)
 
     def play(self, rng: np.random.Generator, count: int, blocks: int) -> Batch:
@@ -169,7 +170,7 @@ class Clips:
     def _random(
         self, rng: np.random.Generator, count: int, num_steps: int, by_key: float = 0.0
     ) -> list[tuple[int, int]]:
-        """Which recording, and where in it."""
+        """Draws (recording, start) pairs of clips."""
         picks = []
         for i in rng.integers(len(self.parts), size=count).tolist():
             starts = self._starts(i, num_steps)
@@ -237,7 +238,8 @@ class Clips:
             raise DataError("these latents were made for a model that starts from a picture; encode them anew")
 
     def told(self, picks: Sequence[tuple[int, int]], num_steps: int) -> tuple[Tensor, Tensor]:
-        """What a model that generates its start is told: image tokens (b, n, d), and latents (b, t, c, h, w)."""
+        """Reads the start conditions of a model that generates its start: image tokens (b, n, d), latents (b, t, c,
+        h, w)."""
         self._check_told()
         return self._read("tokens", self._openings(picks)), self._read("latents", self._start_steps(picks, num_steps))
 
@@ -264,9 +266,9 @@ def _spaced(opens: npt.NDArray[np.int64], count: int) -> list[int]:
 
 
 class Recordings(Protocol):
-    """What the configuration of a stage says of recordings.
+    """Recordings in the configuration of a stage.
 
-    data, held_out: datasets; latents: where they are kept encoded, None: in `output`; hours: of each dataset, at most.
+    data, held_out: datasets; latents: folder of encoded recordings, None: in `output`; hours: of each dataset, at most.
     """
 
     @property
@@ -301,7 +303,7 @@ def load_both(
 
 
 def load_for(model: ModelBundle, config: Recordings, device: torch.device) -> tuple[Clips, Clips]:
-    """As `load_both`, in the latents, the actions and the field of view of a finished model of our own."""
+    """Runs `load_both` with the latents, the actions and the field of view of a finished model of our own."""
     given = {"fov_deg": model.config.mouse_fov_deg, "action_space": model.config.action_space}
     return load_both(config, model.tokenizer, device, **given)
 

@@ -1,4 +1,4 @@
-"""What a world training is told (`TrainWorldConfig`), and what it makes of it (`Recipe`)."""
+"""Options of a world training (`TrainWorldConfig`), and their resolved values (`Recipe`)."""
 
 from __future__ import annotations
 
@@ -93,7 +93,8 @@ class TrainWorldConfig:
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 8.0
     track: Track = "auto"
-    """Where figures and sheets go besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it
+    """Destination of figures and sheets besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard
+    where it
     is installed."""
 
     def __post_init__(self) -> None:
@@ -114,7 +115,7 @@ class TrainWorldConfig:
 
     @property
     def tunes(self) -> bool:
-        """Whether the training goes on from a model with all that it says, and not from its weights alone."""
+        """Tests whether the training continues a model with its tokenizer and settings, not only from its weights."""
         return self.start is not None and self.tokenizer is None
 
     def run(self) -> dict[str, float]:
@@ -127,7 +128,7 @@ class TrainWorldConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What a configuration leaves open, settled: fields as there."""
+    """Training settings after defaults are resolved: fields as in `TrainWorldConfig`."""
 
     name: str
     clip_steps: int

@@ -1,4 +1,4 @@
-"""What a training tells: a progress bar (or lines, where there is no terminal), a JSONL log and a tracker."""
+"""Reports of a training: a progress bar (or lines, without a terminal), a JSONL log and a tracker."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class TrainRewardConfig:
     held_out: Path | None = None
     """A held-out recording, for the figures; without it they are on episodes of the data that are not trained on."""
     latents: Path | None = None
-    """Where encoded recordings are kept, to share them between runs (default: in the run's folder)."""
+    """Folder of encoded recordings, to share them between runs (default: in the run's folder)."""
     minutes: float | None = None
     """Budget of wall clock, or `steps`."""
     steps: int | None = None
@@ -62,7 +62,7 @@ class TrainRewardConfig:
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     track: Track = "auto"
-    """Where figures go besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it is
+    """Destination of figures besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it is
     installed."""
 
     def __post_init__(self) -> None:

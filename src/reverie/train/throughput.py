@@ -1,4 +1,4 @@
-"""How fast a training is: tokens a second, and how much of the device's arithmetic it gets out of it."""
+"""Throughput of a training: tokens a second, and its share of the device's peak arithmetic."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROBE_SIZE = {"cpu": 1024, "cuda": 8192}
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What was done in so many seconds: tokens by all processes, arithmetic by this one."""
+    """Tokens of all processes and arithmetic of this one, in so many seconds."""
 
     tokens: float = 0.0
     flops: float = 0.0

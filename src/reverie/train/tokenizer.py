@@ -82,7 +82,8 @@ class TrainTokenizerConfig:
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 4.0
     track: Track = "auto"
-    """Where figures and sheets go besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it
+    """Destination of figures and sheets besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard
+    where it
     is installed."""
 
     def __post_init__(self) -> None:

@@ -120,7 +120,7 @@ class Trainer:
 
     @contextmanager
     def _uncompiled(self) -> Iterator[None]:
-        """As the code is written: FlexAttention too would run uncompiled, and keep all products."""
+        """Runs the code as written: FlexAttention too would run uncompiled, and keep all products."""
         with torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext(), flex(False):
             yield
 
@@ -281,7 +281,7 @@ class Trainer:
             raise failure or TrainError("the first process could not write the checkpoint; it says why")
 
     def _summary(self, metrics: dict[str, float]) -> dict[str, Any]:
-        """What a model card says of the training."""
+        """Summary of the training for a model card."""
         return {
             "steps": self.progress.step,
             "minutes": round(self.progress.elapsed_s / 60, 1),

@@ -64,15 +64,16 @@ LARGE_TOKENS, VALIDATED_LARGE = 256, 8
 """Models of more tokens a step are measured on fewer clips."""
 
 SAMPLED_STEPS = 17
-"""Of a rollout to look at, at most: 65 frames."""
+"""Latent steps of a sampled rollout, at most: 65 frames."""
 
 SIGMA_FLOOR = 0.25
 """Below this noise level errors of the clean estimate weigh no more: there is little left to decide."""
 
 
 Seen = tuple[Tensor, ...]
-"""What a batch says of the first pictures: themselves, (b, 3, H/2, W/2) uint8; or, for a model that generates its
-start, tokens (b, n, d) and latents (b, t, c, h, w), as `ToldBatch` has them."""
+"""First images of a batch: themselves, (b, 3, H/2, W/2) uint8; or, for a model that generates its start, tokens (b, n,
+d)
+and latents (b, t, c, h, w), as in `ToldBatch`."""
 
 
 class WorldTask(Task):
@@ -116,7 +117,7 @@ class WorldTask(Task):
             block.compile()
 
     def settle(self) -> None:
-        """What is frozen goes where the rest is."""
+        """Moves the frozen modules to the training's device."""
         if next(self.world.parameters()).device != self.device:
             self.world.to(self.device)
             if self.encoder is not None:
@@ -172,7 +173,7 @@ class WorldTask(Task):
         seen: Seen,
         age: int = 0,
     ) -> Tensor:
-        """As `clean_estimates`."""
+        """Estimates clean latents by `clean_estimates`, with the batch's first images."""
         image, extra = self._told(seen)
         return clean_estimates(self.world, past, noisy, sigma, rows, image, age, extra)
 
@@ -184,7 +185,7 @@ class WorldTask(Task):
         return self.encoder(to_pixels(seen[0])), None
 
     def _rounds(self) -> int:
-        """How many times over the context is what the model made of the context: 0 for recorded context.
+        """Draws the number of passes that replace the context by the model's own estimates: 0 keeps recorded context.
 
         Each round adds a generation of the model's own mistakes, for all steps at once, for one forward pass.
         """
@@ -204,7 +205,7 @@ class WorldTask(Task):
         generator: torch.Generator,
         age: int,
     ) -> Tensor:
-        """What the model makes of every step from (nearly) pure noise: (b, t, c, h, w), a given step as it is."""
+        """Predicts every step from (nearly) pure noise: (b, t, c, h, w), a given step as it is."""
         given = given_steps(self.sizes)
         target = z[:, given:]
         with torch.no_grad():
@@ -317,7 +318,7 @@ def train_world(config: TrainWorldConfig) -> dict[str, float]:
 
 
 def new_task(config: TrainWorldConfig, device: torch.device) -> WorldTask:
-    """Of a preset, with the weights of a start of the same shape, if there is one."""
+    """Builds the task of a preset, with the weights of a start of the same shape, if there is one."""
     assert config.tokenizer is not None
     recipe, name = Recipe.new(config), config.preset or "nano-plain"
     tokenizer = read_tokenizer(config.tokenizer).to(device)
@@ -336,7 +337,7 @@ def new_task(config: TrainWorldConfig, device: torch.device) -> WorldTask:
 
 
 def tuned_task(config: TrainWorldConfig, device: torch.device) -> WorldTask:
-    """Of the model that is started from."""
+    """Builds the task that continues the start model."""
     assert config.start is not None
     bundle = open_start(config.start, config.variant, config.resolution)
     recipe, world = Recipe.new(config, bundle.config), bundle.config.world

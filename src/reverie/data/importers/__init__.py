@@ -1,4 +1,4 @@
-"""What others recorded, brought into the layout of our own recordings.  `reverie import KIND SRC DST`.
+"""Importers of other projects' recordings into the layout of our own.  `reverie import KIND SRC DST`.
 
 take.py      what an importer hands over: a video, and the action of each of its frames
 resample.py  25 frames a second out of any other rate, variable ones too; every angle is kept

@@ -39,7 +39,7 @@ class ImportConfig:
     """
 
     kind: Annotated[Kind, tyro.conf.Positional]
-    """What it is."""
+    """Format of the recording."""
     src: Place
     """The folder, or one file of it."""
     dst: Place
@@ -74,7 +74,7 @@ class ImportConfig:
             raise DataError(f"resolution must be two even numbers of at least 16, got {self.resolution}")
 
     def options(self) -> dict[str, object]:
-        """What decides which episodes come of a take."""
+        """Options that decide which episodes come of a take."""
         names = ("kind", "episode_seconds", "min_episode_seconds", "map", "degrees_per_count", "video_key")
         names += ("late_frames", "heldout", "checks")
         return {name: getattr(self, name) for name in names}
@@ -132,7 +132,7 @@ def import_takes(config: ImportConfig, *, show: bool = False) -> Report:
 
 
 def _notes(config: ImportConfig) -> dict[str, Any]:
-    """What the dataset says of how it was made; for a new one, this import.
+    """Notes of a dataset on how it was made; for a new one, this import.
 
     Raises DataError for a recording of our own.
     """

@@ -65,7 +65,7 @@ def open_source(config: ImportConfig) -> Source:
 
 
 def read_track(table: Path, actions: dict[int, Any], times: Table) -> Track:
-    """What the numbered actions say was done during each frame."""
+    """Converts the numbered actions to the actions of each frame."""
     track = Track.blank(len(times), WALKER)
     first = first_action(actions)
     track.match(max(actions, default=-1) + 1, table)

@@ -144,7 +144,8 @@ def read_track(
 def _pairs(
     track: Track, rows: int, episode: Episode, rate: float, times: Table
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Which rows belong to which frames: those shown within half a frame of the row's time.  Drops the others."""
+    """Matches rows to frames: those shown within half a frame of the row's time.  Drops frames without a row of
+    their own."""
     said = episode.video_from_s + np.arange(rows) / rate
     frame = np.searchsorted((times[1:] + times[:-1]) / 2, said)
     fits = np.abs(times[frame] - said) <= 0.5 / rate + 1e-6
@@ -168,7 +169,7 @@ def _pairs(
 
 
 def _row_bytes(dataset: Dataset, number: int) -> bytes:
-    """What the rows of an episode say, as bytes: the same wherever they lie."""
+    """Serialises the rows of an episode: equal bytes wherever they are stored."""
     rows = dataset.rows(number)
     names = [name for name in ("action", "observation.state") if name in rows.column_names]
     parts = [f"{name} {rows.column(name).to_pylist()}" for name in names]

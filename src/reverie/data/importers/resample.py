@@ -79,5 +79,5 @@ def resample_stretch(track: Track, times: Table, start: int, end: int, num_keys:
 
 
 def _leading(mask: Mask) -> int:
-    """How many True the mask begins with."""
+    """Counts the True at the start of the mask."""
     return len(mask) if mask.all() else int(np.argmin(mask))

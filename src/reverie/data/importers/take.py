@@ -1,4 +1,4 @@
-"""What an importer hands over: takes, each a video and a way to tell what was done during each of its frames."""
+"""Interface of an importer: takes, each a video and a function that reads the actions of its frames."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ MAX_NOTES = 8
 
 @dataclass(slots=True)
 class Track:
-    """What was done during each frame of a video, and what of it cannot be used.
+    """Actions during each frame of a video, and the frames that cannot be used.
 
-    actions: `(f, size)`; row j is what was done after frame j was shown, and shows in frame j + 1.
+    actions: `(f, size)`; row j follows frame j, and shows in frame j + 1.
     keep: `(f,)`, False where the row is unknown or the frame is not wanted.  poses: `(f, 5)` or None.
     dropped: frames by reason.  notes: one line each, with the row or file.
     """

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one take."""
+    """Result of importing one take."""
 
     name: str
     frames_in: int = 0
@@ -42,7 +42,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Report:
-    """What became of every take, and a line for everything that was wrong."""
+    """Results of importing all takes, and one line for each fault."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -32,7 +32,7 @@ VIEW_SLOPE = 1.31
 """Tangent of half the view's width: enough to steer by."""
 
 STUCK_M = 15.0 / 32
-"""Who comes no further in six frames under held keys is stuck."""
+"""Distance in six frames under held keys below which the player is stuck."""
 
 USE_UNITS = 60.0
 """Doors and switches no further than this are tried."""
@@ -41,9 +41,9 @@ GO_UNITS = 320.0
 USE_DEG = 20.0
 USE_AGAIN_FRAMES = 150
 BURST_CHANCE = 0.006
-"""Of beginning to fire, each frame; a burst is a third of a second on average."""
+"""Probability of beginning to fire, each frame; a burst is a third of a second on average."""
 LONG_REST_CHANCE = 0.25
-"""Of standing still for seconds, when it stands still at all."""
+"""Probability that a rest lasts for seconds."""
 
 MODES = ("walk", "look", "still", "back", "strafe", "flick")
 WEIGHTS = np.array([0.41, 0.10, 0.06, 0.21, 0.18, 0.04])
@@ -51,14 +51,14 @@ WEIGHTS = np.array([0.41, 0.10, 0.06, 0.21, 0.18, 0.04])
 
 @dataclass(frozen=True, slots=True)
 class Clearance:
-    """How much room there is, in depth units: ahead, to the left and right, and in the middle of the view."""
+    """Free distance, in depth units: ahead, to the left and right, and in the middle of the view."""
 
     ahead: float = 60.0
     left: float = 60.0
     right: float = 60.0
     middle: float = 60.0
     gap_deg: float = 0.0
-    """Where the widest way is, degrees from straight ahead, right positive."""
+    """Direction of the widest gap, degrees from straight ahead, right positive."""
 
     @classmethod
     def of(cls, depth: Depth) -> Clearance:
@@ -128,7 +128,7 @@ class ExploringPolicy:
         return Action(keys, (self._next_pitch(), self._next_turn()))
 
     def _hands(self, seen: Seen) -> set[str]:
-        """What the hands do: fire in bursts, and try doors and switches that are near ahead."""
+        """Chooses the keys of the hands: fires in bursts, and tries doors and switches that are near ahead."""
         keys = set()
         if self._firing > 0:
             self._firing -= 1

@@ -50,7 +50,7 @@ class RecordScreenConfig:
     counts_per_turn: float = 0.0
     """Mouse counts for a whole turn of the camera (what is printed at the end tells them); 0 records no mouse."""
     keys: tuple[str, ...] = KEYS
-    """What the keys mean: X11 key or buttonN = key name."""
+    """Meaning of the keys: X11 key or buttonN = key name."""
     latency_ms: float = 0.0
     """From the hand to the picture in your game, usually 20 to 60."""
     size: tuple[int, int] = (128, 224)
@@ -90,7 +90,7 @@ class RecordScreenConfig:
 
 @dataclass(slots=True)
 class ScreenReport:
-    """What came of it.  cuts: why episodes ended, and how often.  counts_right: how far the mouse went, in counts."""
+    """Result of a recording.  cuts: reasons why episodes ended, counted.  counts_right: net mouse motion, in counts."""
 
     num_frames: int = 0
     cuts: dict[str, int] = field(default_factory=dict)

@@ -31,10 +31,10 @@ InputEvent = KeyEvent | MotionEvent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meaning:
-    """What input means in the game.
+    """Mapping from input to actions of the game.
 
-    keys: X11 name -> key name.  deg_per_count: what one count of the mouse turns.
-    latency_ns: from the hand to the picture: an event shows in the first frame that is so much later.
+    keys: X11 name -> key name.  deg_per_count: camera rotation for one count of the mouse.
+    latency_ns: from the hand to the screen: an event shows in the first frame that is so much later.
     """
 
     keys: Mapping[str, str]

@@ -31,7 +31,7 @@ _WRAP_MS = 1 << 32
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a window is on the screen, in pixels."""
+    """Position and size of a window on the screen, in pixels."""
 
     left: int
     top: int
@@ -73,7 +73,7 @@ def find_window(connection: Any, title: str) -> Any:
 
 
 def place_of(window: Any) -> Place | None:
-    """Where `window` is now; None once it is closed or hidden."""
+    """Finds the position of `window`; None once it is closed or hidden."""
     from Xlib import X, error
 
     try:
@@ -87,7 +87,7 @@ def place_of(window: Any) -> Place | None:
 
 
 def is_focused(connection: Any, window: Any) -> bool:
-    """Whether the player's keys go to `window`, as the window manager tells; True where nobody tells."""
+    """Tests whether the player's keys go to `window`, as the window manager reports; True if nothing reports it."""
     from Xlib import error
 
     root = connection.screen().root

@@ -24,7 +24,7 @@ from reverie.types import FPS, Action, Clip, Frames
 from reverie.vision.projection import focal_lengths
 
 DEGREES_A_METRE = 10.0
-"""What a turned camera counts as in the choice of the nearest view."""
+"""Degrees of camera rotation that count as one metre in the choice of the nearest view."""
 START_COVER = 0.5
 """Share of a start's view that the scene must show."""
 IDLE_FRAMES, TURN_FRAMES = 8, 50
@@ -117,9 +117,9 @@ class Library:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What one recording offers on one scene.
+    """Clips of one recording in one scene.
 
-    walks: held-out ones, equally long; real: other clips of the game; library: all that was recorded of the place.
+    walks: held-out ones, equally long; real: other clips of the game; library: the whole recording of the scene.
     """
 
     name: str

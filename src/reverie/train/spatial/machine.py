@@ -45,7 +45,7 @@ def free_memory_gib() -> float:
 
 
 def bytes_per_step(preset: Preset, num_views: int) -> int:
-    """Of a latent step in memory: frames, half-size frames, latents, depth, and the conditions of its views."""
+    """Bytes of a latent step in memory: frames, half-size frames, latents, depth, and the conditions of its views."""
     height, width = preset.resolution
     c, u, v = preset.world.latent
     view = VIEW_SIZE[0] * VIEW_SIZE[1]

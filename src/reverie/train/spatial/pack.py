@@ -19,7 +19,7 @@ from reverie.train.spatial.packs import PackInfo, write_episode
 from reverie.types import Clip
 
 CRF, PIXELS = 21, "yuv444p"
-"""Of a pack's video: colours at full resolution, for networks see small things."""
+"""Quality and pixel format of a pack's video: colours at full resolution, for the networks' inputs are small."""
 MIN_FRAMES = 33
 """Shorter episodes are left out: training clips are longer."""
 STEP_FRAMES = 4

@@ -87,7 +87,7 @@ class Stages:
         return self.describe(self.current) if self.current else "begun"
 
     def is_done(self, name: str) -> bool:
-        """Whether a stage was finished, in this start or an earlier one."""
+        """Tests whether a stage was finished, in this start or an earlier one."""
         return name in self._state["done"]
 
     @property

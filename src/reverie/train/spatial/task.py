@@ -45,7 +45,7 @@ from reverie.train.task import Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpatialPlan:
-    """How a model with a spatial memory is trained.
+    """Training settings of a model with a spatial memory.
 
     copies: 1 (flow matching alone) or 2 (larger steps too); pure_noise: share of noise levels that are exactly 1, where
     every block begins; clip_steps: latent steps of a clip; context_noise: the most noise that contexts get; openings:
@@ -291,8 +291,9 @@ class SpatialTask(Task):
         return own_loss + pull - pull.detach(), {"judge_loss": own_loss.detach(), "judge_lead": lead}
 
     def _learns_shortcuts(self) -> bool:
-        """Whether this batch's second copy learns larger steps: not where two half steps disagree with one by nearly as
-        much as the model with the game, for then they teach nothing."""
+        """Decides whether this batch's second copy learns larger steps: not if two half steps differ from one by nearly
+        as much
+        as the model from the game, for then they teach nothing."""
         if (
             self.world.config.step_sizes < 2
             or self.plan.copies < 2

@@ -154,7 +154,7 @@ class ViewSet:
         return Choice.best(sources, preference, store.pose[at, 2], store.focal[at], memory.config.drawn)
 
     def _is_own(self, choice: Choice) -> Tensor:
-        """Whether each keyframe is one of the session's own frames, (b, k) bool."""
+        """Marks the keyframes that are the session's own frames, (b, k) bool."""
         has_own = self.plan.own or self.plan.scene == 0
         return choice.of_source(len(choice.sources) - 1) if has_own else torch.zeros_like(choice.valid)
 

@@ -260,7 +260,7 @@ class CityPolicy:
         self._mouse.sweep(frames, float(self._rng.normal(0, 0.8)), float(self._rng.normal(0, yaw)))
 
     def _way_on(self, hints: Any) -> float:
-        """Where the next corner is, degrees from straight ahead, right positive."""
+        """Bearing of the next corner, degrees from straight ahead, right positive."""
         plan, x, y = hints["plan"], hints["x"], hints["y"]
         if self._goal is None:
             self._goal = self._nearest_corner(plan, x, y)

@@ -24,7 +24,7 @@ Canvas = npt.NDArray[np.float32]
 RGB = tuple[float, float, float]
 
 LIT = ((0.42, 0.33, 0.18), (0.44, 0.38, 0.27), (0.36, 0.35, 0.33), (0.46, 0.30, 0.14))
-"""What lit windows look like by day: dim, so that at night they can be made to shine."""
+"""Colours of lit windows by day: dim, so that at night they can be made to shine."""
 
 
 def canvas(rgb: RGB, rng: np.random.Generator, grain: float = 0.03, stains: float = 0.06) -> Canvas:

@@ -54,16 +54,17 @@ GAMMA = 1.4
 VISIBILITY = 30
 WALK_SPEED = 36.0
 STRAFE_SPEED = 32.0
-"""What a held key asks of the game (its own walk is 25, its run 50): 12 and 10.7 map units a frame at full speed."""
+"""Speed that a held key requests (the game's own walk is 25, its run 50): 12 and 10.7 map units a frame at full
+speed."""
 
 DEPTH_SHAPE = (8, 56)
 DEPTH_UNITS = 10.0
 """Map units of one step of the depth picture."""
 LOOK_EVERY_FRAMES = 5
-"""How often the depth picture and the hints are made anew; in between they are the last ones."""
+"""Frames between updates of the depth map and the hints; in between they are the last ones."""
 
 USE_UNITS = 64.0
-"""How far the player's hand reaches, map units."""
+"""Reach of the player's hand, map units."""
 OPEN_FRAMES = 120
 """For so long after a use doors are taken to be open; the game closes most after 150."""
 
@@ -72,10 +73,11 @@ WAKE_TICS = 16
 
 SETTLE_TICS = 8
 MAX_LAND_TICS = 40
-"""Who was carried somewhere stands firm after so many tics."""
+"""Tics until a teleported player stands on the ground, at most."""
 
 STAND_REACH_M, STAND_HEIGHT_M, STAND_STILL_M = 1.0, 4.0, 0.005
-"""Who is asked to stand somewhere stands at most so far from it, over the ground and up or down; slower is at rest."""
+"""Largest distance of a player from the requested position, over the ground and up or down, and the largest movement
+that counts as rest; metres."""
 
 MAX_SPAWN_TRIES = 24
 OPEN_DEPTH = 12
@@ -84,10 +86,10 @@ OPEN_DEPTH = 12
 MOVES = ("forward", "back", "left", "right")
 ACTION_SPACE = ActionSpace((*MOVES, "attack", "use"), mouse=True)
 WALK_SPACE = ActionSpace(MOVES, mouse=True)
-"""What is left without hands: the space in which nano was trained."""
+"""Action space without hands, in which nano was trained."""
 
 READY_TICS = 40
-"""What it takes to put the weapon away and have the other one up."""
+"""Tics needed to put the weapon away and have the other one up."""
 
 _PICKUPS = (
     "ArmorBonus", "HealthBonus", "Stimpack", "Medikit", "GreenArmor", "BlueArmor", "Soulsphere", "Megasphere",
@@ -184,8 +186,10 @@ class VizDoomWorld:
 
     @property
     def depth(self) -> npt.NDArray[np.uint8] | None:
-        """How far the walls are that stop a player, `(8, 56)` uint8, about 10 map units each, all rows alike: what a
-        policy steers by.  None in the scenarios.  Made anew every LOOK_EVERY_FRAMES, so that it may be that old.
+        """Distance of the walls that stop a player, `(8, 56)` uint8, about 10 map units each, all rows alike: for
+        policies.
+
+        None in the scenarios.  Updated every LOOK_EVERY_FRAMES, so that it may be that old.
         """
         sight = self._look()
         return None if sight is None else sight[1]
@@ -306,7 +310,7 @@ class VizDoomWorld:
         guardian.release(self._folder)
 
     def _now(self) -> Any:
-        """What the game shows now; fetched once a tic."""
+        """Current state of the game; fetched once a tic."""
         if self._state is None:
             with self._guarded():
                 self._state = self._game.get_state()
@@ -404,7 +408,7 @@ class VizDoomWorld:
         return False
 
     def _look(self) -> tuple[Sight, npt.NDArray[np.uint8]] | None:
-        """What is seen by the map, and the depth picture of it."""
+        """Casts the level's map from the player, once a frame: the distances, and the depth map made of them."""
         if self._seen is None and self._level is not None:
             x, y, _, angle, _ = self._now().game_variables
             sight = self._level.look(x, y, -angle % 360.0, _SLOPES, self._steps < self._open_until)
@@ -443,7 +447,7 @@ def _pixels(plane: Any, width: int) -> npt.NDArray[np.uint8]:
 
 
 _SLOPES = ((np.arange(28) - 13.5) / 14 * np.tan(np.radians(FOV_DEG / 2))).astype(np.float32)
-"""Where the depth picture looks: slopes from straight ahead, right positive; each fills two columns."""
+"""Slopes of the depth map's rays from straight ahead, right positive; each fills two columns."""
 
 
 @cache

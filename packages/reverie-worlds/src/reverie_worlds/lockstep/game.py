@@ -24,7 +24,7 @@ STEP_NS = 40_000_000
 """One frame at 25 frames a second."""
 
 EPOCH_S = 1_700_000_000
-"""What a game takes for the time of day when it starts, unless told otherwise: always the same."""
+"""Time of day that a game reads when it starts, unless set otherwise: always the same."""
 
 GAME_PATH = "/usr/games:/usr/local/games"
 """Debian puts games where root's PATH does not look."""

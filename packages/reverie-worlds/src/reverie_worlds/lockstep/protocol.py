@@ -37,7 +37,7 @@ Event = tuple[int, int, int]
 
 
 class FrameMessage(NamedTuple):
-    """What the shim says of a frame.  The matrices are `(4, 4)` for column vectors; None where there was no camera."""
+    """Camera data of one frame from the shim.  The matrices are `(4, 4)` for column vectors; None without a camera."""
 
     number: int
     window: tuple[int, int]

@@ -36,7 +36,7 @@ FOV_DEG = 103.6
 """Horizontal: Minetest's own 72 degrees are those of the height."""
 
 DEGREES_PER_PX = 0.05
-"""What a pixel of the mouse turns.  What is left over of a turn is carried to the next frame."""
+"""Rotation for one pixel of mouse motion.  The rest of a rotation is carried to the next frame."""
 
 MAX_PX = (DRAWN[1] // 2 - 2, DRAWN[0] // 2 - 2)
 """The mouse starts each frame in the middle of the window, and cannot leave it."""
@@ -191,7 +191,7 @@ class MinetestWorld:
 
     @property
     def hints(self) -> Mapping[str, Any]:
-        """What the landscape around is like, for a policy to steer by.
+        """Describes the landscape around the player, for a policy to steer by.
 
         knee, eye: free nodes (at most 12) at 60 and 30 degrees left, ahead, 30 and 60 right, at those heights.
         drop: how far down the ground is 1.5 and 3 nodes ahead (at most 8).  ground, liquid: the player stands, swims.

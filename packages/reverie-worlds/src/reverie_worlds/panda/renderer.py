@@ -1,4 +1,4 @@
-"""What the Panda3D worlds share: a headless renderer with sun, shadows, sky and fog, and meshes made of arrays.
+"""Shared renderer of the Panda3D worlds: headless, with sun, shadows, sky and fog, and meshes made of arrays.
 
 Panda3D's `p3headlessgl` draws through EGL, with no display: on a GPU if there is one, else in software (Mesa's
 llvmpipe).
@@ -215,7 +215,7 @@ class Panda:
         node.setBin("near_first", 0)
 
     def use_cutout(self, node: Any) -> None:
-        """Where the texture's alpha is under a half, nothing is drawn: leaves, fences."""
+        """Enables alpha cutout on a node: texels with alpha under a half are not drawn (leaves, fences)."""
         node.setShader(self._shaders["cutout"])
         node.setTwoSided(True)
 

@@ -39,10 +39,10 @@ KEYS = {"forward": "Up", "back": "Down", "left": "Left", "right": "Right", "hand
 ACTION_SPACE = ActionSpace(tuple(KEYS), mouse=False)
 
 VIEWS = {"chase": 0, "bonnet": 3}
-"""How often the camera key must be pressed for each view."""
+"""Presses of the camera key for each view."""
 
 CAR_FROM_CAMERA = {"chase": (0.0, -1.6, -5.0), "bonnet": (0.0, -0.85, 0.0)}
-"""Where the car is as seen by the camera: right, up, back, metres."""
+"""Position of the car relative to the camera: right, up, back, metres."""
 
 DEPTH_RANGE = np.float32(0.999)
 """The part of the depth buffer that the land and the car take; the sky lies behind it."""
@@ -75,7 +75,7 @@ SETTLE_STEPS = 8
 MAX_LOAD_STEPS = 40
 NEAR_START_M = 30.0
 AHEAD_M = (8.0, 16.0, 30.0, 50.0, 80.0)
-"""How far ahead on its route a policy is told the way."""
+"""Distances along the route of the points in the hints, metres."""
 
 STUCK_FRAMES = 125
 STUCK_M = 1.5
@@ -150,15 +150,16 @@ class TriggerRallyWorld:
 
     @property
     def camera(self) -> npt.NDArray[np.float32]:
-        """Where the camera is, exactly: `(4, 4)` float32 from its coordinates (right, up, back) to the world's."""
+        """Exact camera pose: `(4, 4)` float32 from its coordinates (right, up, back) to the world's."""
         return self._camera.copy()
 
     @property
     def hints(self) -> Mapping[str, Any]:
-        """What a policy may steer by.
+        """Describes the car and its route, for a policy to steer by.
 
         speed: m/s, negative backwards.  ahead: for each of AHEAD_M metres along the route, (angle, distance) of that
-        place seen from the car: degrees to the right of where it goes, and metres.  off_route_m: how far the route is.
+        point
+        from the car: degrees to the right of its course, and metres.  off_route_m: distance from the route.
         """
         car, speed, course = self._motion()
         ways, off = self._route.ahead(float(car[0]), float(car[1]), AHEAD_M)
@@ -229,7 +230,7 @@ class TriggerRallyWorld:
         return float(np.ptp([place[:2] for place in list(self._track)[-LIFT_FRAMES:]], axis=0).max()) < 0.02
 
     def _motion(self) -> tuple[npt.NDArray[np.float32], float, float]:
-        """Where the car is, its speed (m/s, negative backwards), and its course (degrees from east to the right)."""
+        """Computes the car's position, speed (m/s, negative backwards) and course (degrees from east to the right)."""
         car, yaw = self._track[-1], float(self.pose[3]) - 90.0
         if len(self._track) < 2:
             return car, 0.0, yaw
@@ -356,7 +357,7 @@ class TriggerRallyWorld:
 
 
 SINGLE_RACE, FIRST_TRACK = (400, 250), (140, 430)
-"""Where the menus are clicked."""
+"""Positions of the mouse clicks in the menus, pixels."""
 
 
 def choose_tracks(tracks: Mapping[str, Track], maps: tuple[str, ...] | None, heldout: bool) -> tuple[str, ...]:

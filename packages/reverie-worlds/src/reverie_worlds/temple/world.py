@@ -118,7 +118,7 @@ class TempleWorld:
 
     @property
     def hints(self) -> Mapping[str, Any]:
-        """What comes next and which key answers it, see Runner.hints."""
+        """Lists the obstacles ahead and the keys that answer them, see Runner.hints."""
         return self._now().hints()
 
     @property
@@ -254,7 +254,7 @@ class TempleWorld:
 
 
 def _along(leg: Leg, x: float, y: float) -> float:
-    """How far along a leg the place (x, y) is, metres from its start."""
+    """Distance of (x, y) along a leg, metres from its start."""
     fx, fy = leg.forward
     return (x - leg.start[0]) * fx + (y - leg.start[1]) * fy
 

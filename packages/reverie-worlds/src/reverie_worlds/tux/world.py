@@ -50,7 +50,7 @@ HELDOUT_MAPS = (
 
 LIGHTS = ("sunny", "cloudy", "evening", "night")
 AMOUNTS = ("none", "a little", "some", "a lot")
-"""Of snow and of wind, in the menu's order."""
+"""Amounts of snow and of wind, in the menu's order."""
 
 LIGHT_CHANCES = (0.4, 0.22, 0.22, 0.16)
 SNOW_CHANCES = (0.6, 0.16, 0.14, 0.1)
@@ -58,7 +58,7 @@ WIND_CHANCES = (0.7, 0.15, 0.1, 0.05)
 
 CAMERA_DISTANCE = 4.0
 TUX_BELOW_VIEW_DEG = 20.0
-"""Where the penguin is, seen from the camera: so far away, and so far below the middle of the picture."""
+"""Position of the penguin relative to the camera: its distance, and its angle below the middle of the frame."""
 
 TUX_FROM_CAMERA, TUX_RADIUS_M = (0.0, -1.27, 3.76), 0.65
 """The ball that holds the penguin: its centre right, up and ahead of the camera, metres."""
@@ -70,7 +70,7 @@ FINISH_MARGIN = 4.0
 """An episode ends so many metres before the finish line, behind which the game takes the controls."""
 
 START_TOLERANCE = 4.0
-"""How far, in metres, the camera may be from where it must be at the start of the chosen course."""
+"""Largest distance, in metres, of the camera from the start of the chosen course."""
 
 MAX_ROLL_FRAMES = 75
 """It may slide so long before the episode begins, until the camera no longer hovers before the edge of the world."""
@@ -80,10 +80,10 @@ SENSE_ASIDE = np.arange(-24.0, 25.0, 1.0, dtype=np.float32)
 """The grid on which the policy is told how high the snow lies: metres down the course and to the right."""
 
 SENSE_OBJECTS = 48.0
-"""How far ahead, in metres, trees and fish are told."""
+"""Distance ahead, in metres, up to which hints list trees and fish."""
 
 CLIP_M = 75
-"""How far the snow is drawn, metres."""
+"""Draw distance of the snow, metres."""
 
 OPTIONS = {
     "fullscreen": 1,
@@ -174,7 +174,7 @@ class TuxRacerWorld:
 
     @property
     def hints(self) -> Mapping[str, Any]:
-        """What a policy steers by, in metres on the course, see `_Ride.hints`."""
+        """Describes the ride for a policy to steer by, in metres on the course, see `_Ride.hints`."""
         return self._riding().hints()
 
     def reset(self, seed: int) -> Frames:
@@ -236,7 +236,7 @@ class TuxRacerWorld:
 
 
 class _Ride:
-    """Where the camera and the penguin are on a course.  `right` is from the left edge, mirrored courses mirrored."""
+    """Camera and penguin on a course.  `right` is from the left edge, mirrored courses mirrored."""
 
     def __init__(self, course: Course, mirrored: bool) -> None:
         self.course = course

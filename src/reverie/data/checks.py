@@ -24,23 +24,23 @@ Mask = npt.NDArray[np.bool_]
 
 IMPORTED = Limits(stuck_s=None, cell_travel=None, jump_travel=None, blank_s=2.0, duplicates=None, still=0.9)
 """Limits of what people play elsewhere: they stand, dig, read signs and look at walls, and a source with fewer than 25
-frames a second repeats pictures."""
+frames a second repeats frames."""
 
 FLAT = 1.0
-"""A picture whose brightness deviates less than this, in levels, has one colour."""
+"""A frame whose brightness deviates less than this, in levels, has one colour."""
 SAME = 0.25
-"""Pictures that differ by less than this on average, in levels, are the same: H.264 at our quality adds less."""
+"""Frames that differ by less than this on average, in levels, are the same: H.264 at our quality adds less."""
 TEXTURE = 4.0
-"""Only pictures that deviate more than this, in levels, must change when the player turns."""
+"""Only frames that deviate more than this, in levels, must change when the player turns."""
 FLASH = 24.0
-"""One picture that differs by this from both neighbours, while they differ little from one another, is broken."""
+"""One frame that differs by this from both neighbours, while they differ little from one another, is broken."""
 CLEAR_TURN_DEG = (1.0, 15.0)
-"""Turns a frame that the picture's motion can be told from."""
+"""Range of rotations, degrees a frame, whose image motion can be measured."""
 PAIRS = 40
 """Pairs of frames whose motion is measured; enough for a share, few enough to cost nothing."""
 MIN_PAIRS = 12
 LAG_GAIN = 0.6
-"""Turns fit the picture one frame earlier or later: the error there is less than this part of the one in step."""
+"""Turns fit the image motion one frame earlier or later: the error there is less than this part of the one in step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +223,7 @@ def _picture_faults(frames: Frames, turned_deg: Rows, steps: Rows | None, limits
 
 
 def _repeated(same: Mask, should: Mask, limits: Limits) -> Iterator[Fault]:
-    """Pictures that stay the same although they should have changed: in one stretch (frozen), or all over."""
+    """Frames that stay the same although they should have changed: in one stretch (frozen), or all over."""
     start = first_run(same & should, round(limits.frozen_s * FPS))
     if start < len(same):
         yield Fault(start + 1, f"is frozen from frame {start + 1}: the player moves, the picture does not")
@@ -256,9 +256,9 @@ def _turn_faults(
 
 
 def agreement(frames: Frames, turn_deg: Rows, name: str) -> float | None:
-    """The share of clear turns `(f - 1,)` that the picture shows the right way round; None if there are too few.
+    """The share of clear turns `(f - 1,)` with image motion of the right sign; None if there are too few.
 
-    name: yaw, which moves the picture against its sign, or pitch, which moves it with its sign (up: it slides down).
+    name: yaw, which moves the image against its sign, or pitch, which moves it with its sign (up: it slides down).
     """
     low, high = CLEAR_TURN_DEG
     clear = np.flatnonzero((np.abs(turn_deg) >= low) & (np.abs(turn_deg) <= high))
@@ -271,7 +271,7 @@ def agreement(frames: Frames, turn_deg: Rows, name: str) -> float | None:
 
 
 def out_of_step(frames: Frames, turn_deg: Rows) -> int:
-    """+1 where the picture shows turns a frame later than it should, -1 a frame earlier, 0 in step or unknown.
+    """+1 where the image motion shows turns a frame later than it should, -1 a frame earlier, 0 in step or unknown.
 
     Looks where the turn differs most from both frames around it: a steady swing looks the same a frame off.
     """
@@ -288,14 +288,14 @@ def out_of_step(frames: Frames, turn_deg: Rows) -> int:
 
 
 def _fit(moved: Rows, turn: Rows) -> float:
-    """The median error, in degrees, of turns told from the picture's motion, its scale fitted."""
+    """The median error, in degrees, of turns estimated from the image motion, its scale fitted."""
     sure = np.abs(turn) > 0.5
     scale = float(np.median(moved[sure] / turn[sure])) if sure.sum() >= MIN_PAIRS else 0.0
     return float(np.median(np.abs(moved / scale - turn))) if scale > 0.1 else float(np.inf)
 
 
 def _moved(frames: Frames, pairs: npt.NDArray[np.intp], name: str) -> Rows:
-    """The picture's motion after frames `pairs`, in pixels, with the sign of the turn that makes it."""
+    """The image motion after frames `pairs`, in pixels, with the sign of the turn that makes it."""
     if not len(pairs):
         return np.zeros(0, np.float32)
     if name == "yaw":

@@ -70,7 +70,7 @@ def check_cluster(address: str) -> None:
 
 
 def import_ray() -> Any:
-    """Ray, told not to report usage and not to ask for a terminal.  Raises WorldError if it is not installed."""
+    """Ray, without usage reports and without a terminal.  Raises WorldError if it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:

@@ -19,7 +19,7 @@ from reverie.errors import DataError
 from reverie.worlds.limits import Limits
 
 CLIP_FRAMES = 50
-"""Stuck and near-static are told of clips of two seconds."""
+"""Stuck and near-static are measured on clips of two seconds."""
 SPEED_EDGES = (0.0, 1.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
 """Degrees a second; the last bin has no end."""
 PITCH_EDGES = tuple(float(edge) for edge in range(-90, 91, 15))
@@ -54,7 +54,7 @@ class KeyUse:
 
 @dataclass(slots=True)
 class Coverage:
-    """The figures of a report; `as_json` for a file.  Shares are of all frames unless said otherwise."""
+    """The figures of a report; `as_json` for a file.  Shares are of all frames unless stated otherwise."""
 
     dataset: str
     world: str
@@ -90,7 +90,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class _Play:
-    """One episode without its pictures."""
+    """One episode without its frames."""
 
     index: int
     map: str
@@ -99,7 +99,7 @@ class _Play:
 
 
 def measure(dataset: Dataset, clips: int = 200, seed: int = 0) -> Coverage:
-    """Go through all rows, and through the pictures of `clips` clips.  Raises DataError for damaged files."""
+    """Go through all rows, and through the frames of `clips` clips.  Raises DataError for damaged files."""
     plays = list(_plays(dataset))
     found = Coverage(
         str(dataset.path), world_of(dataset), len(plays), dataset.num_frames, dataset.num_frames / dataset.fps / 3600
@@ -240,7 +240,7 @@ def _stuck(plays: list[_Play], dataset: Dataset, limits: Limits) -> float | None
 
 
 def _static(dataset: Dataset, clips: int, seed: int) -> tuple[float, int]:
-    """The share of clips, drawn by length of episode, whose pictures hardly change."""
+    """The share of clips, drawn by length of episode, whose frames hardly change."""
     room = np.array([max(0, episode.length - CLIP_FRAMES + 1) for episode in dataset.episodes], np.float64)
     if not room.sum() or not clips:
         return 0.0, 0

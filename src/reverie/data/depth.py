@@ -3,7 +3,7 @@
     depth/chunk-000/file-000.parquet    episode_index, frame_index, depth (PNG), body (PNG)
 
 It lies outside `data/`, so that LeRobot's readers pass it over.  Depth is the logarithm of metres as 16-bit grey PNG,
-ENCODING says how; 0 is the sky.  Body masks are 1-bit PNG.
+ENCODING states the formula; 0 is the sky.  Body masks are 1-bit PNG.
 """
 
 from __future__ import annotations

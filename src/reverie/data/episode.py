@@ -119,9 +119,9 @@ class Recorder:
 
 
 class Film:
-    """Memory for the pictures of an episode, used again for the next: fresh memory costs as much as drawing them.
+    """Memory for the frames of an episode, used again for the next: fresh memory costs as much as drawing them.
 
-    Pictures keep their layout: planes one after the other where they come so.
+    Frames keep their layout: planes one after the other where they come so.
     """
 
     def __init__(self) -> None:
@@ -139,14 +139,14 @@ class Film:
         self.add(picture)
 
     def add(self, picture: Frames) -> None:
-        """Append a picture; it is copied."""
+        """Append a frame; it is copied."""
         assert self._memory is not None
         self._memory[self._length] = picture
         self._length += 1
 
     @property
     def frames(self) -> Frames:
-        """The pictures so far, `(f, H, W, 3)`; overwritten by the next episode."""
+        """The frames so far, `(f, H, W, 3)`; overwritten by the next episode."""
         assert self._memory is not None
         return self._memory[: self._length]
 

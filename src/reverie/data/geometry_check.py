@@ -23,9 +23,9 @@ GAP_FRAMES = 8
 EPISODES = 12
 PAIRS_PER_EPISODE = 4
 MIN_PAIRS = 6
-"""With fewer pairs of frames nothing is said."""
+"""With fewer pairs of frames there is no result."""
 MIN_MOTION_DB = 28.0
-"""Pairs that are more alike than this as they are tell nothing."""
+"""Pairs that are more alike than this as they are carry no information."""
 MIN_COVER = 0.1
 """The share of the frame that two settings must both cover to be compared."""
 MIN_GAIN_DB, MIN_SIGMAS = 0.5, 3.0
@@ -117,7 +117,7 @@ class GeometryFit:
 def check_geometry(dataset: Dataset, seed: int = 0) -> GeometryFit | None:
     """Warps frames of some episodes.
 
-    None where there is too little to tell: no depth, no field of view, or hardly any motion.
+    None where there is too little to measure: no depth, no field of view, or hardly any motion.
     """
     if dataset.fov_deg is None or not dataset.poses_are_known:
         return None
@@ -236,7 +236,7 @@ class _Warper:
         )
 
     def warp(self, setting: Setting) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images `(pairs, 3, h, w)`, and which of their pixels were seen in the source and are not of the body."""
+        """Images `(pairs, 3, h, w)`, and which of their pixels are visible in the source and are not of the body."""
         poses = self._poses[:, :, 1 + setting.shift].copy()
         poses[..., 3] = poses[..., 3] * setting.yaw_sign + setting.yaw_deg
         poses[..., 4] *= setting.pitch_sign

@@ -136,7 +136,7 @@ def make_job(config: RecordConfig) -> Job:
 
 
 def _outcomes(config: RecordConfig, job: Job, world: World, writer: DatasetWriter) -> Generator[Outcome]:
-    """Episodes, played where the configuration says; in any order."""
+    """Episodes, played on the configured machines; in any order."""
     taken = {row["seed"] for row in (*writer.rows, *writer.rejected)}
     seeds = (seed for seed in itertools.count(config.seed * 1_000_000) if seed not in taken)
     if config.cluster is None and config.processes == 0:

@@ -1,4 +1,4 @@
-"""Cheap measures of pictures: how much changed from frame to frame, and which way the picture moved.  Numpy alone.
+"""Cheap measures of frames: the change from frame to frame, and the image motion.  Numpy alone.
 
 Every measure looks at one colour of a few rows and columns, so that a frame costs microseconds.
 """
@@ -14,13 +14,13 @@ GRID = (20, 36)
 """Rows and columns of the thumbnail that changes are measured on."""
 
 LINES = 8
-"""Lines of the picture that its motion is measured on."""
+"""Lines of the image on which its motion is measured."""
 
 HORIZON = (0.25, 0.58)
 """Sideways motion is measured in this part of the height: far away, where walking and driving move little."""
 
 SIDEWAYS, UPRIGHT = 2, 1
-"""Axes of frames `(f, H, W, 3)` along which a picture can slide."""
+"""Axes of frames `(f, H, W, 3)` along which an image can slide."""
 
 Numbers = npt.NDArray[np.float32]
 
@@ -70,5 +70,5 @@ def _lines(frames: Frames, axis: int) -> Numbers:
 
 
 def _spread(size: int, count: int) -> npt.NDArray[np.intp]:
-    """`count` places spread evenly over `size`."""
+    """`count` positions spread evenly over `size`."""
     return ((np.arange(count) + 0.5) * size / count).astype(np.intp)

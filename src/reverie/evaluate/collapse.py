@@ -3,8 +3,8 @@
 A second of video has a look: brightness and the balance of colours; contrast and saturation; how much detail there is,
 at three scales, and whether it runs down or across.  A play that has come to nothing is seldom only too soft or too
 harsh: its detail has the wrong scale, or one direction, or one colour.  Beside its look, a second has four signs of
-worlds that fail in ways that keep their colours: a fold in the frame, the start seen mirrored, haze (far less detail
-than the start), and a picture that does not move though the camera does.
+worlds that fail in ways that keep their colours: a fold in the frame, the start mirrored, haze (far less detail
+than the start), and an image that does not move though the camera does.
 
 Real seconds of the same game set every limit, so that no limit is one that the game itself often crosses.
 """
@@ -43,9 +43,9 @@ SYMMETRY_FLOOR = 0.55
 HAZE_RATIO = 0.4
 """Detail over the start's (or the usual, where that is less) below which a frame is haze."""
 STILL_LEVELS = 1.0
-"""Mean change of a second, in grey levels, below which a picture is frozen."""
+"""Mean change of a second, in grey levels, below which a video is frozen."""
 MOVED_M, MOVED_DEG = 0.5, 10.0
-"""A camera that moves so far in a second must change the picture."""
+"""A camera that moves so far in a second must change the image."""
 
 
 def look(frames: Frames) -> Looks:
@@ -72,7 +72,7 @@ def looks(frames: Frames, start: Frames | None = None, moved: npt.NDArray[np.boo
     """The signs of each whole second of a video `(f, H, W, 3)`: `(f // 25, SIGNS)`; every fifth frame is taken.
 
     start: (H, W, 3), the frame that the video began with; without it neither mirrored views nor haze are looked for.
-    moved: (f // 25,) whether the camera moved in a second; without it frozen pictures are not.
+    moved: (f // 25,) whether the camera moved in a second; without it frozen frames are not.
     """
     seconds = len(frames) // FPS
     rows = np.full((seconds, SIGNS), np.nan)
@@ -114,7 +114,7 @@ class Detector:
     centre, inverse: of the looks of real seconds.  limit: the distance from them beyond which a second is not of this
     game.  fold, mirror: scores above which a frame is folded, or its start mirrored.  usual: logarithm of the detail of
     a usual second.  haze: logarithm of the detail over the start's, below which a second is haze.  still: levels of
-    change below which a picture is frozen.
+    change below which a video is frozen.
     """
 
     centre: npt.NDArray[np.float64]

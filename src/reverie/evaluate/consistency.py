@@ -37,7 +37,7 @@ def temporal_consistency(maps: torch.Tensor) -> float:
 def motion_smoothness(frames: Frames) -> float:
     """Predictability of each frame by its neighbours: 1 - mean |frame - middle| / 255, 0 to 1, higher is smoother.
 
-    The middle of frames i - 1 and i + 1 is both moved half of the way along the flow between them, averaged: VBench's
+    The middle of frames i - 1 and i + 1 is both warped half of the way by their optical flow, averaged: VBench's
     motion smoothness with optical flow in place of an interpolation network.  Flicker and jumps lower it.
     """
     if len(frames) < 3:

@@ -32,13 +32,13 @@ def picture_maps(idm: InverseDynamics, frames: Frames) -> torch.Tensor:
 
 
 def look_small(frames: Frames) -> npt.NDArray[np.uint8]:
-    """Frames as the model sees pictures, `(f, 3, 32, 56)`."""
+    """Frames in the size of the model's image input, `(f, 3, 32, 56)`."""
     doubled = frames if len(frames) > 1 else np.repeat(frames, 2, 0)
     return look(doubled).pictures[: len(frames)]
 
 
 def picture_distance(idm: InverseDynamics, frames: Frames, truth: Frames) -> npt.NDArray[np.float32]:
-    """Mean squared distance of the two pictures' features, `(f,)`, 0 (equal) to 4, lower is better.
+    """Mean squared distance of the two images' features, `(f,)`, 0 (equal) to 4, lower is better.
 
     LPIPS's formula (Zhang et al. 2018, arXiv 1801.03924, eq. 1) with all weights one, on one layer of our own network.
     """

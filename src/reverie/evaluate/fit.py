@@ -29,7 +29,7 @@ class Fit:
     turn_scale: float = 1.0
 
     def say(self, action: Action) -> Action:
-        """An action of the game, as the model is told it."""
+        """Maps an action of the game to the model's action space."""
         said = self.model.restrict(action)
         pitch, yaw = (max(-MAX_TURN_DEG, min(MAX_TURN_DEG, turn * self.turn_scale)) for turn in said.mouse)
         return Action(said.keys, (pitch, yaw))
@@ -73,7 +73,7 @@ def fit_actions(model: ActionSpace, data: ActionSpace, name: str = "the dataset"
 def check_pictures(
     model_size: tuple[int, int], data_size: tuple[int, int], model_fps: float = FPS, data_fps: float = FPS
 ) -> None:
-    """Raises DataError unless the recording has the model's picture size and frame rate."""
+    """Raises DataError unless the recording has the model's frame size and frame rate."""
     if tuple(model_size) != tuple(data_size):
         sizes = [f"{height}x{width}" for height, width in (model_size, data_size)]
         raise DataError(

@@ -1,4 +1,4 @@
-"""Long rollouts, watched second by second: a five-minute dream is never in memory as a whole."""
+"""Long rollouts, measured second by second: a five-minute rollout is never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def watch(
     turned: Sequence[bool] = (),
 ) -> Unit:
     """Curves by second: `sharpness`, `contrast`, `saturation`, `change` (per frame), the `looks`, and with a judge
-    the picture features of the window before each of DRIFT_S, `window.SECOND` (n, c).
+    the image features of the window before each of DRIFT_S, `window.SECOND` (n, c).
 
-    start: the picture (H, W, 3) in which somebody stands still; then also `kept`, the PSNR of a second's last frame
-    against it, dB.  first: the picture that the video began with, for signs of collapse; turned: seconds in which the
+    start: the frame (H, W, 3) of a player who stands still; then also `kept`, the PSNR of a second's last frame
+    against it, dB.  first: the first frame of the video, for signs of collapse; turned: seconds in which the
     player turned.
     """
     curves: dict[str, list[float]] = {name: [] for name in (*LOOKS, "change")}
@@ -92,8 +92,8 @@ def play_long(
     tick: Callable[[], None] = lambda: None,
     stands: bool = False,
 ) -> Unit:
-    """`watch` of a dream; writes a strip of its frames at SHOWN_S, and a video of it with the keys.  stands: nothing is
-    done, so that the picture should stay what it was."""
+    """`watch` of a rollout; writes a strip of its frames at SHOWN_S, and a video with the keys.  stands: nothing is
+    done, so that the image should not change."""
     start = picture if stands else None
     turned = turned_seconds(actions)
     shown: list[Frames] = []

@@ -1,4 +1,4 @@
-"""One HTML page of one report or of several side by side: tables, plots and pictures, all inside the one file."""
+"""One HTML page of one report or of several side by side: tables, plots and images, all inside the one file."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Report:
 
 
 def write_page(reports: Sequence[Report], path: Path) -> int:
-    """Write the page; returns its size in bytes.  Pictures that would make it larger than MAX_BYTES are left out."""
+    """Write the page; returns its size in bytes.  Images that would make it larger than MAX_BYTES are left out."""
     games = list(dict.fromkeys(game for report in reports for game in report.raw["games"]))
     colours = _colours(reports)
     names = " and ".join(report.label for report in reports)

@@ -260,7 +260,7 @@ def suite(published: Suite, units: Sequence[Unit], judge: Judge) -> Table:
 def per_start(
     short: Sequence[Unit], longer: Sequence[Unit], returns: Sequence[Unit], ends: list[dict[str, float]]
 ) -> dict[str, list[dict[str, float]]]:
-    """The dream's figures for every start by itself, by section: what a paired comparison takes."""
+    """The rollouts' figures for every start by itself, by section: what a paired comparison takes."""
     sections = {"short": short, "16s": longer, "return": returns}
     result = {name: [dict(unit.facts["rows"][DREAM]) for unit in units] for name, units in sections.items() if units}
     for figures, unit in zip(result.get("short", []), short, strict=True):

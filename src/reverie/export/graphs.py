@@ -41,7 +41,7 @@ from reverie.vision.projection import VIEW_SIZE, View
 OPSET = 18
 HALVED_AXES = (2, 4)
 """Axes of the weights of linear and convolution layers.  All else (biases, gains, folded constants such as the depth
-network's pixel places, which float16 would move) stays float32: it weighs nothing."""
+network's pixel positions, which float16 would move) stays float32: it weighs nothing."""
 MAX_JOINED = 8
 TRACED_STEPS = 3
 """Past steps of the example that `pass` is traced with; any number from 0 will do afterwards."""

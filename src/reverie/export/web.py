@@ -50,7 +50,7 @@ MAX_MODEL_BYTES = 60 * 2**20
 """Size limit of a model's graphs, bytes: the page waits for their download."""
 
 Progress = Callable[[float, str], None]
-"""Told how much is done, from 0 to 1, and what is being done."""
+"""Callback for the progress, from 0 to 1, and the name of the current part."""
 
 
 def check_packages() -> None:

@@ -17,7 +17,7 @@ class TrainerConfig:
     Minutes count steps and the validations between them, and neither what comes before the first nor after the last.
 
     The learning rate rises over `warmup_steps`, holds, and falls linearly to zero over the last `decay` of the budget.
-    muon: matrices, and kernels seen as matrices, are optimised by Muon (at AdamW's scale), the rest by AdamW.
+    muon: matrices, and kernels reshaped to matrices, are optimised by Muon (at AdamW's scale), the rest by AdamW.
     skip_above: a step whose gradient norm is that many times the recent median is left out.
     accumulate: micro-batches of a step in each process; the global batch is batch x accumulate x processes.
     workers: threads that make batches ahead.  dtype: what autocast computes in; auto is bfloat16 on a GPU that has it,

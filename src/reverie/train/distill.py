@@ -88,7 +88,7 @@ class DistillConfig:
     def __post_init__(self) -> None:
         if self.batch < 1 or self.clip_steps < 2:
             raise TrainError(f"expected batch >= 1 and clip_steps >= 2, got {self.batch} and {self.clip_steps}")
-        Schedule(self.sigmas, renoise=True)  # says what is wrong with the levels
+        Schedule(self.sigmas, renoise=True)  # raises for bad levels
 
 
 class DistillTask(Task):
@@ -110,7 +110,7 @@ class DistillTask(Task):
         self.schedule = Schedule(config.sigmas, renoise=len(config.sigmas) > 1, context_sigma=config.context_sigma)
 
     def image(self, picture: Tensor) -> Tensor:
-        """Tokens of pictures (b, 3, H/2, W/2) uint8."""
+        """Tokens of images (b, 3, H/2, W/2) uint8."""
         with torch.no_grad():
             return self.bundle.image_encoder(to_pixels(picture))
 
@@ -135,7 +135,7 @@ class DistillTask(Task):
         return tuple(x.to(self.device) for x in self.held_out.spread(count, self.config.clip_steps))  # type: ignore[return-value]
 
     def sample(self, folder: Path, step: int) -> None:
-        """A sheet of rollouts under fixed scripts, from held-out start pictures of every game."""
+        """A sheet of rollouts under fixed scripts, from held-out start frames of every game."""
         self.settle()
         if not isinstance(self.bundle.tokenizer, VideoTokenizer):
             return

@@ -4,7 +4,7 @@ It rolls out on its own ring, through `flow.denoise`, and what it makes moves al
 frozen teacher's and that of a critic which keeps learning what the student makes (distribution matching, arXiv
 2311.18828; under its own rollouts: Self-Forcing, arXiv 2506.08009).  Both are asked as teacher forcing asks, for each
 step given the student's own steps before it.  Gradients flow through one random pass of each block, and not through the
-ring.  Actions are drawn from recorded play, whatever picture they were recorded with.
+ring.  Actions are drawn from recorded play, whatever frames they were recorded with.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class DmdTask(DistillTask):
         return torch.Generator().manual_seed(self.step_seed + purpose)
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor | Rows, ...]:
-        """Start latents (b, 1, c, h, w), start pictures, and action rows (b, 4 blocks, a) of other moments of play."""
+        """Start latents (b, 1, c, h, w), start images, and action rows (b, 4 blocks, a) of other moments of play."""
         z0, rows, picture = self.clips.play(rng, self.config.batch, self.config.rollout_blocks)
         rows[torch.from_numpy(rng.random(len(rows)) < self.config.still)] = 0.0
         return z0, picture, rows
@@ -128,7 +128,7 @@ class DmdTask(DistillTask):
         return 0.5 * (made.float() - wanted).square().mean(), {"score_gap": gap}
 
     def rollout(self, z0: Tensor, image: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """The student's own dream, (b, 1 + blocks, c, h, w), with gradients through one pass of each block: the same
+        """The student's own rollout, (b, 1 + blocks, c, h, w), with gradients through one pass of each block: the same
         random one for all, which is also the last."""
         model, schedule = self.student, self.schedule
         last = int(torch.randint(len(schedule.sigmas), (), generator=self._shared(1)))

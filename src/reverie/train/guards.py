@@ -19,7 +19,7 @@ from reverie.train.checkpoints import Progress
 from reverie.train.parallel import Ranks, local
 
 NORMS_KEPT = 100
-"""Gradient norms remembered to tell a huge one."""
+"""Gradient norms kept to detect a huge one."""
 
 NORMS_NEEDED = 20
 """Before so many are known, none is huge."""
@@ -85,7 +85,7 @@ def clip_gradients(parameters: list[nn.Parameter], norm: Tensor, most: float) ->
 
 
 DEVICE_FAILURES = ("CUDA error", "CUDA out of memory", "cuDNN error", "CUBLAS_STATUS", "NCCL error")
-"""Beginnings of what torch says when a GPU fails."""
+"""Beginnings of torch's messages when a GPU fails."""
 
 
 @contextmanager

@@ -26,20 +26,20 @@ from reverie.types import ActionSpace
 from reverie.vision.projection import turn_scale
 
 Batch = tuple[Tensor | Rows, Tensor, Tensor | Rows]
-"""Clips: latents (b, t, c, h, w) whose first step is a start picture's, action rows (b, 4 (t - 1), a), and first
-pictures (b, 3, H/2, W/2) uint8.  For a GPU they are `Rows`."""
+"""Clips: latents (b, t, c, h, w) whose first step is a start image's, action rows (b, 4 (t - 1), a), and first
+images (b, 3, H/2, W/2) uint8.  For a GPU they are `Rows`."""
 
 ToldBatch = tuple[Tensor | Rows, Tensor, Tensor | Rows, Tensor | Rows]
 """Clips for a model that generates its start: latents and rows as in `Batch`, image tokens (b, n, d), and latents (b,
-t, c, h, w) of the first picture and of the grey after it."""
+t, c, h, w) of the first image and of the grey after it."""
 
 
 class Clips:
     """Clips of one recording or several.
 
     A key that a game does not have is never held there.  Every game is drawn equally often, however much of it was
-    recorded.  fov_deg: turns are scaled to this field of view, so that the same turn moves all pictures alike.
-    action_space: what rows are said in; without one all keys of the games, in order of appearance, and a mouse if one
+    recorded.  fov_deg: turns are scaled to this field of view, so that the same turn moves all frames alike.
+    action_space: the joint space of rows; without one all keys of the games, in order of appearance, and a mouse if one
     has it.  idle_key: is down whenever no other key is.  Raises DataError for games of several shapes, or with actions
     that `action_space` has not.
     """
@@ -125,7 +125,7 @@ class Clips:
         return z, rows, *self.told(picks, num_steps)
 
     def openings(self, each: int) -> tuple[Tensor, Tensor]:
-        """Start pictures, `each` of every game: latents (n, c, h, w), and the pictures."""
+        """Start images, `each` of every game: latents (n, c, h, w), and the images."""
         picks = self._spaced_openings(each)
         return self._read("latents", self._steps(picks, 1)[:, 0]), self._read("picture", self._openings(picks))
 
@@ -192,11 +192,11 @@ class Clips:
         return [(i, start) for i, part in enumerate(self.parts) for start in _spaced(part.opens, each)]
 
     def _openings(self, picks: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
-        """Rows of the tables of first pictures (b,)."""
+        """Rows of the tables of first images (b,)."""
         return np.array([self._tables["picture"].first[i] + self.parts[i].opening(start) for i, start in picks])
 
     def _steps(self, picks: Sequence[tuple[int, int]], num_steps: int) -> npt.NDArray[np.int64]:
-        """Rows of the table of latents (b, t): a clip's first step is encoded alone, as a start picture is."""
+        """Rows of the table of latents (b, t): a clip's first step is encoded alone, as a start image is."""
         found = []
         for i, start in picks:
             z, still, *_ = self._latents_of(i)
@@ -205,7 +205,7 @@ class Clips:
         return np.stack(found)
 
     def _start_steps(self, picks: Sequence[tuple[int, int]], num_steps: int) -> npt.NDArray[np.int64]:
-        """Rows of the table of latents (b, t): a start picture, and the grey after it, the last of which holds for
+        """Rows of the table of latents (b, t): a start image, and the grey after it, the last of which holds for
         ever."""
         found = []
         for i, start in picks:
@@ -253,7 +253,7 @@ class Clips:
 
 
 def with_idle_key(rows: npt.NDArray[np.float32], space: ActionSpace, idle_key: str | None) -> npt.NDArray[np.float32]:
-    """Rows (f, a), in place, with the key that is down whenever no other is, as a session says them."""
+    """Rows (f, a), in place, with the key that is down whenever no other is, as a session encodes them."""
     if idle_key is not None:
         place = space.keys.index(idle_key)
         rows[:, place] = 0

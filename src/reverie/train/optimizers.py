@@ -47,7 +47,7 @@ def build_optimizers(
 
 
 class MatrixMuon(torch.optim.Optimizer):
-    """Muon over parameters of two or more dimensions, each seen as the matrix (first dimension, the rest).
+    """Muon over parameters of two or more dimensions, each reshaped to the matrix (first dimension, the rest).
 
     All matrices of one shape are updated together: a network has few shapes, and a GPU would spend longer on a thousand
     small launches than on the arithmetic.  The numbers are those of torch.optim.Muon with `match_rms_adamw`,

@@ -1,5 +1,5 @@
 """Models that a training starts from: any model folder, a world training's own folder, or published Matrix-Game 2.0
-weights.  What is kept of their start pictures, and whether recordings fit them."""
+weights.  Stored data of their start images, and the check that recordings fit them."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """`reverie bench train`: how fast a training step is on this machine, and where its time goes.
 
 steps_per_s     trained latent steps a second: steps of the clips of a batch, each once, over the median time of a step.
-cpu_s           processor time of a step, all threads: says more than the clock where others share the cores.
-gflops          arithmetic of a step, forward and backward, attention as seen.
+cpu_s           processor time of a step, all threads: means more than the clock where others share the cores.
+gflops          arithmetic of a step, forward and backward, attention as masked.
 matrix_gflops   what the machine reaches in a large matrix product of that number type, measured beside the steps.
 mfu             the share of that rate: gflops a second over matrix_gflops.
 kinds           the share of every kind of operation.

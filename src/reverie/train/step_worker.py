@@ -1,8 +1,8 @@
-"""A process that trains a network on latents made up for it, one step each time it is told to.
+"""A process that trains a network on latents made up for it, one step for each command.
 
 Run as a script by `reverie bench train`, also with the source of an older commit: so it asks for nothing but what both
-have.  Options are one JSON object in the first argument.  It says one line of JSON when it is ready (after its first
-steps) and one for each line that it is sent: `step` takes a step, `profile` takes one and says where its time went.
+have.  Options are one JSON object in the first argument.  It prints one line of JSON when it is ready (after its first
+steps) and one for each line that it is sent: `step` takes a step, `profile` takes one and prints its time by kernel.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Task(ABC):
         return {}
 
     def sample(self, folder: Path, step: int) -> None:  # noqa: B027  # optional
-        """Write pictures to look at into `folder`.  Called after `validate`, in the same way."""
+        """Writes images to look at into `folder`.  Called after `validate`, in the same way."""
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:  # noqa: B027  # optional
         """Write the finished model into `folder`.  Called once at the end with the averaged weights."""

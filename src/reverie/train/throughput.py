@@ -44,7 +44,7 @@ class FlopCount(TorchDispatchMode):
     Those are nearly all of it; element-wise work, norms and optimizers are left out, as is usual.  A product counts
     twice its multiplications.  Attention under a mask counts as what the mask lets through, whatever the kernel does:
     so does attention by steps, which does nothing else.  What is worked out twice (`--remat`) counts twice.  Compiled
-    code is not seen.
+    code is not counted.
     """
 
     def __init__(self) -> None:

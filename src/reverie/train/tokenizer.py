@@ -1,7 +1,7 @@
 """Training the video tokenizer: `reverie train tokenizer --data DIR -o RUN --minutes 20`.
 
 Every run ends with a folder of `config.json` and `tokenizer.safetensors`.  Loss: L1, the same on differences between
-neighbouring pixels at three scales, and on differences between frames; the decoder sees latents with a little noise.
+neighbouring pixels at three scales, and on differences between frames; the decoder gets latents with a little noise.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class TrainTokenizerConfig:
 
 
 class TokenizerTask(Task):
-    """The tokenizer's batches, loss, figures and pictures.  `pool` and `held_out`: clips `(n, f, H, W, 3)` uint8."""
+    """The tokenizer's batches, loss, figures and images.  `pool` and `held_out`: clips `(n, f, H, W, 3)` uint8."""
 
     def __init__(self, tokenizer: VideoTokenizer, config: TrainTokenizerConfig, pool: Frames, held_out: Frames) -> None:
         height, width = pool.shape[2:4]
@@ -189,7 +189,7 @@ class TokenizerTask(Task):
 
 
 def train_tokenizer(config: TrainTokenizerConfig) -> dict[str, float]:
-    """Train as told.  Raises DataError for a missing dataset and TrainError for one too small."""
+    """Trains the tokenizer.  Raises DataError for a missing dataset and TrainError for one too small."""
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     length = max(17, config.clip_frames)

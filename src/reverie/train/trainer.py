@@ -1,6 +1,6 @@
 """The one training loop: the tokenizer's, the world model's and distillation's.
 
-A `Task` says what is trained (a module, batches, a loss, pictures to look at); the `Trainer` does the rest: schedule,
+A `Task` defines the training (a module, batches, a loss, images to look at); the `Trainer` does the rest: schedule,
 optimizers, clipping, averaging of weights, checkpoints that resume bit for bit, several processes, and reports.
 
 Everything random in step `i` follows from `(seed, i, micro-batch)` alone, so a training that was killed and resumed

@@ -77,7 +77,7 @@ and latents (b, t, c, h, w), as in `ToldBatch`."""
 
 
 class WorldTask(Task):
-    """The world model's batches, loss, figures and pictures.
+    """The world model's batches, loss, figures and images.
 
     bundle: the networks, fresh or to be tuned.
     """
@@ -235,7 +235,7 @@ class WorldTask(Task):
         return torch.where(hidden[:, None, None], unknown, rows)
 
     def validate(self) -> dict[str, float]:
-        """On held-out clips: the error of a step dreamt from noise in one pass; with the actions of another clip;
+        """On held-out clips: the error of a step generated from noise in one pass; with the actions of another clip;
         that of repeating the step before."""
         self.settle()
         generator = torch.Generator(self.device).manual_seed(0)
@@ -255,7 +255,7 @@ class WorldTask(Task):
         return {name: float(np.mean(values)) for name, values in sums.items()}
 
     def sample(self, folder: Path, step: int) -> None:
-        """A sheet of rollouts under fixed scripts, from held-out start pictures of every game."""
+        """A sheet of rollouts under fixed scripts, from held-out start frames of every game."""
         self.settle()
         each, given, block = 2 if len(self.held_out.parts) == 1 else 1, given_steps(self.sizes), self.sizes.block
         num_steps = given + (SAMPLED_STEPS - given) // block * block

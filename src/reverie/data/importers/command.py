@@ -45,7 +45,7 @@ class ImportConfig:
     dst: Place
     """The dataset's folder; made, or continued."""
     resolution: tuple[int, int] = (128, 224)
-    """Height and width of the pictures; the middle of the source is cut to that shape."""
+    """Height and width of the frames; the middle of the source is cut to that shape."""
     episode_seconds: float = 40.0
     """Longest episode."""
     min_episode_seconds: float = 2.0
@@ -58,7 +58,7 @@ class ImportConfig:
     video_key: str | None = None
     """lerobot: which video, where there are several."""
     late_frames: int = 0
-    """The source's pictures show actions so many of its frames later than its table says."""
+    """The source's frames show actions so many of its frames later than its table says."""
     heldout: bool = False
     """Mark the episodes as held out: never trained on."""
     checks: bool = True

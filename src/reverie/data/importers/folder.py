@@ -39,7 +39,7 @@ LONGEST_ROW_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A table: where each row lies in its file, from 1, its columns, and what is to be said of it."""
+    """A table: the line of each row in its file, from 1, its columns, and remarks for the report."""
 
     path: Path
     numbers: list[int]

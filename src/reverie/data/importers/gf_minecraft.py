@@ -89,7 +89,7 @@ def read_track(table: Path, actions: dict[int, Any], times: Table) -> Track:
 
 
 def first_action(actions: dict[int, Any]) -> int:
-    """The number of the action that follows frame 0: 1, unless the yaw recorded with the actions says 0."""
+    """The number of the action that follows frame 0: 1, unless the yaw recorded with the actions is 0."""
     try:
         numbers = sorted(actions)
         delta = np.array([float(actions[number]["yaw_delta"]) for number in numbers])

@@ -8,9 +8,9 @@ Version 2.1 (and 2.0), which the GameWAM sets of Minecraft and Doom have, keeps 
 
 Evidence: LeRobot's own documentation of its formats, `info.json` of public v2.1 datasets, and for GameWAM the card of
 huggingface.co/datasets/Yunncheng/gamewam-minecraft (v2.1, 22 action dimensions, 640x360 at 20 frames a second).  What
-its dimensions are called stands in its `info.json` and on no page that we found: say it with `--map`.
+its dimensions are called stands in its `info.json` and on no page that we found: give it with `--map`.
 
-Ours are taken as they are.  For others `--map` says what a dimension is: `--map drive=key.forward` (held above 0.5),
+Ours are taken as they are.  For others `--map` defines a dimension: `--map drive=key.forward` (held above 0.5),
 `--map cam_yaw=mouse.yaw*57.3` (a turn in degrees after the factor, up and right positive), `--map 3=key.jump` by number
 where the dimensions have no names.
 

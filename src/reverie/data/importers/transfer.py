@@ -1,4 +1,4 @@
-"""Takes into episodes: each is read, resampled, judged and written; what is dropped is counted, and said why."""
+"""Takes into episodes: each is read, resampled, judged and written; what is dropped is counted, with the reason."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Transfer:
         is_over: bool,
         outcome: Outcome,
     ) -> None:
-        """Say which frames of a piece could not be decoded, if any."""
+        """Notes which frames of a piece could not be decoded, if any."""
         lacking = [index for index, frame in enumerate(frames) if frame is None]
         if not lacking:
             return
@@ -247,7 +247,7 @@ def content_of(take: Take, begin_s: float, end_s: float) -> str:
 
 
 def drop_after_lost_frames(track: Track, times: npt.NDArray[np.float64], video: Path) -> None:
-    """Drops what follows a gap in a video of constant rate, where a table of more rows says that frames were lost.
+    """Drops what follows a gap in a video of constant rate, where a table of more rows shows that frames were lost.
 
     Rows that are numbered by frame would each be with a later frame than their own.
     """

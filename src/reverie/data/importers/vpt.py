@@ -141,7 +141,7 @@ def _check_clock(steps: list[dict[str, Any] | None], table: Path) -> None:
 
 
 def _gaps(steps: list[dict[str, Any] | None], missing: int) -> list[int]:
-    """Rows before which rows are missing, or that are there twice (`missing` below 0), as their clock says.
+    """Rows before which rows are missing, or that are there twice (`missing` below 0), by their clock.
 
     None where the clock's gaps do not amount to `missing` rows: then the game was slow there, and no row was lost.
     """

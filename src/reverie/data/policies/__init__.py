@@ -1,4 +1,4 @@
-"""Players for recording: a policy chooses an Action on what is seen now.
+"""Players for recording: a policy chooses an Action by the current observation.
 
 `policy_for("city", seed)` gives the one of a game, which comes with the game; a game without its own is explored by
 walking.

@@ -1,7 +1,7 @@
 """A policy that plays like a person who looks around: keys held for a while, smooth turns, walls avoided.
 
-It steers by the pose and a small depth picture where the world has them, else it plays blind.  It opens the doors that
-`hints["use_units"]` tells of, fires in bursts, looks up and down, and at times stands still for seconds.
+It steers by the pose and a small depth image if the world has them, else it plays blind.  It opens the doors that
+`hints["use_units"]` lists, fires in bursts, looks up and down, and at times stands still for seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TURN_LIMIT = 4.0
 FLICK_LIMIT = 6.0
 PITCH_LIMIT = 20.0
 NEAR = 8.0
-"""Depth below which the way ahead counts as blocked, in units of the depth picture."""
+"""Depth below which the way ahead counts as blocked, in units of the depth image."""
 WARY = 30.0
 STARE = 4.0
 """A view whose middle is nearer than this is a wall and nothing else."""
@@ -62,7 +62,7 @@ class Clearance:
 
     @classmethod
     def of(cls, depth: Depth) -> Clearance:
-        """Read it from a `(h, w)` depth picture."""
+        """Read it from a `(h, w)` depth image."""
         height, width = depth.shape
         band = depth[height * 3 // 8 : height * 5 // 8].astype(np.float32)
         columns = np.partition(band, len(band) // 5, axis=0)[len(band) // 5]
@@ -100,7 +100,7 @@ class ExploringPolicy:
         self._room = Clearance()
 
     def act(self, seen: Seen) -> Action:
-        """The action for the next frame; steers by the pose and the depth picture where there are such."""
+        """The action for the next frame; steers by the pose and the depth image if there are any."""
         if seen.depth is not self._depth:  # worlds make a new one every few frames
             self._depth = seen.depth
             self._room = Clearance.of(seen.depth) if seen.depth is not None else Clearance()

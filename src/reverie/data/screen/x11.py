@@ -2,7 +2,7 @@
 
 Raw events come whichever window has the focus, also while a game holds the pointer, and without acceleration.
 Their server times (milliseconds of a clock that runs like ours) are moved onto `time.monotonic_ns` by the smallest
-delay seen so far: an event cannot arrive before it happened.
+delay measured so far: an event cannot arrive before it happened.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def is_focused(connection: Any, window: Any) -> bool:
 
 
 class Camera:
-    """Takes pictures of a place on the screen, cut to the wanted shape and averaged down."""
+    """Captures frames of a part of the screen, cut to the requested shape and averaged down."""
 
     def __init__(self, resolution: tuple[int, int], display_name: str | None = None) -> None:
         try:
@@ -188,7 +188,7 @@ class InputListener:
                 pending = self._connection.pending_events()
                 for _ in range(pending):
                     self._put(self._connection.next_event())
-            except Exception:  # the server has gone: the recorder sees its window gone, and says so
+            except Exception:  # the server has gone: the recorder finds its window gone, and reports it
                 return
 
     def _put(self, event: Any) -> None:

@@ -159,7 +159,7 @@ def real_views(place: Place, poses: Poses, tick: Tick) -> Unit:
 
 
 def _add_features(unit: Unit, name: str, small: Frames, full: Frames, judge: Judge | None) -> None:
-    """Looks, and with a judge its picture features, of frames (n, v, h, w, 3) and the same at full size."""
+    """Looks, and with a judge its image features, of frames (n, v, h, w, 3) and the same at full size."""
     flat = small.reshape(-1, *small.shape[2:])
     unit.arrays[name] = np.stack([look(frame[None]) for frame in flat])
     if judge is not None:

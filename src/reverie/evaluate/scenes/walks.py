@@ -38,7 +38,7 @@ class SceneSize:
     """Numbers of rollouts in a scene.
 
     walks: held-out walks of up to 20 s; turns: half turns and back; returns: ways out of `out_s` seconds and back;
-    plays: of `play_s` seconds; real: other real clips that say what the game looks like.
+    plays: of `play_s` seconds; real: other real clips as a reference for the game's looks.
     """
 
     walks: int = 8
@@ -208,7 +208,7 @@ def _check_camera(dataset: Dataset, scene: LoadedScene) -> None:
 
 
 def _shared_poses(dataset: Dataset) -> set[bytes]:
-    """Poses of more than one episode: games that always begin alike tell nothing by them."""
+    """Poses of more than one episode: games that always begin alike cannot be told apart by them."""
     seen: set[bytes] = set()
     shared: set[bytes] = set()
     for i in range(dataset.num_episodes):
@@ -223,7 +223,7 @@ def _shared_poses(dataset: Dataset) -> set[bytes]:
 def _covered(
     dataset: Dataset, scene: LoadedScene, engine: Engine, usable: Sequence[int]
 ) -> tuple[str, list[int], list[str]]:
-    """The place that the scene shows best, those of its episodes whose start it covers, and what is to be said of it.
+    """The place that the scene shows best, those of its episodes whose start it covers, and remarks for the report.
 
     Raises DataError where it covers no start.
     """

@@ -30,7 +30,7 @@ def gpu_memory_gib() -> float:
 
 
 def free_memory_gib() -> float:
-    """Memory that can still be had, in GiB, a container's limit counted; infinite where the system does not say."""
+    """Free memory in GiB, within a container's limit; infinite if the system does not report it."""
     free = float("inf")
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():

@@ -43,7 +43,7 @@ class PackConfig:
     depth_every: int = 16
     """Frames between depth images, a multiple of 4."""
     fov: float | None = None
-    """Horizontal field of view in degrees, where the recordings do not say it."""
+    """Horizontal field of view in degrees, if the recordings do not state it."""
 
     def run(self) -> None:
         from rich.console import Console

@@ -197,7 +197,7 @@ class SpatialTask(Task):
 
     def _own_clips(self, batch: Batch, generator: torch.Generator) -> Clips:
         """Clips of own rollouts.  The target is the game's where the memory shows what was recorded, and the memory's
-        view where it shows what was generated: what was dreamt stays."""
+        view where it shows generated content, which must stay."""
         plan, t, picks = self.plan, self.plan.clip_steps, batch.picks
         rolled = self.own[int(batch.rollout * len(self.own))]
         row = (picks[0] * len(rolled.first)).long()
@@ -274,7 +274,7 @@ class SpatialTask(Task):
         """The discriminator's part of the loss, for one-step estimates (b, t - 1, c, u, v) of steps 1 .. t - 1.
 
         Its gradient at the estimates is brought to `adversarial_weight` times the length of the squared error's.  On
-        own contexts it judges steps without their conditions: by these it could tell them from the game's.
+        own contexts it judges steps without their conditions: by these it could separate them from the game's.
         """
         plan = self.plan
         chosen = torch.randperm(estimated.shape[1], generator=generator, device=self.device)[: plan.judged_steps]

@@ -1,6 +1,6 @@
-"""A Doom level as its file tells it: where items lie, what stands in the way, and what can be used.
+"""A Doom level read from its file: positions of items, lines that block, and lines that can be used.
 
-Seeing by the map costs a hundredth of what the game takes to draw a depth picture.
+Casting rays over the map costs a hundredth of the game's drawing of a depth map.
 """
 
 from __future__ import annotations

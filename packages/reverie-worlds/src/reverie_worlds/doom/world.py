@@ -3,8 +3,8 @@ for, of monsters.
 
 One tic of the game is one frame.  The game draws 320x180, in planes; the middle 315x180 is scaled down to 224x128 with
 a Gaussian filter, so that textures shimmer little.  Doom is dark: its `r_visibility` is raised so that light reaches
-further, and its palette gets a fixed gamma, which keeps the shading of the rooms.  Pictures lie in memory as planes
-(their strides say so): they are encoded without being taken apart again.
+further, and its palette gets a fixed gamma, which keeps the shading of the rooms.  Frames lie in memory as planes
+(their strides show it): they are encoded without being taken apart again.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from reverie_worlds.doom.wad import Wad, write_palette
 from reverie_worlds.geometry import check_pose, sample_cells
 
 RESOLUTION = (128, 224)
-"""(H, W) of the pictures."""
+"""(H, W) of the frames."""
 
 FOV_DEG = 105.4
-"""Horizontal field of view of the 224 px picture, degrees: 2 atan(4/3 * 315/320)."""
+"""Horizontal field of view of the 224 px frame, degrees: 2 atan(4/3 * 315/320)."""
 
 DRAWN = (180, 320)
 """(H, W) that the game draws."""
 CROP = slice(2, 317)
-"""The columns of it that are shown: 315, for the shape of the picture."""
+"""The columns of it that are shown: 315, for the shape of the frame."""
 
 PIXEL_ASPECT = 1.2
 """Doom was made for screens whose pixels are so much taller than wide: what is as tall as wide is drawn taller."""
@@ -59,7 +59,7 @@ speed."""
 
 DEPTH_SHAPE = (8, 56)
 DEPTH_UNITS = 10.0
-"""Map units of one step of the depth picture."""
+"""Map units of one step of the depth map."""
 LOOK_EVERY_FRAMES = 5
 """Frames between updates of the depth map and the hints; in between they are the last ones."""
 
@@ -81,7 +81,7 @@ that counts as rest; metres."""
 
 MAX_SPAWN_TRIES = 24
 OPEN_DEPTH = 12
-"""A spawn spot must see at least this far in the middle, in the depth picture's units (about 10 map units each)."""
+"""A spawn spot needs at least this free distance in the middle, in the depth map's units (about 10 map units each)."""
 
 MOVES = ("forward", "back", "left", "right")
 ACTION_SPACE = ActionSpace((*MOVES, "attack", "use"), mouse=True)
@@ -198,7 +198,7 @@ class VizDoomWorld:
     def hints(self) -> Mapping[str, float]:
         """`use_units`: how far the nearest door, lift or switch in view is, in map units; infinity if there is none.
         `use_deg`: how far to the right it is, in degrees.  `view_depth`: how far the walls are that fill the middle of
-        the view, in units of the depth picture.  Empty in the scenarios.
+        the view, in units of the depth map.  Empty in the scenarios.
         """
         if (found := self._look()) is None:
             return {}
@@ -209,7 +209,7 @@ class VizDoomWorld:
     def look_from(self, pose: Pose) -> tuple[Frames, Geometry]:
         """Shows the level from `pose`: the frame `(1, H, W, 3)` and its geometry.
 
-        The player is carried there and stands on the floor: the world's `pose` tells the height.  Where nobody can
+        The player is carried there and stands on the floor: the world's `pose` holds the height.  Where nobody can
         stand, it stays that of before.  The episode does not go on from there: call `reset` before the next `step`.
         """
         check_pose(pose)
@@ -336,7 +336,7 @@ class VizDoomWorld:
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
-        """The game is another process and may die at any time: then say so, and let the next reset start it again."""
+        """The game is another process and may die at any time: then raise, and let the next reset start it again."""
         try:
             yield
         except Exception as error:

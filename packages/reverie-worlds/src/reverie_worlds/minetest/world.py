@@ -1,8 +1,8 @@
 """Minetest's voxel worlds as a World: any map generator and seed, any time of day, in four weathers.
 
 The game runs under the lock-step shim, with a mod on its server side, which carries out an order at each reset, and one
-on its client side, which tells the pose (`minetest_mods/`).  It draws 448x256, averaged down to 224x128, with nothing
-but the landscape in the picture: no hot bar, crosshair, outline or hand.  Episodes whose numbers share an eighth are
+on its client side, which sends the pose (`minetest_mods/`).  It draws 448x256, averaged down to 224x128, with nothing
+but the landscape in the frame: no hot bar, crosshair, outline or hand.  Episodes whose numbers share an eighth are
 played in one running world, at places far apart, and a place is never seen with the marks of an earlier visit.
 """
 
@@ -293,7 +293,7 @@ class MinetestWorld:
         return dx, dy
 
     def _turn(self, dx: int, dy: int, keys: Sequence[str] = (), buttons: Sequence[int] = ()) -> None:
-        """One frame.  A turn too wide for the window is made in several pictures within the frame's time."""
+        """One frame.  A turn too wide for the window is made in several rendered frames within the frame's time."""
         parts = max(1, math.ceil(abs(dx) / MAX_PX[0]), math.ceil(abs(dy) / MAX_PX[1]))
         for part in range(parts):
             share = (_part(dx, part, parts), _part(dy, part, parts))

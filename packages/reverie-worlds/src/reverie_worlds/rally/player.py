@@ -1,6 +1,6 @@
 """A policy that drives like a person: keys on or off, held for a tenth of a second to a few seconds, and not too well.
 
-It follows the road that the world's hints tell, at a speed that changes now and then, brakes before bends, often late,
+It follows the road in the world's hints, at a speed that changes now and then, brakes before bends, often late,
 slides with the handbrake, leaves the road to look around, weaves for fun, turns in circles, backs up, stops and stands.
 """
 

@@ -1,6 +1,6 @@
 """Trigger Rally's own data: which tracks there are, how each is laid out, and the level file that an episode plays.
 
-The game's `data.zip` has 98 maps and 13 events of 80 levels.  A level is an XML file beside its pictures: heights,
+The game's `data.zip` has 98 maps and 13 events of 80 levels.  A level is an XML file beside its images: heights,
 colours, and a map of the roads.  Lengths are metres; x grows to the east, y to the north, and the terrain repeats in
 both directions without end.
 """
@@ -50,9 +50,9 @@ Points = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Track:
-    """One level: its parsed file, and where its pictures are.
+    """One level: its parsed file, and the folder of its images.
 
-    heights: checksum of the height map, which tells terrains apart.
+    heights: checksum of the height map, which identifies the terrain.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Track:
         return _child(self.root, "weather")
 
     def path(self, picture: str) -> str:
-        """A picture that the level names, as a path in the archive."""
+        """An image that the level names, as a path in the archive."""
         return picture.lstrip("/") if picture.startswith("/") else posixpath.join(posixpath.dirname(self.file), picture)
 
     def places(self) -> Points:
@@ -229,7 +229,7 @@ def level_xml(track: Track, start: tuple[float, float, float], weather: ET.Eleme
     """The level file of an episode on `track`: its terrain, `weather`, a start of our own and no checkpoints to see.
 
     start: x, y, heading in degrees from north to the right.  tile_m: the ground is drawn in tiles of about this size,
-    three each way; the game draws all of them, seen or not, so it is this that the speed hangs on.
+    three each way; the game draws all of them, visible or not, so the speed depends on this.
     """
     root = ET.Element("level", {"name": "reverie", "description": "-", "author": "-", "comment": "-"})
     for part in track.root:

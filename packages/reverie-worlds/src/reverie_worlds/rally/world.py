@@ -28,7 +28,7 @@ from reverie_worlds.rally.tracks import LEVEL_NAME, GameData, Route, Track, leve
 from reverie_worlds.shrink import Shrinker
 
 RESOLUTION = (128, 224)
-"""(H, W) of the pictures."""
+"""(H, W) of the frames."""
 
 FOV_DEG = 92.8
 """Horizontal field of view, degrees: 2 atan(0.6 * 224 / 128)."""
@@ -57,7 +57,7 @@ DRAWN = (192, 336)
 """(H, W) that the game draws; averaged down, so that leaves shimmer less."""
 
 TILE_M = 64.0
-"""The ground is drawn for three tiles of about this size in each direction; the game draws them all, seen or not."""
+"""The ground is drawn for three tiles of about this size in each direction; the game draws them all, visible or not."""
 
 OWN_WEATHER = 0.7
 """The share of episodes with their track's own weather; the others have another track's."""
@@ -88,7 +88,7 @@ LIFT_M = 0.3
 
 DROWNED_FRAMES = 50
 RACES_PER_PROCESS = 30
-"""The game never forgets a picture that it loaded."""
+"""The game never unloads an image."""
 
 BROKEN: dict[str, str] = {}
 """Tracks that are left out, with the reason."""
@@ -325,7 +325,7 @@ class TriggerRallyWorld:
             self._step(dt_ns=LONG_NS)
 
     def _press(self, key: str) -> None:
-        """A key that changes the picture, of which the game remembers in later races."""
+        """A key that changes the view, which the game keeps in later races."""
         before = self._frame.astype(np.int16)
         for keys in ((key,), ()):
             self._step(*keys, dt_ns=LONG_NS)
@@ -379,7 +379,7 @@ def choose_tracks(tracks: Mapping[str, Track], maps: tuple[str, ...] | None, hel
 
 
 def describe(weather: Any) -> dict[str, Any]:
-    """A weather in words and numbers: the sky's picture, rain and snow (drops a second), how dense the fog is."""
+    """A weather in words and numbers: the sky's image, rain and snow (drops a second), how dense the fog is."""
     numbers = {"rain": "rain", "snow": "snowfall", "fog": "fogdensity"}
     return {"sky": Path(weather.get("cloudtexture", "blue")).stem} | {
         name: float(weather.get(key, "0.01" if name == "fog" else "0")) for name, key in numbers.items()

@@ -1,4 +1,4 @@
-"""A player of the temple: sees what comes, answers it like a person, and is sometimes late, wrong or bored.
+"""A player of the temple: answers obstacles like a person, and is sometimes late, wrong or bored.
 
 It reads the world's hints (obstacles, corners, coins).  Each obstacle gets one plan when it comes into reach: which
 key, how far before it, how long held.  Plans have a person's spread; a few are mistakes.
@@ -144,7 +144,7 @@ class TemplePolicy:
     # -- in between
 
     def _free_s(self, hints: Any) -> float:
-        """Seconds until the next thing that wants an answer."""
+        """Seconds until the next obstacle that needs an answer."""
         ahead = [distance for _, distance, _, _ in hints["obstacles"]]
         return min([*ahead, hints["corner"][0]]) / hints["speed"]
 

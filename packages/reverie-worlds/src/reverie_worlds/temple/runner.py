@@ -44,7 +44,7 @@ STUMBLE_FRAMES = 14
 FALL_FRAMES = 26
 HIT_FRAMES = 24
 VEIL_FRAMES = 7
-"""Mist closes over the picture in the last frames of a fall, and opens again after it."""
+"""Mist closes over the frame in the last frames of a fall, and opens again after it."""
 BODY_HALF_WIDTH = 0.3
 
 

@@ -4,7 +4,7 @@ The runner runs by itself and slowly gains speed.  Held keys: `left`, `right` le
 its middle when let go; `jump`; `crouch` slides (in the air it dives); `turn-left`, `turn-right` take a corner, and are
 remembered for a third of a second if they come early.  With no key held the runner runs on, into whatever comes first:
 this game never stands still.  A low wall makes the runner stumble.  Who falls, or runs into a beam, a pillar or the end
-of the way, is seen to fall for a second; mist closes over the picture, and the run goes on behind that spot, without
+of the way, is seen to fall for a second; mist closes over the frame, and the run goes on behind that spot, without
 `finished`.  Keys do nothing during a fall.
 
 The track, the place and its light follow from reset's seed.  Metres; the pose is the camera's.

@@ -1,7 +1,7 @@
 """Extreme Tux Racer as a World: a penguin that slides down snowy courses, seen from behind.
 
 The game runs under the lock-step shim and is started anew for each episode (half a second of one core): so an episode
-follows from its seed bit for bit.  Its menu is driven with the keyboard, and whether it did as it was told is seen by
+follows from its seed bit for bit.  Its menu is driven with the keyboard, and whether it obeyed is checked by
 where the camera stands at the start, for each course begins somewhere else.
 
 A penguin never stands still: brakes leave it 1.4 m/s.  `trick` does something in the air only, with left or right
@@ -25,7 +25,7 @@ from reverie_worlds.shrink import Shrinker
 from reverie_worlds.tux.courses import WAY_ROW, Course, read_courses
 
 RESOLUTION = (128, 224)
-"""(H, W) of the pictures."""
+"""(H, W) of the frames."""
 
 DRAWN = (192, 336)
 """(H, W) that the game draws, for smooth edges."""
@@ -64,7 +64,7 @@ TUX_FROM_CAMERA, TUX_RADIUS_M = (0.0, -1.27, 3.76), 0.65
 """The ball that holds the penguin: its centre right, up and ahead of the camera, metres."""
 
 SUNK = 0.22
-"""On the snow the penguin is so many metres higher than its place in the picture tells."""
+"""On the snow the penguin is so many metres higher than its position in the frame implies."""
 
 FINISH_MARGIN = 4.0
 """An episode ends so many metres before the finish line, behind which the game takes the controls."""
@@ -77,7 +77,7 @@ MAX_ROLL_FRAMES = 75
 
 SENSE_AHEAD = np.arange(2.0, 42.0, 2.0, dtype=np.float32)
 SENSE_ASIDE = np.arange(-24.0, 25.0, 1.0, dtype=np.float32)
-"""The grid on which the policy is told how high the snow lies: metres down the course and to the right."""
+"""Grid of the snow's height in the hints: metres down the course and to the right."""
 
 SENSE_OBJECTS = 48.0
 """Distance ahead, in metres, up to which hints list trees and fish."""
@@ -356,7 +356,7 @@ def _tap(game: LockstepGame, key: str, times: int = 1) -> None:
 
 
 def _choose_in_menu(game: LockstepGame, course: Course, light: int, snow: int, wind: int, mirrored: bool) -> None:
-    """From the first screen to where "Race!" has been said: the next frames are the loading screen's."""
+    """From the first screen to the choice of "Race!": the next frames are the loading screen's."""
     game.step()
     game.step()
     _tap(game, "Return")  # the player is chosen

@@ -182,8 +182,10 @@ def _pose_faults(poses: Rows, moving: Mask, limits: Limits) -> Iterator[Fault]:
 
 
 def first_stuck(poses: Rows, moving: Mask, window: int, least_step: float) -> int:
-    """Finds the first `window` frames of held keys in which the player moves less than `window * least_step`;
-    len(poses) if there is none."""
+    """Finds the first `window` frames of held keys with less than `window * least_step` of motion.
+
+    Returns the index of their start, len(poses) if there are none.
+    """
     if len(poses) < window:
         return len(poses)
     places = np.lib.stride_tricks.sliding_window_view(poses[:, :3], window, axis=0)

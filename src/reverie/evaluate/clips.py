@@ -40,8 +40,8 @@ def compare(
     """One start: the rollout under its recorded actions and under `other`, the real clip, and the controls.
 
     facts: figures by row.  arrays: `asked`, and with a judge `said.ROW` and `features.ROW` (steps, width);
-    `looks.rebuilt` by second.  Writes a
-    strip of the real clip and of the rollout (picture_file with -real, -dream), and a video of the rollout.
+    `looks.rebuilt` by second.  Writes a strip of the real clip and of the rollout (picture_file with -real, -dream),
+    and a video of the rollout.
     """
     num_frames = len(start.clip.frames) - 1
     real = start.clip.frames

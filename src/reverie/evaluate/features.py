@@ -22,8 +22,7 @@ Features = npt.NDArray[np.float64]
 
 @torch.inference_mode()
 def picture_maps(idm: InverseDynamics, frames: Frames) -> torch.Tensor:
-    """Feature maps of the image tower's first layers, `(f, c, h, w)`, each cell scaled to length one (as LPIPS
-    does)."""
+    """Features of the image tower's first layers, `(f, c, h, w)`, each cell scaled to length one (as LPIPS does)."""
     pictures = torch.from_numpy(np.array(look_small(frames)))
     device = idm.turn.weight.device
     rgb = pictures.to(device).float() / 127.5 - 1

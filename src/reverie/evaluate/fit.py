@@ -97,9 +97,11 @@ def columns_of(rows: Rows, space: ActionSpace, part: ActionSpace) -> Rows:
 
 
 def match_idm(data: ActionSpace, spaces: Sequence[ActionSpace], index: int, num_data: int) -> int | None:
-    """Picks the inverse-dynamics model for the `index`-th recording: the only one of its action space, else the one at
-    the
-    same index.  None if there is none.  Raises DataError if the choice is ambiguous."""
+    """Picks the inverse-dynamics model for the `index`-th recording; None if there is none.
+
+    It is the only one of the recording's action space, else the one at the same index.  Raises DataError if the choice
+    is ambiguous.
+    """
     alike = [i for i, space in enumerate(spaces) if space == data]
     if len(alike) == 1:
         return alike[0]

@@ -135,11 +135,10 @@ def _writing(
 
 
 def drift_figures(runs: Sequence[Unit], bank: Unit, bank_features: npt.NDArray | None) -> dict[str, float]:
-    """Drift metrics of several runs at each of DRIFT_S: looks relative to the bank's mean (1 is equal), the Fréchet
-    distance
-    of the frames' features to the bank's, similarity to the start without motion, and the mean change per frame.
+    """Drift metrics of several runs at each of DRIFT_S.
 
-    Runs that end before are left out.
+    They are the looks relative to the bank's mean (1 is equal), the Fréchet distance of the frames' features to the
+    bank's, similarity to the start without motion, and the mean change per frame.  Runs that end before are left out.
     """
     row: dict[str, float] = {}
     for s in DRIFT_S:

@@ -69,9 +69,7 @@ class DistillDecoderConfig:
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 4.0
     track: Track = "auto"
-    """Destination of figures and sheets besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard
-    where it
-    is installed."""
+    """Tracker of figures and sheets besides log.jsonl; auto is TensorBoard if it is installed."""
 
     def run(self) -> dict[str, float]:
         """Train; returns the figures on the held-out data."""

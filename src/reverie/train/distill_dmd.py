@@ -164,9 +164,11 @@ class DmdTask(DistillTask):
         return s.clamp(SMALLEST_SIGMA, 1 - SMALLEST_SIGMA)
 
     def validate(self) -> dict[str, float]:
-        """Measures rollouts under recorded actions: the error against the recording, of all steps and of the last; and
-        the
-        spread of the rollouts over that of the recording (1 is right, 0 a grey haze)."""
+        """Measures rollouts under recorded actions, on held-out clips.
+
+        Returns the error against the recording, of all steps and of the last; and the spread of the rollouts over that
+        of the recording (1 is right, 0 a grey haze).
+        """
         self.settle()
         generator = torch.Generator(self.device).manual_seed(0)
         z, rows, picture = self.held_out_clips(16)

@@ -42,9 +42,10 @@ def noise_like(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def sink_age(world: WorldModel, generator: torch.Generator) -> int:
-    """Draws the extra age of a clip's first step: log-uniform for a model that keeps it for good (in play it grows as
-    old as
-    the session); 0 for others."""
+    """Draws the extra age of a clip's first step: log-uniform for a model with an attention sink, else 0.
+
+    In play the sink grows as old as the session.
+    """
     if not world.config.sink:
         return 0
     share = torch.rand((), generator=generator, device=generator.device).item()

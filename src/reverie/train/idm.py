@@ -74,8 +74,7 @@ class TrainIdmConfig:
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     track: Track = "auto"
-    """Destination of figures besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it is
-    installed."""
+    """Tracker of figures besides log.jsonl; auto is TensorBoard if it is installed."""
     workers: int = 2
     """Processes that look at the recording."""
 
@@ -177,9 +176,9 @@ class IdmTask(Task):
 
 
 def turn_field(fov_deg: float) -> npt.NDArray[np.float32]:
-    """Optical flow for a degree of pitch and of yaw, of a camera with this horizontal field of view: (2, 2, 16, 28),
-    pixels
-    of an image 224 wide; (u right, v down) at the middles of the cells of `look`.
+    """Optical flow for a degree of pitch and of yaw, of a camera with this horizontal field of view.
+
+    Returns (2, 2, 16, 28), pixels of an image 224 wide; (u right, v down) at the middles of the cells of `look`.
 
     A pinhole camera's rotation by w moves a pixel at (x, y) from the middle by -w (F + x^2 / F, x y / F) for yaw, by
     w (x y / F, F + y^2 / F) for pitch, at any depth.

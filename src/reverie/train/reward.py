@@ -62,8 +62,7 @@ class TrainRewardConfig:
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     track: Track = "auto"
-    """Destination of figures besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it is
-    installed."""
+    """Tracker of figures besides log.jsonl; auto is TensorBoard if it is installed."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:

@@ -94,10 +94,9 @@ def check_recordings(folders: Iterable[Path], config: ModelConfig) -> None:
 
 
 class StartEncoder:
-    """Encodes the start of a session of a model that generates it: image tokens, and the latents of the start image and
-    of
-    the grey frames after it.
+    """Encodes the start of a session of a model that generates it.
 
+    The result is image tokens, and the latents of the start image and of the grey frames after it.
     every: steps between two moments of a recording at which clips can start.
     """
 

@@ -42,9 +42,10 @@ SIZES = {
     "nano": {"latent": (16, 16, 28), "dim": 256, "layers": 7, "heads": 4, "window": 5, "picture": (64, 112)},
     "wide": {"latent": (16, 16, 28), "dim": 512, "layers": 10, "heads": 8, "window": 8, "picture": (64, 112)},
 }
-"""Model sizes to measure.  nano is the transformer of the first bundled model without its fitted parts.  Presets
-change,
-and a comparison over commits must not."""
+"""Model sizes to measure.  nano is the transformer of the first bundled model without its fitted parts.
+
+They are not presets: presets change, and a comparison over commits must not.
+"""
 
 
 def build(size: str) -> tuple[WorldModelConfig, ImageEncoderConfig]:

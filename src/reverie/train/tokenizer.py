@@ -82,9 +82,7 @@ class TrainTokenizerConfig:
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 4.0
     track: Track = "auto"
-    """Destination of figures and sheets besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard
-    where it
-    is installed."""
+    """Tracker of figures and sheets besides log.jsonl; auto is TensorBoard if it is installed."""
 
     def __post_init__(self) -> None:
         if self.clip_frames % 4 != 1 or self.batch < 1 or self.pool_clips < 1:

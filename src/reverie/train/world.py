@@ -71,9 +71,10 @@ SIGMA_FLOOR = 0.25
 
 
 Seen = tuple[Tensor, ...]
-"""First images of a batch: themselves, (b, 3, H/2, W/2) uint8; or, for a model that generates its start, tokens (b, n,
-d)
-and latents (b, t, c, h, w), as in `ToldBatch`."""
+"""First images of a batch, (b, 3, H/2, W/2) uint8.
+
+For a model that generates its start: tokens (b, n, d) and latents (b, t, c, h, w), as in `ToldBatch`.
+"""
 
 
 class WorldTask(Task):

@@ -144,8 +144,7 @@ def read_track(
 def _pairs(
     track: Track, rows: int, episode: Episode, rate: float, times: Table
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Matches rows to frames: those shown within half a frame of the row's time.  Drops frames without a row of
-    their own."""
+    """Matches rows to frames shown within half a frame of the row's time; drops frames without a row of their own."""
     said = episode.video_from_s + np.arange(rows) / rate
     frame = np.searchsorted((times[1:] + times[:-1]) / 2, said)
     fits = np.abs(times[frame] - said) <= 0.5 / rate + 1e-6

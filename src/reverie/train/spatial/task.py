@@ -291,9 +291,11 @@ class SpatialTask(Task):
         return own_loss + pull - pull.detach(), {"judge_loss": own_loss.detach(), "judge_lead": lead}
 
     def _learns_shortcuts(self) -> bool:
-        """Decides whether this batch's second copy learns larger steps: not if two half steps differ from one by nearly
-        as much
-        as the model from the game, for then they teach nothing."""
+        """Decides whether this batch's second copy learns larger steps.
+
+        It does not if two half steps differ from one by nearly as much as the model from the game: then they teach
+        nothing.
+        """
         if (
             self.world.config.step_sizes < 2
             or self.plan.copies < 2

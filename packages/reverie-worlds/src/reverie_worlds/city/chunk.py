@@ -14,8 +14,7 @@ class Chunk:
 
     near, far: its meshes, with and without details.  boxes (x0, y0, x1, y1): buildings; low: obstacles below eye level,
     such as parked cars; circles (x, y, radius): posts and trees; nothing passes these.  lamps: positions of street
-    lamps.
-    heads: traffic lights (x, y, yaw, direction).
+    lamps.  heads: traffic lights (x, y, yaw, direction).
     """
 
     near: Mesh = field(default_factory=Mesh)

@@ -48,8 +48,7 @@ class Sight:
 
     free: `(r,)` float32, free distance in each direction, map units along the view.  view: distance of the walls in the
     middle of the view that hide everything behind them.  use, use_slope: distance of the nearest usable line, infinity
-    if
-    there is none, and its direction.
+    if there is none, and its direction.
     """
 
     free: npt.NDArray[np.float32]

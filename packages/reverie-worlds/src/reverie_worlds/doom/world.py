@@ -76,8 +76,7 @@ MAX_LAND_TICS = 40
 """Tics until a teleported player stands on the ground, at most."""
 
 STAND_REACH_M, STAND_HEIGHT_M, STAND_STILL_M = 1.0, 4.0, 0.005
-"""Largest distance of a player from the requested position, over the ground and up or down, and the largest movement
-that counts as rest; metres."""
+"""Largest offset from a requested position, over the ground and up or down, and the movement that counts as rest; m."""
 
 MAX_SPAWN_TRIES = 24
 OPEN_DEPTH = 12
@@ -186,10 +185,9 @@ class VizDoomWorld:
 
     @property
     def depth(self) -> npt.NDArray[np.uint8] | None:
-        """Distance of the walls that stop a player, `(8, 56)` uint8, about 10 map units each, all rows alike: for
-        policies.
+        """Distance map for policies: the walls that stop a player, `(8, 56)` uint8, about 10 map units each.
 
-        None in the scenarios.  Updated every LOOK_EVERY_FRAMES, so that it may be that old.
+        All rows are alike.  None in the scenarios.  Updated every LOOK_EVERY_FRAMES, so that it may be that old.
         """
         sight = self._look()
         return None if sight is None else sight[1]

@@ -198,9 +198,8 @@ class Route:
     def ahead(self, x: float, y: float, distances_m: tuple[float, ...]) -> tuple[Points, float]:
         """Finds the points of the route at given distances ahead of the point nearest to (x, y).
 
-        Returns the offsets from (x, y), `(len(distances_m), 2)` float32 metres east and north, and the distance of (x,
-        y) from
-        the route.  Searches near the last point found, and everywhere if that has become far.
+        Returns the offsets from (x, y), `(len(distances_m), 2)` float32 metres east and north, and the distance of
+        (x, y) from the route.  Searches near the last point found, and everywhere if that has become far.
         """
         here = np.array([x, y], np.float32)
         low = max(self._nearest - 10, 0)

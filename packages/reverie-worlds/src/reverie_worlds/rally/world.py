@@ -158,8 +158,7 @@ class TriggerRallyWorld:
         """Describes the car and its route, for a policy to steer by.
 
         speed: m/s, negative backwards.  ahead: for each of AHEAD_M metres along the route, (angle, distance) of that
-        point
-        from the car: degrees to the right of its course, and metres.  off_route_m: distance from the route.
+        point from the car: degrees to the right of its course, and metres.  off_route_m: distance from the route.
         """
         car, speed, course = self._motion()
         ways, off = self._route.ahead(float(car[0]), float(car[1]), AHEAD_M)

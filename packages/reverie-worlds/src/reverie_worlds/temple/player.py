@@ -124,8 +124,7 @@ class TemplePolicy:
         return plan
 
     def _plan_turn(self, exits: tuple[str, ...], speed: float) -> Plan | None:
-        """Plans the direction and moment of a turn: most press a little early, which the game remembers for a third
-        of a second."""
+        """Plans the side and moment of a turn: mostly early, for the game buffers it for a third of a second."""
         rng = self._rng
         way = str(rng.choice(exits))
         start = float(np.clip(rng.normal(0.14, 0.08), -0.05, 0.30)) * speed

@@ -206,7 +206,7 @@ def _at(
 def _blocked(
     ahead: npt.NDArray[np.float64], aside: npt.NDArray[np.float64], things: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
-    """Share of each point, 0 to 1, that is blocked by `things`, (n, 2 or 3): ahead, aside and radius."""
+    """Degree of obstruction of each point, 0 to 1, by `things`, (n, 2 or 3): ahead, aside and radius."""
     if not len(things):
         return np.zeros(ahead.shape)
     apart = np.hypot(ahead[..., None] - things[:, 0], aside[..., None] - things[:, 1])

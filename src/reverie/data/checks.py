@@ -120,7 +120,7 @@ def _faults(
 
 
 def bad_actions(actions: Rows, space: ActionSpace) -> Fault | None:
-    """Actions that are not numbers, keys that are neither 0 nor 1, turns that nobody can make."""
+    """Actions that are not numbers, keys that are neither 0 nor 1, turns beyond any player's."""
     keys, turns = actions[:, : len(space.keys)], actions[:, len(space.keys) :]
     for bad, what in (
         (~np.isfinite(actions), "actions that are not numbers"),

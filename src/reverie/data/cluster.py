@@ -55,7 +55,7 @@ def on_cluster(address: str, job: Job, seeds: Iterator[int], processes: int) -> 
 
 
 def check_cluster(address: str) -> None:
-    """Raise WorldError if Ray is not installed, or nobody answers at `address`: Ray itself would try for minutes."""
+    """Raise WorldError if Ray is not installed, or `address` does not answer: Ray itself would try for minutes."""
     import_ray()
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:

@@ -111,7 +111,7 @@ def frame_times(path: Path) -> npt.NDArray[np.float64]:
 
 
 def video_head(path: Path) -> Head:
-    """Reads what is to be known of a video before its frames.  Raises DataError as `open_video` does."""
+    """Reads the properties of a video that come before its frames.  Raises DataError as `open_video` does."""
     return _video_head(path, _stamp(path))
 
 

@@ -75,7 +75,7 @@ class Coverage:
     places: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By map: frames, cells visited, extent [x0, x1, y0, y1] and the heat map's counts, GRID x GRID."""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Episodes by map, and by whatever else is known of them."""
+    """Episodes by map, and by their other attributes."""
     distinct_seeds: int = 0
     stuck_clips: float | None = None
     """The share of clips whose keys have no effect; None without poses."""

@@ -55,7 +55,7 @@ _CACHED_TABLES = 8
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One episode: its place, its length in frames, and in `meta` what is known of it (map, seed, heldout, ...)."""
+    """One episode: its place, its length in frames, and in `meta` its attributes (map, seed, heldout, ...)."""
 
     index: int
     length: int

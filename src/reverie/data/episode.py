@@ -91,9 +91,7 @@ class Recorder:
     _film: Film = field(default_factory=lambda: Film())
 
     def episode(self, seed: int, folder: Path) -> Outcome:
-        """Play the episode of `seed`; its video is put into `folder`.  Whatever goes wrong with the game is told in the
-        outcome, not raised.
-        """
+        """Play the episode of `seed`; its video is put into `folder`.  The outcome reports errors of the game."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 self.world = self.world or self.job.open()

@@ -59,7 +59,7 @@ def write_video(path: Path, frames: Frames, fps: int, *, crf: int = QUALITY_CRF,
 
 
 class _ToYuv:
-    """RGB pictures of one size -> yuv frames, BT.601 limited."""
+    """RGB frames of one size -> yuv frames, BT.601 limited."""
 
     def __init__(self, height: int, width: int, pixels: str = "yuv420p") -> None:
         import av

@@ -122,7 +122,7 @@ class DatasetWriter:
             raise
 
     def reject(self, **what: Any) -> None:
-        """Note an episode that was not kept: `seed`, `reason` and what else is known of it."""
+        """Note an episode that was not kept: `seed`, `reason` and its other attributes."""
         self.rejected.append(what)
         try:
             with (self.root / REJECTED_PATH).open("a") as file:
@@ -145,7 +145,7 @@ class DatasetWriter:
         self._write_info()
 
     def write_notes(self, notes: dict[str, Any]) -> None:
-        """Replace `meta/reverie.json`; what a reader must know of poses and depth stays in it."""
+        """Replace `meta/reverie.json`; its entries on poses and depth stay."""
         try:
             _write_text(self.root / "meta/reverie.json", json.dumps(self._described(notes), indent=2))
         except OSError as error:
@@ -301,7 +301,7 @@ class DatasetWriter:
         return pa.table(columns)
 
     def _described(self, notes: dict[str, Any]) -> dict[str, Any]:
-        """The notes with what a reader must know of poses and depth."""
+        """The notes with their entries on poses and depth."""
         if self._pose_names == POSE_NAMES:
             notes = {**notes, "pose_convention": POSE_CONVENTION}
         return {**notes, "depth": depth_notes(self._depth_every)} if self._depth_every else notes

@@ -158,7 +158,7 @@ class Detector:
 
     @classmethod
     def unfitted(cls, usual: float) -> Detector:
-        """The limits that hold for every game, for one that nothing is known of; its looks are never judged.
+        """The limits that hold for every game, for one without reference clips; its looks are never tested.
 
         usual: logarithm of the detail of a usual second.
         """

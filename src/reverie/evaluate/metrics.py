@@ -1,6 +1,6 @@
 """The measures, each a pure function over uint8 frames `(f, H, W, 3)`.
 
-Every docstring states the formula, the range and unit, which way is better, and the source.  Nothing here knows models,
+Every docstring states the formula, the range and unit, which way is better, and the source.  Nothing here uses models,
 datasets or files.  The camera's motion is estimated in `reverie.vision.optical_flow`.
 """
 

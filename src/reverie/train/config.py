@@ -24,7 +24,7 @@ class TrainerConfig:
     else float32.  compile: the pieces of transformers (`reverie.models.pieces`) or else the task's own heavy part;
     validation, samples and export run as written, or they would be compiled for shapes of their own.
     shard: with several processes, each keeps its part of the task's blocks: weights, gradients, optimizer and average.
-    remat: activations of the blocks are worked out again instead of kept, where the model offers it.
+    remat: activation checkpointing of the blocks, if the model offers it.
     track: where figures and sheets go besides `log.jsonl` (`reverie.train.tracking`).
     """
 

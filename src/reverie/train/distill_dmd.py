@@ -39,8 +39,8 @@ class DistillDmdConfig(DistillConfig):
 
     rollout_blocks: blocks of a rollout, which may be longer than the clips that the teacher judges (clip_steps).
     critic_updates: of the critic for each of the student's.  critic_lr: the critic's rate, as a multiple of lr.
-    critic_first: share of the budget in which only the critic learns: until it knows the student, its score says
-    nothing.  still: share of rollouts in which nothing is done.
+    critic_first: share of the budget in which only the critic learns: before it fits the student, its score is
+    useless.  still: share of rollouts in which nothing is done.
     """
 
     rollout_blocks: int = 10

@@ -222,7 +222,7 @@ def mirror(
     rows: npt.NDArray[np.float32],
     space: ActionSpace,
 ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """The clip as in a mirror: left and right change places in pictures, flow, keys and yaw."""
+    """Mirrors a clip: left and right are swapped in images, optical flow, keys and yaw."""
     flow, pictures, rows = flow[..., ::-1].copy(), pictures[..., ::-1], rows.copy()
     flow[:, 0] *= -1
     for left, right in MIRRORED:

@@ -61,7 +61,7 @@ class Task(ABC):
         return 1.0
 
     def compile(self) -> None:
-        """Compile the heavy part, in place.  Asked for where the model has none of the known pieces."""
+        """Compile the heavy part, in place.  Called if the model has none of the known pieces."""
         self.model.compile()
 
     def blocks(self) -> list[nn.Module]:
@@ -69,7 +69,7 @@ class Task(ABC):
         return []
 
     def remat(self) -> None:
-        """Have activations worked out again.  Raises TrainError where no module of the model has a `remat` to set."""
+        """Turns on activation checkpointing.  Raises TrainError where no module of the model has a `remat` to set."""
         offers = [module for module in self.model.modules() if hasattr(module, "remat")]
         if not offers:
             raise TrainError("this model cannot work its activations out again; leave --remat out")

@@ -220,7 +220,7 @@ class Trainer:
             self.progress.micro_flops = count.flops
 
     def _peak(self) -> float:
-        """Operations a second that the device could make in the training's number type; nan where nobody asks."""
+        """Operations a second that the device could make in the training's number type; nan if no report needs it."""
         if not self.ranks.is_first:
             return math.nan
         return peak_flops(self.device, self.dtype)

@@ -32,8 +32,8 @@ class ImportConfig:
     mcap and mkv), opencs2 (rounds of Counter-Strike 2: mp4 and ticks.parquet), folder (videos, each with a .csv or
     .jsonl of the same name), lerobot (any LeRobot dataset of version 3.0, 2.1 or 2.0).
     A table of actions has columns frame or time_s, key.NAME (0 or 1), mouse.pitch and mouse.yaw (degrees, up and right
-    positive).  Running it again brings in what is missing: a take is known by what its files hold, not by their names.
-    With other options it replaces what it brought in before.
+    positive).  Running it again brings in what is missing: a take is identified by the contents of its files, not by
+    their names.  With other options it replaces what it brought in before.
 
     Example: reverie import vpt downloads/vpt recordings/minecraft
     """
@@ -58,7 +58,7 @@ class ImportConfig:
     video_key: str | None = None
     """lerobot: which video, where there are several."""
     late_frames: int = 0
-    """The source's frames show actions so many of its frames later than its table says."""
+    """The source's frames show actions so many of its frames later than its table states."""
     heldout: bool = False
     """Mark the episodes as held out: never trained on."""
     checks: bool = True

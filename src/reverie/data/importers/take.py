@@ -94,7 +94,7 @@ class Track:
 class Take:
     """One recording of somebody else.
 
-    name: what people know it by.  read: the times of the video's frames in seconds, `(f,)` -> the track; with a
+    name: its usual name.  read: the times of the video's frames in seconds, `(f,)` -> the track; with a
     window they are counted from the video's first frame.  window: from when to when of the video, in seconds after its
     first frame; all of it if None.  meta: what else is worth keeping.  tables: the files of the actions.
     rows: for a part of larger files, the bytes of the part that holds the actions.

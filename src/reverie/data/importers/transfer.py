@@ -67,7 +67,7 @@ class Report:
 class Transfer:
     """One run of an importer: `source` to `writer`, with a `report` of what happened.
 
-    A take is known by what its files hold and by the options that it was imported with, whatever its name: the same
+    A take is identified by its files' contents and by the options of its import, whatever its name: the same
     again is passed over, and once it is in with other options, what came of it before is taken out.
     """
 

@@ -30,9 +30,9 @@ OWN_EVERY = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewPlan:
-    """scene: share of the scene's keyframes that a session has (0: it opens on one image); own: whether it remembers
-    its own frames; spoil: own frames are blurred, noised and moved as drifting generation would; whole: sessions are
-    whole episodes; seed: of all draws."""
+    """scene: share of the scene's keyframes that a session has (0: it opens on one image); own: whether its
+    memory holds its own frames; spoil: own frames are blurred, noised and moved as drifting generation would; whole:
+    sessions are whole episodes; seed: of all draws."""
 
     scene: float
     own: bool

@@ -77,7 +77,7 @@ class People:
                 self._spawn(walker, player, 35.0)
 
     def _look_out(self, walker: Walker, player: Point, velocity: Point) -> None:
-        """Whoever stands in the way of the player's car leaps to the nearer side."""
+        """Makes people in the way of the player's car leap to the nearer side."""
         dx, dy = walker.x - player[0], walker.y - player[1]
         speed = math.hypot(*velocity)
         if speed < 1.5 or dx * dx + dy * dy > (4 + 1.3 * speed) ** 2:

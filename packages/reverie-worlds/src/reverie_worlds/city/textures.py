@@ -1,6 +1,6 @@
 """The city's surfaces, painted with numpy: one texture array, each layer 256 x 256 RGBA that repeats.
 
-Alpha says how much a spot shines by itself when the lamps are on (lit windows, signs).  A facade layer is 12 m wide and
+Alpha is the emission of a spot when the lamps are on (lit windows, signs).  A facade layer is 12 m wide and
 four floors of 3.3 m high; a shop layer is 12 m wide and one ground floor of 4 m high.
 """
 

@@ -23,7 +23,7 @@ MAX_STEP = 24
 """Players walk up steps as high as this, map units."""
 PLAYER_HEIGHT, PLAYER_RADIUS = 56, 16
 BLOCKING = 1
-"""The flag of a line that nobody passes."""
+"""Flag of a line that blocks everybody."""
 MULTIPLAYER_ONLY = 16
 
 PICKUP_KINDS = (

@@ -62,7 +62,7 @@ EPOCH_S = 1_700_000_000
 """From this the clouds take their shapes."""
 
 MAX_STARTS = 6
-"""The game picks a port by chance, and ends if somebody has it."""
+"""The game picks a port by chance, and ends if it is taken."""
 
 JOIN_SECONDS = 90.0
 ARRIVE_SECONDS = 180.0
@@ -77,7 +77,7 @@ STILL_LEVELS = 0.4
 
 SETTLE_PAUSE_S = 0.01
 LOAD_PAUSE_S = 0.03
-"""Real time between frames while the map loads: it does so in other threads, which want the core."""
+"""Real time between frames while the map loads: it does so in other threads, which need the core."""
 
 _SETTINGS = {
     "screen_w": DRAWN[1],

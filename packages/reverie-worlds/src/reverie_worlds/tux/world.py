@@ -109,7 +109,7 @@ OPTIONS = {
 """The game's `options.txt`."""
 
 SOUND_OPTIONS = "[general]\ndrivers=null\nfrequency=8000\nchannels=mono\nresampler=point\noutput-limiter=false\n"
-"""Nobody hears it: as cheap as OpenAL can be."""
+"""Null audio output: as cheap as OpenAL can be."""
 
 
 def choose_maps(maps: tuple[str, ...] | None, heldout: bool, known: tuple[str, ...]) -> tuple[str, ...]:

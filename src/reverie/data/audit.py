@@ -20,7 +20,7 @@ from reverie.types import Clip
 class Examined:
     """One episode: what is damaged (files, rows), what the checks find wrong with the play, and some figures.
 
-    still: share of pictures like the one before; idle: share of frames without keys and turns.
+    still: share of frames like the one before; idle: share of frames without keys and turns.
     """
 
     episode: Episode
@@ -43,7 +43,7 @@ def open_dataset(path: str | Path) -> Dataset:
 
 
 def world_of(dataset: Dataset) -> str:
-    """The game that was recorded, as `meta/reverie.json` says; `imported` for what an importer brought, else empty."""
+    """The game that was recorded, from `meta/reverie.json`; `imported` for what an importer brought, else empty."""
     return "imported" if "importer" in dataset.notes else recorded_world(dataset.notes)
 
 
@@ -77,7 +77,7 @@ def examine_episode(dataset: Dataset, index: int, world: str) -> Examined:
 
 
 def head_problems(dataset: Dataset) -> list[str]:
-    """Where the totals in `meta/info.json` and the episode table disagree; one line each."""
+    """Lists disagreements between the totals in `meta/info.json` and the episode table; one line each."""
     path = dataset.path / "meta/info.json"
     counts = {"total_episodes": dataset.num_episodes, "total_frames": dataset.num_frames}
     found = [

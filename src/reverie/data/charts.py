@@ -1,4 +1,4 @@
-"""A dataset's coverage, drawn with Pillow: one picture, or one page that holds everything it needs."""
+"""A dataset's coverage, drawn with Pillow: one image, or one self-contained page."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ STYLE = (
 
 
 def draw_report(found: Coverage) -> Image.Image:
-    """Every chart on one picture, in two columns, under a line that sums it up."""
+    """Every chart on one image, in two columns, under a line that sums it up."""
     charts = list(draw_charts(found).values())
     columns: list[list[Image.Image]] = [[], []]
     for chart in charts:

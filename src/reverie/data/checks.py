@@ -1,4 +1,4 @@
-"""What makes recorded play good or bad, and where it turns bad: stuck, frozen, teleported, blank, out of step.
+"""Quality checks of recorded play, from which frame on it is bad: stuck, frozen, teleported, blank, out of step.
 
 `judge` is the one entry: `reverie record` calls it on each episode before it is encoded, the importers on what they
 bring, `reverie data check` on what lies on disk.  Standing still without keys is no fault: it must be in the data.
@@ -24,28 +24,28 @@ Mask = npt.NDArray[np.bool_]
 
 IMPORTED = Limits(stuck_s=None, cell_travel=None, jump_travel=None, blank_s=2.0, duplicates=None, still=0.9)
 """Limits of what people play elsewhere: they stand, dig, read signs and look at walls, and a source with fewer than 25
-frames a second repeats pictures."""
+frames a second repeats frames."""
 
 FLAT = 1.0
-"""A picture whose brightness deviates less than this, in levels, has one colour."""
+"""A frame whose brightness deviates less than this, in levels, has one colour."""
 SAME = 0.25
-"""Pictures that differ by less than this on average, in levels, are the same: H.264 at our quality adds less."""
+"""Frames that differ by less than this on average, in levels, are the same: H.264 at our quality adds less."""
 TEXTURE = 4.0
-"""Only pictures that deviate more than this, in levels, must change when the player turns."""
+"""Only frames that deviate more than this, in levels, must change when the player turns."""
 FLASH = 24.0
-"""One picture that differs by this from both neighbours, while they differ little from one another, is broken."""
+"""One frame that differs by this from both neighbours, while they differ little from one another, is broken."""
 CLEAR_TURN_DEG = (1.0, 15.0)
-"""Turns a frame that the picture's motion can be told from."""
+"""Range of rotations, degrees a frame, whose image motion can be measured."""
 PAIRS = 40
 """Pairs of frames whose motion is measured; enough for a share, few enough to cost nothing."""
 MIN_PAIRS = 12
 LAG_GAIN = 0.6
-"""Turns fit the picture one frame earlier or later: the error there is less than this part of the one in step."""
+"""Turns fit the image motion one frame earlier or later: the error there is less than this part of the one in step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How many frames from the start are worth keeping, and what is wrong after them; no reasons: all is well."""
+    """Result of the checks: frames worth keeping from the start, and the faults after them; no reasons: all is well."""
 
     length: int
     reasons: tuple[str, ...] = ()
@@ -75,9 +75,9 @@ def judge(
     space: ActionSpace,
     world: str = "",
 ) -> Verdict:
-    """Where an episode turns bad, and why.
+    """Finds the frame from which an episode is bad, and the reasons.
 
-    frames: `(f, H, W, 3)` uint8, or None to leave the pictures alone; actions: `(f, size)` rows of `space`; poses:
+    frames: `(f, H, W, 3)` uint8, or None to skip the checks of frames; actions: `(f, size)` rows of `space`; poses:
     `(f, 6)` camera poses or None; depths: `(f,)` distance of the view's middle or None; world: a game, or `imported`.
     """
     limits = limits_of(world)
@@ -120,7 +120,7 @@ def _faults(
 
 
 def bad_actions(actions: Rows, space: ActionSpace) -> Fault | None:
-    """Actions that are not numbers, keys that are neither 0 nor 1, turns that nobody can make."""
+    """Actions that are not numbers, keys that are neither 0 nor 1, turns beyond any player's."""
     keys, turns = actions[:, : len(space.keys)], actions[:, len(space.keys) :]
     for bad, what in (
         (~np.isfinite(actions), "actions that are not numbers"),
@@ -144,7 +144,7 @@ def held(actions: Rows, space: ActionSpace, keys: tuple[str, ...]) -> Mask:
 
 
 def first_run(mask: Mask, length: int) -> int:
-    """Where the first `length` True in a row begin; len(mask) if nowhere."""
+    """Finds the first run of `length` True; returns the index of its start, len(mask) if there is none."""
     if len(mask) < length:
         return len(mask)
     total = np.concatenate([[0], np.cumsum(mask)])
@@ -159,7 +159,7 @@ def usual_travel(steps: Rows, moving: Mask) -> float:
 
 
 def _steps(poses: Rows | None) -> Rows | None:
-    """How far the player came in each frame, `(f - 1,)`, in the pose's units."""
+    """Distance moved in each frame, `(f - 1,)`, in the pose's units."""
     return None if poses is None else np.linalg.norm(np.diff(poses[:, :3], axis=0), axis=1)
 
 
@@ -182,7 +182,10 @@ def _pose_faults(poses: Rows, moving: Mask, limits: Limits) -> Iterator[Fault]:
 
 
 def first_stuck(poses: Rows, moving: Mask, window: int, least_step: float) -> int:
-    """Where `window` frames of held keys begin that end less than `window * least_step` away; len(poses) if nowhere."""
+    """Finds the first `window` frames of held keys with less than `window * least_step` of motion.
+
+    Returns the index of their start, len(poses) if there are none.
+    """
     if len(poses) < window:
         return len(poses)
     places = np.lib.stride_tricks.sliding_window_view(poses[:, :3], window, axis=0)
@@ -192,9 +195,9 @@ def first_stuck(poses: Rows, moving: Mask, window: int, least_step: float) -> in
 
 
 def _picture_faults(frames: Frames, turned_deg: Rows, steps: Rows | None, limits: Limits) -> Iterator[Fault]:
-    """What the pictures alone, and what turns and steps against the pictures tell.
+    """Finds faults in the frames alone, and in the frames against camera rotations and distances moved.
 
-    turned_deg: `(f,)` how much the mouse turned under each row; steps: `(f - 1,)` how far the player came, or None.
+    turned_deg: `(f,)` degrees of mouse rotation in each row; steps: `(f - 1,)` distance moved, or None.
     """
     thumbs = signals.thumbnails(frames)
     if len(thumbs) < 3:
@@ -222,7 +225,7 @@ def _picture_faults(frames: Frames, turned_deg: Rows, steps: Rows | None, limits
 
 
 def _repeated(same: Mask, should: Mask, limits: Limits) -> Iterator[Fault]:
-    """Pictures that stay the same although they should have changed: in one stretch (frozen), or all over."""
+    """Frames that stay the same although they should have changed: in one stretch (frozen), or all over."""
     start = first_run(same & should, round(limits.frozen_s * FPS))
     if start < len(same):
         yield Fault(start + 1, f"is frozen from frame {start + 1}: the player moves, the picture does not")
@@ -235,7 +238,7 @@ def _repeated(same: Mask, should: Mask, limits: Limits) -> Iterator[Fault]:
 def _turn_faults(
     frames: Frames, actions: Rows, poses: Rows | None, space: ActionSpace, limits: Limits
 ) -> Iterator[Fault]:
-    """Whether the picture moves with the recorded turns: the right way round, and in the right frame."""
+    """Tests that the frames move with the recorded camera rotations: with the right sign, and in the right frame."""
     if limits.agree is None:
         return
     keys = len(space.keys)
@@ -255,9 +258,9 @@ def _turn_faults(
 
 
 def agreement(frames: Frames, turn_deg: Rows, name: str) -> float | None:
-    """The share of clear turns `(f - 1,)` that the picture shows the right way round; None if there are too few.
+    """The share of clear turns `(f - 1,)` with image motion of the right sign; None if there are too few.
 
-    name: yaw, which moves the picture against its sign, or pitch, which moves it with its sign (up: it slides down).
+    name: yaw, which moves the image against its sign, or pitch, which moves it with its sign (up: it slides down).
     """
     low, high = CLEAR_TURN_DEG
     clear = np.flatnonzero((np.abs(turn_deg) >= low) & (np.abs(turn_deg) <= high))
@@ -270,7 +273,7 @@ def agreement(frames: Frames, turn_deg: Rows, name: str) -> float | None:
 
 
 def out_of_step(frames: Frames, turn_deg: Rows) -> int:
-    """+1 where the picture shows turns a frame later than it should, -1 a frame earlier, 0 in step or unknown.
+    """+1 where the image motion shows turns a frame later than it should, -1 a frame earlier, 0 in step or unknown.
 
     Looks where the turn differs most from both frames around it: a steady swing looks the same a frame off.
     """
@@ -287,14 +290,14 @@ def out_of_step(frames: Frames, turn_deg: Rows) -> int:
 
 
 def _fit(moved: Rows, turn: Rows) -> float:
-    """The median error, in degrees, of turns told from the picture's motion, its scale fitted."""
+    """The median error, in degrees, of turns estimated from the image motion, its scale fitted."""
     sure = np.abs(turn) > 0.5
     scale = float(np.median(moved[sure] / turn[sure])) if sure.sum() >= MIN_PAIRS else 0.0
     return float(np.median(np.abs(moved / scale - turn))) if scale > 0.1 else float(np.inf)
 
 
 def _moved(frames: Frames, pairs: npt.NDArray[np.intp], name: str) -> Rows:
-    """The picture's motion after frames `pairs`, in pixels, with the sign of the turn that makes it."""
+    """The image motion after frames `pairs`, in pixels, with the sign of the turn that makes it."""
     if not len(pairs):
         return np.zeros(0, np.float32)
     if name == "yaw":

@@ -23,7 +23,7 @@ from reverie.errors import WorldError
 from reverie.worlds import guardian
 
 MAX_RETRIES = 2
-"""How often Ray plays an episode again whose worker or machine was lost."""
+"""Retries by Ray of an episode whose worker or machine was lost."""
 AHEAD = 1
 """Tasks beyond one for each core, so that no core waits for the next."""
 WAIT_S = 10.0
@@ -55,7 +55,7 @@ def on_cluster(address: str, job: Job, seeds: Iterator[int], processes: int) -> 
 
 
 def check_cluster(address: str) -> None:
-    """Raise WorldError if Ray is not installed, or nobody answers at `address`: Ray itself would try for minutes."""
+    """Raise WorldError if Ray is not installed, or `address` does not answer: Ray itself would try for minutes."""
     import_ray()
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if not colon:
@@ -70,7 +70,7 @@ def check_cluster(address: str) -> None:
 
 
 def import_ray() -> Any:
-    """Ray, told not to report usage and not to ask for a terminal.  Raises WorldError if it is not installed."""
+    """Ray, without usage reports and without a terminal.  Raises WorldError if it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:

@@ -68,7 +68,7 @@ class CheckConfig:
         return DAMAGED if damage else SUSPECT if bad or not fits else 0
 
     def _print_geometry(self, dataset: Dataset) -> bool:
-        """Prints how depth and poses fit the pictures; False where a setting is wrong."""
+        """Prints the check of depth and poses against the frames; False where a setting is wrong."""
         if not any(episode.depth_file for episode in dataset.episodes):
             return True
         from reverie.data.geometry_check import check_geometry  # torch: only where there is depth
@@ -91,7 +91,7 @@ class CheckConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SheetConfig:
-    """Draw a contact sheet: a row an episode, the keys under each picture and an arrow for the mouse.
+    """Draw a contact sheet: a row an episode, the keys under each frame and an arrow for the mouse.
 
     Example: reverie data sheet recordings/vizdoom -o sheet.png --episodes 6 --apart 0.5
     """
@@ -99,17 +99,17 @@ class SheetConfig:
     dataset: Folder
     """The dataset's folder."""
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("sheet.png")
-    """The picture to write, .png or .jpg."""
+    """The image to write, .png or .jpg."""
     episodes: int = 8
     """Rows."""
     frames: int = 8
-    """Pictures in a row."""
+    """Frames in a row."""
     apart: float | None = None
-    """Seconds between pictures; leave it out to spread them over the whole episode."""
+    """Seconds between frames; leave it out to spread them over the whole episode."""
     seed: int | None = None
     """Draw episodes by this seed; leave it out to spread them evenly."""
     scale: int = 1
-    """Enlarge each picture so many times, 1 to 4."""
+    """Enlarge each frame so many times, 1 to 4."""
 
     def __post_init__(self) -> None:
         for name, low, high in (("episodes", 1, 1000), ("frames", 1, 1000), ("scale", 1, 4)):
@@ -119,7 +119,7 @@ class SheetConfig:
             raise DataError(f"apart must be positive, got {self.apart}")
 
     def run(self) -> None:
-        """Write the picture and say where it is."""
+        """Writes the image and prints its path."""
         kind = image_format(self.out)
         dataset = audit.open_dataset(self.dataset)
         chosen = choose_episodes(dataset, self.episodes, self.seed)
@@ -130,9 +130,9 @@ class SheetConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportConfig:
-    """Tell what a dataset covers: keys, combinations, camera speeds, places, idle, stuck and static clips.
+    """Report the coverage of a dataset: keys, combinations, camera speeds, places, idle, stuck and static clips.
 
-    Prints a summary; files get all of it: a page (.html), a picture (.png) or the figures (.json).
+    Prints a summary; files get all of it: a page (.html), an image (.png) or the figures (.json).
 
     Example: reverie data report recordings/vizdoom -o coverage.html coverage.json
     """
@@ -142,7 +142,7 @@ class ReportConfig:
     out: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["-o"])] = ()
     """Files to write: .html, .json or .png."""
     clips: int = 200
-    """Clips of two seconds whose pictures are looked at."""
+    """Clips of two seconds whose frames are decoded."""
     seed: int = 0
     """Draws the clips."""
 

@@ -1,8 +1,8 @@
 """Video containers, read as a player shows them.
 
-A container says more than which frames there are: an edit list hides packets and moves the first frame away from 0, a
-display matrix turns the stored frame, a sample aspect ratio stretches it, and frames need not be evenly spaced.  All
-readers of videos go through this module, so that none of them forgets one.
+A container holds more than frames: an edit list hides packets and moves the first frame away from 0, a display
+matrix turns the stored frame, a sample aspect ratio stretches it, and frames need not be evenly spaced.  All
+readers of videos go through this module, so that none of them misses one.
 
 PyAV is imported where a file is opened: a training from cached latents needs no FFmpeg.
 """
@@ -33,7 +33,7 @@ SEEK_MARGINS_S = (0.0, 1.0, 8.0, float("inf"))
 ASPECT_TOLERANCE = 0.02
 """Pixels whose sides differ by less than this count as square: encoders round."""
 FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,ogg,flv,asf,h264,hevc,ivf,yuv4mpegpipe"
-"""The containers that are opened, by FFmpeg's names, whatever a file is called.  FFmpeg knows many more, and some of
+"""The containers that are opened, by FFmpeg's names, whatever a file is called.  FFmpeg reads many more, and some of
 them (playlists, scripts, patterns of names) open other files."""
 _HDR_CURVES = (16, 18)
 """SMPTE ST 2084 (PQ) and ARIB STD-B67 (HLG), by their numbers in H.273."""
@@ -44,11 +44,11 @@ _UNCOUNTED = frozenset({"vp8", "mpeg4", "msmpeg4v3", "h263"})
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What is to be known of a video before its frames.
+    """Properties of a video that are read before its frames.
 
     Args:
         first_s: when the first frame is shown, in seconds of the container's clock: 0 in most files, not in all.
-        pixel_aspect: width of a stored pixel over its height as it is shown; 1 where the file does not say.
+        pixel_aspect: width of a stored pixel over its height as it is shown; 1 if the file does not state it.
         is_hdr: its brightness follows the curve of an HDR display (PQ or HLG), which makes dull colours elsewhere.
     """
 
@@ -86,7 +86,7 @@ def open_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.vid
         raise DataError(f"{path}: the video is missing; record it again or download it anew")
     try:
         with av.open(local_path(path), options={"format_whitelist": FORMATS}) as container:
-            stream = container.streams.best("video")  # not the cover picture of a file that has one
+            stream = container.streams.best("video")  # not the cover image of a file that has one
             if stream is None:
                 raise DataError(f"{path}: has no video")
             if not stream.time_base or stream.codec_context is None:
@@ -111,7 +111,7 @@ def frame_times(path: Path) -> npt.NDArray[np.float64]:
 
 
 def video_head(path: Path) -> Head:
-    """Reads what is to be known of a video before its frames.  Raises DataError as `open_video` does."""
+    """Reads the properties of a video that come before its frames.  Raises DataError as `open_video` does."""
     return _video_head(path, _stamp(path))
 
 
@@ -163,7 +163,7 @@ def packet_digest(path: Path, begin_s: float, end_s: float) -> bytes:
 
 
 def upright(picture: Frames, frame: av.VideoFrame, path: Path) -> Frames:
-    """Turns and mirrors `picture` (h, w, 3), decoded from `frame`, as the frame's display matrix says.
+    """Turns and mirrors `picture` (h, w, 3), decoded from `frame`, by the frame's display matrix.
 
     Raises DataError for a matrix of another angle than quarter turns.
     """
@@ -252,7 +252,7 @@ def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int] | None:
 
 
 def _stamp(path: Path) -> tuple[int, int]:
-    """What changes when the file does."""
+    """Fingerprint of a file: modification time in ns and size in bytes; zeros if it is missing."""
     try:
         state = path.stat()
     except OSError:

@@ -1,5 +1,5 @@
-"""What a dataset covers: which keys, alone and together and for how long; how fast the camera turns; where the player
-has been; how much of it is idle, stuck or still.  `reverie data report DIR` shows it."""
+"""Coverage statistics of a dataset: keys, alone and together and for how long; the speed of camera rotation; the places
+visited; the shares that are idle, stuck or still.  `reverie data report DIR` shows them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from reverie.errors import DataError
 from reverie.worlds.limits import Limits
 
 CLIP_FRAMES = 50
-"""Stuck and near-static are told of clips of two seconds."""
+"""Stuck and near-static are measured on clips of two seconds."""
 SPEED_EDGES = (0.0, 1.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0)
 """Degrees a second; the last bin has no end."""
 PITCH_EDGES = tuple(float(edge) for edge in range(-90, 91, 15))
 GRID = 40
 """Cells of a place's heat map, each way."""
 NAMED_COUNTS = 24
-"""What is known of episodes (weather, time, ...) is counted by value if there are so few values."""
+"""Largest number of distinct values of an episode's attribute (weather, time, ...) that are counted one by one."""
 PRIVATE = {
     "episode_index",
     "length",
@@ -43,7 +43,7 @@ PRIVATE = {
 
 @dataclass(slots=True)
 class KeyUse:
-    """How a key is used.  share: of frames that hold it; presses; how long a press lasts, in seconds."""
+    """Statistics of one key.  share: of frames that hold it; presses; how long a press lasts, in seconds."""
 
     share: float
     presses: int
@@ -54,7 +54,7 @@ class KeyUse:
 
 @dataclass(slots=True)
 class Coverage:
-    """The figures of a report; `as_json` for a file.  Shares are of all frames unless said otherwise."""
+    """The figures of a report; `as_json` for a file.  Shares are of all frames unless stated otherwise."""
 
     dataset: str
     world: str
@@ -75,7 +75,7 @@ class Coverage:
     places: dict[str, dict[str, Any]] = field(default_factory=dict)
     """By map: frames, cells visited, extent [x0, x1, y0, y1] and the heat map's counts, GRID x GRID."""
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Episodes by map, and by whatever else is known of them."""
+    """Episodes by map, and by their other attributes."""
     distinct_seeds: int = 0
     stuck_clips: float | None = None
     """The share of clips whose keys have no effect; None without poses."""
@@ -90,7 +90,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class _Play:
-    """One episode without its pictures."""
+    """One episode without its frames."""
 
     index: int
     map: str
@@ -99,7 +99,7 @@ class _Play:
 
 
 def measure(dataset: Dataset, clips: int = 200, seed: int = 0) -> Coverage:
-    """Go through all rows, and through the pictures of `clips` clips.  Raises DataError for damaged files."""
+    """Go through all rows, and through the frames of `clips` clips.  Raises DataError for damaged files."""
     plays = list(_plays(dataset))
     found = Coverage(
         str(dataset.path), world_of(dataset), len(plays), dataset.num_frames, dataset.num_frames / dataset.fps / 3600
@@ -240,7 +240,7 @@ def _stuck(plays: list[_Play], dataset: Dataset, limits: Limits) -> float | None
 
 
 def _static(dataset: Dataset, clips: int, seed: int) -> tuple[float, int]:
-    """The share of clips, drawn by length of episode, whose pictures hardly change."""
+    """The share of clips, drawn by length of episode, whose frames hardly change."""
     room = np.array([max(0, episode.length - CLIP_FRAMES + 1) for episode in dataset.episodes], np.float64)
     if not room.sum() or not clips:
         return 0.0, 0

@@ -2,16 +2,16 @@
 
     meta/info.json                          version, fps, features, totals
     meta/episodes/chunk-000/file-000.parquet one row per episode: length, files, map, seed, heldout, statistics
-    meta/tasks.parquet, meta/stats.json     as LeRobot wants them
+    meta/tasks.parquet, meta/stats.json     in LeRobot's layout
     meta/reverie.json                       how it was recorded (ours; others ignore it)
     data/chunk-000/file-000.parquet         action, observation.state, timestamp and indices, one row per frame
     videos/observation.images.screen/chunk-000/file-000.mp4
     depth/chunk-000/file-000.parquet        depth and body masks of some frames (ours, see `depth.py`)
 
 We write one episode per file; we read any number per file, and need only the video and the action of the features.
-Row i holds frame i and the action whose effect is first seen in frame i + 1.
+Row i holds frame i and the action whose effect first shows in frame i + 1.
 
-Rows are found by what they say of themselves (`episode_index`, `frame_index`, `index`, `timestamp`), never by their
+Rows are found by their own columns (`episode_index`, `frame_index`, `index`, `timestamp`), never by their
 place in a file, and frames by their time after the video's first.  What contradicts itself is refused.
 """
 
@@ -55,7 +55,7 @@ _CACHED_TABLES = 8
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One episode: its place, its length in frames, and in `meta` what is known of it (map, seed, heldout, ...)."""
+    """One episode: its place, its length in frames, and in `meta` its attributes (map, seed, heldout, ...)."""
 
     index: int
     length: int
@@ -64,7 +64,7 @@ class Episode:
     from_index: int
     """The number of its first row, counted over all episodes."""
     video_from_s: float
-    """Where its first frame is in the video, in seconds after the video's first."""
+    """Start of its first frame in the video, in seconds after the video's first."""
     meta: dict[str, Any] = field(default_factory=dict)
     overlaps: int | None = None
     """Another episode to which the table gives some of the same frames: which of the two they show is not known."""
@@ -82,7 +82,7 @@ class Dataset:
     """
 
     version = CODEBASE_VERSION
-    """Of the layout that is read; another version is refused."""
+    """Version of the layout that is read; another one is refused."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -114,7 +114,7 @@ class Dataset:
 
     @property
     def video_key(self) -> str:
-        """The feature that holds the pictures: ours, or the only video there is."""
+        """The feature that holds the frames: ours, or the only video there is."""
         videos = [name for name, feature in self.info["features"].items() if feature.get("dtype") == "video"]
         if VIDEO_KEY in videos:
             return VIDEO_KEY
@@ -148,7 +148,7 @@ class Dataset:
 
     @cached_property
     def notes(self) -> dict[str, Any]:
-        """What `meta/reverie.json` says; empty where there is none."""
+        """Contents of `meta/reverie.json`; empty if there is none."""
         try:
             notes = json.loads((self.path / "meta/reverie.json").read_text())
         except (OSError, ValueError):
@@ -157,12 +157,12 @@ class Dataset:
 
     @cached_property
     def fov_deg(self) -> float | None:
-        """Horizontal field of view of the pictures, degrees; None where the recording does not know it."""
+        """Horizontal field of view of the frames, degrees; None if the recording does not state it."""
         return self._camera_note("fov_deg")
 
     @cached_property
     def pixel_aspect(self) -> float:
-        """The vertical focal length over the horizontal one, in pixels; 1 where the recording does not say."""
+        """The vertical focal length over the horizontal one, in pixels; 1 if the recording does not state it."""
         return self._camera_note("pixel_aspect") or 1.0
 
     def _camera_note(self, name: str) -> float | None:
@@ -197,7 +197,7 @@ class Dataset:
 
     @property
     def poses_are_known(self) -> bool:
-        """Whether camera poses were recorded whose convention is known."""
+        """Tests whether camera poses were recorded in a known convention."""
         return self._conversion is not None and self._conversion.is_known
 
     def require_poses(self) -> None:
@@ -262,7 +262,7 @@ class Dataset:
     def rows(self, episode: int) -> pa.Table:
         """All rows of an episode, by frame.
 
-        Raises DataError if the file or a column is missing or rows are, and for rows that say that they belong to
+        Raises DataError if the file or a column is missing or rows are, and for rows that claim to belong to
         another episode, frame or time.
         """
         entry = self.episodes[episode]
@@ -442,7 +442,7 @@ def _own_rows(entry: Episode, table: pa.Table, fps: float) -> npt.NDArray[np.int
 
 
 def _rows_before(path: Path) -> int:
-    """Rows of the data files before `path`, for files that do not say which rows they hold."""
+    """Rows of the data files before `path`, for files that do not state which rows they hold."""
     files = own_files(path.parent.parent.glob(f"*/*{path.suffix}"))
     return sum(pq.read_metadata(local_path(file)).num_rows for file in files if file < path)
 

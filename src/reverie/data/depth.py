@@ -3,7 +3,7 @@
     depth/chunk-000/file-000.parquet    episode_index, frame_index, depth (PNG), body (PNG)
 
 It lies outside `data/`, so that LeRobot's readers pass it over.  Depth is the logarithm of metres as 16-bit grey PNG,
-ENCODING says how; 0 is the sky.  Body masks are 1-bit PNG.
+ENCODING states the formula; 0 is the sky.  Body masks are 1-bit PNG.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ DEPTH_PATH = "depth/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 COLUMNS = ("episode_index", "frame_index", "depth", "body")
 
 MIN_DEPTH_M = 0.05
-"""What the code 1 stands for; nearer things are written as this."""
+"""Depth of code 1; nearer surfaces get this value."""
 STEPS_PER_E = 256
 """Codes by which the depth grows to 2.718 times: one code is 0.4 %."""
 ENCODING = f"png-uint16: 0 sky, else metres = {MIN_DEPTH_M} * exp((code - 1) / {STEPS_PER_E})"
-"""How depth is written, as the files and `meta/reverie.json` state it."""
+"""Encoding of depth, as the files and `meta/reverie.json` state it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def decode_depth(codes: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
 
 
 def depth_notes(every_frames: int) -> dict[str, Any]:
-    """What `meta/reverie.json` says of the depth of a dataset."""
+    """Entry for `meta/reverie.json` that describes the depth of a dataset."""
     return {"path": DEPTH_PATH, "encoding": ENCODING, "shape": list(GEOMETRY_SHAPE), "every_frames": every_frames}
 
 

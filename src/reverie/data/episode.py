@@ -29,7 +29,7 @@ ATTEMPTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to record, in a form that travels to other processes: the game, its options, and how long episodes are.
+    """Recording task for another process, picklable: the game, its options, and the length of episodes.
 
     depth_every: the depth of every so many frames is recorded, from the first on; 0: of none.
     """
@@ -91,9 +91,7 @@ class Recorder:
     _film: Film = field(default_factory=lambda: Film())
 
     def episode(self, seed: int, folder: Path) -> Outcome:
-        """Play the episode of `seed`; its video is put into `folder`.  Whatever goes wrong with the game is told in the
-        outcome, not raised.
-        """
+        """Play the episode of `seed`; its video is put into `folder`.  The outcome reports errors of the game."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 self.world = self.world or self.job.open()
@@ -119,9 +117,9 @@ class Recorder:
 
 
 class Film:
-    """Memory for the pictures of an episode, used again for the next: fresh memory costs as much as drawing them.
+    """Memory for the frames of an episode, used again for the next: fresh memory costs as much as drawing them.
 
-    Pictures keep their layout: planes one after the other where they come so.
+    Frames keep their layout: planes one after the other where they come so.
     """
 
     def __init__(self) -> None:
@@ -139,14 +137,14 @@ class Film:
         self.add(picture)
 
     def add(self, picture: Frames) -> None:
-        """Append a picture; it is copied."""
+        """Append a frame; it is copied."""
         assert self._memory is not None
         self._memory[self._length] = picture
         self._length += 1
 
     @property
     def frames(self) -> Frames:
-        """The pictures so far, `(f, H, W, 3)`; overwritten by the next episode."""
+        """The frames so far, `(f, H, W, 3)`; overwritten by the next episode."""
         assert self._memory is not None
         return self._memory[: self._length]
 
@@ -236,7 +234,7 @@ def play_episode(
 
 
 class _Middle:
-    """How far the middle of the view is: what the game hints, else what the depth picture shows; None without both."""
+    """Distance of the view's middle: the game's hint, else read from the depth image; None without both."""
 
     def __init__(self) -> None:
         self._depth: Any = None

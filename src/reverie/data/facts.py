@@ -11,7 +11,7 @@ import numpy.typing as npt
 from reverie.types import Pose, World
 
 CAMERA = ("fov_deg", "pixel_aspect", "pitch_is_shear")
-"""What datasets keep of a game's camera."""
+"""Camera attributes of a game that datasets keep."""
 
 
 class WorldFacts:
@@ -26,7 +26,7 @@ class WorldFacts:
 
     @property
     def has_pose(self) -> bool:
-        """Whether it has a camera pose, known before `reset`."""
+        """Tests whether the world has a camera pose, before `reset` too."""
         return hasattr(type(self._world), "pose")
 
     @property

@@ -1,4 +1,4 @@
-"""Whether recorded depth and poses fit the pictures: frames are warped by them onto later ones.
+"""Checks recorded depth and poses against the frames: frames are reprojected by them onto later ones.
 
 A frame is rendered into the camera of a later one by its own depth, both poses and the field of view.  Then the same
 is done with one setting changed (yaw counted from east, pitch downwards, another scale of depth, ...).  Where a changed
@@ -23,9 +23,9 @@ GAP_FRAMES = 8
 EPISODES = 12
 PAIRS_PER_EPISODE = 4
 MIN_PAIRS = 6
-"""With fewer pairs of frames nothing is said."""
+"""With fewer pairs of frames there is no result."""
 MIN_MOTION_DB = 28.0
-"""Pairs that are more alike than this as they are tell nothing."""
+"""Pairs that are more alike than this as they are carry no information."""
 MIN_COVER = 0.1
 """The share of the frame that two settings must both cover to be compared."""
 MIN_GAIN_DB, MIN_SIGMAS = 0.5, 3.0
@@ -36,7 +36,7 @@ MAX_WRONG = 3
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How poses and depth are read: what is added to or multiplied with what was recorded.
+    """Corrections added to or multiplied with recorded poses and depth.
 
     shift: the pose of so many frames later is taken.
     """
@@ -67,7 +67,7 @@ CHANGES: dict[str, dict[str, float]] = {
     "poses are a frame early (row i holds the pose of frame i + 1)": {"shift": -1},
     "poses are a frame late (row i holds the pose of frame i - 1)": {"shift": 1},
 }
-"""What is tried, by the words in which it is reported.  Where none of it helps, changes of yaw and pitch together."""
+"""Changes that are tried, by the message that reports them.  If none helps, yaw and pitch are changed together."""
 
 
 _PAIRS_OF_CHANGES = {
@@ -97,11 +97,11 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class GeometryFit:
-    """How well depth and poses fit the pictures.
+    """Result of the check of depth and poses against the frames.
 
-    warped_db, still_db: PSNR of the warped and of the unchanged frame against the later one, where the warp covers it.
+    warped_db, still_db: PSNR of the reprojected and of the unchanged frame against the later one, where it is covered.
     wrong: the settings that fit clearly better otherwise, each with the gain in dB.
-    fits: the warped frame is clearly better than the unchanged one, and no setting is wrong.
+    fits: the reprojected frame is clearly better than the unchanged one, and no setting is wrong.
     """
 
     pairs: int
@@ -117,7 +117,7 @@ class GeometryFit:
 def check_geometry(dataset: Dataset, seed: int = 0) -> GeometryFit | None:
     """Warps frames of some episodes.
 
-    None where there is too little to tell: no depth, no field of view, or hardly any motion.
+    None where there is too little to measure: no depth, no field of view, or hardly any motion.
     """
     if dataset.fov_deg is None or not dataset.poses_are_known:
         return None
@@ -126,7 +126,7 @@ def check_geometry(dataset: Dataset, seed: int = 0) -> GeometryFit | None:
 
 
 def fit_geometry(pairs: Sequence[Pair], fov_deg: float, pixel_aspect: float = 1.0) -> GeometryFit | None:
-    """How well `pairs` fit, and which settings are wrong.  None where fewer than MIN_PAIRS show any motion."""
+    """Measures the fit of `pairs` and finds wrong settings.  None if fewer than MIN_PAIRS show any motion."""
     if len(pairs) < MIN_PAIRS:
         return None
     warper = _Warper(pairs, fov_deg, pixel_aspect)
@@ -236,7 +236,7 @@ class _Warper:
         )
 
     def warp(self, setting: Setting) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images `(pairs, 3, h, w)`, and which of their pixels were seen in the source and are not of the body."""
+        """Images `(pairs, 3, h, w)`, and which of their pixels are visible in the source and are not of the body."""
         poses = self._poses[:, :, 1 + setting.shift].copy()
         poses[..., 3] = poses[..., 3] * setting.yaw_sign + setting.yaw_deg
         poses[..., 4] *= setting.pitch_sign

@@ -5,7 +5,7 @@
         world = RecordedWorld(game, writer)
         world.reset(0); world.step(action); world.close()
 
-What the player was shown and what the game was told are both known exactly here, so rows and frames need no clock.
+The player's frames and the game's input are both exact here, so rows and frames need no clock.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class EpisodeKeeper:
         return len(self._rows)
 
     def add(self, picture: Picture, action: Action, pose: Pose | None = None, geometry: Geometry | None = None) -> None:
-        """A row: what was seen `(H, W, 3)`, and the action that shows in the next picture."""
+        """A row: the frame `(H, W, 3)`, and the action that shows in the next frame."""
         self._rows.append((picture, action, pose, geometry))
 
     def end(self, meta: dict[str, Any]) -> None:
@@ -109,7 +109,7 @@ class EpisodeKeeper:
         self._writer.add(video, actions, stacked, picture_statistics(frames), meta, depth)
 
     def _settle(self) -> None:
-        """Wait for the episode before; what went wrong with it is told now."""
+        """Wait for the episode before; its errors are raised now."""
         pending, self._pending = self._pending, None
         if pending is not None:
             try:

@@ -1,7 +1,7 @@
 """Random clips of a dataset in batches, decoded in worker processes.
 
 The batch of a step is a function of (seed, rank, step) and the dataset alone, whatever the number of workers: a
-training that resumes at a step sees what it would have seen.
+training that resumes at a step gets the batches that it would have had.
 """
 
 from __future__ import annotations

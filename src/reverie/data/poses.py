@@ -50,9 +50,9 @@ OLD_WORLDS = {
     "minetest": Conversion(True, yaw_deg=90.0),
     "trigger-rally": Conversion(True, yaw_deg=90.0),
     "tux-racer": Conversion(True, yaw_deg=90.0),
-    "vizdoom": Conversion(True, yaw_deg=90.0, metres=1 / 32, lift_m=41 / 32),  # it told the feet, in map units
+    "vizdoom": Conversion(True, yaw_deg=90.0, metres=1 / 32, lift_m=41 / 32),  # it recorded the feet, in map units
 }
-"""How the games counted in recordings of version 1."""
+"""Conversions from the pose conventions of the games in recordings of version 1."""
 
 
 def conversion_for(names: Sequence[str] | None, notes: Mapping[str, Any]) -> Conversion | None:

@@ -120,7 +120,7 @@ def record(config: RecordConfig, *, show_progress: bool = False) -> int:
 
 
 def make_job(config: RecordConfig) -> Job:
-    """What the workers are told.  Raises WorldError for an unknown game or option."""
+    """Builds the task for the workers.  Raises WorldError for an unknown game or option."""
     info = world_info(config.world)
     options = parse_options(info, config.set) if config.set else {}
     if config.maps:
@@ -136,7 +136,7 @@ def make_job(config: RecordConfig) -> Job:
 
 
 def _outcomes(config: RecordConfig, job: Job, world: World, writer: DatasetWriter) -> Generator[Outcome]:
-    """Episodes, played where the configuration says; in any order."""
+    """Episodes, played on the configured machines; in any order."""
     taken = {row["seed"] for row in (*writer.rows, *writer.rejected)}
     seeds = (seed for seed in itertools.count(config.seed * 1_000_000) if seed not in taken)
     if config.cluster is None and config.processes == 0:

@@ -25,7 +25,7 @@ FILES_PER_CHUNK = 1000
 EPISODES_PER_FILE = 500
 NEXT = ".next"
 FOLDERS = ("data", "videos", "depth")
-"""Of the episodes' files; the last is only in datasets with depth."""
+"""Folders of the episodes' files; the last is only in datasets with depth."""
 
 
 def prepare(root: Path, rows: Sequence[dict[str, Any]], indices: Sequence[int]) -> None:

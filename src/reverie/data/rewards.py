@@ -29,7 +29,7 @@ Ends = npt.NDArray[np.bool_]
 
 
 def read_rewards(dataset: Dataset, episode: int) -> tuple[Rewards, Ends | None]:
-    """Rewards (f,) of an episode, and the frames (f,) that end it; None where the recording does not say.
+    """Rewards (f,) of an episode, and the frames (f,) that end it; None if the recording does not state them.
 
     Raises DataError for a recording without rewards, or with some that are no finite numbers.
     """

@@ -1,4 +1,4 @@
-"""Contact sheets of a dataset: a row an episode, pictures over time, the keys under each and an arrow for the mouse."""
+"""Contact sheets of a dataset: a row an episode, frames over time, the keys under each and an arrow for the mouse."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def image_format(path: Path) -> str:
 def draw_sheet(
     dataset: Dataset, episodes: list[int], num_frames: int, apart_s: float | None = None, scale: int = 1
 ) -> Image.Image:
-    """Rows of `num_frames` pictures, `apart_s` seconds apart, or spread over the whole episode if None.
+    """Rows of `num_frames` frames, `apart_s` seconds apart, or spread over the whole episode if None.
 
-    Under a picture are the keys of its own row, which show in the next frame.  Raises DataError for damaged files and
+    Under a frame are the keys of its own row, which show in the next frame.  Raises DataError for damaged files and
     for a sheet that would be too large.
     """
     height, width = dataset.resolution
@@ -53,7 +53,7 @@ def draw_sheet(
 
 
 def frame_moments(length: int, count: int, apart_s: float | None, fps: int) -> list[int]:
-    """Which frames of an episode to show: at most `count`, from the first on."""
+    """Picks the frames of an episode to show: at most `count`, from the first on."""
     if apart_s is None:
         return sorted({round(i * (length - 1) / max(1, count - 1)) for i in range(count)})
     step = max(1, round(apart_s * fps))

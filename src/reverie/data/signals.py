@@ -1,4 +1,4 @@
-"""Cheap measures of pictures: how much changed from frame to frame, and which way the picture moved.  Numpy alone.
+"""Cheap measures of frames: the change from frame to frame, and the image motion.  Numpy alone.
 
 Every measure looks at one colour of a few rows and columns, so that a frame costs microseconds.
 """
@@ -14,13 +14,13 @@ GRID = (20, 36)
 """Rows and columns of the thumbnail that changes are measured on."""
 
 LINES = 8
-"""Lines of the picture that its motion is measured on."""
+"""Lines of the image on which its motion is measured."""
 
 HORIZON = (0.25, 0.58)
 """Sideways motion is measured in this part of the height: far away, where walking and driving move little."""
 
 SIDEWAYS, UPRIGHT = 2, 1
-"""Axes of frames `(f, H, W, 3)` along which a picture can slide."""
+"""Axes of frames `(f, H, W, 3)` along which an image can slide."""
 
 Numbers = npt.NDArray[np.float32]
 
@@ -37,11 +37,11 @@ def change(thumbs: npt.NDArray[np.int16], stride: int = 1) -> Numbers:
 
 
 def slide(before: Frames, after: Frames, axis: int) -> Numbers:
-    """How far the picture moved between frames, `(n,)` pixels; to the right (SIDEWAYS) or down (UPRIGHT) is positive.
+    """Image motion between frames, `(n,)` pixels; to the right (SIDEWAYS) or down (UPRIGHT) is positive.
 
-    before, after: `(n, H, W, 3)`.  A camera that turns right moves the picture to the left, one that looks up moves it
+    before, after: `(n, H, W, 3)`.  A camera that turns right moves the image to the left, one that turns up moves it
     down.  Method: phase correlation (Kuglin and Hines 1975) of a few lines at half size, their peaks added; the peak's
-    neighbours give the fraction.  Turns of up to a quarter of the picture are seen.
+    neighbours give the fraction.  Motion of up to a quarter of the image is measured.
     """
     a, b = _lines(before, axis), _lines(after, axis)
     n = a.shape[-1]
@@ -70,5 +70,5 @@ def _lines(frames: Frames, axis: int) -> Numbers:
 
 
 def _spread(size: int, count: int) -> npt.NDArray[np.intp]:
-    """`count` places spread evenly over `size`."""
+    """`count` positions spread evenly over `size`."""
     return ((np.arange(count) + 0.5) * size / count).astype(np.intp)

@@ -1,7 +1,7 @@
 """H.264 files of a recording: small, of the right colours, and read from any frame.
 
-Colours are BT.601 in the limited range, and the file says so; that is also what readers assume of files that do not
-say.  Both ways are converted with exact rounding and full chroma, so that a trip through a file shifts no colour.
+Colours are BT.601 in the limited range, and the file states it; readers assume the same of files that do not
+state it.  Both ways are converted with exact rounding and full chroma, so that a trip through a file shifts no colour.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def write_video(path: Path, frames: Frames, fps: int, *, crf: int = QUALITY_CRF,
 
 
 class _ToYuv:
-    """RGB pictures of one size -> yuv frames, BT.601 limited."""
+    """RGB frames of one size -> yuv frames, BT.601 limited."""
 
     def __init__(self, height: int, width: int, pixels: str = "yuv420p") -> None:
         import av
@@ -94,7 +94,7 @@ class _ToYuv:
 def read_video(
     path: Path, start: int, length: int, fps: float, resolution: tuple[int, int], from_s: float = 0.0
 ) -> Frames:
-    """Frames `start` to `start + length`, `(length, H, W, 3)` uint8, by seeking to the key picture before.
+    """Frames `start` to `start + length`, `(length, H, W, 3)` uint8, by seeking to the key frame before.
 
     Frame i is the one shown from_s + i / fps seconds after the file's first, wherever the container's clock begins.
     Raises DataError for a missing, damaged or too short file, for one whose frames do not come at `fps`, and for
@@ -132,7 +132,7 @@ def read_video(
 
 
 class ToRgb:
-    """Decoded frames -> RGB `(h, w, 3)` uint8, by the matrix and the range that each frame says."""
+    """Decoded frames -> RGB `(h, w, 3)` uint8, by the matrix and the range that each frame states."""
 
     def __init__(self) -> None:
         from av.video.reformatter import ColorRange, VideoReformatter

@@ -1,4 +1,4 @@
-"""`reverie data view`: a recording in rerun's viewer, with its camera, depth, actions, and the places that it has seen.
+"""`reverie data view`: a recording in rerun's viewer, with its camera, depth, actions, and the places that it visited.
 
 world/camera/frame      the frames, seen from the camera's pose
 world/camera/depth      the recorded depth, in metres
@@ -140,7 +140,7 @@ def _log_actions(rr: Any, stream: Any, dataset: Dataset, clip: Clip, times: npt.
 
 
 def _focal_across(dataset: Dataset) -> float | None:
-    """Horizontal focal length over the frame's width; None where the recording does not say the field of view."""
+    """Horizontal focal length over the frame's width; None where the recording does not state the field of view."""
     return None if dataset.fov_deg is None else 0.5 / np.tan(np.radians(dataset.fov_deg) / 2)
 
 

@@ -78,7 +78,7 @@ class Crew:
         self.close()
 
     def results(self, tasks: Iterator[Any]) -> Iterator[Any]:
-        """What the workers answer, or Lost, in the order in which they finish; each always has a task."""
+        """Yields the workers' results, or Lost, in the order in which they finish; each worker always has a task."""
         while True:
             for worker in self._workers:
                 if not worker.is_busy:
@@ -89,7 +89,7 @@ class Crew:
         """Ask the workers to clean up and end, then end those that do not."""
         for worker in self._workers:
             with contextlib.suppress(OSError):
-                worker.pipe.close()  # an idle worker sees the end of its tasks; a busy one is ended below
+                worker.pipe.close()  # an idle worker reads the end of its tasks; a busy one is ended below
         deadline = time.monotonic() + 5.0
         for worker in self._workers:
             if worker.is_busy:

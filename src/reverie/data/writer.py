@@ -92,7 +92,7 @@ class DatasetWriter:
 
     @property
     def partial(self) -> Path:
-        """Where unfinished work may lie; emptied by the next writer."""
+        """Folder of unfinished work; emptied by the next writer."""
         return self.root / ".partial"
 
     @property
@@ -122,7 +122,7 @@ class DatasetWriter:
             raise
 
     def reject(self, **what: Any) -> None:
-        """Note an episode that was not kept: `seed`, `reason` and what else is known of it."""
+        """Note an episode that was not kept: `seed`, `reason` and its other attributes."""
         self.rejected.append(what)
         try:
             with (self.root / REJECTED_PATH).open("a") as file:
@@ -145,7 +145,7 @@ class DatasetWriter:
         self._write_info()
 
     def write_notes(self, notes: dict[str, Any]) -> None:
-        """Replace `meta/reverie.json`; what a reader must know of poses and depth stays in it."""
+        """Replace `meta/reverie.json`; its entries on poses and depth stay."""
         try:
             _write_text(self.root / "meta/reverie.json", json.dumps(self._described(notes), indent=2))
         except OSError as error:
@@ -301,7 +301,7 @@ class DatasetWriter:
         return pa.table(columns)
 
     def _described(self, notes: dict[str, Any]) -> dict[str, Any]:
-        """The notes with what a reader must know of poses and depth."""
+        """The notes with their entries on poses and depth."""
         if self._pose_names == POSE_NAMES:
             notes = {**notes, "pose_convention": POSE_CONVENTION}
         return {**notes, "depth": depth_notes(self._depth_every)} if self._depth_every else notes
@@ -424,7 +424,7 @@ def _episode_table(rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def _read_rejected(path: Path) -> list[dict[str, Any]]:
-    """What was noted of episodes not kept; a last line that is cut short is passed over."""
+    """Reads the notes on episodes not kept; skips a last line that is cut short."""
     found = []
     with contextlib.suppress(FileNotFoundError):
         for line in path.read_text().split("\n"):
@@ -434,7 +434,7 @@ def _read_rejected(path: Path) -> list[dict[str, Any]]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether `error`, or what caused it, says that there is no space left."""
+    """Tests whether `error`, or a cause of it, is a full disk or quota."""
     codes = (errno.ENOSPC, errno.EDQUOT)
     cause: BaseException | None = error
     while cause is not None:

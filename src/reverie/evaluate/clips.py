@@ -21,7 +21,7 @@ from reverie.models.idm import Views, look
 from reverie.types import FPS, Action, Frames
 
 EDGE_STEPS = 8
-"""Steps at either end that the inverse-dynamics model is not asked about: there it sees less than it is made for."""
+"""Steps at either end that the inverse-dynamics model is not asked about: there its context is cut."""
 
 SMOOTH_FRAMES = slice(25, 46)
 SHOWN_S = (0.2, 1, 2, 4, 8, 16)
@@ -37,11 +37,11 @@ def compare(
     clip_file: Path | None = None,
     tick: Callable[[], None] = lambda: None,
 ) -> Unit:
-    """One start: the dream under its recorded actions and under `other`, the real clip, and the controls.
+    """One start: the rollout under its recorded actions and under `other`, the real clip, and the controls.
 
     facts: figures by row.  arrays: `asked`, and with a judge `said.ROW` and `features.ROW` (steps, width);
-    `looks.rebuilt` by second.  Writes a
-    strip of the real clip and of the dream (picture_file with -real, -dream), and a video of the dream.
+    `looks.rebuilt` by second.  Writes a strip of the real clip and of the rollout (picture_file with -real, -dream),
+    and a video of the rollout.
     """
     num_frames = len(start.clip.frames) - 1
     real = start.clip.frames
@@ -92,7 +92,7 @@ def _texture(video: Frames) -> dict[str, float]:
 
 
 def _judge(unit: Unit, judge: Judge, videos: dict[str, Frames]) -> None:
-    """What the inverse-dynamics model says of every video, and its features' distances."""
+    """Stores the inverse-dynamics model's actions for every video, and the distances of its features."""
     seen = {row: look(video) for row, video in videos.items() if row not in (STATIC, COPY)}
     still = look(videos[STATIC][:2])
     steps = len(videos[REAL]) - 1

@@ -3,8 +3,8 @@
 A second of video has a look: brightness and the balance of colours; contrast and saturation; how much detail there is,
 at three scales, and whether it runs down or across.  A play that has come to nothing is seldom only too soft or too
 harsh: its detail has the wrong scale, or one direction, or one colour.  Beside its look, a second has four signs of
-worlds that fail in ways that keep their colours: a fold in the frame, the start seen mirrored, haze (far less detail
-than the start), and a picture that does not move though the camera does.
+worlds that fail in ways that keep their colours: a fold in the frame, the start mirrored, haze (far less detail
+than the start), and an image that does not move though the camera does.
 
 Real seconds of the same game set every limit, so that no limit is one that the game itself often crosses.
 """
@@ -43,9 +43,9 @@ SYMMETRY_FLOOR = 0.55
 HAZE_RATIO = 0.4
 """Detail over the start's (or the usual, where that is less) below which a frame is haze."""
 STILL_LEVELS = 1.0
-"""Mean change of a second, in grey levels, below which a picture is frozen."""
+"""Mean change of a second, in grey levels, below which a video is frozen."""
 MOVED_M, MOVED_DEG = 0.5, 10.0
-"""A camera that moves so far in a second must change the picture."""
+"""A camera that moves so far in a second must change the image."""
 
 
 def look(frames: Frames) -> Looks:
@@ -72,7 +72,7 @@ def looks(frames: Frames, start: Frames | None = None, moved: npt.NDArray[np.boo
     """The signs of each whole second of a video `(f, H, W, 3)`: `(f // 25, SIGNS)`; every fifth frame is taken.
 
     start: (H, W, 3), the frame that the video began with; without it neither mirrored views nor haze are looked for.
-    moved: (f // 25,) whether the camera moved in a second; without it frozen pictures are not.
+    moved: (f // 25,) whether the camera moved in a second; without it frozen frames are not.
     """
     seconds = len(frames) // FPS
     rows = np.full((seconds, SIGNS), np.nan)
@@ -93,7 +93,7 @@ def looks(frames: Frames, start: Frames | None = None, moved: npt.NDArray[np.boo
 
 
 def moved_seconds(poses: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    """Whether the camera moved in each whole second after the first frame.  poses: (1 + f, 6)."""
+    """Tests for camera motion in each whole second after the first frame.  poses: (1 + f, 6)."""
     ends = poses[::FPS]
     turn = np.abs((np.diff(ends[:, 3:5], axis=0) + 180) % 360 - 180).max(1)
     return (np.linalg.norm(np.diff(ends[:, :3], axis=0), axis=1) >= MOVED_M) | (turn >= MOVED_DEG)
@@ -114,7 +114,7 @@ class Detector:
     centre, inverse: of the looks of real seconds.  limit: the distance from them beyond which a second is not of this
     game.  fold, mirror: scores above which a frame is folded, or its start mirrored.  usual: logarithm of the detail of
     a usual second.  haze: logarithm of the detail over the start's, below which a second is haze.  still: levels of
-    change below which a picture is frozen.
+    change below which a video is frozen.
     """
 
     centre: npt.NDArray[np.float64]
@@ -158,7 +158,7 @@ class Detector:
 
     @classmethod
     def unfitted(cls, usual: float) -> Detector:
-        """The limits that hold for every game, for one that nothing is known of; its looks are never judged.
+        """The limits that hold for every game, for one without reference clips; its looks are never tested.
 
         usual: logarithm of the detail of a usual second.
         """
@@ -176,7 +176,7 @@ class Detector:
         return replace(self, centre=self.centre + (after - before), usual=self.usual + min(blurred, 0.0))
 
     def shares_of(self, seen: Looks) -> npt.NDArray[np.float64]:
-        """How near each second is to each of KINDS, `(seconds, len(KINDS))`: 1 is the limit, nan is not known."""
+        """Scores each second for each of KINDS, `(seconds, len(KINDS))`: 1 is the limit, nan is not known."""
         with np.errstate(divide="ignore", invalid="ignore"):
             shares = (
                 _distance(seen[:, :LOOK_SIZE], self.centre, self.inverse) / self.limit,
@@ -188,26 +188,26 @@ class Detector:
         return np.stack(shares, 1)
 
     def kinds_of(self, seen: Looks) -> npt.NDArray[np.bool_]:
-        """Which of KINDS each second of a video with the looks `seen` is, `(seconds, len(KINDS))`."""
+        """Marks the KINDS of collapse in each second of a video with the looks `seen`, `(seconds, len(KINDS))`."""
         beyond = self.shares_of(seen) > 1
         return np.stack([_sustained(beyond[:, i], SUSTAINED_S[kind]) for i, kind in enumerate(KINDS)], 1)
 
     def collapsed_at_s(self, frames: Frames) -> float | None:
-        """When the video collapses, in seconds from its start; None if never."""
+        """Time of the video's collapse, in seconds from its start; None if it never collapses."""
         return collapse_of([self], looks(frames, frames[0]))
 
 
 def collapse_of(detectors: Sequence[Detector], seen: Looks) -> float | None:
-    """When a video with the looks `seen` collapses: the first second that every detector calls collapsed.
+    """Finds the first second that every detector calls collapsed, of a video with the looks `seen`; None without one.
 
-    With a second detector for the same game seen through a model's tokenizer, a play is not blamed for its blur.
+    With a second detector for the same game after a model's tokenizer, a rollout is not blamed for its blur.
     """
     found = collapse_kind(detectors, seen)
     return None if found is None else found[0]
 
 
 def collapse_kind(detectors: Sequence[Detector], seen: Looks) -> tuple[float, str] | None:
-    """When a video collapses, and which of KINDS it is; None if it never does."""
+    """Finds the first second of collapse of a video, and which of KINDS it is; None if it never collapses."""
     if not len(seen):
         return None
     kinds = np.logical_and.reduce([detector.kinds_of(seen) for detector in detectors])

@@ -1,4 +1,4 @@
-"""Whether a world holds together: from frame to frame, when walked back, and when turned all the way round.
+"""Consistency metrics of a world: from frame to frame, on the way back, and after a full turn.
 
 GameWorld Score's temporal, smoothness and scenario dimensions use networks that cannot be had offline; these are the
 same ideas in closed form.  A frozen video does well on all of them but one: read them beside the static row.
@@ -35,9 +35,9 @@ def temporal_consistency(maps: torch.Tensor) -> float:
 
 
 def motion_smoothness(frames: Frames) -> float:
-    """How well each frame is foretold by its neighbours: 1 - mean |frame - middle| / 255, 0 to 1, higher is smoother.
+    """Predictability of each frame by its neighbours: 1 - mean |frame - middle| / 255, 0 to 1, higher is smoother.
 
-    The middle of frames i - 1 and i + 1 is both moved half of the way along the flow between them, averaged: VBench's
+    The middle of frames i - 1 and i + 1 is both warped half of the way by their optical flow, averaged: VBench's
     motion smoothness with optical flow in place of an interpolation network.  Flicker and jumps lower it.
     """
     if len(frames) < 3:
@@ -66,7 +66,7 @@ def opposite(action: Action) -> Action:
 
 
 def scenario_consistency(frames: Frames) -> float:
-    """How alike the way there and the way back are: the mean of 1 - |difference| / 255, 0 to 1, higher is better.
+    """Similarity of the way there and the way back: the mean of 1 - |difference| / 255, 0 to 1, higher is better.
 
     frames: the `1 + 2 n` frames under `there_and_back` of n actions; frame i is compared with frame 2 n - i, as in
     GameWorld Score's scenario consistency (mirrored actions).  A frozen video gets 1.

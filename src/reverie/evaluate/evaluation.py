@@ -29,7 +29,7 @@ BANK_STRIDE = 4
 PLAY_CLIPS = 24
 """Real clips whose play is looked at for the Fréchet distance: flow takes time."""
 REBUILT_CLIPS = 24
-"""Real clips of 4 s that say what the game looks like through the model's tokenizer."""
+"""Real clips of 4 s as a reference for the game's looks through the model's tokenizer."""
 
 
 def progress_bar() -> Progress:
@@ -38,7 +38,7 @@ def progress_bar() -> Progress:
 
 
 class Evaluation:
-    """One model on one game.  `run` returns the tables, the curves and all that a report says of it."""
+    """One model on one game.  `run` returns the tables, the curves and everything else for a report."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Evaluation:
         return unit
 
     def _bank(self) -> Unit:
-        """What the game looks like: `looks` by second, curves, and the judge's features of every clip."""
+        """Measures the reference clips: `looks` by second, curves, and the judge's features of every clip."""
         judge = self.game.judge
         units = [long.watch(long.seconds_of([clip[1:]]), None, first=clip[0]) for clip in self.game.bank]
         names = units[0].facts["curves"]
@@ -172,7 +172,7 @@ class Evaluation:
         return lambda tick: held.walk_back(self.subject, self.game, start, self._seed + k, tick)
 
     def _drift(self, bank: Unit, short: Sequence[Unit]) -> dict[str, Any]:
-        """The table, the curves and the pictures of the long rollouts."""
+        """The table, the curves and the images of the long rollouts."""
         size, game = self.size, self.game
         play = [self._long("play", k, game.play_rows(k, size.play_s * FPS)) for k in range(size.plays)]
         play += [self._long("endurance", k, game.play_rows(k, size.endurance_s * FPS)) for k in range(size.endurances)]
@@ -225,7 +225,7 @@ class Evaluation:
         return self._one(f"{name}-{k}", make)
 
     def _still(self, k: int, seconds: int) -> Unit:
-        """`long.watch` of a picture that never moves, without looking at it again every second."""
+        """`long.watch` of a frozen video, without measuring it again every second."""
         second = np.repeat(self.game.plays[k].picture[None], FPS, 0)
         unit = long.watch([second] * long.DRIFT_S[0], self.game.judge, second[0], first=second[0])
         unit.facts["curves"] = {name: values[:1] * seconds for name, values in unit.facts["curves"].items()}

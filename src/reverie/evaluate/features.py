@@ -22,7 +22,7 @@ Features = npt.NDArray[np.float64]
 
 @torch.inference_mode()
 def picture_maps(idm: InverseDynamics, frames: Frames) -> torch.Tensor:
-    """What the picture tower's first layers see, `(f, c, h, w)`, each place scaled to length one (as LPIPS does)."""
+    """Features of the image tower's first layers, `(f, c, h, w)`, each cell scaled to length one (as LPIPS does)."""
     pictures = torch.from_numpy(np.array(look_small(frames)))
     device = idm.turn.weight.device
     rgb = pictures.to(device).float() / 127.5 - 1
@@ -31,13 +31,13 @@ def picture_maps(idm: InverseDynamics, frames: Frames) -> torch.Tensor:
 
 
 def look_small(frames: Frames) -> npt.NDArray[np.uint8]:
-    """Frames as the model sees pictures, `(f, 3, 32, 56)`."""
+    """Frames in the size of the model's image input, `(f, 3, 32, 56)`."""
     doubled = frames if len(frames) > 1 else np.repeat(frames, 2, 0)
     return look(doubled).pictures[: len(frames)]
 
 
 def picture_distance(idm: InverseDynamics, frames: Frames, truth: Frames) -> npt.NDArray[np.float32]:
-    """Mean squared distance of the two pictures' features, `(f,)`, 0 (equal) to 4, lower is better.
+    """Mean squared distance of the two images' features, `(f,)`, 0 (equal) to 4, lower is better.
 
     LPIPS's formula (Zhang et al. 2018, arXiv 1801.03924, eq. 1) with all weights one, on one layer of our own network.
     """
@@ -49,7 +49,7 @@ def picture_distance(idm: InverseDynamics, frames: Frames, truth: Frames) -> npt
 
 @torch.inference_mode()
 def play_features(idm: InverseDynamics, frames: Frames, views: Views | None = None) -> Features:
-    """What the model thinks of each step before it names the action, `(f - 1, width)`: picture and motion together."""
+    """Features of each step before the action head, `(f - 1, width)`: image and motion together."""
     views = views or look(frames)
     device = idm.turn.weight.device
     x = idm.think(torch.from_numpy(views.flow)[None].to(device), torch.from_numpy(views.pictures)[None].to(device))

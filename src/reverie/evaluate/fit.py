@@ -1,4 +1,4 @@
-"""Whether a model, a recording and an inverse-dynamics model belong together: actions are matched by name."""
+"""Matches a model, a recording and an inverse-dynamics model: actions are matched by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Rows = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How the actions of a recording are said to a model.
+    """Mapping from the actions of a recording to those of a model.
 
     common: the actions that both have, in the recording's order.  dropped: keys of the recording that the model lacks.
     turn_scale: degrees of the model for one of the recording, whose field of view may be another.
@@ -29,7 +29,7 @@ class Fit:
     turn_scale: float = 1.0
 
     def say(self, action: Action) -> Action:
-        """An action of the game, as the model is told it."""
+        """Maps an action of the game to the model's action space."""
         said = self.model.restrict(action)
         pitch, yaw = (max(-MAX_TURN_DEG, min(MAX_TURN_DEG, turn * self.turn_scale)) for turn in said.mouse)
         return Action(said.keys, (pitch, yaw))
@@ -39,7 +39,7 @@ class Fit:
         return [self.say(action) for action in self.data.decode(rows)]
 
     def notes(self) -> list[str]:
-        """What the report says of it; nothing where the spaces are the same."""
+        """Lists remarks for the report; empty if the action spaces are the same."""
         notes = []
         if self.dropped:
             notes.append(f"The model lacks {', '.join(self.dropped)}: dropped from the recorded actions.")
@@ -73,7 +73,7 @@ def fit_actions(model: ActionSpace, data: ActionSpace, name: str = "the dataset"
 def check_pictures(
     model_size: tuple[int, int], data_size: tuple[int, int], model_fps: float = FPS, data_fps: float = FPS
 ) -> None:
-    """Raises DataError unless the recording has the model's picture size and frame rate."""
+    """Raises DataError unless the recording has the model's frame size and frame rate."""
     if tuple(model_size) != tuple(data_size):
         sizes = [f"{height}x{width}" for height, width in (model_size, data_size)]
         raise DataError(
@@ -87,7 +87,7 @@ def check_pictures(
 
 
 def shared_space(first: ActionSpace, second: ActionSpace) -> ActionSpace:
-    """What both can say, in the order of the first."""
+    """Intersection of two action spaces, in the order of the first."""
     return ActionSpace(tuple(key for key in first.keys if key in second.keys), first.mouse and second.mouse)
 
 
@@ -97,8 +97,10 @@ def columns_of(rows: Rows, space: ActionSpace, part: ActionSpace) -> Rows:
 
 
 def match_idm(data: ActionSpace, spaces: Sequence[ActionSpace], index: int, num_data: int) -> int | None:
-    """Which of the inverse-dynamics models is for the `index`-th recording: the only one of its action space, else the
-    one in its place.  None where there is none.  Raises DataError where that is not plain.
+    """Picks the inverse-dynamics model for the `index`-th recording; None if there is none.
+
+    It is the only one of the recording's action space, else the one at the same index.  Raises DataError if the choice
+    is ambiguous.
     """
     alike = [i for i, space in enumerate(spaces) if space == data]
     if len(alike) == 1:

@@ -100,7 +100,7 @@ def act_suite(
     clip_file: Path | None,
     tick: Tick,
 ) -> Unit:
-    """One action of a suite from one start.  arrays: `asked`, and `said` of the dream and of the static picture."""
+    """One action of a suite from one start.  arrays: `asked`, and `said` of the rollout and of the static video."""
     said = [game.fit.say(action) for action in actions]
     video = roll(subject.dreamer, start.picture, said, seed, tick)
     unit = Unit({"label": start.label})

@@ -1,4 +1,4 @@
-"""Long rollouts, watched second by second: a five-minute dream is never in memory as a whole."""
+"""Long rollouts, measured second by second: a five-minute rollout is never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ def watch(
     turned: Sequence[bool] = (),
 ) -> Unit:
     """Curves by second: `sharpness`, `contrast`, `saturation`, `change` (per frame), the `looks`, and with a judge
-    the picture features of the window before each of DRIFT_S, `window.SECOND` (n, c).
+    the image features of the window before each of DRIFT_S, `window.SECOND` (n, c).
 
-    start: the picture (H, W, 3) in which somebody stands still; then also `kept`, the PSNR of a second's last frame
-    against it, dB.  first: the picture that the video began with, for signs of collapse; turned: seconds in which the
+    start: the frame (H, W, 3) of a player who stands still; then also `kept`, the PSNR of a second's last frame
+    against it, dB.  first: the first frame of the video, for signs of collapse; turned: seconds in which the
     player turned.
     """
     curves: dict[str, list[float]] = {name: [] for name in (*LOOKS, "change")}
@@ -77,7 +77,7 @@ def watch(
 
 
 def pooled(idm: InverseDynamics, frames: Frames) -> npt.NDArray[np.float32]:
-    """What the judge's picture tower sees of each frame, averaged over the picture: `(f, c)`."""
+    """Features of the judge's image tower for each frame, averaged over the image: `(f, c)`."""
     return features.picture_maps(idm, frames).mean((2, 3)).cpu().numpy()
 
 
@@ -92,8 +92,8 @@ def play_long(
     tick: Callable[[], None] = lambda: None,
     stands: bool = False,
 ) -> Unit:
-    """`watch` of a dream; writes a strip of its frames at SHOWN_S, and a video of it with the keys.  stands: nothing is
-    done, so that the picture should stay what it was."""
+    """`watch` of a rollout; writes a strip of its frames at SHOWN_S, and a video with the keys.  stands: nothing is
+    done, so that the image should not change."""
     start = picture if stands else None
     turned = turned_seconds(actions)
     shown: list[Frames] = []
@@ -113,7 +113,7 @@ def play_long(
 
 
 def turned_seconds(actions: Sequence[Action]) -> list[bool]:
-    """Whether the player turned in each whole second, by TURNED_DEG or more: then the picture must change."""
+    """Tests each whole second for a camera rotation of TURNED_DEG or more: then the image must change."""
     turns = [abs(action.mouse[0]) + abs(action.mouse[1]) for action in actions]
     return [sum(turns[i : i + FPS]) >= TURNED_DEG for i in range(0, len(turns) - FPS + 1, FPS)]
 
@@ -135,10 +135,10 @@ def _writing(
 
 
 def drift_figures(runs: Sequence[Unit], bank: Unit, bank_features: npt.NDArray | None) -> dict[str, float]:
-    """Of several runs at each of DRIFT_S: looks relative to the bank's mean (1 is equal), the Fréchet distance of the
-    pictures' features to the bank's, how much of the start is kept where nobody moves, and the mean change per frame.
+    """Drift metrics of several runs at each of DRIFT_S.
 
-    Runs that end before are left out.
+    They are the looks relative to the bank's mean (1 is equal), the Fréchet distance of the frames' features to the
+    bank's, similarity to the start without motion, and the mean change per frame.  Runs that end before are left out.
     """
     row: dict[str, float] = {}
     for s in DRIFT_S:

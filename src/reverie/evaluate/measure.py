@@ -35,13 +35,13 @@ OBEDIENCE = (
 
 
 class Obedience:
-    """Collects clips of held actions and says how many went the right way.
+    """Collects clips of held actions and counts those that moved the right way.
 
     turn, look, strafe: share of clips whose mean camera motion (yaw, pitch, yaw) has the asked sign and is at least
     `metrics.MIN_TURN_DEG`.  turn_deg, look_deg: the mean motion in the asked direction, degrees per frame.
     forward_expands, back_contracts: share of clips whose mean expansion from the centre has that sign and at least
     `metrics.MIN_ZOOM`; walk_clips: both kinds together.  walk_apart: share of starts where forward's expansion exceeds
-    back's by twice MIN_ZOOM.  A still picture gets 0 everywhere.
+    back's by twice MIN_ZOOM.  A static video gets 0 everywhere.
     """
 
     def __init__(self, fov_deg: float) -> None:
@@ -80,7 +80,7 @@ class Obedience:
 
 
 def rate_of(pair: str, frames: Frames, fov_deg: float) -> float:
-    """How a clip moves along a pair's axis: expansion per frame for walk, degrees of pitch for look, of yaw else."""
+    """Motion of a clip along a pair's axis: expansion per frame for walk, degrees of pitch for look, of yaw else."""
     if pair == "walk":
         return metrics.zoom_rate(frames)
     pitch, yaw = metrics.turn_deg(frames, fov_deg)
@@ -144,11 +144,11 @@ def static(frames: Frames) -> Frames:
 
 
 def delayed(frames: Frames) -> Frames:
-    """The control that copies: each frame is the true frame before it.  It sees the truth; a dream does not."""
+    """The control that copies: each frame is the true frame before it.  It reads the truth; a rollout does not."""
     return np.concatenate([frames[:1], frames[:-1]])
 
 
 def pair_names(space: ActionSpace, quick: bool) -> list[str]:
-    """The opposite actions of PAIRS that `space` can say; quick: turning and walking alone."""
+    """The opposite actions of PAIRS that `space` can encode; quick: turning and walking alone."""
     names = ("turn", "walk") if quick else tuple(PAIRS)
     return [name for name in names if all(can_say(space, held) for held in PAIRS[name])]

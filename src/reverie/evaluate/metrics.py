@@ -1,6 +1,6 @@
 """The measures, each a pure function over uint8 frames `(f, H, W, 3)`.
 
-Every docstring says the formula, the range and unit, which way is better, and the source.  Nothing here knows models,
+Every docstring states the formula, the range and unit, which way is better, and the source.  Nothing here uses models,
 datasets or files.  The camera's motion is estimated in `reverie.vision.optical_flow`.
 """
 
@@ -25,7 +25,7 @@ MIN_ZOOM = 0.0005
 """A clip grows or shrinks if its mean expansion per frame is at least this; below it, it stands still."""
 
 PSNR_CAP_DB = 60.0
-"""What equal pictures get, in place of infinity."""
+"""PSNR of equal images, in place of infinity."""
 
 
 def turn_deg(frames: Frames, fov_deg: float) -> tuple[float, float]:
@@ -39,21 +39,21 @@ def turn_deg(frames: Frames, fov_deg: float) -> tuple[float, float]:
 
 
 def zoom_rate(frames: Frames) -> float:
-    """Mean growth of the picture from its centre per frame: the mean of `motion.expansion` over neighbouring frames.
+    """Mean growth of the image from its centre per frame: the mean of `motion.expansion` over neighbouring frames.
 
-    +0.03 means 3% larger each frame.  Walking forward is positive, walking back negative, a still or turning picture
+    +0.03 means 3% larger each frame.  Walking forward is positive, walking back negative, a still or turning view
     about 0.
     """
     return float(expansion(estimate_flow(frames)).mean())
 
 
 def turns_towards(rate_deg: float, wanted: float) -> bool:
-    """Whether a turn of `rate_deg` per frame goes the way of `wanted` (its sign) by at least MIN_TURN_DEG."""
+    """Tests whether a turn of `rate_deg` per frame has the sign of `wanted` and at least MIN_TURN_DEG."""
     return bool(rate_deg * np.sign(wanted) >= MIN_TURN_DEG)
 
 
 def zooms_towards(rate: float, wanted: float) -> bool:
-    """Whether a growth of `rate` per frame goes the way of `wanted` (its sign) by at least MIN_ZOOM."""
+    """Tests whether a growth of `rate` per frame has the sign of `wanted` and at least MIN_ZOOM."""
     return bool(rate * np.sign(wanted) >= MIN_ZOOM)
 
 
@@ -69,7 +69,7 @@ def psnr_db(frames: Frames, truth: Frames) -> Values:
 
 
 def ssim(frames: Frames, truth: Frames) -> Values:
-    """Structural similarity of each frame's grey picture, `(f,)`.
+    """Structural similarity of each frame's grey image, `(f,)`.
 
     Wang, Bovik, Sheikh and Simoncelli 2004, equation 13, with a uniform 7x7 window, K1 = 0.01, K2 = 0.03 and sample
     covariances, averaged over the windows that lie inside.  Range -1 to 1 (equal frames), higher is better.
@@ -91,9 +91,9 @@ def ssim(frames: Frames, truth: Frames) -> Values:
 
 
 def sharpness(frames: Frames) -> Values:
-    """Standard deviation of each frame's Laplacian, `(f,)`, grey levels; 0 for a flat picture.
+    """Standard deviation of each frame's Laplacian, `(f,)`, grey levels; 0 for a flat image.
 
-    The 4-neighbour Laplacian of the grey picture (Pech-Pacheco et al. 2000 use its variance).  No target of its own:
+    The 4-neighbour Laplacian of the grey image (Pech-Pacheco et al. 2000 use its variance).  No target of its own:
     compare with real frames of the same places.  Blur lowers it, noise and flicker raise it: near the real value is
     best.
     """
@@ -102,9 +102,9 @@ def sharpness(frames: Frames) -> Values:
 
 
 def contrast(frames: Frames) -> Values:
-    """Standard deviation of each frame's grey picture (RMS contrast, Peli 1990), `(f,)`, grey levels, 0 to 127.5.
+    """Standard deviation of each frame's grey image (RMS contrast, Peli 1990), `(f,)`, grey levels, 0 to 127.5.
 
-    Compare with real frames; a dream that fades to fog loses it.
+    Compare with real frames; a rollout that fades to fog loses it.
     """
     return _grey(frames).flatten(1).std(1, correction=0).float().numpy()
 
@@ -112,7 +112,7 @@ def contrast(frames: Frames) -> Values:
 def saturation(frames: Frames) -> Values:
     """Mean over each frame's pixels of max(R, G, B) - min(R, G, B), `(f,)`, levels, 0 (grey) to 255 (pure colours).
 
-    HSV's chroma, which unlike its saturation is calm where the picture is dark.  Compare with real frames; colours that
+    HSV's chroma, which unlike its saturation is calm where the image is dark.  Compare with real frames; colours that
     run away raise it.
     """
     return (frames.max(3).astype(np.float32) - frames.min(3)).mean((1, 2))
@@ -121,7 +121,7 @@ def saturation(frames: Frames) -> Values:
 def frame_change(frames: Frames) -> Values:
     """Mean absolute difference between each frame and the one before, `(f - 1,)`, levels, 0 (frozen) to 255.
 
-    Standing still in an empty level should be near 0; lower is better there, and 0 while walking means a frozen dream.
+    Standing still in an empty level should be near 0; lower is better there, and 0 while walking means a frozen one.
     """
     return np.abs(np.diff(frames.astype(np.int16), axis=0)).mean((1, 2, 3)).astype(np.float32)
 

@@ -1,11 +1,11 @@
-"""Whether a video shows what its player did: the actions that an inverse-dynamics model names, against those asked.
+"""Action controllability of a video: the actions that an inverse-dynamics model names, against those asked.
 
 The groups and the mouse's nine directions are those of the GameWorld Score (Matrix-Game, Skywork 2025): keyboard is the
 accuracy over {back, forward, none} and {left, right, none} and of jump and attack each by itself; mouse is the share of
 frames whose (pitch, yaw) falls into the same one of nine directions, with a dead zone of 0.01 of their mouse unit.
 One degree is 1/15 of that unit, so the dead zone is 0.15 degrees.
 
-Rows are those of an ActionSpace, `(f, size)`; all measures lie in [0, 1], higher is better, unless they say otherwise.
+Rows are those of an ActionSpace, `(f, size)`; all measures lie in [0, 1], higher is better, unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TURNS: tuple[tuple[str, str], ...] = (("turn-left", "turn-right"), ("lean-left",
 def group_accuracy(guessed: Rows, asked: Rows, space: ActionSpace, pair: tuple[str, str]) -> float:
     """Share of frames whose one-of-three answer (first key, second key, none) is right.
 
-    Chance depends on the play: read it beside the static picture's.
+    Chance depends on the play: read it beside the static video's.
     """
     return float((_one_of_three(guessed, space, pair) == _one_of_three(asked, space, pair)).mean())
 
@@ -42,13 +42,13 @@ def balanced_group_accuracy(guessed: Rows, asked: Rows, space: ActionSpace, pair
 
 
 def key_accuracy(guessed: Rows, asked: Rows, space: ActionSpace, key: str) -> float:
-    """Share of frames in which the key is rightly said to be held or not."""
+    """Share of frames in which the key's state is predicted correctly."""
     column = space.keys.index(key)
     return float(((guessed[:, column] > 0.5) == (asked[:, column] > 0.5)).mean())
 
 
 def directions(rows: Rows, space: ActionSpace, dead_zone_deg: float = DEAD_ZONE_DEG) -> npt.NDArray[np.int64]:
-    """Which of nine directions each frame turns, `(f,)`: 0 to 8, 3 pitches times 3 yaws; 4 is none."""
+    """Classifies each frame's rotation into nine directions, `(f,)`: 0 to 8, 3 pitches times 3 yaws; 4 is none."""
     turns = rows[:, len(space.keys) :]
     ways = (turns > dead_zone_deg).astype(np.int64) - (turns < -dead_zone_deg).astype(np.int64) + 1
     return ways[:, 0] * 3 + ways[:, 1]

@@ -1,4 +1,4 @@
-"""One HTML page of one report or of several side by side: tables, plots and pictures, all inside the one file."""
+"""One HTML page of one report or of several side by side: tables, plots and images, all inside the one file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCENE_SHEETS = {
     "turn": "A half turn and back: the start, a quarter, half way, a quarter, the end",
     "way": "Out, left to right, and back the same way",
 }
-"""What strips of an evaluation in a scene are called in files, and their captions."""
+"""File names and captions of the strips of an evaluation in a scene."""
 
 STYLE = """
 :root{color-scheme:light}body{font:15px/1.45 system-ui,sans-serif;color:#212529;max-width:1180px;margin:2rem auto;
@@ -59,7 +59,7 @@ class Report:
 
 
 def write_page(reports: Sequence[Report], path: Path) -> int:
-    """Write the page; returns its size in bytes.  Pictures that would make it larger than MAX_BYTES are left out."""
+    """Write the page; returns its size in bytes.  Images that would make it larger than MAX_BYTES are left out."""
     games = list(dict.fromkeys(game for report in reports for game in report.raw["games"]))
     colours = _colours(reports)
     names = " and ".join(report.label for report in reports)

@@ -1,4 +1,4 @@
-"""How much is measured, and from where: the sizes of an evaluation and the starts of one game."""
+"""Plan of an evaluation: its sizes, and the starts in one game."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Size:
 
     starts: of 4 s under recorded actions, each also under the actions of another start.  long_starts: the same of 16 s.
     held: starts for held actions.  returns: there and back, and once round.  plays, idles, endurances: long ones.
-    bank: real clips of 4 s that say what the game looks like.  clips: MP4 files of the 4 s rollouts.
+    bank: real clips of 4 s as a reference for the game's looks.  clips: MP4 files of the 4 s rollouts.
     """
 
     starts: int = 20
@@ -47,7 +47,7 @@ class Size:
     speed_s: int = 10
 
     def num_frames(self, num_pairs: int, has_mouse: bool) -> int:
-        """Dreamt frames of one game; num_pairs: opposite actions that are held."""
+        """Generated frames of one game; num_pairs: opposite actions that are held."""
         return FPS * (
             2 * (self.starts * SHORT_S + self.long_starts * LONG_S)
             + self.plays * self.play_s
@@ -84,7 +84,7 @@ def size_of(quick: bool, starts: int | None = None, long_s: int | None = None) -
 
 
 class Opened(Recording, Protocol):
-    """What is needed of a dataset here."""
+    """Interface of the datasets that an evaluation reads."""
 
     @property
     def action_space(self) -> ActionSpace: ...

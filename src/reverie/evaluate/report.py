@@ -1,4 +1,4 @@
-"""`reverie evaluate`: a model measured against held-out recordings, as tables, JSON, pictures, clips and one page."""
+"""`reverie evaluate`: a model measured against held-out recordings, as tables, JSON, images, clips and one page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class EvaluateConfig:
     """Held-out recordings, one dataset folder for each game."""
 
     idm: tuple[Path, ...] = ()
-    """Inverse-dynamics models of those games (`reverie train idm`), which say what a video shows."""
+    """Inverse-dynamics models of those games (`reverie train idm`), which name the actions that a video shows."""
 
     scene: tuple[str, ...] = ()
     """Scenes of the recorded places, by name or folder, one for each recording: the model is measured in the scene and
@@ -41,7 +41,7 @@ class EvaluateConfig:
     """Folder of the report.  Default: runs/evaluate/MODEL."""
 
     starts: int | None = None
-    """Start pictures of the 4 s rollouts.  Default: 20, quick 4."""
+    """Start frames of the 4 s rollouts.  Default: 20, quick 4."""
 
     long_s: int | None = None
     """Seconds of the long rollouts, play and standing still.  Default: 60, quick 20."""
@@ -71,13 +71,13 @@ class EvaluateConfig:
     """Take a recording without held-out episodes: the figures may be on what the model was trained on."""
 
     seed: int = 0
-    """Chooses the starts and the dreams' noise."""
+    """Chooses the starts and the rollouts' noise."""
 
     videos: bool = True
     """Write clips as MP4, the keys drawn below."""
 
     fov_deg: float = 105.4
-    """Horizontal field of view of the pictures, for recordings that do not say it (VizDoom as recorded here: 105.4)."""
+    """Horizontal field of view of the frames, for recordings that do not state it (VizDoom as recorded here: 105.4)."""
 
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""

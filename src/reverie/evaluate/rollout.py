@@ -1,4 +1,4 @@
-"""Where evaluations start, and how they roll a model out from there."""
+"""Starts of evaluations, and rollouts of a model from there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from reverie.types import FPS, Action, ActionSpace, Clip, Frames
 
 
 class Dream(Protocol):
-    """What is needed of a session."""
+    """Interface of a session that is rolled out."""
 
     @property
     def block_frames(self) -> int: ...
@@ -22,7 +22,7 @@ class Dream(Protocol):
 
 
 class Dreamer(Protocol):
-    """What is needed of an engine: the real one fits, and so does a test's."""
+    """Interface of an engine: the real one fits, and so does a test's."""
 
     @property
     def action_space(self) -> ActionSpace: ...
@@ -32,7 +32,7 @@ class Dreamer(Protocol):
 
 
 class Episode(Protocol):
-    """What is needed of an episode's entry: its length in frames, and what is known of it (`map`, `heldout`)."""
+    """Interface of an episode's entry: its length in frames, and its attributes (`map`, `heldout`)."""
 
     @property
     def length(self) -> int: ...
@@ -41,7 +41,7 @@ class Episode(Protocol):
 
 
 class Recording(Protocol):
-    """What is needed of a dataset."""
+    """Interface of a dataset."""
 
     @property
     def episodes(self) -> Sequence[Episode]: ...
@@ -50,7 +50,7 @@ class Recording(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A place to start from: the real clip that begins there (its frame 0 is the start picture).
+    """A place to start from: the real clip that begins there (its frame 0 is the start frame).
 
     label: where that is, for captions.
     """
@@ -67,7 +67,7 @@ class Start:
 def pick_starts(
     recording: Recording, count: int, clip_frames: int, seed: int, tick: Callable[[], None] = lambda: None
 ) -> list[Start]:
-    """`count` clips of `clip_frames` frames at random places, spread evenly over the episodes; the same for the same
+    """`count` clips of `clip_frames` frames at random positions, spread evenly over the episodes; the same for the same
     seed.
 
     Where some episodes are marked held-out, only those are used.  Raises DataError where no episode is long enough.
@@ -95,9 +95,9 @@ def pick_starts(
 def roll(
     dreamer: Dreamer, picture: Frames, actions: Sequence[Action], seed: int, tick: Callable[[], None] = lambda: None
 ) -> Frames:
-    """The dream that starts in `picture` (H, W, 3) under one action per frame: `(1 + len(actions), H, W, 3)`.
+    """The rollout that starts in `picture` (H, W, 3) under one action per frame: `(1 + len(actions), H, W, 3)`.
 
-    Frame 0 is the picture itself.  The last block is filled up with the last action and cut.  `tick` is called per
+    Frame 0 is the start frame itself.  The last block is filled up with the last action and cut.  `tick` is called per
     block.
     """
     return np.concatenate([picture[None], *roll_stream(dreamer, picture, actions, seed, tick)])
@@ -106,7 +106,7 @@ def roll(
 def roll_stream(
     dreamer: Dreamer, picture: Frames, actions: Sequence[Action], seed: int, tick: Callable[[], None] = lambda: None
 ) -> Iterator[Frames]:
-    """The same a block at a time, without the picture; frames past the last action are cut."""
+    """The same a block at a time, without the start frame; frames past the last action are cut."""
     dream = dreamer.open(picture, seed=seed)
     try:
         i = 0

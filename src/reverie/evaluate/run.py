@@ -130,7 +130,7 @@ def _stamp(
     datasets: Sequence[Dataset],
     scenes: Sequence[LoadedScene],
 ) -> dict[str, Any]:
-    """What decides the figures: results of another stamp do not mix with these."""
+    """Fingerprint of all inputs of the figures: results of another stamp do not mix with these."""
     from reverie.engine.engine import hash_files
 
     return {

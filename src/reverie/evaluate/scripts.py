@@ -1,4 +1,4 @@
-"""What the player does in an evaluation: held actions with a known answer, and a script that looks like play."""
+"""Scripts of the player in an evaluation: held actions with a known answer, and a script that resembles play."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PAIRS = {
 
 
 def can_say(space: ActionSpace, held: Held) -> bool:
-    """Whether the action space has the key or the mouse that `held` needs."""
+    """Tests whether the action space has the key or the mouse that `held` needs."""
     return space.restrict(held.action) == held.action
 
 

@@ -1,4 +1,4 @@
-"""Sheets of pictures and videos: figures do not say what a dream looks like."""
+"""Sheets of frames, and videos, for what figures of a rollout do not show."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from reverie.types import FPS, Action, ActionSpace, Frames
 
 @dataclass(slots=True)
 class Row:
-    """Pictures (H, W, 3) of one start, side by side, each with its caption."""
+    """Frames (H, W, 3) of one start, side by side, each with its caption."""
 
     pictures: list[Frames]
     captions: list[str]
@@ -50,14 +50,14 @@ def timeline(
 
 
 def save(rows: Sequence[Row], path: Path) -> None:
-    """One PNG with a line of pictures for each row; rows must be equally long."""
+    """One PNG with a line of frames for each row; rows must be equally long."""
     pictures = [picture for row in rows for picture in row.pictures]
     captions = [caption for row in rows for caption in row.captions]
     contact_sheet(pictures, captions, columns=len(rows[0].pictures)).save(path, optimize=True)
 
 
 def save_video(video: Frames, actions: Sequence[Action], space: ActionSpace, path: Path) -> None:
-    """An MP4 of a dream with the keys drawn below: frame i + 1 shows action i."""
+    """An MP4 of a rollout with the keys drawn below: frame i + 1 shows action i."""
     shown = [Action(), *actions]
     first = add_keys(video[0], shown[0], space)
     with VideoWriter(path, (first.shape[0], first.shape[1]), {"kind": "reverie.evaluate"}) as writer:

@@ -1,4 +1,4 @@
-"""How fast the model dreams on this machine: measured here in a short run, or read from `reverie bench --json`."""
+"""Speed of the model on this machine: measured here in a short run, or read from `reverie bench --json`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def run_speed(dream: Dream, actions: Sequence[Action], seconds: float) -> Unit:
 
 
 def read_bench(path: Path, subject: Subject) -> Unit:
-    """What `reverie bench MODEL --json` printed.  Raises DataError for another file or another model."""
+    """Reads the output of `reverie bench MODEL --json`.  Raises DataError for another file or another model."""
     try:
         raw: dict[str, Any] = json.loads(path.read_text().strip().splitlines()[-1])
         figures = {column.key: float(raw[column.key]) for column in COLUMNS if column.key in raw}

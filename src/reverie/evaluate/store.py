@@ -17,7 +17,7 @@ from reverie.errors import DataError
 from reverie.models.checkpoint import write_json_atomic
 
 VERSION = 4
-"""Of reports and of what is kept between runs: figures of two versions do not mix."""
+"""Version of reports and of stored unit results: figures of two versions do not mix."""
 
 Arrays = dict[str, npt.NDArray[Any]]
 

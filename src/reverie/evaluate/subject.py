@@ -1,4 +1,4 @@
-"""What is evaluated: a model of ours, or anybody's behind one Python file, and its tokenizer where it has one."""
+"""Model under test: one of ours, or anybody's behind one Python file, and its tokenizer if it has one."""
 
 from __future__ import annotations
 

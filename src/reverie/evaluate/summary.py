@@ -24,7 +24,7 @@ SHARE = "{:.3f}"
 
 
 def obedience(units: Sequence[Unit], judge: Judge | None) -> Table | None:
-    """What the judge says was done, against what was asked, over all steps of all starts."""
+    """Compares the judge's actions with the requested ones, over all steps of all starts."""
     if judge is None:
         return None
     table = Table("obedience", "Obedience to recorded actions", obedience_columns(judge.space), judge_note(judge))
@@ -59,7 +59,8 @@ def judge_note(judge: Judge) -> str:
 
 
 def true_actions(units: Sequence[Unit]) -> Table:
-    """Whether the dream under the recorded actions is nearer to the real clip than under the actions of another."""
+    """Compares the rollout under the recorded actions with one under another clip's: which is nearer to the real
+    clip."""
     columns = tuple(
         column
         for s in (1, SHORT_S)
@@ -219,7 +220,7 @@ def consistency(short: Sequence[Unit], returns: Sequence[Unit]) -> Table:
 
 
 def tokenizer(short: Sequence[Unit]) -> Table | None:
-    """What the tokenizer alone loses on the 4 s clips."""
+    """Measures the loss of the tokenizer alone on the 4 s clips."""
     if REBUILT not in short[0].facts["rows"]:
         return None
     columns = (
@@ -259,7 +260,7 @@ def suite(published: Suite, units: Sequence[Unit], judge: Judge) -> Table:
 def per_start(
     short: Sequence[Unit], longer: Sequence[Unit], returns: Sequence[Unit], ends: list[dict[str, float]]
 ) -> dict[str, list[dict[str, float]]]:
-    """The dream's figures for every start by itself, by section: what a paired comparison takes."""
+    """The rollouts' figures for every start by itself, by section: what a paired comparison takes."""
     sections = {"short": short, "16s": longer, "return": returns}
     result = {name: [dict(unit.facts["rows"][DREAM]) for unit in units] for name, units in sections.items() if units}
     for figures, unit in zip(result.get("short", []), short, strict=True):

@@ -80,7 +80,7 @@ class Table:
         return "\n".join([*lines, "", *under, ""])
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` reads; every row as a plain mapping under `rows`."""
+        """Converts the table to JSON for `from_json`; every row as a plain mapping under `rows`."""
         columns = [asdict(column) for column in self._used()]
         rows = {name: dict(figures) for name, figures in self.rows.items()}
         return {"title": self.title, "note": self.note, "columns": columns, "rows": rows, "upsets": self.upsets()}

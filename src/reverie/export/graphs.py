@@ -41,7 +41,7 @@ from reverie.vision.projection import VIEW_SIZE, View
 OPSET = 18
 HALVED_AXES = (2, 4)
 """Axes of the weights of linear and convolution layers.  All else (biases, gains, folded constants such as the depth
-network's pixel places, which float16 would move) stays float32: it weighs nothing."""
+network's pixel positions, which float16 would move) stays float32: it weighs nothing."""
 MAX_JOINED = 8
 TRACED_STEPS = 3
 """Past steps of the example that `pass` is traced with; any number from 0 will do afterwards."""
@@ -164,7 +164,7 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 class MotionGraph(nn.Module):
-    """As `EgoMotionNet`."""
+    """Exports `EgoMotionNet`."""
 
     def __init__(self, memory: SpatialMemory) -> None:
         super().__init__()
@@ -281,7 +281,7 @@ def _pass_inputs(model: WorldModel, latent: Tensor, actions: Tensor) -> dict[str
 
 @torch.no_grad()
 def level_vectors(model: WorldModel, schedule: Schedule) -> Tensor:
-    """What `pass` is told of each noise level, the context's last: (levels, d), actions left out."""
+    """Embeds each noise level for `pass`, the context's last: (levels, d), actions left out."""
     config, count = model.config, len(schedule.sigmas)
     idle = torch.zeros(1, 1, config.action_frames, config.action_space.size)
     condition = Condition(idle, idle, torch.zeros(1))

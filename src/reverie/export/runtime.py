@@ -16,7 +16,7 @@ from reverie.errors import CheckpointError
 
 PACKAGE = "onnxruntime-web@1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-"""Of the package's archive, as the registry states it."""
+"""Hash of the package's archive, as the registry states it."""
 ARCHIVE = "onnxruntime-web-1.30.0.tgz"
 FILES = (
     "ort.wasm.bundle.min.mjs",
@@ -29,7 +29,7 @@ FETCH_SECONDS = 600
 
 
 def cached_archive() -> Path:
-    """Where the archive is kept: `$XDG_CACHE_HOME/reverie`, else `~/.cache/reverie`."""
+    """Path of the cached archive: in `$XDG_CACHE_HOME/reverie`, else in `~/.cache/reverie`."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "reverie" / ARCHIVE
 

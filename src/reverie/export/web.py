@@ -47,10 +47,10 @@ PLAYER = Path(__file__).parent / "player"
 SOURCE = '// Worlds come from the player beside this page.\n\nexport { openSource } from "../player/source.js";\n'
 MODEL = "model/model.json"
 MAX_MODEL_BYTES = 60 * 2**20
-"""What the graphs of a model may weigh: a page is waited for."""
+"""Size limit of a model's graphs, bytes: the page waits for their download."""
 
 Progress = Callable[[float, str], None]
-"""Told how much is done, from 0 to 1, and what is being done."""
+"""Callback for the progress, from 0 to 1, and the name of the current part."""
 
 
 def check_packages() -> None:
@@ -194,7 +194,7 @@ def _write_model(
 
 
 def model_json(bundle: ModelBundle) -> dict[str, Any]:
-    """What a session needs to know of a model beside its graphs: sizes, schedule, positions, the memory's settings."""
+    """Settings that a session needs beside the graphs: sizes, schedule, positions, the memory's settings."""
     world, tokenizer, memory = bundle.config.world, bundle.tokenizer, bundle.config.memory
     assert isinstance(tokenizer, VideoTokenizer)
     assert memory is not None

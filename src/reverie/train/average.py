@@ -45,7 +45,7 @@ class Average:
             self._swap()
 
     def _swap(self) -> None:
-        """Trade places with the averages, but for sharded weights, which FSDP2 knows by their memory."""
+        """Trade places with the averages, but for sharded weights, which FSDP2 identifies by their memory."""
         for parameter, average in zip(self.parameters, self.tensors, strict=True):
             if not isinstance(parameter, DTensor):
                 parameter.data, average.data = average.data, parameter.data

@@ -1,4 +1,4 @@
-"""Says what `--minutes` of a training command covers, and what comes on top of it.
+"""Prints what `--minutes` of a training command covers, and what comes on top of it.
 
 announce(options)     first thing in a command: before recordings are read, which may take longer than the training
 take_preparation_s()  once, when the first step begins: how long the command has prepared
@@ -23,7 +23,7 @@ class _Command:
 
 
 def announce(options: Any) -> None:
-    """Note that a command begins; with a budget in minutes, say on stderr what comes on top of it.
+    """Note that a command begins; with a budget in minutes, print to stderr what comes on top of it.
 
     options: of the command; of them `minutes`, `data`, `held_out`, `max_hours` and `held_out_hours` count, where it has
     them.

@@ -39,10 +39,10 @@ KEPT = 2
 
 @dataclass(slots=True)
 class Progress:
-    """How far a training is: steps taken, seconds used over all resumes, steps left out for their gradients.
+    """Progress of a training: steps taken, seconds used over all resumes, steps left out for their gradients.
 
-    micro_flops: arithmetic of one micro-batch, forward and backward (0 until counted).  data_size: of the data that it
-    was trained on, in the task's own unit (0: not known).
+    micro_flops: arithmetic of one micro-batch, forward and backward (0 until counted).  data_size: size of the training
+    data, in the task's own unit (0: not known).
     """
 
     step: int = 0
@@ -180,7 +180,7 @@ class Checkpoints:
 
 
 _DAMAGE = (OSError, SafetensorError, RuntimeError, ValueError, EOFError, UnpicklingError, AttributeError, ImportError)
-"""What a file that was cut short or written over makes its readers raise."""
+"""Exceptions that readers raise for a file that was cut short or overwritten."""
 
 
 class _Another(Exception):
@@ -319,14 +319,15 @@ def _reason(error: BaseException) -> str:
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What safetensors takes: contiguous, on the CPU, sharing no memory."""
+    """Prepares tensors for safetensors: contiguous, on the CPU, sharing no memory."""
     return {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
 
 
 def _free_mib(folder: Path) -> str:
-    """What is left of the disk, in words: what the writers of tensors say of a full one is hard to read."""
+    """Formats the disk's free space for error messages: those of the tensor writers are hard to read when it is
+    full."""
     try:
         return f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB free"
     except OSError:

@@ -12,19 +12,19 @@ from reverie.train.tracking import Track
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerConfig:
-    """How to train.  The budget is `steps` or `minutes` of wall clock, one of them; time is kept over resumes.
+    """Options of the training loop.  The budget is `steps` or `minutes` of wall clock, one of them, over all resumes.
 
     Minutes count steps and the validations between them, and neither what comes before the first nor after the last.
 
     The learning rate rises over `warmup_steps`, holds, and falls linearly to zero over the last `decay` of the budget.
-    muon: matrices, and kernels seen as matrices, are optimised by Muon (at AdamW's scale), the rest by AdamW.
+    muon: matrices, and kernels reshaped to matrices, are optimised by Muon (at AdamW's scale), the rest by AdamW.
     skip_above: a step whose gradient norm is that many times the recent median is left out.
     accumulate: micro-batches of a step in each process; the global batch is batch x accumulate x processes.
     workers: threads that make batches ahead.  dtype: what autocast computes in; auto is bfloat16 on a GPU that has it,
     else float32.  compile: the pieces of transformers (`reverie.models.pieces`) or else the task's own heavy part;
     validation, samples and export run as written, or they would be compiled for shapes of their own.
     shard: with several processes, each keeps its part of the task's blocks: weights, gradients, optimizer and average.
-    remat: activations of the blocks are worked out again instead of kept, where the model offers it.
+    remat: activation checkpointing of the blocks, if the model offers it.
     track: where figures and sheets go besides `log.jsonl` (`reverie.train.tracking`).
     """
 
@@ -75,6 +75,6 @@ class TrainerConfig:
 
 
 def trainer_config(options: Any, folder: Path) -> TrainerConfig:
-    """How to train, from a command's options: those of its fields that `TrainerConfig` has too."""
+    """Builds a `TrainerConfig` from a command's options: those of its fields that `TrainerConfig` has too."""
     names = {field.name for field in fields(TrainerConfig)} - {"folder"}
     return TrainerConfig(folder=folder, **{name: getattr(options, name) for name in names if hasattr(options, name)})

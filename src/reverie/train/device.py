@@ -11,8 +11,10 @@ from reverie.errors import DeviceError
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """What autocast computes in; `auto` is bfloat16 on a GPU that has it, else float32.  Raises DeviceError for another
-    name."""
+    """Selects autocast's data type; `auto` is bfloat16 on a GPU that has it, else float32.
+
+    Raises DeviceError for another name.
+    """
     if name == "auto":
         has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if has_bf16 else torch.float32

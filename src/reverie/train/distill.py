@@ -1,4 +1,4 @@
-"""What the stages of distillation have in common: `distill_init`, then `distill_dmd`.
+"""Shared parts of the stages of distillation: `distill_init`, then `distill_dmd`.
 
 A many-step teacher becomes a few-step student that does not drift:
 
@@ -41,7 +41,7 @@ from reverie.train.trainer import Trainer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillConfig:
-    """What both stages have in common.
+    """Options of both stages of distillation.
 
     teacher: a model folder.  data, held_out: datasets of its games.  latents: where encoded recordings are kept, to
     share them between runs (default: in the run's folder).  sigmas, context_sigma: the student's schedule; it
@@ -81,13 +81,12 @@ class DistillConfig:
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 8.0
     track: Track = "auto"
-    """Where figures and sheets go besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it
-    is installed."""
+    """Tracker of figures and sheets besides log.jsonl; auto is TensorBoard if it is installed."""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.clip_steps < 2:
             raise TrainError(f"expected batch >= 1 and clip_steps >= 2, got {self.batch} and {self.clip_steps}")
-        Schedule(self.sigmas, renoise=True)  # says what is wrong with the levels
+        Schedule(self.sigmas, renoise=True)  # raises for bad levels
 
 
 class DistillTask(Task):
@@ -109,7 +108,7 @@ class DistillTask(Task):
         self.schedule = Schedule(config.sigmas, renoise=len(config.sigmas) > 1, context_sigma=config.context_sigma)
 
     def image(self, picture: Tensor) -> Tensor:
-        """Tokens of pictures (b, 3, H/2, W/2) uint8."""
+        """Tokens of images (b, 3, H/2, W/2) uint8."""
         with torch.no_grad():
             return self.bundle.image_encoder(to_pixels(picture))
 
@@ -134,7 +133,7 @@ class DistillTask(Task):
         return tuple(x.to(self.device) for x in self.held_out.spread(count, self.config.clip_steps))  # type: ignore[return-value]
 
     def sample(self, folder: Path, step: int) -> None:
-        """A sheet of rollouts under fixed scripts, from held-out start pictures of every game."""
+        """A sheet of rollouts under fixed scripts, from held-out start frames of every game."""
         self.settle()
         if not isinstance(self.bundle.tokenizer, VideoTokenizer):
             return

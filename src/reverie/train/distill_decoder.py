@@ -69,8 +69,7 @@ class DistillDecoderConfig:
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 4.0
     track: Track = "auto"
-    """Where figures and sheets go besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it
-    is installed."""
+    """Tracker of figures and sheets besides log.jsonl; auto is TensorBoard if it is installed."""
 
     def run(self) -> dict[str, float]:
         """Train; returns the figures on the held-out data."""
@@ -112,7 +111,7 @@ class DecoderTask(TokenizerTask):
         self._teacher_psnr: float | None = None
 
     def validate(self) -> dict[str, float]:
-        """As the tokenizer's, and the teacher's PSNR on the same clips."""
+        """Runs the tokenizer's validation, and adds the teacher's PSNR on the same clips."""
         if self._teacher_psnr is None:
             new, self.tokenizer = self.tokenizer, self._old.to(self.device)
             self._teacher_psnr = super().validate()["psnr"]

@@ -4,7 +4,7 @@ It rolls out on its own ring, through `flow.denoise`, and what it makes moves al
 frozen teacher's and that of a critic which keeps learning what the student makes (distribution matching, arXiv
 2311.18828; under its own rollouts: Self-Forcing, arXiv 2506.08009).  Both are asked as teacher forcing asks, for each
 step given the student's own steps before it.  Gradients flow through one random pass of each block, and not through the
-ring.  Actions are drawn from recorded play, whatever picture they were recorded with.
+ring.  Actions are drawn from recorded play, whatever frames they were recorded with.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class DistillDmdConfig(DistillConfig):
 
     rollout_blocks: blocks of a rollout, which may be longer than the clips that the teacher judges (clip_steps).
     critic_updates: of the critic for each of the student's.  critic_lr: the critic's rate, as a multiple of lr.
-    critic_first: share of the budget in which only the critic learns: until it knows the student, its score says
-    nothing.  still: share of rollouts in which nothing is done.
+    critic_first: share of the budget in which only the critic learns: before it fits the student, its score is
+    useless.  still: share of rollouts in which nothing is done.
     """
 
     rollout_blocks: int = 10
@@ -94,7 +94,7 @@ class DmdTask(DistillTask):
         return torch.Generator().manual_seed(self.step_seed + purpose)
 
     def batch(self, rng: np.random.Generator) -> tuple[Tensor | Rows, ...]:
-        """Start latents (b, 1, c, h, w), start pictures, and action rows (b, 4 blocks, a) of other moments of play."""
+        """Start latents (b, 1, c, h, w), start images, and action rows (b, 4 blocks, a) of other moments of play."""
         z0, rows, picture = self.clips.play(rng, self.config.batch, self.config.rollout_blocks)
         rows[torch.from_numpy(rng.random(len(rows)) < self.config.still)] = 0.0
         return z0, picture, rows
@@ -128,7 +128,7 @@ class DmdTask(DistillTask):
         return 0.5 * (made.float() - wanted).square().mean(), {"score_gap": gap}
 
     def rollout(self, z0: Tensor, image: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """The student's own dream, (b, 1 + blocks, c, h, w), with gradients through one pass of each block: the same
+        """The student's own rollout, (b, 1 + blocks, c, h, w), with gradients through one pass of each block: the same
         random one for all, which is also the last."""
         model, schedule = self.student, self.schedule
         last = int(torch.randint(len(schedule.sigmas), (), generator=self._shared(1)))
@@ -151,7 +151,7 @@ class DmdTask(DistillTask):
         return torch.cat([z0, *steps], 1)
 
     def _excerpt(self, clip: Tensor, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """As much of a rollout as the teacher has learnt to judge."""
+        """Cuts a random excerpt, of the teacher's clip length, from a rollout and its actions."""
         length = min(self.config.clip_steps, clip.shape[1])
         room = clip.shape[1] - length
         first = int(torch.randint(room + 1, (), generator=generator, device=self.device))
@@ -164,8 +164,11 @@ class DmdTask(DistillTask):
         return s.clamp(SMALLEST_SIGMA, 1 - SMALLEST_SIGMA)
 
     def validate(self) -> dict[str, float]:
-        """Of rollouts under recorded actions: the error against what was recorded, of all steps and of the last; and
-        how the spread of what was made compares with what was recorded (1 is right, 0 a grey haze)."""
+        """Measures rollouts under recorded actions, on held-out clips.
+
+        Returns the error against the recording, of all steps and of the last; and the spread of the rollouts over that
+        of the recording (1 is right, 0 a grey haze).
+        """
         self.settle()
         generator = torch.Generator(self.device).manual_seed(0)
         z, rows, picture = self.held_out_clips(16)
@@ -179,7 +182,7 @@ class DmdTask(DistillTask):
         }
 
     def rollout_fully(self, z0: Tensor, image: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
-        """As a session does it."""
+        """Rolls out all steps with the KV cache, as a session does."""
         state = self.student.new_state(len(z0), z0.device, z0.dtype)
         flow.begin(self.student, z0, image, self.schedule, state, generator)
         blocks = rows.split(self.student.config.block_frames, 1)

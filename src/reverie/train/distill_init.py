@@ -87,8 +87,10 @@ class InitTask(DistillTask):
         return error, {"consistency_mse": error}
 
     def validate(self) -> dict[str, float]:
-        """How far the few-step student is from the end of the teacher's path, from the same noise and context; and, for
-        scale, the teacher itself in as few steps."""
+        """Measures the error of the few-step student against the end of the teacher's path.
+
+        Both start from the same noise and context.  For scale, also the error of the teacher itself in as few steps.
+        """
         self.settle()
         generator = torch.Generator(self.device).manual_seed(0)
         z, rows, picture = self.held_out_clips(16)

@@ -55,7 +55,7 @@ class EncodeConfig:
     output: Annotated[Path, alias("-o")]
     """Folder of the latents; each dataset has its own below it."""
     max_hours: float | None = None
-    """Of each dataset; the training must be given the same."""
+    """Hours of each dataset, at most; the training must be given the same."""
     threads: int = 2
     """Threads that decode videos ahead."""
     device: str = "auto"

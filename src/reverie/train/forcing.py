@@ -1,5 +1,5 @@
-"""Teacher forcing as sampling does it: for every step of a clip at once, what a model makes of a noisy step when it has
-seen clean steps before it.  Shared by the training of worlds and by distillation.
+"""Teacher forcing as sampling does it: for every step of a clip at once, the estimate of a noisy step after nearly
+clean context.  Shared by the training of worlds and by distillation.
 
 Legend: b batch, t steps of a clip, k noisy copies of it, (c h w) a latent step, a numbers in an action row.
 """
@@ -25,7 +25,7 @@ OLDEST_STEPS = 100_000
 """Age of the first step up to which training goes: about four hours of play."""
 
 UNKNOWN_KEY = -1.0
-"""What a hidden action says of every key: neither held nor free."""
+"""Value of every key in a hidden action: neither held nor free."""
 
 
 class Past(NamedTuple):
@@ -42,8 +42,10 @@ def noise_like(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def sink_age(world: WorldModel, generator: torch.Generator) -> int:
-    """How much older a clip's first step is made: any age, evenly on a scale of logarithms, for a model that keeps it
-    for good (in play it grows as old as the session); 0 for others."""
+    """Draws the extra age of a clip's first step: log-uniform for a model with an attention sink, else 0.
+
+    In play the sink grows as old as the session.
+    """
     if not world.config.sink:
         return 0
     share = torch.rand((), generator=generator, device=generator.device).item()
@@ -57,14 +59,14 @@ def noised_context(z: Tensor, most: float, generator: torch.Generator) -> Past:
 
 
 def hidden_rows(rows: Tensor, num_keys: int) -> Tensor:
-    """Action rows (b, f, a) that say nothing."""
+    """Action rows (b, f, a) of hidden actions."""
     unknown = torch.zeros_like(rows)
     unknown[..., :num_keys] = UNKNOWN_KEY
     return unknown
 
 
 def given_steps(config: WorldModelConfig) -> int:
-    """Steps of a clip that are not the model's to make: the start picture's own, unless it makes that too."""
+    """Steps of a clip that are not the model's to make: the start image's own, unless it makes that too."""
     return 0 if config.generates_start else 1
 
 
@@ -81,7 +83,7 @@ def check_clip_steps(config: WorldModelConfig, num_steps: int) -> None:
 
 def start_channels(latents: Tensor, channels: int) -> Tensor:
     """The condition channels (b, t, channels, h, w) of a model that generates its start, as a session gives them: a
-    mask, 1 at the start picture's own step alone, then `latents` (b, t, c, h, w) of the picture and of the grey that
+    mask, 1 at the start image's own step alone, then `latents` (b, t, c, h, w) of that image and of the grey that
     follows it."""
     b, t, c, h, w = latents.shape
     mask = latents.new_zeros(b, t, channels - c, h, w)
@@ -130,7 +132,7 @@ def count_tokens(world: WorldModel, rows: Tensor) -> int:
 
 
 class Guided:
-    """A frozen model's clean estimates, moved away from what it makes without knowing the actions.
+    """A frozen model's clean estimates, guided away from its estimates with hidden actions.
 
     scale: 1 is the model itself; above, actions count for more (classifier-free guidance, arXiv 2207.12598).
     """
@@ -140,7 +142,7 @@ class Guided:
 
     @torch.no_grad()
     def __call__(self, past: Past, noisy: Tensor, sigma: Tensor, rows: Tensor, image: Tensor) -> Tensor:
-        """As `clean_estimates`."""
+        """Estimates clean latents as `clean_estimates` does, with guidance if `scale` is not 1."""
         told = clean_estimates(self.world, past, noisy, sigma, rows, image)
         if self.scale == 1.0:
             return told

@@ -19,7 +19,7 @@ from reverie.train.checkpoints import Progress
 from reverie.train.parallel import Ranks, local
 
 NORMS_KEPT = 100
-"""Gradient norms remembered to tell a huge one."""
+"""Gradient norms kept to detect a huge one."""
 
 NORMS_NEEDED = 20
 """Before so many are known, none is huge."""
@@ -45,7 +45,7 @@ class GradientGuard:
         self._skipped_in_a_row = 0
 
     def accepts(self, norm: float, progress: Progress, latest: Callable[[], Path | None]) -> bool:
-        """Whether to take a step with this gradient norm; counts those left out in `progress`.
+        """Decides whether to take a step with this gradient norm; counts those left out in `progress`.
 
         latest: finds the last checkpoint.  Raises TrainError after too many steps left out in a row.
         """
@@ -85,7 +85,7 @@ def clip_gradients(parameters: list[nn.Parameter], norm: Tensor, most: float) ->
 
 
 DEVICE_FAILURES = ("CUDA error", "CUDA out of memory", "cuDNN error", "CUBLAS_STATUS", "NCCL error")
-"""Beginnings of what torch says when a GPU fails."""
+"""Beginnings of torch's messages when a GPU fails."""
 
 
 @contextmanager

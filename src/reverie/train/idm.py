@@ -36,19 +36,19 @@ from reverie.train.trainer import Trainer
 from reverie.types import ActionSpace
 
 MIRRORED = (("left", "right"), ("turn-left", "turn-right"), ("lean-left", "lean-right"))
-"""Keys that change places in a mirror."""
+"""Keys that are swapped in a mirrored clip."""
 
 SMALL_TURN_DEG = 0.4
 TURNED_UNTIL = 0.75
 """Part of the budget in which clips are turned a little more; then turns are as frequent again as they are in play."""
 
 EDGE_STEPS = 8
-"""Steps at either end of a clip that figures leave out: there the model sees less than it is made for."""
+"""Steps at either end of a clip that figures leave out: there the model's context is cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainIdmConfig:
-    """Train the model that names actions from pictures, by which `reverie evaluate` measures obedience.
+    """Train the model that names actions from frames, by which `reverie evaluate` measures obedience.
 
     Example: reverie train idm --data rec/vizdoom --held-out rec/vizdoom-heldout -o runs/idm --minutes 10
     """
@@ -58,7 +58,7 @@ class TrainIdmConfig:
     output: Annotated[Path, alias("-o")]
     """Folder of the run."""
     held_out: Path | None = None
-    """A held-out recording, for the figures; without it they are on the data itself, and say so."""
+    """A held-out recording, for the figures; without it they are on the data itself, and are marked so."""
     minutes: float | None = None
     """Time for training steps, and figures between them; preparing the recordings and the last figures come on top."""
     """Budget of wall clock, or `steps`."""
@@ -74,8 +74,7 @@ class TrainIdmConfig:
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     track: Track = "auto"
-    """Where figures go besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it is
-    installed."""
+    """Tracker of figures besides log.jsonl; auto is TensorBoard if it is installed."""
     workers: int = 2
     """Processes that look at the recording."""
 
@@ -94,7 +93,7 @@ class TrainIdmConfig:
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """Clips as the model sees them: flow (n, t, 3, 16, 28), pictures (n, f, 3, 32, 56), rows (n, t, size)."""
+    """Clips as the model's input: flow (n, t, 3, 16, 28), pictures (n, f, 3, 32, 56), rows (n, t, size)."""
 
     flow: npt.NDArray[np.float16]
     pictures: npt.NDArray[np.uint8]
@@ -177,11 +176,12 @@ class IdmTask(Task):
 
 
 def turn_field(fov_deg: float) -> npt.NDArray[np.float32]:
-    """How a camera of this horizontal field of view moves the picture: (2, 2, 16, 28), pixels of a picture 224 wide for
-    a degree of pitch and of yaw; (u right, v down) at the middles of the cells of `look`.
+    """Optical flow for a degree of pitch and of yaw, of a camera with this horizontal field of view.
 
-    A pinhole's turn by w moves a pixel at (x, y) from the middle by -w (F + x^2 / F, x y / F) for yaw, by
-    w (x y / F, F + y^2 / F) for pitch, whatever is seen there.
+    Returns (2, 2, 16, 28), pixels of an image 224 wide; (u right, v down) at the middles of the cells of `look`.
+
+    A pinhole camera's rotation by w moves a pixel at (x, y) from the middle by -w (F + x^2 / F, x y / F) for yaw, by
+    w (x y / F, F + y^2 / F) for pitch, at any depth.
     """
     rows, columns = FLOW_GRID
     cell = 224 / columns
@@ -198,7 +198,7 @@ def turned(flow: Tensor, rows: Tensor, field: Tensor, generator: torch.Generator
     """Half of the clips turned a little more than they were, in flow (b, t, 3, 16, 28) and rows (b, t, a) alike.
 
     Recorded play has few small turns, and they are all that is hard to see.  To add some costs nothing, and the small
-    pictures do not show them.  field: as `turn_field` gives it.
+    frames do not show them.  field: as `turn_field` gives it.
     """
     extra = small_turns(len(rows), rows.shape[1], generator)
     extra = extra * (torch.rand(len(rows), 1, 1, generator=generator, device=rows.device) < 0.5)
@@ -222,7 +222,7 @@ def mirror(
     rows: npt.NDArray[np.float32],
     space: ActionSpace,
 ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """The clip as in a mirror: left and right change places in pictures, flow, keys and yaw."""
+    """Mirrors a clip: left and right are swapped in images, optical flow, keys and yaw."""
     flow, pictures, rows = flow[..., ::-1].copy(), pictures[..., ::-1], rows.copy()
     flow[:, 0] *= -1
     for left, right in MIRRORED:
@@ -235,7 +235,7 @@ def mirror(
 
 
 def train_idm(config: TrainIdmConfig) -> dict[str, float]:
-    """Train as told.  Raises DataError for a dataset that is missing or too short, or held-out data of another game."""
+    """Trains the model.  Raises DataError for a missing or too short dataset, or held-out data of another game."""
     torch.manual_seed(config.seed)
     dataset, held_out = Dataset(config.data), Dataset(config.held_out or config.data)
     if dataset.action_space != held_out.action_space:
@@ -268,7 +268,7 @@ def train_idm(config: TrainIdmConfig) -> dict[str, float]:
 
 
 def load_looks(dataset: Dataset, config: TrainIdmConfig, clips: int, cache: Path, seed: int) -> Looks:
-    """`clips` random clips as the model sees them, from `cache` if it holds them."""
+    """`clips` random clips as the model's input, from `cache` if it holds them."""
     wanted = {
         "data": str(dataset.path.resolve()),
         "frames": dataset.num_frames,

@@ -1,7 +1,7 @@
 """A recording as latents, on disk and in memory.
 
 For every latent step of every episode: the step as the stream has it, the actions of its four frames, and a small
-picture for the image encoder.  Every third step's last frame is also encoded alone, as a start picture is, because
+image for the image encoder.  Every third step's last frame is also encoded alone, as a start image is, because
 every session opens on such a step: training clips start there.
 
 For a model that generates its start (`StartEncoder`), an opening also has the image encoder's tokens of the full
@@ -39,7 +39,7 @@ class LatentClips:
     opens: npt.NDArray[np.int64]
     action_space: ActionSpace
     fov_deg: float | None = None
-    """Horizontal field of view of the pictures, where the recording knows it."""
+    """Horizontal field of view of the frames, if the recording states it."""
     tokens: npt.NDArray[np.float16] | None = None
     grey: npt.NDArray[np.float16] | None = None
 
@@ -50,7 +50,8 @@ class LatentClips:
         return len(self.z)
 
     def starts(self, num_steps: int) -> npt.NDArray[np.int64]:
-        """Where a clip of `num_steps` steps can start.  Raises DataError if no episode is long enough."""
+        """Finds the rows at which a clip of `num_steps` steps can start.  Raises DataError if no episode is long
+        enough."""
         starts = self.opens[self.opens + num_steps <= len(self)]
         starts = starts[self.episode[starts + num_steps - 1] == self.episode[starts]]
         if not len(starts):

@@ -26,20 +26,20 @@ from reverie.types import ActionSpace
 from reverie.vision.projection import turn_scale
 
 Batch = tuple[Tensor | Rows, Tensor, Tensor | Rows]
-"""Clips: latents (b, t, c, h, w) whose first step is a start picture's, action rows (b, 4 (t - 1), a), and first
-pictures (b, 3, H/2, W/2) uint8.  For a GPU they are `Rows`."""
+"""Clips: latents (b, t, c, h, w) whose first step is a start image's, action rows (b, 4 (t - 1), a), and first
+images (b, 3, H/2, W/2) uint8.  For a GPU they are `Rows`."""
 
 ToldBatch = tuple[Tensor | Rows, Tensor, Tensor | Rows, Tensor | Rows]
 """Clips for a model that generates its start: latents and rows as in `Batch`, image tokens (b, n, d), and latents (b,
-t, c, h, w) of the first picture and of the grey after it."""
+t, c, h, w) of the first image and of the grey after it."""
 
 
 class Clips:
     """Clips of one recording or several.
 
     A key that a game does not have is never held there.  Every game is drawn equally often, however much of it was
-    recorded.  fov_deg: turns are scaled to this field of view, so that the same turn moves all pictures alike.
-    action_space: what rows are said in; without one all keys of the games, in order of appearance, and a mouse if one
+    recorded.  fov_deg: turns are scaled to this field of view, so that the same turn moves all frames alike.
+    action_space: the joint space of rows; without one all keys of the games, in order of appearance, and a mouse if one
     has it.  idle_key: is down whenever no other key is.  Raises DataError for games of several shapes, or with actions
     that `action_space` has not.
     """
@@ -111,7 +111,7 @@ class Clips:
         return self._read("latents", self._steps(picks, num_steps)), rows, self._read("picture", self._openings(picks))
 
     def draw_told(self, rng: np.random.Generator, count: int, num_steps: int, by_key: float = 0.0) -> ToldBatch:
-        """As `draw`, for a model that generates its start."""
+        """Draws a batch like `draw`, for a model that generates its start."""
         picks = self._random(rng, count, num_steps, by_key)
         self._check_told()
         z, rows = self._take("latents", self._steps(picks, num_steps)), torch.from_numpy(self._rows(picks, num_steps))
@@ -119,18 +119,19 @@ class Clips:
         return z, rows, self._take("tokens", self._openings(picks)), start
 
     def spread_told(self, count: int, num_steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As `spread`, for a model that generates its start."""
+        """Picks clips like `spread`, for a model that generates its start."""
         picks = self._even(count, num_steps)
         z, rows = self._read("latents", self._steps(picks, num_steps)), torch.from_numpy(self._rows(picks, num_steps))
         return z, rows, *self.told(picks, num_steps)
 
     def openings(self, each: int) -> tuple[Tensor, Tensor]:
-        """Start pictures, `each` of every game: latents (n, c, h, w), and the pictures."""
+        """Start images, `each` of every game: latents (n, c, h, w), and the images."""
         picks = self._spaced_openings(each)
         return self._read("latents", self._steps(picks, 1)[:, 0]), self._read("picture", self._openings(picks))
 
     def openings_told(self, each: int, num_steps: int) -> tuple[Tensor, Tensor]:
-        """As `openings`, for a model that generates its start: tokens, and `num_steps` latents of each."""
+        """Reads openings like `openings`, for a model that generates its start: tokens, and `num_steps` latents of
+        each."""
         return self.told(self._spaced_openings(each), num_steps)
 
     def play(self, rng: np.random.Generator, count: int, blocks: int) -> Batch:
@@ -169,7 +170,7 @@ class Clips:
     def _random(
         self, rng: np.random.Generator, count: int, num_steps: int, by_key: float = 0.0
     ) -> list[tuple[int, int]]:
-        """Which recording, and where in it."""
+        """Draws (recording, start) pairs of clips."""
         picks = []
         for i in rng.integers(len(self.parts), size=count).tolist():
             starts = self._starts(i, num_steps)
@@ -191,11 +192,11 @@ class Clips:
         return [(i, start) for i, part in enumerate(self.parts) for start in _spaced(part.opens, each)]
 
     def _openings(self, picks: Sequence[tuple[int, int]]) -> npt.NDArray[np.int64]:
-        """Rows of the tables of first pictures (b,)."""
+        """Rows of the tables of first images (b,)."""
         return np.array([self._tables["picture"].first[i] + self.parts[i].opening(start) for i, start in picks])
 
     def _steps(self, picks: Sequence[tuple[int, int]], num_steps: int) -> npt.NDArray[np.int64]:
-        """Rows of the table of latents (b, t): a clip's first step is encoded alone, as a start picture is."""
+        """Rows of the table of latents (b, t): a clip's first step is encoded alone, as a start image is."""
         found = []
         for i, start in picks:
             z, still, *_ = self._latents_of(i)
@@ -204,7 +205,7 @@ class Clips:
         return np.stack(found)
 
     def _start_steps(self, picks: Sequence[tuple[int, int]], num_steps: int) -> npt.NDArray[np.int64]:
-        """Rows of the table of latents (b, t): a start picture, and the grey after it, the last of which holds for
+        """Rows of the table of latents (b, t): a start image, and the grey after it, the last of which holds for
         ever."""
         found = []
         for i, start in picks:
@@ -237,7 +238,8 @@ class Clips:
             raise DataError("these latents were made for a model that starts from a picture; encode them anew")
 
     def told(self, picks: Sequence[tuple[int, int]], num_steps: int) -> tuple[Tensor, Tensor]:
-        """What a model that generates its start is told: image tokens (b, n, d), and latents (b, t, c, h, w)."""
+        """Reads the start conditions of a model that generates its start: image tokens (b, n, d), latents (b, t, c,
+        h, w)."""
         self._check_told()
         return self._read("tokens", self._openings(picks)), self._read("latents", self._start_steps(picks, num_steps))
 
@@ -251,7 +253,7 @@ class Clips:
 
 
 def with_idle_key(rows: npt.NDArray[np.float32], space: ActionSpace, idle_key: str | None) -> npt.NDArray[np.float32]:
-    """Rows (f, a), in place, with the key that is down whenever no other is, as a session says them."""
+    """Rows (f, a), in place, with the key that is down whenever no other is, as a session encodes them."""
     if idle_key is not None:
         place = space.keys.index(idle_key)
         rows[:, place] = 0
@@ -264,9 +266,9 @@ def _spaced(opens: npt.NDArray[np.int64], count: int) -> list[int]:
 
 
 class Recordings(Protocol):
-    """What the configuration of a stage says of recordings.
+    """Recordings in the configuration of a stage.
 
-    data, held_out: datasets; latents: where they are kept encoded, None: in `output`; hours: of each dataset, at most.
+    data, held_out: datasets; latents: folder of encoded recordings, None: in `output`; hours: of each dataset, at most.
     """
 
     @property
@@ -301,7 +303,7 @@ def load_both(
 
 
 def load_for(model: ModelBundle, config: Recordings, device: torch.device) -> tuple[Clips, Clips]:
-    """As `load_both`, in the latents, the actions and the field of view of a finished model of our own."""
+    """Runs `load_both` with the latents, the actions and the field of view of a finished model of our own."""
     given = {"fov_deg": model.config.mouse_fov_deg, "action_space": model.config.action_space}
     return load_both(config, model.tokenizer, device, **given)
 

@@ -15,7 +15,7 @@ from reverie.errors import TrainError
 
 
 class LowRank(nn.Module):
-    """What is added to a matrix (out, in): zero at the start.  rank: at most the matrix's sides."""
+    """Low-rank update of a matrix (out, in): zero at the start.  rank: at most the matrix's sides."""
 
     def __init__(self, weight: Tensor, rank: int) -> None:
         super().__init__()

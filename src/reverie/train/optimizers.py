@@ -47,7 +47,7 @@ def build_optimizers(
 
 
 class MatrixMuon(torch.optim.Optimizer):
-    """Muon over parameters of two or more dimensions, each seen as the matrix (first dimension, the rest).
+    """Muon over parameters of two or more dimensions, each reshaped to the matrix (first dimension, the rest).
 
     All matrices of one shape are updated together: a network has few shapes, and a GPU would spend longer on a thousand
     small launches than on the arithmetic.  The numbers are those of torch.optim.Muon with `match_rms_adamw`,
@@ -71,7 +71,7 @@ class MatrixMuon(torch.optim.Optimizer):
                 self._update(parameters, group["lr"], group["weight_decay"])
 
     def _update(self, parameters: list[nn.Parameter], lr: float, weight_decay: float) -> None:
-        """Of parameters whose matrices have one shape."""
+        """Updates parameters whose matrices have one shape."""
         grads = [as_matrix(p.grad) for p in parameters if p.grad is not None]
         momenta = [self._momentum(p, grad) for p, grad in zip(parameters, grads, strict=True)]
         torch._foreach_lerp_(momenta, grads, 1 - MOMENTUM)  # pyright: ignore[reportPrivateImportUsage]
@@ -100,7 +100,7 @@ class MatrixMuon(torch.optim.Optimizer):
 
 MOMENTUM = 0.95
 ITERATIONS, COEFFICIENTS = 5, (3.4445, -4.7750, 2.0315)
-"""Of Newton and Schulz's iteration, tuned to bring all singular values near 1 fast."""
+"""Newton-Schulz iterations and coefficients, tuned to bring all singular values near 1 fast."""
 
 
 def orthogonal(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a world training is told (`TrainWorldConfig`), and what it makes of it (`Recipe`)."""
+"""Options of a world training (`TrainWorldConfig`), and their resolved values (`Recipe`)."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ class TrainWorldConfig:
     keys are all of theirs, or some of the start's. tokenizer: a folder that `reverie train tokenizer` or a model
     has written. max_hours, held_out_hours: how much of each is used. latents: where encoded recordings are kept, to
     share them between runs (default: in the run's folder). start: a model folder, a world training's folder, or
-    published Matrix-Game 2.0 weights to go on from, with all that they say; with a tokenizer, a model of the same
+    published Matrix-Game 2.0 weights to go on from, with all their settings; with a tokenizer, a model of the same
     preset, of which only the weights are taken, those of keys by name. variant, resolution: of published weights,
     as for `reverie play`. lora: rank of the matrices that are trained beside the start's frozen weights; 0 trains
     these. preset: default nano-plain, the size of nano without a spatial memory (for that, see
     `reverie.train.recipes`). fov_deg: horizontal field of view of the model; the turns of games recorded with
-    another are scaled to it (default 105.4, or the start's; where that knows none, turns stay). window: steps that
+    another are scaled to it (default 105.4, or the start's; where that has none, turns stay). window: steps that
     attention reaches (default: the preset's). sink: how many of them are the first steps of a session, kept for
     good. clip_steps: latent steps of a training clip (default 8, or 5 blocks). copies: noisy copies of a clip that
     share one clean copy. context_noise: the most noise that context gets (default 0.25, or none for a start whose
     context is clean). lr: default 1.5e-3, for a start 2e-5, with lora 1e-4. muon: not used for a start. shift:
-    moves training noise levels towards 1. shard: weights over several processes (FSDP2). remat: activations are
-    computed again backwards. action_dropout: share of clips whose actions are hidden. by_key: share of clips that
+    moves training noise levels towards 1. shard: weights over several processes (FSDP2). remat: activation
+    checkpointing. action_dropout: share of clips whose actions are hidden. by_key: share of clips that
     are chosen by a key, each of a game's as often, because players press some keys seldom.
     still_clips: share of clips that are made to stand still: recorded play seldom does, and standing still must not
-    rot the picture. self_context: share of batches whose context is the model's own prediction, made up to
+    degrade the image. self_context: share of batches whose context is the model's own prediction, made up to
     self_context_rounds times over, from self_context_from of the budget on. sigmas, context_sigma: the schedule
     that the model folder names and samples are drawn with (default 1, 0.8, 0.5 and 0.06, or the start's).
     """
@@ -93,8 +93,7 @@ class TrainWorldConfig:
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 8.0
     track: Track = "auto"
-    """Where figures and sheets go besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it
-    is installed."""
+    """Tracker of figures and sheets besides log.jsonl; auto is TensorBoard if it is installed."""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.copies < 1 or (self.clip_steps is not None and self.clip_steps < 2):
@@ -114,7 +113,7 @@ class TrainWorldConfig:
 
     @property
     def tunes(self) -> bool:
-        """Whether the training goes on from a model with all that it says, and not from its weights alone."""
+        """Tests whether the training continues a model with its tokenizer and settings, not only from its weights."""
         return self.start is not None and self.tokenizer is None
 
     def run(self) -> dict[str, float]:
@@ -127,7 +126,7 @@ class TrainWorldConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What a configuration leaves open, settled: fields as there."""
+    """Training settings after defaults are resolved: fields as in `TrainWorldConfig`."""
 
     name: str
     clip_steps: int

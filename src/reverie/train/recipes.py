@@ -117,7 +117,7 @@ class _Begun:
         }
 
     def check(self, packs: Sequence[Path], held_out: Sequence[Path]) -> PackSummary:
-        """What both kinds of packs hold together.  Raises DataError as `check_packs`."""
+        """Sums up the contents of both kinds of packs.  Raises DataError as `check_packs`."""
         recipe, config = self.recipe, self.bundle.config
         train = check_packs(packs, config.resolution, config.action_space, recipe.limit, recipe.max_frames)
         limit = recipe.held_limit or recipe.limit
@@ -206,7 +206,7 @@ class _Run:
                 save_weights(file, memory)
 
     def _budget(self) -> dict[str, Any]:
-        """Of training: steps, or what is left of the seconds."""
+        """Budget of the training: steps, or the rest of the seconds."""
         recipe, stages = self.recipe, self.stages
         if recipe.steps is not None:
             return {"steps": recipe.steps}

@@ -1,4 +1,4 @@
-"""What a training tells: a progress bar (or lines, where there is no terminal), a JSONL log and a tracker."""
+"""Reports of a training: a progress bar (or lines, without a terminal), a JSONL log and a tracker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from reverie.train.config import TrainerConfig
 
 SAMPLES = "samples"
-"""The folder, in a training's own, that its pictures are written to."""
+"""The folder, in a training's own, that its images are written to."""
 PLAIN_LINE_S = 20.0
 """Seconds between lines where output is not a terminal."""
 
@@ -30,7 +30,7 @@ class Report:
     """Collects scalars and writes their means every `log_steps`.  `folder/log.jsonl` has one object a line.
 
     Where they are known, also: tokens_per_s, of all processes together; tflops, arithmetic of each process in 1e12 a
-    second; mfu, the share of `peak` (operations a second of the device) that this is.  Time spent on figures, pictures
+    second; mfu, the share of `peak` (operations a second of the device) that this is.  Time spent on figures, images
     and checkpoints does not count for them; for steps_per_s it does.
     """
 
@@ -86,7 +86,7 @@ class Report:
             self._write(progress, fraction)
 
     def prepared(self, seconds: float | None) -> None:
-        """Say how long the command has prepared, before the first step; None: nobody knows."""
+        """Prints how long the command has prepared, before the first step; None: unknown."""
         if not self._active or seconds is None:
             return
         minutes = self._config.minutes

@@ -38,7 +38,7 @@ CHUNK = 512
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRewardConfig:
-    """Train a small network that says what a step of a dream is worth, and whether it ends the episode.
+    """Train a small network that predicts the reward of a generated step, and whether it ends the episode.
 
     Example: reverie train reward --data rec/doom --tokenizer models/nano -o runs/reward --minutes 2
     """
@@ -46,13 +46,13 @@ class TrainRewardConfig:
     data: Path
     """A recording with the column next.reward, and next.done where episodes end."""
     tokenizer: Path
-    """Folder of the model whose dreams are judged, or of its tokenizer's training."""
+    """Folder of the model whose rollouts are scored, or of its tokenizer's training."""
     output: Annotated[Path, alias("-o")]
     """Folder of the run."""
     held_out: Path | None = None
     """A held-out recording, for the figures; without it they are on episodes of the data that are not trained on."""
     latents: Path | None = None
-    """Where encoded recordings are kept, to share them between runs (default: in the run's folder)."""
+    """Folder of encoded recordings, to share them between runs (default: in the run's folder)."""
     minutes: float | None = None
     """Budget of wall clock, or `steps`."""
     steps: int | None = None
@@ -62,8 +62,7 @@ class TrainRewardConfig:
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     track: Track = "auto"
-    """Where figures go besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it is
-    installed."""
+    """Tracker of figures besides log.jsonl; auto is TensorBoard if it is installed."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -85,7 +84,7 @@ class RewardedSteps:
     """Latent steps that have one before them.
 
     z: (N, c, u, v) of the whole recording; index: (n,) which of them; reward: (n,) the sum over the step's four frames;
-    ends: (n,) whether one of these ends the episode; episode: (n,); has_ends: whether the recording says so.
+    ends: (n,) whether one of these ends the episode; episode: (n,); has_ends: whether the recording states it.
     """
 
     z: npt.NDArray[np.float16]
@@ -156,7 +155,7 @@ def split_steps(steps: RewardedSteps, dataset: Dataset) -> tuple[RewardedSteps, 
 
 class RewardTask(Task):
     """Batches of steps; squared error of rewards and cross-entropy of ends; the same on held-out episodes, beside a
-    predictor that says the training's mean of every step."""
+    predictor of the training's mean of every step."""
 
     def __init__(self, model: RewardNet, config: TrainRewardConfig, steps: RewardedSteps, held_out: RewardedSteps):
         self.model = self.net = model
@@ -211,7 +210,7 @@ def _cross_entropy(chance: npt.NDArray[np.float32], true: npt.NDArray[np.bool_])
 
 
 def train_reward(config: TrainRewardConfig) -> dict[str, float]:
-    """Trains as told.  Raises DataError for recordings that are missing, have no rewards or another resolution."""
+    """Trains the predictor.  Raises DataError for recordings that are missing, without rewards or of another size."""
     torch.manual_seed(config.seed)
     folders: Sequence[Path] = (config.data,) if config.held_out is None else (config.data, config.held_out)
     sizes = [Dataset(folder).resolution for folder in folders]

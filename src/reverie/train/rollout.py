@@ -1,4 +1,4 @@
-"""Rollouts to look at during training: fixed action scripts from held-out start pictures, a row of frames each."""
+"""Rollouts to look at during training: fixed action scripts from held-out start frames, a row of frames each."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def roll_out(
     seed: int = 0,
     extra: Tensor | None = None,
 ) -> Frames:
-    """Dream from start pictures, all rows of a batch at once.
+    """Generates from start images, all rows of a batch at once.
 
     z0: (b, 1, c, h, w); image: (b, n, d) tokens; rows: (b, f, a), of whole blocks; extra: (b, t, channels, h, w) the
     condition channels of all t = 1 + f / 4 steps, for a model that generates its start.  Returns (b, 1 + f, H, W, 3)
@@ -63,7 +63,7 @@ def roll_out(
 
 
 def script_rows(space: ActionSpace, frames: int, scripts: Sequence[Action] | None = None) -> Tensor:
-    """(scripts, frames, a): each script's action held, as far as the action space can say it."""
+    """(scripts, frames, a): each script's action held, as far as the action space can encode it."""
     actions = list(SCRIPTS.values()) if scripts is None else scripts
     return torch.from_numpy(np.stack([space.encode([space.restrict(action)] * frames) for action in actions]))
 

@@ -1,5 +1,5 @@
 """Models that a training starts from: any model folder, a world training's own folder, or published Matrix-Game 2.0
-weights.  What is kept of their start pictures, and whether recordings fit them."""
+weights.  Stored data of their start images, and the check that recordings fit them."""
 
 from __future__ import annotations
 
@@ -94,10 +94,10 @@ def check_recordings(folders: Iterable[Path], config: ModelConfig) -> None:
 
 
 class StartEncoder:
-    """What a session of a model that generates its start is told of the start picture: image tokens, and the latents of
-    the picture and of the grey after it.
+    """Encodes the start of a session of a model that generates it.
 
-    every: how many steps lie between two moments of a recording at which clips can start.
+    The result is image tokens, and the latents of the start image and of the grey frames after it.
+    every: steps between two moments of a recording at which clips can start.
     """
 
     every = 9
@@ -111,7 +111,8 @@ class StartEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that decides what this makes, the tokenizer aside.  A large encoder is told by its vectors."""
+        """Fingerprint of all inputs of the encoding, the tokenizer aside.  A large encoder is identified by its
+        vectors."""
         vectors = {name: tensor for name, tensor in self._encoder.state_dict().items() if tensor.ndim <= 2}
         small = {name: tensor for name, tensor in vectors.items() if tensor.numel() <= 2**20}
         return f"{self.grey_steps} {self.every} {fingerprint(small)}"

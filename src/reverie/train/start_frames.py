@@ -24,7 +24,7 @@ log = logging.getLogger("reverie.train")
 NUM_STARTS = 6
 """Start frames of a model; with more recordings than that, one of each."""
 MOMENTS = (0.2, 0.45, 0.7)
-"""Where in an episode a start frame is looked for, as parts of its length; the clearest of them is taken."""
+"""Candidate moments of an episode for a start frame, as parts of its length; the clearest is taken."""
 TRIES = 4
 """Episodes looked at for each start frame, where some are damaged or flat."""
 MIN_DETAIL = 2.0

@@ -1,8 +1,8 @@
 """`reverie bench train`: how fast a training step is on this machine, and where its time goes.
 
 steps_per_s     trained latent steps a second: steps of the clips of a batch, each once, over the median time of a step.
-cpu_s           processor time of a step, all threads: says more than the clock where others share the cores.
-gflops          arithmetic of a step, forward and backward, attention as seen.
+cpu_s           processor time of a step, all threads: means more than the clock where others share the cores.
+gflops          arithmetic of a step, forward and backward, attention as masked.
 matrix_gflops   what the machine reaches in a large matrix product of that number type, measured beside the steps.
 mfu             the share of that rate: gflops a second over matrix_gflops.
 kinds           the share of every kind of operation.
@@ -32,7 +32,7 @@ from reverie.train.device import pick_device, pick_dtype
 from reverie.train.throughput import peak_flops
 
 COMMIT = "87319bd"
-"""What training is compared with: the last commit before the machine was looked at."""
+"""Baseline commit: the last one before training was optimised for the machine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,17 +48,17 @@ class BenchTrainConfig:
     clip_steps: int = 8
     copies: int = 2
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What autocast computes in."""
+    """Data type of autocast."""
     compile: bool = False
     device: str = "auto"
     steps: int = 8
-    """How many to time, after the first ones."""
+    """Steps to time, after the first ones."""
     baseline: bool = False
     """Take the steps in turn with those of an older commit (this must be run from a clone with its history)."""
     commit: str = COMMIT
-    """Which one."""
+    """Baseline commit."""
     baseline_dtype: Literal["float32", "bfloat16"] = "float32"
-    """What that one computes in; float32 was its default."""
+    """Data type of autocast at the baseline commit, whose default was float32."""
     json: bool = False
     """Print one line of JSON instead of the table."""
 
@@ -76,7 +76,7 @@ class BenchTrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class StepFigures:
-    """Of one training; the module's docstring says what each means."""
+    """Measurements of one training; the module's docstring explains each."""
 
     name: str
     dtype: str

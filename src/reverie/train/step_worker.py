@@ -1,8 +1,8 @@
-"""A process that trains a network on latents made up for it, one step each time it is told to.
+"""A process that trains a network on latents made up for it, one step for each command.
 
 Run as a script by `reverie bench train`, also with the source of an older commit: so it asks for nothing but what both
-have.  Options are one JSON object in the first argument.  It says one line of JSON when it is ready (after its first
-steps) and one for each line that it is sent: `step` takes a step, `profile` takes one and says where its time went.
+have.  Options are one JSON object in the first argument.  It prints one line of JSON when it is ready (after its first
+steps) and one for each line that it is sent: `step` takes a step, `profile` takes one and prints its time by kernel.
 """
 
 from __future__ import annotations
@@ -42,8 +42,10 @@ SIZES = {
     "nano": {"latent": (16, 16, 28), "dim": 256, "layers": 7, "heads": 4, "window": 5, "picture": (64, 112)},
     "wide": {"latent": (16, 16, 28), "dim": 512, "layers": 10, "heads": 8, "window": 8, "picture": (64, 112)},
 }
-"""Of what is measured.  nano is the transformer of the first bundled model without its fitted parts.  Presets change,
-and a comparison over commits must not."""
+"""Model sizes to measure.  nano is the transformer of the first bundled model without its fitted parts.
+
+They are not presets: presets change, and a comparison over commits must not.
+"""
 
 
 def build(size: str) -> tuple[WorldModelConfig, ImageEncoderConfig]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 GPU_SHARE = 0.25
-"""Of a GPU's free memory, the most that a training's tables take."""
+"""Largest share of a GPU's free memory for the tables of a training."""
 
 CHUNK_BYTES = 2**26
 """Copied to a GPU at once: of a table in files, the host's memory holds no more."""

@@ -1,4 +1,4 @@
-"""What is trained: the interface between a training and the loop."""
+"""Interface between a training and the loop."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from reverie.errors import TrainError
 
 
 class Task(ABC):
-    """What is trained.  Subclasses set `model`; the trainer sets `device` before anything else and the rest always.
+    """Model, data and loss of a training.
+
+    Subclasses set `model`; the trainer sets `device` before anything else and the rest always.
 
     model: every trained weight; its state is what checkpoints hold.  progress: part of the budget used, 0..1.
-    step_seed: the same for all micro-batches of a step, in all processes.  What decides which passes a loss makes, or
-    which scalars it logs, must follow from it, and not from the micro-batch's generator: processes wait for each
-    other's passes and scalars.
+    step_seed: the same for all micro-batches of a step, in all processes.  Every choice of a loss's passes, or of the
+    scalars it logs, must follow from it, and not from the micro-batch's generator: processes wait for each other's
+    passes and scalars.
     """
 
     model: nn.Module
@@ -44,21 +46,22 @@ class Task(ABC):
         return {}
 
     def sample(self, folder: Path, step: int) -> None:  # noqa: B027  # optional
-        """Write pictures to look at into `folder`.  Called after `validate`, in the same way."""
+        """Writes images to look at into `folder`.  Called after `validate`, in the same way."""
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:  # noqa: B027  # optional
         """Write the finished model into `folder`.  Called once at the end with the averaged weights."""
 
     def prefers_adamw(self, name: str) -> bool:
-        """Whether a matrix of this name is left to AdamW although Muon is on (embeddings, first and last layers)."""
+        """Tests whether a matrix of this name is left to AdamW although Muon is on (embeddings, first and last
+        layers)."""
         return False
 
     def lr_factor(self, name: str) -> float:
-        """What the learning rate is multiplied by for the parameter of this name."""
+        """Factor on the learning rate for the parameter of this name."""
         return 1.0
 
     def compile(self) -> None:
-        """Compile the heavy part, in place.  Asked for where the model has none of the known pieces."""
+        """Compile the heavy part, in place.  Called if the model has none of the known pieces."""
         self.model.compile()
 
     def blocks(self) -> list[nn.Module]:
@@ -66,7 +69,7 @@ class Task(ABC):
         return []
 
     def remat(self) -> None:
-        """Have activations worked out again.  Raises TrainError where no module of the model has a `remat` to set."""
+        """Turns on activation checkpointing.  Raises TrainError where no module of the model has a `remat` to set."""
         offers = [module for module in self.model.modules() if hasattr(module, "remat")]
         if not offers:
             raise TrainError("this model cannot work its activations out again; leave --remat out")
@@ -78,5 +81,5 @@ class Task(ABC):
         return 0
 
     def data_size(self) -> int:
-        """How much data there is to draw from, in any unit; 0 for data that may change between resumes."""
+        """Amount of data to draw from, in any unit; 0 for data that may change between resumes."""
         return 0

@@ -1,4 +1,4 @@
-"""How fast a training is: tokens a second, and how much of the device's arithmetic it gets out of it."""
+"""Throughput of a training: tokens a second, and its share of the device's peak arithmetic."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROBE_SIZE = {"cpu": 1024, "cuda": 8192}
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What was done in so many seconds: tokens by all processes, arithmetic by this one."""
+    """Tokens of all processes and arithmetic of this one, in so many seconds."""
 
     tokens: float = 0.0
     flops: float = 0.0
@@ -44,7 +44,7 @@ class FlopCount(TorchDispatchMode):
     Those are nearly all of it; element-wise work, norms and optimizers are left out, as is usual.  A product counts
     twice its multiplications.  Attention under a mask counts as what the mask lets through, whatever the kernel does:
     so does attention by steps, which does nothing else.  What is worked out twice (`--remat`) counts twice.  Compiled
-    code is not seen.
+    code is not counted.
     """
 
     def __init__(self) -> None:

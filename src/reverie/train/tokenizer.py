@@ -1,7 +1,7 @@
 """Training the video tokenizer: `reverie train tokenizer --data DIR -o RUN --minutes 20`.
 
 Every run ends with a folder of `config.json` and `tokenizer.safetensors`.  Loss: L1, the same on differences between
-neighbouring pixels at three scales, and on differences between frames; the decoder sees latents with a little noise.
+neighbouring pixels at three scales, and on differences between frames; the decoder gets latents with a little noise.
 """
 
 from __future__ import annotations
@@ -82,8 +82,7 @@ class TrainTokenizerConfig:
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 4.0
     track: Track = "auto"
-    """Where figures and sheets go besides log.jsonl: tensorboard, trackio, wandb or none; auto is TensorBoard where it
-    is installed."""
+    """Tracker of figures and sheets besides log.jsonl; auto is TensorBoard if it is installed."""
 
     def __post_init__(self) -> None:
         if self.clip_frames % 4 != 1 or self.batch < 1 or self.pool_clips < 1:
@@ -101,7 +100,7 @@ class TrainTokenizerConfig:
 
 
 class TokenizerTask(Task):
-    """The tokenizer's batches, loss, figures and pictures.  `pool` and `held_out`: clips `(n, f, H, W, 3)` uint8."""
+    """The tokenizer's batches, loss, figures and images.  `pool` and `held_out`: clips `(n, f, H, W, 3)` uint8."""
 
     def __init__(self, tokenizer: VideoTokenizer, config: TrainTokenizerConfig, pool: Frames, held_out: Frames) -> None:
         height, width = pool.shape[2:4]
@@ -188,7 +187,7 @@ class TokenizerTask(Task):
 
 
 def train_tokenizer(config: TrainTokenizerConfig) -> dict[str, float]:
-    """Train as told.  Raises DataError for a missing dataset and TrainError for one too small."""
+    """Trains the tokenizer.  Raises DataError for a missing dataset and TrainError for one too small."""
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     length = max(17, config.clip_frames)

@@ -1,6 +1,6 @@
 """The one training loop: the tokenizer's, the world model's and distillation's.
 
-A `Task` says what is trained (a module, batches, a loss, pictures to look at); the `Trainer` does the rest: schedule,
+A `Task` defines the training (a module, batches, a loss, images to look at); the `Trainer` does the rest: schedule,
 optimizers, clipping, averaging of weights, checkpoints that resume bit for bit, several processes, and reports.
 
 Everything random in step `i` follows from `(seed, i, micro-batch)` alone, so a training that was killed and resumed
@@ -120,7 +120,7 @@ class Trainer:
 
     @contextmanager
     def _uncompiled(self) -> Iterator[None]:
-        """As the code is written: FlexAttention too would run uncompiled, and keep all products."""
+        """Runs the code as written: FlexAttention too would run uncompiled, and keep all products."""
         with torch.compiler.set_stance("force_eager") if self.config.compile else nullcontext(), flex(False):
             yield
 
@@ -220,7 +220,7 @@ class Trainer:
             self.progress.micro_flops = count.flops
 
     def _peak(self) -> float:
-        """Operations a second that the device could make in the training's number type; nan where nobody asks."""
+        """Operations a second that the device could make in the training's number type; nan if no report needs it."""
         if not self.ranks.is_first:
             return math.nan
         return peak_flops(self.device, self.dtype)
@@ -281,7 +281,7 @@ class Trainer:
             raise failure or TrainError("the first process could not write the checkpoint; it says why")
 
     def _summary(self, metrics: dict[str, float]) -> dict[str, Any]:
-        """What a model card says of the training."""
+        """Summary of the training for a model card."""
         return {
             "steps": self.progress.step,
             "minutes": round(self.progress.elapsed_s / 60, 1),

@@ -64,19 +64,21 @@ LARGE_TOKENS, VALIDATED_LARGE = 256, 8
 """Models of more tokens a step are measured on fewer clips."""
 
 SAMPLED_STEPS = 17
-"""Of a rollout to look at, at most: 65 frames."""
+"""Latent steps of a sampled rollout, at most: 65 frames."""
 
 SIGMA_FLOOR = 0.25
 """Below this noise level errors of the clean estimate weigh no more: there is little left to decide."""
 
 
 Seen = tuple[Tensor, ...]
-"""What a batch says of the first pictures: themselves, (b, 3, H/2, W/2) uint8; or, for a model that generates its
-start, tokens (b, n, d) and latents (b, t, c, h, w), as `ToldBatch` has them."""
+"""First images of a batch, (b, 3, H/2, W/2) uint8.
+
+For a model that generates its start: tokens (b, n, d) and latents (b, t, c, h, w), as in `ToldBatch`.
+"""
 
 
 class WorldTask(Task):
-    """The world model's batches, loss, figures and pictures.
+    """The world model's batches, loss, figures and images.
 
     bundle: the networks, fresh or to be tuned.
     """
@@ -116,7 +118,7 @@ class WorldTask(Task):
             block.compile()
 
     def settle(self) -> None:
-        """What is frozen goes where the rest is."""
+        """Moves the frozen modules to the training's device."""
         if next(self.world.parameters()).device != self.device:
             self.world.to(self.device)
             if self.encoder is not None:
@@ -172,7 +174,7 @@ class WorldTask(Task):
         seen: Seen,
         age: int = 0,
     ) -> Tensor:
-        """As `clean_estimates`."""
+        """Estimates clean latents by `clean_estimates`, with the batch's first images."""
         image, extra = self._told(seen)
         return clean_estimates(self.world, past, noisy, sigma, rows, image, age, extra)
 
@@ -184,7 +186,7 @@ class WorldTask(Task):
         return self.encoder(to_pixels(seen[0])), None
 
     def _rounds(self) -> int:
-        """How many times over the context is what the model made of the context: 0 for recorded context.
+        """Draws the number of passes that replace the context by the model's own estimates: 0 keeps recorded context.
 
         Each round adds a generation of the model's own mistakes, for all steps at once, for one forward pass.
         """
@@ -204,7 +206,7 @@ class WorldTask(Task):
         generator: torch.Generator,
         age: int,
     ) -> Tensor:
-        """What the model makes of every step from (nearly) pure noise: (b, t, c, h, w), a given step as it is."""
+        """Predicts every step from (nearly) pure noise: (b, t, c, h, w), a given step as it is."""
         given = given_steps(self.sizes)
         target = z[:, given:]
         with torch.no_grad():
@@ -234,7 +236,7 @@ class WorldTask(Task):
         return torch.where(hidden[:, None, None], unknown, rows)
 
     def validate(self) -> dict[str, float]:
-        """On held-out clips: the error of a step dreamt from noise in one pass; with the actions of another clip;
+        """On held-out clips: the error of a step generated from noise in one pass; with the actions of another clip;
         that of repeating the step before."""
         self.settle()
         generator = torch.Generator(self.device).manual_seed(0)
@@ -254,7 +256,7 @@ class WorldTask(Task):
         return {name: float(np.mean(values)) for name, values in sums.items()}
 
     def sample(self, folder: Path, step: int) -> None:
-        """A sheet of rollouts under fixed scripts, from held-out start pictures of every game."""
+        """A sheet of rollouts under fixed scripts, from held-out start frames of every game."""
         self.settle()
         each, given, block = 2 if len(self.held_out.parts) == 1 else 1, given_steps(self.sizes), self.sizes.block
         num_steps = given + (SAMPLED_STEPS - given) // block * block
@@ -317,7 +319,7 @@ def train_world(config: TrainWorldConfig) -> dict[str, float]:
 
 
 def new_task(config: TrainWorldConfig, device: torch.device) -> WorldTask:
-    """Of a preset, with the weights of a start of the same shape, if there is one."""
+    """Builds the task of a preset, with the weights of a start of the same shape, if there is one."""
     assert config.tokenizer is not None
     recipe, name = Recipe.new(config), config.preset or "nano-plain"
     tokenizer = read_tokenizer(config.tokenizer).to(device)
@@ -336,7 +338,7 @@ def new_task(config: TrainWorldConfig, device: torch.device) -> WorldTask:
 
 
 def tuned_task(config: TrainWorldConfig, device: torch.device) -> WorldTask:
-    """Of the model that is started from."""
+    """Builds the task that continues the start model."""
     assert config.start is not None
     bundle = open_start(config.start, config.variant, config.resolution)
     recipe, world = Recipe.new(config, bundle.config), bundle.config.world

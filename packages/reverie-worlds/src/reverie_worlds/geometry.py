@@ -56,7 +56,7 @@ def perspective(near_m: float, far_m: float) -> npt.NDArray[np.float64]:
 
 
 def cell_points(depth: Floats, fov_deg: float, pixel_aspect: float = 1.0) -> Floats:
-    """Points `(64, 112, 3)` of the cells as the camera sees them: right, up, forward, metres."""
+    """Points `(64, 112, 3)` of the cells in camera coordinates: right, up, forward, metres."""
     height, width = depth.shape
     across = width / 2 / math.tan(math.radians(fov_deg) / 2)
     down = across * pixel_aspect

@@ -1,4 +1,4 @@
-"""Pictures are drawn larger than they are shown, and averaged down: edges neither shimmer nor crawl."""
+"""Frames are drawn larger than they are shown, and averaged down: edges neither shimmer nor crawl."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 
 class Shrinker:
-    """To pictures of (H, W): each pixel is the mean of what it covers, whatever the two sizes."""
+    """Averages to frames of (H, W): each pixel is the mean of what it covers, whatever the two sizes."""
 
     def __init__(self, resolution: tuple[int, int]) -> None:
         self._resolution = resolution

@@ -32,20 +32,20 @@ class ImportConfig:
     mcap and mkv), opencs2 (rounds of Counter-Strike 2: mp4 and ticks.parquet), folder (videos, each with a .csv or
     .jsonl of the same name), lerobot (any LeRobot dataset of version 3.0, 2.1 or 2.0).
     A table of actions has columns frame or time_s, key.NAME (0 or 1), mouse.pitch and mouse.yaw (degrees, up and right
-    positive).  Running it again brings in what is missing: a take is known by what its files hold, not by their names.
-    With other options it replaces what it brought in before.
+    positive).  Running it again brings in what is missing: a take is identified by the contents of its files, not by
+    their names.  With other options it replaces what it brought in before.
 
     Example: reverie import vpt downloads/vpt recordings/minecraft
     """
 
     kind: Annotated[Kind, tyro.conf.Positional]
-    """What it is."""
+    """Format of the recording."""
     src: Place
     """The folder, or one file of it."""
     dst: Place
     """The dataset's folder; made, or continued."""
     resolution: tuple[int, int] = (128, 224)
-    """Height and width of the pictures; the middle of the source is cut to that shape."""
+    """Height and width of the frames; the middle of the source is cut to that shape."""
     episode_seconds: float = 40.0
     """Longest episode."""
     min_episode_seconds: float = 2.0
@@ -58,7 +58,7 @@ class ImportConfig:
     video_key: str | None = None
     """lerobot: which video, where there are several."""
     late_frames: int = 0
-    """The source's pictures show actions so many of its frames later than its table says."""
+    """The source's frames show actions so many of its frames later than its table states."""
     heldout: bool = False
     """Mark the episodes as held out: never trained on."""
     checks: bool = True
@@ -74,7 +74,7 @@ class ImportConfig:
             raise DataError(f"resolution must be two even numbers of at least 16, got {self.resolution}")
 
     def options(self) -> dict[str, object]:
-        """What decides which episodes come of a take."""
+        """Options that decide which episodes come of a take."""
         names = ("kind", "episode_seconds", "min_episode_seconds", "map", "degrees_per_count", "video_key")
         names += ("late_frames", "heldout", "checks")
         return {name: getattr(self, name) for name in names}
@@ -132,7 +132,7 @@ def import_takes(config: ImportConfig, *, show: bool = False) -> Report:
 
 
 def _notes(config: ImportConfig) -> dict[str, Any]:
-    """What the dataset says of how it was made; for a new one, this import.
+    """Notes of a dataset on how it was made; for a new one, this import.
 
     Raises DataError for a recording of our own.
     """

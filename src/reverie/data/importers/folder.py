@@ -39,7 +39,7 @@ LONGEST_ROW_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A table: where each row lies in its file, from 1, its columns, and what is to be said of it."""
+    """A table: the line of each row in its file, from 1, its columns, and remarks for the report."""
 
     path: Path
     numbers: list[int]
@@ -91,7 +91,7 @@ def open_source(config: ImportConfig) -> Source:
 
 
 def read_track(path: Path, space: ActionSpace, times: Table) -> Track:
-    """What the table at `path` says was done during each frame."""
+    """Reads the table at `path` into the actions of each frame."""
     table = read_rows(path)
     values = np.stack([_numbers(table.columns.get(name), len(table.numbers)) for name in space.names], axis=1)
     track = (_by_frame if "frame" in table.columns else _by_time)(table, values, space, times)

@@ -65,7 +65,7 @@ def open_source(config: ImportConfig) -> Source:
 
 
 def read_track(table: Path, actions: dict[int, Any], times: Table) -> Track:
-    """What the numbered actions say was done during each frame."""
+    """Converts the numbered actions to the actions of each frame."""
     track = Track.blank(len(times), WALKER)
     first = first_action(actions)
     track.match(max(actions, default=-1) + 1, table)
@@ -89,7 +89,7 @@ def read_track(table: Path, actions: dict[int, Any], times: Table) -> Track:
 
 
 def first_action(actions: dict[int, Any]) -> int:
-    """The number of the action that follows frame 0: 1, unless the yaw recorded with the actions says 0."""
+    """The number of the action that follows frame 0: 1, unless the yaw recorded with the actions is 0."""
     try:
         numbers = sorted(actions)
         delta = np.array([float(actions[number]["yaw_delta"]) for number in numbers])

@@ -8,9 +8,9 @@ Version 2.1 (and 2.0), which the GameWAM sets of Minecraft and Doom have, keeps 
 
 Evidence: LeRobot's own documentation of its formats, `info.json` of public v2.1 datasets, and for GameWAM the card of
 huggingface.co/datasets/Yunncheng/gamewam-minecraft (v2.1, 22 action dimensions, 640x360 at 20 frames a second).  What
-its dimensions are called stands in its `info.json` and on no page that we found: say it with `--map`.
+its dimensions are called stands in its `info.json` and on no page that we found: give it with `--map`.
 
-Ours are taken as they are.  For others `--map` says what a dimension is: `--map drive=key.forward` (held above 0.5),
+Ours are taken as they are.  For others `--map` defines a dimension: `--map drive=key.forward` (held above 0.5),
 `--map cam_yaw=mouse.yaw*57.3` (a turn in degrees after the factor, up and right positive), `--map 3=key.jump` by number
 where the dimensions have no names.
 
@@ -144,7 +144,7 @@ def read_track(
 def _pairs(
     track: Track, rows: int, episode: Episode, rate: float, times: Table
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Which rows belong to which frames: those shown within half a frame of the row's time.  Drops the others."""
+    """Matches rows to frames shown within half a frame of the row's time; drops frames without a row of their own."""
     said = episode.video_from_s + np.arange(rows) / rate
     frame = np.searchsorted((times[1:] + times[:-1]) / 2, said)
     fits = np.abs(times[frame] - said) <= 0.5 / rate + 1e-6
@@ -168,7 +168,7 @@ def _pairs(
 
 
 def _row_bytes(dataset: Dataset, number: int) -> bytes:
-    """What the rows of an episode say, as bytes: the same wherever they lie."""
+    """Serialises the rows of an episode: equal bytes wherever they are stored."""
     rows = dataset.rows(number)
     names = [name for name in ("action", "observation.state") if name in rows.column_names]
     parts = [f"{name} {rows.column(name).to_pylist()}" for name in names]

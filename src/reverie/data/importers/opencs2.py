@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 TICK_RATE = 64.0
 METRES = 0.0254
 EYE_UNITS = 64.0
-"""How high the eyes are above the feet, of a player who stands; how far ducking lowers them is not recorded."""
+"""Height of the eyes above the feet, of a player who stands; how far ducking lowers them is not recorded."""
 BUTTONS = (
     "attack", "attack2", "back", "duck", "forward", "jump", "look_at_weapon", "move_left", "move_right", "reload",
     "score", "speed", "use",
@@ -98,7 +98,7 @@ def parse_keymap(wishes: tuple[str, ...]) -> dict[str, str]:
 
 
 def read_track(path: Path, keymap: dict[str, str], space: ActionSpace, times: Table) -> Track:
-    """What the ticks say was done between the frames shown at `times`."""
+    """Reads the ticks into the actions between the frames shown at `times`."""
     ticks, row_of, numbers = read_ticks(path)
     shown_s = times - times[0]
     until = np.searchsorted(numbers["t"], shown_s + SLACK_S, side="right")

@@ -137,7 +137,7 @@ def read_events(path: Path) -> Events:
 def read_track(
     path: Path, events: Events, keymap: dict[str, str], space: ActionSpace, per_count: float, times: Table
 ) -> Track:
-    """What was done between the captures of frames."""
+    """Converts input events to the actions between the captures of frames."""
     track = Track.blank(len(times), space)
     track.notes += [f"{path}: {line}" for line in events.malformed[:8]]
     places = np.array([place for _, place, _ in events.screen], np.float64)

@@ -1,6 +1,6 @@
 """25 frames a second out of a video of any rate, with the action of every frame.
 
-A picture is never made up: output frame k shows the source frame nearest to its time.  Its row is what was done from
+No frame is interpolated: output frame k shows the source frame nearest to its time.  Its row is what was done from
 that source frame up to the one that the next output frame shows, so that the action of row k shows in frame k + 1:
 turns are added up, a key is held if it was held at any time in between.  Where a source below 25 frames a second
 shows a frame twice, nothing turns in between, and the keys stay held.  The angles of all rows add up to those of the
@@ -18,7 +18,7 @@ from reverie.data.importers.take import Mask, Table, Track
 from reverie.types import FPS
 
 MAX_GAP_S = 0.25
-"""A pause of the video longer than this, and than four usual frames, ends an episode: nobody knows what happened."""
+"""A pause of the video longer than this, and than four usual frames, ends an episode: its actions are unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,5 +79,5 @@ def resample_stretch(track: Track, times: Table, start: int, end: int, num_keys:
 
 
 def _leading(mask: Mask) -> int:
-    """How many True the mask begins with."""
+    """Counts the True at the start of the mask."""
     return len(mask) if mask.all() else int(np.argmin(mask))

@@ -1,4 +1,4 @@
-"""What an importer hands over: takes, each a video and a way to tell what was done during each of its frames."""
+"""Interface of an importer: takes, each a video and a function that reads the actions of its frames."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ MAX_NOTES = 8
 
 @dataclass(slots=True)
 class Track:
-    """What was done during each frame of a video, and what of it cannot be used.
+    """Actions during each frame of a video, and the frames that cannot be used.
 
-    actions: `(f, size)`; row j is what was done after frame j was shown, and shows in frame j + 1.
+    actions: `(f, size)`; row j follows frame j, and shows in frame j + 1.
     keep: `(f,)`, False where the row is unknown or the frame is not wanted.  poses: `(f, 5)` or None.
     dropped: frames by reason.  notes: one line each, with the row or file.
     """
@@ -60,7 +60,7 @@ class Track:
             self.dropped[reason] += count
 
     def match(self, rows: int, path: Path) -> None:
-        """Drop the frames that `rows` rows do not reach, and say so; say also if there are more rows than frames."""
+        """Drop the frames that `rows` rows do not reach, and note it; note also if there are more rows than frames."""
         frames = len(self.keep)
         if rows < frames:
             self.notes.append(f"{path}: ends after {rows} rows, the video has {frames} frames")
@@ -94,10 +94,10 @@ class Track:
 class Take:
     """One recording of somebody else.
 
-    name: what people know it by.  read: the times of the video's frames in seconds, `(f,)` -> the track; with a
+    name: its usual name.  read: the times of the video's frames in seconds, `(f,)` -> the track; with a
     window they are counted from the video's first frame.  window: from when to when of the video, in seconds after its
-    first frame; all of it if None.  meta: what else is worth keeping.  tables: the files that say what was done.
-    rows: for a part of larger files, the bytes of the part that says what was done.
+    first frame; all of it if None.  meta: what else is worth keeping.  tables: the files of the actions.
+    rows: for a part of larger files, the bytes of the part that holds the actions.
     """
 
     name: str
@@ -113,7 +113,7 @@ class Take:
 class Source:
     """A folder of takes of one kind: all have this action space; `has_poses` if each has the camera's pose.
 
-    takes: yields a Take, or a line that says why one cannot be read.
+    takes: yields a Take, or a line on why one cannot be read.
     """
 
     space: ActionSpace
@@ -136,7 +136,7 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """A JSON value.  Raises ValueError for text that is none, nested too deep, or says a name of an object twice."""
+    """A JSON value.  Raises ValueError for text that is none, nested too deep, or with a name of an object twice."""
     try:
         return json.loads(text, object_pairs_hook=_unique_names)
     except RecursionError as error:

@@ -1,4 +1,4 @@
-"""Takes into episodes: each is read, resampled, judged and written; what is dropped is counted, and said why."""
+"""Takes into episodes: each is read, resampled, judged and written; what is dropped is counted, with the reason."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of one take."""
+    """Result of importing one take."""
 
     name: str
     frames_in: int = 0
@@ -42,7 +42,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Report:
-    """What became of every take, and a line for everything that was wrong."""
+    """Results of importing all takes, and one line for each fault."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Report:
 class Transfer:
     """One run of an importer: `source` to `writer`, with a `report` of what happened.
 
-    A take is known by what its files hold and by the options that it was imported with, whatever its name: the same
+    A take is identified by its files' contents and by the options of its import, whatever its name: the same
     again is passed over, and once it is in with other options, what came of it before is taken out.
     """
 
@@ -144,7 +144,7 @@ class Transfer:
         is_over: bool,
         outcome: Outcome,
     ) -> None:
-        """Say which frames of a piece could not be decoded, if any."""
+        """Notes which frames of a piece could not be decoded, if any."""
         lacking = [index for index, frame in enumerate(frames) if frame is None]
         if not lacking:
             return
@@ -247,7 +247,7 @@ def content_of(take: Take, begin_s: float, end_s: float) -> str:
 
 
 def drop_after_lost_frames(track: Track, times: npt.NDArray[np.float64], video: Path) -> None:
-    """Drops what follows a gap in a video of constant rate, where a table of more rows says that frames were lost.
+    """Drops what follows a gap in a video of constant rate, where a table of more rows shows that frames were lost.
 
     Rows that are numbered by frame would each be with a later frame than their own.
     """

@@ -39,7 +39,7 @@ KEYS = {
 ATTACK, USE = 0, 1
 POSE = ("xpos", "zpos", "ypos", "yaw", "pitch")
 EYE_M = 1.62
-"""How high a player's eyes are above the feet, which the recordings tell."""
+"""Height of a player's eyes above the feet; the recordings hold the feet."""
 
 
 def open_source(config: ImportConfig) -> Source:
@@ -67,7 +67,7 @@ def open_source(config: ImportConfig) -> Source:
 
 
 def read_track(table: Path, has_poses: bool, times: Table) -> Track:
-    """What the lines of `table` say was done during each frame."""
+    """Reads the lines of `table` into the actions of each frame."""
     track = Track.blank(len(times), WALKER)
     track.poses = np.zeros((len(times), len(POSE_NAMES))) if has_poses else None
     steps = [_step(line) for line in read_lines(table)]
@@ -141,7 +141,7 @@ def _check_clock(steps: list[dict[str, Any] | None], table: Path) -> None:
 
 
 def _gaps(steps: list[dict[str, Any] | None], missing: int) -> list[int]:
-    """Rows before which rows are missing, or that are there twice (`missing` below 0), as their clock says.
+    """Rows before which rows are missing, or that are there twice (`missing` below 0), by their clock.
 
     None where the clock's gaps do not amount to `missing` rows: then the game was slow there, and no row was lost.
     """

@@ -1,4 +1,4 @@
-"""Players for recording: a policy chooses an Action on what is seen now.
+"""Players for recording: a policy chooses an Action by the current observation.
 
 `policy_for("city", seed)` gives the one of a game, which comes with the game; a game without its own is explored by
 walking.
@@ -22,10 +22,10 @@ __all__ = ["Policy", "Seen", "policy_for", "seen_now"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Seen:
-    """What a policy is shown before each frame.
+    """Observation of a policy before each frame.
 
     frame: `(H, W, 3)` uint8.  pose: `(6,)` float32 camera pose, or None.  depth: `(h, w)` uint8 or None.
-    hints: what else the game tells to steer by, such as where the road goes; privileged, never recorded.
+    hints: further data from the game to steer by, such as the course of the road; privileged, never recorded.
     """
 
     frame: npt.NDArray[np.uint8]
@@ -52,6 +52,6 @@ def policy_for(world: str, seed: int) -> Policy:
 
 
 def seen_now(world: World, frame: npt.NDArray[np.uint8]) -> Seen:
-    """What `world` shows at `frame`, with what it tells beyond the World protocol."""
+    """Builds the observation of `world` at `frame`, with its data beyond the World protocol."""
     facts = WorldFacts(world)
     return Seen(frame, facts.pose, facts.depth, facts.hints)

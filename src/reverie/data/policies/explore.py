@@ -1,7 +1,7 @@
 """A policy that plays like a person who looks around: keys held for a while, smooth turns, walls avoided.
 
-It steers by the pose and a small depth picture where the world has them, else it plays blind.  It opens the doors that
-`hints["use_units"]` tells of, fires in bursts, looks up and down, and at times stands still for seconds.
+It steers by the pose and a small depth image if the world has them, else it plays blind.  It opens the doors that
+`hints["use_units"]` lists, fires in bursts, looks up and down, and at times stands still for seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TURN_LIMIT = 4.0
 FLICK_LIMIT = 6.0
 PITCH_LIMIT = 20.0
 NEAR = 8.0
-"""Depth below which the way ahead counts as blocked, in units of the depth picture."""
+"""Depth below which the way ahead counts as blocked, in units of the depth image."""
 WARY = 30.0
 STARE = 4.0
 """A view whose middle is nearer than this is a wall and nothing else."""
@@ -32,7 +32,7 @@ VIEW_SLOPE = 1.31
 """Tangent of half the view's width: enough to steer by."""
 
 STUCK_M = 15.0 / 32
-"""Who comes no further in six frames under held keys is stuck."""
+"""Distance in six frames under held keys below which the player is stuck."""
 
 USE_UNITS = 60.0
 """Doors and switches no further than this are tried."""
@@ -41,9 +41,9 @@ GO_UNITS = 320.0
 USE_DEG = 20.0
 USE_AGAIN_FRAMES = 150
 BURST_CHANCE = 0.006
-"""Of beginning to fire, each frame; a burst is a third of a second on average."""
+"""Probability of beginning to fire, each frame; a burst is a third of a second on average."""
 LONG_REST_CHANCE = 0.25
-"""Of standing still for seconds, when it stands still at all."""
+"""Probability that a rest lasts for seconds."""
 
 MODES = ("walk", "look", "still", "back", "strafe", "flick")
 WEIGHTS = np.array([0.41, 0.10, 0.06, 0.21, 0.18, 0.04])
@@ -51,18 +51,18 @@ WEIGHTS = np.array([0.41, 0.10, 0.06, 0.21, 0.18, 0.04])
 
 @dataclass(frozen=True, slots=True)
 class Clearance:
-    """How much room there is, in depth units: ahead, to the left and right, and in the middle of the view."""
+    """Free distance, in depth units: ahead, to the left and right, and in the middle of the view."""
 
     ahead: float = 60.0
     left: float = 60.0
     right: float = 60.0
     middle: float = 60.0
     gap_deg: float = 0.0
-    """Where the widest way is, degrees from straight ahead, right positive."""
+    """Direction of the widest gap, degrees from straight ahead, right positive."""
 
     @classmethod
     def of(cls, depth: Depth) -> Clearance:
-        """Read it from a `(h, w)` depth picture."""
+        """Read it from a `(h, w)` depth image."""
         height, width = depth.shape
         band = depth[height * 3 // 8 : height * 5 // 8].astype(np.float32)
         columns = np.partition(band, len(band) // 5, axis=0)[len(band) // 5]
@@ -100,7 +100,7 @@ class ExploringPolicy:
         self._room = Clearance()
 
     def act(self, seen: Seen) -> Action:
-        """The action for the next frame; steers by the pose and the depth picture where there are such."""
+        """The action for the next frame; steers by the pose and the depth image if there are any."""
         if seen.depth is not self._depth:  # worlds make a new one every few frames
             self._depth = seen.depth
             self._room = Clearance.of(seen.depth) if seen.depth is not None else Clearance()
@@ -128,7 +128,7 @@ class ExploringPolicy:
         return Action(keys, (self._next_pitch(), self._next_turn()))
 
     def _hands(self, seen: Seen) -> set[str]:
-        """What the hands do: fire in bursts, and try doors and switches that are near ahead."""
+        """Chooses the keys of the hands: fires in bursts, and tries doors and switches that are near ahead."""
         keys = set()
         if self._firing > 0:
             self._firing -= 1

@@ -1,1 +1,1 @@
-"""Recording any window of an X11 desktop: its pictures, and what the player's hands did, on one monotonic clock."""
+"""Recording any window of an X11 desktop: its frames, and the player's input, on one monotonic clock."""

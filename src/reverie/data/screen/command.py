@@ -1,7 +1,7 @@
 """`reverie record screen`: any window of an X11 desktop becomes a dataset while a person plays in it.
 
-Pictures are taken 25 times a second and stamped, with the raw input, on one monotonic clock.  A row's action is what
-the hands did between its picture and the next, moved by `latency_ms`, the time the game needs from hand to picture.
+Frames are taken 25 times a second and stamped, with the raw input, on one monotonic clock.  A row's action is what
+the hands did between its frame and the next, shifted by `latency_ms`, the time the game needs from hand to screen.
 An episode ends where the capture falls behind, where the window loses the focus or moves, and after a minute.
 """
 
@@ -48,13 +48,13 @@ class RecordScreenConfig:
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The dataset's folder; made, or continued."""
     counts_per_turn: float = 0.0
-    """Mouse counts for a whole turn of the camera (what is printed at the end tells them); 0 records no mouse."""
+    """Mouse counts for a whole turn of the camera (see the figures printed at the end); 0 records no mouse."""
     keys: tuple[str, ...] = KEYS
-    """What the keys mean: X11 key or buttonN = key name."""
+    """Meaning of the keys: X11 key or buttonN = key name."""
     latency_ms: float = 0.0
-    """From the hand to the picture in your game, usually 20 to 60."""
+    """From the hand to the screen in your game, usually 20 to 60."""
     size: tuple[int, int] = (128, 224)
-    """(H, W) of the recorded pictures; the window's middle is cut to this shape."""
+    """(H, W) of the recorded frames; the window's middle is cut to this shape."""
     seconds: float = 0.0
     """Stop after so long; 0 goes on until Ctrl-C."""
     wait_s: float = 3.0
@@ -90,7 +90,7 @@ class RecordScreenConfig:
 
 @dataclass(slots=True)
 class ScreenReport:
-    """What came of it.  cuts: why episodes ended, and how often.  counts_right: how far the mouse went, in counts."""
+    """Result of a recording.  cuts: reasons why episodes ended, counted.  counts_right: net mouse motion, in counts."""
 
     num_frames: int = 0
     cuts: dict[str, int] = field(default_factory=dict)
@@ -135,7 +135,7 @@ def record_screen(config: RecordScreenConfig, *, display: str | None = None) -> 
 
 
 class _Recording:
-    """The loop at 25 pictures a second, and what it remembers from one to the next."""
+    """The loop at 25 frames a second, and its state between them."""
 
     def __init__(self, config: RecordScreenConfig, keeper: EpisodeKeeper) -> None:
         self.report = ScreenReport()
@@ -152,7 +152,7 @@ class _Recording:
         listen: Callable[[], list[InputEvent]],
         is_watched: Callable[[], bool],
     ) -> None:
-        """Take pictures on a grid of 40 ms; returns when the window has gone or the time is over."""
+        """Take frames on a grid of 40 ms; returns when the window has gone or the time is over."""
         began = due = time.monotonic_ns()
         while not self._config.seconds or due - began < self._config.seconds * 1e9:
             time.sleep(max(0, due - time.monotonic_ns()) / 1e9)
@@ -177,7 +177,7 @@ class _Recording:
                 due += late // PERIOD_NS * PERIOD_NS
 
     def _take_in(self, events: list[InputEvent], picture: npt.NDArray[np.uint8], taken_ns: int) -> None:
-        """A new picture: the row before it is complete now."""
+        """A new frame: the row before it is complete now."""
         self.report.counts_right += sum(event.right for event in events if isinstance(event, MotionEvent))
         shown, self._waiting = split([*self._waiting, *events], taken_ns, self._config.meaning.latency_ns)
         action = self._timeline.action(shown)
@@ -189,7 +189,7 @@ class _Recording:
             self.cut("")
 
     def cut(self, why: str) -> None:
-        """The episode ends, for a reason that is counted if it has one.  The next begins with the next picture."""
+        """The episode ends, for a reason that is counted if it has one.  The next begins with the next frame."""
         if why and self._last is not None:
             self.report.cuts[why] = self.report.cuts.get(why, 0) + 1
             self._last = None

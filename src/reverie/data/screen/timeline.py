@@ -1,4 +1,4 @@
-"""From raw input, stamped on the clock of the pictures, to one action a frame.  Pure: no screen is needed here."""
+"""From raw input, stamped on the clock of the frames, to one action a frame.  Pure: no screen is needed here."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ InputEvent = KeyEvent | MotionEvent
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meaning:
-    """What input means in the game.
+    """Mapping from input to actions of the game.
 
-    keys: X11 name -> key name.  deg_per_count: what one count of the mouse turns.
-    latency_ns: from the hand to the picture: an event shows in the first frame that is so much later.
+    keys: X11 name -> key name.  deg_per_count: camera rotation for one count of the mouse.
+    latency_ns: from the hand to the screen: an event shows in the first frame that is so much later.
     """
 
     keys: Mapping[str, str]
@@ -43,14 +43,14 @@ class Meaning:
 
 
 class Timeline:
-    """Collects events in the order of their times and gives the action between two pictures."""
+    """Collects events in the order of their times and gives the action between two frames."""
 
     def __init__(self, meaning: Meaning) -> None:
         self._meaning = meaning
         self._held: set[str] = set()
 
     def action(self, events: Sequence[InputEvent]) -> Action:
-        """The action of a row: `events` are those whose effect falls between its picture and the next.
+        """The action of a row: `events` are those whose effect falls between its frame and the next.
 
         A key counts as held if it was down at any moment in between; turns add up, and stop at 180 degrees.
         """
@@ -70,7 +70,7 @@ class Timeline:
 
 
 def split(events: Sequence[InputEvent], time_ns: int, latency_ns: int) -> tuple[list[InputEvent], list[InputEvent]]:
-    """Those that show in a picture taken at `time_ns`, and those that come later."""
+    """Those that show in a frame taken at `time_ns`, and those that come later."""
     ordered = sorted(events, key=lambda event: event.time_ns)
     shown = [event for event in ordered if event.time_ns + latency_ns <= time_ns]
     return shown, ordered[len(shown) :]

@@ -2,7 +2,7 @@
 
 Raw events come whichever window has the focus, also while a game holds the pointer, and without acceleration.
 Their server times (milliseconds of a clock that runs like ours) are moved onto `time.monotonic_ns` by the smallest
-delay seen so far: an event cannot arrive before it happened.
+delay measured so far: an event cannot arrive before it happened.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _WRAP_MS = 1 << 32
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a window is on the screen, in pixels."""
+    """Position and size of a window on the screen, in pixels."""
 
     left: int
     top: int
@@ -73,7 +73,7 @@ def find_window(connection: Any, title: str) -> Any:
 
 
 def place_of(window: Any) -> Place | None:
-    """Where `window` is now; None once it is closed or hidden."""
+    """Finds the position of `window`; None once it is closed or hidden."""
     from Xlib import X, error
 
     try:
@@ -87,7 +87,7 @@ def place_of(window: Any) -> Place | None:
 
 
 def is_focused(connection: Any, window: Any) -> bool:
-    """Whether the player's keys go to `window`, as the window manager tells; True where nobody tells."""
+    """Tests whether the player's keys go to `window`, as the window manager reports; True if nothing reports it."""
     from Xlib import error
 
     root = connection.screen().root
@@ -106,7 +106,7 @@ def is_focused(connection: Any, window: Any) -> bool:
 
 
 class Camera:
-    """Takes pictures of a place on the screen, cut to the wanted shape and averaged down."""
+    """Captures frames of a part of the screen, cut to the requested shape and averaged down."""
 
     def __init__(self, resolution: tuple[int, int], display_name: str | None = None) -> None:
         try:
@@ -188,7 +188,7 @@ class InputListener:
                 pending = self._connection.pending_events()
                 for _ in range(pending):
                     self._put(self._connection.next_event())
-            except Exception:  # the server has gone: the recorder sees its window gone, and says so
+            except Exception:  # the server has gone: the recorder finds its window gone, and reports it
                 return
 
     def _put(self, event: Any) -> None:

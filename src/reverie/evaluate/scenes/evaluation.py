@@ -28,7 +28,7 @@ OWN_CAMERA = (MEMORY, OWN, IMAGE)
 
 
 class SceneEvaluation:
-    """One model in one scene.  `run` returns the tables, the curves and all that a report says of it."""
+    """One model in one scene.  `run` returns the tables, the curves and everything else for a report."""
 
     def __init__(
         self,

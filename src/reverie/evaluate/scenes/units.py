@@ -159,7 +159,7 @@ def real_views(place: Place, poses: Poses, tick: Tick) -> Unit:
 
 
 def _add_features(unit: Unit, name: str, small: Frames, full: Frames, judge: Judge | None) -> None:
-    """Looks, and with a judge its picture features, of frames (n, v, h, w, 3) and the same at full size."""
+    """Looks, and with a judge its image features, of frames (n, v, h, w, 3) and the same at full size."""
     flat = small.reshape(-1, *small.shape[2:])
     unit.arrays[name] = np.stack([look(frame[None]) for frame in flat])
     if judge is not None:
@@ -290,7 +290,7 @@ RUINS: dict[str, Callable[[Frames, slice], Frames]] = {
     "frozen": lambda small, late: np.broadcast_to(small[late.start - 1], small[late].shape),
     "burnt out": lambda small, late: burn(small[late]),
 }
-"""What a collapse detector must find, and must leave alone."""
+"""Damaged videos that a collapse detector must flag, and one sound video that it must pass."""
 
 
 def _first(place: Place, count: int) -> list[Walk]:
@@ -309,6 +309,6 @@ def _first(place: Place, count: int) -> list[Walk]:
 
 
 def judged_actions(unit: Unit) -> tuple[list[obedience.Rows], list[obedience.Rows]]:
-    """What a judge says and what was asked, walk by walk; empty without one."""
+    """Reads the judge's actions and the requested ones, walk by walk; empty without a judge."""
     count = sum(name.startswith("asked.") for name in unit.arrays)
     return [unit.arrays[f"said.{k}"] for k in range(count)], [unit.arrays[f"asked.{k}"] for k in range(count)]

@@ -24,7 +24,7 @@ from reverie.types import FPS, Action, Clip, Frames
 from reverie.vision.projection import focal_lengths
 
 DEGREES_A_METRE = 10.0
-"""What a turned camera counts as in the choice of the nearest view."""
+"""Degrees of camera rotation that count as one metre in the choice of the nearest view."""
 START_COVER = 0.5
 """Share of a start's view that the scene must show."""
 IDLE_FRAMES, TURN_FRAMES = 8, 50
@@ -38,7 +38,7 @@ class SceneSize:
     """Numbers of rollouts in a scene.
 
     walks: held-out walks of up to 20 s; turns: half turns and back; returns: ways out of `out_s` seconds and back;
-    plays: of `play_s` seconds; real: other real clips that say what the game looks like.
+    plays: of `play_s` seconds; real: other real clips as a reference for the game's looks.
     """
 
     walks: int = 8
@@ -117,9 +117,9 @@ class Library:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What one recording offers on one scene.
+    """Clips of one recording in one scene.
 
-    walks: held-out ones, equally long; real: other clips of the game; library: all that was recorded of the place.
+    walks: held-out ones, equally long; real: other clips of the game; library: the whole recording of the scene.
     """
 
     name: str
@@ -208,7 +208,7 @@ def _check_camera(dataset: Dataset, scene: LoadedScene) -> None:
 
 
 def _shared_poses(dataset: Dataset) -> set[bytes]:
-    """Poses of more than one episode: games that always begin alike tell nothing by them."""
+    """Poses of more than one episode: games that always begin alike cannot be told apart by them."""
     seen: set[bytes] = set()
     shared: set[bytes] = set()
     for i in range(dataset.num_episodes):
@@ -223,7 +223,7 @@ def _shared_poses(dataset: Dataset) -> set[bytes]:
 def _covered(
     dataset: Dataset, scene: LoadedScene, engine: Engine, usable: Sequence[int]
 ) -> tuple[str, list[int], list[str]]:
-    """The place that the scene shows best, those of its episodes whose start it covers, and what is to be said of it.
+    """The place that the scene shows best, those of its episodes whose start it covers, and remarks for the report.
 
     Raises DataError where it covers no start.
     """

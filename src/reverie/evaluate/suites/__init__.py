@@ -32,7 +32,7 @@ class Suite:
     actions: dict[str, list[Action]]
 
     def sayable(self, space: ActionSpace) -> dict[str, list[Action]]:
-        """Those actions that `space` can say in full."""
+        """Those actions that `space` can encode in full."""
         return {
             name: actions
             for name, actions in self.actions.items()

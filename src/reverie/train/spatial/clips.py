@@ -20,7 +20,7 @@ from reverie.train.spatial.views import ViewSet
 
 @dataclass(frozen=True, slots=True)
 class Clips:
-    """context, target, recorded: latents (b, t, c, u, v) that are seen, to be estimated, and of the game; parts:
+    """context, target, recorded: latents (b, t, c, u, v) of the context, to be estimated, and of the game; parts:
     conditions; windows: (b, t, 12, a) actions; image: tokens (b, n, e); weight: of squared errors (b, t - 1, u, v);
     is_own: whether the contexts are the model's own."""
 
@@ -85,7 +85,7 @@ def estimate(
 
 
 def smallest_step(world: WorldModel) -> float:
-    """The smallest step size that a model knows."""
+    """The smallest step size that a model is trained for."""
     return 0.5 ** max(0, world.config.step_sizes - 1)
 
 

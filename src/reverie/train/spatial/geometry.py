@@ -154,7 +154,7 @@ def camera_error(made: Tensor, recorded: Tensor) -> Tensor:
 
 
 def ego_motion_loss(made: Tensor, recorded: Tensor, scale: Tensor) -> Tensor:
-    """Of each frame's motion, and of where the camera is after every step; motions (b, j, 4, 6) of a walk."""
+    """Loss of each frame's motion, and of the camera pose after every step; motions (b, j, 4, 6) of a walk."""
     frame = (made - recorded) / scale
     off = camera_error(made.flatten(1, 2), recorded.flatten(1, 2))[:, STEP_FRAMES - 1 :: STEP_FRAMES]
     gone = torch.arange(1, made.shape[1] + 1, device=made.device)[:, None] * STEP_FRAMES

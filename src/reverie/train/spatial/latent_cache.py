@@ -35,7 +35,7 @@ class LatentCache:
         return self.folder / f"{digest.hexdigest()[:24]}.safetensors"
 
     def read(self, episodes: Sequence[PackedEpisode], decode: bool) -> dict[str, Tensor] | None:
-        """What was written for these episodes; None where there is nothing, or nothing sound."""
+        """Reads the cached latents of these episodes; None if there are none, or the file is damaged."""
         path = self._path(episodes, decode)
         try:
             return load_file(path) if path.is_file() else None

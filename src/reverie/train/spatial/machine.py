@@ -30,7 +30,7 @@ def gpu_memory_gib() -> float:
 
 
 def free_memory_gib() -> float:
-    """Memory that can still be had, in GiB, a container's limit counted; infinite where the system does not say."""
+    """Free memory in GiB, within a container's limit; infinite if the system does not report it."""
     free = float("inf")
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
@@ -45,7 +45,7 @@ def free_memory_gib() -> float:
 
 
 def bytes_per_step(preset: Preset, num_views: int) -> int:
-    """Of a latent step in memory: frames, half-size frames, latents, depth, and the conditions of its views."""
+    """Bytes of a latent step in memory: frames, half-size frames, latents, depth, and the conditions of its views."""
     height, width = preset.resolution
     c, u, v = preset.world.latent
     view = VIEW_SIZE[0] * VIEW_SIZE[1]

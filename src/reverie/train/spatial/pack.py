@@ -19,7 +19,7 @@ from reverie.train.spatial.packs import PackInfo, write_episode
 from reverie.types import Clip
 
 CRF, PIXELS = 21, "yuv444p"
-"""Of a pack's video: colours at full resolution, for networks see small things."""
+"""Quality and pixel format of a pack's video: colours at full resolution, for the networks' inputs are small."""
 MIN_FRAMES = 33
 """Shorter episodes are left out: training clips are longer."""
 STEP_FRAMES = 4
@@ -43,7 +43,7 @@ class PackConfig:
     depth_every: int = 16
     """Frames between depth images, a multiple of 4."""
     fov: float | None = None
-    """Horizontal field of view in degrees, where the recordings do not say it."""
+    """Horizontal field of view in degrees, if the recordings do not state it."""
 
     def run(self) -> None:
         from rich.console import Console

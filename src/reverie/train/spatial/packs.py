@@ -124,7 +124,7 @@ def check_packs(
     limit: int | None = None,
     max_frames: int | None = None,
 ) -> PackSummary:
-    """Looks at every episode without decoding it, so that what is wrong is said before anything is computed.
+    """Checks every episode without decoding it, so that errors are raised before anything is computed.
 
     resolution: (H, W) of the model; space: its actions.
     Raises DataError for a file that is missing or cut short, and for videos of another resolution or with other keys.

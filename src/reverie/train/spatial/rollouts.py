@@ -37,7 +37,7 @@ class Rollouts:
 
 
 def image_tokens(encoder: nn.Module, store: Store, start: Tensor) -> Tensor:
-    """Tokens of the pictures on which sessions open, which are the last frames of steps `start` (b,)."""
+    """Tokens of the images on which sessions open, which are the last frames of steps `start` (b,)."""
     return encoder(to_pixels(store.views[start, 3]))
 
 

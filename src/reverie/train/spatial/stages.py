@@ -24,11 +24,11 @@ BEAT_S = 5.0
 """Between notes of the time that is used: a kill loses no more of the count."""
 
 MIN_REMINDER_S = 60.0
-"""Between lines that say what remains; else a hundredth of the budget."""
+"""Between lines about the remaining time; else a hundredth of the budget."""
 
 
 class Stages:
-    """Runs named stages in order, says which are done and which remain, and keeps that on disk."""
+    """Runs named stages in order, reports those done and those remaining, and records them on disk."""
 
     def __init__(
         self, folder: Path, names: Sequence[str], given: Mapping[str, Any], seconds: float, say: Callable[[str], None]
@@ -87,7 +87,7 @@ class Stages:
         return self.describe(self.current) if self.current else "begun"
 
     def is_done(self, name: str) -> bool:
-        """Whether a stage was finished, in this start or an earlier one."""
+        """Tests whether a stage was finished, in this start or an earlier one."""
         return name in self._state["done"]
 
     @property
@@ -120,13 +120,13 @@ class Stages:
 
     @contextmanager
     def _beating(self, name: str) -> Iterator[None]:
-        """While it lasts, a thread notes the time that is used, and says from time to time what remains."""
+        """While it lasts, a thread notes the time that is used, and reports from time to time what remains."""
         ended = threading.Event()
 
         def beat() -> None:
             reminded = time.monotonic()
             while not ended.wait(BEAT_S):
-                with suppress(TrainError):  # a full disk is the stage's to tell
+                with suppress(TrainError):  # a full disk is the stage's to report
                     self._write()
                 if time.monotonic() - reminded >= max(MIN_REMINDER_S, self.seconds / 100):
                     reminded = time.monotonic()
@@ -141,12 +141,12 @@ class Stages:
             thread.join()
 
     def device_failures(self) -> AbstractContextManager[None]:
-        """Raises TrainError, in one line that says that nothing is lost, where a GPU fails."""
+        """Raises TrainError, in one line that states that nothing is lost, if a GPU fails."""
         kept = f"finished stages and checkpoints are kept in {self.folder}"
         return device_failures(f"in the stage {self.current}", kept)
 
     def describe(self, name: str) -> str:
-        """A line that says what is done and what remains."""
+        """A line on what is done and what remains."""
         at = self.names.index(name)
         done = ", ".join(self.names[:at]) or "nothing yet"
         after = ", ".join(self.names[at + 1 :]) or "nothing"

@@ -205,7 +205,7 @@ class Store:
 
     @torch.no_grad()
     def measure_depth(self, network: DepthNet, batch: int = 512) -> None:
-        """Depth, body, probes and depth ahead of the decoded last frames: what a session remembers."""
+        """Depth, body, probes and depth ahead of the decoded last frames: the memory of a session."""
         depth = torch.empty(self.count, *VIEW_SIZE, dtype=torch.half, device=self.device)
         hidden = torch.empty(self.count, *VIEW_SIZE, dtype=torch.bool, device=self.device)
         ahead = []

@@ -45,7 +45,7 @@ from reverie.train.task import Task
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpatialPlan:
-    """How a model with a spatial memory is trained.
+    """Training settings of a model with a spatial memory.
 
     copies: 1 (flow matching alone) or 2 (larger steps too); pure_noise: share of noise levels that are exactly 1, where
     every block begins; clip_steps: latent steps of a clip; context_noise: the most noise that contexts get; openings:
@@ -197,7 +197,7 @@ class SpatialTask(Task):
 
     def _own_clips(self, batch: Batch, generator: torch.Generator) -> Clips:
         """Clips of own rollouts.  The target is the game's where the memory shows what was recorded, and the memory's
-        view where it shows what was generated: what was dreamt stays."""
+        view where it shows generated content, which must stay."""
         plan, t, picks = self.plan, self.plan.clip_steps, batch.picks
         rolled = self.own[int(batch.rollout * len(self.own))]
         row = (picks[0] * len(rolled.first)).long()
@@ -274,7 +274,7 @@ class SpatialTask(Task):
         """The discriminator's part of the loss, for one-step estimates (b, t - 1, c, u, v) of steps 1 .. t - 1.
 
         Its gradient at the estimates is brought to `adversarial_weight` times the length of the squared error's.  On
-        own contexts it judges steps without their conditions: by these it could tell them from the game's.
+        own contexts it judges steps without their conditions: by these it could separate them from the game's.
         """
         plan = self.plan
         chosen = torch.randperm(estimated.shape[1], generator=generator, device=self.device)[: plan.judged_steps]
@@ -291,8 +291,11 @@ class SpatialTask(Task):
         return own_loss + pull - pull.detach(), {"judge_loss": own_loss.detach(), "judge_lead": lead}
 
     def _learns_shortcuts(self) -> bool:
-        """Whether this batch's second copy learns larger steps: not where two half steps disagree with one by nearly as
-        much as the model with the game, for then they teach nothing."""
+        """Decides whether this batch's second copy learns larger steps.
+
+        It does not if two half steps differ from one by nearly as much as the model from the game: then they teach
+        nothing.
+        """
         if (
             self.world.config.step_sizes < 2
             or self.plan.copies < 2

@@ -30,9 +30,9 @@ OWN_EVERY = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewPlan:
-    """scene: share of the scene's keyframes that a session has (0: it opens on one image); own: whether it remembers
-    its own frames; spoil: own frames are blurred, noised and moved as drifting generation would; whole: sessions are
-    whole episodes; seed: of all draws."""
+    """scene: share of the scene's keyframes that a session has (0: it opens on one image); own: whether its
+    memory holds its own frames; spoil: own frames are blurred, noised and moved as drifting generation would; whole:
+    sessions are whole episodes; seed: of all draws."""
 
     scene: float
     own: bool
@@ -154,7 +154,7 @@ class ViewSet:
         return Choice.best(sources, preference, store.pose[at, 2], store.focal[at], memory.config.drawn)
 
     def _is_own(self, choice: Choice) -> Tensor:
-        """Whether each keyframe is one of the session's own frames, (b, k) bool."""
+        """Marks the keyframes that are the session's own frames, (b, k) bool."""
         has_own = self.plan.own or self.plan.scene == 0
         return choice.of_source(len(choice.sources) - 1) if has_own else torch.zeros_like(choice.valid)
 

@@ -1,4 +1,4 @@
-"""What moves, on the screen: the player's car, traffic, people, and rain."""
+"""Moving parts of the rendered city: the player's car, traffic, people, and rain."""
 
 from __future__ import annotations
 

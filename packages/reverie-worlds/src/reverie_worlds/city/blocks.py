@@ -1,4 +1,4 @@
-"""What fills a block: pavements with lamps and trees, then houses, towers, a park, a square, or water."""
+"""Builds the contents of a block: pavements with lamps and trees, then houses, towers, a park, a square, or water."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def real_balconies(mesh: Mesh, rect: Rect, z: float, floors: int, rng: np.random
 
 
 def roof_things(mesh: Mesh, rect: Rect, z: float, rng: np.random.Generator) -> None:
-    """What stands on flat roofs: a parapet, a lift's hut, boxes of air conditioning, sometimes a water tank."""
+    """Adds the fittings of a flat roof: a parapet, a lift's hut, boxes of air conditioning, sometimes a water tank."""
     x0, y0, x1, y1 = rect
     w, d = x1 - x0, y1 - y0
     wall: RGBA = (0.62, 0.60, 0.57, 1)

@@ -10,11 +10,11 @@ from reverie_worlds.panda.mesh import Mesh
 
 @dataclass(slots=True)
 class Chunk:
-    """What one cell is made of.
+    """Geometry and obstacles of one cell.
 
-    near, far: its meshes, with and without details.  boxes (x0, y0, x1, y1): buildings; low: what one sees over, such
-    as parked cars; circles (x, y, radius): posts and trees; nothing passes these.  lamps: where street lamps hang.
-    heads: traffic lights (x, y, yaw, direction).
+    near, far: its meshes, with and without details.  boxes (x0, y0, x1, y1): buildings; low: obstacles below eye level,
+    such as parked cars; circles (x, y, radius): posts and trees; nothing passes these.  lamps: positions of street
+    lamps.  heads: traffic lights (x, y, yaw, direction).
     """
 
     near: Mesh = field(default_factory=Mesh)

@@ -34,7 +34,8 @@ def build_chunk(plan: Plan, i: int, j: int, *, detailed: bool = True) -> Chunk:
 
 
 def has_signals(plan: Plan, i: int, j: int) -> bool:
-    """Whether junction (i, j) has traffic lights: where an avenue comes by, and some others."""
+    """Tests whether junction (i, j) has traffic lights: every crossing of an avenue does, and a quarter of the
+    others."""
     wide = HALF_AVENUE_M in (plan.half_x(i), plan.half_y(j))
     return wide or (i * 7 + j * 3) % 4 == 0
 

@@ -54,11 +54,11 @@ class People:
             self.walkers.append(walker)
 
     def where(self) -> npt.NDArray[np.float64]:
-        """Where they are, `(n, 2)`."""
+        """Positions of the walkers, `(n, 2)` metres."""
         return np.array([(w.x, w.y) for w in self.walkers]).reshape(-1, 2)
 
     def height(self, walker: Walker) -> float:
-        """What they stand on, metres."""
+        """Height of the ground under a walker, metres: the kerb's on a pavement, 0 on a road."""
         return KERB_M if self._plan.on_land(walker.x, walker.y) else 0.0
 
     def step(
@@ -77,7 +77,7 @@ class People:
                 self._spawn(walker, player, 35.0)
 
     def _look_out(self, walker: Walker, player: Point, velocity: Point) -> None:
-        """Whoever stands in the way of the player's car leaps to the nearer side."""
+        """Makes people in the way of the player's car leap to the nearer side."""
         dx, dy = walker.x - player[0], walker.y - player[1]
         speed = math.hypot(*velocity)
         if speed < 1.5 or dx * dx + dy * dy > (4 + 1.3 * speed) ** 2:
@@ -108,7 +108,7 @@ class People:
         walker.yaw += ((yaw - walker.yaw + 180) % 360 - 180) * min(1.0, 8 * dt)
 
     def _spot(self, walker: Walker, i: int, j: int, corner: int) -> Point:
-        """Where this walker stands at a corner: on the pavement, a step from the kerb."""
+        """Waiting position of this walker at a corner: on the pavement, a step from the kerb."""
         ex, ny = CORNERS[corner]
         plan, in_m = self._plan, ZEBRA_GAP_M + ZEBRA_M / 2 + walker.side
         return plan.x(i) + ex * (plan.half_x(i) + in_m), plan.y(j) + ny * (plan.half_y(j) + in_m)

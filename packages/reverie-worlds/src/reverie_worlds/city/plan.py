@@ -16,7 +16,7 @@ STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 """From junction (i, j) to its neighbour in each direction."""
 
 KERB_M = 0.14
-"""How much higher the pavement is than the road."""
+"""Height of the pavement above the road, metres."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Plan:
         return np.random.default_rng([self.city, *(v & 0xFFFFFFFF for v in what)])
 
     def arm(self, i: int, j: int, direction: int) -> bool:
-        """Whether a road leaves junction (i, j) in this direction."""
+        """Tests whether a road leaves junction (i, j) in this direction."""
         if direction == NORTH:
             return self.has_north(i, j)
         if direction == EAST:
@@ -92,7 +92,8 @@ class Plan:
         return self.half_x(i) if direction in (NORTH, SOUTH) else self.half_y(j)
 
     def half_across(self, i: int, j: int, direction: int) -> float:
-        """How far the junction reaches from its middle in this direction: half the crossing road."""
+        """Distance from the middle of junction (i, j) to its edge in this direction: half the width of the crossing
+        road."""
         return self.half_y(j) if direction in (NORTH, SOUTH) else self.half_x(i)
 
     def cell(self, x: float, y: float) -> tuple[int, int]:
@@ -118,7 +119,7 @@ class Plan:
         return self.block(i, j)
 
     def on_land(self, x: float, y: float) -> bool:
-        """Whether a point is inside of a kerb rather than on a road."""
+        """Tests whether a point lies inside a kerb rather than on a road."""
         block = self.block_at(*self.cell(x, y))
         return block.x0 < x < block.x1 and block.y0 < y < block.y1
 

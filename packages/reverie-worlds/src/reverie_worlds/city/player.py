@@ -2,7 +2,7 @@
 
 At the wheel it follows lanes and takes turns, speeds, brakes hard, drifts, leaves the road, hits things and backs out,
 rests, and turns the camera round the car.  On foot it walks along pavements and crosses, looks round and up at the
-houses, strafes, steps back, jumps and rests.  It steers by `hints`, which the game gives and nobody records.
+houses, strafes, steps back, jumps and rests.  It steers by `hints`, which the game gives and no recording holds.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class CityPolicy:
         return keys
 
     def _pace(self, hints: Any, bearing: float) -> float:
-        """The speed wanted now, m/s."""
+        """Target speed now, m/s."""
         goal = self._cruise if bearing < 25 else min(self._cruise, 6.0)
         room = hints["ahead_m"] - 4.5
         goal = min(goal, math.sqrt(max(2 * 5.0 * room, 0.0)))
@@ -260,7 +260,7 @@ class CityPolicy:
         self._mouse.sweep(frames, float(self._rng.normal(0, 0.8)), float(self._rng.normal(0, yaw)))
 
     def _way_on(self, hints: Any) -> float:
-        """Where the next corner is, degrees from straight ahead, right positive."""
+        """Bearing of the next corner, degrees from straight ahead, right positive."""
         plan, x, y = hints["plan"], hints["x"], hints["y"]
         if self._goal is None:
             self._goal = self._nearest_corner(plan, x, y)

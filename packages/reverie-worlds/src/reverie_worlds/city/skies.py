@@ -47,10 +47,10 @@ WEIGHTS = {
 }  # fmt: skip
 
 LAMPS_ON = ("dusk", "night", "rain", "rainy-night")
-"""When street lamps and headlights burn."""
+"""Skies under which street lamps and headlights are lit."""
 
 DARK = {"dusk": 0.35, "night": 1.0, "rain": 0.3, "rainy-night": 1.0}
-"""How strongly those lamps show."""
+"""Brightness of those lamps by sky, 0 to 1."""
 
 
 def choose_sky(rng: np.random.Generator) -> tuple[str, Light]:

@@ -1,4 +1,4 @@
-"""What stands still, on the screen: the cells round the player as meshes, their lamps, signals and obstacles."""
+"""Static parts of the rendered city: the cells round the player as meshes, their lamps, signals and obstacles."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ class Stage:
         return cell.chunk if cell is not None else build_chunk(self._plan, i, j, detailed=False)
 
     def _distance(self, key: tuple[int, int], centre: Point) -> float:
-        """How far the nearest spot of a cell is; long blocks reach one cell further."""
+        """Distance to the nearest spot of a cell, metres; long blocks reach one cell further."""
         (i, j), plan = key, self._plan
         block = plan.block_at(i, j)
         mine = (block.i, block.j) == key

@@ -1,6 +1,6 @@
 """The city's surfaces, painted with numpy: one texture array, each layer 256 x 256 RGBA that repeats.
 
-Alpha says how much a spot shines by itself when the lamps are on (lit windows, signs).  A facade layer is 12 m wide and
+Alpha is the emission of a spot when the lamps are on (lit windows, signs).  A facade layer is 12 m wide and
 four floors of 3.3 m high; a shop layer is 12 m wide and one ground floor of 4 m high.
 """
 
@@ -24,7 +24,7 @@ Canvas = npt.NDArray[np.float32]
 RGB = tuple[float, float, float]
 
 LIT = ((0.42, 0.33, 0.18), (0.44, 0.38, 0.27), (0.36, 0.35, 0.33), (0.46, 0.30, 0.14))
-"""What lit windows look like by day: dim, so that at night they can be made to shine."""
+"""Colours of lit windows by day: dim, so that at night they can be made to shine."""
 
 
 def canvas(rgb: RGB, rng: np.random.Generator, grain: float = 0.03, stains: float = 0.06) -> Canvas:

@@ -30,7 +30,7 @@ CAR_DISCS = (-1.5, 0.0, 1.5)
 
 
 def signal(i: int, j: int, direction: int, time_s: float) -> str:
-    """What those see who come into junction (i, j) from its arm `direction`: green, yellow or red."""
+    """Colour of the light at junction (i, j) for traffic from its arm `direction`: green, yellow or red."""
     half = GREEN_S + YELLOW_S
     now = (time_s + ((i * 5 + j * 3) % 7) * 2.3) % (2 * half)
     mine = now if direction % 2 == 0 else (now + half) % (2 * half)
@@ -233,7 +233,7 @@ class Traffic:
         car.shove = [ox * back, oy * back, vx * (1 - 4 * dt), vy * (1 - 4 * dt)]
 
     def _choose(self, car: TrafficCar) -> Piece:
-        """Where to go after this piece."""
+        """Chooses the next piece of road at random: straight on is most likely, turning back is excluded."""
         piece, plan = car.piece, self._plan
         if piece.is_turn:
             return road_piece(plan, piece.i, piece.j, piece.direction, piece.lane)
@@ -247,7 +247,7 @@ class Traffic:
         return turn_piece(plan, piece, way, lane)
 
     def _may_enter(self, car: TrafficCar, left: float) -> bool:
-        """Whether the lights, or whoever is in the junction, let the car in."""
+        """Tests whether the car may enter the junction `left` metres ahead: by its lights, else by reservation."""
         dx, dy = STEPS[car.piece.direction]
         i, j = car.piece.i + dx, car.piece.j + dy
         if has_signals(self._plan, i, j):

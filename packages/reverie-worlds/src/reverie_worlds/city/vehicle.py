@@ -1,4 +1,4 @@
-"""How the player's car drives: a bicycle model with slipping tyres, a body on springs, and walls that stop it.
+"""Physics of the player's car: a bicycle model with slipping tyres, a body on springs, and walls that stop it.
 
 State is in metres, seconds and radians; heading grows to the right from north, as yaw does everywhere.
 """
@@ -53,7 +53,7 @@ class Vehicle:
     is_braking: bool = False
     is_reversing: bool = False
     jolt: float = 0.0
-    """How hard it hit something in the last step, m/s."""
+    """Speed of the collision in the last step, m/s."""
     grip: float = GRIP
 
     @property
@@ -187,7 +187,8 @@ def disc_hits(
     boxes: npt.NDArray[np.float64],
     circles: npt.NDArray[np.float64],
 ) -> list[tuple[npt.NDArray[np.float64], float]]:
-    """What a disc at `point` (2,) touches among boxes `(n, 4)` and circles `(n, 3)`: outward normal and depth each."""
+    """Finds the contacts of a disc at `point` (2,) with boxes `(n, 4)` and circles `(n, 3)`: outward normal, depth
+    each."""
     hits: list[tuple[npt.NDArray[np.float64], float]] = []
     if len(boxes):
         nearest = np.clip(point, boxes[:, :2], boxes[:, 2:])

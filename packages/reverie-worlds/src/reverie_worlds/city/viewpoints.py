@@ -26,7 +26,7 @@ ORBIT_RETURNS_S = 1.2
 
 @dataclass(slots=True)
 class View:
-    """Where the camera is and looks; degrees, yaw to the right, pitch up."""
+    """Position and direction of the camera; degrees, yaw to the right, pitch up."""
 
     x: float = 0.0
     y: float = 0.0
@@ -79,7 +79,7 @@ class ChaseCamera:
 
 
 def free_length(x: float, y: float, dx: float, dy: float, length: float, walls: Array) -> float:
-    """How far a ray over the ground gets before it meets one of the boxes `(n, 4)`."""
+    """Length of a ray over the ground until it meets one of the boxes `(n, 4)`, at most `length`."""
     if not len(walls):
         return length
     dx, dy = dx or 1e-9, dy or 1e-9

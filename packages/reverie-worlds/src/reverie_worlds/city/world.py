@@ -63,7 +63,7 @@ ACTION_SPACE = ActionSpace(("forward", "back", "left", "right", "jump", "handbra
 
 
 def is_heldout(city: int) -> bool:
-    """Whether a city's number belongs to the held-out split."""
+    """Tests whether a city's number belongs to the held-out split."""
     return city % HELDOUT_EVERY == HELDOUT_AT
 
 

@@ -10,6 +10,6 @@ INFO = WorldInfo(
     packages=("vizdoom",),
     pip=PIP,
     # 12 map units of 1/32 m a frame is the walk of world.py; its levels are narrow, so that 14 frames at a wall are
-    # enough to say stuck; the depth picture has about 10 map units a level.
+    # enough to say stuck; the depth map has about 10 map units a level.
     limits=Limits(travel=12.0 / 32, stuck_s=0.56, jump_travel=4.0, stare_depth=5.0),
 )

@@ -1,6 +1,6 @@
-"""A Doom level as its file tells it: where items lie, what stands in the way, and what can be used.
+"""A Doom level read from its file: positions of items, lines that block, and lines that can be used.
 
-Seeing by the map costs a hundredth of what the game takes to draw a depth picture.
+Casting rays over the map costs a hundredth of the game's drawing of a depth map.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_STEP = 24
 """Players walk up steps as high as this, map units."""
 PLAYER_HEIGHT, PLAYER_RADIUS = 56, 16
 BLOCKING = 1
-"""The flag of a line that nobody passes."""
+"""Flag of a line that blocks everybody."""
 MULTIPLAYER_ONLY = 16
 
 PICKUP_KINDS = (
@@ -39,16 +39,16 @@ USABLE = (
 """Lines that do something when used: doors, lifts and switches, but for the ends of levels."""
 
 SIGHT_UNITS = 640.0
-"""What is further is not looked for."""
+"""Range of the ray casts, map units; lines further away are ignored."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sight:
-    """What is seen by the map.
+    """Distances from the player, cast over the level's map.
 
-    free: `(r,)` float32, how far the way is free in each direction, map units along the view.  view: how far the walls
-    in the middle of the view are that hide what is behind them.  use, use_slope: how far the nearest thing to use is,
-    infinity if there is none, and in which direction.
+    free: `(r,)` float32, free distance in each direction, map units along the view.  view: distance of the walls in the
+    middle of the view that hide everything behind them.  use, use_slope: distance of the nearest usable line, infinity
+    if there is none, and its direction.
     """
 
     free: npt.NDArray[np.float32]
@@ -59,11 +59,11 @@ class Sight:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Level:
-    """What stands in the way in one level.
+    """Lines of one level that block movement or sight.
 
-    starts, along: `(2, n)` float32 map units, where lines begin and how they go on.  box: `(4, n)`, their least x and y
-    and most x and y.  from_right, from_left: whether it stops one who comes from that side of the line.  opaque:
-    whether nothing is seen beyond it.  usable: whether something happens on `use`.  spots: where items lie.
+    starts, along: `(2, n)` float32 map units, start and direction of each line.  box: `(4, n)`, their least x and y and
+    most x and y.  from_right, from_left: the line stops movement from that side.  opaque: the line blocks sight.
+    usable: the line reacts to `use`.  spots: positions of items.
     """
 
     starts: npt.NDArray[np.float32]
@@ -76,7 +76,7 @@ class Level:
     spots: list[tuple[int, int]]
 
     def look(self, x: float, y: float, yaw_deg: float, slopes: npt.NDArray[np.float32], is_open: bool = False) -> Sight:
-        """What is seen from (x, y) into `yaw_deg` (clockwise), for each slope right of straight ahead.
+        """Casts a ray from (x, y) towards `yaw_deg` (clockwise) for each slope right of straight ahead.
 
         is_open: doors and the like stop nobody.
         """
@@ -129,7 +129,7 @@ class Level:
         return np.array(sorted(found), np.float32) * np.float32(step)
 
     def _is_free(self, x0: float, y0: float, x1: float, y1: float) -> bool:
-        """Whether one can walk straight from (x0, y0) to (x1, y1), and stand there."""
+        """Tests whether a player can walk straight from (x0, y0) to (x1, y1), and stand there."""
         left, low, right, high = self.box
         margin = PLAYER_RADIUS + 1
         near = (left < max(x0, x1) + margin) & (right > min(x0, x1) - margin)

@@ -3,8 +3,8 @@ for, of monsters.
 
 One tic of the game is one frame.  The game draws 320x180, in planes; the middle 315x180 is scaled down to 224x128 with
 a Gaussian filter, so that textures shimmer little.  Doom is dark: its `r_visibility` is raised so that light reaches
-further, and its palette gets a fixed gamma, which keeps the shading of the rooms.  Pictures lie in memory as planes
-(their strides say so): they are encoded without being taken apart again.
+further, and its palette gets a fixed gamma, which keeps the shading of the rooms.  Frames lie in memory as planes
+(their strides show it): they are encoded without being taken apart again.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from reverie_worlds.doom.wad import Wad, write_palette
 from reverie_worlds.geometry import check_pose, sample_cells
 
 RESOLUTION = (128, 224)
-"""(H, W) of the pictures."""
+"""(H, W) of the frames."""
 
 FOV_DEG = 105.4
-"""Horizontal field of view of the 224 px picture, degrees: 2 atan(4/3 * 315/320)."""
+"""Horizontal field of view of the 224 px frame, degrees: 2 atan(4/3 * 315/320)."""
 
 DRAWN = (180, 320)
 """(H, W) that the game draws."""
 CROP = slice(2, 317)
-"""The columns of it that are shown: 315, for the shape of the picture."""
+"""The columns of it that are shown: 315, for the shape of the frame."""
 
 PIXEL_ASPECT = 1.2
 """Doom was made for screens whose pixels are so much taller than wide: what is as tall as wide is drawn taller."""
@@ -54,16 +54,17 @@ GAMMA = 1.4
 VISIBILITY = 30
 WALK_SPEED = 36.0
 STRAFE_SPEED = 32.0
-"""What a held key asks of the game (its own walk is 25, its run 50): 12 and 10.7 map units a frame at full speed."""
+"""Speed that a held key requests (the game's own walk is 25, its run 50): 12 and 10.7 map units a frame at full
+speed."""
 
 DEPTH_SHAPE = (8, 56)
 DEPTH_UNITS = 10.0
-"""Map units of one step of the depth picture."""
+"""Map units of one step of the depth map."""
 LOOK_EVERY_FRAMES = 5
-"""How often the depth picture and the hints are made anew; in between they are the last ones."""
+"""Frames between updates of the depth map and the hints; in between they are the last ones."""
 
 USE_UNITS = 64.0
-"""How far the player's hand reaches, map units."""
+"""Reach of the player's hand, map units."""
 OPEN_FRAMES = 120
 """For so long after a use doors are taken to be open; the game closes most after 150."""
 
@@ -72,22 +73,22 @@ WAKE_TICS = 16
 
 SETTLE_TICS = 8
 MAX_LAND_TICS = 40
-"""Who was carried somewhere stands firm after so many tics."""
+"""Tics until a teleported player stands on the ground, at most."""
 
 STAND_REACH_M, STAND_HEIGHT_M, STAND_STILL_M = 1.0, 4.0, 0.005
-"""Who is asked to stand somewhere stands at most so far from it, over the ground and up or down; slower is at rest."""
+"""Largest offset from a requested position, over the ground and up or down, and the movement that counts as rest; m."""
 
 MAX_SPAWN_TRIES = 24
 OPEN_DEPTH = 12
-"""A spawn spot must see at least this far in the middle, in the depth picture's units (about 10 map units each)."""
+"""A spawn spot needs at least this free distance in the middle, in the depth map's units (about 10 map units each)."""
 
 MOVES = ("forward", "back", "left", "right")
 ACTION_SPACE = ActionSpace((*MOVES, "attack", "use"), mouse=True)
 WALK_SPACE = ActionSpace(MOVES, mouse=True)
-"""What is left without hands: the space in which nano was trained."""
+"""Action space without hands, in which nano was trained."""
 
 READY_TICS = 40
-"""What it takes to put the weapon away and have the other one up."""
+"""Tics needed to put the weapon away and have the other one up."""
 
 _PICKUPS = (
     "ArmorBonus", "HealthBonus", "Stimpack", "Medikit", "GreenArmor", "BlueArmor", "Soulsphere", "Megasphere",
@@ -184,8 +185,9 @@ class VizDoomWorld:
 
     @property
     def depth(self) -> npt.NDArray[np.uint8] | None:
-        """How far the walls are that stop a player, `(8, 56)` uint8, about 10 map units each, all rows alike: what a
-        policy steers by.  None in the scenarios.  Made anew every LOOK_EVERY_FRAMES, so that it may be that old.
+        """Distance map for policies: the walls that stop a player, `(8, 56)` uint8, about 10 map units each.
+
+        All rows are alike.  None in the scenarios.  Updated every LOOK_EVERY_FRAMES, so that it may be that old.
         """
         sight = self._look()
         return None if sight is None else sight[1]
@@ -194,7 +196,7 @@ class VizDoomWorld:
     def hints(self) -> Mapping[str, float]:
         """`use_units`: how far the nearest door, lift or switch in view is, in map units; infinity if there is none.
         `use_deg`: how far to the right it is, in degrees.  `view_depth`: how far the walls are that fill the middle of
-        the view, in units of the depth picture.  Empty in the scenarios.
+        the view, in units of the depth map.  Empty in the scenarios.
         """
         if (found := self._look()) is None:
             return {}
@@ -205,7 +207,7 @@ class VizDoomWorld:
     def look_from(self, pose: Pose) -> tuple[Frames, Geometry]:
         """Shows the level from `pose`: the frame `(1, H, W, 3)` and its geometry.
 
-        The player is carried there and stands on the floor: the world's `pose` tells the height.  Where nobody can
+        The player is carried there and stands on the floor: the world's `pose` holds the height.  Where nobody can
         stand, it stays that of before.  The episode does not go on from there: call `reset` before the next `step`.
         """
         check_pose(pose)
@@ -306,7 +308,7 @@ class VizDoomWorld:
         guardian.release(self._folder)
 
     def _now(self) -> Any:
-        """What the game shows now; fetched once a tic."""
+        """Current state of the game; fetched once a tic."""
         if self._state is None:
             with self._guarded():
                 self._state = self._game.get_state()
@@ -332,7 +334,7 @@ class VizDoomWorld:
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[None]:
-        """The game is another process and may die at any time: then say so, and let the next reset start it again."""
+        """The game is another process and may die at any time: then raise, and let the next reset start it again."""
         try:
             yield
         except Exception as error:
@@ -404,7 +406,7 @@ class VizDoomWorld:
         return False
 
     def _look(self) -> tuple[Sight, npt.NDArray[np.uint8]] | None:
-        """What is seen by the map, and the depth picture of it."""
+        """Casts the level's map from the player, once a frame: the distances, and the depth map made of them."""
         if self._seen is None and self._level is not None:
             x, y, _, angle, _ = self._now().game_variables
             sight = self._level.look(x, y, -angle % 360.0, _SLOPES, self._steps < self._open_until)
@@ -443,7 +445,7 @@ def _pixels(plane: Any, width: int) -> npt.NDArray[np.uint8]:
 
 
 _SLOPES = ((np.arange(28) - 13.5) / 14 * np.tan(np.radians(FOV_DEG / 2))).astype(np.float32)
-"""Where the depth picture looks: slopes from straight ahead, right positive; each fills two columns."""
+"""Slopes of the depth map's rays from straight ahead, right positive; each fills two columns."""
 
 
 @cache

@@ -24,7 +24,7 @@ STEP_NS = 40_000_000
 """One frame at 25 frames a second."""
 
 EPOCH_S = 1_700_000_000
-"""What a game takes for the time of day when it starts, unless told otherwise: always the same."""
+"""Time of day that a game reads when it starts, unless set otherwise: always the same."""
 
 GAME_PATH = "/usr/games:/usr/local/games"
 """Debian puts games where root's PATH does not look."""
@@ -42,8 +42,8 @@ class LockstepGame:
     """Runs `command` on a display of its own and holds it at each frame.  The first frame is there when this returns.
 
     command: program and arguments; the program is looked for in PATH and among Debian's games.
-    size: (width, height) of the frames.  render_scale: the game draws so many times larger (tell it so: `render_size`
-    is what its window must have), and each pixel is the mean of a square.
+    size: (width, height) of the frames.  render_scale: the game draws so many times larger (its window must have
+    `render_size`), and each pixel is the mean of a square.
     env: on top of this process's environment.  HOME is `home` unless set here.
     home: a folder, with configuration files perhaps, that belongs to the game from now on and is removed when it ends;
     None makes one.
@@ -121,7 +121,7 @@ class LockstepGame:
 
         keys: X11 key names (`w`, `Up`, `space`, `Shift_L`).  buttons: 1 left, 2 middle, 3 right.  mouse_px: how far
         the pointer moves, right and down.  move_to: where it is put before that.  dt_ns: how far the clock goes on.
-        blind: nobody looks at the frame: it is not drawn where that can be left out; the picture before is returned.
+        blind: the frame is not needed: it is not drawn if that can be left out; the frame before is returned.
         """
         if not self._close.alive:
             raise WorldError(f"{self.name} is closed; start it again")

@@ -73,7 +73,7 @@ class Kept:
             self.process.wait()
 
     def exit_status(self, seconds: float) -> str:
-        """How it ended, in words; waits for that a little."""
+        """Describes how the process ended, in words; waits up to `seconds` for that."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = self.process.wait(seconds)
             if code < 0 or code > 128:  # of the keeper, or passed on by it

@@ -1,4 +1,4 @@
-"""The messages of `shim/protocol.h`, which says what they mean.  Everything in the machine's byte order."""
+"""The messages of `shim/protocol.h`, which defines them.  Everything in the machine's byte order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Event = tuple[int, int, int]
 
 
 class FrameMessage(NamedTuple):
-    """What the shim says of a frame.  The matrices are `(4, 4)` for column vectors; None where there was no camera."""
+    """Camera data of one frame from the shim.  The matrices are `(4, 4)` for column vectors; None without a camera."""
 
     number: int
     window: tuple[int, int]
@@ -47,7 +47,7 @@ class FrameMessage(NamedTuple):
 
 
 def depth_offset(size: tuple[int, int]) -> int:
-    """Bytes from the start of the shared memory to the depth buffer, behind a picture of `size` (width, height)."""
+    """Bytes from the start of the shared memory to the depth buffer, behind a frame of `size` (width, height)."""
     return (PIXELS_OFFSET + 3 * size[0] * size[1] + 63) // 64 * 64
 
 

@@ -15,7 +15,7 @@ from reverie.data.policies import Seen
 from reverie.types import Action
 
 RAY_DEG = (-60.0, -30.0, 0.0, 30.0, 60.0)
-"""Where the rays of the hints go, to the right of straight ahead."""
+"""Directions of the rays of the hints, degrees to the right of straight ahead."""
 
 NEAR = 1.6
 """Nodes: what is so near ahead must be jumped or walked around."""
@@ -222,7 +222,7 @@ class MinetestPolicy:
 
 
 def _whole_pixels(degrees: float) -> float:
-    """What the game's mouse can do: multiples of 0.05 degrees."""
+    """Rounds an angle to the resolution of the game's mouse: multiples of 0.05 degrees."""
     return round(round(degrees / 0.05) * 0.05, 2)
 
 

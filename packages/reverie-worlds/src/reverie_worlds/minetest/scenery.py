@@ -1,4 +1,4 @@
-"""What an episode of Minetest looks like: where, at what time of day, in which weather.  A seed decides it all."""
+"""Scenery of an episode of Minetest, drawn from a seed: the place, the time of day, the weather."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REACH = 6000
 """Episodes begin within so many nodes of a world's middle."""
 
 BLOCKS = ("default:cobble", "default:wood", "default:stonebrick", "default:brick", "default:sandstone", "default:dirt")
-"""What the player builds with."""
+"""Blocks that the player builds with."""
 
 _CLEAR_SKY = {
     "day_sky": "#61b5f5",
@@ -94,7 +94,7 @@ class Scenery:
     block: str
 
     def order(self, number: int, view_range: int) -> dict[str, Any]:
-        """What the server mod is told."""
+        """Builds the order that the server mod receives."""
         weather = WEATHERS[self.weather]
         clouds = {
             "density": weather["clouds"],

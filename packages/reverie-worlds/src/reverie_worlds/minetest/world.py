@@ -1,8 +1,8 @@
 """Minetest's voxel worlds as a World: any map generator and seed, any time of day, in four weathers.
 
 The game runs under the lock-step shim, with a mod on its server side, which carries out an order at each reset, and one
-on its client side, which tells the pose (`minetest_mods/`).  It draws 448x256, averaged down to 224x128, with nothing
-but the landscape in the picture: no hot bar, crosshair, outline or hand.  Episodes whose numbers share an eighth are
+on its client side, which sends the pose (`minetest_mods/`).  It draws 448x256, averaged down to 224x128, with nothing
+but the landscape in the frame: no hot bar, crosshair, outline or hand.  Episodes whose numbers share an eighth are
 played in one running world, at places far apart, and a place is never seen with the marks of an earlier visit.
 """
 
@@ -36,7 +36,7 @@ FOV_DEG = 103.6
 """Horizontal: Minetest's own 72 degrees are those of the height."""
 
 DEGREES_PER_PX = 0.05
-"""What a pixel of the mouse turns.  What is left over of a turn is carried to the next frame."""
+"""Rotation for one pixel of mouse motion.  The rest of a rotation is carried to the next frame."""
 
 MAX_PX = (DRAWN[1] // 2 - 2, DRAWN[0] // 2 - 2)
 """The mouse starts each frame in the middle of the window, and cannot leave it."""
@@ -62,7 +62,7 @@ EPOCH_S = 1_700_000_000
 """From this the clouds take their shapes."""
 
 MAX_STARTS = 6
-"""The game picks a port by chance, and ends if somebody has it."""
+"""The game picks a port by chance, and ends if it is taken."""
 
 JOIN_SECONDS = 90.0
 ARRIVE_SECONDS = 180.0
@@ -77,7 +77,7 @@ STILL_LEVELS = 0.4
 
 SETTLE_PAUSE_S = 0.01
 LOAD_PAUSE_S = 0.03
-"""Real time between frames while the map loads: it does so in other threads, which want the core."""
+"""Real time between frames while the map loads: it does so in other threads, which need the core."""
 
 _SETTINGS = {
     "screen_w": DRAWN[1],
@@ -191,7 +191,7 @@ class MinetestWorld:
 
     @property
     def hints(self) -> Mapping[str, Any]:
-        """What the landscape around is like, for a policy to steer by.
+        """Describes the landscape around the player, for a policy to steer by.
 
         knee, eye: free nodes (at most 12) at 60 and 30 degrees left, ahead, 30 and 60 right, at those heights.
         drop: how far down the ground is 1.5 and 3 nodes ahead (at most 8).  ground, liquid: the player stands, swims.
@@ -293,7 +293,7 @@ class MinetestWorld:
         return dx, dy
 
     def _turn(self, dx: int, dy: int, keys: Sequence[str] = (), buttons: Sequence[int] = ()) -> None:
-        """One frame.  A turn too wide for the window is made in several pictures within the frame's time."""
+        """One frame.  A turn too wide for the window is made in several rendered frames within the frame's time."""
         parts = max(1, math.ceil(abs(dx) / MAX_PX[0]), math.ceil(abs(dy) / MAX_PX[1]))
         for part in range(parts):
             share = (_part(dx, part, parts), _part(dy, part, parts))

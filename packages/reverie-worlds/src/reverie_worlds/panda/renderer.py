@@ -1,4 +1,4 @@
-"""What the Panda3D worlds share: a headless renderer with sun, shadows, sky and fog, and meshes made of arrays.
+"""Shared renderer of the Panda3D worlds: headless, with sun, shadows, sky and fog, and meshes made of arrays.
 
 Panda3D's `p3headlessgl` draws through EGL, with no display: on a GPU if there is one, else in software (Mesa's
 llvmpipe).
@@ -35,7 +35,7 @@ __all__ = [
 ]  # fmt: skip
 
 RESOLUTION = (128, 224)
-"""(H, W) of the pictures."""
+"""(H, W) of the frames."""
 
 STEP_S = 0.04
 """Each step of a world is this long."""
@@ -110,9 +110,9 @@ def _graphics_pipe(core: Any) -> Any:
 
 
 class Panda:
-    """An offscreen screen: a scene (`root`), a camera, a sky, one sun with a shadow map, and pictures of it.
+    """Offscreen renderer: a scene (`root`), a camera, a sky, one sun with a shadow map, and frames of it.
 
-    resolution: (H, W) of the pictures.  fov_deg: horizontal.  supersample: each side is drawn so many times larger
+    resolution: (H, W) of the frames.  fov_deg: horizontal.  supersample: each side is drawn so many times larger
     and averaged down.  samples: MSAA.  shadow_px: side of the shadow map; 0 for no shadows.
     Nodes under `root` get the lit material; `use_cutout`, `use_glow` change it.
     Raises WorldError where nothing can be drawn.
@@ -203,7 +203,7 @@ class Panda:
         self._eye.setShaderInput("lamp_dir", (*direction, math.cos(math.radians(half_angle_deg))))
 
     def use_texture_array(self, node: Any, texture: Any) -> None:
-        """Draw `node` with a `make_texture_array`: each corner says its layer."""
+        """Draw `node` with a `make_texture_array`: each corner holds its layer."""
         node.setShader(self._shaders["array"])
         node.setTexture(texture)
 
@@ -215,7 +215,7 @@ class Panda:
         node.setBin("near_first", 0)
 
     def use_cutout(self, node: Any) -> None:
-        """Where the texture's alpha is under a half, nothing is drawn: leaves, fences."""
+        """Enables alpha cutout on a node: texels with alpha under a half are not drawn (leaves, fences)."""
         node.setShader(self._shaders["cutout"])
         node.setTwoSided(True)
 
@@ -263,14 +263,14 @@ class Panda:
         self._eye.setShaderInput("shadow_matrix", to_clip * self._shadow_lens.getProjectionMat())
         self._shadow_stale = True
 
-    # -- camera and pictures
+    # -- camera and frames
 
     def place_camera(self, position: Vec3, yaw_deg: float, pitch_deg: float = 0.0, roll_deg: float = 0.0) -> None:
         """yaw grows to the right, pitch upwards; roll leans the head to the right."""
         self.camera.setPosHpr(*position, -yaw_deg, pitch_deg, roll_deg)
 
     def render(self) -> Frames:
-        """The picture as the scene is now, `(1, H, W, 3)` uint8 RGB."""
+        """Renders a frame of the scene as it is now, `(1, H, W, 3)` uint8 RGB."""
         if self._buffer is None:
             raise WorldError("the screen is closed; open the world again")
         x, y, z = self.camera.getPos(self._eye)

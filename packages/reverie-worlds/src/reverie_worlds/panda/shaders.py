@@ -1,8 +1,8 @@
 """The GLSL of the Panda3D worlds: a lit material, one for glows and blob shadows, the sky, the shadow map.
 
 Colours are authored in sRGB; lighting is done on their squares and `finish` brings the sum back.  One less the vertex
-alpha is the gloss of a surface (alpha 1 dull, 0 chrome); the alpha of a texture says where it shines by itself (lit
-windows), and in a cutout it says where there is anything at all.
+alpha is the gloss of a surface (alpha 1 dull, 0 chrome); the alpha of a texture is its emission (lit windows),
+and in a cutout its opacity.
 """
 
 COMMON = """#version 330

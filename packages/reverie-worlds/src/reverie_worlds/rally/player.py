@@ -1,6 +1,6 @@
 """A policy that drives like a person: keys on or off, held for a tenth of a second to a few seconds, and not too well.
 
-It follows the road that the world's hints tell, at a speed that changes now and then, brakes before bends, often late,
+It follows the road in the world's hints, at a speed that changes now and then, brakes before bends, often late,
 slides with the handbrake, leaves the road to look around, weaves for fun, turns in circles, backs up, stops and stands.
 """
 
@@ -24,7 +24,7 @@ MOODS: dict[str, tuple[float, int, int]] = {
     "reverse": (0.08, 35, 80),
     "circle": (0.04, 60, 130),
 }
-"""What the driver may be up to: how often it is chosen, and its shortest and longest time in frames."""
+"""Moods of the driver: the share of choices, and the shortest and longest time in frames."""
 
 BLIND: Mapping[str, Any] = {"speed": 0.0, "ahead": np.zeros((5, 2)), "off_route_m": 0.0}
 """Without hints the way is taken to go straight on."""
@@ -46,7 +46,7 @@ class RallyPolicy:
     def __init__(self, seed: int) -> None:
         rng = self._rng = np.random.default_rng(seed)
         self._skill = float(rng.uniform(0.7, 1.25))
-        """How fast bends are taken, of what is good."""
+        """Factor on the speed that suits a bend."""
         self._sloppiness_deg = float(rng.uniform(1.0, 4.0))
         self._cruise = 0.0
         self._cruise_left = 0
@@ -128,7 +128,7 @@ class RallyPolicy:
         return self._pedals(speed, self._wanted_speed(ahead)) | self._steer(speed, ahead)
 
     def _wanted_speed(self, ahead: Any) -> float:
-        """As fast as one likes, but for bends: what matters is how much the way turns within 50 m."""
+        """Target speed: the cruising speed, less in bends, judged by the change of direction within 50 m."""
         bend_deg = float(np.ptp(ahead[1:4, 0])) + 0.5 * abs(float(ahead[1, 0]))
         return min(self._cruise, self._skill * max(7.0, 33.0 - 0.5 * bend_deg))
 

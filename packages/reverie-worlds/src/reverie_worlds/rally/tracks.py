@@ -1,6 +1,6 @@
 """Trigger Rally's own data: which tracks there are, how each is laid out, and the level file that an episode plays.
 
-The game's `data.zip` has 98 maps and 13 events of 80 levels.  A level is an XML file beside its pictures: heights,
+The game's `data.zip` has 98 maps and 13 events of 80 levels.  A level is an XML file beside its images: heights,
 colours, and a map of the roads.  Lengths are metres; x grows to the east, y to the north, and the terrain repeats in
 both directions without end.
 """
@@ -25,9 +25,9 @@ from reverie.errors import WorldError
 
 DATA = Path("/usr/share/games/trigger-rally/data.zip")
 MAP_FORMATS = ("PNG", "JPEG")
-"""What the maps of a track are stored as."""
+"""Image formats of a track's maps."""
 LEVEL_NAME = "maps/reverie/reverie.level"
-"""Where an episode's level lies in the game's files."""
+"""Path of an episode's level in the game's files."""
 
 HELDOUT_RESIDUE = 7
 """A track is held out if the checksum of its heights leaves this remainder by ten: one terrain's tracks go together."""
@@ -40,7 +40,7 @@ STEP_M = 4.0
 """Distance between the points of a route."""
 
 LOST_M = 40.0
-"""Who is so far from the part of the route that he was on may be nearer to another part."""
+"""Distance from the last known part of the route above which the whole route is searched."""
 
 PICTURES = (".png", ".jpg", ".jpeg")
 
@@ -50,9 +50,9 @@ Points = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Track:
-    """One level: its parsed file, and where its pictures are.
+    """One level: its parsed file, and the folder of its images.
 
-    heights: checksum of the height map, which tells terrains apart.
+    heights: checksum of the height map, which identifies the terrain.
     """
 
     name: str
@@ -78,7 +78,7 @@ class Track:
         return _child(self.root, "weather")
 
     def path(self, picture: str) -> str:
-        """A picture that the level names, as a path in the archive."""
+        """An image that the level names, as a path in the archive."""
         return picture.lstrip("/") if picture.startswith("/") else posixpath.join(posixpath.dirname(self.file), picture)
 
     def places(self) -> Points:
@@ -151,7 +151,7 @@ class GameData:
             return picture.size[0] * float(track.terrain.get("horizontalscale", "1"))
 
     def roads(self, track: Track) -> npt.NDArray[np.bool_] | None:
-        """Where the roads are, `(n, n)` cells, the south-west corner first; None for the few tracks without a map."""
+        """Road mask, `(n, n)` cells, the south-west corner first; None for the few tracks without a map."""
         name = track.terrain.get("roadmap")
         if name is None:
             return None
@@ -196,10 +196,10 @@ class Route:
         return x, y, math.degrees(math.atan2(dx, dy))
 
     def ahead(self, x: float, y: float, distances_m: tuple[float, ...]) -> tuple[Points, float]:
-        """Where the route is so far ahead of the place on it that is nearest to (x, y), seen from there.
+        """Finds the points of the route at given distances ahead of the point nearest to (x, y).
 
-        Returns the ways to go, `(len(distances_m), 2)` float32 metres east and north, and how far off the route (x, y)
-        is.  Looks near the place found last, and everywhere if that has become far.
+        Returns the offsets from (x, y), `(len(distances_m), 2)` float32 metres east and north, and the distance of
+        (x, y) from the route.  Searches near the last point found, and everywhere if that has become far.
         """
         here = np.array([x, y], np.float32)
         low = max(self._nearest - 10, 0)
@@ -228,7 +228,7 @@ def level_xml(track: Track, start: tuple[float, float, float], weather: ET.Eleme
     """The level file of an episode on `track`: its terrain, `weather`, a start of our own and no checkpoints to see.
 
     start: x, y, heading in degrees from north to the right.  tile_m: the ground is drawn in tiles of about this size,
-    three each way; the game draws all of them, seen or not, so it is this that the speed hangs on.
+    three each way; the game draws all of them, visible or not, so the speed depends on this.
     """
     root = ET.Element("level", {"name": "reverie", "description": "-", "author": "-", "comment": "-"})
     for part in track.root:
@@ -271,7 +271,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def _costs(roads: npt.NDArray[np.bool_] | None) -> npt.NDArray[np.float32]:
-    """What a metre costs in each cell: least in the middle of a road."""
+    """Cost of a metre in each cell for route planning: least in the middle of a road."""
     if roads is None:
         return np.ones((256, 256), np.float32)
     wide = roads.astype(np.float32)

@@ -28,7 +28,7 @@ from reverie_worlds.rally.tracks import LEVEL_NAME, GameData, Route, Track, leve
 from reverie_worlds.shrink import Shrinker
 
 RESOLUTION = (128, 224)
-"""(H, W) of the pictures."""
+"""(H, W) of the frames."""
 
 FOV_DEG = 92.8
 """Horizontal field of view, degrees: 2 atan(0.6 * 224 / 128)."""
@@ -39,10 +39,10 @@ KEYS = {"forward": "Up", "back": "Down", "left": "Left", "right": "Right", "hand
 ACTION_SPACE = ActionSpace(tuple(KEYS), mouse=False)
 
 VIEWS = {"chase": 0, "bonnet": 3}
-"""How often the camera key must be pressed for each view."""
+"""Presses of the camera key for each view."""
 
 CAR_FROM_CAMERA = {"chase": (0.0, -1.6, -5.0), "bonnet": (0.0, -0.85, 0.0)}
-"""Where the car is as seen by the camera: right, up, back, metres."""
+"""Position of the car relative to the camera: right, up, back, metres."""
 
 DEPTH_RANGE = np.float32(0.999)
 """The part of the depth buffer that the land and the car take; the sky lies behind it."""
@@ -57,7 +57,7 @@ DRAWN = (192, 336)
 """(H, W) that the game draws; averaged down, so that leaves shimmer less."""
 
 TILE_M = 64.0
-"""The ground is drawn for three tiles of about this size in each direction; the game draws them all, seen or not."""
+"""The ground is drawn for three tiles of about this size in each direction; the game draws them all, visible or not."""
 
 OWN_WEATHER = 0.7
 """The share of episodes with their track's own weather; the others have another track's."""
@@ -75,7 +75,7 @@ SETTLE_STEPS = 8
 MAX_LOAD_STEPS = 40
 NEAR_START_M = 30.0
 AHEAD_M = (8.0, 16.0, 30.0, 50.0, 80.0)
-"""How far ahead on its route a policy is told the way."""
+"""Distances along the route of the points in the hints, metres."""
 
 STUCK_FRAMES = 125
 STUCK_M = 1.5
@@ -88,7 +88,7 @@ LIFT_M = 0.3
 
 DROWNED_FRAMES = 50
 RACES_PER_PROCESS = 30
-"""The game never forgets a picture that it loaded."""
+"""The game never unloads an image."""
 
 BROKEN: dict[str, str] = {}
 """Tracks that are left out, with the reason."""
@@ -150,15 +150,15 @@ class TriggerRallyWorld:
 
     @property
     def camera(self) -> npt.NDArray[np.float32]:
-        """Where the camera is, exactly: `(4, 4)` float32 from its coordinates (right, up, back) to the world's."""
+        """Exact camera pose: `(4, 4)` float32 from its coordinates (right, up, back) to the world's."""
         return self._camera.copy()
 
     @property
     def hints(self) -> Mapping[str, Any]:
-        """What a policy may steer by.
+        """Describes the car and its route, for a policy to steer by.
 
         speed: m/s, negative backwards.  ahead: for each of AHEAD_M metres along the route, (angle, distance) of that
-        place seen from the car: degrees to the right of where it goes, and metres.  off_route_m: how far the route is.
+        point from the car: degrees to the right of its course, and metres.  off_route_m: distance from the route.
         """
         car, speed, course = self._motion()
         ways, off = self._route.ahead(float(car[0]), float(car[1]), AHEAD_M)
@@ -229,7 +229,7 @@ class TriggerRallyWorld:
         return float(np.ptp([place[:2] for place in list(self._track)[-LIFT_FRAMES:]], axis=0).max()) < 0.02
 
     def _motion(self) -> tuple[npt.NDArray[np.float32], float, float]:
-        """Where the car is, its speed (m/s, negative backwards), and its course (degrees from east to the right)."""
+        """Computes the car's position, speed (m/s, negative backwards) and course (degrees from east to the right)."""
         car, yaw = self._track[-1], float(self.pose[3]) - 90.0
         if len(self._track) < 2:
             return car, 0.0, yaw
@@ -324,7 +324,7 @@ class TriggerRallyWorld:
             self._step(dt_ns=LONG_NS)
 
     def _press(self, key: str) -> None:
-        """A key that changes the picture, of which the game remembers in later races."""
+        """A key that changes the view, which the game keeps in later races."""
         before = self._frame.astype(np.int16)
         for keys in ((key,), ()):
             self._step(*keys, dt_ns=LONG_NS)
@@ -356,7 +356,7 @@ class TriggerRallyWorld:
 
 
 SINGLE_RACE, FIRST_TRACK = (400, 250), (140, 430)
-"""Where the menus are clicked."""
+"""Positions of the mouse clicks in the menus, pixels."""
 
 
 def choose_tracks(tracks: Mapping[str, Track], maps: tuple[str, ...] | None, heldout: bool) -> tuple[str, ...]:
@@ -378,7 +378,7 @@ def choose_tracks(tracks: Mapping[str, Track], maps: tuple[str, ...] | None, hel
 
 
 def describe(weather: Any) -> dict[str, Any]:
-    """A weather in words and numbers: the sky's picture, rain and snow (drops a second), how dense the fog is."""
+    """A weather in words and numbers: the sky's image, rain and snow (drops a second), how dense the fog is."""
     numbers = {"rain": "rain", "snow": "snowfall", "fog": "fogdensity"}
     return {"sky": Path(weather.get("cloudtexture", "blue")).stem} | {
         name: float(weather.get(key, "0.01" if name == "fog" else "0")) for name, key in numbers.items()

@@ -12,7 +12,7 @@ INFO = WorldInfo(
     debian=PANDA_DEBIAN,
     pip=PIP,
     player=Lazily("reverie_worlds.temple.player", "TemplePolicy"),
-    # Runs by itself; after a fall mist closes over the picture and the run goes on some metres further, or round the
+    # Runs by itself; after a fall mist closes over the frame and the run goes on some metres further, or round the
     # corner: no teleport.  A fall holds it still for a second.
     limits=Limits(keys=(), stuck_s=2.0, cell_travel=None, jump_travel=None),
 )

@@ -13,10 +13,10 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Biome:
-    """How a place looks.  Colours are sRGB 0..1, but `mist` and `torch`, which are linear light.
+    """Appearance of a landscape.  Colours are sRGB 0..1, but `mist` and `torch`, which are linear light.
 
-    mossy: share of stone that is overgrown.  depth_m: how far the abyss lies below.  tree: broadleaf, palm, pine, dead.
-    drift: how the abyss flows, its texture's widths a second.  air: what flies: leaves, dust, snow, embers, fireflies.
+    mossy: share of stone that is overgrown.  depth_m: depth of the abyss.  tree: broadleaf, palm, pine, dead.
+    drift: flow of the abyss, its texture's widths a second.  air: particles: leaves, dust, snow, embers, fireflies.
     """
 
     light: Light

@@ -9,9 +9,9 @@ from reverie_worlds.temple.runner import Runner, heading_deg
 
 BACK_M, UP_M, PITCH_DEG = 4.3, 2.55, -15.0
 TURN_SHARE, MAX_TURN_DEG = 0.17, 9.5
-"""Of the way left to the new direction, how much one frame turns, and the most that it may."""
+"""Share of the remaining rotation that one frame makes, and its largest value."""
 GLANCE_DEG = 5.0
-"""How far the view follows a turn that is asked for and not yet made."""
+"""Rotation of the view towards a turn that is asked for and not yet made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class StillCamera:
 
 
 class ChaseCamera:
-    """Where the camera is: `position` in metres, `yaw` and `pitch` in degrees, right and up positive."""
+    """Chase camera: `position` in metres, `yaw` and `pitch` in degrees, right and up positive."""
 
     def __init__(self) -> None:
         self.yaw = self.pitch = self._glance = 0.0

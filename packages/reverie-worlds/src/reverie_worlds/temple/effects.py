@@ -1,5 +1,5 @@
-"""What moves by itself: spinning coins, flames, what flies in the air, sparks of a coin.  Batches of quads, made anew
-each frame from the time alone."""
+"""Animated effects: spinning coins, flames, particles in the air, sparks of a coin.  Batches of quads, made anew each
+frame from the time alone."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class CoinBatch:
 
 
 class Air:
-    """What flies round the camera: fixed seeds of motion, wrapped into a box that moves along."""
+    """Particles in the air round the camera: fixed seeds of motion, wrapped into a box that moves along."""
 
     SPAN = np.array([14.0, 14.0, 7.0], np.float32)
 

@@ -28,14 +28,14 @@ _JOINT = np.array(
     ],
     np.float32,
 )  # fmt: skip
-"""Where each bone hangs on its parent."""
+"""Position of each bone's joint on its parent, metres."""
 
 Colour = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Outfit:
-    """What the runner wears.  long: hair tied to a tail."""
+    """Clothes of the runner.  long: hair tied to a tail."""
 
     shirt: Colour
     trousers: Colour

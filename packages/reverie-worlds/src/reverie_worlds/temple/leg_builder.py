@@ -1,4 +1,4 @@
-"""What the builders of a leg share: its stretches, its floor, and its own random numbers and colours."""
+"""State shared by the builders of a leg: its stretches, its floor, and its own random numbers and colours."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class Shapes:
     def card(
         self, corner: Vec3, right: Vec3, up: Vec3, layer: str, colour: Vec3, normal: Vec3 = (0, 0, 1), foot: float = 0.6
     ) -> None:
-        """A flat picture from its lower left corner, along `right` and `up`; lit as if it faced `normal`."""
+        """A flat image from its lower left corner, along `right` and `up`; lit as if it faced `normal`."""
         c, r, u = (np.asarray(v, np.float32) for v in (corner, right, up))
         tint = np.asarray(colour, np.float32)
         shade = np.stack([tint * foot, tint * foot, tint, tint])

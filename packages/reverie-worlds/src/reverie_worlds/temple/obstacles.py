@@ -1,4 +1,4 @@
-"""How the things on the track look: walls and roots to jump, beams to slide under, bridges, tunnels and gates.
+"""Builders of the obstacles on the track: walls and roots to jump, beams to slide under, bridges, tunnels and gates.
 
 Each builder takes the LegBuilder and the Piece, and stays true to the measures that the runner collides with.
 """
@@ -17,7 +17,7 @@ WOOD = (0.62, 0.46, 0.30)
 
 
 def nothing(_b: LegBuilder, _piece: Piece) -> None:
-    """What is made of the causeway alone."""
+    """Builds nothing: for pieces made of the causeway alone."""
 
 
 def post(b: LegBuilder, x: float, s: float, floor: float, tall: float, lit: bool | None = None) -> None:

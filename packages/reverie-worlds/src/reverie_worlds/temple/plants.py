@@ -1,4 +1,5 @@
-"""What stands beside the way: rocks that rise from the depth with trees on them, ruined towers, statues, ferns."""
+"""Builders of the scenery beside the track: rocks with trees that rise from the depth, ruined towers, statues,
+ferns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A player of the temple: sees what comes, answers it like a person, and is sometimes late, wrong or bored.
+"""A player of the temple: answers obstacles like a person, and is sometimes late, wrong or bored.
 
 It reads the world's hints (obstacles, corners, coins).  Each obstacle gets one plan when it comes into reach: which
 key, how far before it, how long held.  Plans have a person's spread; a few are mistakes.
@@ -44,7 +44,7 @@ class TemplePolicy:
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng([seed, 0x7E4])
         self.skill = float(self._rng.uniform(0.4, 1.6))
-        """How often this player errs, against BLUNDER."""
+        """Rate of this player's mistakes, as a factor on BLUNDER."""
         self._plans: dict[tuple[Any, ...], Plan | None] = {}
         self._whim: tuple[str, int] | None = None
         self._lazy_frames = 0
@@ -99,7 +99,7 @@ class TemplePolicy:
         return self._rng.random() < BLUNDER * self.skill
 
     def _plan(self, kind: str, answer: str, length: float, speed: float) -> Plan | None:
-        """How one obstacle will be met; None for not at all."""
+        """Plans the answer to one obstacle; None for no answer at all."""
         rng = self._rng
         early = float(np.clip(rng.normal(0.0, 1.0), -1.6, 2.2))
         if answer == "jump":
@@ -124,7 +124,7 @@ class TemplePolicy:
         return plan
 
     def _plan_turn(self, exits: tuple[str, ...], speed: float) -> Plan | None:
-        """Which way, and when: most press a little early, which the game remembers for a third of a second."""
+        """Plans the side and moment of a turn: mostly early, for the game buffers it for a third of a second."""
         rng = self._rng
         way = str(rng.choice(exits))
         start = float(np.clip(rng.normal(0.14, 0.08), -0.05, 0.30)) * speed
@@ -143,7 +143,7 @@ class TemplePolicy:
     # -- in between
 
     def _free_s(self, hints: Any) -> float:
-        """Seconds until the next thing that wants an answer."""
+        """Seconds until the next obstacle that needs an answer."""
         ahead = [distance for _, distance, _, _ in hints["obstacles"]]
         return min([*ahead, hints["corner"][0]]) / hints["speed"]
 

@@ -44,15 +44,15 @@ STUMBLE_FRAMES = 14
 FALL_FRAMES = 26
 HIT_FRAMES = 24
 VEIL_FRAMES = 7
-"""Mist closes over the picture in the last frames of a fall, and opens again after it."""
+"""Mist closes over the frame in the last frames of a fall, and opens again after it."""
 BODY_HALF_WIDTH = 0.3
 
 
 @dataclass(slots=True)
 class Runner:
-    """Where the runner is and what it does.
+    """State of the runner.
 
-    leg, s, x: place on the track.  z: height of the feet above the leg's start.  mode: run, jump, slide, stumble,
+    leg, s, x: position on the track.  z: height of the feet above the leg's start.  mode: run, jump, slide, stumble,
     fall, hit.  mode_frames: frames since it began.  turn: the turn asked for, -1, 0 or +1.
     """
 
@@ -74,7 +74,7 @@ class Runner:
     previous: Leg | None = None
     collected: set[tuple[int, int]] = field(default_factory=set)
     picked: list[tuple[float, float, float]] = field(default_factory=list)
-    """Where coins were picked up in this frame, in the world."""
+    """Positions in the world of the coins picked up in this frame."""
     coins: int = 0
     deaths: int = 0
     stumbles: int = 0
@@ -101,7 +101,7 @@ class Runner:
 
     @property
     def veil(self) -> float:
-        """How much the mist hides, 0 to 1."""
+        """Opacity of the mist, 0 to 1."""
         length = FALL_FRAMES if self.mode == "fall" else HIT_FRAMES
         closing = (self.mode_frames - (length - VEIL_FRAMES)) / VEIL_FRAMES if self.dying else 0.0
         return min(max(closing, self.veil_left / VEIL_FRAMES, 0.0), 1.0)
@@ -169,7 +169,7 @@ class Runner:
                 self._become("slide" if self.slide_left > 0 else "run")
 
     def _over_nothing(self) -> bool:
-        """Whether there is no floor under the feet."""
+        """Tests whether there is no floor under the feet."""
         for piece in self.leg.pieces:
             if piece.kind == "gap" and piece.s0 + 0.2 < self.s < piece.s1 - 0.25:
                 return True
@@ -267,7 +267,7 @@ class Runner:
         return abs(coin.x - self.x) < 0.7 and -0.5 < coin.z - self.z < 2.0
 
     def hints(self, reach: float = 45.0) -> Mapping[str, Any]:
-        """What a player sees coming: distances in metres, from the runner.
+        """Lists obstacles, the corner and coins ahead: distances in metres, from the runner.
 
         obstacles: `(kind, distance, length, answer)` in order.  corner: `(distance, exits)`.  coins: `(distance, x)`.
         """

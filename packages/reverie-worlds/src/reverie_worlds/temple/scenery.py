@@ -1,4 +1,4 @@
-"""What a leg of the track looks like: causeway, obstacles, ruins, rocks and trees, as shapes in the leg's own axes."""
+"""Geometry of a leg of the track: causeway, obstacles, ruins, rocks and trees, as shapes in the leg's own axes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class SceneryBuilder(LegBuilder):
             )  # fmt: skip
 
     def _supports(self) -> None:
-        """What carries the causeway: piers with a deck, a massive wall, or a ridge of rock."""
+        """Builds the supports of the causeway: piers with a deck, a massive wall, or a ridge of rock."""
         deep = self.biome.depth_m + 6.0
         step = 6.5 if self.style != "rampart" else 4.0
         s = -BEHIND_START_M if self.first else HALF_WIDTH
@@ -193,6 +193,6 @@ def build_leg(leg: Leg, biome: Biome, first: bool = False) -> list[Stretch]:
 
 
 def torches(stretches: list[Stretch]) -> npt.NDArray[np.float32]:
-    """Where fire burns, `(t, 3)`, in the leg's axes."""
+    """Positions of flames, `(t, 3)`, in the leg's axes."""
     spots = [(x, y, z + 0.3) for stretch in stretches for x, y, z, _, _ in stretch.flames]
     return np.array(spots, np.float32).reshape(-1, 3)

@@ -284,7 +284,7 @@ class Stage:
         self._screen.cast_shadows((x + 20.0 * fx, y + 20.0 * fy, z), SHADOW_RADIUS_M)
 
     def _veil(self, picture: Frames, share: float) -> Frames:
-        """Mist closes over the picture."""
+        """Mist closes over the frame."""
         light = self._biome.light
         linear = (0.5 * np.array(self._biome.mist) + 0.5 * np.array(light.horizon)) * light.exposure
         colour = 255.0 * np.sqrt(np.clip(linear, 0, 1))

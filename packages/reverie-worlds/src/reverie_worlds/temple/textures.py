@@ -1,4 +1,4 @@
-"""The temple world's materials: one array texture of small tileable pictures, all made from noise.
+"""The temple world's materials: one array texture of small tileable images, all made from noise.
 
 Each layer is a surface in light grey or its own colour; the meshes' vertex colours tint it.  Alpha is the shape of
 leaves and flames.
@@ -242,7 +242,7 @@ def _coin() -> Grey:
 
 
 def _coloured(ramp: list[tuple[float, float, float]], at: Grey) -> Pixels:
-    """A picture whose colours run through `ramp` as `at` goes from 0 to 1."""
+    """An image whose colours run through `ramp` as `at` goes from 0 to 1."""
     stops = np.linspace(0, 1, len(ramp))
     picture = np.ones((SIZE, SIZE, 4), np.float32)
     for channel in range(3):

@@ -16,7 +16,7 @@ HALF_WIDTH = 2.0
 """Half the width of the causeway, and of a corner's platform."""
 
 LEAN = 1.25
-"""How far to the side a leaning runner goes."""
+"""Offset to the side of a leaning runner, metres."""
 
 NARROW_EDGE = 0.3
 """A broken path keeps the half beyond this offset."""
@@ -136,7 +136,7 @@ def make_leg(seed: int, start: tuple[float, float, float], heading: int, turns: 
 
 
 def first_leg(track: int) -> Leg:
-    """Where track number `track` begins."""
+    """Builds the first leg of track number `track`."""
     rng = np.random.default_rng([track, 0x7E3])
     return make_leg(int(rng.integers(2**62)), (0.0, 0.0, 0.0), int(rng.integers(4)), ())
 

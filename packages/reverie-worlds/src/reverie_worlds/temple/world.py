@@ -4,7 +4,7 @@ The runner runs by itself and slowly gains speed.  Held keys: `left`, `right` le
 its middle when let go; `jump`; `crouch` slides (in the air it dives); `turn-left`, `turn-right` take a corner, and are
 remembered for a third of a second if they come early.  With no key held the runner runs on, into whatever comes first:
 this game never stands still.  A low wall makes the runner stumble.  Who falls, or runs into a beam, a pillar or the end
-of the way, is seen to fall for a second; mist closes over the picture, and the run goes on behind that spot, without
+of the way, is seen to fall for a second; mist closes over the frame, and the run goes on behind that spot, without
 `finished`.  Keys do nothing during a fall.
 
 The track, the place and its light follow from reset's seed.  Metres; the pose is the camera's.
@@ -118,7 +118,7 @@ class TempleWorld:
 
     @property
     def hints(self) -> Mapping[str, Any]:
-        """What comes next and which key answers it, see Runner.hints."""
+        """Lists the obstacles ahead and the keys that answer them, see Runner.hints."""
         return self._now().hints()
 
     @property
@@ -254,7 +254,7 @@ class TempleWorld:
 
 
 def _along(leg: Leg, x: float, y: float) -> float:
-    """How far along a leg the place (x, y) is, metres from its start."""
+    """Distance of (x, y) along a leg, metres from its start."""
     fx, fy = leg.forward
     return (x - leg.start[0]) * fx + (y - leg.start[1]) * fy
 

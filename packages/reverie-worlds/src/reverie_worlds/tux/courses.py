@@ -32,7 +32,7 @@ OBJECT_COLORS = {
     "tree_barren": ((220, 86, 0), (255, 106, 40)),
     "shrub": ((0, 220, 0), (40, 255, 80)),
 }
-"""What a pixel of `trees.png` stands for: the lowest and highest colour of each, looked for in this order."""
+"""Colour ranges of the objects in `trees.png`: lowest and highest colour of each, tested in this order."""
 
 OBJECT_DIAMETERS = {"tree": 2.5, "tree_barren": 3.0, "shrub": 1.2}
 """The game gives each its own size by chance, about so large in metres."""
@@ -88,7 +88,8 @@ class Course:
         return self._objects[1]
 
     def height(self, right: npt.ArrayLike, along: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        """How high the snow lies, metres, between the points of the map in a straight line; its edges go on."""
+        """Interpolates the height of the snow, metres, linearly between the points of the map; outside, its edges go
+        on."""
         rows, columns = self.heights.shape
         x = np.clip(np.asarray(right) / self.width * (columns - 1), 0, columns - 1.001)
         y = np.clip(np.asarray(along) / self.length * (rows - 1), 0, rows - 1.001)
@@ -121,7 +122,7 @@ class Course:
         return cost
 
     def _trouble(self, rows: int, columns: int) -> npt.NDArray[np.float32]:
-        """What it costs to be at a point of `way` because of trees and edges."""
+        """Cost of each point of `way` from trees and edges, `(rows, columns)`."""
         trouble = np.zeros((rows, columns), np.float32)
         for right, along, diameter in self.obstacles:
             reach = diameter / 2 + 1.0

@@ -52,7 +52,7 @@ FRAMES = {
     "brake": (12, 40),
     "mistake": (8, 24),
 }
-"""What it does, how often, and for how many frames."""
+"""Behaviours, their probabilities, and the shortest and longest duration of each, in frames."""
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class Key:
     _since: int = field(default=0)
 
     def want(self, down: bool) -> bool:
-        """What the finger does about it."""
+        """Moves the key towards `down` no sooner than the shortest press allows; returns its state."""
         self._since += 1
         if down != self.down and self._since >= self.shortest:
             self.down, self._since = down, 0
@@ -206,7 +206,7 @@ def _at(
 def _blocked(
     ahead: npt.NDArray[np.float64], aside: npt.NDArray[np.float64], things: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
-    """How much of `things`, (n, 2 or 3) ahead, aside and radius, is in the way at each point, 0 to 1."""
+    """Degree of obstruction of each point, 0 to 1, by `things`, (n, 2 or 3): ahead, aside and radius."""
     if not len(things):
         return np.zeros(ahead.shape)
     apart = np.hypot(ahead[..., None] - things[:, 0], aside[..., None] - things[:, 1])

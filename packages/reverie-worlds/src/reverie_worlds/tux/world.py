@@ -1,7 +1,7 @@
 """Extreme Tux Racer as a World: a penguin that slides down snowy courses, seen from behind.
 
 The game runs under the lock-step shim and is started anew for each episode (half a second of one core): so an episode
-follows from its seed bit for bit.  Its menu is driven with the keyboard, and whether it did as it was told is seen by
+follows from its seed bit for bit.  Its menu is driven with the keyboard, and whether it obeyed is checked by
 where the camera stands at the start, for each course begins somewhere else.
 
 A penguin never stands still: brakes leave it 1.4 m/s.  `trick` does something in the air only, with left or right
@@ -25,7 +25,7 @@ from reverie_worlds.shrink import Shrinker
 from reverie_worlds.tux.courses import WAY_ROW, Course, read_courses
 
 RESOLUTION = (128, 224)
-"""(H, W) of the pictures."""
+"""(H, W) of the frames."""
 
 DRAWN = (192, 336)
 """(H, W) that the game draws, for smooth edges."""
@@ -50,7 +50,7 @@ HELDOUT_MAPS = (
 
 LIGHTS = ("sunny", "cloudy", "evening", "night")
 AMOUNTS = ("none", "a little", "some", "a lot")
-"""Of snow and of wind, in the menu's order."""
+"""Amounts of snow and of wind, in the menu's order."""
 
 LIGHT_CHANCES = (0.4, 0.22, 0.22, 0.16)
 SNOW_CHANCES = (0.6, 0.16, 0.14, 0.1)
@@ -58,32 +58,32 @@ WIND_CHANCES = (0.7, 0.15, 0.1, 0.05)
 
 CAMERA_DISTANCE = 4.0
 TUX_BELOW_VIEW_DEG = 20.0
-"""Where the penguin is, seen from the camera: so far away, and so far below the middle of the picture."""
+"""Position of the penguin relative to the camera: its distance, and its angle below the middle of the frame."""
 
 TUX_FROM_CAMERA, TUX_RADIUS_M = (0.0, -1.27, 3.76), 0.65
 """The ball that holds the penguin: its centre right, up and ahead of the camera, metres."""
 
 SUNK = 0.22
-"""On the snow the penguin is so many metres higher than its place in the picture tells."""
+"""On the snow the penguin is so many metres higher than its position in the frame implies."""
 
 FINISH_MARGIN = 4.0
 """An episode ends so many metres before the finish line, behind which the game takes the controls."""
 
 START_TOLERANCE = 4.0
-"""How far, in metres, the camera may be from where it must be at the start of the chosen course."""
+"""Largest distance, in metres, of the camera from the start of the chosen course."""
 
 MAX_ROLL_FRAMES = 75
 """It may slide so long before the episode begins, until the camera no longer hovers before the edge of the world."""
 
 SENSE_AHEAD = np.arange(2.0, 42.0, 2.0, dtype=np.float32)
 SENSE_ASIDE = np.arange(-24.0, 25.0, 1.0, dtype=np.float32)
-"""The grid on which the policy is told how high the snow lies: metres down the course and to the right."""
+"""Grid of the snow's height in the hints: metres down the course and to the right."""
 
 SENSE_OBJECTS = 48.0
-"""How far ahead, in metres, trees and fish are told."""
+"""Distance ahead, in metres, up to which hints list trees and fish."""
 
 CLIP_M = 75
-"""How far the snow is drawn, metres."""
+"""Draw distance of the snow, metres."""
 
 OPTIONS = {
     "fullscreen": 1,
@@ -109,7 +109,7 @@ OPTIONS = {
 """The game's `options.txt`."""
 
 SOUND_OPTIONS = "[general]\ndrivers=null\nfrequency=8000\nchannels=mono\nresampler=point\noutput-limiter=false\n"
-"""Nobody hears it: as cheap as OpenAL can be."""
+"""Null audio output: as cheap as OpenAL can be."""
 
 
 def choose_maps(maps: tuple[str, ...] | None, heldout: bool, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -174,7 +174,7 @@ class TuxRacerWorld:
 
     @property
     def hints(self) -> Mapping[str, Any]:
-        """What a policy steers by, in metres on the course, see `_Ride.hints`."""
+        """Describes the ride for a policy to steer by, in metres on the course, see `_Ride.hints`."""
         return self._riding().hints()
 
     def reset(self, seed: int) -> Frames:
@@ -236,7 +236,7 @@ class TuxRacerWorld:
 
 
 class _Ride:
-    """Where the camera and the penguin are on a course.  `right` is from the left edge, mirrored courses mirrored."""
+    """Camera and penguin on a course.  `right` is from the left edge, mirrored courses mirrored."""
 
     def __init__(self, course: Course, mirrored: bool) -> None:
         self.course = course
@@ -356,7 +356,7 @@ def _tap(game: LockstepGame, key: str, times: int = 1) -> None:
 
 
 def _choose_in_menu(game: LockstepGame, course: Course, light: int, snow: int, wind: int, mirrored: bool) -> None:
-    """From the first screen to where "Race!" has been said: the next frames are the loading screen's."""
+    """From the first screen to the choice of "Race!": the next frames are the loading screen's."""
     game.step()
     game.step()
     _tap(game, "Return")  # the player is chosen

@@ -61,7 +61,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a world stands before a step, as `Step` has it."""
+    """State of a world before a step, as in `Step`."""
 
     camera: Pose | None
     latent: Tensor | None
@@ -82,7 +82,7 @@ class Standing:
 Reward = Callable[[Step], float]
 """The reward of a step."""
 Termination = Callable[[Step], bool]
-"""Whether a step ends the episode."""
+"""Predicate of an episode's end: true if the step ends it."""
 
 
 class DreamEnv(gym.Env[Observation, EnvAction], EzPickle):

@@ -40,7 +40,7 @@ __all__ = [
 Embeddings = Mapping[float, TimestepEmbedding]
 """Embedded noise levels, by level."""
 Passes = Callable[[WorldModel, Condition, Schedule, WorldState, Sequence[Tensor]], Tensor]
-"""What `passes` does."""
+"""Signature of `passes`."""
 
 
 def add_noise(z: Tensor, eps: Tensor, sigma: Tensor | float) -> Tensor:
@@ -132,7 +132,8 @@ def commit(
 
 
 def constant_embeddings(model: WorldModel, schedule: Schedule, state: WorldState) -> Embeddings | None:
-    """What the model is told of each noise level of a block, worked out once; None where actions have a part in it."""
+    """Computes the network's timestep embedding of each noise level of a block once; None where actions have a part in
+    it."""
     if model.config.action_modulation:
         return None
     like, cond = state.last[:, None].expand(-1, model.config.block, -1, -1, -1), start_condition(model, state)
@@ -186,7 +187,8 @@ def passes(
 
 
 def known_passes(z: Tensor) -> Passes:
-    """As `passes`, over a block whose clean latents `z` (b, block, c, h, w) are known: they are committed, no more."""
+    """Returns a replacement of `passes` for a block whose clean latents `z` (b, block, c, h, w) are known: it only
+    commits them."""
 
     def run(
         model: WorldModel, cond: Condition, schedule: Schedule, state: WorldState, noise: Sequence[Tensor]
@@ -226,7 +228,8 @@ def advance_with(
     parts: ConditionChannels | None = None,
     run: Passes = passes,
 ) -> Tensor:
-    """As `advance`, with noise (b, block, c, h, w) from `draw`: the block's, then that of each pass in turn."""
+    """Advances by a block as `advance` does, with noise (b, block, c, h, w) from `draw`: the block's, then that of each
+    pass in turn."""
     expected = (state.actions.shape[0], model.config.block_rows(state.step), model.config.action_space.size)
     if tuple(actions.shape) != expected:
         raise ShapeError(f"a block takes action rows of shape {expected}, got {tuple(actions.shape)}")

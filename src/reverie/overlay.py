@@ -1,4 +1,4 @@
-"""What the player did, drawn: a strip of keys under a picture, and sheets of pictures.  Torch-free."""
+"""Drawing of the player's actions: a strip of keys under a frame, and contact sheets.  Torch-free."""
 
 from __future__ import annotations
 

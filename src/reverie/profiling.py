@@ -1,4 +1,4 @@
-"""Where time goes, by kind of operation: kernels on a GPU, torch's operations on a CPU."""
+"""Profile of run time by kind of operation: kernels on a GPU, torch's operations on a CPU."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ MAX_TURN_DEG = 180.0
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What the player does during one frame.
+    """Input of the player during one frame.
 
     keys: names of the keys held, such as `forward`.
     mouse: the camera's turn (pitch, yaw) in degrees during this frame; up and right are positive.
@@ -51,7 +51,7 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class ActionSpace:
-    """What a game, or a model, can be told: the keys by name, and whether it has a free camera.
+    """Action space of a game or a model: the keys by name, and whether it has a free camera.
 
     As numbers an action is one float32 row: a 0/1 value for each key in order, then, if `mouse`, pitch and yaw in
     degrees.
@@ -274,7 +274,7 @@ class RecordableWorld(World, HasGeometry, Protocol):
 
     @property
     def finished(self) -> bool:
-        """Whether the last step ended the level; the frame it returned is then the first of another episode."""
+        """Returns whether the last step ended the level; the frame it returned is then the first of another episode."""
         ...
 
     @property

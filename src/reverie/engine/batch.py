@@ -29,7 +29,7 @@ from reverie.models.state import ConditionChannels, WorldState
 from reverie.types import Action, Frames
 
 Actions = Action | Sequence[Action]
-"""Of one session's block: one action, or one a frame."""
+"""Actions of one session's block: one for the whole block, or one a frame."""
 
 T = TypeVar("T")
 R = TypeVar("R")

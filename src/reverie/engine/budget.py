@@ -1,4 +1,4 @@
-"""What a model will need of a device's memory, told from its config before any weight is read.
+"""Memory estimate of a model on a device, computed from its config before any weight is read.
 
 Exact: weights, rings, keys and values of the start picture, carries of the VAE's streams: they are counted, not
 guessed.  Estimates: activations (formulas below) and what the system takes (a constant).
@@ -70,7 +70,7 @@ class Need:
 
 
 def rows(need: Need) -> list[tuple[str, str]]:
-    """As a table; what is an estimate says so."""
+    """Formats a memory estimate as table rows; estimated entries are marked as such."""
     return [
         ("weights", gib(need.weights)),
         ("image encoder", f"{gib(need.encoder)}, {'kept' if need.keeps_encoder else 'at the start only'}"),
@@ -87,7 +87,7 @@ def gib(num_bytes: float) -> str:
 
 
 def needed(config: ModelConfig, settings: Settings, dtype: torch.dtype, device_type: str) -> Need:
-    """What one session of a model takes when loaded so."""
+    """Estimates the memory of one session of a model loaded with `settings` and `dtype`."""
     size, (height, width) = dtype.itemsize, config.resolution
     is_tiny = settings.decoder == "tiny" and config.tiny_decoder is not None
     weights = work.num_parameters(WorldModel, config.world) + work.num_parameters(new_tokenizer, config.tokenizer)

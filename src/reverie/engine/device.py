@@ -1,4 +1,4 @@
-"""What a machine has, measured: the device, the number type, the threads."""
+"""Detection of the machine's hardware: the device, the number type, the threads."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def has_mps() -> bool:
-    """Whether torch can use Apple's GPU here (Metal Performance Shaders)."""
+    """Returns whether torch can use Apple's GPU here (Metal Performance Shaders)."""
     return torch.backends.mps.is_available()
 
 
 def _mps_has_bf16() -> bool:
-    """Whether Apple's GPU computes in bfloat16: from macOS 14 on."""
+    """Returns whether Apple's GPU computes in bfloat16: from macOS 14 on."""
     return torch.backends.mps.is_macos_or_newer(14, 0)
 
 
@@ -201,7 +201,7 @@ def _cgroup_bytes(name: str) -> int | None:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """Of the first processor."""
+    """Reads the fields of the first processor from /proc/cpuinfo."""
     return _colon_table("/proc/cpuinfo")
 
 

@@ -164,7 +164,7 @@ class Engine:
             self._recorders = before
 
     def new_record(self, name: str) -> Record | None:
-        """What records a session's `passes` or `decode`; None where nothing is recorded."""
+        """Returns a new recorder for a session's `passes` or `decode`; None where nothing is recorded."""
         return self._recorders.get(name)
 
     @property

@@ -45,7 +45,7 @@ class GenerateConfig:
     """
 
     actions: str
-    """What to do: a script, or the path of one (.txt, .json or .reverie)."""
+    """Actions to play: a script, or the path of one (.txt, .json or .reverie)."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("out.mp4")
     """The video to write: .mp4, .webm or .gif."""
     image: str | None = None
@@ -57,13 +57,13 @@ class GenerateConfig:
     model: str = "nano"
     """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either."""
     variant: str | None = None
-    """Of Matrix-Game 2.0: universal, gta or templerun."""
+    """Variant of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
     """full, or tiny where the model has one; auto is what the preset says, else full."""
     preset: str | None = None
-    """Of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
+    """Memory preset of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
     weights: str = "auto"
-    """Of the transformer: full, int8, int4 or fp8; auto is what the preset says, else full."""
+    """Weights of the transformer: full, int8, int4 or fp8; auto takes the preset's, else full."""
     mode: str = "auto"
     """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
     seed: int | None = None
@@ -217,7 +217,7 @@ def describe(session: Session, script: ActionScript | None) -> dict[str, Any]:
 
 
 def sheet_frames(num_frames: int) -> list[int]:
-    """Which frames go on a contact sheet: one a second, or fewer, so that they are at most SHEET_PICTURES."""
+    """Selects the frames of a contact sheet: one a second, or fewer, so that there are at most SHEET_PICTURES."""
     step = max(FPS, -(-num_frames // SHEET_PICTURES))
     return list(range(0, num_frames, step))
 

@@ -199,7 +199,7 @@ def _get_weights(hub: _Hub, name: str) -> None:
 
 
 def is_cached(repository: str, variant: str | None) -> bool:
-    """Whether a variant of Matrix-Game 2.0 has been fetched before."""
+    """Returns whether a variant of Matrix-Game 2.0 is in the local cache."""
     if variant is not None and variant not in FOLDERS:
         return False
     folder, weights = FOLDERS[variant or DEFAULT_VARIANT]

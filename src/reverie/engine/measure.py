@@ -107,7 +107,7 @@ class GraphCount:
         return {name: record.num_recorded - self._before[name] for name, record in self._records.items()}
 
     def refused(self) -> str | None:
-        """Why a session went on without graphs, in a line; None where none had to."""
+        """Joins the reasons why a session runs without CUDA graphs into one line; None where no capture failed."""
         reasons = [record.failure for record in self._records.values() if record.failure is not None]
         return "; ".join(reasons) or None
 

@@ -1,4 +1,4 @@
-"""When to make the next block: pure arithmetic on times the caller brings.
+"""Pacing of block generation: pure arithmetic on times that the caller passes in.
 
 A player shows frames at a fixed rate.  Making a block too late leaves a gap; making it too early means that it answers
 an input that is already old.  So a block is begun at the last moment at which it still arrives before the player runs
@@ -32,7 +32,7 @@ _DEVIATION_SMOOTHING = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaceConfig:
-    """How a world is played.
+    """Frame rate and limits that a world is played with.
 
     block_frames: frames made together; fps: frames shown a second.
     margin_s: slack for timers, encoding and the screen's refresh.
@@ -50,12 +50,12 @@ class PaceConfig:
 
     @property
     def frame_s(self) -> float:
-        """How long one frame is shown."""
+        """Seconds that one frame is shown."""
         return 1.0 / self.fps
 
     @property
     def block_s(self) -> float:
-        """How long one block is shown."""
+        """Seconds that one block is shown."""
         return self.block_frames / self.fps
 
     @property
@@ -66,7 +66,7 @@ class PaceConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaceState:
-    """Where playing stands.
+    """Counters and clocks of a player's stream.
 
     made_frames: frames handed to the player since `begin`; played_frames: those it has said it began to show.
     dry_at_s: when the player will have nothing left to show, as its reports reach us.
@@ -89,15 +89,15 @@ class PaceState:
 
     @property
     def expected_cost_s(self) -> float:
-        """What the next block may well take: the mean and two deviations."""
+        """Upper estimate of the next block's cost in seconds: the mean and two deviations."""
         return self.cost_s + 2 * self.cost_deviation_s
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now.  generate: sample the input and make a block.  Else wait `wait_s` seconds and ask again
-    (None: nothing will change until the player reports).  reason: `due`, `early`, `lead` (far enough ahead of what the
-    player reports), or `rate` (far enough ahead of the frame rate)."""
+    """Next action of the pacing loop.  generate: sample the input and make a block.  Else wait `wait_s` seconds and ask
+    again (None: nothing will change until the player reports).  reason: `due`, `early`, `lead` (far enough ahead of
+    what the player reports), or `rate` (far enough ahead of the frame rate)."""
 
     generate: bool
     wait_s: float | None
@@ -145,7 +145,7 @@ def played(
 
 
 def decide(config: PaceConfig, state: PaceState, now_s: float) -> Decision:
-    """Whether to sample the input and make a block at `now_s`."""
+    """Decides between sampling the input for a new block at `now_s` and waiting."""
     lead_limit = config.lead_frames + math.ceil(state.round_trip_s * config.fps)
     if state.unplayed_frames > lead_limit:
         return Decision(generate=False, wait_s=None, reason="lead")

@@ -38,7 +38,7 @@ from reverie.models.schedule import Schedule
 from reverie.types import Action
 
 SCHEDULE = Schedule((1.0, 0.5), renoise=False, context_sigma=0.06)
-"""Of made-up weights: two passes and the commit."""
+"""Schedule of random weights: two denoising passes and the commit."""
 MAX_PLAYERS = 1024
 
 

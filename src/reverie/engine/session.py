@@ -206,7 +206,7 @@ class Session:
 
     @property
     def is_placed(self) -> bool:
-        """Whether it opened on an image whose camera was given: what a session's file cannot hold."""
+        """Returns whether the session opened on an image with a given camera, which a session's file cannot hold."""
         return self._start_camera is not None and (self._opening is None or self._opening.number is None)
 
     @property
@@ -217,7 +217,7 @@ class Session:
 
     @torch.inference_mode()
     def memory_map(self, size: int = 192) -> npt.NDArray[np.uint8] | None:
-        """What is remembered, from above, north up: (size, size, 3) RGB; None for a model without a spatial memory."""
+        """Draws the spatial memory from above, north up: (size, size, 3) RGB; None for a model without one."""
         from reverie.vision.top_view import draw_top_view, field_of_view  # OpenCV: only where a map is drawn
 
         self._check_open()
@@ -233,7 +233,7 @@ class Session:
 
     @property
     def latents(self) -> Tensor:
-        """Of the last block, (1, block, c, h, w)."""
+        """Latents of the last block, (1, block, c, h, w)."""
         assert self._latents is not None, "a block has been made"
         return self._latents.clone()
 
@@ -280,11 +280,12 @@ class Session:
         return self.submit(action).frames()
 
     def submit(self, action: Action | Sequence[Action]) -> Coming:
-        """As `step`, but on a GPU without waiting: while the frames are decoded, the next block may be dreamt."""
+        """Starts a `step` and returns without waiting on a GPU: the next block may be generated while the frames are
+        decoded."""
         return self._advance(action, self._passes)
 
     def replay(self, action: Action | Sequence[Action], latents: Tensor) -> Frames:
-        """As `step`, of a block whose `latents` were taken when it was made: the denoising passes are left out."""
+        """Repeats a `step` from the block's recorded `latents`: the denoising passes are left out."""
         return self._advance(action, flow.known_passes(latents)).frames()
 
     @torch.inference_mode()
@@ -329,7 +330,7 @@ class Session:
         return coming
 
     def _next_view(self, actions: Tensor) -> NextStep | None:
-        """What the memory shows of the next block; None for a model without one."""
+        """Renders the memory's view of the next block; None for a model without a memory."""
         memory, state = self._engine.bundle.memory, self._world.memory
         if memory is None or state is None:
             return None
@@ -366,7 +367,7 @@ class Session:
 
     @torch.inference_mode()
     def snapshot(self) -> Snapshot:
-        """What `restore` needs to go on from here, bit for bit."""
+        """Captures all state that `restore` needs to continue from here, bit for bit."""
         self._check_open()
         self._lane.settle()
         tensors, numbers = states.flatten(self.state)
@@ -447,7 +448,7 @@ class Session:
                 self.__dict__.pop(name, None)
 
     def _prepare(self) -> None:
-        """What runs on the session's own state."""
+        """Creates the objects that run on the session's own state."""
         engine = self._engine
         self._lane = engine.lane
         self._passes = RecordedPasses(engine.new_record("passes"), engine.warm)

@@ -187,9 +187,9 @@ def bench_stages(
 
 
 def uncounted_blocks(world: WorldModelConfig, num_blocks: int, recorded: bool) -> int:
-    """How many of a session's first blocks say little of the rest: those that see less than a full window, and, where
-    blocks are recorded as CUDA graphs, those that are recorded, one for each place in the ring.  At least the last
-    block counts."""
+    """Counts a session's first blocks to leave out of timings: those that attend to less than a full window, and, where
+    blocks are captured as CUDA graphs, those that are captured, one for each slot of the ring.  At least the last block
+    counts."""
     filling = -(-world.window // world.block) - 1
     ring = world.window - world.sink
     places = ring // math.gcd(ring, world.block) if recorded else 0
@@ -313,7 +313,7 @@ def compact(report: StageReport) -> list[str]:
 
 
 def profile_blocks(engine: Engine, num_blocks: int = 4) -> Profile:
-    """Where the time of a block goes, by kind of operation, once a session has settled."""
+    """Profiles the time of a block by kind of operation, once a session has settled."""
     picture = np.random.default_rng(0).integers(0, 256, (*engine.resolution, 3), dtype=np.uint8)
     session = engine.open(picture)
     for _ in range(uncounted_blocks(engine.bundle.config.world, 99, recorded=True) + 1):

@@ -1,4 +1,4 @@
-"""Where the time of a block goes: the stages of a session of Matrix-Game 2.0, timed while it plays.
+"""Stage timing of a session of Matrix-Game 2.0, measured while it plays.
 
     image encode      the tokens of the start picture; at the start of a session
     picture encode    its latent; at the start of a session
@@ -37,7 +37,7 @@ from reverie.models.wan_vae import WanVAE, WanVAEConfig
 
 WALK = "forward 2s; forward yaw+3 1s; yaw-4 1s; forward left 1s; back pitch+1 0.4s; idle 0.6s"
 PROBE_BYTES = {"cpu": 256 * 2**20, "cuda": 2**30, "mps": 2**28}
-"""How much is copied to measure the memory's speed: more than caches hold."""
+"""Bytes that are copied to measure the memory's speed: more than caches hold."""
 PROBE_SIZE = {"cpu": 1024, "cuda": 8192, "mps": 2048}
 """Rows of the square matrices whose product is measured."""
 
@@ -60,7 +60,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a machine reaches: GFLOP/s of a large matrix product, GB/s of a copy (read and written)."""
+    """Measured rates of a machine: GFLOP/s of a large matrix product, GB/s of a copy (read and written)."""
 
     gflops: float
     gbytes_per_s: float

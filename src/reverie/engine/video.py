@@ -90,7 +90,7 @@ class VideoWriter:
 
 
 class GifWriter:
-    """As VideoWriter, a GIF: 256 colours a frame, without end."""
+    """Writer of an endless GIF with 256 colours a frame; the interface is VideoWriter's."""
 
     def __init__(self, path: Path, resolution: tuple[int, int], log: dict[str, Any]) -> None:
         self.path = check_output(path, ".gif")

@@ -1,4 +1,4 @@
-"""What a model has to do: operations and bytes of each stage, from its config alone.
+"""FLOPs and bytes of each stage of a model, computed from its config alone.
 
 An operation is a multiplication or an addition in a matrix product or a convolution; all else (norms, activations,
 softmax, rotary) is left out.  Bytes are the least that must move: each weight, ring and carry once, and what goes in

@@ -72,7 +72,7 @@ class ImageAttention(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What all blocks of one forward pass share."""
+    """Inputs that all blocks of one forward pass share."""
 
     memory: Memory
     rows: Tensor
@@ -116,7 +116,7 @@ class Block(nn.Module):
 
     @property
     def attends_once(self) -> bool:
-        """Whether self-attention is all that looks from one step at another."""
+        """Returns whether self-attention is the only layer that mixes steps."""
         return self.mouse is None and self.keyboard is None
 
     def forward(self, x: Tensor, e: Tensor, shared: Pass, first: int = 0) -> Tensor:
@@ -141,11 +141,11 @@ class Block(nn.Module):
         return self.feed_forward(x, scale_f, shift_f, gate_f)
 
     def enter(self, x: Tensor, scale: Tensor, shift: Tensor, table: Tensor) -> tuple[Tensor, ...]:
-        """What self-attention asks, and offers."""
+        """Projects modulated tokens to queries, keys and values of self-attention."""
         return self.self_attn.queries_keys_values(modulate(x, scale, shift, self.eps), table)
 
     def leave(self, x: Tensor, out: Tensor, gate: Tensor, k: Tensor | None, v: Tensor | None) -> Tensor:
-        """What self-attention found is added; then, with its keys and values, the start picture is looked at."""
+        """Adds the output projection of self-attention; then, with `k` and `v`, cross-attention to the start image."""
         x = torch.addcmul(x, gate, self.self_attn.output(out, x.shape[1]))
         return x if self.cross_attn is None or k is None or v is None else self.cross_attn(x, k, v)
 

@@ -20,7 +20,7 @@ from reverie.nn.attention import attend
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-"""Of the pixels in [0, 1] that the tower was trained on."""
+"""Standard deviation of the pixels in [0, 1] that the tower was trained on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -33,7 +33,7 @@ from reverie.types import ActionSpace
 
 Conditioning = Literal["first_frame", "previous_latent", "spatial_memory"]
 MASK_CHANNELS = 4
-"""Of the first frame's mask, and of spatial memory's cover and inverse depth: one for each frame of a step."""
+"""Channels of the first frame's mask, and of spatial memory's cover and inverse depth: one for each frame of a step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +102,7 @@ class WorldModelConfig:
 
     @property
     def generates_start(self) -> bool:
-        """Whether the start image's own step is generated too, conditioned on the image's latent."""
+        """Returns whether the start image's own step is generated too, conditioned on the image's latent."""
         return self.conditioning == "first_frame"
 
     @property
@@ -140,7 +140,7 @@ class WorldModelConfig:
 
 
 class WorldModel(nn.Module):
-    """What is clean in noisy latent steps, or their velocity, given their past and the actions.
+    """Predicts clean latents, or the velocity, of noisy latent steps from their context and the actions.
 
     remat: a training pass over a whole clip keeps only what goes from block to block, and computes the rest again in
     the backward pass: a third more arithmetic for a fraction of the memory.

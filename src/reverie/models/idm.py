@@ -59,7 +59,8 @@ class IDMConfig:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """What the model sees of a clip: flow (t, 3, 16, 28) float16, pixels and trust; pictures (f, 3, 32, 56) uint8."""
+    """Inputs of the model for a clip: optical flow (t, 3, 16, 28) float16, pixels and trust; frames (f, 3, 32, 56)
+    uint8."""
 
     flow: npt.NDArray[np.float16]
     pictures: npt.NDArray[np.uint8]
@@ -118,7 +119,7 @@ class InverseDynamics(nn.Module):
         return Guess(self.keys(x), self.turn(x), sign)
 
     def think(self, flow: Tensor, pictures: Tensor) -> Tensor:
-        """What the heads read: `b t width`."""
+        """Encodes optical flow and frames to the features that the heads read: `b t width`."""
         batch = len(flow)
         rgb = pictures.float() / 127.5 - 1
         change = (rgb[:, 1:] - rgb[:, :-1]) * 4
@@ -182,7 +183,7 @@ def save_idm(folder: Path, model: InverseDynamics, summary: dict[str, Any]) -> N
 
 
 def load_idm(folder: Path) -> tuple[InverseDynamics, dict[str, float]]:
-    """What `save_idm` wrote, in eval mode, with its figures on held-out data.  Raises CheckpointError."""
+    """Loads a model that `save_idm` wrote, in eval mode, with its figures on held-out data.  Raises CheckpointError."""
     path = folder / "config.json"
     try:
         raw = json.loads(path.read_text())

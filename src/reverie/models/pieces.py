@@ -37,7 +37,7 @@ PIECES: tuple[tuple[type[nn.Module], str], ...] = (
     (KeyboardModule, "leave"),
     (RMSNorm, "activated"),
 )
-"""What is compiled: of the transformer, and the one chain of small operations in the Wan decoder."""
+"""Methods that are compiled: of the transformer, and the one chain of small operations in the Wan decoder."""
 
 TRAINING_PIECES: tuple[tuple[type[nn.Module], str], ...] = (*PIECES, (TokenizerBlock, "forward"))
 """In training also the tokenizer's blocks, of which there are many clips at a time."""
@@ -84,7 +84,7 @@ def num_compiled() -> int:
 
 
 def restore_pieces(*networks: nn.Module) -> None:
-    """As before `compile_pieces`."""
+    """Restores the uncompiled methods that `compile_pieces` replaced."""
     for network in networks:
         for module in network.modules():
             for kind, name in TRAINING_PIECES:

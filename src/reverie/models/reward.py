@@ -69,7 +69,7 @@ class RewardNet(nn.Module):
         return self.head(F.adaptive_avg_pool2d(seen, GRID).flatten(1)).unbind(1)
 
     def rewards(self, before: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, with rewards as recorded and probabilities of an end."""
+        """Predicts rewards in recorded units and probabilities of an episode's end; arguments as for `forward`."""
         reward, end = self(before, z)
         return reward * self.config.scale + self.config.mean, end.sigmoid()
 
@@ -83,7 +83,7 @@ class LearnedReward:
 
     @classmethod
     def load(cls, folder: str | Path) -> LearnedReward:
-        """What `reverie train reward` wrote.  Raises CheckpointError."""
+        """Loads a reward that `reverie train reward` wrote.  Raises CheckpointError."""
         return cls(load_reward(Path(folder))[0])
 
     def check(self, tokenizer: nn.Module, resolution: tuple[int, int]) -> None:
@@ -105,7 +105,7 @@ class LearnedReward:
         return self._judge(step)[0]
 
     def ends(self, step: Any) -> bool:
-        """Whether the step ends the episode: an end is more likely than none in one of its latent steps."""
+        """Returns whether the step ends the episode: an end is more likely than none in one of its latent steps."""
         return self._judge(step)[1]
 
     @torch.inference_mode()
@@ -136,7 +136,7 @@ def save_reward(folder: Path, model: RewardNet, summary: dict[str, Any]) -> None
 
 
 def load_reward(folder: Path) -> tuple[RewardNet, dict[str, float]]:
-    """What `save_reward` wrote, with its figures on held-out episodes.  Raises CheckpointError."""
+    """Loads a network that `save_reward` wrote, with its figures on held-out episodes.  Raises CheckpointError."""
     path = folder / "config.json"
     try:
         raw = json.loads(path.read_text())

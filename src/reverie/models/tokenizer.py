@@ -82,7 +82,7 @@ def nano() -> TokenizerConfig:
 
 @dataclass(slots=True)
 class TokenizerState:
-    """What a stream remembers: the carry of every temporal layer in order, and the steps gone by."""
+    """State of a stream: the convolution state of every temporal layer in order, and the steps gone by."""
 
     carries: tuple[Tensor, ...]
     steps: int = 0
@@ -147,7 +147,7 @@ def patches(video: Tensor, size: int) -> Tensor:
 
 
 class _Part(nn.Module):
-    """What encoder and decoder share: their temporal layers in order, and a state that fits them."""
+    """Common base of encoder and decoder: their temporal layers in order, and a state that fits them."""
 
     def layers(self) -> Iterator[tuple[TemporalConv2d, int]]:
         """Every temporal layer in the order of the carries, with its pixels per cell."""

@@ -27,12 +27,12 @@ MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508)
 MEAN += (0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921)
 STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743)
 STD += (3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160)
-"""Of the published VAE's latents, by channel."""
+"""Standard deviation of the published VAE's latents, by channel."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WanVAEConfig:
-    """What decides the VAE's shape.
+    """Shape of the VAE.
 
     dim: channels on the grid of pixels; multipliers: of `dim` on each grid, finest first; blocks: residual blocks of a
     grid (the decoder has one more); halves_time: whether the way to the next coarser grid also halves time; mean, std:
@@ -54,7 +54,7 @@ class WanVAEConfig:
 
     @property
     def channels(self) -> int:
-        """Of a latent."""
+        """Channels of a latent."""
         return len(self.mean)
 
     @property
@@ -63,7 +63,7 @@ class WanVAEConfig:
 
 
 Carries = Iterator[Tensor]
-"""What each temporal layer remembers, in order."""
+"""Convolution state of each temporal layer, in order."""
 Temporal = tuple["CausalConv3d | Downsample", int]
 """A temporal layer, and the pixels of a cell of its grid."""
 

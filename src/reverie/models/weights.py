@@ -28,10 +28,11 @@ from torch import Tensor, nn
 from reverie.errors import CheckpointError
 
 PIECE_BYTES = 256 * 2**20
-"""How much of a file may be mapped at once: mapped pages count as memory of the process."""
+"""Bytes of a file that may be mapped at once: mapped pages count as memory of the process."""
 
 SECTIONS = ("generator_ema", "generator", "ema", "model", "state_dict")
-"""Where trainings' `.pt` files keep a model's tensors, best first: a moving average before the model itself."""
+"""Sections of training `.pt` files that hold a model's tensors, best first: a moving average before the model
+itself."""
 
 Names = Callable[[str], tuple[str, ...]]
 """One of our tensors' names -> the names under which a file holds it: one, or several to be stacked."""
@@ -60,8 +61,8 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What an index says.  places: the shard of every tensor; num_bytes, save: of all shards together, and the mark of
-    the save that they are of; None where it does not say."""
+    """Content of a shard index.  places: the shard of every tensor; num_bytes, save: of all shards together, and the
+    mark of the save that they are of; None where the index has none."""
 
     places: dict[str, str]
     num_bytes: int | None
@@ -223,7 +224,7 @@ def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
 
 
 def _places(header: dict[str, Any]) -> dict[str, Any]:
-    """Of the tensors, out of a safetensors header."""
+    """Returns the tensors' entries of a safetensors header."""
     return {name: place for name, place in header.items() if name != "__metadata__"}
 
 

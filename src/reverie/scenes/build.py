@@ -28,8 +28,8 @@ DRAWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How a scene shows views that it does not hold: share of pixels covered, PSNR in dB (mean of squared errors, and
-    median) at half size, views that were tried."""
+    """Quality of a scene on held-out views: share of pixels covered, PSNR in dB (mean of squared errors, and median) at
+    half size, views that were tried."""
 
     cover: float
     psnr_db: float

@@ -108,7 +108,7 @@ def place_of(dataset: Dataset, episode: Episode) -> str:
 
 
 def is_held_out(dataset: Dataset, number: int) -> bool:
-    """Whether an episode is kept from training and from scenes: as it is marked, else every eighth."""
+    """Returns whether an episode is held out of training and of scenes: as it is marked, else every eighth."""
     if any(episode.is_heldout for episode in dataset.episodes):
         return dataset.episodes[number].is_heldout
     return number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1

@@ -43,7 +43,7 @@ COLOUR_QUALITY = 78
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a session may begin: title, for people; image (H, W, 3); pose (6,) of its camera."""
+    """Start of a session in a scene: title, for people; image (H, W, 3); pose (6,) of its camera."""
 
     title: str
     image: npt.NDArray[np.uint8]

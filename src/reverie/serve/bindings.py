@@ -1,4 +1,4 @@
-"""What keys and mouse mean in a world, and what the player wants right now.
+"""Mapping of keys and mouse to a world's actions, and the player's current input.
 
 Clients send key codes and pixels; here they become an Action in the words and degrees of the world that is played.
 """
@@ -37,7 +37,7 @@ STEERING = {
     "ArrowLeft": ("turn-left", "left"),
     "ArrowRight": ("turn-right", "right"),
 }
-"""What the arrows do where there is no camera to turn."""
+"""Keys that the arrows are bound to where there is no camera to turn."""
 
 TURNS = {"ArrowLeft": (0.0, -1.0), "ArrowRight": (0.0, 1.0), "PageUp": (1.0, 0.0), "PageDown": (-1.0, 0.0)}
 """Key codes that turn the camera: (pitch, yaw) directions."""
@@ -45,7 +45,7 @@ TURNS = {"ArrowLeft": (0.0, -1.0), "ArrowRight": (0.0, 1.0), "PageUp": (1.0, 0.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bindings:
-    """How one world is played.
+    """Input mapping of one world.
 
     keys: code -> key name.  turn_deg: degrees a frame while a turn key is held, (pitch, yaw).
     deg_per_px: degrees that one pixel of mouse movement turns.

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one server puts up with.
+    """Resource limits of one server.
 
     Args:
         max_players: players at once.
@@ -84,7 +84,7 @@ class Limits:
 
 
 class Host:
-    """What all connections share.
+    """State that all connections share.
 
     Everything that touches the source or a World runs on one thread, in the order asked for; each player asks for one
     block at a time.  Blocks of a source that can do so are made together, else players take turns.
@@ -178,7 +178,7 @@ class Host:
         return self._source.open(None if start is None else start.picture, seed)
 
     def open_file(self, file: SessionFile) -> tuple[Rewindable, list[tuple[Action, ...]], list[str]]:
-        """As `HasFiles.open_file`.  Raises Refusal.  Call on the generation thread."""
+        """Opens a saved session, see `HasFiles.open_file`.  Raises Refusal.  Call on the generation thread."""
         if not isinstance(self._source, HasFiles):
             raise Refusal(ErrorCode.UNAVAILABLE, f"{self.name} is a real game and plays no saved sessions")
         try:
@@ -270,7 +270,7 @@ class Host:
 
 
 def welcome(spec: WorldSpec) -> Welcome:
-    """What a player is told first of all."""
+    """Builds the first message to a player from the source's spec."""
     height, width = spec.resolution
     return Welcome(
         model=spec.name,
@@ -301,7 +301,8 @@ def jpeg(picture: Picture, quality: int = 92) -> bytes:
 
 
 def one_line(error: BaseException) -> str:
-    """What a player is told of an error: ours as they are; others by kind, for their text is not meant for players."""
+    """Formats an error for the player in one line: this project's own text in full, others by type only, for their text
+    is not meant for players."""
     if isinstance(error, ReverieError):
         return " ".join(str(error).split())
     return f"unexpected {type(error).__name__}; the server's log has more"

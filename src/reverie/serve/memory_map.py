@@ -37,7 +37,7 @@ class MapRequests:
         self._is_wanted = True
 
     def take(self, now_s: float) -> bool:
-        """Whether a map is to be drawn now."""
+        """Returns whether a map is due now, and clears the request if so."""
         if not self._is_wanted or now_s < self._next_s:
             return False
         self._is_wanted, self._next_s = False, now_s + EVERY_S

@@ -90,7 +90,7 @@ async def load(
 
 
 def _restore(world: Rewindable, file: SessionFile, state: SavedState) -> bool:
-    """Whether the session goes on from `state`; not that of another model, say."""
+    """Resumes the session from `state`; returns False if the state does not fit, such as that of another model."""
     try:
         world.resume(file, state.snapshot, state.frame)
     except CheckpointError:

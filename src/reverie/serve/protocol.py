@@ -1,4 +1,4 @@
-"""What the page and the server say to each other.  Torch-free; `static/protocol.js` is the same thing in the page.
+"""Protocol between the page and the server.  Torch-free; `static/protocol.js` is the page's copy.
 
 A client opens the WebSocket and says `hello` with the version it speaks.  The server reports `status` while its world
 warms up, then answers `welcome` (what can be played and how).  `start` opens a world and is answered by `started`;
@@ -41,13 +41,13 @@ MAX_SEED = 2**31 - 1
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9]{0,31}")
 _START_ID = re.compile(r"[A-Za-z0-9_.-]{1,80}")
 VIEWS = ("game", "dream", "both")
-"""What of a game and the dream of it is shown; both are side by side in one frame."""
+"""Views of a game and its generated counterpart: either, or both side by side in one frame."""
 MAX_SAVE_NAME = 80
 """The longest name of a saved session."""
 
 
 class ErrorCode(StrEnum):
-    """Why the server refused something."""
+    """Reason for which the server refused a request."""
 
     BAD_MESSAGE = "bad-message"
     TOO_LARGE = "too-large"
@@ -85,11 +85,11 @@ CLOSE_CODES = {
 
 
 MAX_REASON_BYTES = 123
-"""What a WebSocket's close frame has room for."""
+"""Largest close reason in bytes: the room in a WebSocket's close frame."""
 
 
 def close_reason(text: str) -> str:
-    """As much of `text` as a close frame has room for: the limit is in bytes, and no character is cut in half."""
+    """Truncates `text` to the room in a close frame: the limit is in bytes, and no character is cut in half."""
     return text.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
 
 
@@ -371,7 +371,7 @@ class StartInfo:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far the warm-up is (`warming`, `ready` or `failed`); progress 0..1.  Also the heart of GET /health."""
+    """Progress of the warm-up (`warming`, `ready` or `failed`); progress 0..1.  Also the heart of GET /health."""
 
     TYPE: ClassVar = "status"
     status: str
@@ -390,7 +390,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome:
-    """What can be played.
+    """Description of the loaded world: controls, starts and abilities.
 
     kind: `dream` or `game`.  bindings: {keys: {code: key}, turns: {code: [pitch, yaw]}}.  rewind_s: how far back a
     session can go; 0 where it cannot be sought through or saved.  views: what `view` may ask for; empty where there is
@@ -454,7 +454,7 @@ class Viewed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """How far a dream is from its game, while it is shown.
+    """Distance of a generated rollout from its game, while it is shown.
 
     psnr_db: of the latest block against the game's; None while the game is not shown.  seconds: of the dream that are
     judged.  shares: kind of collapse -> how far the last one of them is on the way to it, 1 and more is beyond the
@@ -532,7 +532,7 @@ class Uploaded:
 
 @dataclass(frozen=True, slots=True)
 class MemoryMap:
-    """What the world remembers, from above.  image: a data URL; None for a world without a memory."""
+    """Top view of the spatial memory.  image: a data URL; None for a world without a memory."""
 
     TYPE: ClassVar = "map"
     image: str | None

@@ -1,4 +1,4 @@
-"""What can be played: a model that dreams, or a real game.  Both open Worlds, and the page cannot tell them apart."""
+"""Sources of worlds: a model that generates, or a real game.  Both open Worlds, and the page treats them alike."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class StartPicture:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class WorldSpec:
-    """What a loaded source plays.
+    """Description of a loaded source.
 
     resolution: (H, W).  uploads: whether any picture can be started in.  rewind_s: how far back its worlds can go; 0
     where they cannot.  views: which its worlds can show, see `serve.swap`; empty for those that have one.
@@ -87,7 +87,7 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """What is being loaded, known before it is."""
+        """Name of the source, known before it is loaded."""
         ...
 
     def load(self, progress: Progress) -> WorldSpec:

@@ -128,7 +128,7 @@ class SwapWorld:
         return np.concatenate([played, dreamt], 2)
 
     def show(self, view: str, back: int = 0) -> tuple[Frames, list[str]]:
-        """As `Swappable.show`.
+        """Switches the view, see `Swappable.show`.
 
         A dream begins in the frame on the screen; beside the game in its latest.  The game is asked to stand where the
         dream is; where it cannot, it goes on where it was left, and a dream beside it begins anew.

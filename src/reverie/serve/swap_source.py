@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from reverie.engine.scenes import LoadedScene
 
 GAME_SHARE = 0.15
-"""Of the warm-up, for the bar that shows it."""
+"""Share of the warm-up's progress bar that the game takes."""
 
 
 class SwapSource:

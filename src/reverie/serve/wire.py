@@ -28,7 +28,7 @@ class Kind(IntEnum):
 
 
 class Format(IntEnum):
-    """How a frame's payload is written."""
+    """Encoding of a frame's payload."""
 
     JPEG = 1
     RGB = 2

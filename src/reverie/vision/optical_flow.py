@@ -1,4 +1,4 @@
-"""What moved, and which way: dense optical flow between frames and the camera motion that explains it.
+"""Dense optical flow between frames, and the camera motion that explains it.
 
 Method: dense inverse search (Kroeger et al. 2016, arXiv 1603.03590, OpenCV's, preset medium), then a robust fit
 (iterated re-weighting, Cauchy) of a camera model over the pixels that have texture and that the flow explains.
@@ -93,7 +93,8 @@ def camera_turn_deg(flow: Flow, fov_deg: float) -> npt.NDArray[np.float32]:
 
 
 def expansion(flow: Flow) -> npt.NDArray[np.float32]:
-    """How fast the picture grows from its centre for each pair, `(n,)` per frame: +0.03 is 3% larger, negative shrinks.
+    """Estimates the image's expansion from its centre for each pair, `(n,)` per frame: +0.03 is 3% larger, negative
+    shrinks.
 
     The s of the robust least-squares fit u = a + s x, v = b + s y, x and y from the centre: the mean of du/dx and
     dv/dy, half of the field's divergence.  Walking forward gives s > 0 (what is seen comes nearer), walking back s < 0,

@@ -31,9 +31,10 @@ from pathlib import Path
 
 POLL_S = 0.5
 ANSWER_S = 20.0
-"""How long the guardian is waited for, at most."""
+"""Longest wait for the guardian's answer, in seconds."""
 SETTLE_S = 1.0
-"""How long after a first look a second one is taken: what was being started then has its name, or its user, by now."""
+"""Seconds between the first scan and the second: a process that was being started then has its name, or its user, by
+now."""
 SHARED_MEMORY = Path("/dev/shm")
 
 _MEMORY_NAME = re.compile(r"ViZDoom(?:SM|MQCtr|MQDoom)([A-Za-z0-9]{4,64})")

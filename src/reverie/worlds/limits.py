@@ -13,7 +13,8 @@ WALKING = ("forward", "back", "left", "right")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What counts as wrong in one game.  Times are in seconds of 25 frames; None switches a check off."""
+    """Limits beyond which a recording of one game counts as wrong.  Times are in seconds of 25 frames; None switches a
+    check off."""
 
     travel: float | None = None
     """The way covered in one frame at full speed, in the units of the pose.  None: the episode's own, the 90th
@@ -24,7 +25,7 @@ class Limits:
     """Keys of motion held so long within `stuck_share` of the way that they should have covered: stuck."""
     stuck_share: float = 0.05
     cell_travel: float | None = 13.0
-    """Who has not come so many frames of travel from the start after ten seconds is in a cell."""
+    """Least distance from the start after ten seconds, in frames of travel; a player below it is in a cell."""
     jump_travel: float | None = 6.0
     """Nobody goes so many frames of travel in one frame: a teleport."""
     stare_depth: float | None = None

@@ -86,7 +86,7 @@ LAYOUTS: dict[str, Renaming] = {"original": ORIGINAL, "fastvideo": FASTVIDEO, "d
 GAIN = r"\.action_model\.(img|key)_attn_[qk]_norm\.weight$"
 """Gains of the action modules' norms: the reference and ForgeWM store, but never apply them; FastVideo applies them."""
 HEAD_DIM = 128
-"""Of Wan 2.1's self-attention; without a config no file tells the number of heads."""
+"""Head width of Wan 2.1's self-attention; without a config no file holds the number of heads."""
 NUM_LAYERS = 30
 WINDOW = 6
 """Steps that ForgeWM's few-step stage looks back, which its checkpoints do not say."""
@@ -168,7 +168,8 @@ class Stored:
 
     @cached_property
     def has_gain(self) -> bool:
-        """Whether norms of the action modules have gains that count: FastVideo's, where training has moved them."""
+        """Returns whether the action modules' norms have gains other than 1: FastVideo's do, where training has changed
+        them."""
         if self.layout == "original":
             return False
         gains = [stored for bare, stored in self.names.items() if re.search(GAIN, bare)]

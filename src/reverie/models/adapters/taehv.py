@@ -54,5 +54,6 @@ def names(config: TinyDecoderConfig) -> Names:
 
 
 def _place(blocks: int, stage: int) -> int:
-    """Of a stage's first layer in the list: its blocks, an upsampling, a growth in time and a convolution."""
+    """Index of a stage's first layer in the list: a stage has its blocks, an upsampling, a growth in time and a
+    convolution."""
     return FIRST + stage * (blocks + 3)

@@ -48,7 +48,7 @@ INVERSE_DEPTH_SCALE = 4.0
 """Inverse depths are about 0.1 per metre: brought to the size of latents."""
 BASE_RANGE = 6.0
 EDGE_COVER = 0.5
-"""Where less of the view was recorded a scene ends: nobody goes on there."""
+"""Recorded share of the view below which a scene ends: sessions do not go on there."""
 TRAIL_STEPS = 256
 """Steps whose places are kept, for the map: 41 s."""
 MAP_STRIDE = 4
@@ -323,7 +323,8 @@ def remembered_points(state: SpatialMemoryState, scene: Candidates | None) -> Te
 
 
 def is_recorded(choice: Choice) -> Tensor:
-    """Whether each chosen keyframe was recorded and not generated, (b, k): a scene's, and a session's start image."""
+    """Returns whether each chosen keyframe was recorded and not generated, (b, k): a scene's, and a session's start
+    image."""
     of_scene = sum(one.members.shape[1] for one in choice.sources[:-1])
     return choice.valid & (choice.chosen <= of_scene)
 

@@ -151,9 +151,9 @@ def _embedded(sigma: float, x: Tensor, levels: Embeddings | None) -> Tensor | Ti
 def begin(
     model: WorldModel, z0: Tensor, image: Tensor, schedule: Schedule, state: WorldState, generator: torch.Generator
 ) -> None:
-    """Open a world on a picture: `state` is reset, and the picture becomes step 0, or that is left to the model.
+    """Open a world on an image: `state` is reset, and the image becomes step 0, or that is left to the model.
 
-    z0: (b, 1, c, h, w) the picture's latent; image: (b, n, image_dim) its tokens.
+    z0: (b, 1, c, h, w) the image's latent; image: (b, n, image_dim) its tokens.
     """
     state.reset()
     show(model, image, state)
@@ -162,7 +162,7 @@ def begin(
 
 
 def show(model: WorldModel, image: Tensor, state: WorldState) -> None:
-    """Let `state` know the start picture's tokens, (b, n, image_dim)."""
+    """Write the keys and values of the start image's tokens to `state`, (b, n, image_dim)."""
     for (k, v), (new_k, new_v) in zip(state.image, model.image_keys_values(image), strict=True):
         k.copy_(new_k)
         v.copy_(new_v)
@@ -237,7 +237,7 @@ def advance_with(
     noise = [draw() for _ in range(schedule.num_draws)]
     z = run(model, cond, schedule, state, noise)
     num_kept = state.actions.shape[1]
-    before = cond.actions[:, 0, :num_kept]  # the rows before the block that its first step sees
+    before = cond.actions[:, 0, :num_kept]  # the rows before the block in its first step's action window
     state.actions.copy_(torch.cat([before, actions.to(before)], 1)[:, -num_kept:])
     return z
 

@@ -56,7 +56,7 @@ class Batch:
         """The next block of every session, (next_frames, H, W, 3) each.
 
         actions: of each session, as `Session.step` takes them.  Where one session fails, its place holds the error, and
-        the others go on: ActionError for an action that cannot be said, with nothing changed; WorldError for a session
+        the others go on: ActionError for an action that is not valid, with nothing changed; WorldError for a session
         that is closed, or whose numbers are no longer finite, which ends it.
         """
         return make_blocks(self.sessions, actions)

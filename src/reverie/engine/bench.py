@@ -1,4 +1,4 @@
-"""`reverie bench`: how fast a model dreams on this machine.
+"""`reverie bench`: the speed of a model on this machine.
 
 What the figures mean:
 
@@ -52,7 +52,7 @@ class BenchConfig:
     variant: str | None = None
     """Variant of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
-    """full, or tiny where the model has one; auto is what the preset says, else full."""
+    """full, or tiny where the model has one; auto takes the preset's, else full."""
     preset: str | None = None
     """Memory preset of Matrix-Game 2.0: 24gb, 12gb, 8gb or fast."""
     weights: str = "auto"
@@ -101,7 +101,7 @@ class BenchConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchReport:
-    """The figures; the module's docstring says what each means."""
+    """The figures; the module's docstring defines each."""
 
     frames_per_s: float
     latency_p50_ms: float

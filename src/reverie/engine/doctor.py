@@ -25,9 +25,9 @@ EXTRAS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DoctorConfig:
-    """Tell what this machine has and how fast it is; the first thing to quote in a bug report.
+    """Report this machine's hardware and its speed; the first thing to quote in a bug report.
 
-    With --model it tells instead what that model will need here, and which preset to use; nothing is fetched.
+    With --model it reports instead the memory that the model needs here, and the preset to use; nothing is fetched.
 
     Examples: reverie doctor;  reverie doctor --model matrix-game-2 --preset 8gb
     """
@@ -37,7 +37,7 @@ class DoctorConfig:
     variant: str | None = None
     """Variant of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
-    """full, or tiny where the model has one; auto is what the preset says, else full."""
+    """full, or tiny where the model has one; auto takes the preset's, else full."""
     preset: str | None = None
     """Memory preset of Matrix-Game 2.0: 24gb, 12gb, 8gb or fast."""
     weights: str = "auto"

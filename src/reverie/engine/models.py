@@ -46,7 +46,7 @@ def bundled_models() -> list[BundledModel]:
 def find_model(model: str | Path, variant: str | None = None, tell: Callable[[str], None] = lambda text: None) -> Path:
     """The folder of a bundled name, a folder as it is, or a hub's model, whose files are fetched if need be.
 
-    variant: which of a hub's models is meant; tell: told what is being fetched.
+    variant: which of a hub's models is meant; tell: called with a line for each fetched file.
     Raises CheckpointError, naming what there is, where there is no such model.
     """
     path = Path(model)

@@ -44,7 +44,7 @@ MAX_PLAYERS = 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlayersResult:
-    """The figures for one number of players; the module's docstring says what each means."""
+    """The figures for one number of players; the module's docstring defines each."""
 
     players: int
     rounds: int

@@ -63,7 +63,7 @@ def read_machine(device: torch.device) -> Machine:
 
 
 def driver_version(path: str = "/proc/driver/nvidia/version") -> str:
-    """NVIDIA's driver, as its kernel module says; `unknown` where it does not."""
+    """NVIDIA's driver, as its kernel module reports; `unknown` where it does not."""
     try:
         found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", Path(path).read_text())
     except OSError:

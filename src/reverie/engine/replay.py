@@ -36,7 +36,7 @@ class ReplayConfig:
     variant: str | None = None
     """Variant of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
-    """full, or tiny where the model has one; auto is what the preset says, else full."""
+    """full, or tiny where the model has one; auto takes the preset's, else full."""
     preset: str | None = None
     """Memory preset of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
     weights: str = "auto"

@@ -1,4 +1,4 @@
-"""A session: one dreamt world being played.  It is a World, and it can be saved, rewound and split in two."""
+"""A session: one generated world being played.  It is a World, and it can be saved, rewound and split in two."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class BlockPlan:
 
 
 class Session:
-    """A dream that began in one picture.  Made by `Engine.open`; any number may live at once, each with its own state.
+    """A rollout from one start image.  Made by `Engine.open`; any number may live at once, each with its own state.
 
     Frames are uint8 `(f, H, W, 3)` and belong to the caller.  All memory is taken when the session is made.
     """
@@ -191,7 +191,7 @@ class Session:
 
     @property
     def fingerprint(self) -> str:
-        """The model that dreams this, with its weights' hash and number type."""
+        """The model that generates this, with its weights' hash and number type."""
         return self._engine.fingerprint
 
     @property
@@ -244,22 +244,22 @@ class Session:
 
     @property
     def num_frames(self) -> int:
-        """Frames shown so far, the first picture included."""
+        """Frames shown so far, the first one included."""
         return self._num_frames
 
     @property
     def picture(self) -> Frames:
-        """The start picture as it was given, cropped and resized: (1, H, W, 3)."""
+        """The start image as it was given, cropped and resized: (1, H, W, 3)."""
         return self._picture[None].copy()
 
     @property
     def first_frame(self) -> Frames:
-        """The start picture as the model sees it, which `reset` returns: (1, H, W, 3)."""
+        """First frame of the session, as `reset` returns it: (1, H, W, 3)."""
         return self._first_frame.copy()
 
     @torch.inference_mode()
     def reset(self, seed: int) -> Frames:
-        """Start again from the same picture; `seed` decides the noise.  Returns the first picture, (1, H, W, 3)."""
+        """Start again from the same image; `seed` decides the noise.  Returns the first frame, (1, H, W, 3)."""
         self._check_open()
         self._lane.settle()
         self._seed, self._num_frames = int(seed), 1
@@ -273,7 +273,7 @@ class Session:
         return self.first_frame
 
     def step(self, action: Action | Sequence[Action]) -> Frames:
-        """Dream the next block under `action`, held for the block, or under one action for each of its frames.
+        """Generate the next block under `action`, held for the block, or under one action for each of its frames.
 
         Returns (next_frames, H, W, 3).  Raises ActionError, with nothing changed, for what cannot be said.
         """
@@ -424,7 +424,7 @@ class Session:
 
     @torch.inference_mode()
     def fork(self) -> Session:
-        """A second session that goes on from here on its own.  What never changes (the picture) is shared."""
+        """A second session that goes on from here on its own.  Constant data (the start image) is shared."""
         self._check_open()
         self._lane.settle()
         twin = object.__new__(Session)
@@ -456,7 +456,7 @@ class Session:
 
     @torch.inference_mode()
     def _start_from(self, picture: npt.NDArray[np.uint8]) -> None:
-        """Encode the start picture.  Every session encodes for itself: the result is the same each time."""
+        """Encode the start image.  Every session encodes for itself: the result is the same each time."""
         self._picture = picture.copy()
         bundle = self._engine.bundle
         pixels = torch.from_numpy(self._picture).to(self._engine.device).permute(2, 0, 1)[None]
@@ -467,7 +467,7 @@ class Session:
             self._z0 = self._start.latents(0, 1) if self._start else bundle.tokenizer.encode(pixels[:, None])
 
     def _show_start(self, decoder: DecoderState) -> Frames:
-        """The start picture, (1, H, W, 3): as a fresh `decoder` gives it, or as it is where the model makes its own."""
+        """The start image, (1, H, W, 3): as a fresh `decoder` gives it, or as it is where the model makes its own."""
         if self._start is not None:
             return self._picture[None].copy()
         return to_frames(self._engine.decoder.decode(self._z0, decoder)[0])

@@ -42,7 +42,7 @@ SUFFIX = ".reverie"
 MAX_FILE_BYTES = 32 * 2**20
 MAX_TITLE = 80
 MAX_REASON = 240
-"""The longest reason that is told: it may quote the file."""
+"""Longest reason in an error message: it may quote the file."""
 THUMBNAIL_PX = 240
 _PARTS = {"session.json": 64 * 2**10, "actions.json": 8 * 2**20, "start.png": 16 * 2**20, "thumbnail.jpg": 2**20}
 """The parts of a file, and the most bytes of each."""

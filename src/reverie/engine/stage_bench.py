@@ -1,16 +1,16 @@
 """`reverie bench` of Matrix-Game 2.0: a number of blocks, and where their time goes.
 
 frames_per_s            of the blocks that saw as much as the last one did, one after another, decoding and the copy to
-                        uint8 included; on a GPU a block is dreamt while the one before is decoded, and the blocks that
-                        are recorded as CUDA graphs on the way do not count.  without_decode: blocks alone, less the
-                        median time of decoding one.
+                        uint8 included; on a GPU a block is generated while the one before is decoded, and the blocks
+                        that are recorded as CUDA graphs on the way do not count.  without_decode: blocks alone, less
+                        the median time of decoding one.
 baseline_frames_per_s   of the same blocks by our own eager, uncompiled path, in the same process, where another mode is
                         measured.
 graphs                  CUDA graphs that the played session recorded; graphs_refused: why it went on without, else null.
                         compiled_graphs: compiled functions in all; compiled_in_play: those of them that were compiled
                         after the warm-up, which should be none.
 latency_*_ms, block_*   of blocks alone, each waited for; latency as in `reverie.engine.bench`.
-first_frame_s           from the picture to the first block's frames, reading the image encoder included.
+first_frame_s           from the image to the first block's frames, reading the image encoder included.
 block_cpu_s             median of the processor time, all threads, that a block takes: says more than the clock where
                         others share the cores.
 stages                  `reverie.engine.stages`; timed in the same blocks on a CPU, in further ones on a GPU, where
@@ -56,7 +56,7 @@ ONCE = ("image encode", "picture encode", "condition")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageReport:
-    """The figures; the module's docstring says what each means."""
+    """The figures; the module's docstring defines each."""
 
     frames_per_s: float
     frames_per_s_without_decode: float
@@ -197,7 +197,7 @@ def uncounted_blocks(world: WorldModelConfig, num_blocks: int, recorded: bool) -
 
 
 def _quiet(text: str) -> None:
-    """Blocks of a GPU are too many to tell of each."""
+    """Blocks of a GPU are too many to print each."""
 
 
 def _eager_block_ms(

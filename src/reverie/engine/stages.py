@@ -1,6 +1,6 @@
 """Stage timing of a session of Matrix-Game 2.0, measured while it plays.
 
-    image encode      the tokens of the start picture; at the start of a session
+    image encode      the tokens of the start image; at the start of a session
     picture encode    its latent; at the start of a session
     condition         the latents of the grey after it, until they repeat; every block of the first 30 steps
     dit pass 1, 2...  one for each noise level
@@ -42,7 +42,7 @@ PROBE_SIZE = {"cpu": 1024, "cuda": 8192, "mps": 2048}
 """Rows of the square matrices whose product is measured."""
 
 LONG_S = 5.0
-"""A stage that takes this long is told of at once."""
+"""A stage that takes this long is reported at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,9 +67,9 @@ class Rates:
 
 
 class Stopwatch:
-    """Milliseconds by name.  On a GPU each timing waits for it, so what overlaps is not seen.
+    """Milliseconds by name.  On a GPU each timing waits for it, so overlaps do not show.
 
-    tell: told of each timing that took long.
+    tell: called with each timing that took long.
     """
 
     def __init__(self, device: torch.device, tell: Callable[[str], None] = lambda text: None) -> None:
@@ -150,7 +150,7 @@ def watched(engine: Engine, watch: Stopwatch) -> Iterator[None]:
 
 @dataclass(slots=True)
 class Played:
-    """costs_ms, cpu_s (all threads), frames: of each block; first_frame_s: from the picture to the first block's
+    """costs_ms, cpu_s (all threads), frames: of each block; first_frame_s: from the image to the first block's
     frames."""
 
     session: Session
@@ -220,7 +220,7 @@ def stages_of(engine: Engine, watch: Stopwatch, num_blocks: int, rates: Rates) -
 
 
 def works_of(engine: Engine, num_blocks: int) -> dict[str, Work]:
-    """The work of each stage in the last of `num_blocks` blocks, as far as it can be told beforehand."""
+    """The work of each stage in the last of `num_blocks` blocks, as far as it can be computed beforehand."""
     config, itemsize = engine.bundle.config, torch.empty(0, dtype=engine.dtype).element_size()
     world, (height, width) = config.world, config.resolution
     seen = min(num_blocks * world.block, world.window)

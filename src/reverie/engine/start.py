@@ -1,8 +1,8 @@
 """Latents of the start image and the grey frames after it, cached for a model that generates its start.
 
-The picture is encoded, and grey frames after it without end.  The encoding of endless grey comes to rest once the
-picture has left the encoder's memory (after 30 steps): from then on it is one fixed value.  Steps are encoded when they
-are first needed, and kept, so that a session that starts again, goes back or splits encodes nothing twice.
+The image is encoded, and grey frames after it without end.  The encoding of endless grey comes to rest once the image
+has left the encoder's memory (after 30 steps): from then on it is one fixed value.  Steps are encoded when they are
+first needed, and kept, so that a session that starts again, goes back or splits encodes nothing twice.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def encode_still(tokenizer: VideoTokenizer, picture: Tensor) -> Iterator[Tensor]
 
 
 class StartStream:
-    """The encoding of one picture and of the grey after it."""
+    """The encoding of one image and of the grey frames after it."""
 
     def __init__(self, tokenizer: VideoTokenizer | WanVAE, picture: Tensor) -> None:
         """picture: (1, 3, H, W) in [-1, 1]."""
@@ -65,7 +65,7 @@ class StartStream:
         return torch.cat([self._steps[min(step, last)] for step in range(first, first + count)], 1)
 
     def condition(self, first: int, count: int, channels: int) -> Tensor:
-        """Condition channels (1, count, channels, h, w): a mask, 1 at the start picture's own step, then `latents`."""
+        """Condition channels (1, count, channels, h, w): a mask, 1 at the start image's own step, then `latents`."""
         latents = self.latents(first, count)
         b, t, c, h, w = latents.shape
         mask = latents.new_zeros(b, t, channels - c, h, w)

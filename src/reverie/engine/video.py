@@ -1,4 +1,4 @@
-"""Frames -> a video file (MP4, WebM or GIF) that says how it was made.  Torch-free."""
+"""Frames -> a video file (MP4, WebM or GIF) with metadata of how it was made.  Torch-free."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from reverie.nn.rope import rotate
 STEP_FRAMES = 4
 """Frames that one latent step holds (the first step of a video holds one)."""
 WINDOW_FRAMES = 12
-"""Action rows that a step sees, unless its model says otherwise: those of its own 4 frames and of the 8 before."""
+"""Length of a step's action window, by default: those of its own 4 frames and of the 8 before."""
 
 BeforeStart = Literal["repeat", "idle"]
 """Content of action rows below 0: the first row again (Matrix-Game 2), or nothing pressed (a session that opens on an
@@ -30,7 +30,7 @@ image)."""
 
 
 def action_windows(rows: Tensor, num_steps: int, before: BeforeStart, window: int = WINDOW_FRAMES) -> Tensor:
-    """The action rows that each step of a clip sees, `window` of them.
+    """The action window of each step of a clip, `window` rows.
 
     rows: (b, 4 (t - 1) or more, a); row j leads from frame j to frame j + 1, and step i ends at frame 4 i.
     Returns (b, t, window, a): rows 4 i - window .. 4 i - 1.  Raises ShapeError when there are too few rows.
@@ -54,8 +54,8 @@ class ActionModuleConfig:
 
     blocks: indices of transformer blocks; heads * head_dim: its attention width; time_pairs: number pairs that time
     turns; hidden: width of the per-frame key embedding (keyboard only); scale: what a value is multiplied by first;
-    window_frames: action rows that a step sees; gain: whether queries and keys have a learned gain after their norm, as
-    FastVideo's trainings of Matrix-Game 2.0 have.
+    window_frames: length of a step's action window; gain: whether queries and keys have a learned gain after their
+    norm, as FastVideo's trainings of Matrix-Game 2.0 have.
     """
 
     blocks: tuple[int, ...]

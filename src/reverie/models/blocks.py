@@ -45,7 +45,7 @@ class SelfAttention(nn.Module):
 
 
 class ImageAttention(nn.Module):
-    """Cross-attention to the start picture's tokens; its keys and values are computed once a session."""
+    """Cross-attention to the start image's tokens; its keys and values are computed once a session."""
 
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Pass:
 class Block(nn.Module):
     """Self-attention, image cross-attention, mouse, keyboard, feed-forward; timestep-modulated as in Wan 2.1.
 
-    Cut into pieces at every look into the past: what lies between two looks has the same shapes all session long, and
+    Cut into pieces at every read of the context: what lies between two reads has the same shapes all session long, and
     is what `reverie.engine.compiled` compiles.
     """
 

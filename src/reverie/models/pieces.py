@@ -1,8 +1,8 @@
 """The transformer, compiled in pieces.
 
-A block's pieces lie between its looks into the past (`reverie.models.blocks`): their shapes never change, all blocks of
-one kind share one compiled function, and the ring, whose reach grows at first, stays outside.  So there are about ten
-functions to compile, whatever the number of blocks, and none is ever compiled twice in play.
+A block's pieces lie between its reads of the context (`reverie.models.blocks`): their shapes never change, all blocks
+of one kind share one compiled function, and the ring, whose reach grows at first, stays outside.  So there are about
+ten functions to compile, whatever the number of blocks, and none is ever compiled twice in play.
 
 What was compiled is kept on the disk, `compiled` in this package's cache (`~/.cache/reverie`): the next start is quick.
 """

@@ -3,7 +3,7 @@
     learned = LearnedReward.load("runs/reward")
     gymnasium.make("Reverie/Dream-v0", reward="runs/reward")       # the same
 
-It reads latents, which every dream has at hand, so it costs a dream no encoding.
+It reads latents, which every rollout has at hand, so it costs a rollout no encoding.
 
 Legend: n steps, c u v a latent step.
 """
@@ -28,13 +28,13 @@ from reverie.models.checkpoint import from_json, load_weights, save_weights, to_
 KIND = "reverie.reward"
 WEIGHTS = "reward.safetensors"
 GRID = (2, 4)
-"""Places, down and across, that the network tells apart."""
+"""Grid of the pooled features, down and across."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardConfig:
     """latent: (c, u, v) of a step; resolution: (H, W) of its frames, pixels; tokenizer: `tokenizer_fingerprint`; mean,
-    scale: mean and standard deviation of a step's reward; has_ends: whether recordings said where episodes end."""
+    scale: mean and standard deviation of a step's reward; has_ends: whether recordings mark where episodes end."""
 
     latent: tuple[int, int, int]
     resolution: tuple[int, int]
@@ -46,7 +46,7 @@ class RewardConfig:
 
 
 class RewardNet(nn.Module):
-    """Two latent steps to a reward and an end; untrained it says the mean reward of every step."""
+    """Two latent steps to a reward and an end; untrained it predicts the mean reward of every step."""
 
     def __init__(self, config: RewardConfig) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """Wan 2.1's causal video VAE: 4x8x8 pixels become a cell of 16 channels; the first frame is a step of its own.
 
-Encoder and decoder stream: what they must remember of the frames before is an explicit state, the very thing that the
-project's own tokenizer has, and both have the same face.  A step is always computed alone (4 frames, or the first one),
-so a stream costs the memory of one step, and streamed equals whole bit for bit.
+Encoder and decoder stream: their memory of the frames before is an explicit state, the very thing that the project's
+own tokenizer has, and both have the same face.  A step is always computed alone (4 frames, or the first one), so a
+stream costs the memory of one step, and streamed equals whole bit for bit.
 Source: Wan, arXiv 2503.20314, section 4.1; module names are those of diffusers' AutoencoderKLWan.
 
 Legend: b batch, f frames, t latent steps, H W pixels, h w cells of 8x8 pixels, c channels.
@@ -178,7 +178,7 @@ class Upsample(nn.Module):
         b = x.shape[0]
         if self.time_conv is not None:
             carry = next(carries)
-            if not is_first:  # the first frame stays one, and is not remembered either
+            if not is_first:  # the first frame stays one, and is not part of the state either
                 x = rearrange(self.time_conv(x, carry), "b (two c) f h w -> b c (f two) h w", two=2)
         return rearrange(self.resample(rearrange(x, "b c f h w -> (b f) c h w")), "(b f) c h w -> b c f h w", b=b)
 
@@ -355,7 +355,7 @@ class WanVAE(nn.Module):
         """The latent of `picture` (b 3 H W), then those of grey frames after it, `b 1 c h w` each, as long as they
         change: the last one holds for ever.
 
-        What the encoder remembers is finite, so its parts come to rest one after another, and a part that has is run
+        The encoder's memory is finite, so its parts come to rest one after another, and a part that has is run
         no more: the costly ones, on the grid of pixels, after 4 steps, the last after 30.
         """
         b, _, height, width = picture.shape

@@ -2,8 +2,8 @@
 
 A file is safetensors, or a `.pth` that holds tensors and nothing else (a training's may hold them under a name, see
 SECTIONS).  Large weights may be sharded as on the Hugging Face hub: `NAME-00001-of-0000N.safetensors`, and
-`NAME.safetensors.index.json`, which says where each tensor is; both are read by the name of the whole,
-`NAME.safetensors`.  Foreign files have names of their own: a `Names` function says which stored tensors make up one of
+`NAME.safetensors.index.json`, which gives the shard of each tensor; both are read by the name of the whole,
+`NAME.safetensors`.  Foreign files have names of their own: a `Names` function lists which stored tensors make up one of
 ours, stacked along the first axis.
 """
 
@@ -232,7 +232,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], shard_bytes: int | Non
     """Write safetensors, `path` itself, or where they take more than `shard_bytes` its shards and their index; what was
     there under that name before goes.  Returns the files.
 
-    Every file is there whole or not at all, and the index comes last; a reader tells shards of two saves apart.
+    Every file is there whole or not at all, and the index comes last; a reader distinguishes shards of two saves.
     """
     shards = _split(tensors, shard_bytes)
     old = {path, index_of(path), *path.parent.glob(f"{path.stem}-?????-of-?????{path.suffix}")}

@@ -66,14 +66,14 @@ def is_few(q: Tensor) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """For each query step of a clip, the ranges `(start, stop)` of key steps that it sees."""
+    """For each query step of a clip, the ranges `(start, stop)` of key steps that it attends to."""
 
     ranges: tuple[tuple[tuple[int, int], ...], ...]
 
     @classmethod
     def windowed(cls, num_steps: int, window: int, block: int, sink: int = 0) -> Visibility:
-        """Block-causal: a step sees its whole block, and as many steps before it as the window then has room for: the
-        first `sink` of all, and the last ones."""
+        """Block-causal: a step attends to its whole block, and as many steps before it as the window then has room for:
+        the first `sink` of all, and the last ones."""
         ends = [i - i % block + block for i in range(num_steps)]
         rows = ((_seen(end, window, sink), min(end, num_steps)) for end in ends)
         return cls(tuple((*seen[:-1], (seen[-1][0], stop)) for seen, stop in rows))
@@ -128,7 +128,7 @@ class Visibility:
         return create_block_mask(may_look, None, None, size, size, device=str(device))
 
     def runs(self) -> Iterator[tuple[slice, tuple[slice, ...]]]:
-        """Neighbouring query steps that see the same keys, with those keys, in steps."""
+        """Neighbouring query steps that attend to the same keys, with those keys, in steps."""
         start = 0
         for i in range(1, len(self) + 1):
             if i == len(self) or self.ranges[i] != self.ranges[start]:
@@ -146,7 +146,7 @@ def _seen(end: int, window: int, sink: int) -> tuple[tuple[int, int], ...]:
 
 
 class _StepAttention(torch.autograd.Function):
-    """Attention a step at a time over only the keys that it sees: no masked work, and its own backward.
+    """Attention a step at a time over only the keys that it attends to: no masked work, and its own backward.
 
     A masked kernel would do about three times the arithmetic (measured on two CPU cores: docs/LOG.md).
     q, k, v: (rows, n, d), contiguous.
@@ -317,7 +317,7 @@ class Memory(Protocol):
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
 
     def seen(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The keys and values that all queries see, those at hand among them; None where not all see the same."""
+        """The keys and values that all queries attend to, those at hand among them; None where queries differ."""
         ...
 
 
@@ -331,7 +331,7 @@ class ClipMemory:
         return attend_steps(q, k, v, self.visibility)
 
     def seen(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Each step sees what the mask gives it."""
+        """Each step attends to the keys that the mask allows."""
 
 
 @dataclass(frozen=True, slots=True)

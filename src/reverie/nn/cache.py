@@ -45,7 +45,7 @@ class KVCache:
         return cls(k, v, window, tokens, sink)
 
     def read(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Everything that the block at hand may see: the committed window and itself.
+        """Keys and values that the block at hand may attend to: the committed window and itself.
 
         k, v: (b, heads, steps * tokens, d) of the block, turned to its positions; at most `window` steps.
         Returns views of the ring, (b, heads, seen, d); they hold until the next call.

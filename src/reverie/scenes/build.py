@@ -19,7 +19,7 @@ from reverie.vision.projection import VIEW_SIZE, View, render_views
 from reverie.vision.visibility import compare_depth
 
 NEIGHBOURS = 8
-"""Keyframes that are asked whether they see through a point."""
+"""Keyframes that a point is tested against for being seen through."""
 SEEN_THROUGH = (1.12, 0.25)
 """A point is seen through by a keyframe whose depth there is more than `a * depth + b`."""
 YAW_SCALE_DEG, PITCH_SCALE_DEG = 40.0, 30.0

@@ -1,4 +1,4 @@
-"""Scenes from games that can be looked at from anywhere: a grid of standpoints, until nothing new is seen."""
+"""Scenes from games that can be looked at from anywhere: a grid of standpoints, until nothing new is visible."""
 
 from __future__ import annotations
 

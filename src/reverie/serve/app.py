@@ -1,11 +1,11 @@
-"""The play server: the page, its pictures, and a WebSocket that plays.
+"""The play server: the page, its images, and a WebSocket that plays.
 
 GET  /                the page
 GET  /health          {"status": "warming" | "ready" | "failed", "progress", "message", "model", "kind", ...};
                       200 when ready, else 503
-GET  /starts          the start pictures: [{"id", "name", "thumbnail"}]
+GET  /starts          the start images: [{"id", "name", "thumbnail"}]
 GET  /starts/ID.jpg   one of them
-POST /upload          the body is a picture file; answers `uploaded` or `error` of `serve.protocol`
+POST /upload          the body is an image file; answers `uploaded` or `error` of `serve.protocol`
 /saves                see `serve.save_routes`
 WS   /ws              see `serve.protocol`
 
@@ -345,7 +345,7 @@ def open_browser(address: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlayConfig:
-    """Play a dreamt world, or a real game, in the browser.
+    """Play a generated world, or a real game, in the browser.
 
     Examples: reverie play;  reverie play --model path/to/model;  reverie play --scene scenes/my-level --start 2;
     reverie play --world vizdoom --record my-play;  reverie play --world city --model nano;
@@ -358,7 +358,7 @@ class PlayConfig:
     variant: str | None = None
     """Variant of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
-    """full, or tiny where the model has one: faster, a little coarser; auto is what the preset says, else full."""
+    """full, or tiny where the model has one: faster, a little coarser; auto takes the preset's, else full."""
     preset: str | None = None
     """Memory preset of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
     weights: str = "auto"
@@ -423,7 +423,7 @@ class ServeConfig:
     variant: str | None = None
     """Variant of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
-    """full, or tiny where the model has one: faster, a little coarser; auto is what the preset says, else full."""
+    """full, or tiny where the model has one: faster, a little coarser; auto takes the preset's, else full."""
     preset: str | None = None
     """Memory preset of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
     weights: str = "auto"

@@ -26,7 +26,7 @@ KEYS = {
     "Mouse0": ("attack",),
     "Mouse2": ("use",),
 }
-"""Key codes, and the key of an action space that each holds: the first that the world knows."""
+"""Key codes, and the key of an action space that each holds: the first that the world has."""
 
 MOVES = {"ArrowUp": ("forward",), "ArrowDown": ("back",)}
 """Bound as well, as in the games of old: with the arrows alone one can walk and turn."""
@@ -82,7 +82,7 @@ class Bindings:
 
 
 def bindings_for(space: ActionSpace) -> Bindings:
-    """The usual keys, as far as `space` knows them; turning by arrows and mouse where it has a camera."""
+    """The usual keys, as far as `space` has them; turning by arrows and mouse where it has a camera."""
     table = {**KEYS, **(MOVES if space.mouse else STEERING)}
     known = {code: [name for name in names if name in space.keys] for code, names in table.items()}
     keys = {code: names[0] for code, names in known.items() if names}
@@ -127,7 +127,7 @@ class InputBox:
         return self._bindings.action(codes, mouse_px, num_frames), seq
 
     def flush(self) -> None:
-        """Forget taps and movement that no block has taken (after a pause or a restart); keys held stay held."""
+        """Drop taps and movement that no block has taken (after a pause or a restart); keys held stay held."""
         with self._lock:
             self._tapped, self._mouse_px = frozenset(), (0.0, 0.0)
 

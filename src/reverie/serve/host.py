@@ -1,4 +1,4 @@
-"""One process's worlds: the source and its warm-up, the one thread that generates, the pictures, and who plays."""
+"""One process's worlds: the source and its warm-up, the one thread that generates, the images, and who plays."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Limits:
 
     Args:
         max_players: players at once.
-        max_waiting: clients in the queue for a place; more are told to come again.
-        max_greeting: connections that have not said hello yet; beyond it the oldest goes.
+        max_waiting: clients in the queue for a place; more are refused and may come again.
+        max_greeting: connections that have not sent `hello` yet; beyond it the oldest goes.
         max_upload_bytes: size of an own image.
         max_uploads: number of own images that are kept; the oldest go.
         uploads_at_once: images that are received and decoded at the same time; more wait for `upload_wait_s`.
@@ -51,7 +51,7 @@ class Limits:
         starts_per_s, start_burst: how often one client may open or restart a world; more wait.
         hello_s: how long a connection may stay silent at first.
         start_s: how long a client with a place may take to ask for a world.
-        silence_s: how long a player who is not paused may say nothing; pages ping once a second, hidden ones once a
+        silence_s: how long a player who is not paused may send nothing; pages ping once a second, hidden ones once a
             minute.
         idle_s: how long a player may do nothing (not play, pause or leave the page hidden) while others wait.
         send_s: how long a client may leave what we send unread.
@@ -135,7 +135,7 @@ class Host:
             self.greeting.pop(key, None)
 
     async def warm_up(self) -> None:
-        """Load the source in the background; `status` tells how far it is.  A failure is kept in `failure`."""
+        """Load the source in the background; `status` holds its progress.  A failure is kept in `failure`."""
         try:
             spec = await self.call(lambda: self._source.load(self._progress))
         except Exception as error:
@@ -170,7 +170,7 @@ class Host:
             self._own_saves.cleanup()
 
     def open(self, start_id: str | None, seed: int) -> World:
-        """A World in the start picture `start_id` (None: the first there is).  Call on the generation thread."""
+        """A World in the start image `start_id` (None: the first there is).  Call on the generation thread."""
         start = self._find(start_id)
         if start is not None and start.place is not None:
             assert isinstance(self._source, HasScenes)
@@ -222,7 +222,7 @@ class Host:
         return start
 
     def start(self, start_id: str) -> StartPicture | None:
-        """A bundled or uploaded picture by its id."""
+        """A bundled or uploaded image by its id."""
         return self._pictures.get(start_id) or self._uploads.get(start_id)
 
     async def thumbnail(self, start: StartPicture) -> bytes:
@@ -294,7 +294,7 @@ def describe(start: StartPicture) -> StartInfo:
 
 
 def jpeg(picture: Picture, quality: int = 92) -> bytes:
-    """A JPEG with full colour resolution: small pictures are shown large, and edges must stay clean."""
+    """A JPEG with full colour resolution: small frames are shown large, and edges must stay clean."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()

@@ -19,7 +19,7 @@ SIZE_PX = 192
 
 @runtime_checkable
 class HasMemoryMap(Protocol):
-    """A World that can draw what it remembers."""
+    """A World that can draw its spatial memory."""
 
     def memory_map(self, size: int = SIZE_PX) -> npt.NDArray[np.uint8] | None:
         """(size, size, 3) RGB, or None for a world without a memory."""

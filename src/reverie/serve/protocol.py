@@ -1,17 +1,17 @@
 """Protocol between the page and the server.  Torch-free; `static/protocol.js` is the page's copy.
 
-A client opens the WebSocket and says `hello` with the version it speaks.  The server reports `status` while its world
+A client opens the WebSocket and sends `hello` with its protocol version.  The server reports `status` while its world
 warms up, then answers `welcome` (what can be played and how).  `start` opens a world and is answered by `started`;
 from then on the server sends binary frames and the client sends `input`, and `played` for each frame that it shows.
 A session of a model can also be left and taken up again (`resume`), sought through (`seek`, answered by `position` and
 a frame of a new epoch), saved (`save`, `saved`) and loaded (`load`, `loading`, `started`).
 Where a game and the dream of it can be played, `view` swaps them (answered by `view`, and frames of a new epoch).
-While all places are taken, `queued` says how many clients come before; the client waits, and is served in its turn.
+While all places are taken, `queued` counts the clients that come before; the client waits, and is served in its turn.
 
-Text messages are JSON objects with a `type`; fields that are not known are ignored.  Binary messages are frames, see
-`serve.wire`: their `epoch` counts the starts and restarts of one connection, and frames of an older one are dropped.
-Keys travel as W3C `KeyboardEvent.code` names (plus `Mouse0`-`Mouse2`), the mouse as pixels moved; what they mean is the
-world's business (see `bindings`).  A client that breaks these rules gets an `error` and, if it is fatal, a close.
+Text messages are JSON objects with a `type`; unknown fields are ignored.  Binary messages are frames, see `serve.wire`:
+their `epoch` counts the starts and restarts of one connection, and frames of an older one are dropped.  Keys travel as
+W3C `KeyboardEvent.code` names (plus `Mouse0`-`Mouse2`), the mouse as pixels moved; what they mean is the world's
+business (see `bindings`).  A client that breaks these rules gets an `error` and, if it is fatal, a close.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def close_reason(text: str) -> str:
 
 
 class Refusal(ProtocolError):
-    """A ProtocolError with the code that the client is told."""
+    """A ProtocolError with the code that the client is sent."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
@@ -106,7 +106,7 @@ class Refusal(ProtocolError):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first message: the version spoken, and how pictures are wanted (`jpeg` or `rgb`)."""
+    """The first message: the version spoken, and the encoding of frames (`jpeg` or `rgb`)."""
 
     TYPE: ClassVar = "hello"
     version: int
@@ -115,7 +115,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Open a world in the picture named `start` (an id of `welcome.starts` or of an upload; None: the first)."""
+    """Open a world on the image named `start` (an id of `welcome.starts` or of an upload; None: the first)."""
 
     TYPE: ClassVar = "start"
     start: str | None = None
@@ -124,7 +124,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Begin again in the same picture; everything under way is dropped."""
+    """Begin again on the same image; everything under way is dropped."""
 
     TYPE: ClassVar = "restart"
     seed: int = 0
@@ -210,7 +210,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class MapRequest:
-    """Asks for the map of what the world remembers; answered at most once a second."""
+    """Asks for the top view of the spatial memory; answered at most once a second."""
 
     TYPE: ClassVar = "map"
 
@@ -355,9 +355,9 @@ _READERS: dict[str, Callable[[dict[str, Any]], ClientMessage]] = {
 
 @dataclass(frozen=True, slots=True)
 class StartInfo:
-    """A picture to start in: its id, what to call it, and where its thumbnail is (relative to the page).
+    """An image to start on: its id, its title, and its thumbnail's address (relative to the page).
 
-    keys, mouse: the controls of the game that it is from, of all that the model knows; None where that is not known.
+    keys, mouse: the controls of the game that it is from, of all that the model has; None where that is unknown.
     scene: the title of the scene that it lies in; None for an image alone.
     """
 
@@ -458,7 +458,7 @@ class Drift:
 
     psnr_db: of the latest block against the game's; None while the game is not shown.  seconds: of the dream that are
     judged.  shares: kind of collapse -> how far the last one of them is on the way to it, 1 and more is beyond the
-    limit, None where it is not known.  collapsed: the kind that the dream has come to, and collapsed_s when.
+    limit, None where it is unknown.  collapsed: the kind that the dream has come to, and collapsed_s when.
     real_s: seconds of the game that the limits are from, of real_needed_s; before, its looks are not judged.
     """
 
@@ -524,7 +524,7 @@ class Error:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """The answer of POST /upload: a start picture that any later `start` may name."""
+    """The answer of POST /upload: a start image that any later `start` may name."""
 
     TYPE: ClassVar = "uploaded"
     start: StartInfo

@@ -56,7 +56,7 @@ MAX_EARLY_ENDS = 3
 RESTARTED = 1012
 """The WebSocket's close code for a service that is started again: pages then connect again by themselves."""
 _NOT_SENT = (1005, 1006, 1015)
-"""Close codes that say how a connection ended without one; none may be sent."""
+"""Close codes for a connection that ended without one; none may be sent."""
 
 _TO_REPLICA = ("content-type", "if-none-match", "if-modified-since", "range")
 _NOT_FROM_REPLICA = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"})
@@ -83,7 +83,7 @@ class _Visit:
 
 @dataclass(slots=True, eq=False)
 class _Link:
-    """A player's connection.  hello: the first message, said again where the player moves to another replica."""
+    """A player's connection.  hello: the first message, sent again where the player moves to another replica."""
 
     socket: WebSocket
     visit: _Visit
@@ -211,7 +211,7 @@ class Front:
             message = event.get("bytes") if text is None else text
             if link.hello is None and text is not None:
                 link.hello = text
-                if link.backend is None:  # it is said when the replica answers
+                if link.backend is None:  # it is sent when the replica answers
                     continue
             while link.backend is None:
                 await asyncio.sleep(POLL_S / 10)
@@ -405,7 +405,7 @@ class Keeper:
             log.warning("replica %d has ended; another one takes its place", replica.number)
 
     async def _watch(self, replica: Replica, process: BaseProcess, pipe: Connection) -> str | None:
-        """Notes the replica's port, and waits until it ends; returns why, where it says so."""
+        """Notes the replica's port, and waits until it ends; returns the reason, where it gives one."""
         while True:
             is_alive = process.is_alive()
             while pipe.poll():

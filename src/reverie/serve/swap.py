@@ -20,7 +20,7 @@ MAX_BACK_FRAMES = 64
 
 @runtime_checkable
 class Dream(World, Protocol):
-    """A World that tells where its camera is."""
+    """A World that reports its camera's pose."""
 
     @property
     def camera(self) -> Pose | None: ...
@@ -208,7 +208,7 @@ class SwapWorld:
 
 
 def _pose_of(game: World) -> Pose | None:
-    """The pose of the game's camera; None for a game that does not tell it."""
+    """The pose of the game's camera; None for a game that does not report it."""
     pose = getattr(game, "pose", None)
     return None if pose is None else np.array(pose, np.float32)
 

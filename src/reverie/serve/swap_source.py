@@ -36,7 +36,7 @@ class SwapSource:
         return f"{self._game.name} and {self._model.name}"
 
     def load(self, progress: Progress) -> WorldSpec:
-        """Raises WorldError for a model that does not show the game's size or know its keys."""
+        """Raises WorldError for a model that does not have the game's resolution or its keys."""
         game = self._game.load(lambda share, text: progress(GAME_SHARE * share, text))
         dreams = self._model.load(lambda share, text: progress(GAME_SHARE + (1 - GAME_SHARE) * share, text))
         if game.resolution != dreams.resolution:

@@ -42,7 +42,7 @@ _INSTANCE = re.compile(rb"\+viz_instance_id\0([A-Za-z0-9]{4,64})\0")
 _lock = threading.Lock()
 _guardian: tuple[int, subprocess.Popen[bytes]] | None = None  # and the process that it belongs to
 _unanswered = 0
-"""Lines that the guardian has not said yet that it has noted."""
+"""Lines that the guardian has not confirmed yet."""
 
 
 def make_folder(prefix: str) -> Path:
@@ -54,7 +54,7 @@ def make_folder(prefix: str) -> Path:
 
 
 def guard(folder: Path) -> None:
-    """See to it that the processes of `folder`, and the folder, do not outlive this process.
+    """Register `folder` and its processes to be removed when this process ends.
 
     Call before a process is started, and again afterwards: then its shared memory goes even if both are killed at once.
     """

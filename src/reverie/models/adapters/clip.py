@@ -28,7 +28,7 @@ _TRANSFORMERS = (
 
 
 def read_config(file: TensorFile, heads: int | None = None) -> ClipVisionConfig:
-    """The tower that a file holds, without its last layer, told from its tensors' shapes.
+    """The tower that a file holds, without its last layer, inferred from its tensors' shapes.
 
     heads: of a tower that is not ViT-H.  Raises CheckpointError for a file that holds another thing.
     """

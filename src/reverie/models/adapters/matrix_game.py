@@ -124,7 +124,7 @@ def _module(actions: Mapping[str, Any], width: str, scale: float) -> ActionModul
         hidden=int(actions["hidden_size"]),
         scale=scale,
         window_frames=STEP_FRAMES * int(actions.get("windows_size", 3)),
-        gain=bool(actions.get("norm_gain", False)),  # ours: told from the weights, no published config has it
+        gain=bool(actions.get("norm_gain", False)),  # ours: inferred from the weights, no published config has it
     )
 
 

@@ -9,7 +9,7 @@
 
 Which variant a subfolder holds stands in its config.json; FOLDER may also be one of the subfolders.
 
-What others trained from it is read too, under whichever names `layouts.py` knows:
+What others trained from it is read too, under whichever names `layouts.py` lists:
 
     FOLDER/model.pt                    of ForgeWM's few-step stage, without a config
     FOLDER/transformer/                FastVideo: config.json, diffusion_pytorch_model.safetensors, whole or sharded
@@ -62,7 +62,7 @@ FOLDERS = {
 """Folder and weights file of each variant in the published repository."""
 PUBLISHED = "Skywork/Matrix-Game-2.0 (arXiv 2508.13009)"
 TRAINED = "a training of Matrix-Game 2.0 (arXiv 2508.13009)"
-"""Origin of a model without a config, for its summary."""
+"""Origin of a model that others trained, for its summary."""
 CONFIGS = ("config.json", "base_config.json")
 BARE_FILES = ("model.pt", "generator_ema.safetensors")
 """File names of training checkpoints, which have no config."""
@@ -76,7 +76,7 @@ M = TypeVar("M", bound=nn.Module)
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A subfolder with a Matrix-Game 2.0 config, `raw`, in the published fields.  bare: weights without a config, which
-    `raw` was told from."""
+    `raw` was inferred from."""
 
     folder: Path
     raw: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Reverie: one picture in, a world you walk through out.
+"""Reverie: one image in, a world you walk through out.
 
     import reverie
 

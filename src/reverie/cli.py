@@ -199,7 +199,7 @@ def _parser() -> Callable[..., Any]:
 
 
 def _unknown(args: list[str]) -> int:
-    """`reverie train` names a group: list it.  Anything else is unknown: say what is known."""
+    """Lists the commands of a group such as `reverie train`, or names the known ones; returns the exit code."""
     group = [command for command in COMMANDS if command.name.startswith(f"{args[0]} ")]
     asks_help = bool(group) and len(args) == 2 and args[1] in {"-h", "--help"}
     if asks_help:

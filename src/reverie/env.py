@@ -47,8 +47,8 @@ class Step:
 
     frames: `(f, H, W, 3)` uint8, the block's; action: as it was given; num_steps: steps of the episode, this one
     included; before, camera: poses `(6,)` of the camera in the last frame before the block and in its own last frame,
-    None where the world has no camera.  Dreams with a spatial memory and games have one; latents: (1 + t, c, h, w)
-    float32 of a dream, the last latent step before the block and the block's own; None for games.
+    None where the world has no camera.  Sessions with a spatial memory and games have one; latents: (1 + t, c, h, w)
+    float32 of a session, the last latent step before the block and the block's own; None for games.
     """
 
     frames: Frames
@@ -61,7 +61,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a world stands before a step, as `Step` has it."""
+    """State of a world before a step, as in `Step`."""
 
     camera: Pose | None
     latent: Tensor | None
@@ -82,21 +82,21 @@ class Standing:
 Reward = Callable[[Step], float]
 """The reward of a step."""
 Termination = Callable[[Step], bool]
-"""Whether a step ends the episode."""
+"""Predicate of an episode's end: true if the step ends it."""
 
 
 class DreamEnv(gym.Env[Observation, EnvAction], EzPickle):
     """A World behind Gymnasium's interface.
 
-    Observation: the last picture of the block, uint8 `(H, W, 3)`; `info["frames"]` has all of them,
-    `(block_frames, H, W, 3)`, at a reset the start picture for as long.
+    Observation: the last frame of the block, uint8 `(H, W, 3)`; `info["frames"]` has all of them,
+    `(block_frames, H, W, 3)`, at a reset the start image for as long.
     Action: a Dict of `keys` (MultiBinary, one per key) and `mouse` (Box: pitch, yaw in degrees per frame), each only
     where the world has it; it is held for the whole block, or, with `per_frame`, there is one row per frame of it.
-    Reward: what the hook `reward` says of the step, else 0: dreams do not keep score.  It is a function, or the folder
-    of a learned one (`reverie train reward`).  An episode terminates where the hook `terminated` says so, or a learned
-    reward that knows of ends, else never; it is truncated after `max_steps`.
-    Render: a picture a step, so `render_fps` is the frame rate over the block's frames: RecordVideo keeps real time.
-    Seeds: the same reset seed and actions give the same pictures.  `reset(options={"image": ...})` starts in another
+    Reward: the hook `reward` of the step, else 0: sessions do not keep score.  It is a function, or the folder of a
+    learned one (`reverie train reward`).  An episode terminates where the hook `terminated` is true, or a learned
+    reward predicts an end, else never; it is truncated after `max_steps`.
+    Render: a frame a step, so `render_fps` is the frame rate over the block's frames: RecordVideo keeps real time.
+    Seeds: the same reset seed and actions give the same frames.  `reset(options={"image": ...})` starts in another
     picture, where the environment was made from a model.  A pickled environment is made anew from its arguments.
     """
 
@@ -121,8 +121,8 @@ class DreamEnv(gym.Env[Observation, EnvAction], EzPickle):
         terminated: Termination | None = None,
         render_mode: str | None = None,
     ) -> None:
-        """Plays `world`, or, without one, the dream of `model` that starts in `image` (default: its first picture), or
-        in `scene` at its start number `start`."""
+        """Plays `world`, or, without one, a session of `model` that starts on `image` (default: its first image), or in
+        `scene` at its start number `start`."""
         EzPickle.__init__(
             self,
             world,
@@ -214,7 +214,7 @@ def check_render_mode(render_mode: str | None) -> None:
 
 
 def camera_of(world: World) -> Pose | None:
-    """Pose of the last frame's camera: what a dream calls `camera` and a game `pose`."""
+    """Pose of the last frame's camera: `camera` of a session, `pose` of a game."""
     pose = getattr(world, "camera", None)
     return getattr(world, "pose", None) if pose is None else pose
 

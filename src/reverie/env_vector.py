@@ -1,4 +1,4 @@
-"""Many dreams as one Gymnasium vector environment: one engine, whose blocks are made together.
+"""Many sessions as one Gymnasium vector environment: one engine, whose blocks are made together.
 
 import gymnasium, reverie.env
 
@@ -45,10 +45,10 @@ Array = npt.NDArray[Any]
 
 
 class DreamVectorEnv(VectorEnv[Observation, EnvAction, Array], EzPickle):
-    """`num_envs` dreams of one model; each is as a `DreamEnv` with the same seed and actions.
+    """`num_envs` sessions of one model; each is as a `DreamEnv` with the same seed and actions.
 
     Observations, actions and hooks are those of `DreamEnv`, with a leading axis of environments.  Episodes begin again
-    by Gymnasium's rules (`autoreset_mode`).  A dream whose numbers are no longer finite is truncated, with the reason
+    by Gymnasium's rules (`autoreset_mode`).  A session whose numbers are no longer finite is truncated, with the reason
     in `info["error"]`, and begins again like any other.
     """
 
@@ -176,16 +176,16 @@ class DreamVectorEnv(VectorEnv[Observation, EnvAction, Array], EzPickle):
         return self._pictures.copy(), rewards, terminated, truncated, infos
 
     def render(self) -> tuple[Observation, ...] | None:
-        """The last picture of each environment."""
+        """The last frame of each environment."""
         return tuple(self._pictures.copy()) if self.render_mode == "rgb_array" else None
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Closes the dreams."""
+        """Closes the sessions."""
         self._batch.close()
 
     def _play(self, playing: list[int], actions: Sequence[EnvAction]) -> list[Frames | Exception]:
         """The next block, or the error, of these environments.  Raises ActionError, with nothing changed, for an action
-        that cannot be said."""
+        that is not valid."""
         from reverie.engine.batch import make_blocks
 
         sessions = [self._batch.sessions[i] for i in playing]

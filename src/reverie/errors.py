@@ -1,8 +1,8 @@
 """Every error that Reverie raises on purpose.
 
 ReverieError                 one line: what was got, what was expected, what to do; exit code 2 on the command line
-├── ActionError              an action, a key name or an action script that cannot be said
-├── ImageError               a picture that cannot be read or used
+├── ActionError              an action, a key name or an action script that is not valid
+├── ImageError               an image that cannot be read or used
 ├── ShapeError               a tensor or array of another shape than asked for
 ├── CheckpointError          a model folder or a weight file that cannot be loaded
 ├── DataError                a dataset or recording that is missing, damaged or of another kind
@@ -10,7 +10,7 @@ ReverieError                 one line: what was got, what was expected, what to 
 ├── DeviceError              a device or a dtype that this machine does not have
 ├── HubError                the Hugging Face Hub cannot be reached, or refuses
 ├── TrainError               a training that cannot start, resume or go on
-└── ServeError               the server cannot start (a port in use, say)
+└── ServeError               the server cannot start (a port in use, for example)
     └── ProtocolError        a message of a client that breaks the protocol
 """
 
@@ -20,11 +20,11 @@ class ReverieError(Exception):
 
 
 class ActionError(ReverieError, ValueError):
-    """An action, a key name or an action script that cannot be said."""
+    """An action, a key name or an action script that is not valid."""
 
 
 class ImageError(ReverieError, ValueError):
-    """A picture that cannot be read or used."""
+    """An image that cannot be read or used."""
 
 
 class ShapeError(ReverieError, ValueError):

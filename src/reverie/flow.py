@@ -40,7 +40,7 @@ __all__ = [
 Embeddings = Mapping[float, TimestepEmbedding]
 """Embedded noise levels, by level."""
 Passes = Callable[[WorldModel, Condition, Schedule, WorldState, Sequence[Tensor]], Tensor]
-"""What `passes` does."""
+"""Signature of `passes`."""
 
 
 def add_noise(z: Tensor, eps: Tensor, sigma: Tensor | float) -> Tensor:
@@ -132,7 +132,8 @@ def commit(
 
 
 def constant_embeddings(model: WorldModel, schedule: Schedule, state: WorldState) -> Embeddings | None:
-    """What the model is told of each noise level of a block, worked out once; None where actions have a part in it."""
+    """Computes the network's timestep embedding of each noise level of a block once; None where actions have a part in
+    it."""
     if model.config.action_modulation:
         return None
     like, cond = state.last[:, None].expand(-1, model.config.block, -1, -1, -1), start_condition(model, state)
@@ -150,9 +151,9 @@ def _embedded(sigma: float, x: Tensor, levels: Embeddings | None) -> Tensor | Ti
 def begin(
     model: WorldModel, z0: Tensor, image: Tensor, schedule: Schedule, state: WorldState, generator: torch.Generator
 ) -> None:
-    """Open a world on a picture: `state` is reset, and the picture becomes step 0, or that is left to the model.
+    """Open a world on an image: `state` is reset, and the image becomes step 0, or that is left to the model.
 
-    z0: (b, 1, c, h, w) the picture's latent; image: (b, n, image_dim) its tokens.
+    z0: (b, 1, c, h, w) the image's latent; image: (b, n, image_dim) its tokens.
     """
     state.reset()
     show(model, image, state)
@@ -161,7 +162,7 @@ def begin(
 
 
 def show(model: WorldModel, image: Tensor, state: WorldState) -> None:
-    """Let `state` know the start picture's tokens, (b, n, image_dim)."""
+    """Write the keys and values of the start image's tokens to `state`, (b, n, image_dim)."""
     for (k, v), (new_k, new_v) in zip(state.image, model.image_keys_values(image), strict=True):
         k.copy_(new_k)
         v.copy_(new_v)
@@ -186,7 +187,8 @@ def passes(
 
 
 def known_passes(z: Tensor) -> Passes:
-    """As `passes`, over a block whose clean latents `z` (b, block, c, h, w) are known: they are committed, no more."""
+    """Returns a replacement of `passes` for a block whose clean latents `z` (b, block, c, h, w) are known: it only
+    commits them."""
 
     def run(
         model: WorldModel, cond: Condition, schedule: Schedule, state: WorldState, noise: Sequence[Tensor]
@@ -226,7 +228,8 @@ def advance_with(
     parts: ConditionChannels | None = None,
     run: Passes = passes,
 ) -> Tensor:
-    """As `advance`, with noise (b, block, c, h, w) from `draw`: the block's, then that of each pass in turn."""
+    """Advances by a block as `advance` does, with noise (b, block, c, h, w) from `draw`: the block's, then that of each
+    pass in turn."""
     expected = (state.actions.shape[0], model.config.block_rows(state.step), model.config.action_space.size)
     if tuple(actions.shape) != expected:
         raise ShapeError(f"a block takes action rows of shape {expected}, got {tuple(actions.shape)}")
@@ -234,7 +237,7 @@ def advance_with(
     noise = [draw() for _ in range(schedule.num_draws)]
     z = run(model, cond, schedule, state, noise)
     num_kept = state.actions.shape[1]
-    before = cond.actions[:, 0, :num_kept]  # the rows before the block that its first step sees
+    before = cond.actions[:, 0, :num_kept]  # the rows before the block in its first step's action window
     state.actions.copy_(torch.cat([before, actions.to(before)], 1)[:, -num_kept:])
     return z
 

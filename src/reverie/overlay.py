@@ -1,4 +1,4 @@
-"""What the player did, drawn: a strip of keys under a picture, and sheets of pictures.  Torch-free."""
+"""Drawing of the player's actions: a strip of keys under a frame, and contact sheets.  Torch-free."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Picture = npt.NDArray[np.uint8]
 
 
 def strip_height(width: int) -> int:
-    """Height in pixels of the strip under a picture `width` pixels wide; even, as video wants it."""
+    """Height in pixels of the strip under a frame `width` pixels wide; even, as video wants it."""
     return max(20, round(width / 11 / 2) * 2)
 
 
@@ -68,7 +68,7 @@ def add_arrow(frame: Picture, turn: tuple[float, float]) -> Picture:
 
 
 def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], columns: int | None = None) -> Image.Image:
-    """Pictures (H, W, 3) in rows, each with its caption below it."""
+    """Images (H, W, 3) in rows, each with its caption below it."""
     height, width = pictures[0].shape[:2]
     columns = columns or max(1, round(math.sqrt(len(pictures) * height / width)))
     rows = math.ceil(len(pictures) / columns)

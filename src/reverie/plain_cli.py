@@ -41,7 +41,7 @@ def parse(kind: type[T], args: Sequence[str], prog: str, description: str = "") 
 
 
 def _options(hint: Any) -> dict[str, Any]:
-    """What argparse must know of a field's type."""
+    """Builds argparse's keyword arguments for a field's type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         (inner,) = (a for a in arguments if a is not type(None))

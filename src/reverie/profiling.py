@@ -1,4 +1,4 @@
-"""Where time goes, by kind of operation: kernels on a GPU, torch's operations on a CPU."""
+"""Profile of run time by kind of operation: kernels on a GPU, torch's operations on a CPU."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Profile:
 
 
 def profile_of(work: Callable[[], object], device: torch.device, runs: int = 1, largest: int = 12) -> Profile:
-    """Run `work` (which is `runs` of what is asked about) and say where its time went."""
+    """Run `work` (which is `runs` runs of the measured code) and report its time by operation."""
     is_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CUDA] if is_gpu else [ProfilerActivity.CPU]
     with profile(activities=activities) as found:

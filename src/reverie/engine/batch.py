@@ -29,7 +29,7 @@ from reverie.models.state import ConditionChannels, WorldState
 from reverie.types import Action, Frames
 
 Actions = Action | Sequence[Action]
-"""Of one session's block: one action, or one a frame."""
+"""Actions of one session's block: one for the whole block, or one a frame."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -56,7 +56,7 @@ class Batch:
         """The next block of every session, (next_frames, H, W, 3) each.
 
         actions: of each session, as `Session.step` takes them.  Where one session fails, its place holds the error, and
-        the others go on: ActionError for an action that cannot be said, with nothing changed; WorldError for a session
+        the others go on: ActionError for an action that is not valid, with nothing changed; WorldError for a session
         that is closed, or whose numbers are no longer finite, which ends it.
         """
         return make_blocks(self.sessions, actions)

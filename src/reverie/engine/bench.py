@@ -1,4 +1,4 @@
-"""`reverie bench`: how fast a model dreams on this machine.
+"""`reverie bench`: the speed of a model on this machine.
 
 What the figures mean:
 
@@ -48,15 +48,15 @@ class BenchConfig:
     players: tuple[int, ...] = ()
     """Measure that many players at once, who share their passes, beside the same players taking turns."""
     blocks: int | None = None
-    """Of Matrix-Game 2.0: how many blocks to play (default, with random weights: 40 on a GPU, 1 on a CPU)."""
+    """Number of blocks to play with Matrix-Game 2.0 (default, with random weights: 40 on a GPU, 1 on a CPU)."""
     variant: str | None = None
-    """Of Matrix-Game 2.0: universal, gta or templerun."""
+    """Variant of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
-    """full, or tiny where the model has one; auto is what the preset says, else full."""
+    """full, or tiny where the model has one; auto takes the preset's, else full."""
     preset: str | None = None
-    """Of Matrix-Game 2.0: 24gb, 12gb, 8gb or fast."""
+    """Memory preset of Matrix-Game 2.0: 24gb, 12gb, 8gb or fast."""
     weights: str = "auto"
-    """Of the transformer: full, int8, int4 or fp8; auto is what the preset says, else full."""
+    """Weights of the transformer: full, int8, int4 or fp8; auto takes the preset's, else full."""
     mode: str = "auto"
     """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
     device: str = "auto"
@@ -64,7 +64,7 @@ class BenchConfig:
     dtype: str = "auto"
     """auto, float32 or bfloat16."""
     seconds: float = 60.0
-    """How long to play; frame 3,000 is reached where that is long enough."""
+    """Seconds to play; frame 3,000 is reached where that is long enough."""
     json: bool = False
     """Print one line of JSON instead of the table."""
 
@@ -101,7 +101,7 @@ class BenchConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BenchReport:
-    """The figures; the module's docstring says what each means."""
+    """The figures; the module's docstring defines each."""
 
     frames_per_s: float
     latency_p50_ms: float

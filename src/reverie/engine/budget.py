@@ -1,17 +1,17 @@
-"""What a model will need of a device's memory, told from its config before any weight is read.
+"""Memory estimate of a model on a device, computed from its config before any weight is read.
 
-Exact: weights, rings, keys and values of the start picture, carries of the VAE's streams: they are counted, not
-guessed.  Estimates: activations (formulas below) and what the system takes (a constant).
+Exact: weights, rings, keys and values of the start image, carries of the VAE's streams: they are counted, not guessed.
+Estimates: activations (formulas below) and what the system takes (a constant).
 
     activations    the largest moment of three, each of one block:
                    transformer  n (3 d + 2 ffn) numbers of the feed-forward layer, or n (8 d) numbers and n d complex
                                 ones of self-attention; on a CPU also the scores, 2 n m of one head (of all, if few)
                    full decoder 32 frames of pixels at `dim` channels: 22 that a residual block holds at once (4 frames
-                                in, 6 with those remembered, 4 out, ...), 10 that convolutions reorder
+                                in, 6 with the convolution state, 4 out, ...), 10 that convolutions reorder
                    tiny decoder 5 times its last layer's frames
     system         CUDA's context and its kernels' work space; on a CPU the interpreter and a mapped piece of a file
 
-Legend: n tokens of a block, m tokens that it sees, d width, H W pixels.
+Legend: n tokens of a block, m tokens that it attends to, d width, H W pixels.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DECODE_FRAMES, ENCODE_FRAMES, TINY_FRAMES = 32, 32, 5
 class Need:
     """Bytes.  weights: transformer, VAE and tiny decoder; loading: what they take more while they are read; encoder:
     the image encoder's weights; caches: one session's rings and keys and values of its picture; streams: what the VAE
-    or the decoder remembers of the frames before; activations, system: estimates; keeps_encoder: whether its weights
+    or the decoder holds of the frames before; activations, system: estimates; keeps_encoder: whether its weights
     stay."""
 
     weights: int
@@ -70,7 +70,7 @@ class Need:
 
 
 def rows(need: Need) -> list[tuple[str, str]]:
-    """As a table; what is an estimate says so."""
+    """Formats a memory estimate as table rows; estimated entries are marked as such."""
     return [
         ("weights", gib(need.weights)),
         ("image encoder", f"{gib(need.encoder)}, {'kept' if need.keeps_encoder else 'at the start only'}"),
@@ -87,7 +87,7 @@ def gib(num_bytes: float) -> str:
 
 
 def needed(config: ModelConfig, settings: Settings, dtype: torch.dtype, device_type: str) -> Need:
-    """What one session of a model takes when loaded so."""
+    """Estimates the memory of one session of a model loaded with `settings` and `dtype`."""
     size, (height, width) = dtype.itemsize, config.resolution
     is_tiny = settings.decoder == "tiny" and config.tiny_decoder is not None
     weights = work.num_parameters(WorldModel, config.world) + work.num_parameters(new_tokenizer, config.tokenizer)

@@ -1,4 +1,4 @@
-"""What a machine has, measured: the device, the number type, the threads."""
+"""Detection of the machine's hardware: the device, the number type, the threads."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def has_mps() -> bool:
-    """Whether torch can use Apple's GPU here (Metal Performance Shaders)."""
+    """Returns whether torch can use Apple's GPU here (Metal Performance Shaders)."""
     return torch.backends.mps.is_available()
 
 
 def _mps_has_bf16() -> bool:
-    """Whether Apple's GPU computes in bfloat16: from macOS 14 on."""
+    """Returns whether Apple's GPU computes in bfloat16: from macOS 14 on."""
     return torch.backends.mps.is_macos_or_newer(14, 0)
 
 
@@ -142,7 +142,7 @@ def num_cores() -> int:
 
 
 def memory_free_mib() -> float:
-    """Memory that can still be had, in MiB, a container's limit counted; nan where the system does not say."""
+    """Memory that can still be had, in MiB, a container's limit counted; nan where the system does not report it."""
     fields = _meminfo()
     limit, used = _cgroup_bytes("memory.max"), _cgroup_bytes("memory.current")
     left = (limit - used) / 2**20 if limit is not None and used is not None else math.inf
@@ -150,14 +150,14 @@ def memory_free_mib() -> float:
 
 
 def memory_total_mib() -> float:
-    """Memory that there is, in MiB, a container's limit counted; nan where the system does not say."""
+    """Memory that there is, in MiB, a container's limit counted; nan where the system does not report it."""
     fields = _meminfo()
     limit = _cgroup_bytes("memory.max")
     return min(fields["MemTotal"] / 1024, math.inf if limit is None else limit / 2**20) if fields else math.nan
 
 
 def rss_mib() -> float:
-    """Memory of this process now, in MiB; nan where the system does not say."""
+    """Memory of this process now, in MiB; nan where the system does not report it."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
     except (OSError, ValueError, AttributeError):
@@ -165,7 +165,7 @@ def rss_mib() -> float:
 
 
 def cpu_name() -> str:
-    """The processor's name, as the system tells it."""
+    """The processor's name, as the system reports it."""
     return _cpuinfo().get("model name") or platform.processor() or platform.machine()
 
 
@@ -201,7 +201,7 @@ def _cgroup_bytes(name: str) -> int | None:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """Of the first processor."""
+    """Reads the fields of the first processor from /proc/cpuinfo."""
     return _colon_table("/proc/cpuinfo")
 
 

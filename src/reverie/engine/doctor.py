@@ -25,9 +25,9 @@ EXTRAS = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DoctorConfig:
-    """Tell what this machine has and how fast it is; the first thing to quote in a bug report.
+    """Report this machine's hardware and its speed; the first thing to quote in a bug report.
 
-    With --model it tells instead what that model will need here, and which preset to use; nothing is fetched.
+    With --model it reports instead the memory that the model needs here, and the preset to use; nothing is fetched.
 
     Examples: reverie doctor;  reverie doctor --model matrix-game-2 --preset 8gb
     """
@@ -35,13 +35,13 @@ class DoctorConfig:
     model: str | None = None
     """A model to look at: matrix-game-2 (its published sizes), a bundled model's name, or a folder."""
     variant: str | None = None
-    """Of Matrix-Game 2.0: universal, gta or templerun."""
+    """Variant of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
-    """full, or tiny where the model has one; auto is what the preset says, else full."""
+    """full, or tiny where the model has one; auto takes the preset's, else full."""
     preset: str | None = None
-    """Of Matrix-Game 2.0: 24gb, 12gb, 8gb or fast."""
+    """Memory preset of Matrix-Game 2.0: 24gb, 12gb, 8gb or fast."""
     weights: str = "auto"
-    """Of the transformer: full, int8, int4 or fp8; auto is what the preset says, else full."""
+    """Weights of the transformer: full, int8, int4 or fp8; auto takes the preset's, else full."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     dtype: str = "auto"
@@ -69,7 +69,8 @@ Rows = list[tuple[str, str]]
 
 
 def model_needs(config: DoctorConfig) -> Rows:
-    """What one model will need here.  Raises DeviceError if it cannot run so, CheckpointError if it is not there."""
+    """Estimates the memory that one model needs here.  Raises DeviceError if the machine cannot run it, CheckpointError
+    if it is missing."""
     from reverie.engine import budget, device, preflight, presets
     from reverie.engine.geometry import NAMES, matrix_game_2
     from reverie.engine.models import find_model
@@ -151,7 +152,7 @@ def speeds() -> Rows:
 
 
 def games() -> Rows:
-    """Which games can be played and recorded, and the one command that installs the rest."""
+    """Lists the games that can be played and recorded, and the one command that installs the rest."""
     rows = []
     for info in WORLDS.values():
         lacks = missing(info)
@@ -174,7 +175,7 @@ def extras() -> Rows:
 
 
 def chromium() -> str | None:
-    """Where a Chromium is that can run the page's tests, or None."""
+    """Finds a Chromium that can run the page's tests; returns its path, or None."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if path := shutil.which(name):
             return path

@@ -39,7 +39,7 @@ from reverie.scenes.scene import Scene
 from reverie.types import Action, ActionSpace
 
 Progress = Callable[[float, str], None]
-"""Told how much of the loading is done, from 0 to 1, and what is being done."""
+"""Callback of the loading's progress: the share done, from 0 to 1, and the current task."""
 
 MAX_WARM_UP_PARAMETERS = 500_000_000
 MAX_HASHED_BYTES, NUM_SAMPLES, SAMPLE_BYTES = 256 * 2**20, 256, 64 * 2**10
@@ -64,7 +64,7 @@ def load(
     model: the name of a bundled model, a model folder, a folder of published Matrix-Game 2.0 weights, or the id of
     either on the Hugging Face hub.  device: auto, cpu, cuda, cuda:N.  dtype: auto (measured on a CPU), float32,
     bfloat16, and float16 on a GPU.  decoder: full, or tiny where the model has one; auto is full.  weights: full, int8
-    or fp8 (`reverie.engine.quantise`); auto is what the preset says, else full.  mode: eager or compiled
+    or fp8 (`reverie.engine.quantise`); auto takes the preset's, else full.  mode: eager or compiled
     (`reverie.engine.compiled`, on a GPU with CUDA graphs); auto compiles on a GPU.  Of published weights only: variant
     (universal, gta or templerun), resolution, (H, W), and preset (`reverie.engine.presets`).  say: told in one line,
     before they are read, what large weights will need.
@@ -151,7 +151,7 @@ class Engine:
         compile_pieces(*networks)
         if self.device.type == "cuda":
             self.lane = CudaLane(self.device)
-            # Passes and decoding run side by side, so their tapes must not share memory.
+            # Passes and decoding run side by side, so their CUDA graphs must not share memory.
             self._recorders = {name: cuda_tapes() for name in ("passes", "decode")}
 
     @contextlib.contextmanager
@@ -164,7 +164,7 @@ class Engine:
             self._recorders = before
 
     def new_record(self, name: str) -> Record | None:
-        """What records a session's `passes` or `decode`; None where nothing is recorded."""
+        """Returns a new recorder for a session's `passes` or `decode`; None where nothing is recorded."""
         return self._recorders.get(name)
 
     @property
@@ -199,7 +199,7 @@ class Engine:
         return f"{self.name}/{self.weights_hash}/{dtype}/{self.device.type}{tiny}"
 
     def start_images(self) -> list[tuple[str, Image.Image]]:
-        """The start pictures that came with the model, by name; empty where there are none."""
+        """The start images that came with the model, by name; empty where there are none."""
         return [
             (frame.title, Image.fromarray(load_image(frame.file, self.resolution))) for frame in self.start_frames()
         ]
@@ -310,7 +310,7 @@ class Engine:
             return self._scenes[name]
 
     def warm_up(self, progress: Progress) -> None:
-        """Run until every shape that a session meets has been seen: kernels are chosen, memory is taken.
+        """Run until every shape of a session has occurred: kernels are chosen, memory is taken.
 
         Not for a large model on a CPU: there a block takes minutes, and nothing is gained.
         """

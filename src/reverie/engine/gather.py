@@ -1,4 +1,4 @@
-"""Which players' blocks are made together: pure arithmetic on times the caller brings.
+"""Grouping of players' blocks into batches: pure arithmetic on times that the caller passes in.
 
 A block is begun at the last moment at which its frames still arrive in time (`reverie.engine.pace`), because it then
 answers the newest input.  Blocks that would become due while the first is being made would have to wait for it: they

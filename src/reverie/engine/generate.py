@@ -1,4 +1,4 @@
-"""`reverie generate`: a picture and an action script -> a video, through the same session that a player has."""
+"""`reverie generate`: an image and an action script -> a video, through the same session that a player has."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from reverie.engine.session import Session
 
 SHEET_PICTURES = 24
-"""The most pictures on a contact sheet."""
+"""Largest number of frames on a contact sheet."""
 MAX_SCALE = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GenerateConfig:
-    """Make a video of a picture and an action script.
+    """Make a video from an image and an action script.
 
     A script holds keys and turns the camera for a time, in seconds (s) or frames (f, 25 a second); yaw and pitch are
     degrees per frame, right and up positive: "forward 2s; forward yaw+3 1s; yaw-5 1s; idle 1s".  It can also be a file:
@@ -45,11 +45,11 @@ class GenerateConfig:
     """
 
     actions: str
-    """What to do: a script, or the path of one (.txt, .json or .reverie)."""
+    """Actions to play: a script, or the path of one (.txt, .json or .reverie)."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("out.mp4")
     """The video to write: .mp4, .webm or .gif."""
     image: str | None = None
-    """The start picture: a path, or the name of one that came with the model (the default is its first)."""
+    """The start image: a path, or the name of one that came with the model (the default is its first)."""
     scene: str | None = None
     """Begin in this scene instead: a bundled one's name (`reverie scene list`), or a folder."""
     start: int = 0
@@ -57,19 +57,19 @@ class GenerateConfig:
     model: str = "nano"
     """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either."""
     variant: str | None = None
-    """Of Matrix-Game 2.0: universal, gta or templerun."""
+    """Variant of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
-    """full, or tiny where the model has one; auto is what the preset says, else full."""
+    """full, or tiny where the model has one; auto takes the preset's, else full."""
     preset: str | None = None
-    """Of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
+    """Memory preset of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
     weights: str = "auto"
-    """Of the transformer: full, int8, int4 or fp8; auto is what the preset says, else full."""
+    """Weights of the transformer: full, int8, int4 or fp8; auto takes the preset's, else full."""
     mode: str = "auto"
     """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
     seed: int | None = None
-    """Decides the noise: the same seed, picture and script give the same video; 0, or what a .reverie file says."""
+    """Decides the noise: the same seed, image and script give the same video; 0, or a .reverie file's."""
     overlay: bool = False
-    """Show the keys and the turn below the picture."""
+    """Show the keys and the camera's turn below the frame."""
     scale: int = 1
     """Enlarge the video by this whole factor."""
     sheet: Path | None = None
@@ -112,7 +112,7 @@ class GenerateConfig:
         )
 
     def _open(self, engine: Engine, file: SessionFile | None) -> Session:
-        """The session at its start: as the options say, else as `file` does."""
+        """The session at its start: from the options, else from `file`."""
         if file is not None and self.scene is None and self.image is None:
             return open_session(engine, file if self.seed is None else replace(file, seed=self.seed))
         seed = self.seed if self.seed is not None else file.seed if file is not None else 0
@@ -128,7 +128,7 @@ def check_scale(scale: int) -> None:
 
 
 def find_image(engine: Engine, image: str | None) -> Image.Image | str:
-    """A start picture of the model by name (None: its first), else the path as it is.
+    """A start image of the model by name (None: its first), else the path as it is.
 
     Raises ImageError where the model has none and none was given.
     """
@@ -141,7 +141,7 @@ def find_image(engine: Engine, image: str | None) -> Image.Image | str:
 
 
 def rollout(session: Session, script: ActionScript | None) -> Iterator[tuple[Frames, list[Action]]]:
-    """The first picture, then the frames of each block of `script` with the actions that led to them.
+    """The first frame, then the frames of each block of `script` with the actions that led to them.
 
     The last block is cut where the script ends: script.num_frames + 1 frames in all.
     """
@@ -149,7 +149,7 @@ def rollout(session: Session, script: ActionScript | None) -> Iterator[tuple[Fra
     left = list(script.actions()) if script else []
     coming: deque[tuple[Coming, list[Action]]] = deque()
     while left or coming:
-        while left and len(coming) < 2:  # a GPU dreams the next block while this one is decoded
+        while left and len(coming) < 2:  # a GPU generates the next block while this one is decoded
             num_frames = session.next_frames
             actions, left = left[:num_frames], left[num_frames:]
             coming.append((session.submit(actions + actions[-1:] * (num_frames - len(actions))), actions))
@@ -217,13 +217,13 @@ def describe(session: Session, script: ActionScript | None) -> dict[str, Any]:
 
 
 def sheet_frames(num_frames: int) -> list[int]:
-    """Which frames go on a contact sheet: one a second, or fewer, so that they are at most SHEET_PICTURES."""
+    """Selects the frames of a contact sheet: one a second, or fewer, so that there are at most SHEET_PICTURES."""
     step = max(FPS, -(-num_frames // SHEET_PICTURES))
     return list(range(0, num_frames, step))
 
 
 def write_sheet(path: Path, pictures: list[Picture], script: ActionScript) -> None:
-    """A contact sheet; under each picture its time and the action that is being done."""
+    """A contact sheet; under each frame its time and action."""
     actions = [Action(), *script.actions()]
     captions = []
     for frame in sheet_frames(script.num_frames + 1):

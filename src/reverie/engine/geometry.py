@@ -24,7 +24,7 @@ from reverie.models.wan_vae import WanVAEConfig
 
 HUB_NAMES = ("Skywork/Matrix-Game-2.0",)
 NAMES = ("matrix-game-2", *HUB_NAMES)
-"""What the published model is called, by us and on the hub."""
+"""Names of the published model, here and on the hub."""
 KEYS = {"universal": 4, "gta": 2, "templerun": 7}
 WINDOWS = {"gta": 4}
 DEFAULT_WINDOW = 6
@@ -61,7 +61,7 @@ def matrix_game_2(
 
 
 def _raw(variant: str) -> dict[str, Any]:
-    """What decides the shapes in a published config.json."""
+    """Builds the fields of a published config.json that decide the shapes."""
     mouse = variant != "templerun"
     return {
         "out_dim": 16,

@@ -44,7 +44,7 @@ class Chunk:
 
 
 class ChunkFile:
-    """A temporary file of chunks that nobody else sees, and that ends with its chunks.  For any thread.
+    """A temporary file of chunks that no other process can open, and that ends with its chunks.  For any thread.
 
     It lies in TMPDIR, else in /var/tmp: /tmp is in memory on many systems.
     free: places that are free again.  is_full: the disk has been full once; what it does not take stays in memory.

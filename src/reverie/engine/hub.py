@@ -40,8 +40,8 @@ DIFFUSERS_PARTS = (
 def fetch(repository: str, variant: str | None, tell: Callable[[str], None] = lambda text: None) -> Path:
     """The local folder of a hub's model: one of our own, Matrix-Game 2.0 in the published layout, or in FastVideo's.
 
-    variant: of Matrix-Game 2.0 (default: universal).  tell: told each file's name; the hub's own bars show how far
-    a download is, and an interrupted one goes on where it stopped.
+    variant: of Matrix-Game 2.0 (default: universal).  tell: called with a line for each file; the hub's own bars show
+    a download's progress, and an interrupted one goes on where it stopped.
     Raises CheckpointError for a repository or a file that is not there or cannot be reached.
     """
     if variant is not None and variant not in FOLDERS:
@@ -199,7 +199,7 @@ def _get_weights(hub: _Hub, name: str) -> None:
 
 
 def is_cached(repository: str, variant: str | None) -> bool:
-    """Whether a variant of Matrix-Game 2.0 has been fetched before."""
+    """Returns whether a variant of Matrix-Game 2.0 is in the local cache."""
     if variant is not None and variant not in FOLDERS:
         return False
     folder, weights = FOLDERS[variant or DEFAULT_VARIANT]

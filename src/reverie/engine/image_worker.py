@@ -36,7 +36,7 @@ _FAILED = {
     "picture": "the picture could not be read within the limits (%s); save it again as a PNG or JPEG of moderate size",
     "session": "the session could not be read within the limits (%s); save a shorter one, and export that",
 }
-"""What of each kind that is read."""
+"""Error message for each kind of input that is read."""
 
 
 async def load_untrusted(
@@ -119,7 +119,7 @@ async def _ask(kind: str, data: bytes, resolution: tuple[int, int], max_seconds:
 
 
 def _environment() -> dict[str, str]:
-    """What the worker needs to find the package, and one thread for each library."""
+    """Builds the worker's environment: the variables needed to import the package, and one thread for each library."""
     kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     return {

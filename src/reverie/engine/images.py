@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from reverie.errors import ImageError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-"""The file formats that are opened.  Pillow knows many more, and hands some (EPS) to other programs."""
+"""The file formats that are opened.  Pillow opens many more, and hands some (EPS) to other programs."""
 
 MIN_SIDE_PX = 16
 """The smallest side of an image that can start a world."""

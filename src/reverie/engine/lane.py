@@ -1,4 +1,4 @@
-"""Where frames are decoded: beside the dreaming of the next block on a GPU, in its place on a CPU."""
+"""Decoding of frames: in parallel with the next block's denoising on a GPU, in sequence on a CPU."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Lane(Protocol):
         ...
 
     def settle(self) -> None:
-        """What follows comes after all that was started."""
+        """Orders all later work after the decoding that was started."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The measurements of `reverie bench`; `reverie.engine.bench` says what each figure means."""
+"""The measurements of `reverie bench`; `reverie.engine.bench` defines each figure."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class GraphCount:
         return {name: record.num_recorded - self._before[name] for name, record in self._records.items()}
 
     def refused(self) -> str | None:
-        """Why a session went on without graphs, in a line; None where none had to."""
+        """Joins the reasons why a session runs without CUDA graphs into one line; None where no capture failed."""
         reasons = [record.failure for record in self._records.values() if record.failure is not None]
         return "; ".join(reasons) or None
 
@@ -118,7 +118,7 @@ def graphs_text(graphs: dict[str, int]) -> str:
 
 
 def open_any(engine: Engine) -> Session:
-    """A session on the model's first start picture, or on a made-up one."""
+    """A session on the model's first start image, or on a random one."""
     starts = engine.start_images()
     if starts:
         return engine.open(starts[0][1])
@@ -205,7 +205,7 @@ def eager(engine: Engine, seconds: float, tell: Callable[[str], None]) -> tuple[
 
 
 def peak_memory_mib(engine: Engine) -> float:
-    """The most memory so far: of the process on a CPU, of torch on a GPU; nan where the system does not say."""
+    """The most memory so far: of the process on a CPU, of torch on a GPU; nan where the system does not report it."""
     if engine.device.type == "cuda":
         return torch.cuda.max_memory_allocated(engine.device) / 2**20
     if sys.platform == "win32":

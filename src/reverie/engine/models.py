@@ -13,7 +13,7 @@ from reverie.errors import CheckpointError
 from reverie.options import positional
 
 WEIGHTS = Path(__file__).parent.parent / "weights"
-"""Where the bundled models live."""
+"""Folder of the bundled models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def bundled_models() -> list[BundledModel]:
 def find_model(model: str | Path, variant: str | None = None, tell: Callable[[str], None] = lambda text: None) -> Path:
     """The folder of a bundled name, a folder as it is, or a hub's model, whose files are fetched if need be.
 
-    variant: which of a hub's models is meant; tell: told what is being fetched.
+    variant: which of a hub's models is meant; tell: called with a line for each fetched file.
     Raises CheckpointError, naming what there is, where there is no such model.
     """
     path = Path(model)
@@ -119,7 +119,7 @@ def _print_model(console: Any, model: BundledModel) -> None:
 
 
 def _rows(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a player wants to know of a config, then the figures of its training."""
+    """Lists the facts of a config that matter to a player, then the figures of its training."""
     space = config.get("world", {}).get("action_space", {})
     keys = [*space.get("keys", []), *(["mouse"] if space.get("mouse") else [])]
     facts = {

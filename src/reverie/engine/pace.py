@@ -1,12 +1,12 @@
-"""When to make the next block: pure arithmetic on times the caller brings.
+"""Pacing of block generation: pure arithmetic on times that the caller passes in.
 
 A player shows frames at a fixed rate.  Making a block too late leaves a gap; making it too early means that it answers
 an input that is already old.  So a block is begun at the last moment at which it still arrives before the player runs
 dry, and its action is sampled only then.  What has been made but not yet shown (the lead) is bounded by what the player
-*says* it has shown: a player that stops showing frames (a hidden tab, a dead link) stops the work.  A player that says
-it has shown what it was only just sent gets no more frames than the frame rate allows.
+*reports* as shown: a player that stops showing frames (a hidden tab, a dead link) stops the work.  A player that
+reports frames as shown that it was only just sent gets no more frames than the frame rate allows.
 
-Nothing here reads a clock, sleeps, or knows about sockets and models.  Times are seconds on any one monotonic clock.
+Nothing here reads a clock, sleeps, or depends on sockets and models.  Times are seconds on any one monotonic clock.
 
     state = begin(config, now)
     while playing:
@@ -32,7 +32,7 @@ _DEVIATION_SMOOTHING = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaceConfig:
-    """How a world is played.
+    """Frame rate and limits that a world is played with.
 
     block_frames: frames made together; fps: frames shown a second.
     margin_s: slack for timers, encoding and the screen's refresh.
@@ -50,12 +50,12 @@ class PaceConfig:
 
     @property
     def frame_s(self) -> float:
-        """How long one frame is shown."""
+        """Seconds that one frame is shown."""
         return 1.0 / self.fps
 
     @property
     def block_s(self) -> float:
-        """How long one block is shown."""
+        """Seconds that one block is shown."""
         return self.block_frames / self.fps
 
     @property
@@ -66,9 +66,9 @@ class PaceConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaceState:
-    """Where playing stands.
+    """Counters and clocks of a player's stream.
 
-    made_frames: frames handed to the player since `begin`; played_frames: those it has said it began to show.
+    made_frames: frames handed to the player since `begin`; played_frames: those that it reported as begun.
     dry_at_s: when the player will have nothing left to show, as its reports reach us.
     filled_until_s: until when the frames made fill the screen at the frame rate, whatever the player reports.
     cost_s, cost_deviation_s: running mean and mean deviation of what a block takes, from sampling to sending.
@@ -89,15 +89,15 @@ class PaceState:
 
     @property
     def expected_cost_s(self) -> float:
-        """What the next block may well take: the mean and two deviations."""
+        """Upper estimate of the next block's cost in seconds: the mean and two deviations."""
         return self.cost_s + 2 * self.cost_deviation_s
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What to do now.  generate: sample the input and make a block.  Else wait `wait_s` seconds and ask again
-    (None: nothing will change until the player reports).  reason: `due`, `early`, `lead` (far enough ahead of what the
-    player reports), or `rate` (far enough ahead of the frame rate)."""
+    """Next action of the pacing loop.  generate: sample the input and make a block.  Else wait `wait_s` seconds and ask
+    again (None: nothing will change until the player reports).  reason: `due`, `early`, `lead` (far enough ahead of
+    what the player reports), or `rate` (far enough ahead of the frame rate)."""
 
     generate: bool
     wait_s: float | None
@@ -114,7 +114,7 @@ def begin(config: PaceConfig, now_s: float, *, before: PaceState | None = None) 
 def made(
     config: PaceConfig, state: PaceState, num_frames: int, now_s: float, *, cost_s: float | None = None
 ) -> PaceState:
-    """`num_frames` have just been sent, after `cost_s` seconds of work (None: no measure, as for a first picture)."""
+    """`num_frames` have just been sent, after `cost_s` seconds of work (None: no measure, as for a first frame)."""
     dry_at_s = max(state.dry_at_s, now_s + state.round_trip_s) + num_frames * config.frame_s
     filled_until_s = max(state.filled_until_s, now_s) + num_frames * config.frame_s
     state = replace(state, made_frames=state.made_frames + num_frames, dry_at_s=dry_at_s, filled_until_s=filled_until_s)
@@ -131,7 +131,7 @@ def made(
 def played(
     config: PaceConfig, state: PaceState, played_frames: int, now_s: float, *, round_trip_s: float | None = None
 ) -> PaceState:
-    """The player says it has begun to show `played_frames` frames of this episode.
+    """The player reports that it has begun to show `played_frames` frames of this episode.
 
     Reports that go backwards or beyond what was made are ignored or cut: a player can only slow itself down.
     """
@@ -145,7 +145,7 @@ def played(
 
 
 def decide(config: PaceConfig, state: PaceState, now_s: float) -> Decision:
-    """Whether to sample the input and make a block at `now_s`."""
+    """Decides between sampling the input for a new block at `now_s` and waiting."""
     lead_limit = config.lead_frames + math.ceil(state.round_trip_s * config.fps)
     if state.unplayed_frames > lead_limit:
         return Decision(generate=False, wait_s=None, reason="lead")

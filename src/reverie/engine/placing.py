@@ -52,7 +52,8 @@ def find_scene_at(
 def compare_view(
     engine: Engine, loaded: LoadedScene, frame: npt.NDArray[np.uint8], camera: Camera
 ) -> tuple[float, float]:
-    """What a scene shows from `camera`: its share of the view, 0 to 1, and there its PSNR against `frame`, dB."""
+    """Renders a scene from `camera` and compares it: covered share of the view, 0 to 1, and PSNR there against `frame`,
+    dB."""
     memory = engine.bundle.memory
     assert memory is not None, "a scene is loaded for models with a memory only"
     state = memory.init_state(1, engine.resolution, engine.device, len(loaded.candidates.keyframes))

@@ -38,13 +38,13 @@ from reverie.models.schedule import Schedule
 from reverie.types import Action
 
 SCHEDULE = Schedule((1.0, 0.5), renoise=False, context_sigma=0.06)
-"""Of made-up weights: two passes and the commit."""
+"""Schedule of random weights: two denoising passes and the commit."""
 MAX_PLAYERS = 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlayersResult:
-    """The figures for one number of players; the module's docstring says what each means."""
+    """The figures for one number of players; the module's docstring defines each."""
 
     players: int
     rounds: int

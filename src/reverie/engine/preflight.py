@@ -23,8 +23,8 @@ BF16_CAPABILITY = (8, 0)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
-    """What a model would run on.  free_bytes: that can still be had, nan where unknown; capability: of an NVIDIA GPU;
-    oldest: the oldest capability that the installed torch has kernels for."""
+    """Hardware that a model would run on.  free_bytes: memory still available, nan where unknown; capability: of an
+    NVIDIA GPU; oldest: the oldest capability that the installed torch has kernels for."""
 
     device: str
     name: str
@@ -63,7 +63,7 @@ def read_machine(device: torch.device) -> Machine:
 
 
 def driver_version(path: str = "/proc/driver/nvidia/version") -> str:
-    """NVIDIA's driver, as its kernel module says; `unknown` where it does not."""
+    """NVIDIA's driver, as its kernel module reports; `unknown` where it does not."""
     try:
         found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", Path(path).read_text())
     except OSError:
@@ -72,20 +72,20 @@ def driver_version(path: str = "/proc/driver/nvidia/version") -> str:
 
 
 def oldest_capability(architectures: Iterable[str]) -> tuple[int, int] | None:
-    """Of names such as `sm_75` and `compute_90`; None for none."""
+    """Finds the oldest compute capability among names such as `sm_75` and `compute_90`; None for none."""
     numbers = [int(found[1]) for name in architectures if (found := re.search(r"_(\d+)", name))]
     return divmod(min(numbers), 10) if numbers else None
 
 
 def is_foreign(config: ModelConfig) -> bool:
-    """Whether a model is of Matrix-Game 2.0's kind, large enough to be checked and to need presets."""
+    """Returns whether a model is of Matrix-Game 2.0's kind, large enough to be checked and to need presets."""
     return isinstance(config.tokenizer, WanVAEConfig)
 
 
 def check(
     config: ModelConfig, settings: Settings, dtype: torch.dtype, found: Machine, files: Iterable[Path] = ()
 ) -> str:
-    """What `doctor` and every load of a foreign checkpoint say, in one line.
+    """Checks that a model can run on the hardware found; returns one line for `doctor` and for loading.
 
     files: what will be read.  Raises DeviceError for a card that is too old or too little memory, CheckpointError for
     a decoder that the model has not.

@@ -19,7 +19,7 @@ from reverie.errors import CheckpointError, DeviceError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """How a model is loaded.  dtype, decoder: `auto` for what the machine and the model say; weights: of the
+    """Load settings of a model.  dtype, decoder: `auto` takes the machine's and the model's default; weights: of the
     transformer, full or one of `reverie.engine.quantise.KINDS`; keeps_encoder: whether the image encoder stays in
     memory."""
 
@@ -40,7 +40,7 @@ BY_SIZE = ("24gb", "12gb", "8gb")
 
 
 def settings(preset: str | None, dtype: str = "auto", decoder: str = "auto", weights: str = "auto") -> Settings:
-    """What a preset sets, where the others leave it open; None sets nothing.
+    """Resolves a preset and explicit options to load settings; explicit options win, and None is no preset.
 
     Raises DeviceError for an unknown preset or kind of weights, CheckpointError for an unknown decoder.
     """

@@ -60,7 +60,8 @@ and nothing of what is kept on the disk would fit."""
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """What changed: layers, bytes before and after, and the relative error of the velocity that the gate measured.
+    """Result of quantising a model: layers, bytes before and after, and the relative error of the velocity that the
+    gate measured.
 
     gated: whether that error had to stay under the kind's limit.
     """
@@ -82,7 +83,7 @@ class Quality:
 
 
 def is_small_enough_to_shrink(name: str, module: nn.Module) -> bool:
-    """Whether a layer of a `WorldModel` gets smaller weights."""
+    """Returns whether a layer of a `WorldModel` gets quantised weights."""
     if not isinstance(module, nn.Linear) or not name.startswith("blocks."):
         return False
     widths = (module.in_features, module.out_features)
@@ -155,7 +156,7 @@ def relative_error(found: Tensor, wanted: Tensor) -> float:
 
 
 def _num_bytes(model: nn.Module) -> int:
-    """Of the weights, those of torchao's tensors as they are stored."""
+    """Counts the bytes of a model's weights; torchao's tensors count as they are stored."""
     total = 0
     for weight in model.parameters():
         parts = [getattr(weight, name) for name in getattr(weight, "tensor_data_names", ())] or [weight]

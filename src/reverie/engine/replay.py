@@ -34,13 +34,13 @@ class ReplayConfig:
     model: str | None = None
     """Generate with this model instead of the one that the file names: a bundled name, a folder, or a hub id."""
     variant: str | None = None
-    """Of Matrix-Game 2.0: universal, gta or templerun."""
+    """Variant of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
-    """full, or tiny where the model has one; auto is what the preset says, else full."""
+    """full, or tiny where the model has one; auto takes the preset's, else full."""
     preset: str | None = None
-    """Of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
+    """Memory preset of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
     weights: str = "auto"
-    """Of the transformer: full, int8, int4 or fp8; auto is what the preset says, else full."""
+    """Weights of the transformer: full, int8, int4 or fp8; auto takes the preset's, else full."""
     mode: str = "auto"
     """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
     device: str = "auto"
@@ -80,7 +80,8 @@ class ReplayConfig:
 
 
 def _comparison(file: SessionFile, last: Frames) -> str:
-    """Whether the replay ends in the frame that the session ended in."""
+    """Compares the replay's last frame with the session's by hash; returns the result as a clause, empty without a
+    hash."""
     if file.last_frame is None:
         return ""
     if hash_frame(last[-1]) == file.last_frame:

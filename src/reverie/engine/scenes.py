@@ -18,7 +18,7 @@ from reverie.scenes.scene import Scene, Start, pick_start, read_head
 from reverie.vision.projection import focal_lengths
 
 BUNDLED = WEIGHTS / "scenes"
-"""Where the bundled scenes live."""
+"""Folder of the bundled scenes."""
 
 
 def bundled_scenes() -> list[Path]:

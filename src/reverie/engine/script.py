@@ -10,7 +10,7 @@ Inline, segments are separated by `;` (or a line end), words by spaces:
     idle            nothing held; only needed where a segment has neither keys nor turns
     2s 0.4s 10f     the duration in seconds (25 frames each) or frames; last in its segment, 1s where there is none
 
-As JSON, a list of segments, or an object that holds one as `segments` (and may say `"fps": 25`):
+As JSON, a list of segments, or an object that holds one as `segments` (and may set `"fps": 25`):
 
     [{"keys": ["forward"], "mouse": [0, 3], "frames": 25}, {"seconds": 1}]
 
@@ -92,7 +92,7 @@ class ActionScript:
             yield block + [block[-1]] * (block_frames - len(block))
 
     def check(self, space: ActionSpace) -> None:
-        """Raise ActionError, with the segment's number, if `space` cannot say the script."""
+        """Raise ActionError, with the segment's number, if `space` cannot express the script."""
         for number, segment in enumerate(self.segments, 1):
             try:
                 space.check(segment.action)
@@ -112,14 +112,14 @@ class ActionScript:
 
     @classmethod
     def from_actions(cls, actions: Iterable[Action]) -> ActionScript:
-        """The script that says `actions`, one per frame; equal neighbours share a segment."""
+        """The script of `actions`, one per frame; equal neighbours share a segment."""
         return cls(tuple(Segment(action, sum(1 for _ in run)) for action, run in groupby(actions)))
 
 
 def load_script(source: str | Path, space: ActionSpace | None = None) -> ActionScript:
     """Read a script given inline or as a file (`.json`, or text in the inline form), checked against `space`.
 
-    Raises ActionError for a missing file, a broken script, or a key that `space` does not know.
+    Raises ActionError for a missing file, a broken script, or a key that `space` has not.
     """
     script = _read(source)
     if space is not None:

@@ -1,4 +1,4 @@
-"""A session: one dreamt world being played.  It is a World, and it can be saved, rewound and split in two."""
+"""A session: one generated world being played.  It is a World, and it can be saved, rewound and split in two."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class BlockPlan:
 
 
 class Session:
-    """A dream that began in one picture.  Made by `Engine.open`; any number may live at once, each with its own state.
+    """A rollout from one start image.  Made by `Engine.open`; any number may live at once, each with its own state.
 
     Frames are uint8 `(f, H, W, 3)` and belong to the caller.  All memory is taken when the session is made.
     """
@@ -191,7 +191,7 @@ class Session:
 
     @property
     def fingerprint(self) -> str:
-        """The model that dreams this, with its weights' hash and number type."""
+        """The model that generates this, with its weights' hash and number type."""
         return self._engine.fingerprint
 
     @property
@@ -206,7 +206,7 @@ class Session:
 
     @property
     def is_placed(self) -> bool:
-        """Whether it opened on an image whose camera was given: what a session's file cannot hold."""
+        """Returns whether the session opened on an image with a given camera, which a session's file cannot hold."""
         return self._start_camera is not None and (self._opening is None or self._opening.number is None)
 
     @property
@@ -217,7 +217,7 @@ class Session:
 
     @torch.inference_mode()
     def memory_map(self, size: int = 192) -> npt.NDArray[np.uint8] | None:
-        """What is remembered, from above, north up: (size, size, 3) RGB; None for a model without a spatial memory."""
+        """Draws the spatial memory from above, north up: (size, size, 3) RGB; None for a model without one."""
         from reverie.vision.top_view import draw_top_view, field_of_view  # OpenCV: only where a map is drawn
 
         self._check_open()
@@ -233,7 +233,7 @@ class Session:
 
     @property
     def latents(self) -> Tensor:
-        """Of the last block, (1, block, c, h, w)."""
+        """Latents of the last block, (1, block, c, h, w)."""
         assert self._latents is not None, "a block has been made"
         return self._latents.clone()
 
@@ -244,22 +244,22 @@ class Session:
 
     @property
     def num_frames(self) -> int:
-        """Frames shown so far, the first picture included."""
+        """Frames shown so far, the first one included."""
         return self._num_frames
 
     @property
     def picture(self) -> Frames:
-        """The start picture as it was given, cropped and resized: (1, H, W, 3)."""
+        """The start image as it was given, cropped and resized: (1, H, W, 3)."""
         return self._picture[None].copy()
 
     @property
     def first_frame(self) -> Frames:
-        """The start picture as the model sees it, which `reset` returns: (1, H, W, 3)."""
+        """First frame of the session, as `reset` returns it: (1, H, W, 3)."""
         return self._first_frame.copy()
 
     @torch.inference_mode()
     def reset(self, seed: int) -> Frames:
-        """Start again from the same picture; `seed` decides the noise.  Returns the first picture, (1, H, W, 3)."""
+        """Start again from the same image; `seed` decides the noise.  Returns the first frame, (1, H, W, 3)."""
         self._check_open()
         self._lane.settle()
         self._seed, self._num_frames = int(seed), 1
@@ -273,18 +273,19 @@ class Session:
         return self.first_frame
 
     def step(self, action: Action | Sequence[Action]) -> Frames:
-        """Dream the next block under `action`, held for the block, or under one action for each of its frames.
+        """Generate the next block under `action`, held for the block, or under one action for each of its frames.
 
         Returns (next_frames, H, W, 3).  Raises ActionError, with nothing changed, for what cannot be said.
         """
         return self.submit(action).frames()
 
     def submit(self, action: Action | Sequence[Action]) -> Coming:
-        """As `step`, but on a GPU without waiting: while the frames are decoded, the next block may be dreamt."""
+        """Starts a `step` and returns without waiting on a GPU: the next block may be generated while the frames are
+        decoded."""
         return self._advance(action, self._passes)
 
     def replay(self, action: Action | Sequence[Action], latents: Tensor) -> Frames:
-        """As `step`, of a block whose `latents` were taken when it was made: the denoising passes are left out."""
+        """Repeats a `step` from the block's recorded `latents`: the denoising passes are left out."""
         return self._advance(action, flow.known_passes(latents)).frames()
 
     @torch.inference_mode()
@@ -329,7 +330,7 @@ class Session:
         return coming
 
     def _next_view(self, actions: Tensor) -> NextStep | None:
-        """What the memory shows of the next block; None for a model without one."""
+        """Renders the memory's view of the next block; None for a model without a memory."""
         memory, state = self._engine.bundle.memory, self._world.memory
         if memory is None or state is None:
             return None
@@ -366,7 +367,7 @@ class Session:
 
     @torch.inference_mode()
     def snapshot(self) -> Snapshot:
-        """What `restore` needs to go on from here, bit for bit."""
+        """Captures all state that `restore` needs to continue from here, bit for bit."""
         self._check_open()
         self._lane.settle()
         tensors, numbers = states.flatten(self.state)
@@ -423,7 +424,7 @@ class Session:
 
     @torch.inference_mode()
     def fork(self) -> Session:
-        """A second session that goes on from here on its own.  What never changes (the picture) is shared."""
+        """A second session that goes on from here on its own.  Constant data (the start image) is shared."""
         self._check_open()
         self._lane.settle()
         twin = object.__new__(Session)
@@ -447,7 +448,7 @@ class Session:
                 self.__dict__.pop(name, None)
 
     def _prepare(self) -> None:
-        """What runs on the session's own state."""
+        """Creates the objects that run on the session's own state."""
         engine = self._engine
         self._lane = engine.lane
         self._passes = RecordedPasses(engine.new_record("passes"), engine.warm)
@@ -455,7 +456,7 @@ class Session:
 
     @torch.inference_mode()
     def _start_from(self, picture: npt.NDArray[np.uint8]) -> None:
-        """Encode the start picture.  Every session encodes for itself: the result is the same each time."""
+        """Encode the start image.  Every session encodes for itself: the result is the same each time."""
         self._picture = picture.copy()
         bundle = self._engine.bundle
         pixels = torch.from_numpy(self._picture).to(self._engine.device).permute(2, 0, 1)[None]
@@ -466,7 +467,7 @@ class Session:
             self._z0 = self._start.latents(0, 1) if self._start else bundle.tokenizer.encode(pixels[:, None])
 
     def _show_start(self, decoder: DecoderState) -> Frames:
-        """The start picture, (1, H, W, 3): as a fresh `decoder` gives it, or as it is where the model makes its own."""
+        """The start image, (1, H, W, 3): as a fresh `decoder` gives it, or as it is where the model makes its own."""
         if self._start is not None:
             return self._picture[None].copy()
         return to_frames(self._engine.decoder.decode(self._z0, decoder)[0])

@@ -42,7 +42,7 @@ SUFFIX = ".reverie"
 MAX_FILE_BYTES = 32 * 2**20
 MAX_TITLE = 80
 MAX_REASON = 240
-"""The longest reason that is told: it may quote the file."""
+"""Longest reason in an error message: it may quote the file."""
 THUMBNAIL_PX = 240
 _PARTS = {"session.json": 64 * 2**10, "actions.json": 8 * 2**20, "start.png": 16 * 2**20, "thumbnail.jpg": 2**20}
 """The parts of a file, and the most bytes of each."""
@@ -54,7 +54,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class SceneStart:
-    """Where in a scene a session began.  fingerprint: the scene's name and a hash of its content; start: its number."""
+    """Start of a session in a scene.  fingerprint: the scene's name and a hash of its content; start: its number."""
 
     fingerprint: str
     start: int
@@ -154,7 +154,7 @@ class SessionFile:
 
     @classmethod
     def from_bytes(cls, data: bytes, name: str = "the file") -> SessionFile:
-        """As `load`, of a file's content.  name: the file, for messages."""
+        """Parses a session from a file's content; see `load`.  name: the file, for messages."""
         parts = _read_parts(data, name)
         if "session.json" not in parts:
             raise DataError(f"{name} is a ZIP archive, but not a session: session.json is missing")
@@ -357,7 +357,7 @@ def _field(head: Mapping[str, Any], name: str, kind: type[Any], is_valid: Any = 
 
 
 def _is_text(value: object) -> bool:
-    """Whether a value is a text that can be written: JSON can also say half of a surrogate pair."""
+    """Returns whether a value is a string that UTF-8 can encode: JSON can also hold half of a surrogate pair."""
     return isinstance(value, str) and value == value.encode("utf-8", "replace").decode()
 
 

@@ -1,4 +1,4 @@
-"""Where a model's networks come from: a model folder of our own, or published weights."""
+"""Sources of a model's networks: a model folder of this project, or published weights."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class OwnFolder:
 def open_source(
     folder: Path, variant: str | None = None, resolution: tuple[int, int] | None = None, tiny: Path | None = None
 ) -> ModelSource:
-    """What `folder` holds; only headers are read.  Raises CheckpointError, in one line, for whatever is wrong."""
+    """Opens the model in `folder`; only headers are read.  Raises CheckpointError, in one line, for any fault."""
     if is_published(folder):
         return open_published(folder, variant, resolution, tiny)
     config = read_config(folder)

@@ -1,16 +1,16 @@
 """`reverie bench` of Matrix-Game 2.0: a number of blocks, and where their time goes.
 
 frames_per_s            of the blocks that saw as much as the last one did, one after another, decoding and the copy to
-                        uint8 included; on a GPU a block is dreamt while the one before is decoded, and the blocks that
-                        are recorded as CUDA graphs on the way do not count.  without_decode: blocks alone, less the
-                        median time of decoding one.
+                        uint8 included; on a GPU a block is generated while the one before is decoded, and the blocks
+                        that are recorded as CUDA graphs on the way do not count.  without_decode: blocks alone, less
+                        the median time of decoding one.
 baseline_frames_per_s   of the same blocks by our own eager, uncompiled path, in the same process, where another mode is
                         measured.
 graphs                  CUDA graphs that the played session recorded; graphs_refused: why it went on without, else null.
                         compiled_graphs: compiled functions in all; compiled_in_play: those of them that were compiled
                         after the warm-up, which should be none.
 latency_*_ms, block_*   of blocks alone, each waited for; latency as in `reverie.engine.bench`.
-first_frame_s           from the picture to the first block's frames, reading the image encoder included.
+first_frame_s           from the image to the first block's frames, reading the image encoder included.
 block_cpu_s             median of the processor time, all threads, that a block takes: says more than the clock where
                         others share the cores.
 stages                  `reverie.engine.stages`; timed in the same blocks on a CPU, in further ones on a GPU, where
@@ -56,7 +56,7 @@ ONCE = ("image encode", "picture encode", "condition")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StageReport:
-    """The figures; the module's docstring says what each means."""
+    """The figures; the module's docstring defines each."""
 
     frames_per_s: float
     frames_per_s_without_decode: float
@@ -187,9 +187,9 @@ def bench_stages(
 
 
 def uncounted_blocks(world: WorldModelConfig, num_blocks: int, recorded: bool) -> int:
-    """How many of a session's first blocks say little of the rest: those that see less than a full window, and, where
-    blocks are recorded as CUDA graphs, those that are recorded, one for each place in the ring.  At least the last
-    block counts."""
+    """Counts a session's first blocks to leave out of timings: those that attend to less than a full window, and, where
+    blocks are captured as CUDA graphs, those that are captured, one for each slot of the ring.  At least the last block
+    counts."""
     filling = -(-world.window // world.block) - 1
     ring = world.window - world.sink
     places = ring // math.gcd(ring, world.block) if recorded else 0
@@ -197,7 +197,7 @@ def uncounted_blocks(world: WorldModelConfig, num_blocks: int, recorded: bool) -
 
 
 def _quiet(text: str) -> None:
-    """Blocks of a GPU are too many to tell of each."""
+    """Blocks of a GPU are too many to print each."""
 
 
 def _eager_block_ms(
@@ -313,7 +313,7 @@ def compact(report: StageReport) -> list[str]:
 
 
 def profile_blocks(engine: Engine, num_blocks: int = 4) -> Profile:
-    """Where the time of a block goes, by kind of operation, once a session has settled."""
+    """Profiles the time of a block by kind of operation, once a session has settled."""
     picture = np.random.default_rng(0).integers(0, 256, (*engine.resolution, 3), dtype=np.uint8)
     session = engine.open(picture)
     for _ in range(uncounted_blocks(engine.bundle.config.world, 99, recorded=True) + 1):

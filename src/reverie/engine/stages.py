@@ -1,6 +1,6 @@
-"""Where the time of a block goes: the stages of a session of Matrix-Game 2.0, timed while it plays.
+"""Stage timing of a session of Matrix-Game 2.0, measured while it plays.
 
-    image encode      the tokens of the start picture; at the start of a session
+    image encode      the tokens of the start image; at the start of a session
     picture encode    its latent; at the start of a session
     condition         the latents of the grey after it, until they repeat; every block of the first 30 steps
     dit pass 1, 2...  one for each noise level
@@ -37,12 +37,12 @@ from reverie.models.wan_vae import WanVAE, WanVAEConfig
 
 WALK = "forward 2s; forward yaw+3 1s; yaw-4 1s; forward left 1s; back pitch+1 0.4s; idle 0.6s"
 PROBE_BYTES = {"cpu": 256 * 2**20, "cuda": 2**30, "mps": 2**28}
-"""How much is copied to measure the memory's speed: more than caches hold."""
+"""Bytes that are copied to measure the memory's speed: more than caches hold."""
 PROBE_SIZE = {"cpu": 1024, "cuda": 8192, "mps": 2048}
 """Rows of the square matrices whose product is measured."""
 
 LONG_S = 5.0
-"""A stage that takes this long is told of at once."""
+"""A stage that takes this long is reported at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,16 +60,16 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What a machine reaches: GFLOP/s of a large matrix product, GB/s of a copy (read and written)."""
+    """Measured rates of a machine: GFLOP/s of a large matrix product, GB/s of a copy (read and written)."""
 
     gflops: float
     gbytes_per_s: float
 
 
 class Stopwatch:
-    """Milliseconds by name.  On a GPU each timing waits for it, so what overlaps is not seen.
+    """Milliseconds by name.  On a GPU each timing waits for it, so overlaps do not show.
 
-    tell: told of each timing that took long.
+    tell: called with each timing that took long.
     """
 
     def __init__(self, device: torch.device, tell: Callable[[str], None] = lambda text: None) -> None:
@@ -150,7 +150,7 @@ def watched(engine: Engine, watch: Stopwatch) -> Iterator[None]:
 
 @dataclass(slots=True)
 class Played:
-    """costs_ms, cpu_s (all threads), frames: of each block; first_frame_s: from the picture to the first block's
+    """costs_ms, cpu_s (all threads), frames: of each block; first_frame_s: from the image to the first block's
     frames."""
 
     session: Session
@@ -220,7 +220,7 @@ def stages_of(engine: Engine, watch: Stopwatch, num_blocks: int, rates: Rates) -
 
 
 def works_of(engine: Engine, num_blocks: int) -> dict[str, Work]:
-    """The work of each stage in the last of `num_blocks` blocks, as far as it can be told beforehand."""
+    """The work of each stage in the last of `num_blocks` blocks, as far as it can be computed beforehand."""
     config, itemsize = engine.bundle.config, torch.empty(0, dtype=engine.dtype).element_size()
     world, (height, width) = config.world, config.resolution
     seen = min(num_blocks * world.block, world.window)

@@ -1,8 +1,8 @@
-"""What a model that generates its start is told of the start picture, for as long as a session lasts.
+"""Latents of the start image and the grey frames after it, cached for a model that generates its start.
 
-The picture is encoded, and grey frames after it without end.  The encoding of endless grey comes to rest once the
-picture has left the encoder's memory (after 30 steps): from then on it is one fixed value.  Steps are encoded when they
-are first needed, and kept, so that a session that starts again, goes back or splits encodes nothing twice.
+The image is encoded, and grey frames after it without end.  The encoding of endless grey comes to rest once the image
+has left the encoder's memory (after 30 steps): from then on it is one fixed value.  Steps are encoded when they are
+first needed, and kept, so that a session that starts again, goes back or splits encodes nothing twice.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from reverie.models.tokenizer import FRAMES, VideoTokenizer
 from reverie.models.wan_vae import WanVAE
 
 MAX_STEPS = 64
-"""Where the encoding is taken to have come to rest even if it still trembles."""
+"""Number of steps after which the encoding is taken to be constant, even if it still changes a little."""
 
 
 def encode_still(tokenizer: VideoTokenizer, picture: Tensor) -> Iterator[Tensor]:
-    """As `WanVAE.encode_still`, for any tokenizer: until a step equals the one before it."""
+    """Encodes a still image followed by grey frames, with any tokenizer, until a step equals the one before it."""
     height, width = picture.shape[2:]
     state = tokenizer.new_encoder_state(1, height, width, picture.device, picture.dtype)
     step = tokenizer.encode(picture[:, None], state)
@@ -33,7 +33,7 @@ def encode_still(tokenizer: VideoTokenizer, picture: Tensor) -> Iterator[Tensor]
 
 
 class StartStream:
-    """The encoding of one picture and of the grey after it."""
+    """The encoding of one image and of the grey frames after it."""
 
     def __init__(self, tokenizer: VideoTokenizer | WanVAE, picture: Tensor) -> None:
         """picture: (1, 3, H, W) in [-1, 1]."""
@@ -50,7 +50,7 @@ class StartStream:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the last step kept holds for ever."""
+        """Returns whether the last cached step repeats for ever."""
         return self._coming is None
 
     def latents(self, first: int, count: int) -> Tensor:
@@ -65,7 +65,7 @@ class StartStream:
         return torch.cat([self._steps[min(step, last)] for step in range(first, first + count)], 1)
 
     def condition(self, first: int, count: int, channels: int) -> Tensor:
-        """Condition channels (1, count, channels, h, w): a mask, 1 at the start picture's own step, then `latents`."""
+        """Condition channels (1, count, channels, h, w): a mask, 1 at the start image's own step, then `latents`."""
         latents = self.latents(first, count)
         b, t, c, h, w = latents.shape
         mask = latents.new_zeros(b, t, channels - c, h, w)

@@ -30,7 +30,7 @@ from reverie.errors import CheckpointError
 from reverie.types import FPS, Action, ActionSpace, Frames
 
 REWIND_S = 300.0
-"""How far a session can go back, in seconds."""
+"""Seconds that a session can be rewound."""
 SNAPSHOT_S = 0.64
 """Time between two snapshots: four blocks of nano are made again at most, of each of which 0.8 MB change anyway."""
 REWIND_BYTES = 5 * 2**29
@@ -111,7 +111,7 @@ class Timeline:
         return self._shown.copy()
 
     def step(self, action: Action | Sequence[Action]) -> Frames:
-        """As `Session.step`.  What was played after `frame` is dropped."""
+        """Advances the session by a block, see `Session.step`, and drops all history after `frame`."""
         frames = self.session.step(action)
         self.played(action, frames)
         return frames
@@ -159,7 +159,7 @@ class Timeline:
         return self.session.snapshot()
 
     def memory_map(self, size: int = 192) -> npt.NDArray[np.uint8] | None:
-        """As `Session.memory_map`."""
+        """Draws the spatial memory from above, see `Session.memory_map`."""
         return self.session.memory_map(size)
 
     def describe(self, title: str = "") -> SessionFile:

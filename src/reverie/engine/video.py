@@ -1,4 +1,4 @@
-"""Frames -> a video file (MP4, WebM or GIF) that says how it was made.  Torch-free."""
+"""Frames -> a video file (MP4, WebM or GIF) with metadata of how it was made.  Torch-free."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class VideoWriter:
 
 
 class GifWriter:
-    """As VideoWriter, a GIF: 256 colours a frame, without end."""
+    """Writer of an endless GIF with 256 colours a frame; the interface is VideoWriter's."""
 
     def __init__(self, path: Path, resolution: tuple[int, int], log: dict[str, Any]) -> None:
         self.path = check_output(path, ".gif")

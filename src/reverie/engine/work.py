@@ -1,4 +1,4 @@
-"""What a model has to do: operations and bytes of each stage, from its config alone.
+"""FLOPs and bytes of each stage of a model, computed from its config alone.
 
 An operation is a multiplication or an addition in a matrix product or a convolution; all else (norms, activations,
 softmax, rotary) is left out.  Bytes are the least that must move: each weight, ring and carry once, and what goes in
@@ -53,7 +53,7 @@ def num_shrinking(config: WorldModelConfig) -> int:
 
 
 def dit_pass(config: WorldModelConfig, steps: int, seen: int, itemsize: int) -> Work:
-    """One pass of the transformer over `steps` steps that see `seen` steps, themselves included; batch 1.
+    """One pass of the transformer over `steps` steps that attend to `seen` steps, themselves included; batch 1.
 
     For models of Matrix-Game 2's kind: with `image_blocks`, `keyboard` and `mouse`, without a camera.
     """
@@ -82,7 +82,7 @@ def dit_pass(config: WorldModelConfig, steps: int, seen: int, itemsize: int) -> 
 
 
 def _unread(config: WorldModelConfig) -> int:
-    """Weights that a pass in play does not read: those that make keys and values of the start picture."""
+    """Weights that a pass in play does not read: those that make keys and values of the start image."""
     image, d = config.image_dim, config.dim
     embedding = 2 * image + image * image + image + image * d + d + 2 * d
     return embedding + len(config.image_blocks) * (2 * d * d + 2 * d + d)
@@ -100,12 +100,12 @@ def ring_numbers(config: WorldModelConfig) -> int:
 
 
 def image_numbers(config: WorldModelConfig) -> int:
-    """Numbers in the keys and values of the start picture."""
+    """Numbers in the keys and values of the start image."""
     return 2 * len(config.image_blocks) * config.image_tokens * config.dim
 
 
 def clip(config: ClipVisionConfig, itemsize: int) -> Work:
-    """The tokens of one picture."""
+    """The tokens of one image."""
     n, d = config.num_tokens, config.width
     macs = (n - 1) * 3 * config.patch**2 * d
     macs += config.layers * n * (4 * d * d + 2 * d * config.hidden + 2 * n * d)
@@ -181,7 +181,7 @@ def tiny_decode(config: TinyDecoderConfig, height: int, width: int, itemsize: in
 
 @lru_cache(maxsize=64)
 def carry_numbers(config: WanVAEConfig, height: int, width: int, part: str) -> int:
-    """Numbers that a stream of the encoder or the decoder remembers."""
+    """Numbers that a stream of the encoder or the decoder holds as state."""
     with torch.device("meta"):
         vae = WanVAE(config)
         new = vae.new_encoder_state if part == "encoder" else vae.new_decoder_state

@@ -14,7 +14,7 @@ LICENCES = frozenset({
     "cc-by-sa-3.0", "cc-by-sa-4.0", "cc0-1.0", "gpl-2.0", "gpl-3.0", "lgpl-2.1", "lgpl-3.0", "mit", "mpl-2.0",
     "unknown", "unlicense",
 })  # fmt: skip
-"""Identifiers that the Hub knows, of those that are of use here."""
+"""The Hub's identifiers, of those that are of use here."""
 _FRONT = re.compile(r"\A---\r?\n(.*?)^---\r?\n?", re.DOTALL | re.MULTILINE)
 
 
@@ -37,7 +37,7 @@ def card_of(folder: Path, short: str, metadata: Mapping[str, Any]) -> str:
 
 
 def licence_metadata(licence: str) -> dict[str, str]:
-    """The Hub's fields for a licence; one that it does not know is named as it is."""
+    """The Hub's fields for a licence; an unknown one is named as it is."""
     name = licence.strip().lower().replace(" ", "-") or "unknown"
     return {"license": name} if name in LICENCES else {"license": "other", "license_name": licence.strip()}
 

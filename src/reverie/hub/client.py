@@ -47,7 +47,7 @@ def find_obstacle() -> str | None:
         except Exception as error:  # of whichever HTTP library the Hub's client uses, and of its proxies
             outcome.append(_explain_connection(error))
 
-    thread = threading.Thread(target=ask, daemon=True)  # looking up a name knows no time limit
+    thread = threading.Thread(target=ask, daemon=True)  # looking up a name has no time limit
     thread.start()
     thread.join(CONNECT_S)
     return outcome[0] if outcome else f"{constants.ENDPOINT} does not answer; go online"
@@ -129,7 +129,7 @@ def pull(
     Args:
         repository: OWNER/NAME.
         output: must not exist, or be empty.
-        head: the file that says what the repository holds; it is fetched and checked before the others.
+        head: the file that describes the repository's content; it is fetched and checked before the others.
         patterns: of paths that are fetched, see `is_match`.
         check_head, check: raise a ReverieError for a folder, with only the head in it or whole, that is not sound.
         revision: a branch, tag or commit.

@@ -1,4 +1,4 @@
-"""How actions reach the transformer: windows of action rows, the mouse module and the keyboard module.
+"""Action conditioning of the transformer: action windows, the mouse module and the keyboard module.
 
 Source: Matrix-Game 2.0, arXiv 2508.13009, section 3.2, and its public weights' layout.
 Legend: b batch, t steps, n tokens of a step, d width, a numbers in an action row.
@@ -22,15 +22,15 @@ from reverie.nn.rope import rotate
 STEP_FRAMES = 4
 """Frames that one latent step holds (the first step of a video holds one)."""
 WINDOW_FRAMES = 12
-"""Action rows that a step sees, unless its model says otherwise: those of its own 4 frames and of the 8 before."""
+"""Length of a step's action window, by default: those of its own 4 frames and of the 8 before."""
 
 BeforeStart = Literal["repeat", "idle"]
-"""What rows below 0 hold: the first row again (Matrix-Game 2), or nothing pressed (a session that opens on a
-picture)."""
+"""Content of action rows below 0: the first row again (Matrix-Game 2), or nothing pressed (a session that opens on an
+image)."""
 
 
 def action_windows(rows: Tensor, num_steps: int, before: BeforeStart, window: int = WINDOW_FRAMES) -> Tensor:
-    """The action rows that each step of a clip sees, `window` of them.
+    """The action window of each step of a clip, `window` rows.
 
     rows: (b, 4 (t - 1) or more, a); row j leads from frame j to frame j + 1, and step i ends at frame 4 i.
     Returns (b, t, window, a): rows 4 i - window .. 4 i - 1.  Raises ShapeError when there are too few rows.
@@ -54,8 +54,8 @@ class ActionModuleConfig:
 
     blocks: indices of transformer blocks; heads * head_dim: its attention width; time_pairs: number pairs that time
     turns; hidden: width of the per-frame key embedding (keyboard only); scale: what a value is multiplied by first;
-    window_frames: action rows that a step sees; gain: whether queries and keys have a learned gain after their norm, as
-    FastVideo's trainings of Matrix-Game 2.0 have.
+    window_frames: length of a step's action window; gain: whether queries and keys have a learned gain after their
+    norm, as FastVideo's trainings of Matrix-Game 2.0 have.
     """
 
     blocks: tuple[int, ...]
@@ -116,7 +116,8 @@ class MouseModule(nn.Module):
         return x + self.proj_mouse(rearrange(out, "(b n) h t d -> b t n (h d)", b=x.shape[0]))
 
     def leave_few(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """As `leave`, of what `q` finds among keys and values (b n, heads, steps seen, head width)."""
+        """Attends with `q` to keys and values (b n, heads, context steps, head width), then projects out as `leave`
+        does."""
         return self.leave(x, attend_few(q, k, v))
 
 

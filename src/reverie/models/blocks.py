@@ -45,7 +45,7 @@ class SelfAttention(nn.Module):
 
 
 class ImageAttention(nn.Module):
-    """Cross-attention to the start picture's tokens; its keys and values are computed once a session."""
+    """Cross-attention to the start image's tokens; its keys and values are computed once a session."""
 
     def __init__(self, config: WorldModelConfig) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class ImageAttention(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What all blocks of one forward pass share."""
+    """Inputs that all blocks of one forward pass share."""
 
     memory: Memory
     rows: Tensor
@@ -85,7 +85,7 @@ class Pass:
 class Block(nn.Module):
     """Self-attention, image cross-attention, mouse, keyboard, feed-forward; timestep-modulated as in Wan 2.1.
 
-    Cut into pieces at every look into the past: what lies between two looks has the same shapes all session long, and
+    Cut into pieces at every read of the context: what lies between two reads has the same shapes all session long, and
     is what `reverie.engine.compiled` compiles.
     """
 
@@ -116,7 +116,7 @@ class Block(nn.Module):
 
     @property
     def attends_once(self) -> bool:
-        """Whether self-attention is all that looks from one step at another."""
+        """Returns whether self-attention is the only layer that mixes steps."""
         return self.mouse is None and self.keyboard is None
 
     def forward(self, x: Tensor, e: Tensor, shared: Pass, first: int = 0) -> Tensor:
@@ -141,11 +141,11 @@ class Block(nn.Module):
         return self.feed_forward(x, scale_f, shift_f, gate_f)
 
     def enter(self, x: Tensor, scale: Tensor, shift: Tensor, table: Tensor) -> tuple[Tensor, ...]:
-        """What self-attention asks, and offers."""
+        """Projects modulated tokens to queries, keys and values of self-attention."""
         return self.self_attn.queries_keys_values(modulate(x, scale, shift, self.eps), table)
 
     def leave(self, x: Tensor, out: Tensor, gate: Tensor, k: Tensor | None, v: Tensor | None) -> Tensor:
-        """What self-attention found is added; then, with its keys and values, the start picture is looked at."""
+        """Adds the output projection of self-attention; then, with `k` and `v`, cross-attention to the start image."""
         x = torch.addcmul(x, gate, self.self_attn.output(out, x.shape[1]))
         return x if self.cross_attn is None or k is None or v is None else self.cross_attn(x, k, v)
 

@@ -283,7 +283,7 @@ def _field(hint: Any, value: Any) -> Any:
 
 
 def _could_be(kind: Any, value: Any) -> bool:
-    """Whether all of an object's fields are fields of this dataclass."""
+    """Returns whether all of an object's fields are fields of this dataclass."""
     return (
         dataclasses.is_dataclass(kind)
         and isinstance(value, dict)

@@ -1,9 +1,9 @@
-"""CLIP's visual tower as an image encoder: the tokens that Matrix-Game 2.0 looks at.
+"""CLIP's visual tower as an image encoder: the tokens that Matrix-Game 2.0 attends to.
 
 A plain vision transformer with norms before its layers; what is used is the last layer but one's output, without the
 final norm.  Sources: CLIP, arXiv 2103.00020; ViT-H/14 of open-clip, as Wan 2.1 stores it.
 
-Legend: b batch, n tokens (one for the whole picture, then one for each patch), d width, h heads.
+Legend: b batch, n tokens (one for the whole image, then one for each patch), d width, h heads.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from reverie.nn.attention import attend
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
-"""Of the pixels in [0, 1] that the tower was trained on."""
+"""Standard deviation of the pixels in [0, 1] that the tower was trained on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipVisionConfig:
-    """size: pixels of the square picture; patch: pixels of a token's side; layers: those that are used; hidden: width
+    """size: pixels of the square image; patch: pixels of a token's side; layers: those that are used; hidden: width
     within a layer's MLP."""
 
     size: int = 224

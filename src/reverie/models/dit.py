@@ -33,7 +33,7 @@ from reverie.types import ActionSpace
 
 Conditioning = Literal["first_frame", "previous_latent", "spatial_memory"]
 MASK_CHANNELS = 4
-"""Of the first frame's mask, and of spatial memory's cover and inverse depth: one for each frame of a step."""
+"""Channels of the first frame's mask, and of spatial memory's cover and inverse depth: one for each frame of a step."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,9 +47,9 @@ class WorldModelConfig:
     before_start: action rows before the first; action_modulation: actions also through the timestep embedding;
     learned_positions: a table added to the tokens; local_start: attention starts local; mouse_scale: what mouse
     rotations are multiplied by in the modulation; patch: latent cells of a token, down and across; eps: of the norms;
-    action_frames: action rows that a step sees; idle_key: a key that is down whenever no other key is; refine: width of
-    a convolutional network after the head, against patch borders, 0 for none; step_sizes: how many step sizes, each
-    half of the one before, beginning with 1, the network is told of (0: none).
+    action_frames: length of a step's action window; idle_key: a key that is down whenever no other key is; refine:
+    width of a convolutional network after the head, against patch borders, 0 for none; step_sizes: how many step sizes,
+    each half of the one before, beginning with 1, the network is conditioned on (0: none).
     """
 
     action_space: ActionSpace
@@ -102,7 +102,7 @@ class WorldModelConfig:
 
     @property
     def generates_start(self) -> bool:
-        """Whether the start image's own step is generated too, conditioned on the image's latent."""
+        """Returns whether the start image's own step is generated too, conditioned on the image's latent."""
         return self.conditioning == "first_frame"
 
     @property
@@ -140,7 +140,7 @@ class WorldModelConfig:
 
 
 class WorldModel(nn.Module):
-    """What is clean in noisy latent steps, or their velocity, given their past and the actions.
+    """Predicts clean latents, or the velocity, of noisy latent steps from their context and the actions.
 
     remat: a training pass over a whole clip keeps only what goes from block to block, and computes the rest again in
     the backward pass: a third more arithmetic for a fraction of the memory.
@@ -243,7 +243,7 @@ class WorldModel(nn.Module):
         return WorldState(caches, actions, last, image)
 
     def image_keys_values(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of the start picture for every block that looks at it.  image: (b, n, image_dim)."""
+        """Keys and values of the start image for every block that attends to it.  image: (b, n, image_dim)."""
         embedded = self.img_emb(image)
         return [b.cross_attn.keys_values(embedded) for b in self._blocks() if b.cross_attn is not None]
 
@@ -259,14 +259,14 @@ class WorldModel(nn.Module):
         step_size: Tensor | None = None,
         first: int = 0,
     ) -> Tensor:
-        """The clean latent of noisy steps, or their velocity (noise minus clean): what `config.predicts` says.
+        """The clean latent of noisy steps, or their velocity (noise minus clean): see `config.predicts`.
 
         x: (b, t, c, h, w) noisy latents; sigma: (b, t) noise levels in [0, 1], or what `embed_sigma` made of them;
-        step_size: (b, t) in (0, 1], how much noise the pass is to take away, for models that are told (default: the
-        smallest).  Without a state the steps are a whole clip, block-causal and windowed, or as `visibility` says; with
-        one they are the next block after it, and `commit` writes the block to the state's rings.  first: steps before
-        it are context alone, and what nobody asks of them is not computed.  Returns (b, t - first, c, h, w).  Raises
-        ShapeError for a latent of another shape.
+        step_size: (b, t) in (0, 1], how much noise the pass is to take away, for models with that input (default: the
+        smallest).  Without a state the steps are a whole clip, block-causal and windowed, or as `visibility` gives;
+        with one they are the next block after it, and `commit` writes the block to the state's rings.  first: steps
+        before it are context alone, and what nobody asks of them is not computed.  Returns (b, t - first, c, h, w).
+        Raises ShapeError for a latent of another shape.
         """
         config = self.config
         if x.shape[2:] != config.latent:

@@ -17,7 +17,7 @@ MOTION_SCALE = (0.1, 0.1, 0.05, 1.0, 1.0, 1.0)
 MOTION_FRAMES = 8
 """Frames whose motions are given."""
 AHEAD_GRID = (8, 14)
-"""Cells of the log depth of the last frame, which says where walls are."""
+"""Cells of the log depth of the last frame, which shows the walls."""
 
 
 def relative_motion(before: Tensor, after: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """An inverse-dynamics model: frames in, the action between each two of them out.
 
-It sees the past and the future of every step: what a key does is often plain only some frames later (Baker et al. 2022,
-arXiv 2206.11795, section 3, train theirs the same way).  Ours is small enough for a CPU: dense optical flow and small
-pictures (`look`) instead of raw frames, a convolutional tower for each step, then convolutions over time.
+It attends to the past and the future of every step: what a key does is often plain only some frames later (Baker et al.
+2022, arXiv 2206.11795, section 3, train theirs the same way).  Ours is small enough for a CPU: dense optical flow and
+small pictures (`look`) instead of raw frames, a convolutional tower for each step, then convolutions over time.
 
 Letters: b clips, f frames, t = f - 1 steps, k keys.  Step j leads from frame j to frame j + 1.
 """
@@ -37,7 +37,7 @@ FLOW_SCALE_PX = 4.0
 """Flow is divided by this: about the deviation of what play shows."""
 
 FAR_PX = 24.0
-"""Flow is cut off there: what it says beyond is seldom true."""
+"""Optical flow is clamped there: larger values are seldom true."""
 
 LOOK_CHUNK = 64
 SIGNS = 3
@@ -59,7 +59,8 @@ class IDMConfig:
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """What the model sees of a clip: flow (t, 3, 16, 28) float16, pixels and trust; pictures (f, 3, 32, 56) uint8."""
+    """Inputs of the model for a clip: optical flow (t, 3, 16, 28) float16, pixels and trust; frames (f, 3, 32, 56)
+    uint8."""
 
     flow: npt.NDArray[np.float16]
     pictures: npt.NDArray[np.uint8]
@@ -76,7 +77,7 @@ class Guess:
 
 @torch.no_grad()
 def look(frames: Frames) -> Views:
-    """Frames `(f, H, W, 3)` uint8, f > 1, as the model sees them.  Flow is scaled to pictures 224 wide."""
+    """Frames `(f, H, W, 3)` uint8, f > 1, as the model's inputs.  Flow is scaled to frames 224 wide."""
     flows = []
     for first in range(0, len(frames) - 1, LOOK_CHUNK):
         flow = estimate_flow(frames[first : first + LOOK_CHUNK + 1])
@@ -118,7 +119,7 @@ class InverseDynamics(nn.Module):
         return Guess(self.keys(x), self.turn(x), sign)
 
     def think(self, flow: Tensor, pictures: Tensor) -> Tensor:
-        """What the heads read: `b t width`."""
+        """Encodes optical flow and frames to the features that the heads read: `b t width`."""
         batch = len(flow)
         rgb = pictures.float() / 127.5 - 1
         change = (rgb[:, 1:] - rgb[:, :-1]) * 4
@@ -182,7 +183,7 @@ def save_idm(folder: Path, model: InverseDynamics, summary: dict[str, Any]) -> N
 
 
 def load_idm(folder: Path) -> tuple[InverseDynamics, dict[str, float]]:
-    """What `save_idm` wrote, in eval mode, with its figures on held-out data.  Raises CheckpointError."""
+    """Loads a model that `save_idm` wrote, in eval mode, with its figures on held-out data.  Raises CheckpointError."""
     path = folder / "config.json"
     try:
         raw = json.loads(path.read_text())

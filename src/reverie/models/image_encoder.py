@@ -1,7 +1,7 @@
-"""The small image encoder: the start picture as tokens for cross-attention.
+"""The small image encoder: the start image as tokens for cross-attention.
 
-It tells every block what kind of place the session began in, long after the picture has left the window.
-Matrix-Game 2.0 uses CLIP's ViT-H for this; a world model that knows a few games needs far less.
+It conditions every block on the place where the session began, long after the image has left the window.
+Matrix-Game 2.0 uses CLIP's ViT-H for this; a world model of a few games needs far less.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from reverie.errors import ShapeError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageEncoderConfig:
-    """size: (height, width) that pictures are brought to, multiples of 16; width: channels of a token."""
+    """size: (height, width) that images are resized to, multiples of 16; width: channels of a token."""
 
     size: tuple[int, int]
     width: int
@@ -33,7 +33,7 @@ class ImageEncoderConfig:
 
 
 class ImageEncoder(nn.Module):
-    """Four strided convolutions: a token for each 16x16 pixels of the brought-down picture."""
+    """Four strided convolutions: a token for each 16x16 pixels of the resized image."""
 
     def __init__(self, config: ImageEncoderConfig) -> None:
         super().__init__()

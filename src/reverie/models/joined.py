@@ -30,7 +30,7 @@ class RowsMemory:
         return torch.cat([memory.attend(layer, *part) for memory, *part in parts])
 
     def seen(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Each row sees its own past."""
+        """Each row attends to its own context."""
 
 
 @dataclass(slots=True)

@@ -1,8 +1,8 @@
 """The transformer, compiled in pieces.
 
-A block's pieces lie between its looks into the past (`reverie.models.blocks`): their shapes never change, all blocks of
-one kind share one compiled function, and the ring, whose reach grows at first, stays outside.  So there are about ten
-functions to compile, whatever the number of blocks, and none is ever compiled twice in play.
+A block's pieces lie between its reads of the context (`reverie.models.blocks`): their shapes never change, all blocks
+of one kind share one compiled function, and the ring, whose reach grows at first, stays outside.  So there are about
+ten functions to compile, whatever the number of blocks, and none is ever compiled twice in play.
 
 What was compiled is kept on the disk, `compiled` in this package's cache (`~/.cache/reverie`): the next start is quick.
 """
@@ -37,7 +37,7 @@ PIECES: tuple[tuple[type[nn.Module], str], ...] = (
     (KeyboardModule, "leave"),
     (RMSNorm, "activated"),
 )
-"""What is compiled: of the transformer, and the one chain of small operations in the Wan decoder."""
+"""Methods that are compiled: of the transformer, and the one chain of small operations in the Wan decoder."""
 
 TRAINING_PIECES: tuple[tuple[type[nn.Module], str], ...] = (*PIECES, (TokenizerBlock, "forward"))
 """In training also the tokenizer's blocks, of which there are many clips at a time."""
@@ -84,7 +84,7 @@ def num_compiled() -> int:
 
 
 def restore_pieces(*networks: nn.Module) -> None:
-    """As before `compile_pieces`."""
+    """Restores the uncompiled methods that `compile_pieces` replaced."""
     for network in networks:
         for module in network.modules():
             for kind, name in TRAINING_PIECES:

@@ -24,5 +24,5 @@ def to_frames(video: Tensor) -> Frames:
 
 
 def to_stored(video: Tensor) -> Tensor:
-    """As `to_frames`, left on its device."""
+    """Converts a video as `to_frames` does, but leaves it on its device."""
     return to_bytes(video).permute(0, 2, 3, 1).contiguous()

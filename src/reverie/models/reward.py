@@ -3,7 +3,7 @@
     learned = LearnedReward.load("runs/reward")
     gymnasium.make("Reverie/Dream-v0", reward="runs/reward")       # the same
 
-It reads latents, which every dream has at hand, so it costs a dream no encoding.
+It reads latents, which every rollout has at hand, so it costs a rollout no encoding.
 
 Legend: n steps, c u v a latent step.
 """
@@ -28,13 +28,13 @@ from reverie.models.checkpoint import from_json, load_weights, save_weights, to_
 KIND = "reverie.reward"
 WEIGHTS = "reward.safetensors"
 GRID = (2, 4)
-"""Places, down and across, that the network tells apart."""
+"""Grid of the pooled features, down and across."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardConfig:
     """latent: (c, u, v) of a step; resolution: (H, W) of its frames, pixels; tokenizer: `tokenizer_fingerprint`; mean,
-    scale: mean and standard deviation of a step's reward; has_ends: whether recordings said where episodes end."""
+    scale: mean and standard deviation of a step's reward; has_ends: whether recordings mark where episodes end."""
 
     latent: tuple[int, int, int]
     resolution: tuple[int, int]
@@ -46,7 +46,7 @@ class RewardConfig:
 
 
 class RewardNet(nn.Module):
-    """Two latent steps to a reward and an end; untrained it says the mean reward of every step."""
+    """Two latent steps to a reward and an end; untrained it predicts the mean reward of every step."""
 
     def __init__(self, config: RewardConfig) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class RewardNet(nn.Module):
         return self.head(F.adaptive_avg_pool2d(seen, GRID).flatten(1)).unbind(1)
 
     def rewards(self, before: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """As `forward`, with rewards as recorded and probabilities of an end."""
+        """Predicts rewards in recorded units and probabilities of an episode's end; arguments as for `forward`."""
         reward, end = self(before, z)
         return reward * self.config.scale + self.config.mean, end.sigmoid()
 
@@ -83,7 +83,7 @@ class LearnedReward:
 
     @classmethod
     def load(cls, folder: str | Path) -> LearnedReward:
-        """What `reverie train reward` wrote.  Raises CheckpointError."""
+        """Loads a reward that `reverie train reward` wrote.  Raises CheckpointError."""
         return cls(load_reward(Path(folder))[0])
 
     def check(self, tokenizer: nn.Module, resolution: tuple[int, int]) -> None:
@@ -105,7 +105,7 @@ class LearnedReward:
         return self._judge(step)[0]
 
     def ends(self, step: Any) -> bool:
-        """Whether the step ends the episode: an end is more likely than none in one of its latent steps."""
+        """Returns whether the step ends the episode: an end is more likely than none in one of its latent steps."""
         return self._judge(step)[1]
 
     @torch.inference_mode()
@@ -136,7 +136,7 @@ def save_reward(folder: Path, model: RewardNet, summary: dict[str, Any]) -> None
 
 
 def load_reward(folder: Path) -> tuple[RewardNet, dict[str, float]]:
-    """What `save_reward` wrote, with its figures on held-out episodes.  Raises CheckpointError."""
+    """Loads a network that `save_reward` wrote, with its figures on held-out episodes.  Raises CheckpointError."""
     path = folder / "config.json"
     try:
         raw = json.loads(path.read_text())

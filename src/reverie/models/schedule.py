@@ -1,4 +1,4 @@
-"""Which noise levels a model is sampled at: part of what a model folder says.  `reverie.flow` does the sampling."""
+"""Noise levels that a model is sampled at, as its folder sets them.  `reverie.flow` does the sampling."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from reverie.errors import ShapeError
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How a block is denoised.
+    """Denoising schedule of a block.
 
     sigmas: descending noise levels, from 1; one network pass each.  renoise: between passes the clean estimate gets
     fresh noise (few-step distilled models), else the straight path is followed (Euler).  context_sigma: noise that is
@@ -23,7 +23,7 @@ class Schedule:
 
     @property
     def num_draws(self) -> int:
-        """How often a block needs fresh noise: at first, after each pass but the last, and for the context."""
+        """Number of noise draws of a block: at first, after each pass but the last, and for the context."""
         return 1 + (len(self.sigmas) - 1) * self.renoise + (self.context_sigma > 0)
 
     def __post_init__(self) -> None:

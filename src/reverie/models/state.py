@@ -35,7 +35,7 @@ class TimestepEmbedding:
 
 
 class ConditionChannels(NamedTuple):
-    """What a conditioner contributes to some latent steps.
+    """Contribution of a conditioner to some latent steps.
 
     channels: (b, t, cond_channels, h, w) beside the noisy latent; base: (b, t, c, h, w), the latent that the network's
     clean estimate is a residual to, or None.

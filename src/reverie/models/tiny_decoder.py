@@ -1,7 +1,7 @@
 """A tiny decoder for Wan 2.1's latents: TAEHV's `taew2_1` layout, about a hundredth of the VAE decoder's work.
 
-Each of three stages has blocks that see a frame and the one before it, then doubles the grid and, in all but the first,
-the number of frames.  The state of a stream is what those blocks saw last.
+Each of three stages has blocks over a frame and the one before it, then doubles the grid and, in all but the first, the
+number of frames.  The state of a stream is what those blocks saw last.
 Source: github.com/madebyollin/taehv (architecture and file layout).
 
 Legend: b batch, f frames, t latent steps, H W pixels, h w cells of 8x8 pixels, c channels.
@@ -36,7 +36,7 @@ GROWTH = (1, 2, 2)
 
 
 class MemoryBlock(nn.Module):
-    """Three convolutions and a shortcut; the first also sees the block's input of the frame before."""
+    """Three convolutions and a shortcut; the first also takes the block's input of the frame before."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

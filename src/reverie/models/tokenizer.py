@@ -7,7 +7,7 @@ Both halves are a linear map with a small network's correction on top.  The line
 before training (`reverie.train.pca`): principal components of 4x8x8 patches in the encoder, least squares from the
 neighbourhood (3x3 cells, this step and the last) in the decoder.  Networks end in zeros, so training starts from there.
 The four frames of a step are folded into channels on the coarse grids, where width is cheap; only the decoder's last,
-thin stage runs frame by frame, and sees the frame before.
+thin stage runs frame by frame, and takes in the frame before.
 
 Legend: b batch, f frames, t latent steps, H W pixels, h w cells of 8x8 pixels, c channels.
 """
@@ -82,7 +82,7 @@ def nano() -> TokenizerConfig:
 
 @dataclass(slots=True)
 class TokenizerState:
-    """What a stream remembers: the carry of every temporal layer in order, and the steps gone by."""
+    """State of a stream: the convolution state of every temporal layer in order, and the steps gone by."""
 
     carries: tuple[Tensor, ...]
     steps: int = 0
@@ -110,7 +110,7 @@ DecoderState = TokenizerState
 
 
 class Block(nn.Module):
-    """x + conv(act(temporal conv(norm x))).  The leading `past` channels of the step before are seen too."""
+    """x + conv(act(temporal conv(norm x))).  The leading `past` channels of the step before are inputs too."""
 
     def __init__(self, width: int, past: int, norm: bool = True) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ def patches(video: Tensor, size: int) -> Tensor:
 
 
 class _Part(nn.Module):
-    """What encoder and decoder share: their temporal layers in order, and a state that fits them."""
+    """Common base of encoder and decoder: their temporal layers in order, and a state that fits them."""
 
     def layers(self) -> Iterator[tuple[TemporalConv2d, int]]:
         """Every temporal layer in the order of the carries, with its pixels per cell."""

@@ -1,8 +1,8 @@
 """Wan 2.1's causal video VAE: 4x8x8 pixels become a cell of 16 channels; the first frame is a step of its own.
 
-Encoder and decoder stream: what they must remember of the frames before is an explicit state, the very thing that the
-project's own tokenizer has, and both have the same face.  A step is always computed alone (4 frames, or the first one),
-so a stream costs the memory of one step, and streamed equals whole bit for bit.
+Encoder and decoder stream: their memory of the frames before is an explicit state, the very thing that the project's
+own tokenizer has, and both have the same face.  A step is always computed alone (4 frames, or the first one), so a
+stream costs the memory of one step, and streamed equals whole bit for bit.
 Source: Wan, arXiv 2503.20314, section 4.1; module names are those of diffusers' AutoencoderKLWan.
 
 Legend: b batch, f frames, t latent steps, H W pixels, h w cells of 8x8 pixels, c channels.
@@ -27,12 +27,12 @@ MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508)
 MEAN += (0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921)
 STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743)
 STD += (3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160)
-"""Of the published VAE's latents, by channel."""
+"""Standard deviation of the published VAE's latents, by channel."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WanVAEConfig:
-    """What decides the VAE's shape.
+    """Shape of the VAE.
 
     dim: channels on the grid of pixels; multipliers: of `dim` on each grid, finest first; blocks: residual blocks of a
     grid (the decoder has one more); halves_time: whether the way to the next coarser grid also halves time; mean, std:
@@ -54,7 +54,7 @@ class WanVAEConfig:
 
     @property
     def channels(self) -> int:
-        """Of a latent."""
+        """Channels of a latent."""
         return len(self.mean)
 
     @property
@@ -63,7 +63,7 @@ class WanVAEConfig:
 
 
 Carries = Iterator[Tensor]
-"""What each temporal layer remembers, in order."""
+"""Convolution state of each temporal layer, in order."""
 Temporal = tuple["CausalConv3d | Downsample", int]
 """A temporal layer, and the pixels of a cell of its grid."""
 
@@ -178,7 +178,7 @@ class Upsample(nn.Module):
         b = x.shape[0]
         if self.time_conv is not None:
             carry = next(carries)
-            if not is_first:  # the first frame stays one, and is not remembered either
+            if not is_first:  # the first frame stays one, and is not part of the state either
                 x = rearrange(self.time_conv(x, carry), "b (two c) f h w -> b c (f two) h w", two=2)
         return rearrange(self.resample(rearrange(x, "b c f h w -> (b f) c h w")), "(b f) c h w -> b c f h w", b=b)
 
@@ -355,7 +355,7 @@ class WanVAE(nn.Module):
         """The latent of `picture` (b 3 H W), then those of grey frames after it, `b 1 c h w` each, as long as they
         change: the last one holds for ever.
 
-        What the encoder remembers is finite, so its parts come to rest one after another, and a part that has is run
+        The encoder's memory is finite, so its parts come to rest one after another, and a part that has is run
         no more: the costly ones, on the grid of pixels, after 4 steps, the last after 30.
         """
         b, _, height, width = picture.shape

@@ -2,8 +2,8 @@
 
 A file is safetensors, or a `.pth` that holds tensors and nothing else (a training's may hold them under a name, see
 SECTIONS).  Large weights may be sharded as on the Hugging Face hub: `NAME-00001-of-0000N.safetensors`, and
-`NAME.safetensors.index.json`, which says where each tensor is; both are read by the name of the whole,
-`NAME.safetensors`.  Foreign files have names of their own: a `Names` function says which stored tensors make up one of
+`NAME.safetensors.index.json`, which gives the shard of each tensor; both are read by the name of the whole,
+`NAME.safetensors`.  Foreign files have names of their own: a `Names` function lists which stored tensors make up one of
 ours, stacked along the first axis.
 """
 
@@ -28,10 +28,11 @@ from torch import Tensor, nn
 from reverie.errors import CheckpointError
 
 PIECE_BYTES = 256 * 2**20
-"""How much of a file may be mapped at once: mapped pages count as memory of the process."""
+"""Bytes of a file that may be mapped at once: mapped pages count as memory of the process."""
 
 SECTIONS = ("generator_ema", "generator", "ema", "model", "state_dict")
-"""Where trainings' `.pt` files keep a model's tensors, best first: a moving average before the model itself."""
+"""Sections of training `.pt` files that hold a model's tensors, best first: a moving average before the model
+itself."""
 
 Names = Callable[[str], tuple[str, ...]]
 """One of our tensors' names -> the names under which a file holds it: one, or several to be stacked."""
@@ -60,8 +61,8 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What an index says.  places: the shard of every tensor; num_bytes, save: of all shards together, and the mark of
-    the save that they are of; None where it does not say."""
+    """Content of a shard index.  places: the shard of every tensor; num_bytes, save: of all shards together, and the
+    mark of the save that they are of; None where the index has none."""
 
     places: dict[str, str]
     num_bytes: int | None
@@ -223,7 +224,7 @@ def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
 
 
 def _places(header: dict[str, Any]) -> dict[str, Any]:
-    """Of the tensors, out of a safetensors header."""
+    """Returns the tensors' entries of a safetensors header."""
     return {name: place for name, place in header.items() if name != "__metadata__"}
 
 
@@ -231,7 +232,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], shard_bytes: int | Non
     """Write safetensors, `path` itself, or where they take more than `shard_bytes` its shards and their index; what was
     there under that name before goes.  Returns the files.
 
-    Every file is there whole or not at all, and the index comes last; a reader tells shards of two saves apart.
+    Every file is there whole or not at all, and the index comes last; a reader distinguishes shards of two saves.
     """
     shards = _split(tensors, shard_bytes)
     old = {path, index_of(path), *path.parent.glob(f"{path.stem}-?????-of-?????{path.suffix}")}

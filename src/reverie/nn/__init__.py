@@ -1,1 +1,1 @@
-"""Layers.  They know no games."""
+"""Layers.  They are independent of games."""

@@ -53,27 +53,27 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tenso
 
 
 def attend_few(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """As `attend`, element by element in float32: for a few queries and keys of very many rows, which a GPU's attention
-    kernels do one block of threads each.  Compiled it is a few passes over memory."""
+    """Computes `attend` element by element in float32: for a few queries and keys of very many rows, which a GPU's
+    attention kernels do one block of threads each.  Compiled it is a few passes over memory."""
     scores = (q.float().unsqueeze(-2) * k.float().unsqueeze(-3)).sum(-1) * q.shape[-1] ** -0.5
     return (scores.softmax(-1).unsqueeze(-1) * v.float().unsqueeze(-3)).sum(-2).to(q.dtype)
 
 
 def is_few(q: Tensor) -> bool:
-    """Whether `attend_few` is the faster way to attend to a block's steps."""
+    """Returns whether `attend_few` is the faster way to attend to a block's steps."""
     return q.device.type == "cuda" and q.shape[-2] <= MAX_FEW
 
 
 @dataclass(frozen=True, slots=True)
 class Visibility:
-    """For each query step of a clip, the ranges `(start, stop)` of key steps that it sees."""
+    """For each query step of a clip, the ranges `(start, stop)` of key steps that it attends to."""
 
     ranges: tuple[tuple[tuple[int, int], ...], ...]
 
     @classmethod
     def windowed(cls, num_steps: int, window: int, block: int, sink: int = 0) -> Visibility:
-        """Block-causal: a step sees its whole block, and as many steps before it as the window then has room for: the
-        first `sink` of all, and the last ones."""
+        """Block-causal: a step attends to its whole block, and as many steps before it as the window then has room for:
+        the first `sink` of all, and the last ones."""
         ends = [i - i % block + block for i in range(num_steps)]
         rows = ((_seen(end, window, sink), min(end, num_steps)) for end in ends)
         return cls(tuple((*seen[:-1], (seen[-1][0], stop)) for seen, stop in rows))
@@ -128,7 +128,7 @@ class Visibility:
         return create_block_mask(may_look, None, None, size, size, device=str(device))
 
     def runs(self) -> Iterator[tuple[slice, tuple[slice, ...]]]:
-        """Neighbouring query steps that see the same keys, with those keys, in steps."""
+        """Neighbouring query steps that attend to the same keys, with those keys, in steps."""
         start = 0
         for i in range(1, len(self) + 1):
             if i == len(self) or self.ranges[i] != self.ranges[start]:
@@ -137,7 +137,8 @@ class Visibility:
 
 
 def _seen(end: int, window: int, sink: int) -> tuple[tuple[int, int], ...]:
-    """Of `end` steps, those that a ring still holds: the first `sink`, and the last ones."""
+    """Returns the ranges of steps that a ring buffer of `window` still holds after `end` steps: the first `sink`, and
+    the last ones."""
     if end <= window:
         return ((0, end),)
     last = (end - window + sink, end)
@@ -145,7 +146,7 @@ def _seen(end: int, window: int, sink: int) -> tuple[tuple[int, int], ...]:
 
 
 class _StepAttention(torch.autograd.Function):
-    """Attention a step at a time over only the keys that it sees: no masked work, and its own backward.
+    """Attention a step at a time over only the keys that it attends to: no masked work, and its own backward.
 
     A masked kernel would do about three times the arithmetic (measured on two CPU cores: docs/LOG.md).
     q, k, v: (rows, n, d), contiguous.
@@ -204,7 +205,8 @@ def _attend_by_step(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, tok
 
 
 def _attend_by_run(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, tokens: int) -> Tensor:
-    """As `_attend_by_step` with the fused kernel, which keeps no weights: what fits in memory for steps of many tokens.
+    """Computes `_attend_by_step` with the fused kernel, which stores no attention weights and so fits in memory for
+    steps of many tokens.
 
     q, k, v: (b, h, n, d).
     """
@@ -219,7 +221,8 @@ def _attend_by_run(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, toke
 def attend_flex(
     q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, tokens: int, *, compiled: bool = True
 ) -> Tensor:
-    """As `_attend_by_step` on a GPU: of the products, only blocks in which something is seen.
+    """Computes `_attend_by_step` with FlexAttention on a GPU: only blocks of the attention matrix that the mask leaves
+    visible are computed.
 
     Only compiled is it worth anything: uncompiled it keeps all products of queries and keys.
     """
@@ -235,12 +238,13 @@ def _flex_attention(compiled: bool) -> Callable[..., Any]:
 
 
 _is_flex_on = False
-"""Of the process, not of a thread: what is worked out again while going backward runs in a thread of torch's own."""
+"""Flag of the process, not of a thread: recomputation in a backward pass runs in a thread of torch's own."""
 
 
 @contextmanager
 def flex(on: bool) -> Iterator[None]:
-    """Whether GPUs attend to clips by FlexAttention (True: after compiling it) or by a mask, while this lasts."""
+    """Switches clip attention on GPUs to FlexAttention (True: after compiling it) or to a mask, for the context's
+    duration."""
     global _is_flex_on
     before, _is_flex_on = _is_flex_on, on
     try:
@@ -250,7 +254,8 @@ def flex(on: bool) -> Iterator[None]:
 
 
 def flex_works(device: torch.device) -> bool:
-    """Whether FlexAttention compiles there and gives what a mask gives, forward and backward; warns where it does not.
+    """Checks that FlexAttention compiles on the device and equals masked attention, forward and backward; warns where
+    it does not.
 
     False on a CPU, which has no backward pass of it.
     """
@@ -283,7 +288,7 @@ def _both_ways(device: torch.device) -> list[list[Tensor]]:
 
 
 def picks_flex(q: Tensor, q_tokens: int, k_tokens: int) -> bool:
-    """Whether `attend_steps` uses FlexAttention."""
+    """Returns whether `attend_steps` uses FlexAttention."""
     return _is_flex_on and q.device.type == "cuda" and q_tokens == k_tokens and q_tokens >= MIN_STEP
 
 
@@ -307,12 +312,12 @@ def attend_steps(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility) -> Ten
 
 
 class Memory(Protocol):
-    """Where an attention layer finds its past: `layer` numbers the attention layers of a model."""
+    """Interface through which an attention layer reads its context: `layer` numbers the attention layers of a model."""
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
 
     def seen(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor] | None:
-        """The keys and values that all queries see, those at hand among them; None where not all see the same."""
+        """The keys and values that all queries attend to, those at hand among them; None where queries differ."""
         ...
 
 
@@ -326,7 +331,7 @@ class ClipMemory:
         return attend_steps(q, k, v, self.visibility)
 
     def seen(self, layer: int, k: Tensor, v: Tensor) -> None:
-        """Each step sees what the mask gives it."""
+        """Each step attends to the keys that the mask allows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class KVCache:
         return cls(k, v, window, tokens, sink)
 
     def read(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Everything that the block at hand may see: the committed window and itself.
+        """Keys and values that the block at hand may attend to: the committed window and itself.
 
         k, v: (b, heads, steps * tokens, d) of the block, turned to its positions; at most `window` steps.
         Returns views of the ring, (b, heads, seen, d); they hold until the next call.
@@ -60,7 +60,8 @@ class KVCache:
         return self.k[:, :, :seen], self.v[:, :, :seen]
 
     def joined(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """As `read`, copied instead of written: for gradients, which the ring itself never carries."""
+        """Returns the keys and values of `read` as copies, without writing to the ring: for gradients, which the ring
+        never carries."""
         taken = {first + i for first, part, _ in self._places(k.shape[-2] // self.tokens) for i in range(part)}
         kept = [slot for slot in range(min(self.step, self.window)) if slot not in taken]  # the others fall out
         slots = torch.tensor(kept, dtype=torch.long, device=k.device)
@@ -68,13 +69,13 @@ class KVCache:
         return torch.cat([self.k[:, :, where], k], 2), torch.cat([self.v[:, :, where], v], 2)
 
     def commit(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """As `read`, and the block stays: later blocks see it until it leaves the window."""
+        """Reads like `read` and advances the ring: later blocks attend to this one until it leaves the window."""
         seen = self.read(k, v)
         self.step += k.shape[-2] // self.tokens
         return seen
 
     def _places(self, num_steps: int) -> Iterator[tuple[int, int, int]]:
-        """Where the next steps go, in stretches: first slot, number of steps, first of these steps."""
+        """Yields the ring slots of the next steps, in stretches: first slot, number of steps, first of these steps."""
         done = 0
         while done < num_steps:
             first = ring_slot(self.step + done, self.window, self.sink)

@@ -1,7 +1,7 @@
 """Causal convolutions over time: the same layers whole or streamed.
 
-A layer holds weights only.  What a stream must remember, the last frames that a layer has seen, is its *carry*: a
-tensor made once by `new_carry`, handed to every call and updated in place.  Without a carry a call is a whole stream
+A layer holds weights only.  The state of a stream, the last frames of a layer's input, is its *carry*: a tensor made
+once by `new_carry`, handed to every call and updated in place.  Without a carry a call is a whole stream
 of its own that starts from zeros, which is exactly what a fresh carry holds.
 
 Legend: b batch, t time, c channels, h w cells.
@@ -55,7 +55,7 @@ class TemporalConv2d(nn.Module):
 
 
 class CausalConv3d(nn.Conv3d):
-    """A 3D convolution that sees the present and the `kernel[0] - 1` frames before it; zeros before the start.
+    """A 3D convolution over the present and the `kernel[0] - 1` frames before it; zeros before the start.
 
     Spatial padding is symmetric; time is padded in front only.  The time stride must be 1.
     """

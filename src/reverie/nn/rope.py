@@ -16,7 +16,7 @@ from reverie.nn.precision import exact, exact_dtype
 
 
 def split_pairs(head_dim: int) -> tuple[int, int, int]:
-    """How Wan 2.1 shares a head's number pairs among time, height and width: `[d/2 - 2(d/6), d/6, d/6]`."""
+    """Splits a head's rotary pairs among time, height and width as Wan 2.1 does: `[d/2 - 2(d/6), d/6, d/6]`."""
     return head_dim // 2 - 2 * (head_dim // 6), head_dim // 6, head_dim // 6
 
 

@@ -25,7 +25,7 @@ AROUND_DEG = (0.0, 90.0, 180.0, 270.0)
 OPEN_SHARE = 0.35
 """A start faces at least this share of the scene's usual distance: a wall before one's nose is no start."""
 NEAR_FRACTION = 0.12
-"""What is nearer than this part of the usual distance is right before the camera."""
+"""Fraction of the usual distance below which a surface counts as right before the camera."""
 MAX_STARTS = 32
 DIRECTIONS = ("north", "north-east", "east", "south-east", "south", "south-west", "west", "north-west")
 
@@ -38,7 +38,7 @@ Stack = tuple[Frames, npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArra
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a scene says of itself beside its keyframes."""
+    """Facts about a scene beside its keyframes."""
 
     title: str
     game: str

@@ -19,7 +19,7 @@ from reverie.vision.projection import VIEW_SIZE, View, render_views
 from reverie.vision.visibility import compare_depth
 
 NEIGHBOURS = 8
-"""Keyframes that are asked whether they see through a point."""
+"""Keyframes that a point is tested against for being seen through."""
 SEEN_THROUGH = (1.12, 0.25)
 """A point is seen through by a keyframe whose depth there is more than `a * depth + b`."""
 YAW_SCALE_DEG, PITCH_SCALE_DEG = 40.0, 30.0
@@ -28,8 +28,8 @@ DRAWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """How a scene shows views that it does not hold: share of pixels covered, PSNR in dB (mean of squared errors, and
-    median) at half size, views that were tried."""
+    """Quality of a scene on held-out views: share of pixels covered, PSNR in dB (mean of squared errors, and median) at
+    half size, views that were tried."""
 
     cover: float
     psnr_db: float

@@ -1,4 +1,4 @@
-"""Scenes from games that can be looked at from anywhere: a grid of standpoints, until nothing new is seen."""
+"""Scenes from games that can be looked at from anywhere: a grid of standpoints, until nothing new is visible."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def capture_scene(
 
 
 def _has_settled(growth: list[float]) -> bool:
-    """Whether the last rounds added nothing."""
+    """Returns whether the last rounds added nothing."""
     recent = growth[-PATIENCE - 1 :]
     return len(recent) > PATIENCE and all(b - a < MIN_GROWTH for a, b in pairwise(recent))
 
@@ -223,7 +223,7 @@ def _play_starts(world: CapturableWorld, facts: Facts, scene: Keyframes, seed: i
 
 
 def _is_start(world: CapturableWorld, facts: Facts, scene: Keyframes) -> bool:
-    """Whether the world's frame is one to start from: the player is in it, and the scene covers what it shows."""
+    """Returns whether the world's frame can be a start: the player is in it, and the scene covers the view."""
     geometry = world.geometry()
     usual = float(scene.reach.nanmedian().nan_to_num(1.0))
     if not geometry.body.any() or too_near(torch.from_numpy(geometry.depth)[None], usual)[0] > NEAR_SHARE:

@@ -40,9 +40,9 @@ class BuildSceneConfig:
     place: str | None = None
     """The place (map) to build, where the recordings have several."""
     fov: float | None = None
-    """Horizontal field of view in degrees, where the recordings do not say it."""
+    """Horizontal field of view in degrees, where the recordings do not hold it."""
     licence: str = "unknown"
-    """The licence of the pictures."""
+    """The licence of the images."""
     seed: int = 0
     """Decides which episodes are held out, where none is marked."""
     overwrite: bool = False
@@ -107,7 +107,7 @@ class CaptureSceneConfig:
     title: str | None = None
     """The scene's title; the map's name if left out."""
     licence: str = "unknown"
-    """The licence of the pictures."""
+    """The licence of the images."""
     seed: int = 0
     """The episode whose place is captured."""
     set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()

@@ -113,7 +113,7 @@ class Choice(NamedTuple):
         return cls(tuple(sources), *pick_keyframes(torch.cat(promise, 1), k))
 
     def of_source(self, number: int) -> Tensor:
-        """Whether each keyframe is of this source, (b, k) bool."""
+        """Mask of the chosen keyframes that are of this source, (b, k) bool."""
         first = sum(one.members.shape[1] for one in self.sources[:number])
         return (self.chosen >= first) & (self.chosen < first + self.sources[number].members.shape[1])
 

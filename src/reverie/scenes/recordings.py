@@ -54,7 +54,7 @@ class Footage:
 def open_recordings(folders: Sequence[Path], fov_deg: float | None = None) -> tuple[list[Dataset], float]:
     """Opens recordings that may be used together, with their field of view.
 
-    fov_deg: of recordings that do not say theirs.  Raises DataError, saying what is missing, for recordings without
+    fov_deg: of recordings that do not hold theirs.  Raises DataError, naming what is missing, for recordings without
     camera poses, depth or field of view, and for recordings of different cameras, sizes or actions.
     """
     if not folders:
@@ -93,7 +93,7 @@ def open_recordings(folders: Sequence[Path], fov_deg: float | None = None) -> tu
 
 
 def game_of(dataset: Dataset) -> str:
-    """The recorded game; the folder's name where the recording does not say."""
+    """The recorded game; the folder's name where the recording has none."""
     return recorded_world(dataset.notes) or dataset.path.resolve().name
 
 
@@ -108,7 +108,7 @@ def place_of(dataset: Dataset, episode: Episode) -> str:
 
 
 def is_held_out(dataset: Dataset, number: int) -> bool:
-    """Whether an episode is kept from training and from scenes: as it is marked, else every eighth."""
+    """Returns whether an episode is held out of training and of scenes: as it is marked, else every eighth."""
     if any(episode.is_heldout for episode in dataset.episodes):
         return dataset.episodes[number].is_heldout
     return number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
@@ -123,9 +123,9 @@ def read_footage(
 ) -> Footage:
     """Reads the frames with depth of one place.
 
-    place: its name (None: the place with the most frames); fov_deg: of recordings that do not say theirs; seed: decides
-    which episodes are held out, where `is_held_out` is true of none or of all.  Raises DataError for recordings that
-    cannot be used.
+    place: its name (None: the place with the most frames); fov_deg: of recordings that do not hold theirs; seed:
+    decides which episodes are held out, where `is_held_out` is true of none or of all.  Raises DataError for recordings
+    that cannot be used.
     """
     datasets, angle = open_recordings(folders, fov_deg)
     games = {game_of(dataset) for dataset in datasets}

@@ -43,7 +43,7 @@ COLOUR_QUALITY = 78
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a session may begin: title, for people; image (H, W, 3); pose (6,) of its camera."""
+    """Start of a session in a scene: title, for people; image (H, W, 3); pose (6,) of its camera."""
 
     title: str
     image: npt.NDArray[np.uint8]
@@ -55,7 +55,7 @@ class Scene:
     """Keyframes of one place.
 
     colour: (n, H, W, 3) uint8; depth: (n, h, w) metres; hidden: (n, h, w) bool, pixels that are not drawn; pose:
-    (n, 6).  keys, mouse: what the game that it was captured in can be told.
+    (n, 6).  keys, mouse: the controls of the game that it was captured in.
     """
 
     name: str
@@ -250,7 +250,7 @@ def _pose(values: Sequence[float]) -> npt.NDArray[np.float32]:
 
 
 def _text(value: Any) -> str:
-    """A text.  Raises ValueError for one that cannot be written: JSON can say half of a surrogate pair."""
+    """A text.  Raises ValueError for one that cannot be written: JSON can hold half of a surrogate pair."""
     text = str(value)
     text.encode()
     return text

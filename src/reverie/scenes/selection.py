@@ -89,7 +89,7 @@ def pick_keyframes(promise: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def view_promise(
     probes: Tensor, seen: Tensor, keyframe_pose: Tensor, pose: Tensor, focal: Tensor, reach: Tensor
 ) -> Tensor:
-    """How well each keyframe shows each cell of a view: (b, m, cells) in 0..1.
+    """Scores each keyframe's coverage of each cell of a view: (b, m, cells) in 0..1.
 
     Arguments as `choose_keyframes`; probes, seen and keyframe_pose may have a batch of one, for sessions that share
     their keyframes.

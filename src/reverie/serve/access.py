@@ -1,4 +1,4 @@
-"""Who may talk to the server: the Host and Origin of each request, a token where other machines can reach it.
+"""Access control of the server: the Host and Origin of each request, a token where other machines can reach it.
 
 A browser sends requests to this machine for any page that is open in it.  So a request must name this server (`Host`;
 else a foreign name could be pointed at our address), and must come from our own page (`Origin`, `Sec-Fetch-Site`).
@@ -42,7 +42,7 @@ _LOCKED = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Reverie
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """What a server lets in.
+    """Rules for the requests that a server accepts.
 
     Args:
         hosts: names, besides this machine's loopback ones, that the server goes by.  Pages of these hosts are its own
@@ -58,7 +58,7 @@ class Access:
     token: str | None = field(default=None, repr=False)
 
     def is_own_host(self, host: str) -> bool:
-        """Whether a `Host` header names this server; the port is of no matter, for it may be forwarded."""
+        """Returns whether a `Host` header names this server; the port is ignored, for it may be forwarded."""
         name = _split(host)[0]
         if name is None:
             return False
@@ -67,7 +67,7 @@ class Access:
         )
 
     def is_own_origin(self, origin: str, host: str) -> bool:
-        """Whether a page of `origin` is the one that this server, asked as `host`, has sent."""
+        """Returns whether `origin` is the origin of this server's own page, requested as `host`."""
         scheme, separator, rest = origin.partition("://")
         if scheme not in ("http", "https") or not separator:
             return False  # "null" among them: a sandboxed frame, a file
@@ -78,7 +78,7 @@ class Access:
         return name in self.hosts or (name, port or default) == (own_name, own_port or default)
 
     def is_token(self, given: str | None) -> bool:
-        """Whether `given` is the token; always, if none is asked for."""
+        """Returns whether `given` is the token; always true if no token is required."""
         if self.token is None:
             return True
         return given is not None and hmac.compare_digest(given.encode(), self.token.encode())
@@ -116,7 +116,7 @@ def access_for(host: str, token: str = "auto", allow_hosts: Iterable[str] = ()) 
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens on `host`."""
+    """Returns whether only this machine can reach a server that listens on `host`."""
     return host == "localhost" or _is_address(host.strip("[]"), loopback=True)
 
 
@@ -185,7 +185,8 @@ class Gate:
 
 
 def _is_visit(scope: Scope, headers: Headers) -> bool:
-    """Whether somebody follows a link of another site to the page: that is allowed, fetching or framing it is not."""
+    """Returns whether a request follows another site's link to the page: that is allowed, fetching or framing it is
+    not."""
     is_document = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")) == ("navigate", "document")
     return is_document and scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and scope["path"] == "/"
 

@@ -1,4 +1,4 @@
-"""How fast one client may talk, and how often it may open a world."""
+"""Rate limits of one client: messages, and worlds that are opened."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The play server: the page, its pictures, and a WebSocket that plays.
+"""The play server: the page, its images, and a WebSocket that plays.
 
 GET  /                the page
 GET  /health          {"status": "warming" | "ready" | "failed", "progress", "message", "model", "kind", ...};
                       200 when ready, else 503
-GET  /starts          the start pictures: [{"id", "name", "thumbnail"}]
+GET  /starts          the start images: [{"id", "name", "thumbnail"}]
 GET  /starts/ID.jpg   one of them
-POST /upload          the body is a picture file; answers `uploaded` or `error` of `serve.protocol`
+POST /upload          the body is an image file; answers `uploaded` or `error` of `serve.protocol`
 /saves                see `serve.save_routes`
 WS   /ws              see `serve.protocol`
 
@@ -57,7 +57,7 @@ MAX_NAME = 60
 MAX_HEAD_BYTES = 32 * 1024
 """The largest head of a request."""
 WS_PING_S, WS_PONG_S = 4.0, 12.0
-"""How often a client is asked whether it is there, and how long it may take to answer; browsers do so by themselves."""
+"""Seconds between pings of a client, and seconds until its answer is overdue; browsers answer by themselves."""
 _READ = ["GET", "HEAD"]
 
 
@@ -288,7 +288,7 @@ class _Server(uvicorn.Server):
 
 
 def server_config(app: FastAPI) -> uvicorn.Config:
-    """How uvicorn runs the app: quiet, with small messages only (larger ones end the connection), quick to stop.
+    """Builds uvicorn's config: quiet, with small messages only (larger ones end the connection), quick to stop.
 
     No compression: frames are JPEGs, and each compressed connection holds memory of its own.
     """
@@ -310,14 +310,15 @@ def server_config(app: FastAPI) -> uvicorn.Config:
 
 
 def page_address(host: str, port: int) -> str:
-    """Where a browser on this machine finds the page."""
+    """Builds the page's URL for a browser on this machine."""
     if host in ("0.0.0.0", "::", ""):
         host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def network_address(host: str, port: int) -> str | None:
-    """Where a browser on another machine finds the page; None if only this machine can reach it, or it is not known."""
+    """Builds the page's URL for a browser on another machine; None if only this machine can reach it, or it is
+    unknown."""
     if host not in ("0.0.0.0", "::", ""):
         return None
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
@@ -344,7 +345,7 @@ def open_browser(address: str) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlayConfig:
-    """Play a dreamt world, or a real game, in the browser.
+    """Play a generated world, or a real game, in the browser.
 
     Examples: reverie play;  reverie play --model path/to/model;  reverie play --scene scenes/my-level --start 2;
     reverie play --world vizdoom --record my-play;  reverie play --world city --model nano;
@@ -355,13 +356,13 @@ class PlayConfig:
     """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either; by default
     nano, or with --world none.  With --world: dreams of the game, which G swaps it for."""
     variant: str | None = None
-    """Of Matrix-Game 2.0: universal, gta or templerun."""
+    """Variant of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
-    """full, or tiny where the model has one: faster, a little coarser; auto is what the preset says, else full."""
+    """full, or tiny where the model has one: faster, a little coarser; auto takes the preset's, else full."""
     preset: str | None = None
-    """Of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
+    """Memory preset of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
     weights: str = "auto"
-    """Of the transformer: full, int8, int4 or fp8; auto is what the preset says, else full."""
+    """Weights of the transformer: full, int8, int4 or fp8; auto takes the preset's, else full."""
     mode: str = "auto"
     """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
     scene: str | None = None
@@ -379,7 +380,7 @@ class PlayConfig:
     port: int = 8000
     """The port to listen on; 0 takes any free one."""
     token: str = "auto"
-    """What visitors must bring in the link; auto makes one where other machines can reach the page, none asks none."""
+    """Token that the link must carry; auto makes one where other machines can reach the page, none requires none."""
     allow_host: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Another name that the page is asked for by, as behind a proxy; can be given several times."""
     browser: bool = True
@@ -387,7 +388,7 @@ class PlayConfig:
     saves: Path | None = None
     """Keep saved sessions in this folder; by default in the user's own."""
     device: str = "auto"
-    """Where the model runs: auto, cpu or cuda."""
+    """Device that the model runs on: auto, cpu or cuda."""
 
     def run(self) -> None:
         def announce(address: str, outside: str | None) -> None:
@@ -420,13 +421,13 @@ class ServeConfig:
     """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either; by default
     nano, or with --world none.  With --world: dreams of the game, which G swaps it for."""
     variant: str | None = None
-    """Of Matrix-Game 2.0: universal, gta or templerun."""
+    """Variant of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
-    """full, or tiny where the model has one: faster, a little coarser; auto is what the preset says, else full."""
+    """full, or tiny where the model has one: faster, a little coarser; auto takes the preset's, else full."""
     preset: str | None = None
-    """Of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
+    """Memory preset of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
     weights: str = "auto"
-    """Of the transformer: full, int8, int4 or fp8; auto is what the preset says, else full."""
+    """Weights of the transformer: full, int8, int4 or fp8; auto takes the preset's, else full."""
     mode: str = "auto"
     """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
     scene: str | None = None
@@ -442,13 +443,13 @@ class ServeConfig:
     port: int = 8000
     """The port to listen on."""
     token: str = "auto"
-    """What visitors must bring in the link; auto makes one where other machines can reach the page, none asks none."""
+    """Token that the link must carry; auto makes one where other machines can reach the page, none requires none."""
     allow_host: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Another name that the page is asked for by, as behind a proxy; can be given several times."""
     saves: Path | None = None
     """Keep saved sessions in this folder; by default in the user's own."""
     device: str = "auto"
-    """Where the model runs: auto, cpu or cuda."""
+    """Device that the model runs on: auto, cpu or cuda."""
     max_players: int = 4
     """Connections at once, of each replica; on a CPU, one player fills it."""
     replicas: int = 1

@@ -1,4 +1,4 @@
-"""What keys and mouse mean in a world, and what the player wants right now.
+"""Mapping of keys and mouse to a world's actions, and the player's current input.
 
 Clients send key codes and pixels; here they become an Action in the words and degrees of the world that is played.
 """
@@ -26,7 +26,7 @@ KEYS = {
     "Mouse0": ("attack",),
     "Mouse2": ("use",),
 }
-"""Key codes, and the key of an action space that each holds: the first that the world knows."""
+"""Key codes, and the key of an action space that each holds: the first that the world has."""
 
 MOVES = {"ArrowUp": ("forward",), "ArrowDown": ("back",)}
 """Bound as well, as in the games of old: with the arrows alone one can walk and turn."""
@@ -37,7 +37,7 @@ STEERING = {
     "ArrowLeft": ("turn-left", "left"),
     "ArrowRight": ("turn-right", "right"),
 }
-"""What the arrows do where there is no camera to turn."""
+"""Keys that the arrows are bound to where there is no camera to turn."""
 
 TURNS = {"ArrowLeft": (0.0, -1.0), "ArrowRight": (0.0, 1.0), "PageUp": (1.0, 0.0), "PageDown": (-1.0, 0.0)}
 """Key codes that turn the camera: (pitch, yaw) directions."""
@@ -45,7 +45,7 @@ TURNS = {"ArrowLeft": (0.0, -1.0), "ArrowRight": (0.0, 1.0), "PageUp": (1.0, 0.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bindings:
-    """How one world is played.
+    """Input mapping of one world.
 
     keys: code -> key name.  turn_deg: degrees a frame while a turn key is held, (pitch, yaw).
     deg_per_px: degrees that one pixel of mouse movement turns.
@@ -82,7 +82,7 @@ class Bindings:
 
 
 def bindings_for(space: ActionSpace) -> Bindings:
-    """The usual keys, as far as `space` knows them; turning by arrows and mouse where it has a camera."""
+    """The usual keys, as far as `space` has them; turning by arrows and mouse where it has a camera."""
     table = {**KEYS, **(MOVES if space.mouse else STEERING)}
     known = {code: [name for name in names if name in space.keys] for code, names in table.items()}
     keys = {code: names[0] for code, names in known.items() if names}
@@ -127,7 +127,7 @@ class InputBox:
         return self._bindings.action(codes, mouse_px, num_frames), seq
 
     def flush(self) -> None:
-        """Forget taps and movement that no block has taken (after a pause or a restart); keys held stay held."""
+        """Drop taps and movement that no block has taken (after a pause or a restart); keys held stay held."""
         with self._lock:
             self._tapped, self._mouse_px = frozenset(), (0.0, 0.0)
 

@@ -1,4 +1,4 @@
-"""What a command plays: a model, a real game, or both."""
+"""Choice of the source that a command plays: a model, a real game, or both."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def source_of(
 
 
 def options_of(config: object) -> dict[str, Any]:
-    """What of a command's options says how a model is loaded."""
+    """Extracts the model-loading options from a command's config."""
     return {name: getattr(config, name) for name in _OPTIONS}
 
 
 def name_of(model: str | None, world: str | None) -> str:
-    """What is played, for people."""
+    """Formats the name of the world and the model that are played, for display."""
     return " and ".join(filter(None, (world, model))) or MODEL
 
 

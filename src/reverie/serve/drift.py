@@ -27,7 +27,7 @@ log = logging.getLogger("reverie.serve")
 MAX_REAL_S, MAX_JUDGED_S = 300, 900
 REFIT_EVERY_S = 10
 MAX_SHARE = 9.99
-"""What is told of a share that is larger."""
+"""Largest share that is reported; larger ones are clipped to it."""
 
 Picture = npt.NDArray[np.uint8]
 

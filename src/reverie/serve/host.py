@@ -1,4 +1,4 @@
-"""One process's worlds: the source and its warm-up, the one thread that generates, the pictures, and who plays."""
+"""One process's worlds: the source and its warm-up, the one thread that generates, the images, and who plays."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one server puts up with.
+    """Resource limits of one server.
 
     Args:
         max_players: players at once.
-        max_waiting: clients in the queue for a place; more are told to come again.
-        max_greeting: connections that have not said hello yet; beyond it the oldest goes.
+        max_waiting: clients in the queue for a place; more are refused and may come again.
+        max_greeting: connections that have not sent `hello` yet; beyond it the oldest goes.
         max_upload_bytes: size of an own image.
         max_uploads: number of own images that are kept; the oldest go.
         uploads_at_once: images that are received and decoded at the same time; more wait for `upload_wait_s`.
@@ -51,7 +51,7 @@ class Limits:
         starts_per_s, start_burst: how often one client may open or restart a world; more wait.
         hello_s: how long a connection may stay silent at first.
         start_s: how long a client with a place may take to ask for a world.
-        silence_s: how long a player who is not paused may say nothing; pages ping once a second, hidden ones once a
+        silence_s: how long a player who is not paused may send nothing; pages ping once a second, hidden ones once a
             minute.
         idle_s: how long a player may do nothing (not play, pause or leave the page hidden) while others wait.
         send_s: how long a client may leave what we send unread.
@@ -84,7 +84,7 @@ class Limits:
 
 
 class Host:
-    """What all connections share.
+    """State that all connections share.
 
     Everything that touches the source or a World runs on one thread, in the order asked for; each player asks for one
     block at a time.  Blocks of a source that can do so are made together, else players take turns.
@@ -135,7 +135,7 @@ class Host:
             self.greeting.pop(key, None)
 
     async def warm_up(self) -> None:
-        """Load the source in the background; `status` tells how far it is.  A failure is kept in `failure`."""
+        """Load the source in the background; `status` holds its progress.  A failure is kept in `failure`."""
         try:
             spec = await self.call(lambda: self._source.load(self._progress))
         except Exception as error:
@@ -170,7 +170,7 @@ class Host:
             self._own_saves.cleanup()
 
     def open(self, start_id: str | None, seed: int) -> World:
-        """A World in the start picture `start_id` (None: the first there is).  Call on the generation thread."""
+        """A World in the start image `start_id` (None: the first there is).  Call on the generation thread."""
         start = self._find(start_id)
         if start is not None and start.place is not None:
             assert isinstance(self._source, HasScenes)
@@ -178,7 +178,7 @@ class Host:
         return self._source.open(None if start is None else start.picture, seed)
 
     def open_file(self, file: SessionFile) -> tuple[Rewindable, list[tuple[Action, ...]], list[str]]:
-        """As `HasFiles.open_file`.  Raises Refusal.  Call on the generation thread."""
+        """Opens a saved session, see `HasFiles.open_file`.  Raises Refusal.  Call on the generation thread."""
         if not isinstance(self._source, HasFiles):
             raise Refusal(ErrorCode.UNAVAILABLE, f"{self.name} is a real game and plays no saved sessions")
         try:
@@ -222,7 +222,7 @@ class Host:
         return start
 
     def start(self, start_id: str) -> StartPicture | None:
-        """A bundled or uploaded picture by its id."""
+        """A bundled or uploaded image by its id."""
         return self._pictures.get(start_id) or self._uploads.get(start_id)
 
     async def thumbnail(self, start: StartPicture) -> bytes:
@@ -270,7 +270,7 @@ class Host:
 
 
 def welcome(spec: WorldSpec) -> Welcome:
-    """What a player is told first of all."""
+    """Builds the first message to a player from the source's spec."""
     height, width = spec.resolution
     return Welcome(
         model=spec.name,
@@ -294,14 +294,15 @@ def describe(start: StartPicture) -> StartInfo:
 
 
 def jpeg(picture: Picture, quality: int = 92) -> bytes:
-    """A JPEG with full colour resolution: small pictures are shown large, and edges must stay clean."""
+    """A JPEG with full colour resolution: small frames are shown large, and edges must stay clean."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
 
 
 def one_line(error: BaseException) -> str:
-    """What a player is told of an error: ours as they are; others by kind, for their text is not meant for players."""
+    """Formats an error for the player in one line: this project's own text in full, others by type only, for their text
+    is not meant for players."""
     if isinstance(error, ReverieError):
         return " ".join(str(error).split())
     return f"unexpected {type(error).__name__}; the server's log has more"

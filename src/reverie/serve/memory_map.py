@@ -19,7 +19,7 @@ SIZE_PX = 192
 
 @runtime_checkable
 class HasMemoryMap(Protocol):
-    """A World that can draw what it remembers."""
+    """A World that can draw its spatial memory."""
 
     def memory_map(self, size: int = SIZE_PX) -> npt.NDArray[np.uint8] | None:
         """(size, size, 3) RGB, or None for a world without a memory."""
@@ -37,7 +37,7 @@ class MapRequests:
         self._is_wanted = True
 
     def take(self, now_s: float) -> bool:
-        """Whether a map is to be drawn now."""
+        """Returns whether a map is due now, and clears the request if so."""
         if not self._is_wanted or now_s < self._next_s:
             return False
         self._is_wanted, self._next_s = False, now_s + EVERY_S

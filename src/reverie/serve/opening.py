@@ -90,7 +90,7 @@ async def load(
 
 
 def _restore(world: Rewindable, file: SessionFile, state: SavedState) -> bool:
-    """Whether the session goes on from `state`; not that of another model, say."""
+    """Resumes the session from `state`; returns False if the state does not fit, such as that of another model."""
     try:
         world.resume(file, state.snapshot, state.frame)
     except CheckpointError:
@@ -115,6 +115,6 @@ async def save(host: Host, world: World, name: str, whole: bool) -> SaveCard:
 
     try:
         file, state = await host.call(describe)
-    except (ActionError, CheckpointError, DataError) as error:  # one that is longer than a script can be, say
+    except (ActionError, CheckpointError, DataError) as error:  # one that is longer than a script can be, for example
         raise Refusal(ErrorCode.SAVE_FAILED, one_line(error)) from None
     return await asyncio.to_thread(host.saves.add, file, state)

@@ -1,17 +1,17 @@
-"""What the page and the server say to each other.  Torch-free; `static/protocol.js` is the same thing in the page.
+"""Protocol between the page and the server.  Torch-free; `static/protocol.js` is the page's copy.
 
-A client opens the WebSocket and says `hello` with the version it speaks.  The server reports `status` while its world
+A client opens the WebSocket and sends `hello` with its protocol version.  The server reports `status` while its world
 warms up, then answers `welcome` (what can be played and how).  `start` opens a world and is answered by `started`;
 from then on the server sends binary frames and the client sends `input`, and `played` for each frame that it shows.
 A session of a model can also be left and taken up again (`resume`), sought through (`seek`, answered by `position` and
 a frame of a new epoch), saved (`save`, `saved`) and loaded (`load`, `loading`, `started`).
 Where a game and the dream of it can be played, `view` swaps them (answered by `view`, and frames of a new epoch).
-While all places are taken, `queued` says how many clients come before; the client waits, and is served in its turn.
+While all places are taken, `queued` counts the clients that come before; the client waits, and is served in its turn.
 
-Text messages are JSON objects with a `type`; fields that are not known are ignored.  Binary messages are frames, see
-`serve.wire`: their `epoch` counts the starts and restarts of one connection, and frames of an older one are dropped.
-Keys travel as W3C `KeyboardEvent.code` names (plus `Mouse0`-`Mouse2`), the mouse as pixels moved; what they mean is the
-world's business (see `bindings`).  A client that breaks these rules gets an `error` and, if it is fatal, a close.
+Text messages are JSON objects with a `type`; unknown fields are ignored.  Binary messages are frames, see `serve.wire`:
+their `epoch` counts the starts and restarts of one connection, and frames of an older one are dropped.  Keys travel as
+W3C `KeyboardEvent.code` names (plus `Mouse0`-`Mouse2`), the mouse as pixels moved; what they mean is the world's
+business (see `bindings`).  A client that breaks these rules gets an `error` and, if it is fatal, a close.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ MAX_SEED = 2**31 - 1
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9]{0,31}")
 _START_ID = re.compile(r"[A-Za-z0-9_.-]{1,80}")
 VIEWS = ("game", "dream", "both")
-"""What of a game and the dream of it is shown; both are side by side in one frame."""
+"""Views of a game and its generated counterpart: either, or both side by side in one frame."""
 MAX_SAVE_NAME = 80
 """The longest name of a saved session."""
 
 
 class ErrorCode(StrEnum):
-    """Why the server refused something."""
+    """Reason for which the server refused a request."""
 
     BAD_MESSAGE = "bad-message"
     TOO_LARGE = "too-large"
@@ -85,16 +85,16 @@ CLOSE_CODES = {
 
 
 MAX_REASON_BYTES = 123
-"""What a WebSocket's close frame has room for."""
+"""Largest close reason in bytes: the room in a WebSocket's close frame."""
 
 
 def close_reason(text: str) -> str:
-    """As much of `text` as a close frame has room for: the limit is in bytes, and no character is cut in half."""
+    """Truncates `text` to the room in a close frame: the limit is in bytes, and no character is cut in half."""
     return text.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
 
 
 class Refusal(ProtocolError):
-    """A ProtocolError with the code that the client is told."""
+    """A ProtocolError with the code that the client is sent."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
@@ -106,7 +106,7 @@ class Refusal(ProtocolError):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first message: the version spoken, and how pictures are wanted (`jpeg` or `rgb`)."""
+    """The first message: the version spoken, and the encoding of frames (`jpeg` or `rgb`)."""
 
     TYPE: ClassVar = "hello"
     version: int
@@ -115,7 +115,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Open a world in the picture named `start` (an id of `welcome.starts` or of an upload; None: the first)."""
+    """Open a world on the image named `start` (an id of `welcome.starts` or of an upload; None: the first)."""
 
     TYPE: ClassVar = "start"
     start: str | None = None
@@ -124,7 +124,7 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Begin again in the same picture; everything under way is dropped."""
+    """Begin again on the same image; everything under way is dropped."""
 
     TYPE: ClassVar = "restart"
     seed: int = 0
@@ -210,7 +210,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class MapRequest:
-    """Asks for the map of what the world remembers; answered at most once a second."""
+    """Asks for the top view of the spatial memory; answered at most once a second."""
 
     TYPE: ClassVar = "map"
 
@@ -355,9 +355,9 @@ _READERS: dict[str, Callable[[dict[str, Any]], ClientMessage]] = {
 
 @dataclass(frozen=True, slots=True)
 class StartInfo:
-    """A picture to start in: its id, what to call it, and where its thumbnail is (relative to the page).
+    """An image to start on: its id, its title, and its thumbnail's address (relative to the page).
 
-    keys, mouse: the controls of the game that it is from, of all that the model knows; None where that is not known.
+    keys, mouse: the controls of the game that it is from, of all that the model has; None where that is unknown.
     scene: the title of the scene that it lies in; None for an image alone.
     """
 
@@ -371,7 +371,7 @@ class StartInfo:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far the warm-up is (`warming`, `ready` or `failed`); progress 0..1.  Also the heart of GET /health."""
+    """Progress of the warm-up (`warming`, `ready` or `failed`); progress 0..1.  Also the heart of GET /health."""
 
     TYPE: ClassVar = "status"
     status: str
@@ -390,7 +390,7 @@ class Queued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Welcome:
-    """What can be played.
+    """Description of the loaded world: controls, starts and abilities.
 
     kind: `dream` or `game`.  bindings: {keys: {code: key}, turns: {code: [pitch, yaw]}}.  rewind_s: how far back a
     session can go; 0 where it cannot be sought through or saved.  views: what `view` may ask for; empty where there is
@@ -454,11 +454,11 @@ class Viewed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """How far a dream is from its game, while it is shown.
+    """Distance of a generated rollout from its game, while it is shown.
 
     psnr_db: of the latest block against the game's; None while the game is not shown.  seconds: of the dream that are
     judged.  shares: kind of collapse -> how far the last one of them is on the way to it, 1 and more is beyond the
-    limit, None where it is not known.  collapsed: the kind that the dream has come to, and collapsed_s when.
+    limit, None where it is unknown.  collapsed: the kind that the dream has come to, and collapsed_s when.
     real_s: seconds of the game that the limits are from, of real_needed_s; before, its looks are not judged.
     """
 
@@ -524,7 +524,7 @@ class Error:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """The answer of POST /upload: a start picture that any later `start` may name."""
+    """The answer of POST /upload: a start image that any later `start` may name."""
 
     TYPE: ClassVar = "uploaded"
     start: StartInfo
@@ -532,7 +532,7 @@ class Uploaded:
 
 @dataclass(frozen=True, slots=True)
 class MemoryMap:
-    """What the world remembers, from above.  image: a data URL; None for a world without a memory."""
+    """Top view of the spatial memory.  image: a data URL; None for a world without a memory."""
 
     TYPE: ClassVar = "map"
     image: str | None

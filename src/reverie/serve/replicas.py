@@ -52,11 +52,11 @@ MAX_VISITS = 10_000
 POLL_S = 0.1
 FETCH_S = 150.0
 MAX_EARLY_ENDS = 3
-"""How often in succession a replica may end before it listens, until the server gives up."""
+"""Number of times in succession that a replica may end before it listens, until the server gives up."""
 RESTARTED = 1012
 """The WebSocket's close code for a service that is started again: pages then connect again by themselves."""
 _NOT_SENT = (1005, 1006, 1015)
-"""Close codes that say how a connection ended without one; none may be sent."""
+"""Close codes for a connection that ended without one; none may be sent."""
 
 _TO_REPLICA = ("content-type", "if-none-match", "if-modified-since", "range")
 _NOT_FROM_REPLICA = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"})
@@ -73,7 +73,7 @@ class Replica:
 
 @dataclass(slots=True, eq=False)
 class _Visit:
-    """Where a visitor is sent.  has_played: there, so that a session may wait there."""
+    """Replica that a visitor is routed to.  has_played: there, so that a session may wait there."""
 
     replica: Replica
     seen_s: float
@@ -83,7 +83,7 @@ class _Visit:
 
 @dataclass(slots=True, eq=False)
 class _Link:
-    """A player's connection.  hello: the first message, said again where the player moves to another replica."""
+    """A player's connection.  hello: the first message, sent again where the player moves to another replica."""
 
     socket: WebSocket
     visit: _Visit
@@ -211,7 +211,7 @@ class Front:
             message = event.get("bytes") if text is None else text
             if link.hello is None and text is not None:
                 link.hello = text
-                if link.backend is None:  # it is said when the replica answers
+                if link.backend is None:  # it is sent when the replica answers
                     continue
             while link.backend is None:
                 await asyncio.sleep(POLL_S / 10)
@@ -343,7 +343,8 @@ async def _health(replica: Replica) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaConfig:
-    """What each replica serves.  source: makes it, in the replica's process; saves: the folder that all share."""
+    """Settings of each replica.  source: makes the source, in the replica's process; saves: the folder that all
+    share."""
 
     source: Callable[[], Source]
     limits: Limits
@@ -404,7 +405,7 @@ class Keeper:
             log.warning("replica %d has ended; another one takes its place", replica.number)
 
     async def _watch(self, replica: Replica, process: BaseProcess, pipe: Connection) -> str | None:
-        """Notes the replica's port, and waits until it ends; returns why, where it says so."""
+        """Notes the replica's port, and waits until it ends; returns the reason, where it gives one."""
         while True:
             is_alive = process.is_alive()
             while pipe.poll():
@@ -460,8 +461,8 @@ def serve_replicas(
     token: str = "auto",
     allow_hosts: Sequence[str] = (),
 ) -> None:
-    """As `serve.app.serve`, with `config.num_replicas` processes.  Raises ServeError for a number below 1 or too large,
-    and what a replica's model ends with."""
+    """Runs a server with `config.num_replicas` processes, see `serve.app.serve`.  Raises ServeError for a number below
+    1 or too large, and the error that a replica's model ends with."""
     from reverie.serve.app import run_app
 
     if not 1 <= config.num_replicas <= MAX_REPLICAS:

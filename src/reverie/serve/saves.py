@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from reverie.engine.session_file import SessionFile
 
 STALE_S = 3600.0
-"""What has been under way for so long was left behind by a server that was killed."""
+"""Seconds after which an unfinished file counts as left behind by a server that was killed."""
 _ID = re.compile(r"[0-9a-f]{32}")
 
 
@@ -56,7 +56,7 @@ class SavedState:
 
 
 def default_folder() -> Path:
-    """Where this user's sessions are saved."""
+    """Returns the folder of this user's saved sessions."""
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "reverie" / "saves"
 
 

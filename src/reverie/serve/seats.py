@@ -1,4 +1,4 @@
-"""Who plays and who waits: a number of places, and a queue for those who come when all are taken."""
+"""Seats and queue: a fixed number of players, and a queue for clients that come when all seats are taken."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Seats:
         self._advance()
 
     def place(self, ticket: Ticket) -> int:
-        """How far back in the queue: 1 is the next one, 0 has a seat."""
+        """Position in the queue: 1 is the next one, 0 has a seat."""
         return 0 if ticket.is_seated else self._queue.index(ticket) + 1
 
     def _advance(self) -> None:

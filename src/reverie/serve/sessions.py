@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from reverie.engine.session_file import SessionFile
 
 HAND_OVER_S = 5.0
-"""How long a connection may take to leave its session to another one."""
+"""Seconds that a connection may take to hand its session over to another one."""
 
 
 @runtime_checkable

@@ -20,7 +20,7 @@ MAX_BACK_FRAMES = 64
 
 @runtime_checkable
 class Dream(World, Protocol):
-    """A World that tells where its camera is."""
+    """A World that reports its camera's pose."""
 
     @property
     def camera(self) -> Pose | None: ...
@@ -128,7 +128,7 @@ class SwapWorld:
         return np.concatenate([played, dreamt], 2)
 
     def show(self, view: str, back: int = 0) -> tuple[Frames, list[str]]:
-        """As `Swappable.show`.
+        """Switches the view, see `Swappable.show`.
 
         A dream begins in the frame on the screen; beside the game in its latest.  The game is asked to stand where the
         dream is; where it cannot, it goes on where it was left, and a dream beside it begins anew.
@@ -208,7 +208,7 @@ class SwapWorld:
 
 
 def _pose_of(game: World) -> Pose | None:
-    """The pose of the game's camera; None for a game that does not tell it."""
+    """The pose of the game's camera; None for a game that does not report it."""
     pose = getattr(game, "pose", None)
     return None if pose is None else np.array(pose, np.float32)
 

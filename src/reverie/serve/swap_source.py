@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from reverie.engine.scenes import LoadedScene
 
 GAME_SHARE = 0.15
-"""Of the warm-up, for the bar that shows it."""
+"""Share of the warm-up's progress bar that the game takes."""
 
 
 class SwapSource:
@@ -36,7 +36,7 @@ class SwapSource:
         return f"{self._game.name} and {self._model.name}"
 
     def load(self, progress: Progress) -> WorldSpec:
-        """Raises WorldError for a model that does not show the game's size or know its keys."""
+        """Raises WorldError for a model that does not have the game's resolution or its keys."""
         game = self._game.load(lambda share, text: progress(GAME_SHARE * share, text))
         dreams = self._model.load(lambda share, text: progress(GAME_SHARE + (1 - GAME_SHARE) * share, text))
         if game.resolution != dreams.resolution:

@@ -14,8 +14,8 @@ from reverie.serve.sources import PlaysTogether
 from reverie.types import Action, Frames, World
 
 LINGER_S, LINGER_SHARE = 0.03, 0.15
-"""Where players wait, those who were served last are waited for too, so long and for such a share of a batch's cost:
-else a machine that is busy all the time would serve one half while the other half asks, in turn for ever."""
+"""Longest wait for the players who were served last, where others wait: seconds, and share of a batch's cost.  Without
+it a machine that is busy all the time would serve one half while the other half asks, in turn for ever."""
 
 Take = Callable[[], tuple[Action, int]]
 """Samples a player's input: the action, and the number of the latest input in it."""

@@ -122,7 +122,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     @property
     def _may_read(self) -> bool:
-        """Whether the handshake is over and the app has taken the messages before."""
+        """Returns whether the handshake is over and the app has taken the messages before."""
         return self.handshake_complete and (self.close_sent or not self.read_paused)
 
     def _schedule(self) -> None:

@@ -28,7 +28,7 @@ class Kind(IntEnum):
 
 
 class Format(IntEnum):
-    """How a frame's payload is written."""
+    """Encoding of a frame's payload."""
 
     JPEG = 1
     RGB = 2
@@ -37,14 +37,14 @@ class Format(IntEnum):
 class Flags(IntFlag):
     NONE = 0
     FIRST = 1
-    """The first picture of an epoch."""
+    """The first frame of an epoch."""
     BLOCK = 2
     """The first frame of a block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameMessage:
-    """One picture on the wire; see the module's docstring for the layout."""
+    """One frame on the wire; see the module's docstring for the layout."""
 
     format: Format
     flags: Flags

@@ -1,10 +1,10 @@
-"""What moved, and which way: dense optical flow between frames and the camera motion that explains it.
+"""Dense optical flow between frames, and the camera motion that explains it.
 
 Method: dense inverse search (Kroeger et al. 2016, arXiv 1603.03590, OpenCV's, preset medium), then a robust fit
 (iterated re-weighting, Cauchy) of a camera model over the pixels that have texture and that the flow explains.
 
-Letters: n pairs of frames, h w the picture, shrunk to at most MAX_ROWS rows.  Flow is in pixels of the *given* frames
-per frame, x right and y down.
+Letters: n pairs of frames, h w the frame, shrunk to at most MAX_ROWS rows.  Flow is in pixels of the *given* frames per
+frame, x right and y down.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NOISE = 0.02
 """Root mean square difference (grey in [0, 1]) after warping at which a vector's trust has fallen to a quarter."""
 
 PRIOR = 0.01
-"""Weight, as a share of the picture, of the belief that nothing moves: it decides where nothing can be trusted."""
+"""Weight, as a share of the frame, of the belief that nothing moves: it decides where nothing can be trusted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Flow:
     size: tuple[int, int]
 
     def grid(self) -> tuple[Tensor, Tensor]:
-        """Each vector's place, y `(h, 1)` and x `(1, w)`, in pixels of the given frames from the picture's centre."""
+        """Each vector's place, y `(h, 1)` and x `(1, w)`, in pixels of the given frames from the frame's centre."""
         (height, width), (h, w) = self.size, self.uv.shape[-2:]
         y = ((torch.arange(h) + 0.5) / h - 0.5) * height
         x = ((torch.arange(w) + 0.5) / w - 0.5) * width
@@ -79,7 +79,7 @@ def estimate_flow(frames: Frames, stride: int = 1) -> Flow:
 def camera_turn_deg(flow: Flow, fov_deg: float) -> npt.NDArray[np.float32]:
     """(pitch, yaw) of the camera for each pair, `(n, 2)` degrees per frame; up and right are positive.
 
-    The weighted median over the picture of the turn that would explain each vector, for a pinhole camera with a
+    The weighted median over the frame of the turn that would explain each vector, for a pinhole camera with a
     horizontal field of view of `fov_deg`: a yaw of w radians moves a pixel x from the centre by -w (F + x^2 / F), F the
     focal length; a pitch moves it by +w (F + y^2 / F).  A median, so that what moves by parallax or on its own has
     little say.
@@ -93,7 +93,8 @@ def camera_turn_deg(flow: Flow, fov_deg: float) -> npt.NDArray[np.float32]:
 
 
 def expansion(flow: Flow) -> npt.NDArray[np.float32]:
-    """How fast the picture grows from its centre for each pair, `(n,)` per frame: +0.03 is 3% larger, negative shrinks.
+    """Estimates the image's expansion from its centre for each pair, `(n,)` per frame: +0.03 is 3% larger, negative
+    shrinks.
 
     The s of the robust least-squares fit u = a + s x, v = b + s y, x and y from the centre: the mean of du/dx and
     dv/dy, half of the field's divergence.  Walking forward gives s > 0 (what is seen comes nearer), walking back s < 0,
@@ -126,7 +127,7 @@ def _grey(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def _trust(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8], uv: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """`(h, w)` in [0, 1]: is there texture, does the flow explain what is seen, does it end inside the picture."""
+    """`(h, w)` in [0, 1]: is there texture, does the flow explain what is seen, does it end inside the frame."""
     height, width = a.shape
     x, y = np.arange(width, dtype=np.float32) + uv[..., 0], np.arange(height, dtype=np.float32)[:, None] + uv[..., 1]
     before, after = a.astype(np.float32) / 255, b.astype(np.float32) / 255

@@ -77,8 +77,8 @@ def focal_lengths(fov_deg: Tensor, pixel_aspect: Tensor | float = 1.0, width: in
 
 
 def turn_scale(fov_deg: float | None, wanted_deg: float | None) -> float:
-    """What rotations are multiplied by so that they move a picture with one horizontal field of view as they would move
-    one with another; 1 where either is unknown."""
+    """Factor on rotations by which an image of one horizontal field of view moves as one of another would; 1 where
+    either is unknown."""
     if fov_deg is None or wanted_deg is None:
         return 1.0
     return math.tan(math.radians(wanted_deg) / 2) / math.tan(math.radians(fov_deg) / 2)

@@ -1,4 +1,4 @@
-"""Top views: remembered points from above, with the camera, its field of view and its trail."""
+"""Top views: the memory's points from above, with the camera, its field of view and its trail."""
 
 from __future__ import annotations
 

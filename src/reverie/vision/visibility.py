@@ -23,7 +23,7 @@ def compare_depth(
     """Compares the points of depth images with what other frames see along the same rays.
 
     depth: (b, k, h, w) metres; keyframe_pose: (b, k, 6); frame_depth: (b, v, h, w) metres and frame_hidden: (b, v, h,
-    w) bool, pixels that say nothing; frame_pose: (b, v, 6); focal: (b, 2); tolerance: factor and metres.
+    w) bool, pixels without information; frame_pose: (b, v, 6); focal: (b, 2); tolerance: factor and metres.
 
     Returns through and beside, (b, v, k, h, w) bool: the frame sees something farther than `factor * depth + metres`;
     the frame sees the point's pixel, and nothing farther.  Both are false for points outside the frame.

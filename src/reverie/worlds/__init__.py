@@ -33,7 +33,7 @@ GROUP = "reverie.worlds"
 """The group of entry points."""
 
 PIP = 'pip install "reverie-world[worlds]"'
-"""What installs the real games."""
+"""Command that installs the real games."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class WorldInfo:
 
     @property
     def target(self) -> Callable[..., World]:
-        """What `open` calls, imported: its parameters are the game's options."""
+        """Function that `open` calls, imported: its parameters are the game's options."""
         return self.open.find() if isinstance(self.open, Lazily) else self.open
 
 
@@ -152,7 +152,7 @@ def install_command(infos: Iterable[WorldInfo]) -> str:
 
 
 def world_info(name: str) -> WorldInfo:
-    """What is known of the game `name`.  Raises WorldError for an unknown one."""
+    """Looks up the game `name`.  Raises WorldError for an unknown one."""
     info = WORLDS.get(name)
     if info is None:
         games = "" if WORLDS.installed else f"; the real games are not installed here: {PIP}"

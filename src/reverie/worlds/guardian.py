@@ -31,9 +31,10 @@ from pathlib import Path
 
 POLL_S = 0.5
 ANSWER_S = 20.0
-"""How long the guardian is waited for, at most."""
+"""Longest wait for the guardian's answer, in seconds."""
 SETTLE_S = 1.0
-"""How long after a first look a second one is taken: what was being started then has its name, or its user, by now."""
+"""Seconds between the first scan and the second: a process that was being started then has its name, or its user, by
+now."""
 SHARED_MEMORY = Path("/dev/shm")
 
 _MEMORY_NAME = re.compile(r"ViZDoom(?:SM|MQCtr|MQDoom)([A-Za-z0-9]{4,64})")
@@ -41,7 +42,7 @@ _INSTANCE = re.compile(rb"\+viz_instance_id\0([A-Za-z0-9]{4,64})\0")
 _lock = threading.Lock()
 _guardian: tuple[int, subprocess.Popen[bytes]] | None = None  # and the process that it belongs to
 _unanswered = 0
-"""Lines that the guardian has not said yet that it has noted."""
+"""Lines that the guardian has not confirmed yet."""
 
 
 def make_folder(prefix: str) -> Path:
@@ -53,7 +54,7 @@ def make_folder(prefix: str) -> Path:
 
 
 def guard(folder: Path) -> None:
-    """See to it that the processes of `folder`, and the folder, do not outlive this process.
+    """Register `folder` and its processes to be removed when this process ends.
 
     Call before a process is started, and again afterwards: then its shared memory goes even if both are killed at once.
     """

@@ -13,7 +13,8 @@ WALKING = ("forward", "back", "left", "right")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What counts as wrong in one game.  Times are in seconds of 25 frames; None switches a check off."""
+    """Limits beyond which a recording of one game counts as wrong.  Times are in seconds of 25 frames; None switches a
+    check off."""
 
     travel: float | None = None
     """The way covered in one frame at full speed, in the units of the pose.  None: the episode's own, the 90th
@@ -24,22 +25,22 @@ class Limits:
     """Keys of motion held so long within `stuck_share` of the way that they should have covered: stuck."""
     stuck_share: float = 0.05
     cell_travel: float | None = 13.0
-    """Who has not come so many frames of travel from the start after ten seconds is in a cell."""
+    """Least distance from the start after ten seconds, in frames of travel; a player below it is in a cell."""
     jump_travel: float | None = 6.0
-    """Nobody goes so many frames of travel in one frame: a teleport."""
+    """Largest distance in one frame, in frames of travel; beyond it is a teleport."""
     stare_depth: float | None = None
-    """A view whose middle is nearer than this, in units of the depth picture, is of a wall and nothing else."""
+    """A view whose middle is nearer than this, in units of the depth image, is of a wall and nothing else."""
     stare_s: float = 1.8
     blank_s: float = 1.0
-    """Pictures of one colour, black or not, for so long."""
+    """Seconds of frames of one colour, black or not."""
     frozen_s: float = 0.4
-    """The same picture for so long while the player turned or moved: the game hung."""
+    """Seconds of the same frame while the player turned or moved: the game hung."""
     duplicates: float | None = 0.1
-    """The largest share of repeated pictures among those that should have changed: it draws fewer than 25 a second."""
+    """The largest share of repeated frames among those that should have changed: it draws fewer than 25 a second."""
     still: float = 0.7
-    """The largest share of pictures that hardly change: almost nothing happens."""
+    """The largest share of frames that hardly change: almost nothing happens."""
     agree: float | None = 0.55
-    """The smallest share of clear turns that the picture shows the right way round; chance gives a half."""
+    """The smallest share of clear turns that the frames show the right way round; chance gives a half."""
 
 
 USUAL = Limits()

@@ -2,7 +2,7 @@
 
 `check DIR` takes `config.json`, `model.safetensors` and `io.safetensors` with noise, cond_concat (b, c, t, h, w),
 visual_context (b, n, d), keyboard, mouse (b, f, keys or 2), renoise (blocks, passes - 1, steps, c, h, w), timesteps,
-first_flow and latents.  The blocks are dreamt one after another with `flow.advance`: ring caches, positions as a
+first_flow and latents.  The blocks are generated one after another with `flow.advance`: ring caches, positions as a
 session has them, actions row by row.  Nothing but the stored tensors and the config decides any size.
 
 `check-vae DIR` takes `Wan2.1_VAE.pth` (or diffusers' `diffusion_pytorch_model.safetensors`) with `vae_io.safetensors`,
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 
 @torch.inference_mode()
 def check_rollout(folder: Path) -> Differences:
-    """Dream the stored blocks again.  Returns the largest differences of `first_flow` and `latents`."""
+    """Generate the stored blocks again.  Returns the largest differences of `first_flow` and `latents`."""
     raw = _read_json(folder / "config.json")
     weights = TensorFile(folder / "model.safetensors")
     io = _read_io(folder / "io.safetensors", "noise cond_concat visual_context renoise timesteps first_flow latents")
@@ -170,7 +170,7 @@ def _check_clip(folder: Path) -> Differences:
     io = _read_io(folder / "clip_io.safetensors", "pixels hidden")
     width = clip.read_config(file, 1).width
     best = float("nan")
-    for heads in range(1, width + 1):  # no file tells the number of heads: it is the one that fits
+    for heads in range(1, width + 1):  # no file holds the number of heads: it is the one that fits
         if width % heads == 0:
             config = clip.read_config(file, heads)
             with torch.device("meta"):

@@ -11,7 +11,7 @@ from reverie.models.clip_vision import ClipVisionConfig
 from reverie.models.weights import Names, TensorFile
 
 HEAD_DIM = 80
-"""Of ViT-H/14; a file does not tell the number of heads."""
+"""Head width of ViT-H/14; a file does not hold the number of heads."""
 
 _LAYER = re.compile(r"^(?:visual\.transformer|vision_model\.encoder\.layers)\.(\d+)\.")
 _TRANSFORMERS = (
@@ -28,7 +28,7 @@ _TRANSFORMERS = (
 
 
 def read_config(file: TensorFile, heads: int | None = None) -> ClipVisionConfig:
-    """The tower that a file holds, without its last layer, told from its tensors' shapes.
+    """The tower that a file holds, without its last layer, inferred from its tensors' shapes.
 
     heads: of a tower that is not ViT-H.  Raises CheckpointError for a file that holds another thing.
     """

@@ -86,10 +86,10 @@ LAYOUTS: dict[str, Renaming] = {"original": ORIGINAL, "fastvideo": FASTVIDEO, "d
 GAIN = r"\.action_model\.(img|key)_attn_[qk]_norm\.weight$"
 """Gains of the action modules' norms: the reference and ForgeWM store, but never apply them; FastVideo applies them."""
 HEAD_DIM = 128
-"""Of Wan 2.1's self-attention; without a config no file tells the number of heads."""
+"""Head width of Wan 2.1's self-attention; without a config no file holds the number of heads."""
 NUM_LAYERS = 30
 WINDOW = 6
-"""Steps that ForgeWM's few-step stage looks back, which its checkpoints do not say."""
+"""Steps that ForgeWM's few-step stage looks back, which its checkpoints do not hold."""
 
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_fsdp_wrapped_module|_checkpoint_wrapped_module|_orig_mod|module)\.")
 _ROOTS = re.compile(r"^(?:(?:generator_ema|generator|model)\.)+")
@@ -168,7 +168,8 @@ class Stored:
 
     @cached_property
     def has_gain(self) -> bool:
-        """Whether norms of the action modules have gains that count: FastVideo's, where training has moved them."""
+        """Returns whether the action modules' norms have gains other than 1: FastVideo's do, where training has changed
+        them."""
         if self.layout == "original":
             return False
         gains = [stored for bare, stored in self.names.items() if re.search(GAIN, bare)]
@@ -203,7 +204,7 @@ def normalise(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def infer_config(file: TensorFile) -> dict[str, Any]:
-    """The config that a checkpoint without one implies, as published ones have it, told from its tensors' shapes.
+    """The config that a checkpoint without one implies, as published ones have it, inferred from its tensors' shapes.
 
     Raises CheckpointError for a file that is no such model, and for one of ForgeWM's stages that are not few-step.
     """
@@ -274,7 +275,7 @@ def check_names(file: TensorFile, config: WorldModelConfig, variant: str) -> Non
 
 
 def find_closest(file: TensorFile) -> CheckpointError:
-    """One line of a file from whose names no config can be told: the variant that comes closest."""
+    """One line of a file from whose names no config can be inferred: the variant that comes closest."""
     stored = Stored(file)
     found = [int(match[1]) for name in stored.names if (match := _BLOCK.match(name))]
     layers = 1 + max(found, default=NUM_LAYERS - 1)

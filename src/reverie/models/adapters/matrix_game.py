@@ -41,15 +41,15 @@ IDLE_KEY = "still"
 
 BLOCK_STEPS = 3
 UNLIMITED_STEPS = 15
-"""How far a model without a window looks back in play: the length of the clips that it was trained on."""
+"""Window in latent steps of a model without one, in play: the length of the clips that it was trained on."""
 TURN_SCALE = 1 / 15
 """Mouse values for one degree, as users of the published models report it; ForgeWM's data has the same."""
 PATCH_NAMES = ("patch_embedding.weight", "patch_embedding.proj.weight")
-"""Of the first layer, as published and as FastVideo has it."""
+"""Names of the first layer's weight, as published and in FastVideo."""
 
 
 def variant_of(raw: Mapping[str, Any]) -> str:
-    """Which published model a `config.json` belongs to; `unknown` for none of them."""
+    """Identifies the published model that a `config.json` belongs to; `unknown` for none of them."""
     actions = raw.get("action_config") or {}
     return VARIANTS.get((actions.get("keyboard_dim_in", 0), bool(actions.get("enable_mouse"))), "unknown")
 
@@ -124,7 +124,7 @@ def _module(actions: Mapping[str, Any], width: str, scale: float) -> ActionModul
         hidden=int(actions["hidden_size"]),
         scale=scale,
         window_frames=STEP_FRAMES * int(actions.get("windows_size", 3)),
-        gain=bool(actions.get("norm_gain", False)),  # ours: told from the weights, no published config has it
+        gain=bool(actions.get("norm_gain", False)),  # ours: inferred from the weights, no published config has it
     )
 
 

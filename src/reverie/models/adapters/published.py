@@ -9,7 +9,7 @@
 
 Which variant a subfolder holds stands in its config.json; FOLDER may also be one of the subfolders.
 
-What others trained from it is read too, under whichever names `layouts.py` knows:
+What others trained from it is read too, under whichever names `layouts.py` lists:
 
     FOLDER/model.pt                    of ForgeWM's few-step stage, without a config
     FOLDER/transformer/                FastVideo: config.json, diffusion_pytorch_model.safetensors, whole or sharded
@@ -45,7 +45,7 @@ from reverie.models.weights import TensorFile, fill
 from reverie.paths import own_files
 
 RESOLUTION = (352, 640)
-"""What the published models were trained at, (H, W); nothing in their files says it."""
+"""Training resolution of the published models, (H, W); their files do not hold it."""
 DEFAULT_VARIANT = "universal"
 VAE_FILES = ("Wan2.1_VAE.pth", "vae/diffusion_pytorch_model.safetensors", "Wan2.1_VAE.safetensors")
 CLIP_FILES = (
@@ -59,13 +59,13 @@ FOLDERS = {
     "gta": ("gta_distilled_model", "gta_keyboard2dim.safetensors"),
     "templerun": ("templerun_distilled_model", "templerun_7dim_onlykey.safetensors"),
 }
-"""Where the published repository keeps each variant."""
+"""Folder and weights file of each variant in the published repository."""
 PUBLISHED = "Skywork/Matrix-Game-2.0 (arXiv 2508.13009)"
 TRAINED = "a training of Matrix-Game 2.0 (arXiv 2508.13009)"
-"""Where a model comes from, in its summary."""
+"""Origin of a model that others trained, for its summary."""
 CONFIGS = ("config.json", "base_config.json")
 BARE_FILES = ("model.pt", "generator_ema.safetensors")
-"""What trainings call their checkpoints, which have no config."""
+"""File names of training checkpoints, which have no config."""
 FORGE_BASE = "MG2-base"
 FORGE_TIMESTEPS = (1000, 750, 500, 250)
 _SHARD = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
@@ -76,7 +76,7 @@ M = TypeVar("M", bound=nn.Module)
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A subfolder with a Matrix-Game 2.0 config, `raw`, in the published fields.  bare: weights without a config, which
-    `raw` was told from."""
+    `raw` was inferred from."""
 
     folder: Path
     raw: dict[str, Any]
@@ -93,7 +93,7 @@ class Candidate:
 
 
 def is_published(folder: Path) -> bool:
-    """Whether `folder` holds weights in the published layout, or in one of those that others train in."""
+    """Returns whether `folder` holds weights in the published layout, or in a layout of other training code."""
     return bool(_candidates(folder)) or _bare_file(folder) is not None
 
 

@@ -15,7 +15,7 @@ FIRST = 3
 
 
 def read_config(file: TensorFile) -> TinyDecoderConfig:
-    """The decoder that a file holds, told from its tensors' shapes.  Raises CheckpointError for another thing."""
+    """The decoder that a file holds, inferred from its tensors' shapes.  Raises CheckpointError for another thing."""
     try:
         entry = file.shapes["decoder.1.weight"]
         blocks = sum(bool(re.fullmatch(r"decoder\.\d+\.conv\.0\.weight", name)) for name in file.shapes) // 3
@@ -54,5 +54,6 @@ def names(config: TinyDecoderConfig) -> Names:
 
 
 def _place(blocks: int, stage: int) -> int:
-    """Of a stage's first layer in the list: its blocks, an upsampling, a growth in time and a convolution."""
+    """Index of a stage's first layer in the list: a stage has its blocks, an upsampling, a growth in time and a
+    convolution."""
     return FIRST + stage * (blocks + 3)

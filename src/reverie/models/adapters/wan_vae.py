@@ -50,7 +50,7 @@ def original_names(config: WanVAEConfig) -> Names:
 
 
 def read_layout(file: TensorFile) -> tuple[WanVAEConfig, Names]:
-    """The VAE that a file holds, told from its tensors' names and shapes, and the names in it.
+    """The VAE that a file holds, inferred from its tensors' names and shapes, and the names in it.
 
     Raises CheckpointError for a file that holds another thing.
     """

@@ -48,7 +48,7 @@ INVERSE_DEPTH_SCALE = 4.0
 """Inverse depths are about 0.1 per metre: brought to the size of latents."""
 BASE_RANGE = 6.0
 EDGE_COVER = 0.5
-"""Where less of the view was recorded a scene ends: nobody goes on there."""
+"""Recorded share of the view below which a scene ends: sessions do not go on there."""
 TRAIL_STEPS = 256
 """Steps whose places are kept, for the map: 41 s."""
 MAP_STRIDE = 4
@@ -58,8 +58,8 @@ MAP_STRIDE = 4
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpatialMemoryConfig:
     """keyframes: how many of its own a session keeps; drawn: keyframes that a view is rendered from; write_below: a
-    frame becomes a keyframe if the memory knows less of it; own_preference: how much a session's own keyframes
-    count beside a scene's, because what was generated is softer than what was seen; fov_deg, pixel_aspect: the camera
+    frame becomes a keyframe if the memory covers less of it; own_preference: how much a session's own keyframes
+    count beside a scene's, because what was generated is softer than recorded frames; fov_deg, pixel_aspect: the camera
     of images that come without one."""
 
     keyframes: int = 48
@@ -272,7 +272,7 @@ class SpatialMemory(nn.Module):
         return log_depth.float().exp(), body > BODY_LOGIT
 
     def _remember(self, state: SpatialMemoryState, frame: Tensor, depth: Tensor, hidden: Tensor, write: Tensor) -> None:
-        """Writes a frame as a keyframe to the next slot, where `write` (b,) says so.  depth, hidden: (b, h, w)."""
+        """Writes a frame as a keyframe to the next slot, where `write` (b,) is true.  depth, hidden: (b, h, w)."""
         with torch.autocast(frame.device.type, enabled=False):
             probes, seen = probe_points(depth[:, None], hidden[:, None], state.camera[:, None], state.focal)
             reach = median_reach(probes, seen, state.camera[:, None])
@@ -306,7 +306,7 @@ def own_keyframes(state: SpatialMemoryState) -> Candidates:
 
 
 def remembered_points(state: SpatialMemoryState, scene: Candidates | None) -> Tensor:
-    """World points (n, 3) of what the first session of a batch remembers, infinitely far ones left out.
+    """World points (n, 3) in the memory of the first session of a batch, infinitely far ones left out.
 
     Of a scene the probes of its keyframes; of the session's own keyframes every fourth pixel.
     """
@@ -323,7 +323,8 @@ def remembered_points(state: SpatialMemoryState, scene: Candidates | None) -> Te
 
 
 def is_recorded(choice: Choice) -> Tensor:
-    """Whether each chosen keyframe was recorded and not generated, (b, k): a scene's, and a session's start image."""
+    """Returns whether each chosen keyframe was recorded and not generated, (b, k): a scene's, and a session's start
+    image."""
     of_scene = sum(one.members.shape[1] for one in choice.sources[:-1])
     return choice.valid & (choice.chosen <= of_scene)
 
@@ -335,7 +336,7 @@ def known_share(view: View, choice: Choice) -> Tensor:
 
 
 def _put(target: Tensor, slot: Tensor, value: Tensor, write: Tensor) -> None:
-    """Writes value (b, ...) to target (b, n, ...) at slot (b,), where `write` (b,) says so."""
+    """Writes value (b, ...) to target (b, n, ...) at slot (b,), where `write` (b,) is true."""
     rows = torch.arange(len(slot), device=slot.device)
     old = target[rows, slot]
     target[rows, slot] = torch.where(write.view(-1, *[1] * (old.ndim - 1)), value.to(old.dtype), old)
@@ -348,7 +349,7 @@ def pooled(view: View, latent: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
 
 
 def pack_channels(cover: Tensor, base: Tensor, last: Tensor, inverse_depth: Tensor) -> ConditionChannels:
-    """The one place that knows the order of the channels.  All (b, ., u, v), of one step."""
+    """The one definition of the channels' order.  All (b, ., u, v), of one step."""
     return ConditionChannels(torch.cat([cover, base, last, inverse_depth], 1)[:, None], base[:, None])
 
 

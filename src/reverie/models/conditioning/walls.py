@@ -1,4 +1,4 @@
-"""Walls stop the camera: a sphere around it does not move into remembered surfaces, and slides along them.
+"""Walls stop the camera: a sphere around it does not move into surfaces of the memory, and slides along them.
 
 Legend: b batch, p points of the keyframes that show most of the way ahead.
 """

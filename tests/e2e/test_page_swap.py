@@ -49,9 +49,10 @@ def test_g_swaps_the_game_and_its_dream_and_v_shows_both(page: playwright.Page) 
         until(lambda: toys.dreams[0].pose[3] > left_at + 8, "a turn in the dream")
         page.keyboard.up("ArrowRight")
         assert toys.games[0].pose[3] == left_at
+        until(lambda: not moves(page, 1.0), "the dream to rest")
         page.click("#swap")
         until(lambda: shows(page, "green"), "the game again")
-        assert toys.games[0].pose[3] > left_at + 4, "it stands where the dream was"
+        assert toys.games[0].pose[3] == pytest.approx(toys.dreams[0].pose[3]), "it stands where the dream was"
 
         page.keyboard.press("v")
         page.wait_for_selector("#compare", state="visible")

@@ -182,6 +182,7 @@ def test_a_scene_is_shown_as_the_engine_shows_it(tab: playwright.Page, site: Sit
     assert errors.max() < MAX_ERROR
 
 
+@pytest.mark.slow  # an emulated GPU takes minutes
 def test_on_webgpu_it_shows_what_the_engine_shows(webgpu_tab: playwright.Page, site: Site, engine: Engine) -> None:
     session = engine.open(engine.start_frames()[0].file, seed=SEED)
     blocks = actions(engine)[:GPU_BLOCKS]

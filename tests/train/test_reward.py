@@ -30,12 +30,6 @@ SIZE = (32, 48)
 SPACE = ActionSpace(("forward",))
 
 
-@pytest.fixture(autouse=True)
-def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A training command starts itself again with other memory settings, and here that would be the tests."""
-    monkeypatch.setattr("reverie.train.reward.use_malloc_hints", lambda device: None)
-
-
 def save_recording(root: Path, lengths: tuple[int, ...] = (21, 9, 14), size: tuple[int, int] = SIZE) -> Path:
     """Episodes of these numbers of frames, each frame of a grey of its own."""
     with DatasetWriter(root, SPACE, size, 25) as writer:

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from huggingface_hub import hf_hub_download, try_to_load_from_cache
@@ -194,8 +194,9 @@ def _get_weights(hub: _Hub, name: str) -> None:
     if index is None:
         hub.get(name)  # says what is wrong
         return
+    folder = PurePosixPath(name).parent  # an index names files beside it
     for shard in sorted(set(read_index(index).places.values())):
-        hub.get(shard)
+        hub.get(str(folder / shard))
 
 
 def is_cached(repository: str, variant: str | None) -> bool:

@@ -282,16 +282,17 @@ class Session:
     def submit(self, action: Action | Sequence[Action]) -> Coming:
         """Starts a `step` and returns without waiting on a GPU: the next block may be generated while the frames are
         decoded."""
-        return self._advance(action, self._passes)
+        return self._advance(action)
 
     def replay(self, action: Action | Sequence[Action], latents: Tensor) -> Frames:
         """Repeats a `step` from the block's recorded `latents`: the denoising passes are left out."""
         return self._advance(action, flow.known_passes(latents)).frames()
 
     @torch.inference_mode()
-    def _advance(self, action: Action | Sequence[Action], run: flow.Passes) -> Coming:
+    def _advance(self, action: Action | Sequence[Action], run: flow.Passes | None = None) -> Coming:
         bundle = self._engine.bundle
         plan = self.plan(action)
+        run = self._passes if run is None else run
         with self._engine.lock:
             parts = self.condition(plan)
             z = flow.advance(

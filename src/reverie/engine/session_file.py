@@ -284,7 +284,7 @@ def _read_parts(data: bytes, name: str, wanted: Collection[str] = tuple(_PARTS))
                     raise DataError(f"{name} is not a session: its {part.filename} is larger than {limit} bytes")
             return found
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split())[:120] or type(error).__name__  # some quote the file
         raise DataError(f"{name} is not a session's file, or was cut short ({reason}); export it again") from None
 
 

@@ -170,7 +170,6 @@ RUN = [name for name in GUIDES if any(fence.kind == "python" or fence.run for fe
 @pytest.mark.parametrize("name", RUN)
 def test_the_page_runs(name: str, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MALLOC_TOP_PAD_", "131072")  # a command that finds it set does not start itself again
     if name in ("reference/dataset.md", "guides/train.md"):  # the others make theirs
         shutil.copytree(recording, tmp_path / "recording")
     games = dict(WORLDS)

@@ -84,7 +84,6 @@ def test_the_whole_road_and_every_stage_gets_somewhere(
     recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Record, tokenizer, teacher, few steps, own rollouts, a narrower decoder, a session."""
-    monkeypatch.setenv("MALLOC_TOP_PAD_", "131072")  # a command that finds it set does not start itself again
     dataset = Dataset(recording)
     assert dataset.num_frames >= 400
     data, common = (recording,), {"device": "cpu", "batch": 4}

@@ -122,7 +122,7 @@ def decode_from(path: Path, time_s: float, threads: bool = False) -> Iterator[Sh
     """
     for margin in SEEK_MARGINS_S:
         with open_video(path) as (container, stream):
-            stream.thread_type = "AUTO" if threads else "NONE"
+            stream.thread_type = "SLICE" if threads else "NONE"  # frame threads race where a frame is damaged
             if np.isfinite(margin):
                 container.seek(int((time_s - margin) / stream.time_base), stream=stream)  # type: ignore[operator]
             frames = _decoded(path, container, stream)

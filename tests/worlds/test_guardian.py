@@ -1,4 +1,4 @@
-"""What a process leaves behind when it is killed: nothing."""
+"""A process that is killed leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src"
 
 SHARED = {"geometry", "requirements", "shrink", "lockstep", "panda"}
-"""What every game may use; all other parts are games."""
+"""Parts that every game may use; all others are games."""
 OURS = ("reverie.types", "reverie.errors", "reverie.paths", "reverie.worlds", "reverie.data.policies")
 """Modules of reverie that a game may import."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,29 +22,29 @@ MIN_PSNR_DB = 14.0
 FOV_SLACK_DEG = 0.5
 
 
-def scenes_of(engine: Engine, game: str) -> list[LoadedScene]:
-    """The bundled scenes of `game` that the model can play in."""
-    found = []
+def scenes_of(engine: Engine, game: str) -> dict[Path, LoadedScene]:
+    """The bundled scenes of `game` that the model can play in, by folder."""
+    found = {}
     for folder in bundled_scenes():
         try:
             if read_scene_json(folder).get("game") == game:
-                found.append(engine.load_scene(folder))
+                found[folder] = engine.load_scene(folder)
         except (CheckpointError, DataError):
             continue
     return found
 
 
 def find_scene_at(
-    engine: Engine, scenes: Iterable[LoadedScene], frame: npt.NDArray[np.uint8], camera: Camera
+    engine: Engine, scenes: Mapping[Path, LoadedScene], frame: npt.NDArray[np.uint8], camera: Camera
 ) -> Path | None:
-    """The bundled scene that shows what `frame` (H, W, 3) shows, seen from `camera`; None where none does."""
+    """The folder of the scene that shows what `frame` (H, W, 3) shows, seen from `camera`; None where none does."""
     best, found = MIN_PSNR_DB, None
-    for loaded in scenes:
+    for folder, loaded in scenes.items():
         if abs(loaded.scene.fov_deg - camera.fov_deg) > FOV_SLACK_DEG:
             continue
         cover, psnr_db = compare_view(engine, loaded, frame, camera)
         if cover >= MIN_COVER and psnr_db >= best:
-            best, found = psnr_db, next(one for one in bundled_scenes() if one.name == loaded.scene.name)
+            best, found = psnr_db, folder
     return found
 
 

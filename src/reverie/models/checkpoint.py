@@ -12,6 +12,7 @@ import json
 import os
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -289,3 +290,21 @@ def _could_be(kind: Any, value: Any) -> bool:
         and isinstance(value, dict)
         and value.keys() <= {f.name for f in dataclasses.fields(kind)}
     )
+
+
+def read_trained(folder: Path, kind: str, what: str, missing: str, build: Callable[[dict[str, Any]], T]) -> T:
+    """Reads the `config.json` that a training of `kind` wrote into `folder`; returns what `build` makes of it.
+
+    what: name of such a network; missing: advice where there is no file.  Raises CheckpointError for a file that is
+    missing, of another kind, or that `build` finds no config in.
+    """
+    path = folder / "config.json"
+    try:
+        raw = json.loads(path.read_text())
+        if raw["kind"] != kind:
+            raise CheckpointError(f"{path} is of kind {raw['kind']!r}, expected {kind!r}; give the folder of {what}")
+        return build(raw)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing; {missing}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} is not the config of {what}: {error}") from error

@@ -9,7 +9,6 @@ Letters: b clips, f frames, t = f - 1 steps, k keys.  Step j leads from frame j 
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,14 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reverie.errors import CheckpointError
-from reverie.models.checkpoint import from_json, load_weights, save_weights, to_json, write_json_atomic
+from reverie.models.checkpoint import (
+    from_json,
+    load_weights,
+    read_trained,
+    save_weights,
+    to_json,
+    write_json_atomic,
+)
 from reverie.types import ActionSpace, Frames
 from reverie.vision.optical_flow import estimate_flow
 
@@ -184,16 +189,12 @@ def save_idm(folder: Path, model: InverseDynamics, summary: dict[str, Any]) -> N
 
 def load_idm(folder: Path) -> tuple[InverseDynamics, dict[str, float]]:
     """Loads a model that `save_idm` wrote, in eval mode, with its figures on held-out data.  Raises CheckpointError."""
-    path = folder / "config.json"
-    try:
-        raw = json.loads(path.read_text())
-        if raw["kind"] != KIND:
-            raise CheckpointError(f"{path} is of kind {raw['kind']!r}, expected {KIND!r}")
-        model = InverseDynamics(from_json(IDMConfig, raw["idm"]))
-        figures = raw["training"].get("metrics", {})
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; train one first: reverie train idm -o {folder}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is not the config of an inverse-dynamics model: {error}") from error
+    model, figures = read_trained(
+        folder,
+        KIND,
+        "an inverse-dynamics model",
+        f"train one first: reverie train idm -o {folder}",
+        lambda raw: (InverseDynamics(from_json(IDMConfig, raw["idm"])), raw["training"].get("metrics", {})),
+    )
     load_weights(folder / WEIGHTS, model)
     return model.eval(), figures

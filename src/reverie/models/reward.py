@@ -10,20 +10,24 @@ Legend: n steps, c u v a latent step.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reverie.errors import CheckpointError
-from reverie.models.checkpoint import from_json, load_weights, save_weights, to_json, write_json_atomic
+from reverie.models.checkpoint import (
+    from_json,
+    load_weights,
+    read_trained,
+    save_weights,
+    to_json,
+    write_json_atomic,
+)
+from reverie.models.fingerprint import fingerprint
 
 KIND = "reverie.reward"
 WEIGHTS = "reward.safetensors"
@@ -121,11 +125,7 @@ class LearnedReward:
 
 def tokenizer_fingerprint(tokenizer: nn.Module) -> str:
     """A short name for a tokenizer's weights, as model folders keep them."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tokenizer.state_dict().items()):
-        values: npt.NDArray[np.float32] = tensor.detach().bfloat16().float().cpu().numpy()
-        digest.update(name.encode() + values.tobytes())
-    return digest.hexdigest()[:16]
+    return fingerprint({name: tensor.bfloat16() for name, tensor in tokenizer.state_dict().items()})
 
 
 def save_reward(folder: Path, model: RewardNet, summary: dict[str, Any]) -> None:
@@ -137,16 +137,12 @@ def save_reward(folder: Path, model: RewardNet, summary: dict[str, Any]) -> None
 
 def load_reward(folder: Path) -> tuple[RewardNet, dict[str, float]]:
     """Loads a network that `save_reward` wrote, with its figures on held-out episodes.  Raises CheckpointError."""
-    path = folder / "config.json"
-    try:
-        raw = json.loads(path.read_text())
-        if raw["kind"] != KIND:
-            raise CheckpointError(f"{path} is of kind {raw['kind']!r}, expected {KIND!r}; give a reward's folder")
-        model = RewardNet(from_json(RewardConfig, raw["reward"]))
-        figures = raw["training"].get("metrics", {})
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; train one first: reverie train reward -o {folder}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not the config of a learned reward: {error}") from error
+    model, figures = read_trained(
+        folder,
+        KIND,
+        "a learned reward",
+        f"train one first: reverie train reward -o {folder}",
+        lambda raw: (RewardNet(from_json(RewardConfig, raw["reward"])), raw["training"].get("metrics", {})),
+    )
     load_weights(folder / WEIGHTS, model)
     return model, figures

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from reverie.data.facts import WorldFacts
 from reverie.errors import WorldError
 from reverie.serve.protocol import Drift
 from reverie.types import Action, ActionSpace, Frames, PlaceableWorld, Pose, World
@@ -209,7 +210,7 @@ class SwapWorld:
 
 def _pose_of(game: World) -> Pose | None:
     """The pose of the game's camera; None for a game that does not report it."""
-    pose = getattr(game, "pose", None)
+    pose = WorldFacts(game).pose
     return None if pose is None else np.array(pose, np.float32)
 
 

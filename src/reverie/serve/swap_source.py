@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from reverie.data.facts import WorldFacts
 from reverie.errors import WorldError
 from reverie.serve.protocol import VIEWS
 from reverie.serve.sources import GameSource, ModelSource, Picture, Progress, WorldSpec
@@ -28,7 +30,7 @@ class SwapSource:
         self._game, self._model = game, model
         self._spec: WorldSpec | None = None
         self._dreams: WorldSpec | None = None
-        self._scenes: list[LoadedScene] = []
+        self._scenes: dict[Path, LoadedScene] = {}
         self._camera: tuple[float, float] | None = None
 
     @property
@@ -58,8 +60,8 @@ class SwapSource:
         if spec is None or dreams is None:
             raise WorldError(f"{self.name} is not loaded yet; call load first")
         game = self._game.open(picture, seed)
-        fov_deg, aspect = getattr(game, "fov_deg", None), getattr(game, "pixel_aspect", 1.0)
-        self._camera = None if fov_deg is None else (fov_deg, aspect)
+        facts = WorldFacts(game).camera
+        self._camera = (facts["fov_deg"], facts.get("pixel_aspect", 1.0)) if "fov_deg" in facts else None
         return SwapWorld(
             game, self.open_dream, name=spec.name, dream_name=dreams.name, block_frames=dreams.block_frames
         )

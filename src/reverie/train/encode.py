@@ -26,11 +26,11 @@ from reverie.data.dataset import Dataset, check_rate
 from reverie.errors import DataError
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.checkpoint import write_json_atomic
+from reverie.models.fingerprint import fingerprint
 from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
 from reverie.options import alias, positional
-from reverie.train.fingerprint import fingerprint
 from reverie.train.latent_clips import LatentClips
 from reverie.train.start import StartEncoder
 from reverie.types import Clip

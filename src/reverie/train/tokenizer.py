@@ -25,7 +25,15 @@ from reverie.data.dataset import Dataset
 from reverie.data.loader import ClipLoader
 from reverie.errors import CheckpointError, DataError, TrainError
 from reverie.models.checkpoint import KIND as MODEL_KIND
-from reverie.models.checkpoint import from_json, load_model, load_weights, save_weights, to_json, write_json_atomic
+from reverie.models.checkpoint import (
+    from_json,
+    load_model,
+    load_weights,
+    read_trained,
+    save_weights,
+    to_json,
+    write_json_atomic,
+)
 from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
 from reverie.options import alias
@@ -271,18 +279,10 @@ def save_tokenizer(folder: Path, tokenizer: VideoTokenizer, summary: dict[str, A
 
 def load_tokenizer(folder: Path) -> VideoTokenizer:
     """Read what `save_tokenizer` wrote, in eval mode.  Raises CheckpointError."""
-    path = folder / "config.json"
-    try:
-        raw = json.loads(path.read_text())
-        if raw["kind"] != KIND:
-            raise CheckpointError(f"{path} is of kind {raw['kind']!r}, expected {KIND!r}")
-        tokenizer = VideoTokenizer(from_json(TokenizerConfig, raw["tokenizer"]))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path} is missing; train a tokenizer first: reverie train tokenizer -o {folder}"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is not the config of a tokenizer: {error}") from error
+    missing = f"train a tokenizer first: reverie train tokenizer -o {folder}"
+    tokenizer = read_trained(
+        folder, KIND, "a tokenizer", missing, lambda raw: VideoTokenizer(from_json(TokenizerConfig, raw["tokenizer"]))
+    )
     load_weights(folder / "tokenizer.safetensors", tokenizer)
     return tokenizer.eval()
 

@@ -1,4 +1,4 @@
-"""What a process leaves behind that is killed while it plays Doom: nothing."""
+"""A process that is killed while it plays Doom leaves nothing behind."""
 
 from __future__ import annotations
 

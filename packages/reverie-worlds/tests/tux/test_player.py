@@ -57,7 +57,7 @@ def play(policy: SlidingPolicy, slope: Slope, frames: int) -> tuple[list[Action]
 
 
 def runs(held: list[bool]) -> list[int]:
-    """How long each press lasts, in frames, but for one that is cut by the end."""
+    """Frames that each press lasts, but for one that is cut by the end."""
     lengths, now = [], 0
     for down in held:
         if down:

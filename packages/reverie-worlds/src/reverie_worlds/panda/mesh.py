@@ -51,7 +51,7 @@ class Mesh:
         layer, of a texture array, one or `(n,)`.
         """
         where = np.asarray(positions, np.float32)
-        part = np.empty(len(where), _VERTEX)
+        part = np.empty(len(where), VERTEX)
         part["position"], part["normal"] = where, normals
         part["uv"][:, :2], part["uv"][:, 2] = uv, layer
         part["colour"] = np.clip(np.asarray(colour, np.float32) * 255.0 + 0.5, 0, 255)
@@ -123,9 +123,9 @@ class Mesh:
     def node(self, name: str) -> Any:
         """A NodePath, not yet in a scene, that draws it all in one go."""
         core = import_panda()
-        rows = np.concatenate(self._parts) if self._parts else np.empty(0, _VERTEX)
+        rows = np.concatenate(self._parts) if self._parts else np.empty(0, VERTEX)
         indices = np.concatenate(self._triangles).reshape(-1) if self._triangles else np.empty(0, np.uint32)
-        data = core.GeomVertexData(name, _vertex_format(core), core.Geom.UHStatic)
+        data = core.GeomVertexData(name, vertex_format(core), core.Geom.UHStatic)
         data.uncleanSetNumRows(len(rows))
         data.modifyArrayHandle(0).copyDataFrom(rows.tobytes())
         triangles = core.GeomTriangles(core.Geom.UHStatic)
@@ -140,12 +140,13 @@ class Mesh:
         return core.NodePath(node)
 
 
-_VERTEX = np.dtype([("position", "<f4", 3), ("normal", "<f4", 3), ("colour", "u1", 4), ("uv", "<f4", 3)])
+VERTEX = np.dtype([("position", "<f4", 3), ("normal", "<f4", 3), ("colour", "u1", 4), ("uv", "<f4", 3)])
 
 _format: Any = None
 
 
-def _vertex_format(core: Any) -> Any:
+def vertex_format(core: Any) -> Any:
+    """Panda3D's description of VERTEX."""
     global _format
     if _format is None:
         array, geom, name = core.GeomVertexArrayFormat(), core.Geom, core.InternalName

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from reverie_worlds.panda.mesh import VERTEX, vertex_format
 from reverie_worlds.panda.renderer import import_panda
 from reverie_worlds.temple.textures import LAYER
 
 Floats = npt.NDArray[np.float32]
 Vec3 = Sequence[float]
-
-VERTEX = np.dtype([("position", "<f4", 3), ("normal", "<f4", 3), ("colour", "u1", 4), ("uv", "<f4", 3)])
-"""colour's alpha is one less the torch light that falls there."""
 
 FRONT, RIGHT, BACK, LEFT, TOP, BOTTOM = 1, 2, 4, 8, 16, 32
 """The faces of a box; the front looks back along the way, at who comes."""
@@ -192,24 +189,6 @@ def bake_torches(vertices: npt.NDArray[np.void], torches: npt.NDArray[np.float32
     facing = 0.35 + 0.65 * np.clip(-np.einsum("ntc,nc->nt", away, vertices["normal"]) / np.sqrt(squared + 0.05), 0, 1)
     light = (facing / (1.0 + squared * (4.0 / reach_m**2))) * np.clip(1 - squared / (4 * reach_m**2), 0, 1)
     vertices["colour"][:, 3] = 255 - np.clip(light.sum(1), 0, 1) * 255
-
-
-_format: Any = None
-
-
-def vertex_format(core: Any) -> Any:
-    """Panda3D's description of VERTEX."""
-    global _format
-    if _format is None:
-        array, geom, name = core.GeomVertexArrayFormat(), core.Geom, core.InternalName
-        array.addColumn(name.getVertex(), 3, geom.NTFloat32, geom.CPoint)
-        array.addColumn(name.getNormal(), 3, geom.NTFloat32, geom.CNormal)
-        array.addColumn(name.getColor(), 4, geom.NTUint8, geom.CColor)
-        array.addColumn(name.getTexcoord(), 3, geom.NTFloat32, geom.CTexcoord)
-        layout = core.GeomVertexFormat()
-        layout.addArray(array)
-        _format = core.GeomVertexFormat.registerFormat(layout)
-    return _format
 
 
 class Drawn:

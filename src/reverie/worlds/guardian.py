@@ -35,6 +35,8 @@ ANSWER_S = 20.0
 SETTLE_S = 1.0
 """Seconds between the first scan and the second: a process that was being started then has its name, or its user, by
 now."""
+TICK_S = 0.01
+"""Files are dated by the clock's last tick, which lies up to so many seconds before `time.time()`."""
 SHARED_MEMORY = Path("/dev/shm")
 
 _MEMORY_NAME = re.compile(r"ViZDoom(?:SM|MQCtr|MQDoom)([A-Za-z0-9]{4,64})")
@@ -117,7 +119,7 @@ def _stop(owner: int, process: subprocess.Popen[bytes]) -> None:
 def main(owner: int) -> None:
     """Read folders from standard input until it closes or `owner` has ended; then tidy up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    began_s = time.time()
+    began_s = time.time() - TICK_S
     folders: dict[str, set[Path]] = {}
     rest = b""
     while True:

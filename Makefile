@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.reverie-setup
 EXTRAS := worlds,screen,cluster,import,train,quantise,web,docs,dev
 ARGS ?=
+JOBS ?= 2
 
 .PHONY: help setup play test lint type fmt docs bench soak clean
 
@@ -36,8 +37,8 @@ lint: $(STAMP)  ## ruff: format and rules
 type: $(STAMP)  ## pyright
 	@$(BIN)/pyright
 
-test: lint type  ## ruff, pyright, then all tests (ARGS="tests/evaluate -x" for some of them)
-	@$(BIN)/python -m pytest $(ARGS)
+test: lint type  ## ruff, pyright, then all tests (ARGS="tests/evaluate -x" for some of them, JOBS=1 for one process)
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 fmt: $(STAMP)  ## put the format right
 	@$(BIN)/ruff format .

@@ -25,7 +25,7 @@ from reverie.scenes.keyframes import Candidates, Choice, Keyframes
 from reverie.scenes.selection import choose_keyframes, median_reach, probe_points
 from reverie.serve.bindings import bindings_for
 from reverie.types import ActionSpace
-from reverie.vision.projection import VIEW_SIZE, focal_lengths, render_views
+from reverie.vision.projection import VIEW_SIZE, focal_lengths, render_views, sample_colour
 
 PLAYER = Path(export.__file__).parent / "player"
 MODULES = ("projection", "selection", "memory", "walls", "pace", "bindings", "noise")
@@ -113,6 +113,7 @@ def test_views_are_rendered_as_the_engine_renders_them(keyframes: dict[str, Tens
         import { focalLengths, renderViews } from "projection.js";
         const { keyframes, poses, fov } = given;
         const view = renderViews(keyframes, poses, focalLengths(fov, 1.2), { width: 224, height: 128 });
+        view.detail = view.detail();
         console.log(JSON.stringify(Object.fromEntries(Object.entries(view).map(([k, v]) => [k, [...v]]))));
         """,
         {"keyframes": described(keyframes), "poses": poses.tolist(), "fov": FOV},
@@ -125,7 +126,11 @@ def test_views_are_rendered_as_the_engine_renders_them(keyframes: dict[str, Tens
     for name, tensor in zip(("known", "keyframe"), last, strict=True):
         got_last = torch.tensor(got[name]).view(VIEW_SIZE)
         assert ((got_last != tensor.int()) & (wanted.cover[0, 3] > 0)).sum() <= 4, name
-    for name, tensor in (("colour", wanted.colour), ("inverseDepth", wanted.inverse_depth)):
+    detail = sample_colour(one["colour"], one["hidden"], wanted.points.divided())
+    drawn = wanted.cover.repeat_interleave(2, -1).repeat_interleave(2, -2)[:, :, None]
+    detail = detail * drawn  # holes are black there, and nobody's pixel here
+    planes = (("colour", wanted.colour), ("inverseDepth", wanted.inverse_depth), ("detail", detail))
+    for name, tensor in planes:
         error = (torch.tensor(got[name]).view_as(tensor[0]) - tensor[0]).abs()
         assert (error > 0.01).float().mean() < 5e-4, name
         assert error.mean() < 2e-4, name

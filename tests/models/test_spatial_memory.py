@@ -28,7 +28,7 @@ from reverie.models.ego_motion import relative_motion
 from reverie.models.schedule import Schedule
 from reverie.models.state import SpatialMemoryState
 from reverie.scenes.keyframes import Candidates, Keyframes
-from reverie.vision.projection import VIEW_SIZE, View, focal_lengths
+from reverie.vision.projection import VIEW_SIZE, focal_lengths
 
 SIZE = (32, 64)
 PRESET = presets.tiny_memory()
@@ -106,7 +106,7 @@ def test_channels_are_cover_view_previous_latent_and_inverse_depth(memory: Spati
     state = opened(memory)
     step = memory.next(state, last(), actions(), poses=poses(yaw=60))
     cover, view, before, inverse = step.parts.channels[0, 0].split([4, LATENT[0], LATENT[0], 4])
-    expected_cover, expected_inverse = pooled(step.view, LATENT)
+    expected_cover, expected_inverse = pooled(step.view.cover, step.view.inverse_depth, LATENT)
     torch.testing.assert_close(cover, expected_cover[0])
     torch.testing.assert_close(inverse, expected_inverse[0])
     torch.testing.assert_close(view, memory.view_encoder(step.view.colour)[0])
@@ -114,13 +114,7 @@ def test_channels_are_cover_view_previous_latent_and_inverse_depth(memory: Spati
     assert step.parts.base is not None
     torch.testing.assert_close(step.parts.base[0, 0], view)
     assert 0 < cover.mean() < 1
-    full = View(
-        torch.zeros(1, 4, 3, 8, 16),
-        torch.ones(1, 4, 8, 16),
-        torch.full((1, 4, 8, 16), 0.5),
-        *2 * (torch.ones(1, 4, 8, 16),),
-    )
-    ones, halves = pooled(full, (16, 4, 8))
+    ones, halves = pooled(torch.ones(1, 4, 8, 16), torch.full((1, 4, 8, 16), 0.5), (16, 4, 8))
     assert ones.unique().tolist() == [1.0]
     assert halves.unique().tolist() == [0.5 * INVERSE_DEPTH_SCALE]
     packed = pack_channels(ones, last(), last(), halves)

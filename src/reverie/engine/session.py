@@ -25,7 +25,7 @@ from reverie.engine.scenes import Camera, Opening
 from reverie.engine.start import StartStream
 from reverie.errors import ActionError, CheckpointError, WorldError
 from reverie.models.conditioning.spatial_memory import NextStep, remembered_points, window_of
-from reverie.models.pixels import to_frames, to_pixels
+from reverie.models.pixels import to_frames, to_pixels, to_stored
 from reverie.models.state import ConditionChannels
 from reverie.models.tokenizer import FRAMES, DecoderState
 from reverie.types import Action, ActionSpace, Frames
@@ -347,8 +347,9 @@ class Session:
         def decode(z: Tensor) -> Tensor:
             frames = self._decode(z)
             pixels = to_pixels(frames.permute(0, 3, 1, 2)[None])
-            memory.commit(state, step, pixels)
-            return frames
+            shown = to_stored(memory.add_detail(state, step, pixels)[0])
+            memory.commit(state, step, to_pixels(shown.permute(0, 3, 1, 2)[None]))
+            return shown
 
         return decode
 

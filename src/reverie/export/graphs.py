@@ -5,6 +5,7 @@
     view     rendered views, last latent -> condition channels, base
     pass     one evaluation of the transformer: noisy latent, level, condition, past -> output; the step's own `present`
     decode   latent, carries -> four frames, carries
+    detail   frames, rendered views at full size -> frames with the fine detail of the views
     depth    last frame -> depth, body mask, depth ahead
 
 What lies between them (noise, rings, choice and rendering of keyframes) is the player's (`page/`).  State is the
@@ -29,6 +30,7 @@ from torch import Tensor, nn
 
 from reverie.errors import CheckpointError
 from reverie.models.checkpoint import ModelBundle
+from reverie.models.conditioning.detail import add_detail
 from reverie.models.conditioning.spatial_memory import SpatialMemory
 from reverie.models.depth import BODY_LOGIT
 from reverie.models.dit import WorldModel
@@ -36,7 +38,7 @@ from reverie.models.ego_motion import AHEAD_GRID, MOTION_FRAMES, depth_ahead
 from reverie.models.schedule import Schedule
 from reverie.models.state import Condition, RotaryTables, TimestepEmbedding, WorldState
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.vision.projection import VIEW_SIZE, View
+from reverie.vision.projection import VIEW_SIZE
 
 OPSET = 18
 HALVED_AXES = (2, 4)
@@ -185,8 +187,7 @@ class ViewGraph(nn.Module):
     def forward(
         self, colour: Tensor, cover: Tensor, inverse_depth: Tensor, last: Tensor, drawn: Tensor
     ) -> tuple[Tensor, ...]:
-        view = View(colour, cover, inverse_depth, cover, cover)  # only the first three are read
-        parts = self.memory.channels(view, last, drawn > 0)
+        parts = self.memory.channels(colour, cover, inverse_depth, last, drawn > 0)
         assert parts.base is not None
         return parts.channels[:, 0], parts.base[:, 0]
 
@@ -202,6 +203,14 @@ class DecodeGraph(nn.Module):
         tokenizer, new = self.tokenizer, [carry.clone() for carry in carries]
         z = latent[:, None] * tokenizer.latent_std + tokenizer.latent_mean.view(-1, 1, 1)
         return tokenizer.decoder(z, iter(new))[0], *new
+
+
+class DetailGraph(nn.Module):
+    """frames (1, 4, 3, H, W), detail (1, 4, 3, 2 h, 2 w) in [-1, 1]; cover, inverse_depth (1, 4, h, w) -> frames as
+    shown."""
+
+    def forward(self, frames: Tensor, detail: Tensor, cover: Tensor, inverse_depth: Tensor) -> tuple[Tensor, ...]:
+        return (add_detail(frames, detail, cover, inverse_depth),)
 
 
 class DepthGraph(nn.Module):
@@ -249,6 +258,16 @@ def graphs_of(bundle: ModelBundle) -> dict[str, Graph]:
             DecodeGraph(tokenizer),
             {"latent": latent, **dict(zip(names, carries, strict=True))},
             ("frames", *(f"new_{name}" for name in names)),
+        ),
+        "detail": Graph(
+            DetailGraph(),
+            {
+                "frames": torch.rand(1, 4, 3, height, width) * 2 - 1,
+                "detail": torch.rand(1, 4, 3, 2 * h, 2 * w) * 2 - 1,
+                "cover": views["cover"],
+                "inverse_depth": views["inverse_depth"],
+            },
+            ("shown",),
         ),
         "depth": Graph(DepthGraph(memory), {"frame": picture}, ("depth", "hidden", "ahead")),
     }

@@ -141,8 +141,8 @@ class Player:
     async def _greet(self) -> None:
         """Hello first, of our version, and soon."""
         try:
+            await self._socket.accept()  # outside of the time limit: a refusal can be told only after it
             async with self._host.greeted_in_time():
-                await self._socket.accept()
                 message = await self._receive()
         except TimeoutError:
             raise Refusal(

@@ -33,6 +33,8 @@ CRACK_WIDTH = 2
 """Passes over cracks: a surface may come nearer until its points are this many pixels and one apart."""
 RENEWED_FROM = 2.0
 """A surface that was seen from more than this many times as far is seen anew."""
+MAX_SCALE = 4.0
+"""Pixels of a keyframe that one pixel of a view spans at most."""
 NOWHERE, BEYOND = 1e12, 1e6
 """The depth of points that are not drawn, and a depth that only such points have."""
 MAX_KEYFRAMES = 32
@@ -45,7 +47,7 @@ class View(NamedTuple):
     colour: (b, v, 3, h, w) in [-1, 1], holes filled; cover: (b, v, h, w), 1 where a keyframe shows the pixel, 0 in
     holes; inverse_depth: (b, v, h, w) per metre, 0 for sky and holes; known: (b, v, h, w), 1 where the keyframe saw
     the surface from at most `RENEWED_FROM` times as far; keyframe: (b, v, h, w) int64, the rank of the keyframe that
-    shows the pixel, 0 in holes.
+    shows the pixel, 0 in holes; points: what each pixel shows.
     """
 
     colour: Tensor
@@ -53,6 +55,37 @@ class View(NamedTuple):
     inverse_depth: Tensor
     known: Tensor
     keyframe: Tensor
+    points: Points
+
+
+class Points(NamedTuple):
+    """The point that each pixel of views shows, (b, v, h, w) each.
+
+    point: int64 into the pixels of k depth images, 0 in holes; found: float, 0 in holes; depth: in the view;
+    source_depth: in the keyframe; right, down: the pixel's place in the keyframe less that point's own, in pixels of
+    the depth image.
+    """
+
+    point: Tensor
+    found: Tensor
+    depth: Tensor
+    source_depth: Tensor
+    right: Tensor
+    down: Tensor
+
+    @property
+    def scale(self) -> Tensor:
+        """How many pixels of the keyframe one pixel of the view spans."""
+        return (self.depth / self.source_depth).clamp(max=MAX_SCALE)
+
+    def divided(self) -> Points:
+        """Four pixels for each, two across and two down, (b, v, 2 h, 2 w)."""
+        part = (torch.arange(2, device=self.depth.device) - 0.5) / 2
+        wide = Points(*(a.repeat_interleave(2, -1).repeat_interleave(2, -2) for a in self))
+        scale = wide.scale
+        h, w = self.point.shape[-2:]
+        right = torch.addcmul(wide.right, scale, part.repeat(w))
+        return wide._replace(right=right, down=torch.addcmul(wide.down, scale, part.repeat(h)[:, None]))
 
 
 def rotation(pose: Tensor) -> Tensor:
@@ -147,11 +180,11 @@ def render_views(
     pose, is_seen_from = _sound(pose)
     valid = valid & is_sound & is_seen_from.all(1, keepdim=True)
     points = _nearest_points(depth, hidden, keyframe_pose, valid, pose, focal, fills)
-    rgb, cover = _sample_colour(colour, hidden, points), points.found
+    rgb, cover = sample_colour(colour, hidden, points), points.found
     rgb = push_pull(rgb.flatten(0, 1), cover.flatten(0, 1)[:, None]).unflatten(0, rgb.shape[:2])
     inverse = points.depth.clamp(min=0.3).reciprocal() * (points.depth < SKY / 2)
     known = cover * (points.source_depth <= RENEWED_FROM * points.depth)
-    return View(rgb, cover, inverse, known, points.point // (depth.shape[-2] * depth.shape[-1]))
+    return View(rgb, cover, inverse, known, points.point // (depth.shape[-2] * depth.shape[-1]), points)
 
 
 def _sound(pose: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,21 +221,6 @@ def splat(depth: Tensor, keyframe_pose: Tensor, pose: Tensor, focal: Tensor) -> 
     return along(0).mul_(scale).add_((w - 1) / 2), along(1).mul_(scale).add_((h - 1) / 2), z
 
 
-class _Points(NamedTuple):
-    """The point that each pixel of the views shows, (b, v, h, w) each.
-
-    point: int64 into k n points, 0 in holes; found: float, 0 in holes; depth: in the view; source_depth: in the
-    keyframe; right, down: the pixel's place in the keyframe less that point's own, in pixels of the depth image.
-    """
-
-    point: Tensor
-    found: Tensor
-    depth: Tensor
-    source_depth: Tensor
-    right: Tensor
-    down: Tensor
-
-
 def _nearest_points(
     depth: Tensor,
     hidden: Tensor,
@@ -211,7 +229,7 @@ def _nearest_points(
     pose: Tensor,
     focal: Tensor,
     fills: Tensor | None,
-) -> _Points:
+) -> Points:
     """Finds the point that each pixel shows.
 
     Masks are applied by arithmetic: on a CPU `torch.where` and `masked_fill` take thirty times as long.
@@ -260,10 +278,10 @@ def _nearest_points(
     at = (index + first).flatten()
     source = (index.view(b, v, -1) + (torch.arange(b, device=device) * m).view(-1, 1, 1)).flatten()
     source_depth = depth.flatten().index_select(0, source).view_as(z)
-    scale = (z / source_depth).clamp(max=4)
+    scale = (z / source_depth).clamp(max=MAX_SCALE)
     right = (torch.arange(w, device=device) - x.flatten().index_select(0, at).view_as(z)) * scale
     down = (torch.arange(h, device=device)[:, None] - y.flatten().index_select(0, at).view_as(z)) * scale
-    return _Points(*(a.view(b, v, h, w) for a in (index, found, z, source_depth, right, down)))
+    return Points(*(a.view(b, v, h, w) for a in (index, found, z, source_depth, right, down)))
 
 
 def _close_cracks(index: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -291,10 +309,11 @@ def _select(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     return no ^ ((yes ^ no) & -mask.int())
 
 
-def _sample_colour(colour: Tensor, hidden: Tensor, points: _Points) -> Tensor:
-    """Bilinear samples of the keyframes at the points' places.  Returns (b, v, 3, h, w) in [-1, 1].
+def sample_colour(colour: Tensor, hidden: Tensor, points: Points) -> Tensor:
+    """Bilinear samples of the keyframes at the points' places.  Returns (b, v, 3, ...) in [-1, 1], of the points' size.
 
-    A sample that hidden pixels would have a share in is taken at the point itself.
+    colour: (b, k, 3, H, W) uint8, or floating in [-1, 1]; hidden: (b, k, h, w) bool, pixels not to be sampled: where
+    they would have a share, the sample is taken at the point itself.
     """
     b, k, _, height, width = colour.shape
     h, w = hidden.shape[-2:]
@@ -318,7 +337,8 @@ def _sample_colour(colour: Tensor, hidden: Tensor, points: _Points) -> Tensor:
     corner = (corner[:, :, None] + (torch.arange(3, device=device) * size).view(3, 1, 1)).flatten()
     texels = colour.reshape(-1)
     c00, c01, c10, c11 = (
-        texels[step:].index_select(0, corner).float().view(b, -1, 3, h, w) for step in (0, 1, width, width + 1)
+        texels[step:].index_select(0, corner).float().view(b, -1, 3, *points.point.shape[-2:])
+        for step in (0, 1, width, width + 1)
     )
     out = torch.lerp(torch.lerp(c00, c01, fx), torch.lerp(c10, c11, fx), fy)
     return out if colour.is_floating_point() else out / 127.5 - 1

@@ -107,7 +107,8 @@ class Batch:
             return Played(_stored(step.view.colour).cpu().numpy(), step.poses.cpu().numpy())
         schedule = engine.bundle.config.schedule
         z = flow.advance(engine.bundle.model, rows, schedule, world, self._generator, step.parts)
-        stored = _stored(engine.decoder.decode(z, self._decoder))
+        decoded = _pixels(_stored(engine.decoder.decode(z, self._decoder)))
+        stored = _stored(memory.add_detail(self._keyframes, step, decoded))
         memory.commit(self._keyframes, step, _pixels(stored))
         return Played(stored.cpu().numpy(), step.poses.cpu().numpy())
 

@@ -71,12 +71,16 @@ export function projector(pose, focal) {
   };
 }
 
+/** Pixels of a keyframe that one pixel of a view spans at most. */
+const MAX_SCALE = 4;
+
 /**
  * Renders keyframes {colour, depth, hidden, pose, fills}, best first, into views of `poses`.  fills: it is drawn only
  * where the others leave holes.  size: {width, height} of colours.
  *
  * Returns Float32Arrays colour (v 3 h w) in [-1, 1], cover and inverseDepth (v h w); of the last view known (h w), 1
- * where a keyframe saw the surface from at most twice as far, and keyframe (h w), the number of the one that shows it.
+ * where a keyframe saw the surface from at most twice as far, and keyframe (h w), the number of the one that shows it;
+ * and detail, a function that returns the colours at full size, (v 3 2h 2w), holes black.
  */
 export function renderViews(keyframes, poses, focal, size) {
   const n = VIEW.h * VIEW.w;
@@ -88,22 +92,28 @@ export function renderViews(keyframes, poses, focal, size) {
   const beside = keyframes.map((one) => dilated(one.hidden));
   const known = new Uint8Array(n);
   const keyframe = new Uint8Array(n);
+  const found = poses.map((pose) => nearestPoints(keyframes, points, pose, focal));
   for (let v = 0; v < views; v++) {
-    const shown = nearestPoints(keyframes, points, poses[v], focal);
+    const shown = found[v];
     const rgb = colour.subarray(3 * n * v, 3 * n * (v + 1));
-    const found = cover.subarray(n * v, n * (v + 1));
+    const isFound = cover.subarray(n * v, n * (v + 1));
     sampleColour(keyframes, beside, shown, size, rgb);
     for (let i = 0; i < n; i++) {
       if (shown.index[i] < 0) continue;
-      found[i] = 1;
+      isFound[i] = 1;
       if (shown.depth[i] < SKY / 2) inverseDepth[n * v + i] = 1 / Math.max(shown.depth[i], 0.3);
       if (v + 1 < views) continue;
       keyframe[i] = Math.floor(shown.index[i] / n);
       known[i] = shown.sourceDepth[i] <= RENEWED_FROM * shown.depth[i] ? 1 : 0;
     }
-    rgb.set(pushPull(rgb, found));
+    rgb.set(pushPull(rgb, isFound));
   }
-  return { colour, cover, inverseDepth, known, keyframe };
+  const detail = () => {
+    const fine = new Float32Array(12 * n * views);
+    found.forEach((shown, v) => sampleColour(keyframes, beside, shown, size, fine.subarray(12 * n * v, 12 * n * (v + 1)), 2));
+    return fine;
+  };
+  return { colour, cover, inverseDepth, known, keyframe, detail };
 }
 
 /** For each pixel the point that it shows (-1: none), its depth here and in its keyframe, and the pixel's place less the
@@ -162,17 +172,17 @@ function nearestPoints(keyframes, points, pose, focal) {
     }
   }
   for (let pass = 0; pass < CRACK_WIDTH; pass++) closeCracks(index, depth);
-  const [offset, sourceDepth] = [new Float32Array(2 * n), new Float32Array(n)];
+  const [offset, sourceDepth, scale] = [new Float32Array(2 * n), new Float32Array(n), new Float32Array(n)];
   for (let p = 0; p < n; p++) {
     const i = index[p];
     if (i < 0) continue;
     const own = keyframes[Math.floor(i / n)].depth[i % n];
     sourceDepth[p] = own > FAR ? SKY : own;
-    const scale = Math.min(depth[p] / sourceDepth[p], 4);
-    offset[2 * p] = ((p % w) - px[i]) * scale;
-    offset[2 * p + 1] = (Math.floor(p / w) - py[i]) * scale;
+    scale[p] = Math.min(depth[p] / sourceDepth[p], MAX_SCALE);
+    offset[2 * p] = ((p % w) - px[i]) * scale[p];
+    offset[2 * p + 1] = (Math.floor(p / w) - py[i]) * scale[p];
   }
-  return { index, depth, sourceDepth, offset };
+  return { index, depth, sourceDepth, offset, scale };
 }
 
 /** The pixels of a mask and those beside them. */
@@ -208,18 +218,24 @@ function closeCracks(index, depth) {
 }
 
 /** Bilinear samples of the keyframes' colours, (3 h w) in [-1, 1]; at the point itself where hidden pixels, and those
- * `beside` them, would have a share. */
-function sampleColour(keyframes, beside, { index, offset }, { width, height }, rgb) {
+ * `beside` them, would have a share.  zoom: how many samples a pixel has, across and down. */
+function sampleColour(keyframes, beside, { index, offset, scale }, { width, height }, rgb, zoom = 1) {
   const { h, w } = VIEW;
   const n = h * w;
   const [sx, sy] = [width / w, height / h];
   const clamp = (value, high) => Math.min(Math.max(value, 0), high);
-  for (let p = 0; p < n; p++) {
+  const part = (i) => ((i % zoom) + 0.5) / zoom - 0.5; // of a pixel
+  const wide = zoom * w;
+  const plane = zoom * zoom * n;
+  for (let at = 0; at < plane; at++) {
+    const [ay, ax] = [Math.floor(at / wide), at % wide];
+    const p = Math.floor(ay / zoom) * w + Math.floor(ax / zoom);
     if (index[p] < 0) continue;
     const k = Math.floor(index[p] / n);
     const { colour } = keyframes[k];
     const [column, row] = [index[p] % w, Math.floor((index[p] % n) / w)];
-    const [right, down] = [offset[2 * p], offset[2 * p + 1]];
+    const right = offset[2 * p] + part(ax) * scale[p];
+    const down = offset[2 * p + 1] + part(ay) * scale[p];
     const [toRow, toColumn] = [row + (down + HALF_EVEN - HALF_EVEN), column + (right + HALF_EVEN - HALF_EVEN)];
     const target = clamp(toRow, h - 1) * w + clamp(toColumn, w - 1);
     const free = beside[k][target] ? 0 : 1;
@@ -232,7 +248,7 @@ function sampleColour(keyframes, beside, { index, offset }, { width, height }, r
       const i = corner + c;
       const above = colour[i] * (1 - fx) + colour[i + 3] * fx;
       const below = colour[i + 3 * width] * (1 - fx) + colour[i + 3 * width + 3] * fx;
-      rgb[c * n + p] = (above * (1 - fy) + below * fy) / 127.5 - 1;
+      rgb[c * plane + at] = (above * (1 - fy) + below * fy) / 127.5 - 1;
     }
   }
 }

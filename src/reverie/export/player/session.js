@@ -4,7 +4,8 @@
 //   memory   -> their poses, the keyframes that promise most, rendered into the views
 //   view     views, last latent -> condition channels and the latent that the output is a residual to
 //   pass     noise -> clean latent, once for each noise level of the schedule
-//   decode   clean latent -> 4 frames, which are handed out at once
+//   decode   clean latent -> 4 frames
+//   detail   frames, views at full size -> frames with what is fine in the views, which are handed out at once
 //   pass     the clean latent with a little noise, whose keys and values are the block's row of the past
 //   depth    last frame -> its depth, which the memory keeps where it is new, and deletes what it sees through
 
@@ -92,7 +93,7 @@ export class Session {
     });
     const noise = this.#noise();
     const z = await this.#denoise(noise, actions, condition);
-    const frames = await this.#decode(z);
+    const frames = await this.#addDetail(await this.#decode(z), next.view);
     show(frames);
     await this.#commit(z, actions, condition, noise.at(-1));
     memory.commit(next, await this.#measure(frames.at(-1)), frames.at(-1));
@@ -148,12 +149,31 @@ export class Session {
     return this.networks.run("pass", inputs);
   }
 
+  /** Frames (RGB bytes) with the fine detail of the views. */
+  async #addDetail(frames, view) {
+    const { width, height, view: [h, w] } = this.model;
+    const block = new Float32Array(3 * this.size * frames.length);
+    frames.forEach((frame, i) => block.set(this.#picture(frame).data, 3 * this.size * i));
+    const out = await this.networks.run("detail", {
+      frames: { data: block, dims: [1, STEP_FRAMES, 3, height, width] },
+      detail: { data: view.detail(), dims: [1, STEP_FRAMES, 3, 2 * h, 2 * w] },
+      cover: { data: view.cover, dims: [1, STEP_FRAMES, h, w] },
+      inverse_depth: { data: view.inverseDepth, dims: [1, STEP_FRAMES, h, w] },
+    });
+    return this.#frames(out.shown);
+  }
+
   async #decode(latent) {
     const inputs = { latent: this.#latent(latent) };
     this.carries.forEach((data, i) => (inputs[`carry_${i}`] = { data, dims: this.model.carries[i] }));
     const out = await this.networks.run("decode", inputs);
     this.carries = this.carries.map((_, i) => out[`new_carry_${i}`]);
-    return Array.from({ length: STEP_FRAMES }, (_, i) => toBytes(out.frames, 3 * this.size * i, this.size));
+    return this.#frames(out.frames);
+  }
+
+  /** A block of [-1, 1] as RGB bytes, frame by frame. */
+  #frames(planes) {
+    return Array.from({ length: STEP_FRAMES }, (_, i) => toBytes(planes, 3 * this.size * i, this.size));
   }
 
   /** Depth, hidden pixels and depth ahead of a frame. */

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reverie.models.actions import STEP_FRAMES, WINDOW_FRAMES
+from reverie.models.conditioning.detail import add_detail
 from reverie.models.conditioning.erasure import (
     ROW_BYTES,
     count_seen_through,
@@ -42,7 +43,7 @@ from reverie.models.state import ConditionChannels, SpatialMemoryState
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
 from reverie.scenes.selection import NUM_PROBES, median_reach, probe_points
 from reverie.types import ActionSpace
-from reverie.vision.projection import FAR, VIEW_SIZE, View, focal_lengths, render_views, unproject
+from reverie.vision.projection import FAR, VIEW_SIZE, View, focal_lengths, render_views, sample_colour, unproject
 
 INVERSE_DEPTH_SCALE = 4.0
 """Inverse depths are about 0.1 per metre: brought to the size of latents."""
@@ -71,8 +72,8 @@ class SpatialMemoryConfig:
 
 
 class NextStep(NamedTuple):
-    """The condition of the next step, and what `commit` needs of it: poses (b, 4, 6), motions (b, 4, 6), the view and
-    the keyframes that it was rendered from."""
+    """The condition of the next step, and what `add_detail` and `commit` need of it: poses (b, 4, 6), motions
+    (b, 4, 6), the view and the keyframes that it was rendered from."""
 
     parts: ConditionChannels
     poses: Tensor
@@ -189,7 +190,8 @@ class SpatialMemory(nn.Module):
         else:
             view, choice = self.render(state, poses, scene)
         motions = relative_motion(torch.cat([state.camera[:, None], poses[:, :-1]], 1), poses)
-        return NextStep(self.channels(view, last, choice.valid.any(1)), poses, motions, view, choice)
+        parts = self.channels(view.colour, view.cover, view.inverse_depth, last, choice.valid.any(1))
+        return NextStep(parts, poses, motions, view, choice)
 
     def predict_motion(self, state: SpatialMemoryState, last: Tensor, actions: Tensor) -> Tensor:
         """Motions of the next four frames, (b, 4, 6)."""
@@ -238,17 +240,33 @@ class SpatialMemory(nn.Module):
         lost = gone_probes(state.seen_through, sources)
         return Choice.best(sources, preference, pose, state.focal, self.config.drawn, lost)
 
-    def channels(self, view: View, last: Tensor, drawn: Tensor) -> ConditionChannels:
+    def channels(
+        self, colour: Tensor, cover: Tensor, inverse_depth: Tensor, last: Tensor, drawn: Tensor
+    ) -> ConditionChannels:
         """Cover (4), the view as a latent (c), the previous latent (c) and inverse depth (4), with the view's latent as
-        the base; where nothing was drawn the previous latent takes its place.  drawn: (b,) bool."""
+        the base; where nothing was drawn the previous latent takes its place.
+
+        colour, cover, inverse_depth: of the view; last: (b, c, u, v); drawn: (b,) bool.
+        """
         dtype = last.dtype
-        latent = self.view_encoder(view.colour.to(self.view_encoder.conv.weight.dtype)).to(dtype)
+        latent = self.view_encoder(colour.to(self.view_encoder.conv.weight.dtype)).to(dtype)
         base = torch.where(drawn.view(-1, 1, 1, 1), latent, last)
-        cover, inverse = pooled(view, self.latent)
-        return pack_channels(cover.to(dtype), base, last, inverse.to(dtype))
+        pooled_cover, inverse = pooled(cover, inverse_depth, self.latent)
+        return pack_channels(pooled_cover.to(dtype), base, last, inverse.to(dtype))
+
+    def add_detail(self, state: SpatialMemoryState, step: NextStep, frames: Tensor) -> Tensor:
+        """The block's frames with the fine detail of what the memory shows, (b, 4, 3, H, W); `state` is left alone.
+
+        frames: (b, 4, 3, H, W) in [-1, 1], as decoded.
+        """
+        with torch.autocast(frames.device.type, enabled=False):
+            view, choice = step.view, step.choice
+            hidden = choice.gather("hidden") | gone(state.seen_through, choice)
+            detail = sample_colour(choice.gather("colour"), hidden, view.points.divided())
+            return add_detail(frames.float(), detail, view.cover, view.inverse_depth)
 
     def commit(self, state: SpatialMemoryState, step: NextStep, frames: Tensor) -> None:
-        """Advances the state by the block that was generated.  frames: (b, 4, 3, H, W) in [-1, 1], as decoded."""
+        """Advances the state by the block that was generated.  frames: (b, 4, 3, H, W) in [-1, 1], as shown."""
         state.camera.copy_(step.poses[:, -1])
         state.motion.copy_(torch.cat([state.motion[:, STEP_FRAMES:], step.motions], 1))
         state.trail.copy_(torch.cat([state.trail[:, 1:], state.camera[:, None, :2]], 1))
@@ -342,10 +360,10 @@ def _put(target: Tensor, slot: Tensor, value: Tensor, write: Tensor) -> None:
     target[rows, slot] = torch.where(write.view(-1, *[1] * (old.ndim - 1)), value.to(old.dtype), old)
 
 
-def pooled(view: View, latent: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+def pooled(cover: Tensor, inverse_depth: Tensor, latent: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
     """Cover and inverse depth of a view on the latent grid, (b, 4, u, v) each."""
-    cover = F.adaptive_avg_pool2d(view.cover, latent[1:])
-    return cover, F.adaptive_avg_pool2d(view.inverse_depth, latent[1:]) * INVERSE_DEPTH_SCALE
+    inverse = F.adaptive_avg_pool2d(inverse_depth, latent[1:])
+    return F.adaptive_avg_pool2d(cover, latent[1:]), inverse * INVERSE_DEPTH_SCALE
 
 
 def pack_channels(cover: Tensor, base: Tensor, last: Tensor, inverse_depth: Tensor) -> ConditionChannels:

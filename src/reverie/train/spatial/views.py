@@ -121,7 +121,7 @@ class ViewSet:
             view = render_views(colour, depth, hidden, pose, choice.valid, store.pose[at], store.focal[at], fills)
             with store.autocast():
                 latent = memory.view_encoder(view.colour)
-            cover, inverse = pooled(view, memory.latent)
+            cover, inverse = pooled(view.cover, view.inverse_depth, memory.latent)
             self.parts[at] = torch.cat([cover, latent.float(), inverse], 1).half()
             self.drawn[at] = choice.valid.any(1)
             self.cover[at] = view.cover.mean((1, 2, 3))

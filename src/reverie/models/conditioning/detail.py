@@ -1,0 +1,56 @@
+"""Fine detail of what was seen, put back into generated frames.
+
+The tokenizer keeps colours and shapes, and loses what is finer than a few pixels; the keyframes have it.  Where the
+memory's view and a generated frame agree in what is coarse, the frame takes what is fine from the view.  Where they do
+not (what moves, the player's own body, light that has changed), and where the view is ragged, it stays as it was
+generated.
+
+Legend: b batch, f frames, (H W) frames, (h w) views at half size.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+COARSE = 8
+"""Pixels of a frame, across and down, whose mean is coarse."""
+TOLERANCE = 0.2
+"""Difference of coarse colours, of 2 from black to white, at which a frame takes a third of the view's detail."""
+SAME_SURFACE = 0.2
+"""Relative difference of inverse depths up to which neighbours lie on one surface."""
+MIN_NEIGHBOURS = 4
+"""A pixel with fewer of eight neighbours on its surface is a stray point, or a rim's tooth."""
+
+
+def add_detail(frames: Tensor, detail: Tensor, cover: Tensor, inverse_depth: Tensor) -> Tensor:
+    """Generated frames with the view's fine detail.
+
+    frames: (b, f, 3, H, W) in [-1, 1]; detail: the view at full size, (b, f, 3, 2 h, 2 w) in [-1, 1]; cover,
+    inverse_depth: (b, f, h, w) of the view.  Returns (b, f, 3, H, W), a little beyond [-1, 1] in places.
+    """
+    size = frames.shape[-2:]
+    view = detail.flatten(0, 1)
+    if view.shape[-2:] != size:  # test models have other views
+        view = F.interpolate(view, size, mode="area")
+    difference = view - frames.flatten(0, 1)
+    coarse = F.avg_pool2d(difference, COARSE, ceil_mode=True)
+    apart = F.avg_pool2d(coarse.abs().mean(1, keepdim=True), 3, 1, 1, count_include_pad=False)
+    agreement = torch.exp(-(apart / TOLERANCE).square())
+    is_drawn = -F.max_pool2d(-cover, 3, 1, 1)  # and its neighbours too: the rims of holes are not
+    is_drawn = (is_drawn * (_neighbours(inverse_depth) >= MIN_NEIGHBOURS)).flatten(0, 1)[:, None]
+    agreement, is_drawn, coarse = (F.interpolate(x, size, mode="bilinear") for x in (agreement, is_drawn, coarse))
+    return frames + (difference - coarse).mul_(agreement * is_drawn).view_as(frames)
+
+
+def _neighbours(inverse_depth: Tensor) -> Tensor:
+    """How many of its eight neighbours are on each pixel's surface.  inverse_depth: (..., h, w) per metre."""
+    inverse_depth = inverse_depth + 1e-3  # sky is a surface
+    h, w = inverse_depth.shape[-2:]
+    padded = F.pad(inverse_depth, (1, 1, 1, 1))
+    around = [padded[..., i : i + h, j : j + w] for i in range(3) for j in range(3) if (i, j) != (1, 1)]
+    limit, count = SAME_SURFACE * inverse_depth, torch.zeros_like(inverse_depth)
+    for one in around:
+        count += (one - inverse_depth).abs() < limit
+    return count

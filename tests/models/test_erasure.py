@@ -121,11 +121,11 @@ def test_counters_are_two_bits() -> None:
 def test_depth_is_brought_to_the_memorys_scale() -> None:
     shown = torch.full((1, 1, *VIEW_SIZE), 1 / WALL)
     shown[..., :20] = 0  # a hole
-    view = View(*[torch.zeros(1)] * 2, shown, *[torch.zeros(1)] * 2)
+    view = View(*[torch.zeros(1)] * 2, shown, *[torch.zeros(1)] * 3)
     hidden = torch.zeros(1, *VIEW_SIZE, dtype=torch.bool)
     for error, left in ((1.2, 1.0), (0.85, 1.0), (3.0, 3.0 / 1.25)):  # a whole view may have changed
         depth = match_scale(torch.full((1, *VIEW_SIZE), WALL * error), hidden, view)
         torch.testing.assert_close(depth, torch.full_like(depth, WALL * left))
-    nothing = View(*[torch.zeros(1)] * 2, torch.zeros_like(shown), *[torch.zeros(1)] * 2)
+    nothing = View(*[torch.zeros(1)] * 2, torch.zeros_like(shown), *[torch.zeros(1)] * 3)
     depth = torch.full((1, *VIEW_SIZE), 3.0)
     assert torch.equal(match_scale(depth, hidden, nothing), depth)

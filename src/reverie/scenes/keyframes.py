@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from reverie.scenes.ground import Ground
 from reverie.scenes.selection import median_reach, pick_keyframes, probe_points, view_promise
 
 PROBED_AT_ONCE = 4096
@@ -61,18 +62,20 @@ class Keyframes:
 
 class Candidates(NamedTuple):
     """The keyframes that each session may be shown: members (b, m) of `keyframes`, usable (b, m) bool; is_whole: the
-    members are all keyframes in their order, for every session, so that choosing among them copies nothing."""
+    members are all keyframes in their order, for every session, so that choosing among them copies nothing; ground: of
+    the scene that they are."""
 
     keyframes: Keyframes
     members: Tensor
     usable: Tensor
     is_whole: bool = False
+    ground: Ground | None = None
 
     @classmethod
     def of_scene(cls, keyframes: Keyframes, batch: int = 1) -> Candidates:
         """All keyframes of one scene for every session."""
         members = torch.arange(len(keyframes), device=keyframes.pose.device).expand(batch, -1)
-        return cls(keyframes, members, torch.ones_like(members, dtype=torch.bool), is_whole=True)
+        return cls(keyframes, members, torch.ones_like(members, dtype=torch.bool), True, Ground.of(keyframes.pose))
 
     def all(self, name: str) -> Tensor:
         """A field of all members, (b, m, ...); with a batch of one where they are the same for every session."""

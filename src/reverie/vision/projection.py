@@ -75,7 +75,7 @@ class Points(NamedTuple):
 
     @property
     def scale(self) -> Tensor:
-        """How many pixels of the keyframe one pixel of the view spans."""
+        """Pixels of the keyframe that one pixel of the view spans."""
         return (self.depth / self.source_depth).clamp(max=MAX_SCALE)
 
     def divided(self) -> Points:

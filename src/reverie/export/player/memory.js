@@ -2,13 +2,13 @@
 // models/conditioning/spatial_memory.py, with what is drawn chosen and rendered here and the networks left to the caller.
 
 import { Erasure, isFarther, matchScale } from "./erasure.js";
+import { Ground } from "./ground.js";
 import { focalLengths, renderViews } from "./projection.js";
 import { chooseKeyframes, probe } from "./selection.js";
 import { headingPose, stopAtSurfaces } from "./walls.js";
 
 const STEP_FRAMES = 4;
 const MOTION_FRAMES = 8;
-const EDGE_COVER = 0.5; // where less of the view was recorded a scene ends
 
 export class SpatialMemory {
   #own = []; // keyframes, by slot
@@ -26,6 +26,7 @@ export class SpatialMemory {
     this.size = size;
     this.scene = scene?.keyframes ?? [];
     this.preference = scene ? config.own_preference : 1; // of own keyframes, beside a scene's
+    this.ground = scene ? new Ground(scene.keyframes) : null;
     this.focal = focalLengths(scene?.fovDeg ?? config.fov_deg, scene?.pixelAspect ?? config.pixel_aspect);
     this.camera = Float32Array.from(pose ?? [0, 0, 0, 0, 0, 0]);
     this.motion = new Float32Array(MOTION_FRAMES * 6);
@@ -33,7 +34,7 @@ export class SpatialMemory {
   }
 
   /**
-   * The next block, of predicted `motions` (4 x 6 numbers): its poses, which walls and a scene's edge stop, their
+   * The next block, of predicted `motions` (4 x 6 numbers): its poses, which walls and the end of a scene's ground stop, their
    * motions, the rendered views, and the keyframes that are drawn in them.
    */
   next(motions) {
@@ -43,18 +44,10 @@ export class SpatialMemory {
       wanted.push(pose);
     }
     const surfaces = this.#drawn(this.#choose(headingPose(this.camera, wanted)));
-    const step = this.#withinScene(stopAtSurfaces(this.camera, wanted, surfaces, this.focal));
+    const free = stopAtSurfaces(this.camera, wanted, surfaces, this.focal);
+    const step = this.#render(this.ground ? this.ground.hold(this.camera, free) : free);
     const taken = step.poses.map((pose, i) => relativeMotion(i ? step.poses[i - 1] : this.camera, pose));
     return { ...step, motions: Float32Array.of(...taken.flat()) };
-  }
-
-  /** A step that would leave what a scene shows is not taken, if less would be known after it than before. */
-  #withinScene(poses) {
-    const step = this.#render(poses);
-    if (!this.scene.length || recordedShare(step) >= EDGE_COVER) return step;
-    const place = this.camera.subarray(0, 3);
-    const held = this.#render(poses.map((pose) => Float32Array.of(...place, ...pose.subarray(3))));
-    return recordedShare(held) > recordedShare(step) ? held : step;
   }
 
   #render(poses) {
@@ -135,10 +128,4 @@ export function relativeMotion(before, after) {
   const step = Array.from(after, (value, i) => value - before[i]);
   const turn = (((step[3] + 180) % 360) + 360) % 360;
   return [step[0] * s + step[1] * c, step[0] * c - step[1] * s, step[2], turn - 180, step[4], step[5]];
-}
-
-/** The share of the last view that shows what was recorded. */
-function recordedShare({ view, chosen }) {
-  const cover = view.cover.subarray(-view.keyframe.length);
-  return cover.filter((value, i) => value > 0 && !chosen[view.keyframe[i]].isGenerated).length / cover.length;
 }

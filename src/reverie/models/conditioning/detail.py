@@ -16,8 +16,10 @@ from torch import Tensor
 
 COARSE = 8
 """Pixels of a frame, across and down, whose mean is coarse."""
-TOLERANCE = 0.2
+TOLERANCE = 0.15
 """Difference of coarse colours, of 2 from black to white, at which a frame takes a third of the view's detail."""
+KEPT_COARSE = 0.5
+"""Share of the coarse difference that stays: of two estimates of a colour, the mean is nearest to the truth."""
 SAME_SURFACE = 0.2
 """Relative difference of inverse depths up to which neighbours lie on one surface."""
 MIN_NEIGHBOURS = 4
@@ -30,22 +32,23 @@ def add_detail(frames: Tensor, detail: Tensor, cover: Tensor, inverse_depth: Ten
     frames: (b, f, 3, H, W) in [-1, 1]; detail: the view at full size, (b, f, 3, 2 h, 2 w) in [-1, 1]; cover,
     inverse_depth: (b, f, h, w) of the view.  Returns (b, f, 3, H, W), a little beyond [-1, 1] in places.
     """
-    size = frames.shape[-2:]
-    view = detail.flatten(0, 1)
+    size, view = frames.shape[-2:], detail.flatten(0, 1)
     if view.shape[-2:] != size:  # test models have other views
         view = F.interpolate(view, size, mode="area")
-    difference = view - frames.flatten(0, 1)
-    coarse = F.avg_pool2d(difference, COARSE, ceil_mode=True)
+    weight = F.interpolate(cover.flatten(0, 1)[:, None], size, mode="nearest")
+    difference = (view - frames.flatten(0, 1)) * weight  # in holes the view shows anything
+    coarse, share = (F.avg_pool2d(x, COARSE, ceil_mode=True) for x in (difference, weight))
+    coarse = coarse / share.clamp(min=1e-3)
     apart = F.avg_pool2d(coarse.abs().mean(1, keepdim=True), 3, 1, 1, count_include_pad=False)
     agreement = torch.exp(-(apart / TOLERANCE).square())
     is_drawn = -F.max_pool2d(-cover, 3, 1, 1)  # and its neighbours too: the rims of holes are not
     is_drawn = (is_drawn * (_neighbours(inverse_depth) >= MIN_NEIGHBOURS)).flatten(0, 1)[:, None]
     agreement, is_drawn, coarse = (F.interpolate(x, size, mode="bilinear") for x in (agreement, is_drawn, coarse))
-    return frames + (difference - coarse).mul_(agreement * is_drawn).view_as(frames)
+    return frames + (difference - KEPT_COARSE * coarse).mul_(agreement * is_drawn).view_as(frames)
 
 
 def _neighbours(inverse_depth: Tensor) -> Tensor:
-    """How many of its eight neighbours are on each pixel's surface.  inverse_depth: (..., h, w) per metre."""
+    """Counts of the eight neighbours that are on each pixel's surface.  inverse_depth: (..., h, w) per metre."""
     inverse_depth = inverse_depth + 1e-3  # sky is a surface
     h, w = inverse_depth.shape[-2:]
     padded = F.pad(inverse_depth, (1, 1, 1, 1))

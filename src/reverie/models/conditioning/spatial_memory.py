@@ -48,8 +48,6 @@ from reverie.vision.projection import FAR, VIEW_SIZE, View, focal_lengths, rende
 INVERSE_DEPTH_SCALE = 4.0
 """Inverse depths are about 0.1 per metre: brought to the size of latents."""
 BASE_RANGE = 6.0
-EDGE_COVER = 0.5
-"""Recorded share of the view below which a scene ends: sessions do not go on there."""
 TRAIL_STEPS = 256
 """Steps whose places are kept, for the map: 41 s."""
 MAP_STRIDE = 4
@@ -186,9 +184,9 @@ class SpatialMemory(nn.Module):
             for motion in self.predict_motion(state, last, actions).unbind(1):
                 path.append(apply_motion(path[-1], motion))
             poses = self.stop_at_walls(state, torch.stack(path[1:], 1), scene)
-            poses, view, choice = self._within_scene(state, poses, scene)
-        else:
-            view, choice = self.render(state, poses, scene)
+            if scene is not None and scene.ground is not None:
+                poses = scene.ground.hold(state.camera, poses)
+        view, choice = self.render(state, poses, scene)
         motions = relative_motion(torch.cat([state.camera[:, None], poses[:, :-1]], 1), poses)
         parts = self.channels(view.colour, view.cover, view.inverse_depth, last, choice.valid.any(1))
         return NextStep(parts, poses, motions, view, choice)
@@ -206,22 +204,6 @@ class SpatialMemory(nn.Module):
             choice = self._choose(state, heading_pose(state.camera, poses), scene)
             points, drawn = surface_points(choice, state.seen_through, state.focal)
             return stop_at_surfaces(state.camera, poses, points, drawn)
-
-    def _within_scene(
-        self, state: SpatialMemoryState, poses: Tensor, scene: Candidates | None
-    ) -> tuple[Tensor, View, Choice]:
-        """The next poses (b, 4, 6), their views and keyframes: a step that would leave what a scene shows is not taken,
-        if less would be known of the world after it than from where the camera is."""
-        view, choice = self.render(state, poses, scene)
-        if scene is None or not (leaves := known_share(view, choice) < EDGE_COVER).any():
-            return poses, view, choice
-        held = torch.cat([state.camera[:, None, :3].expand(-1, poses.shape[1], -1), poses[..., 3:]], -1)
-        held_view, held_choice = self.render(state, held, scene)
-        stays = leaves & (known_share(held_view, held_choice) > known_share(view, choice))
-        poses = torch.where(stays[:, None, None], held, poses)
-        if stays.all():
-            return poses, held_view, held_choice
-        return (poses, *(self.render(state, poses, scene) if stays.any() else (view, choice)))
 
     def render(self, state: SpatialMemoryState, poses: Tensor, scene: Candidates | None) -> tuple[View, Choice]:
         """Views of the next frames, and the keyframes that they are rendered from.  poses: (b, 4, 6)."""
@@ -345,12 +327,6 @@ def is_recorded(choice: Choice) -> Tensor:
     image."""
     of_scene = sum(one.members.shape[1] for one in choice.sources[:-1])
     return choice.valid & (choice.chosen <= of_scene)
-
-
-def known_share(view: View, choice: Choice) -> Tensor:
-    """The share of the last view that shows what was recorded, (b,)."""
-    shown = is_recorded(choice).gather(1, view.keyframe[:, -1].flatten(1))
-    return (shown * view.cover[:, -1].flatten(1)).mean(1)
 
 
 def _put(target: Tensor, slot: Tensor, value: Tensor, write: Tensor) -> None:

@@ -1,0 +1,84 @@
+"""Sessions stay near to where their scene was recorded."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from reverie.scenes.ground import HEIGHT_FACTOR, REACH, SPACING, TURN_SLACK_DEG, Ground
+
+
+def poses(*places: tuple[float, ...]) -> Tensor:
+    return torch.tensor([[*place, *[0.0] * (6 - len(place))] for place in places])
+
+
+STREET = poses(*[(0.0, 2.0 * i, 1.7, 0.0, 10.0 * (i % 2), 0.0) for i in range(20)])
+
+
+def test_its_radius_follows_the_distance_between_places() -> None:
+    assert float(Ground.of(STREET).radius) == pytest.approx(2 * REACH)
+    panoramas = STREET.repeat_interleave(4, 0)
+    panoramas[:, 3] = torch.arange(len(panoramas)) * 90.0
+    assert float(Ground.of(panoramas).radius) == pytest.approx(2 * REACH)
+    assert float(Ground.of(STREET[:1]).radius) == pytest.approx(SPACING * REACH)
+
+
+def test_a_walk_on_the_ground_goes_where_it_wants() -> None:
+    walk = STREET[None, 3:7] + torch.tensor([0.5, 0.3, 0.4, 70.0, 5.0, 3.0])
+    torch.testing.assert_close(Ground.of(STREET).hold(STREET[None, 2], walk), walk)
+
+
+def test_a_way_out_becomes_one_along_the_edge() -> None:
+    ground, camera = Ground.of(STREET), poses((0.0, 20.0, 1.7))
+    for _ in range(20):  # to the right, and a little ahead
+        step = torch.tensor([1.0, 0.2, 0.0, 3.0, 0.0, 0.0])
+        wanted = camera[:, None] + step * torch.arange(1, 5).view(1, 4, 1)
+        held = ground.hold(camera, wanted)
+        torch.testing.assert_close(held[..., 3:], wanted[..., 3:])
+        camera = held[:, -1]
+    away = (STREET[:, :2] - camera[0, :2]).norm(dim=1).min()
+    assert float(away) == pytest.approx(2 * REACH, abs=0.01)
+    assert float(camera[0, 1]) > 22, "it slides on along the street"
+
+
+def test_it_neither_sinks_nor_flies() -> None:
+    ground, camera = Ground.of(STREET), STREET[None, 4]
+    for height in (-50.0, 50.0):
+        wanted = camera[:, None].repeat(1, 4, 1)
+        wanted[..., 2] += height
+        held = ground.hold(camera, wanted)
+        assert float((held[..., 2] - 1.7).abs().max()) == pytest.approx(2 * REACH / HEIGHT_FACTOR, abs=0.01)
+
+
+def test_it_looks_up_and_down_as_far_as_was_recorded_and_a_little_more() -> None:
+    wanted = STREET[None, 4:8].clone()
+    wanted[..., 4] = torch.tensor([-88.0, -15.0, 25.0, 60.0])
+    held = Ground.of(STREET).hold(STREET[None, 3], wanted)
+    assert held[0, :, 4].tolist() == [-TURN_SLACK_DEG, -15, 25, 10 + TURN_SLACK_DEG]
+
+
+def test_who_begins_beyond_it_goes_no_farther_and_may_come_back() -> None:
+    ground, camera = Ground.of(STREET), poses((30.0, 10.0, 1.7, 0.0, -60.0))
+    out, home = camera[:, None].repeat(1, 4, 1), camera[:, None].repeat(1, 4, 1)
+    out[..., 0] += torch.arange(1, 5)
+    home[..., 0] -= torch.arange(1, 5)
+    torch.testing.assert_close(ground.hold(camera, out)[..., 0], torch.full((1, 4), 30.0))
+    torch.testing.assert_close(ground.hold(camera, home), home)
+
+
+def test_far_from_the_origin_nothing_is_lost() -> None:
+    far = STREET + torch.tensor([-2400.0, 1900.0, 0.0, 0.0, 0.0, 0.0])
+    far = far.repeat_interleave(3, 0)
+    assert float(Ground.of(far).radius) == pytest.approx(2 * REACH, abs=0.01)
+    walk = far[None, 9:13] + torch.tensor([1.5, 0.3, 0.4, 70.0, 5.0, 3.0])
+    torch.testing.assert_close(Ground.of(far).hold(far[None, 6], walk), walk)
+
+
+def test_sessions_are_held_each_by_itself() -> None:
+    ground = Ground.of(STREET)
+    cameras = STREET[[2, 9]]
+    wanted = cameras[:, None] + torch.tensor([20.0, 0, 0, 0, 0, 0]) * torch.arange(1, 5).view(1, 4, 1)
+    both = ground.hold(cameras, wanted)
+    for i in range(2):
+        torch.testing.assert_close(both[i : i + 1], ground.hold(cameras[i : i + 1], wanted[i : i + 1]))

@@ -18,7 +18,7 @@ from reverie.serve.protocol import parse
 
 SEED = 16
 MAX_CALLBACK_MS = 100
-"""Processor time of a callback of the event loop.  50 on a quiet machine; what a hypervisor takes away counts as well."""
+"""Processor time of a callback of the event loop: 50 on a quiet machine; what a hypervisor takes away counts too."""
 MAX_GROWTH_MIB = 32
 
 Arena = tuple[Server, GoodPlayer]

@@ -32,7 +32,7 @@ GPU_BLOCKS = 4
 MAX_ERROR = 0.1
 """Mean difference of a block's frames, in levels of 255; 0.000 to 0.001 was seen."""
 MAX_SCENE_ERROR = 1.0
-"""In a scene, 0.4 was seen: with fine detail, a pixel on the border of two surfaces shows one here and the other there."""
+"""In a scene, 0.4 was seen: a pixel on the border of two surfaces shows the detail of one here, of the other there."""
 SEED = 7
 RECORD_PROGRESS = """addEventListener("DOMContentLoaded", () => {
   window.progress = [];

@@ -347,9 +347,7 @@ class Session:
         def decode(z: Tensor) -> Tensor:
             frames = self._decode(z)
             pixels = to_pixels(frames.permute(0, 3, 1, 2)[None])
-            shown = to_stored(memory.add_detail(state, step, pixels)[0])
-            memory.commit(state, step, to_pixels(shown.permute(0, 3, 1, 2)[None]))
-            return shown
+            return to_stored(memory.commit(state, step, pixels)[0])
 
         return decode
 

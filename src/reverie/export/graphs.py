@@ -206,11 +206,13 @@ class DecodeGraph(nn.Module):
 
 
 class DetailGraph(nn.Module):
-    """frames (1, 4, 3, H, W), detail (1, 4, 3, 2 h, 2 w) in [-1, 1]; cover, inverse_depth (1, 4, h, w) -> frames as
-    shown."""
+    """frames (1, 4, 3, H, W), detail (1, 4, 3, 2 h, 2 w) in [-1, 1]; cover, inverse_depth (1, 4, h, w); body (1, h, w)
+    -> frames as shown."""
 
-    def forward(self, frames: Tensor, detail: Tensor, cover: Tensor, inverse_depth: Tensor) -> tuple[Tensor, ...]:
-        return (add_detail(frames, detail, cover, inverse_depth),)
+    def forward(
+        self, frames: Tensor, detail: Tensor, cover: Tensor, inverse_depth: Tensor, body: Tensor
+    ) -> tuple[Tensor, ...]:
+        return (add_detail(frames, detail, cover, inverse_depth, body),)
 
 
 class DepthGraph(nn.Module):
@@ -266,6 +268,7 @@ def graphs_of(bundle: ModelBundle) -> dict[str, Graph]:
                 "detail": torch.rand(1, 4, 3, 2 * h, 2 * w) * 2 - 1,
                 "cover": views["cover"],
                 "inverse_depth": views["inverse_depth"],
+                "body": (torch.rand(1, h, w) > 0.9).float(),
             },
             ("shown",),
         ),

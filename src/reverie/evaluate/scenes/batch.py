@@ -108,8 +108,7 @@ class Batch:
         schedule = engine.bundle.config.schedule
         z = flow.advance(engine.bundle.model, rows, schedule, world, self._generator, step.parts)
         decoded = _pixels(_stored(engine.decoder.decode(z, self._decoder)))
-        stored = _stored(memory.add_detail(self._keyframes, step, decoded))
-        memory.commit(self._keyframes, step, _pixels(stored))
+        stored = _stored(memory.commit(self._keyframes, step, decoded))
         return Played(stored.cpu().numpy(), step.poses.cpu().numpy())
 
     def _look_on(self, step: NextStep, rows: Tensor) -> None:

@@ -5,9 +5,10 @@
 //   view     views, last latent -> condition channels and the latent that the output is a residual to
 //   pass     noise -> clean latent, once for each noise level of the schedule
 //   decode   clean latent -> 4 frames
+//   depth    last frame -> its depth and body
 //   detail   frames, views at full size -> frames with what is fine in the views, which are handed out at once
 //   pass     the clean latent with a little noise, whose keys and values are the block's row of the past
-//   depth    last frame -> its depth, which the memory keeps where it is new, and deletes what it sees through
+//   memory   keeps the last frame and its depth where they are new, and deletes what is seen through
 
 import { SpatialMemory } from "./memory.js";
 import { gaussian } from "./noise.js";
@@ -93,10 +94,12 @@ export class Session {
     });
     const noise = this.#noise();
     const z = await this.#denoise(noise, actions, condition);
-    const frames = await this.#addDetail(await this.#decode(z), next.view);
+    const decoded = await this.#decode(z);
+    const geometry = await this.#measure(decoded.at(-1));
+    const frames = await this.#addDetail(decoded, next.view, geometry.hidden);
     show(frames);
     await this.#commit(z, actions, condition, noise.at(-1));
-    memory.commit(next, await this.#measure(frames.at(-1)), frames.at(-1));
+    memory.commit(next, geometry, frames.at(-1));
   }
 
   /** All noise of a block: its own, that of each pass but the last where the schedule renoises, and the context's. */
@@ -149,8 +152,8 @@ export class Session {
     return this.networks.run("pass", inputs);
   }
 
-  /** Frames (RGB bytes) with the fine detail of the views. */
-  async #addDetail(frames, view) {
+  /** Frames (RGB bytes) with the fine detail of the views, but for the body. */
+  async #addDetail(frames, view, body) {
     const { width, height, view: [h, w] } = this.model;
     const block = new Float32Array(3 * this.size * frames.length);
     frames.forEach((frame, i) => block.set(this.#picture(frame).data, 3 * this.size * i));
@@ -159,6 +162,7 @@ export class Session {
       detail: { data: view.detail(), dims: [1, STEP_FRAMES, 3, 2 * h, 2 * w] },
       cover: { data: view.cover, dims: [1, STEP_FRAMES, h, w] },
       inverse_depth: { data: view.inverseDepth, dims: [1, STEP_FRAMES, h, w] },
+      body: { data: Float32Array.from(body), dims: [1, h, w] },
     });
     return this.#frames(out.shown);
   }

@@ -20,17 +20,20 @@ TOLERANCE = 0.15
 """Difference of coarse colours, of 2 from black to white, at which a frame takes a third of the view's detail."""
 KEPT_COARSE = 0.5
 """Share of the coarse difference that stays: of two estimates of a colour, the mean is nearest to the truth."""
+BODY_RIM = 7
+"""Pixels of a view, across and down, that a pixel of the body takes: it moves within a block."""
 SAME_SURFACE = 0.2
 """Relative difference of inverse depths up to which neighbours lie on one surface."""
 MIN_NEIGHBOURS = 4
 """A pixel with fewer of eight neighbours on its surface is a stray point, or a rim's tooth."""
 
 
-def add_detail(frames: Tensor, detail: Tensor, cover: Tensor, inverse_depth: Tensor) -> Tensor:
+def add_detail(frames: Tensor, detail: Tensor, cover: Tensor, inverse_depth: Tensor, body: Tensor) -> Tensor:
     """Generated frames with the view's fine detail.
 
     frames: (b, f, 3, H, W) in [-1, 1]; detail: the view at full size, (b, f, 3, 2 h, 2 w) in [-1, 1]; cover,
-    inverse_depth: (b, f, h, w) of the view.  Returns (b, f, 3, H, W), a little beyond [-1, 1] in places.
+    inverse_depth: (b, f, h, w) of the view; body: (b, h, w) of the player in the last frame, 1 where it is and about
+    where it was before.  Returns (b, f, 3, H, W), a little beyond [-1, 1] in places.
     """
     size, view = frames.shape[-2:], detail.flatten(0, 1)
     if view.shape[-2:] != size:  # test models have other views
@@ -42,6 +45,7 @@ def add_detail(frames: Tensor, detail: Tensor, cover: Tensor, inverse_depth: Ten
     apart = F.avg_pool2d(coarse.abs().mean(1, keepdim=True), 3, 1, 1, count_include_pad=False)
     agreement = torch.exp(-(apart / TOLERANCE).square())
     is_drawn = -F.max_pool2d(-cover, 3, 1, 1)  # and its neighbours too: the rims of holes are not
+    is_drawn = is_drawn * (1 - F.max_pool2d(body[:, None].float(), BODY_RIM, 1, BODY_RIM // 2))
     is_drawn = (is_drawn * (_neighbours(inverse_depth) >= MIN_NEIGHBOURS)).flatten(0, 1)[:, None]
     agreement, is_drawn, coarse = (F.interpolate(x, size, mode="bilinear") for x in (agreement, is_drawn, coarse))
     return frames + (difference - KEPT_COARSE * coarse).mul_(agreement * is_drawn).view_as(frames)

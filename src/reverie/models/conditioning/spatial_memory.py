@@ -70,7 +70,7 @@ class SpatialMemoryConfig:
 
 
 class NextStep(NamedTuple):
-    """The condition of the next step, and what `add_detail` and `commit` need of it: poses (b, 4, 6), motions
+    """The condition of the next step, and what `commit` needs of it: poses (b, 4, 6), motions
     (b, 4, 6), the view and the keyframes that it was rendered from."""
 
     parts: ConditionChannels
@@ -236,23 +236,16 @@ class SpatialMemory(nn.Module):
         pooled_cover, inverse = pooled(cover, inverse_depth, self.latent)
         return pack_channels(pooled_cover.to(dtype), base, last, inverse.to(dtype))
 
-    def add_detail(self, state: SpatialMemoryState, step: NextStep, frames: Tensor) -> Tensor:
-        """The block's frames with the fine detail of what the memory shows, (b, 4, 3, H, W); `state` is left alone.
+    def commit(self, state: SpatialMemoryState, step: NextStep, frames: Tensor) -> Tensor:
+        """Advances the state by the block that was generated.  Returns its frames as they are shown, with fine detail.
 
         frames: (b, 4, 3, H, W) in [-1, 1], as decoded.
         """
-        with torch.autocast(frames.device.type, enabled=False):
-            view, choice = step.view, step.choice
-            hidden = choice.gather("hidden") | gone(state.seen_through, choice)
-            detail = sample_colour(choice.gather("colour"), hidden, view.points.divided())
-            return add_detail(frames.float(), detail, view.cover, view.inverse_depth)
-
-    def commit(self, state: SpatialMemoryState, step: NextStep, frames: Tensor) -> None:
-        """Advances the state by the block that was generated.  frames: (b, 4, 3, H, W) in [-1, 1], as shown."""
+        depth, hidden = self._measure(state, frames[:, -1])
+        frames = self._with_detail(state, step, frames, hidden)
         state.camera.copy_(step.poses[:, -1])
         state.motion.copy_(torch.cat([state.motion[:, STEP_FRAMES:], step.motions], 1))
         state.trail.copy_(torch.cat([state.trail[:, 1:], state.camera[:, None, :2]], 1))
-        depth, hidden = self._measure(state, frames[:, -1])
         with torch.autocast(frames.device.type, enabled=False):
             depth = match_scale(depth, hidden, step.view)
             count_seen_through(state.seen_through, step.choice, depth, hidden, state.camera, state.focal)
@@ -263,6 +256,15 @@ class SpatialMemory(nn.Module):
             write = (~known & ~hidden).float().mean((1, 2)) > 1 - self.config.write_below
             # What is first seen stays as it was: what a scene or the start image shows is not seen from here as well.
             self._remember(state, frames[:, -1], depth, hidden | (known & stays), write)
+        return frames
+
+    def _with_detail(self, state: SpatialMemoryState, step: NextStep, frames: Tensor, body: Tensor) -> Tensor:
+        """Frames (b, 4, 3, H, W) with the fine detail of the view, but for the body (b, h, w)."""
+        with torch.autocast(frames.device.type, enabled=False):
+            view, choice = step.view, step.choice
+            hidden = choice.gather("hidden") | gone(state.seen_through, choice)
+            detail = sample_colour(choice.gather("colour"), hidden, view.points.divided())
+            return add_detail(frames.float(), detail, view.cover, view.inverse_depth, body)
 
     def _measure(self, state: SpatialMemoryState, frame: Tensor) -> tuple[Tensor, Tensor]:
         """Depth in metres and hidden pixels (body), (b, h, w), of the last frame; the state keeps the depth ahead."""

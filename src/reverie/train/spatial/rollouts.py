@@ -86,7 +86,7 @@ def roll_out(
             step = memory.next(keyframes, state.last, window, scene, poses)
             z = flow.advance(world, rows, schedule, state, generator, step.parts).float()[:, 0].clamp(-8, 8)
             shown = tokenizer.decode(z[:, None], decoder).float()
-            memory.commit(keyframes, step, memory.add_detail(keyframes, step, shown).clamp(-1, 1))
+            memory.commit(keyframes, step, shown)
             channels = step.parts.channels[:, 0].float()
             packed.append(torch.cat([channels[:, : 4 + c], channels[:, 4 + 2 * c :]], 1))
             drawn.append((step.view.cover > 0).flatten(1).any(1))

@@ -14,7 +14,7 @@ from reverie import plain_cli
 from reverie.options import alias
 
 BLOCKED = ("av", "tyro", "docstring_parser", "typeguard", "gymnasium", "fastapi", "uvicorn", "torchao", "mslk", "cv2")
-BENCH = ("reverie.cli", "reverie.engine.bench", "reverie.engine.stage_bench", "reverie.engine.measure")
+BENCH = ("reverie.cli", "reverie.bench.command", "reverie.bench.blocks", "reverie.bench.latency")
 TRAINING = (
     "reverie.train.trainer",
     "reverie.train.optimizers",
@@ -82,7 +82,7 @@ def test_plain_options(capsys) -> None:
 def test_both_parsers_agree(monkeypatch) -> None:
     import tyro
 
-    from reverie.engine.bench import BenchConfig
+    from reverie.bench.command import BenchConfig
 
     words = ["--model", "matrix-game-2", "--random-weights", "--blocks", "24", "--weights", "int8", "--json"]
     assert plain_cli.parse(BenchConfig, words, "x") == tyro.cli(BenchConfig, args=words)

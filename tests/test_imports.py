@@ -1,6 +1,6 @@
 """Holds the import direction of the package by reading every module's syntax tree.
 
-types, errors, paths <- nn <- models <- flow <- {train, engine} <- {evaluate, serve, env} <- cli
+types, errors, paths <- nn <- models <- flow <- {train, engine} <- bench <- {evaluate, serve, env} <- cli
 worlds, the registry of games, needs types and errors only; the games themselves are a distribution of their own, and
 no module here imports it; train, evaluate and serve may use data; engine and train never meet;
 serve/protocol and worlds are free of torch; types imports errors alone, errors, paths and locks nothing of ours.
@@ -24,7 +24,6 @@ ALLOWED = {
     "types": {"errors"},
     "options": set[str](),
     "plain_cli": set[str](),
-    "profiling": set[str](),
     "overlay": BASE,
     "hub": BASE,
     "nn": BASE,
@@ -34,14 +33,15 @@ ALLOWED = {
     "vision": BASE,
     "scenes": BASE | {"hub", "options", "vision", "worlds"},
     "data": BASE | {"hub", "options", "overlay", "vision", "scenes", "worlds"},
-    "train": NETWORK | {"data", "options", "profiling", "worlds"},
-    "engine": NETWORK | {"hub", "options", "overlay", "plain_cli", "profiling", "worlds"},
-    "evaluate": NETWORK | {"engine", "data", "overlay"},
+    "train": NETWORK | {"data", "options", "worlds"},
+    "engine": NETWORK | {"hub", "options", "overlay", "plain_cli", "worlds"},
+    "bench": NETWORK | {"engine", "options", "plain_cli", "train"},
+    "evaluate": NETWORK | {"bench", "engine", "data", "overlay"},
     "serve": NETWORK | {"engine", "worlds", "data"},
     "export": NETWORK | {"engine", "serve", "options"},
     "env": NETWORK | {"engine", "worlds"},
     "env_vector": NETWORK | {"engine", "env"},
-    "cli": NETWORK | {"plain_cli", "engine", "worlds", "data", "train", "evaluate", "serve", "export", "env"},
+    "cli": NETWORK | {"plain_cli", "bench", "engine", "worlds", "data", "train", "evaluate", "serve", "export", "env"},
     "__init__": NETWORK | {"engine"},
     "__main__": {"cli"},
 }
@@ -69,7 +69,7 @@ def test_imports_run_one_way() -> None:
     ("module", "code", "complaint"),
     [
         ("reverie.nn.attention", "from reverie.models.dit import WorldModel", "nn may not import models"),
-        ("reverie.engine.session", "import reverie.train.trainer", "engine may not import train"),
+        ("reverie.engine.sessions.session", "import reverie.train.trainer", "engine may not import train"),
         ("reverie.train.trainer", "def f():\n    from reverie import engine", "train may not import engine"),
         ("reverie.types", "from reverie.nn import rope", "types may not import nn"),
         ("reverie.errors", "from . import types", "errors may not import types"),
@@ -93,8 +93,8 @@ def test_a_violation_is_seen(module: str, code: str, complaint: str, tmp_path: P
 @pytest.mark.parametrize(
     ("module", "code"),
     [
-        ("reverie.engine.session", "from reverie.flow import denoise\nimport torch\nfrom . import pace"),
-        ("reverie.engine.generate", "def f():\n    from reverie import __version__"),
+        ("reverie.engine.sessions.session", "from reverie.flow import denoise\nimport torch\nfrom . import pace"),
+        ("reverie.engine.media.render", "def f():\n    from reverie import __version__"),
         ("reverie.train.world", "from reverie.data.loader import ClipLoader"),
         ("reverie.data.record", "from reverie.worlds import open_world"),
         (

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from reverie.cli import use_malloc_hints
 from reverie.data.dataset import Dataset
-from reverie.engine.images import load_image
+from reverie.engine.media.images import load_image
 from reverie.errors import CheckpointError, DataError, TrainError
 from reverie.models.checkpoint import from_json, load_weights, save_weights, to_json, write_json_atomic
 from reverie.models.pixels import to_frames, to_pixels

@@ -36,7 +36,9 @@ class Command:
 COMMANDS = (
     Command("play", "play a dreamt world, or a real game, in the browser", "reverie.serve.app", "PlayConfig"),
     Command("serve", "the same page for many players, without opening a browser", "reverie.serve.app", "ServeConfig"),
-    Command("generate", "make a video of a picture and an action script", "reverie.engine.generate", "GenerateConfig"),
+    Command(
+        "generate", "make a video of a picture and an action script", "reverie.engine.media.render", "GenerateConfig"
+    ),
     Command("replay", "make a video of a saved session, as it was played", "reverie.engine.replay", "ReplayConfig"),
     Command(
         "record screen", "record any window while you play in it", "reverie.data.screen.command", "RecordScreenConfig"
@@ -73,16 +75,16 @@ COMMANDS = (
         "DistillDecoderConfig",
     ),
     Command("evaluate", "measure how well a model obeys and lasts", "reverie.evaluate.report", "EvaluateConfig"),
-    Command("bench train", "measure a training step", "reverie.train.step_bench", "BenchTrainConfig"),
-    Command("bench", "measure speed, latency and memory", "reverie.engine.bench", "BenchConfig"),
-    Command("convert", "turn published weights into a model folder", "reverie.engine.convert", "ConvertConfig"),
+    Command("bench train", "measure a training step", "reverie.bench.train_step", "BenchTrainConfig"),
+    Command("bench", "measure speed, latency and memory", "reverie.bench.command", "BenchConfig"),
+    Command("convert", "turn published weights into a model folder", "reverie.engine.loading.convert", "ConvertConfig"),
     Command(
         "export web", "write a page that plays a model without Python", "reverie.export.command", "ExportWebConfig"
     ),
     Command("doctor", "tell what this machine has and how fast it is", "reverie.engine.doctor", "DoctorConfig"),
     Command("models push", "push a model to the Hugging Face Hub", "reverie.engine.hub_commands", "PushModelConfig"),
     Command("models pull", "download a model from the Hub", "reverie.engine.hub_commands", "PullModelConfig"),
-    Command("models", "list the bundled models and their figures", "reverie.engine.models", "ModelsConfig"),
+    Command("models", "list the bundled models and their figures", "reverie.engine.loading.models", "ModelsConfig"),
 )
 
 

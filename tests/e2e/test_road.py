@@ -10,7 +10,7 @@ import pytest
 import reverie
 from reverie.data.dataset import Dataset
 from reverie.data.record import RecordConfig, record
-from reverie.engine.generate import find_image
+from reverie.engine.media.render import find_image
 from reverie.errors import CheckpointError, DataError
 from reverie.models.start_frames import read_start_frames
 from reverie.serve.sources import ModelSource

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from reverie import cli
-from reverie.engine import quantise
-from reverie.engine.budget import needed
+from reverie.engine.accelerate import quantise
 from reverie.engine.engine import Engine, load
-from reverie.engine.geometry import matrix_game_2
-from reverie.engine.presets import PRESETS
+from reverie.engine.loading.memory_estimate import needed
+from reverie.engine.loading.presets import PRESETS
+from reverie.engine.loading.random_weights import matrix_game_2
 from reverie.errors import DeviceError
 from reverie.types import Action
 

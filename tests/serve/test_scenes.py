@@ -15,9 +15,9 @@ from tests.scenes.yard import save_yard_scene
 from tests.serve.test_server import OPEN, connected
 
 from reverie import cli
-from reverie.engine import scenes
 from reverie.engine.engine import STARTS, Engine, load
-from reverie.engine.session import Session
+from reverie.engine.loading import scenes
+from reverie.engine.sessions.session import Session
 from reverie.errors import CheckpointError, DataError, ServeError
 from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model

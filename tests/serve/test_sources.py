@@ -15,7 +15,7 @@ from tests.serve.test_server import OPEN, Client, connected
 from reverie.data import live
 from reverie.data.dataset import Dataset
 from reverie.engine.engine import STARTS
-from reverie.engine.session import Session
+from reverie.engine.sessions.session import Session
 from reverie.errors import CheckpointError, ServeError, WorldError
 from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model

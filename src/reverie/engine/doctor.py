@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from reverie.engine.models import bundled_models
+from reverie.engine.loading.models import bundled_models
 from reverie.errors import CheckpointError
 from reverie.worlds import PIP, WORLDS, install_command, missing
 
@@ -71,10 +71,10 @@ Rows = list[tuple[str, str]]
 def model_needs(config: DoctorConfig) -> Rows:
     """Estimates the memory that one model needs here.  Raises DeviceError if the machine cannot run it, CheckpointError
     if it is missing."""
-    from reverie.engine import budget, device, preflight, presets
-    from reverie.engine.geometry import NAMES, matrix_game_2
-    from reverie.engine.models import find_model
-    from reverie.engine.source import open_source
+    from reverie.engine.loading import device, hardware_check, memory_estimate, presets
+    from reverie.engine.loading.models import find_model
+    from reverie.engine.loading.random_weights import NAMES, matrix_game_2
+    from reverie.engine.loading.source import open_source
 
     settings = presets.settings(config.preset, config.dtype, config.decoder, config.weights)
     target = device.pick_device(config.device)
@@ -87,19 +87,26 @@ def model_needs(config: DoctorConfig) -> Rows:
         source = open_source(find_model(str(config.model)), config.variant)
         model, files = source.config, source.files
     dtype = device.pick_dtype(settings.dtype, target)
-    found = preflight.read_machine(target)
-    preflight.check(model, settings, dtype, found)
-    need = budget.needed(model, settings, dtype, found.device_type)
+    found = hardware_check.read_machine(target)
+    hardware_check.check(model, settings, dtype, found)
+    need = memory_estimate.needed(model, settings, dtype, found.device_type)
     rows = [
         ("model", f"{model.name}, {model.resolution[0]}x{model.resolution[1]}"),
         ("device", str(found)),
         ("numbers", str(dtype).removeprefix("torch.")),
-        ("to read", budget.gib(sum(file.stat().st_size for file in files)) if files else "unknown: no files here"),
-        *budget.rows(need),
+        ("to read", _gib_of(files) if files else "unknown: no files here"),
+        *memory_estimate.rows(need),
     ]
-    if not preflight.is_foreign(model):
+    if not hardware_check.is_foreign(model):
         return rows
-    return [*rows, ("preset to use", budget.fitting(model, found.free_bytes, found.device_type) or "none fits")]
+    fitting = memory_estimate.fitting(model, found.free_bytes, found.device_type)
+    return [*rows, ("preset to use", fitting or "none fits")]
+
+
+def _gib_of(files: tuple[Path, ...]) -> str:
+    from reverie.engine.loading import memory_estimate
+
+    return memory_estimate.gib(sum(file.stat().st_size for file in files))
 
 
 def software() -> Rows:
@@ -118,7 +125,7 @@ def software() -> Rows:
 def hardware() -> Rows:
     import torch
 
-    from reverie.engine import device
+    from reverie.engine.loading import device
 
     rows = [
         ("processor", device.cpu_name()),
@@ -137,7 +144,7 @@ def hardware() -> Rows:
 
 def speeds() -> Rows:
     """Matrix products in each number type, and which one `--dtype auto` takes."""
-    from reverie.engine import device
+    from reverie.engine.loading import device
 
     device.set_threads()
     target = device.pick_device("auto")

@@ -13,19 +13,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reverie.engine import preflight, presets, quantise
-from reverie.engine.batch import Batch
-from reverie.engine.compiled import check_compiler, compile_pieces, restore_pieces
-from reverie.engine.device import pick_device, pick_dtype, set_threads
-from reverie.engine.geometry import HUB_NAMES, matrix_game_2
-from reverie.engine.hub import is_cached
-from reverie.engine.images import ImageSource, load_image
-from reverie.engine.lane import CudaLane, HereLane, Lane
-from reverie.engine.models import find_model
-from reverie.engine.recorded import Record, cuda_tapes
-from reverie.engine.scenes import Camera, LoadedScene, Opening, find_scene
-from reverie.engine.session import Session
-from reverie.engine.source import open_source
+from reverie.engine.accelerate import quantise
+from reverie.engine.accelerate.compiled import check_compiler, compile_pieces, restore_pieces
+from reverie.engine.accelerate.cuda_graphs import Record, cuda_tapes
+from reverie.engine.accelerate.decode_stream import CudaLane, HereLane, Lane
+from reverie.engine.loading import hardware_check, presets
+from reverie.engine.loading.device import pick_device, pick_dtype, set_threads
+from reverie.engine.loading.hub import is_cached
+from reverie.engine.loading.models import find_model
+from reverie.engine.loading.random_weights import HUB_NAMES, matrix_game_2
+from reverie.engine.loading.scenes import Camera, LoadedScene, Opening, find_scene
+from reverie.engine.loading.source import open_source
+from reverie.engine.media.images import ImageSource, load_image
+from reverie.engine.sessions.batch import Batch
+from reverie.engine.sessions.session import Session
 from reverie.errors import CheckpointError, DeviceError, ImageError
 from reverie.models.checkpoint import ModelBundle
 from reverie.models.dit import count_parameters
@@ -64,10 +65,10 @@ def load(
     model: the name of a bundled model, a model folder, a folder of published Matrix-Game 2.0 weights, or the id of
     either on the Hugging Face hub.  device: auto, cpu, cuda, cuda:N.  dtype: auto (measured on a CPU), float32,
     bfloat16, and float16 on a GPU.  decoder: full, or tiny where the model has one; auto is full.  weights: full, int8
-    or fp8 (`reverie.engine.quantise`); auto takes the preset's, else full.  mode: eager or compiled
-    (`reverie.engine.compiled`, on a GPU with CUDA graphs); auto compiles on a GPU.  Of published weights only: variant
-    (universal, gta or templerun), resolution, (H, W), and preset (`reverie.engine.presets`).  say: told in one line,
-    before they are read, what large weights will need.
+    or fp8 (`reverie.engine.accelerate.quantise`); auto takes the preset's, else full.  mode: eager or compiled
+    (`reverie.engine.accelerate.compiled`, on a GPU with CUDA graphs); auto compiles on a GPU.  Of published weights
+    only: variant (universal, gta or templerun), resolution, (H, W), and preset (`reverie.engine.loading.presets`).
+    say: told in one line, before they are read, what large weights will need.
     Raises CheckpointError for a folder that is missing or broken, DeviceError for what this machine does not have.
     """
     settings = presets.settings(preset, dtype, decoder, weights)
@@ -78,20 +79,20 @@ def load(
     if str(model) in HUB_NAMES and not is_cached(
         str(model), variant
     ):  # its sizes are known, so nothing is fetched in vain
-        preflight.check(
+        hardware_check.check(
             matrix_game_2(variant, resolution),
             settings,
             pick_dtype(settings.dtype, picked_device),
-            preflight.read_machine(picked_device),
+            hardware_check.read_machine(picked_device),
         )
     folder = find_model(model, variant, lambda text: tell(0.0, text))
     source = open_source(folder, variant, resolution)
     tell(0.1, "looking at the machine")
     set_threads()
     picked_dtype = pick_dtype(settings.dtype, picked_device)
-    if preflight.is_foreign(source.config):
-        found = preflight.read_machine(picked_device)
-        say(preflight.check(source.config, settings, picked_dtype, found, source.files))
+    if hardware_check.is_foreign(source.config):
+        found = hardware_check.read_machine(picked_device)
+        say(hardware_check.check(source.config, settings, picked_dtype, found, source.files))
     elif preset is not None:
         raise CheckpointError(f"{source.config.name} needs no preset; they are for Matrix-Game 2.0: leave --preset out")
     tell(0.2, "reading the weights")
@@ -215,7 +216,7 @@ class Engine:
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Copies the model folder, with its card, to `folder`.  Raises CheckpointError if it is not one of our own."""
-        from reverie.engine.hub import copy_model
+        from reverie.engine.loading.hub import copy_model
 
         return copy_model(self.folder, Path(folder))
 
@@ -238,7 +239,7 @@ class Engine:
 
         Raises CheckpointError for a model that is not a folder of our own, HubError if the Hub refuses.
         """
-        from reverie.engine.hub import push_model
+        from reverie.engine.loading.hub import push_model
 
         return push_model(
             self.folder, repository, private=private, message=commit_message, revision=revision, token=token

@@ -30,8 +30,8 @@ class PushModelConfig:
     """The branch to commit to; the main one if left out."""
 
     def run(self) -> None:
-        from reverie.engine.hub import push_model
-        from reverie.engine.models import find_model
+        from reverie.engine.loading.hub import push_model
+        from reverie.engine.loading.models import find_model
 
         folder = find_model(self.model)
         print(push_model(folder, self.repository, private=self.private, message=self.message, revision=self.revision))
@@ -54,6 +54,6 @@ class PullModelConfig:
     """A branch, tag or commit; the newest if left out."""
 
     def run(self) -> None:
-        from reverie.engine.hub import pull_model
+        from reverie.engine.loading.hub import pull_model
 
         print(pull_model(self.repository, self.output, revision=self.revision))

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from reverie.engine.generate import check_scale, describe, load_engine, render
-from reverie.engine.session_file import SessionFile, hash_frame, open_session
-from reverie.engine.video import SUFFIXES, check_output
+from reverie.engine.media.render import check_scale, describe, load_engine, render
+from reverie.engine.media.video import SUFFIXES, check_output
+from reverie.engine.sessions.session_file import SessionFile, hash_frame, open_session
 from reverie.types import Frames
 
 
@@ -58,7 +58,7 @@ class ReplayConfig:
         check_scale(self.scale)
         scenes = None
         if self.scene is not None:
-            from reverie.engine.scenes import SceneCard
+            from reverie.engine.loading.scenes import SceneCard
 
             scenes = {SceneCard.read(self.scene).name: self.scene}
         console = Console(stderr=True)

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from reverie.data.dataset import Dataset
 from reverie.engine.engine import Engine
-from reverie.engine.scenes import LoadedScene
+from reverie.engine.loading.scenes import LoadedScene
 from reverie.errors import CheckpointError, DataError
 from reverie.evaluate import sheets
 from reverie.evaluate.evaluation import Evaluation, progress_bar

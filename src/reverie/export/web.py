@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from reverie.engine.engine import Engine
-from reverie.engine.scenes import find_scene
+from reverie.engine.loading.scenes import find_scene
 from reverie.errors import CheckpointError, DeviceError
 from reverie.export.graphs import graphs_of, level_vectors, past_layers, write_graph
 from reverie.export.runtime import find_archive, unpack_runtime

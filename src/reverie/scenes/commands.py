@@ -168,7 +168,7 @@ class CheckSceneConfig:
     """The scene's folder, or a bundled scene's name."""
 
     def run(self) -> None:
-        from reverie.engine.scenes import find_scene
+        from reverie.engine.loading.scenes import find_scene
         from reverie.scenes.assemble import describe, make_keyframes, measure_itself
         from reverie.vision.projection import focal_lengths
 
@@ -191,7 +191,7 @@ class ListScenesConfig:
     """Print all that is known of them as JSON."""
 
     def run(self) -> None:
-        from reverie.engine.scenes import bundled_scenes
+        from reverie.engine.loading.scenes import bundled_scenes
 
         facts = [facts_of(folder) for folder in bundled_scenes()]
         if self.json:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from reverie.data.options import parse_options
-from reverie.engine.models import check_model
+from reverie.engine.loading.models import check_model
 from reverie.errors import ServeError
 from reverie.serve.sources import GameSource, ModelSource, Source
 from reverie.serve.swap_source import SwapSource
@@ -56,7 +56,7 @@ def source_of(
     model = model or MODEL
     check_model(model, options.get("variant"))
     if scene is not None:
-        from reverie.engine.scenes import SceneCard  # torch
+        from reverie.engine.loading.scenes import SceneCard  # torch
 
         SceneCard.read(scene).start(start)
     dreams = ModelSource(model, device=device, scene=scene, start=start, say=_say, **options)

@@ -16,7 +16,7 @@ from tests.models.adapters.folders import CLIP_NAME, CLIP_WIDTH, RESOLUTION, VAE
 from tests.models.adapters.naive import make_config, make_weights
 from torch import Tensor
 
-from reverie.engine.convert import ConvertConfig, convert
+from reverie.engine.loading.convert import ConvertConfig, convert
 from reverie.errors import CheckpointError
 from reverie.models.adapters.published import is_published, open_published
 from reverie.models.checkpoint import load_model

@@ -22,3 +22,13 @@ def positional() -> Any:
     except ModuleNotFoundError:
         return None
     return Positional
+
+
+def repeated() -> Any:
+    """In `Annotated[tuple[str, ...], repeated()]`: an option that is given once for each value.  Nothing where there
+    is no tyro."""
+    try:
+        from tyro.conf import UseAppendAction
+    except ModuleNotFoundError:
+        return None
+    return UseAppendAction

@@ -12,7 +12,8 @@ from reverie.engine.loading.random_weights import matrix_game_2
 from reverie.models.adapters import matrix_game
 from reverie.models.clip_vision import ClipVision, ClipVisionConfig
 from reverie.models.conditioning.base import next_condition
-from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.models.config import WorldModelConfig
+from reverie.models.dit import WorldModel
 from reverie.models.state import ConditionChannels
 from reverie.models.tiny_decoder import TinyDecoder, TinyDecoderConfig
 from reverie.models.wan_vae import WanVAE, WanVAEConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reverie import cli
-from reverie.engine import doctor
+from reverie.cli import doctor
 from reverie.engine.loading import hub, models
 from reverie.engine.loading.source import open_source
 from reverie.errors import CheckpointError

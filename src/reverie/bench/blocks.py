@@ -21,31 +21,26 @@ peak_memory_mib         of the process on a CPU, of torch on a GPU; load_peak_mi
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from reverie import plain_cli
-from reverie.bench.command import BenchConfig
-from reverie.bench.latency import GraphCount, describe_machine, graphs_text, latency_ms, peak_memory_mib
-from reverie.bench.profiling import Profile, profile_lines, profile_of
+from reverie.bench.latency import GraphCount, describe_machine, latency_ms, peak_memory_mib
+from reverie.bench.profiling import Profile, profile_of
 from reverie.bench.stages import Stage, Stopwatch, measure_rates, play_blocks, stages_of, watched
-from reverie.engine.accelerate import quantise
 from reverie.engine.accelerate.compiled import num_compiled
 from reverie.engine.engine import Engine, load, pick_mode
 from reverie.engine.loading import device as machine
 from reverie.engine.loading import hardware_check, presets
+from reverie.engine.loading.options import LoadOptions
 from reverie.engine.loading.random_weights import NAMES, RandomWeights, matrix_game_2
-from reverie.errors import CheckpointError, ReverieError
-from reverie.models.dit import WorldModelConfig
+from reverie.errors import CheckpointError
+from reverie.models.config import WorldModelConfig
 from reverie.models.parked import Parked
 from reverie.models.wan_vae import WanVAEConfig
 from reverie.types import FPS, Action
@@ -98,21 +93,25 @@ class StageReport:
 
 
 def bench_stages(
-    config: BenchConfig,
+    options: LoadOptions,
+    blocks: int | None = None,
+    *,
+    random_weights: bool = False,
     tell: Callable[[str], None] = lambda text: None,
     also: Callable[[Engine], None] = lambda engine: None,
 ) -> StageReport:
     """Load a model, or make one up, and measure it for some blocks, telling what is being done.
 
+    blocks: to play; as many as the device makes soon if left out.  random_weights: made up, of the published sizes.
     also: done with the engine after it was measured, before its mode is changed for the baseline.
     """
-    if config.blocks is not None and config.blocks < 1:
-        raise CheckpointError(f"--blocks must be at least 1, got {config.blocks}")
+    if blocks is not None and blocks < 1:
+        raise CheckpointError(f"--blocks must be at least 1, got {blocks}")
     start = time.perf_counter()
-    engine = _open(config, tell)
+    engine = _open_random(options, tell) if random_weights else _open(options, tell)
     load_s, load_peak_mib = time.perf_counter() - start, peak_memory_mib(engine)
     is_gpu, mode = engine.device.type == "cuda", engine.mode
-    num_blocks = config.blocks or (GPU_BLOCKS if is_gpu else CPU_BLOCKS)
+    num_blocks = blocks or (GPU_BLOCKS if is_gpu else CPU_BLOCKS)
     picture = np.random.default_rng(0).integers(0, 256, (*engine.resolution, 3), dtype=np.uint8)
     watch = Stopwatch(engine.device, tell)
     graphs, compiled_before = GraphCount(engine), num_compiled()
@@ -167,8 +166,8 @@ def bench_stages(
         weights=engine.weights,
         baseline_frames_per_s=_figure(frames * 1000 / baseline_ms) if baseline_ms else None,
         times_baseline=_figure(baseline_ms / block_ms) if baseline_ms else None,
-        preset=config.preset,
-        random_weights=config.random_weights,
+        preset=options.preset,
+        random_weights=random_weights,
         resolution=engine.resolution,
         denoising_steps=len(engine.bundle.config.schedule.sigmas),
         blocks=num_blocks,
@@ -214,30 +213,22 @@ def _eager_block_ms(
     return float(np.mean(played.costs_ms[skipped:]))
 
 
-def _open(config: BenchConfig, tell: Callable[[str], None]) -> Engine:
-    if not config.random_weights:
-        tell(f"loading {config.model}")
-        engine = load(
-            config.model,
-            device=config.device,
-            dtype=config.dtype,
-            variant=config.variant,
-            decoder=config.decoder,
-            preset=config.preset,
-            weights=config.weights,
-            mode=config.mode,
-            say=tell,
-        )
-        if not isinstance(engine.bundle.config.tokenizer, WanVAEConfig):
-            raise CheckpointError(f"--blocks is for Matrix-Game 2.0; measure {config.model} with --seconds")
-        return engine
-    if config.model not in NAMES:
-        raise CheckpointError(f"--random-weights makes up {NAMES[0]}, not {config.model!r}; say --model {NAMES[0]}")
-    settings = presets.settings(config.preset, config.dtype, config.decoder, config.weights)
-    device = machine.pick_device(config.device)
+def _open(options: LoadOptions, tell: Callable[[str], None]) -> Engine:
+    tell(f"loading {options.model}")
+    engine = load(**asdict(options), say=tell)
+    if not isinstance(engine.bundle.config.tokenizer, WanVAEConfig):
+        raise CheckpointError(f"--blocks is for Matrix-Game 2.0; measure {options.model} with --seconds")
+    return engine
+
+
+def _open_random(options: LoadOptions, tell: Callable[[str], None]) -> Engine:
+    if options.model not in NAMES:
+        raise CheckpointError(f"--random-weights makes up {NAMES[0]}, not {options.model!r}; say --model {NAMES[0]}")
+    settings = presets.settings(options.preset, options.dtype, options.decoder, options.weights)
+    device = machine.pick_device(options.device)
     machine.set_threads()
     dtype = machine.pick_dtype("bfloat16" if settings.dtype == "auto" else settings.dtype, device)
-    source = RandomWeights(matrix_game_2(config.variant))
+    source = RandomWeights(matrix_game_2(options.variant))
     tell(hardware_check.check(source.config, settings, dtype, hardware_check.read_machine(device)))
     tell("making up the weights")
     with torch.inference_mode():
@@ -246,8 +237,8 @@ def _open(config: BenchConfig, tell: Callable[[str], None]) -> Engine:
         bundle.image_encoder = bundle.image_encoder.read()  # type: ignore[assignment]
     engine = Engine(bundle, folder=Path("random"), device=device, dtype=dtype, files=(), decoder=settings.decoder)
     if settings.weights != "full":
-        tell(str(quantise.quantise(engine, settings.weights, gated=False)))
-    engine.set_mode(pick_mode(config.mode, device))
+        tell(str(engine.quantise(settings.weights, gated=False)))
+    engine.set_mode(pick_mode(options.mode, device))
     engine.warm_up(lambda share, text: tell(f"{text} ({share:.0%})"))
     return engine
 
@@ -255,62 +246,6 @@ def _open(config: BenchConfig, tell: Callable[[str], None]) -> Engine:
 def _figure(value: float) -> float:
     """Three digits that count: frames a second may be 100 or 0.001."""
     return float(f"{value:.3g}")
-
-
-def print_stages(report: StageReport) -> None:
-    """The figures as tables."""
-    from rich.console import Console
-    from rich.table import Table
-
-    r, console = report, Console()
-    weights = ", random weights" if r.random_weights else ""
-    how = f"{r.mode}, {r.weights} weights, {r.decoder} decoder"
-    title = f"{r.model}{weights}, {r.resolution[0]}x{r.resolution[1]}, {how}\n{r.machine}"
-    table = Table("figure", "value", "", title=title, title_justify="left")
-    blocks = f"{r.blocks_counted} of {r.blocks} blocks, {r.denoising_steps} steps + commit"
-    for row in (
-        ("frames per second", f"{r.frames_per_s:g}", f"{r.times_real_time:g} x real time ({FPS}); {blocks}"),
-        *(
-            [("  the baseline", f"{r.baseline_frames_per_s:g}", f"eager; this is {r.times_baseline:g} x it")]
-            if r.baseline_frames_per_s
-            else []
-        ),
-        ("  without decoding", f"{r.frames_per_s_without_decode:g}", ""),
-        ("  the floor allows", f"{r.floor_frames_per_s:g}", f"the block took {r.times_floor:g} x its floor"),
-        ("input-to-frame latency, p50 / p95", f"{r.latency_p50_ms:.0f} / {r.latency_p95_ms:.0f} ms", "played at 25"),
-        ("block, p50 / p95", f"{r.block_p50_ms:.1f} / {r.block_p95_ms:.1f} ms", f"{r.frames:,} frames played"),
-        ("  processor time of a block", f"{r.block_cpu_s:.2f} s", "all threads"),
-        ("time to the first frame", f"{r.first_frame_s:.2f} s", ""),
-        ("peak memory", f"{r.peak_memory_mib:,.0f} MiB", f"{r.session_mib:,.1f} MiB of it is the session's"),
-        ("loading and warm-up", f"{r.load_s:.1f} s", f"{r.load_peak_mib:,.0f} MiB at most"),
-        ("CUDA graphs recorded", graphs_text(r.graphs), r.graphs_refused or ""),
-        ("functions compiled", f"{r.compiled_graphs}", f"{r.compiled_in_play} of them in play"),
-        ("matrix products", f"{r.matrix_gflops:g} GFLOP/s", "measured"),
-        ("memory", f"{r.copy_gbytes_per_s:g} GB/s", "measured, a copy"),
-    ):
-        table.add_row(*row)
-    console.print(table)
-    parts = Table("stage", "times", "ms", "10^9 operations", "GB", "floor, ms", "x floor")
-    for s in r.stages:
-        figures = (s.gigaoperations, s.gigabytes, s.floor_ms, s.times_floor)
-        parts.add_row(s.name, str(s.times), f"{s.ms:,.1f}", *("" if f is None else f"{f:,.3g}" for f in figures))
-    console.print(parts)
-
-
-def compact(report: StageReport) -> list[str]:
-    """The figures as a few lines, for logs."""
-    r, stages = report, " | ".join(f"{s.name} {s.ms:g}/{s.floor_ms or 0:.2g}" for s in report.stages)
-    return [
-        f"{r.model} {r.decoder} decoder, {r.weights} weights, {r.mode}, {r.blocks_counted} of {r.blocks} blocks",
-        r.machine,
-        f"frames/s {r.frames_per_s:g} (eager {r.baseline_frames_per_s or 0:g}, floor {r.floor_frames_per_s:g}); "
-        f"block p50/p95 {r.block_p50_ms:g}/{r.block_p95_ms:g} ms; latency p50/p95 {r.latency_p50_ms:g}/"
-        f"{r.latency_p95_ms:g} ms; first frame {r.first_frame_s:g} s; load {r.load_s:g} s; "
-        f"peak {r.peak_memory_mib:g} MiB",
-        f"graphs: {graphs_text(r.graphs)}; refused: {r.graphs_refused or 'no'}; compiled {r.compiled_graphs}, "
-        f"in play {r.compiled_in_play}; {r.matrix_gflops:g} GFLOP/s, {r.copy_gbytes_per_s:g} GB/s",
-        f"stages, ms/floor: {stages}",
-    ]
 
 
 def profile_blocks(engine: Engine, num_blocks: int = 4) -> Profile:
@@ -327,41 +262,3 @@ def profile_blocks(engine: Engine, num_blocks: int = 4) -> Profile:
     found = profile_of(play, engine.device, num_blocks)
     session.close()
     return found
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """`python -m reverie.bench.blocks`: what `reverie bench` does for Matrix-Game 2.0, for logs.
-
-    Needs no tyro.  `--json FILE` writes the figures there; `--profile` adds where the time of a block goes.
-    """
-    words = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    words.add_argument("--json", type=Path)
-    words.add_argument("--profile", action="store_true")
-    own, rest = words.parse_known_args(argv)
-    config = plain_cli.parse(BenchConfig, rest, "python -m reverie.bench.blocks", main.__doc__ or "")
-    profiles: list[Profile] = []
-    start = time.perf_counter()
-
-    def tell(text: str) -> None:
-        print(f"[{time.perf_counter() - start:.1f} s] {text}", file=sys.stderr, flush=True)
-
-    def look(engine: Engine) -> None:
-        tell("profiling")
-        profiles.append(profile_blocks(engine))
-
-    try:
-        report = bench_stages(config, tell, look if own.profile else lambda engine: None)
-    except ReverieError as error:
-        print(f"reverie: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    print("\n".join(compact(report)), flush=True)
-    for found in profiles:
-        print("\n".join(profile_lines(found)), flush=True)
-    if own.json:
-        figures = asdict(report) | {"profile": asdict(profiles[0]) if profiles else None}
-        own.json.write_text(json.dumps(figures) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

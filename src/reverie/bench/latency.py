@@ -1,4 +1,23 @@
-"""The measurements of `reverie bench`; `reverie.bench.command` defines each figure."""
+"""Speed, latency and memory of a model on this machine.
+
+What the figures mean:
+
+frames_per_s      frames made by one session, one block after another as fast as it goes, decoding and the copy to uint8
+                  included, over the whole run.
+latency_*_ms      input-to-frame latency as played at 25 frames a second.  An input may come at any moment; it waits for
+                  the next block boundary, where the action is sampled, then for the block to be made.  So each
+                  measured block cost is combined with waits spread evenly over one block's time on the screen (160 ms
+                  for 4 frames; the block's cost, where that is longer), and the percentiles are of all the sums.  The
+                  network and the screen are not in it: the page reads those out itself.
+dit_pass_ms       median of one pass of the transformer over one block, with a full window behind it.
+decode_block_ms   median of decoding one block to pixels.
+peak_memory_mib   the most memory that the process had: resident on a CPU, allocated by torch on a GPU.
+early, late       median cost of the blocks around frame 300 and frame 3,000 (or the end of a run that ends before).
+growth_mib        memory at the end less memory once the window was full.
+baselines         frames_per_s over 25 (real time), and over a short run beside it: in the other number type, or of
+                  compiled code the same uncompiled.
+graphs, ...       as in `reverie.bench.blocks`.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +26,18 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from itertools import cycle
 from typing import Any
 
 import numpy as np
 import torch
 
-from reverie.bench.command import BenchConfig, BenchReport
 from reverie.engine.accelerate.compiled import num_compiled
 from reverie.engine.accelerate.cuda_graphs import Recording
 from reverie.engine.engine import Engine, load
 from reverie.engine.loading import device as machine
+from reverie.engine.loading.options import LoadOptions
 from reverie.engine.sessions.script import parse
 from reverie.engine.sessions.session import Session
 from reverie.models.conditioning.base import next_condition
@@ -30,26 +50,50 @@ NEAR_BLOCKS = 25
 """Blocks on either side of frame 300 and frame 3,000 that count for its cost."""
 
 
-def bench(config: BenchConfig, tell: Callable[[str], None] = lambda text: None) -> BenchReport:
-    """Load a model and measure it, telling what is being done."""
-    tell(f"loading {config.model}")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BenchReport:
+    """The figures; the module's docstring defines each."""
+
+    frames_per_s: float
+    latency_p50_ms: float
+    latency_p95_ms: float
+    dit_pass_ms: float
+    decode_block_ms: float
+    peak_memory_mib: float
+    machine: str
+    model: str
+    block_p50_ms: float
+    block_p95_ms: float
+    frames: int
+    early_frame: int
+    early_block_ms: float
+    late_frame: int
+    late_block_ms: float
+    late_over_early: float
+    growth_mib: float
+    session_mib: float
+    load_s: float
+    times_real_time: float
+    baseline: str
+    baseline_frames_per_s: float
+    times_baseline: float
+    mode: str
+    graphs: dict[str, int]
+    graphs_refused: str | None
+    compiled_graphs: int
+    compiled_in_play: int
+
+
+def bench(options: LoadOptions, seconds: float, tell: Callable[[str], None] = lambda text: None) -> BenchReport:
+    """Loads a model and measures it for `seconds` of play, telling what is being done."""
+    tell(f"loading {options.model}")
     start = time.perf_counter()
-    engine = load(
-        config.model,
-        device=config.device,
-        dtype=config.dtype,
-        variant=config.variant,
-        decoder=config.decoder,
-        preset=config.preset,
-        weights=config.weights,
-        mode=config.mode,
-        say=tell,
-    )
+    engine = load(**asdict(options), say=tell)
     load_s = time.perf_counter() - start
-    tell(f"playing for {config.seconds:g} s")
+    tell(f"playing for {seconds:g} s")
     graphs, compiled_before = GraphCount(engine), num_compiled()
     session = open_any(engine)
-    costs_ms, growth_mib = play(session, config.seconds)
+    costs_ms, growth_mib = play(session, seconds)
     recorded, compiled_in_play = graphs.recorded(), num_compiled() - compiled_before
     per_block = session.block_frames
     peak_mib = peak_memory_mib(engine)
@@ -61,7 +105,7 @@ def bench(config: BenchConfig, tell: Callable[[str], None] = lambda text: None) 
     frames_per_s = per_block * 1000 / float(np.mean(costs_ms))
     session_mib, mode = session.num_bytes / 2**20, engine.mode
     compare = other_dtype if mode == "eager" else eager
-    baseline, baseline_frames_per_s = compare(engine, min(5.0, config.seconds / 4), tell)
+    baseline, baseline_frames_per_s = compare(engine, min(5.0, seconds / 4), tell)
     return BenchReport(
         frames_per_s=round(frames_per_s, 2),
         latency_p50_ms=round(p50, 1),
@@ -110,11 +154,6 @@ class GraphCount:
         """Joins the reasons why a session runs without CUDA graphs into one line; None where no capture failed."""
         reasons = [record.failure for record in self._records.values() if record.failure is not None]
         return "; ".join(reasons) or None
-
-
-def graphs_text(graphs: dict[str, int]) -> str:
-    """For people."""
-    return ", ".join(f"{name} {count}" for name, count in graphs.items()) or "none"
 
 
 def open_any(engine: Engine) -> Session:

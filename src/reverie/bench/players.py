@@ -15,7 +15,7 @@ session_mib           memory of a player's state.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -23,10 +23,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from reverie.bench.command import BenchConfig
 from reverie.bench.latency import WALK, describe_machine, latency_ms, open_any
 from reverie.engine.engine import Engine, load
 from reverie.engine.loading.device import pick_device, pick_dtype, set_threads
+from reverie.engine.loading.options import LoadOptions
 from reverie.engine.loading.random_weights import RandomWeights
 from reverie.engine.sessions.batch import make_blocks
 from reverie.engine.sessions.script import parse
@@ -67,24 +67,31 @@ class PlayersReport:
     results: tuple[PlayersResult, ...]
 
 
-def bench_players(config: BenchConfig, tell: Callable[[str], None] = lambda text: None) -> PlayersReport:
-    """Loads a model and measures each number of players for an equal share of `config.seconds`.
+def bench_players(
+    options: LoadOptions,
+    players: Sequence[int],
+    seconds: float,
+    *,
+    random_weights: bool = False,
+    tell: Callable[[str], None] = lambda text: None,
+) -> PlayersReport:
+    """Loads a model and measures each number of players for an equal share of `seconds`.
 
     Raises DeviceError for a number of players below 1, CheckpointError for made-up weights of an unknown size.
     """
-    for players in config.players:
-        if not 1 <= players <= MAX_PLAYERS:
-            raise DeviceError(f"players are 1 to {MAX_PLAYERS}, got {players}; say for example --players 1 2 4 8")
-    tell(f"loading {config.model}")
-    if config.random_weights:
-        engine = random_engine(config.model, config.device, config.dtype)
+    for count in players:
+        if not 1 <= count <= MAX_PLAYERS:
+            raise DeviceError(f"players are 1 to {MAX_PLAYERS}, got {count}; say for example --players 1 2 4 8")
+    tell(f"loading {options.model}")
+    if random_weights:
+        engine = random_engine(options.model, options.device, options.dtype)
     else:
-        engine = load(config.model, device=config.device, dtype=config.dtype, mode=config.mode, say=tell)
+        engine = load(options.model, device=options.device, dtype=options.dtype, mode=options.mode, say=tell)
     results = []
-    for players in config.players:
-        tell(f"playing {players} at once")
-        results.append(measure_players(engine, players, config.seconds / len(config.players)))
-    name = f"{engine.name}, random weights" if config.random_weights else engine.fingerprint
+    for count in players:
+        tell(f"playing {count} at once")
+        results.append(measure_players(engine, count, seconds / len(players)))
+    name = f"{engine.name}, random weights" if random_weights else engine.fingerprint
     return PlayersReport(model=name, machine=describe_machine(engine), results=tuple(results))
 
 
@@ -165,30 +172,3 @@ def _result(costs: dict[str, list[tuple[float, float]]], players: int, session: 
         turns_latency_p95_ms=round(latency_ms(turns[:, 0], frames)[1], 1),
         session_mib=round(session.num_bytes / 2**20, 2),
     )
-
-
-def print_players(report: PlayersReport) -> None:
-    """The figures as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"{report.model}\n{report.machine}", title_justify="left")
-    for name in ("players", "frames/s", "in turn", "factor", "p95 ms", "in turn", "CPU ms", "in turn", "MiB"):
-        table.add_column(name, justify="right")
-    for r in report.results:
-        table.add_row(
-            str(r.players),
-            f"{r.frames_per_s:.1f}",
-            f"{r.turns_frames_per_s:.1f}",
-            f"{r.times_turns:.2f}",
-            f"{r.latency_p95_ms:.0f}",
-            f"{r.turns_latency_p95_ms:.0f}",
-            f"{r.cpu_ms:.0f}",
-            f"{r.turns_cpu_ms:.0f}",
-            f"{r.session_mib:.1f}",
-        )
-    table.caption = (
-        "frames a second for each player, input-to-frame latency, processor time of a block of all players, memory a "
-        "player; beside each the same players one after another"
-    )
-    Console().print(table)

@@ -1,4 +1,4 @@
-"""`reverie bench train`: how fast a training step is on this machine, and where its time goes.
+"""Speed of a training step on this machine, and where its time goes.
 
 steps_per_s     trained latent steps a second: steps of the clips of a batch, each once, over the median time of a step.
 cpu_s           processor time of a step, all threads: means more than the clock where others share the cores.
@@ -20,7 +20,7 @@ import sys
 import tarfile
 import tempfile
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,10 +68,6 @@ class BenchTrainConfig:
                 "batch, copies and steps are at least 1 and clip_steps at least 2, "
                 f"got {self.batch}, {self.copies}, {self.steps}, {self.clip_steps}"
             )
-
-    def run(self) -> None:
-        report = bench_step(self)
-        print(json.dumps(asdict(report)) if self.json else "\n".join(lines(report)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,29 +229,3 @@ def _extract(commit: str, source: Path, folder: Path) -> None:
         ) from error
     with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
         archive.extractall(folder, filter="data")
-
-
-def lines(report: StepReport) -> list[str]:
-    """The figures as a table."""
-    columns = [report.now, *([report.baseline] if report.baseline else [])]
-    rows = [
-        ("", [c.name for c in columns]),
-        ("number type", [f"{c.dtype}{', compiled' if c.compiled else ''}" for c in columns]),
-        ("trained latent steps a second", [f"{c.steps_per_s:.2f}" for c in columns]),
-        ("a step, s", [f"{c.wall_s:.3f}" for c in columns]),
-        ("  processor time, s", [f"{c.cpu_s:.3f}" for c in columns]),
-        ("  arithmetic, GFLOP", [f"{c.gflops:.0f}" for c in columns]),
-        ("matrix products, GFLOP/s", [f"{c.matrix_gflops:.0f}" for c in columns]),
-        ("mfu", [f"{c.mfu:.1%}" for c in columns]),
-        ("warm-up, s", [f"{c.warm_up_s:.1f}" for c in columns]),
-    ]
-    kinds = dict.fromkeys(kind for c in columns for kind in c.kinds)
-    rows += [(f"  {kind}", [f"{c.kinds.get(kind, 0):.1%}" for c in columns]) for kind in kinds]
-    title = (
-        f"{report.size}: batch {report.batch}, clips of {report.clip_steps} steps, {report.copies} copies; "
-        f"{report.threads} threads, torch {report.torch}"
-    )
-    table = [title, *(f"{name:<32}" + "".join(f"{value:>22}" for value in values) for name, values in rows)]
-    if report.times is not None:
-        table.append(f"{report.times:g} times the baseline's steps a second; by processor time {report.cpu_times:g}")
-    return table

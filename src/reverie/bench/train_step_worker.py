@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from reverie.flow import add_noise
 from reverie.models.actions import ActionModuleConfig
-from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.models.config import WorldModelConfig
+from reverie.models.dit import WorldModel
 from reverie.models.image_encoder import ImageEncoder, ImageEncoderConfig
 from reverie.train.forcing import clean_estimates, noise_like, noised_context
 from reverie.types import ActionSpace
@@ -158,7 +159,8 @@ def _serve(trainer: Any, batches: Any, options: dict[str, Any]) -> None:
 
 
 def _say(what: dict[str, Any]) -> None:
-    print(json.dumps(what), flush=True)
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,13 @@ def source_of(
     settings: Sequence[str] = (),
     scene: str | None = None,
     start: int = 0,
+    say: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> Source:
     """The game `world` with `settings` KEY=VALUE, the model with options of `reverie.load`, or a game and its dream.
 
     scene, start: the scene that the model begins in, and where.
+    say: told in one line, before they are read, what large weights will need.
 
     Raises ServeError if a dream is to be recorded or set up like a game, or a game is to have a preset or a scene;
     WorldError for an unknown game or option; CheckpointError for a model that is not here and cannot be fetched;
@@ -59,7 +60,7 @@ def source_of(
         from reverie.engine.loading.scenes import SceneCard  # torch
 
         SceneCard.read(scene).start(start)
-    dreams = ModelSource(model, device=device, scene=scene, start=start, say=_say, **options)
+    dreams = ModelSource(model, device=device, scene=scene, start=start, say=say, **options)
     return dreams if game is None else SwapSource(game, dreams)
 
 
@@ -71,7 +72,3 @@ def options_of(config: object) -> dict[str, Any]:
 def name_of(model: str | None, world: str | None) -> str:
     """Formats the name of the world and the model that are played, for display."""
     return " and ".join(filter(None, (world, model))) or MODEL
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,6 @@ from reverie import flow
 from reverie.errors import DeviceError
 from reverie.models.conditioning.base import start_condition
 from reverie.models.dit import WorldModel
-
-if TYPE_CHECKING:
-    from reverie.engine.engine import Engine
 
 MIN_WIDTH = 128
 """Layers with fewer inputs or outputs stay: they are small, and some kernels need multiples of it."""
@@ -114,24 +111,23 @@ def check(kind: str, device: torch.device) -> Any:
 
 
 @torch.inference_mode()
-def quantise(engine: Engine, kind: str, *, gated: bool = True) -> Quality:
-    """Give the engine's transformer smaller weights, in place.
+def quantise(model: WorldModel, kind: str, device: torch.device, dtype: torch.dtype, *, gated: bool = True) -> Quality:
+    """Gives a transformer on `device`, which computes in `dtype`, smaller weights, in place.
 
     gated: False for random weights, whose errors add up over the blocks as those of trained ones do not (7.8 % for fp8
     where the trained nano has 1.2 %): the error is then measured and nothing is refused.
 
-    Raises DeviceError where the machine cannot do it, or where the weights do not pass the gate: the engine is then not
+    Raises DeviceError where the machine cannot do it, or where the weights do not pass the gate: the model is then not
     to be used further.
     """
-    config, model = check(kind, engine.device), engine.bundle.model
-    before, bytes_before = probe(model, engine.device, engine.dtype), _num_bytes(model)
+    config = check(kind, device)
+    before, bytes_before = probe(model, device, dtype), _num_bytes(model)
     _torchao().quantize_(model, config, filter_fn=lambda module, name: is_small_enough_to_shrink(name, module))
-    after = probe(model, engine.device, engine.dtype)
+    after = probe(model, device, dtype)
     layers = sum(is_small_enough_to_shrink(name, module) for name, module in model.named_modules())
     quality = Quality(kind, layers, bytes_before, _num_bytes(model), relative_error(after, before), gated)
     if gated and not quality.error <= KINDS[kind].limit:
         raise DeviceError(f"refused: {quality}; load the model without --weights {kind}")
-    engine.weights = kind
     return quality
 
 

@@ -20,7 +20,8 @@ from torch import nn
 
 from reverie.engine.accelerate import quantise
 from reverie.models.clip_vision import ClipVision, ClipVisionConfig
-from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.models.config import WorldModelConfig
+from reverie.models.dit import WorldModel
 from reverie.models.tiny_decoder import GROWTH, TinyDecoder, TinyDecoderConfig
 from reverie.models.tokenizer import CELL, FRAMES
 from reverie.models.wan_vae import WanVAE, WanVAEConfig

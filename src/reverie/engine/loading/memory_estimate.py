@@ -25,7 +25,8 @@ from reverie.engine.loading import flops
 from reverie.engine.loading.presets import BY_SIZE, PRESETS, Settings
 from reverie.models.checkpoint import ModelConfig, new_image_encoder, new_tokenizer
 from reverie.models.clip_vision import ClipVisionConfig
-from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.models.config import WorldModelConfig
+from reverie.models.dit import WorldModel
 from reverie.models.tiny_decoder import TinyDecoder
 from reverie.models.wan_vae import WanVAEConfig
 from reverie.nn.attention import MAX_SCORES

@@ -1,4 +1,4 @@
-"""Model folders by name: the bundled ones, and `reverie models`.  Torch-free."""
+"""Model folders by name: bundled ones, paths, and the hub's.  Torch-free."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from reverie.errors import CheckpointError
-from reverie.options import positional
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 """Folder of the bundled models."""
@@ -77,66 +76,3 @@ def check_model(model: str | Path, variant: str | None = None) -> None:
 
 def _is_hub_id(model: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelsConfig:
-    """List the bundled models, or show one's card.
-
-    `reverie models push` and `reverie models pull` bring models to the Hugging Face Hub and from it.
-
-    Examples: reverie models;  reverie models nano
-    """
-
-    model: Annotated[str | None, positional()] = None
-    """Print the card of this model: a bundled one's name, a model folder, or a hub id."""
-    card: str | None = None
-    """The same as naming the model."""
-
-    def run(self) -> None:
-        from rich.console import Console
-
-        console = Console()
-        chosen = self.model or self.card
-        if chosen is not None:
-            folder = find_model(chosen)
-            console.print(BundledModel(folder.name, folder, {}).card or f"{folder} has no model card", markup=False)
-            return
-        models = bundled_models()
-        if not models:
-            console.print("no models are bundled; train one with `reverie train world`")
-        for model in models:
-            _print_model(console, model)
-
-
-def _print_model(console: Any, model: BundledModel) -> None:
-    from rich.table import Table
-
-    table = Table(title=f"{model.name}  ({model.size_mib:.0f} MiB)", title_justify="left", show_header=False, box=None)
-    for name, value in _rows(model.config):
-        table.add_row(name, value)
-    console.print(table)
-
-
-def _rows(config: dict[str, Any]) -> list[tuple[str, str]]:
-    """Lists the facts of a config that matter to a player, then the figures of its training."""
-    space = config.get("world", {}).get("action_space", {})
-    keys = [*space.get("keys", []), *(["mouse"] if space.get("mouse") else [])]
-    facts = {
-        "resolution": " x ".join(map(str, config.get("resolution", []))),
-        "played with": ", ".join(keys),
-        "denoising steps": len(config.get("schedule", {}).get("sigmas", [])),
-        "licence": config.get("licence", "unknown"),
-    }
-    return [(name, str(value)) for name, value in facts.items()] + _flat(config.get("summary", {}))
-
-
-def _flat(table: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested tables as lines `a.b`, lists on one line."""
-    rows: list[tuple[str, str]] = []
-    for name, value in table.items():
-        if isinstance(value, dict):
-            rows += _flat(value, f"{prefix}{name}.")
-        else:
-            rows.append((prefix + name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
-    return rows

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from reverie import flow
 from reverie.engine.accelerate.cuda_graphs import RecordedDecode, RecordedPasses
 from reverie.engine.accelerate.decode_stream import Coming
 from reverie.engine.loading.scenes import Camera, Opening
+from reverie.engine.runtime import Runtime
 from reverie.engine.sessions import states
 from reverie.engine.sessions.start_latents import StartStream
 from reverie.errors import ActionError, CheckpointError, WorldError
@@ -30,9 +31,6 @@ from reverie.models.state import ConditionChannels
 from reverie.models.tokenizer import FRAMES, DecoderState
 from reverie.types import Action, ActionSpace, Frames
 from reverie.vision.projection import VIEW_SIZE
-
-if TYPE_CHECKING:
-    from reverie.engine.engine import Engine
 
 _KIND = "reverie.snapshot"
 _NOISE = "noise"
@@ -122,7 +120,7 @@ class Session:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: Runtime,
         picture: npt.NDArray[np.uint8],
         seed: int,
         opening: Opening | None = None,
@@ -144,7 +142,7 @@ class Session:
         self.reset(seed)
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> Runtime:
         return self._engine
 
     @property

@@ -28,26 +28,28 @@ class ExportWebConfig:
     runtime: Path | None = None
     """The archive of onnxruntime-web, where npm cannot fetch it."""
 
-    def run(self) -> None:
-        from rich.console import Console
 
-        from reverie.export.web import check_packages, check_target, export_web
+def export_web(config: ExportWebConfig) -> None:
+    """Writes the page and prints its size."""
+    from rich.console import Console
 
-        check_packages()
-        check_target(self.output)
-        from reverie.engine.engine import load
+    from reverie.export.web import check_packages, check_target, export_web
 
-        console = Console(stderr=True)
-        with console.status("loading the model") as status:
-            engine = load(self.model, device="cpu", dtype="float32")
-            num_bytes = export_web(
-                engine,
-                self.output,
-                scene=self.scene,
-                scenes=self.scenes,
-                archive=self.runtime,
-                tell=lambda share, text: status.update(f"{share:.0%}  {text}"),
-            )
-        console.print(
-            f"{self.output}: the model weighs {num_bytes / 2**20:.1f} MiB; python -m http.server -d {self.output}"
+    check_packages()
+    check_target(config.output)
+    from reverie.engine.engine import load
+
+    console = Console(stderr=True)
+    with console.status("loading the model") as status:
+        engine = load(config.model, device="cpu", dtype="float32")
+        num_bytes = export_web(
+            engine,
+            config.output,
+            scene=config.scene,
+            scenes=config.scenes,
+            archive=config.runtime,
+            tell=lambda share, text: status.update(f"{share:.0%}  {text}"),
         )
+    console.print(
+        f"{config.output}: the model weighs {num_bytes / 2**20:.1f} MiB; python -m http.server -d {config.output}"
+    )

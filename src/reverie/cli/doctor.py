@@ -47,22 +47,24 @@ class DoctorConfig:
     dtype: str = "auto"
     """auto, float32 or bfloat16."""
 
-    def run(self) -> None:
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.table import Table
 
-        console = Console()
-        with console.status("looking" if self.model else "measuring"):
-            rows = (
-                model_needs(self)
-                if self.model
-                else [*software(), *hardware(), *speeds(), *games(), *extras(), *models()]
-            )
-        table = Table(show_header=False, box=None)
-        for name, value in rows:
-            table.add_row(f"[bold]{name}[/bold]", escape(value))
-        console.print(table)
+def doctor(config: DoctorConfig) -> None:
+    """Prints what this machine has, or what a model needs of it."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    with console.status("looking" if config.model else "measuring"):
+        rows = (
+            model_needs(config)
+            if config.model
+            else [*software(), *hardware(), *speeds(), *games(), *extras(), *models()]
+        )
+    table = Table(show_header=False, box=None)
+    for name, value in rows:
+        table.add_row(f"[bold]{name}[/bold]", escape(value))
+    console.print(table)
 
 
 Rows = list[tuple[str, str]]

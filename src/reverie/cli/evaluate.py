@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
+from rich.console import Console
 
 from reverie.errors import DataError
+from reverie.options import alias, positional
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.table import Table as RichTable
+
+    from reverie.evaluate.plan import Size
+    from reverie.evaluate.run import EvaluationConfig
+    from reverie.evaluate.scenes.walks import SceneSize
+    from reverie.evaluate.tables import Table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +35,7 @@ class EvaluateConfig:
     Which is better: reverie evaluate --ours runs/a/model --against nano --data data/heldout --blind -o runs/duel
     """
 
-    model: tyro.conf.Positional[str] = "nano"
+    model: Annotated[str, positional()] = "nano"
     """A bundled model's name, a model folder, or path/to/rival.py:FOLDER."""
 
     data: tuple[Path, ...] = ()
@@ -37,7 +48,7 @@ class EvaluateConfig:
     """Scenes of the recorded places, by name or folder, one for each recording: the model is measured in the scene and
     from one image, beside the memory alone, in place of everything else."""
 
-    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    output: Annotated[Path | None, alias("-o")] = None
     """Folder of the report.  Default: runs/evaluate/MODEL."""
 
     starts: int | None = None
@@ -110,21 +121,108 @@ class EvaluateConfig:
         sides = (self.ours, self.against)
         return all(side is not None and (Path(side) / "report.json").is_file() for side in sides)
 
-    def run(self) -> None:
-        evaluate(self)
-
 
 def evaluate(config: EvaluateConfig) -> dict[str, Any]:
-    """Do what is asked; returns the report, the merged reports by name, or the comparison."""
-    from reverie.evaluate import merge, paired, run
-
+    """Does what is asked, and prints the tables; returns the report, the merged reports by name, or the comparison."""
     if config.merge:
-        return merge.merge(config.merge, _output(config))
+        return print_merged(config.merge, _output(config))
     if config.ours is not None and config.against is not None:
-        return paired.duel(config, config.ours, config.against)
-    return run.run(config)
+        return print_comparison(config, config.ours, config.against)
+    return print_evaluation(evaluation_of(config))
+
+
+def evaluation_of(config: EvaluateConfig, **changes: Any) -> EvaluationConfig:
+    """The evaluation of one model that the options name.  changes: other values of its fields."""
+    from reverie.evaluate.run import EvaluationConfig
+
+    return EvaluationConfig(**{field.name: getattr(config, field.name) for field in fields(EvaluationConfig)} | changes)
+
+
+def print_evaluation(config: EvaluationConfig, size: Size | SceneSize | None = None) -> dict[str, Any]:
+    """Evaluates a model, prints its tables, and returns the report.  size: other numbers than the config's."""
+    from reverie.evaluate.run import run, tables_of
+
+    display = EvaluationDisplay()
+    report = run(config, size, display)
+    for game in report["games"].values():
+        for table in tables_of(game):
+            display.console.print(rich_table(table))
+            for upset in table.upsets():
+                display.console.print(f"  {upset}", style="red")
+    display.line(f"{report['seconds']:.0f} s; the page is {config.folder / 'report.html'}")
+    return report
+
+
+def print_merged(folders: tuple[Path, ...], output: Path) -> dict[str, Any]:
+    """Sets finished reports side by side, prints the tables, and returns the reports by label."""
+    from reverie.evaluate.merge import merge
+
+    console, merged = Console(), merge(folders, output)
+    for table in merged.tables:
+        console.print(rich_table(table))
+    console.print(f"the page is {output / 'report.html'} ({merged.page_bytes / 2**20:.1f} MiB)")
+    return merged.reports
+
+
+def print_comparison(config: EvaluateConfig, ours: str, against: str) -> dict[str, Any]:
+    """Evaluates both where they are not finished reports, then compares; returns comparison.json's content."""
+    from reverie.evaluate.paired import compare_reports
+    from reverie.evaluate.store import make_folder
+
+    output = make_folder(config.output or Path("runs/evaluate") / f"{Path(ours).name}-against-{Path(against).name}")
+    first, second = (_report_of(config, model, output / side) for model, side in ((ours, "ours"), (against, "against")))
+    console, found = Console(), compare_reports(first, second, output, blind=config.blind)
+    for table in found.tables:
+        console.print(rich_table(table))
+    if found.blind is not None:
+        console.print(f"open {found.blind} in a browser to vote; the votes are saved as a JSON file")
+    console.print(f"the comparison is {output / 'comparison.md'}, the page {output / 'report.html'}")
+    return found.facts
+
+
+def _report_of(config: EvaluateConfig, model: str, folder: Path) -> Path:
+    """The folder of a finished report, or of the one that is made now."""
+    if (Path(model) / "report.json").is_file():
+        return Path(model)
+    print_evaluation(evaluation_of(config, model=model, output=folder))
+    return folder
 
 
 def _output(config: EvaluateConfig) -> Path:
     assert config.output is not None, "checked by the config"
     return config.output
+
+
+def rich_table(table: Table) -> RichTable:
+    """A table of figures for the terminal."""
+    from rich.table import Table as RichTable
+
+    shown = RichTable(title=table.title, caption=table.note, title_justify="left", caption_justify="left")
+    (first, *others), rows = table.cells()
+    shown.add_column(first)
+    for label in others:
+        shown.add_column(label, justify="right")
+    for row in rows:
+        shown.add_row(*row)
+    return shown
+
+
+class EvaluationDisplay:
+    """Draws an evaluation (`reverie.evaluate.display.Display`)."""
+
+    def __init__(self) -> None:
+        self.console = Console()
+
+    def line(self, text: str) -> None:
+        """Prints a line."""
+        self.console.print(text)
+
+    def status(self, text: str) -> AbstractContextManager[object]:
+        """Shows a spinner beside `text`."""
+        return self.console.status(text)
+
+    def bars(self) -> Progress:
+        """Opens a bar for each unit."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,18 +1,18 @@
 """Our numbers beside the reference's: stored weights, inputs and outputs, run through the code that plays.
 
-`check DIR` takes `config.json`, `model.safetensors` and `io.safetensors` with noise, cond_concat (b, c, t, h, w),
-visual_context (b, n, d), keyboard, mouse (b, f, keys or 2), renoise (blocks, passes - 1, steps, c, h, w), timesteps,
-first_flow and latents.  The blocks are generated one after another with `flow.advance`: ring caches, positions as a
-session has them, actions row by row.  Nothing but the stored tensors and the config decides any size.
+`check_rollout` takes a folder of `config.json`, `model.safetensors` and `io.safetensors` with noise, cond_concat
+(b, c, t, h, w), visual_context (b, n, d), keyboard, mouse (b, f, keys or 2), renoise (blocks, passes - 1, steps, c, h,
+w), timesteps, first_flow and latents.  The blocks are generated one after another with `flow.advance`: ring caches,
+positions as a session has them, actions row by row.  Nothing but the stored tensors and the config decides any size.
 
-`check-vae DIR` takes `Wan2.1_VAE.pth` (or diffusers' `diffusion_pytorch_model.safetensors`) with `vae_io.safetensors`,
-and `clip_visual.safetensors` (or a published `.pth`) with `clip_io.safetensors`; either may be missing.
+`check_vae` takes a folder of `Wan2.1_VAE.pth` (or diffusers' `diffusion_pytorch_model.safetensors`) with
+`vae_io.safetensors`, and `clip_visual.safetensors` (or a published `.pth`) with `clip_io.safetensors`; either may be
+missing.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from reverie import flow
-from reverie.errors import CheckpointError, ReverieError
+from reverie.errors import CheckpointError
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.adapters import clip, layouts, matrix_game, wan_vae
 from reverie.models.clip_vision import ClipVision
@@ -37,27 +37,6 @@ TOLERANCE = 1e-4
 
 Differences = dict[str, float]
 Tensors = Mapping[str, Tensor]
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Returns 0 if every folder's numbers are within TOLERANCE, 1 if not, 2 for folders that cannot be checked."""
-    checks = {"check": check_rollout, "check-vae": check_vae}
-    if len(arguments) < 2 or arguments[0] not in checks:
-        print(f"usage: python -m reverie.models.adapters.matrix_game {{{'|'.join(checks)}}} DIR [DIR ...]")
-        return 2
-    code = 0
-    for name in arguments[1:]:
-        try:
-            differences = checks[arguments[0]](Path(name))
-        except ReverieError as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            code = 2
-            continue
-        is_same = all(difference < TOLERANCE for difference in differences.values())  # nan is not
-        figures = ", ".join(f"{what} {difference:.3g}" for what, difference in differences.items())
-        print(f"{name}: largest difference of {figures}: {'the same' if is_same else 'NOT THE SAME'}")
-        code = code or (0 if is_same else 1)
-    return code
 
 
 @torch.inference_mode()

@@ -1,7 +1,8 @@
 """The command line: one command, `reverie`.
 
-Each subcommand is a frozen dataclass with a `run()`, written where its work is done; this file only lists them.  They
-are imported when they are asked for, so `reverie --help` needs neither torch nor a web server.
+Each subcommand is a function of a frozen dataclass of options: `reverie train world` is `train_world` in
+`reverie.cli.train`, one file for each first word.  They are imported when they are asked for, so `reverie --help` needs
+neither torch nor a web server.  Nothing below this package prints.
 Exit codes: 0 done; 1 a bug of ours (of `data check`: episodes that are poor); 2 a mistake that can be put right, told
 in one line; 130 stopped with Ctrl-C.
 """
@@ -15,6 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 from reverie.errors import ReverieError
@@ -22,69 +24,68 @@ from reverie.errors import ReverieError
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A subcommand: its words, one line of help, and where its config dataclass lives."""
+    """A subcommand: its words, one line of help, and where the dataclass of its options is, `module:class`."""
 
     name: str
     summary: str
-    module: str
-    config: str
+    options: str
 
     def load(self) -> type[Any]:
-        return getattr(import_module(self.module), self.config)
+        """Imports the dataclass of its options."""
+        return _import(self.options)
+
+    def verb(self) -> Callable[[Any], Any]:
+        """Imports the function that does it: of `train world` it is `train_world` in `reverie.cli.train`."""
+        module, function = self.name.split()[0], self.name.replace(" ", "_")
+        suffix = "_" if iskeyword(module) else ""
+        return _import(f"{__name__}.{module}{suffix}:{function}{suffix}")
 
 
 COMMANDS = (
-    Command("play", "play a dreamt world, or a real game, in the browser", "reverie.serve.app", "PlayConfig"),
-    Command("serve", "the same page for many players, without opening a browser", "reverie.serve.app", "ServeConfig"),
+    Command("play", "play a dreamt world, or a real game, in the browser", "reverie.cli.play:PlayConfig"),
+    Command("serve", "the same page for many players, without opening a browser", "reverie.cli.serve:ServeConfig"),
+    Command("generate", "make a video of a picture and an action script", "reverie.cli.generate:GenerateConfig"),
+    Command("replay", "make a video of a saved session, as it was played", "reverie.cli.replay:ReplayConfig"),
     Command(
-        "generate", "make a video of a picture and an action script", "reverie.engine.media.render", "GenerateConfig"
+        "record screen", "record any window while you play in it", "reverie.data.screen.recording:RecordScreenConfig"
     ),
-    Command("replay", "make a video of a saved session, as it was played", "reverie.engine.replay", "ReplayConfig"),
-    Command(
-        "record screen", "record any window while you play in it", "reverie.data.screen.command", "RecordScreenConfig"
-    ),
-    Command("record", "record a real game as a dataset", "reverie.data.record", "RecordConfig"),
-    Command("import", "bring in what others recorded", "reverie.data.importers.command", "ImportConfig"),
-    Command("data check", "find what is damaged or poor in a dataset", "reverie.data.commands", "CheckConfig"),
-    Command("data sheet", "draw a dataset's pictures with their keys", "reverie.data.commands", "SheetConfig"),
-    Command("data report", "tell what a dataset covers", "reverie.data.commands", "ReportConfig"),
-    Command(
-        "data pack", "write recordings with geometry as packs for training", "reverie.train.spatial.pack", "PackConfig"
-    ),
-    Command("data view", "open a recording in rerun's viewer", "reverie.data.view", "ViewConfig"),
-    Command("data push", "push a recording to the Hugging Face Hub", "reverie.data.hub", "PushDatasetConfig"),
-    Command("data pull", "download a recording from the Hub", "reverie.data.hub", "PullDatasetConfig"),
-    Command("scene build", "build a scene from recordings", "reverie.scenes.commands", "BuildSceneConfig"),
-    Command("scene capture", "capture a scene of a game", "reverie.scenes.commands", "CaptureSceneConfig"),
-    Command("scene check", "validate a scene and measure it", "reverie.scenes.commands", "CheckSceneConfig"),
-    Command("scene list", "list the bundled scenes", "reverie.scenes.commands", "ListScenesConfig"),
-    Command("scene push", "push a scene to the Hugging Face Hub", "reverie.scenes.hub", "PushSceneConfig"),
-    Command("scene pull", "download a scene from the Hub", "reverie.scenes.hub", "PullSceneConfig"),
-    Command("encode", "keep recordings as a tokenizer's latents", "reverie.train.encode", "EncodeConfig"),
-    Command("train tokenizer", "train the video tokenizer", "reverie.train.tokenizer", "TrainTokenizerConfig"),
-    Command("train world", "train the world model", "reverie.train.recipe", "TrainWorldConfig"),
-    Command("train nano", "train nano, from recordings to a model folder", "reverie.train.nano", "TrainNanoConfig"),
-    Command("train idm", "train the model that names actions from pictures", "reverie.train.idm", "TrainIdmConfig"),
-    Command("train reward", "train a reward for dreams as environments", "reverie.train.reward", "TrainRewardConfig"),
-    Command("distill init", "make a few-step student of a teacher", "reverie.train.distill_init", "DistillInitConfig"),
-    Command("distill dmd", "teach a student under its own rollouts", "reverie.train.distill_dmd", "DistillDmdConfig"),
+    Command("record", "record a real game as a dataset", "reverie.data.record:RecordConfig"),
+    Command("import", "bring in what others recorded", "reverie.data.importers.config:ImportConfig"),
+    Command("data check", "find what is damaged or poor in a dataset", "reverie.cli.data:CheckConfig"),
+    Command("data sheet", "draw a dataset's pictures with their keys", "reverie.cli.data:SheetConfig"),
+    Command("data report", "tell what a dataset covers", "reverie.cli.data:ReportConfig"),
+    Command("data pack", "write recordings with geometry as packs for training", "reverie.cli.data:PackConfig"),
+    Command("data view", "open a recording in rerun's viewer", "reverie.cli.data:ViewConfig"),
+    Command("data push", "push a recording to the Hugging Face Hub", "reverie.cli.data:PushDatasetConfig"),
+    Command("data pull", "download a recording from the Hub", "reverie.cli.data:PullDatasetConfig"),
+    Command("scene build", "build a scene from recordings", "reverie.cli.scene:BuildSceneConfig"),
+    Command("scene capture", "capture a scene of a game", "reverie.cli.scene:CaptureSceneConfig"),
+    Command("scene check", "validate a scene and measure it", "reverie.cli.scene:CheckSceneConfig"),
+    Command("scene list", "list the bundled scenes", "reverie.cli.scene:ListScenesConfig"),
+    Command("scene push", "push a scene to the Hugging Face Hub", "reverie.cli.scene:PushSceneConfig"),
+    Command("scene pull", "download a scene from the Hub", "reverie.cli.scene:PullSceneConfig"),
+    Command("encode", "keep recordings as a tokenizer's latents", "reverie.cli.encode:EncodeConfig"),
+    Command("train tokenizer", "train the video tokenizer", "reverie.train.tokenizer:TrainTokenizerConfig"),
+    Command("train world", "train the world model", "reverie.train.recipe:TrainWorldConfig"),
+    Command("train nano", "train nano, from recordings to a model folder", "reverie.cli.train:TrainNanoConfig"),
+    Command("train idm", "train the model that names actions from pictures", "reverie.train.idm:TrainIdmConfig"),
+    Command("train reward", "train a reward for dreams as environments", "reverie.train.reward:TrainRewardConfig"),
+    Command("distill init", "make a few-step student of a teacher", "reverie.train.distill_init:DistillInitConfig"),
+    Command("distill dmd", "teach a student under its own rollouts", "reverie.train.distill_dmd:DistillDmdConfig"),
     Command(
         "distill decoder",
         "train a faster decoder for a model's latents",
-        "reverie.train.distill_decoder",
-        "DistillDecoderConfig",
+        "reverie.train.distill_decoder:DistillDecoderConfig",
     ),
-    Command("evaluate", "measure how well a model obeys and lasts", "reverie.evaluate.report", "EvaluateConfig"),
-    Command("bench train", "measure a training step", "reverie.bench.train_step", "BenchTrainConfig"),
-    Command("bench", "measure speed, latency and memory", "reverie.bench.command", "BenchConfig"),
-    Command("convert", "turn published weights into a model folder", "reverie.engine.loading.convert", "ConvertConfig"),
-    Command(
-        "export web", "write a page that plays a model without Python", "reverie.export.command", "ExportWebConfig"
-    ),
-    Command("doctor", "tell what this machine has and how fast it is", "reverie.engine.doctor", "DoctorConfig"),
-    Command("models push", "push a model to the Hugging Face Hub", "reverie.engine.hub_commands", "PushModelConfig"),
-    Command("models pull", "download a model from the Hub", "reverie.engine.hub_commands", "PullModelConfig"),
-    Command("models", "list the bundled models and their figures", "reverie.engine.loading.models", "ModelsConfig"),
+    Command("evaluate", "measure how well a model obeys and lasts", "reverie.cli.evaluate:EvaluateConfig"),
+    Command("bench train", "measure a training step", "reverie.bench.train_step:BenchTrainConfig"),
+    Command("bench", "measure speed, latency and memory", "reverie.cli.bench:BenchConfig"),
+    Command("convert", "turn published weights into a model folder", "reverie.cli.convert:ConvertConfig"),
+    Command("export web", "write a page that plays a model without Python", "reverie.cli.export:ExportWebConfig"),
+    Command("doctor", "tell what this machine has and how fast it is", "reverie.cli.doctor:DoctorConfig"),
+    Command("models push", "push a model to the Hugging Face Hub", "reverie.cli.models:PushModelConfig"),
+    Command("models pull", "download a model from the Hub", "reverie.cli.models:PullModelConfig"),
+    Command("models", "list the bundled models and their figures", "reverie.cli.models:ModelsConfig"),
 )
 
 
@@ -185,8 +186,14 @@ def _run(command: Command, args: list[str]) -> int:
         return stop.code if isinstance(stop.code, int) else 2
     if command.name.startswith(("train ", "distill ")):
         use_malloc_hints(config.device)
-    result = config.run()
+    result = command.verb()(config)
     return result if isinstance(result, int) else 0
+
+
+def _import(place: str) -> Any:
+    """Imports the name of a place `module:name`."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
 
 
 def _parser() -> Callable[..., Any]:
@@ -194,7 +201,7 @@ def _parser() -> Callable[..., Any]:
     try:
         import tyro
     except ModuleNotFoundError:
-        from reverie.plain_cli import parse
+        from reverie.cli.plain import parse
 
         return parse
     return tyro.cli
@@ -231,7 +238,3 @@ def _overview() -> str:
 def _table(commands: Sequence[Command]) -> str:
     width = max(len(command.name) for command in commands)
     return "\n".join(f"  {command.name:<{width}}  {command.summary}" for command in commands)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -16,13 +16,13 @@ from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-import tyro
 
 from reverie.data.live import EPISODE_FRAMES, EpisodeKeeper
 from reverie.data.screen.timeline import InputEvent, Meaning, MotionEvent, Timeline, split
 from reverie.data.screen.x11 import Camera, InputListener, find_window, is_focused, open_display, place_of
 from reverie.data.writer import DatasetWriter
 from reverie.errors import DataError
+from reverie.options import alias
 from reverie.types import FPS, ActionSpace
 
 PERIOD_NS = 1_000_000_000 // FPS
@@ -45,7 +45,7 @@ class RecordScreenConfig:
 
     window: str
     """Part of the window's title."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    out: Annotated[Path, alias("-o")]
     """The dataset's folder; made, or continued."""
     counts_per_turn: float = 0.0
     """Mouse counts for a whole turn of the camera (see the figures printed at the end); 0 records no mouse."""
@@ -80,12 +80,6 @@ class RecordScreenConfig:
         named = list(dict.fromkeys(self.meaning.keys.values()))
         ordered = [name for name in VOCABULARY if name in named]
         return ActionSpace(tuple(ordered + [n for n in named if n not in ordered]), mouse=self.counts_per_turn > 0)
-
-    def run(self) -> None:
-        print(f"recording {self.window!r} in {self.wait_s:g} s; Ctrl-C ends it", flush=True)
-        time.sleep(self.wait_s)
-        report = record_screen(self)
-        print(report.describe(), flush=True)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import pytest
 
 from reverie import cli
 from reverie.bench.latency import latency_ms, near_frame
-from reverie.engine import engine as engine_module
+from reverie.engine import runtime
 
 KEYS = {
     "frames_per_s", "latency_p50_ms", "latency_p95_ms", "dit_pass_ms", "decode_block_ms", "peak_memory_mib", "machine"
@@ -63,7 +63,7 @@ def test_blocks_near_a_frame_are_blocks_that_were_played(blocks: int, frame: int
 
 def test_compiled_is_compared_with_eager(model_folder, capsys, monkeypatch) -> None:
     """Not with a second model in another number type, which would be compiled first."""
-    monkeypatch.setattr(engine_module, "compile_pieces", lambda *networks: 0)
+    monkeypatch.setattr(runtime, "compile_pieces", lambda *networks: 0)
     words = ["bench", "--model", str(model_folder), "--device", "cpu", "--dtype", "float32", "--seconds", "0.3"]
     assert cli.main([*words, "--mode", "compiled", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

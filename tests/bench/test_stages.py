@@ -19,7 +19,9 @@ from reverie import cli
 from reverie.bench import blocks
 from reverie.bench.profiling import KERNELS
 from reverie.bench.stages import Rates, Stage, Stopwatch, play_blocks, stages_of, watched
+from reverie.cli import bench_log
 from reverie.engine import engine as engine_module
+from reverie.engine import runtime
 from reverie.engine.accelerate.compiled import compile_pieces
 from reverie.engine.accelerate.cuda_graphs import Recording
 from reverie.engine.engine import Engine, load
@@ -139,7 +141,7 @@ def test_a_folder_block_by_block(toy, folder, capsys, monkeypatch) -> None:
 
 def test_the_eager_path_stands_beside_the_compiled_one(monkeypatch, toy, capsys) -> None:
     monkeypatch.setattr(engine_module, "check_compiler", lambda device: None)
-    monkeypatch.setattr(engine_module, "compile_pieces", partial(compile_pieces, backend="eager"))
+    monkeypatch.setattr(runtime, "compile_pieces", partial(compile_pieces, backend="eager"))
     words = ["bench", "--model", "matrix-game-2", "--random-weights", "--blocks", "3", "--device", "cpu", "--json"]
     assert cli.main([*words, "--decoder", "tiny", "--mode", "compiled"]) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -175,7 +177,7 @@ def test_without_tyro(toy, monkeypatch, capsys, tmp_path) -> None:
     """On a machine that has torch and little else: the module itself, and the command by its plain parser."""
     monkeypatch.setitem(sys.modules, "tyro", None)
     words = ["--model", "matrix-game-2", "--random-weights", "--decoder", "tiny", "--blocks", "2", "--device", "cpu"]
-    assert blocks.main([*words, "--json", str(tmp_path / "out.json"), "--profile"]) == 0
+    assert bench_log.main([*words, "--json", str(tmp_path / "out.json"), "--profile"]) == 0
     out = capsys.readouterr().out
     assert "frames/s" in out
     assert "graphs: none; refused: no" in out
@@ -184,7 +186,7 @@ def test_without_tyro(toy, monkeypatch, capsys, tmp_path) -> None:
     kinds = {share["kind"]: share["part"] for share in report["profile"]["kinds"]}
     assert kinds["matrix products"] > 0
     assert sum(kinds.values()) == pytest.approx(1, abs=0.01)
-    assert blocks.main([*words[:3], "--preset", "1gb"]) == 2
+    assert bench_log.main([*words[:3], "--preset", "1gb"]) == 2
     assert "no preset '1gb'" in capsys.readouterr().err
     assert cli.main(["bench", *words[:3], "--blocks", "0"]) == 2
     assert "--blocks must be at least 1" in capsys.readouterr().err
@@ -211,7 +213,7 @@ def test_graphs_stand_in_the_figures(toy, monkeypatch, capsys) -> None:
     monkeypatch.setattr(blocks, "watched", lambda engine, watch: contextlib.nullcontext())  # as those of a GPU
     monkeypatch.setattr(blocks, "stages_of", lambda *_: [DECODE, dataclasses.replace(DECODE, name="dit pass 1")])
     monkeypatch.setattr(engine_module, "check_compiler", lambda device: None)
-    monkeypatch.setattr(engine_module, "compile_pieces", lambda *networks: 0)
+    monkeypatch.setattr(runtime, "compile_pieces", lambda *networks: 0)
     words = ["bench", "--model", "matrix-game-2", "--random-weights", "--blocks", "6", "--device", "cpu", "--json"]
     with pytest.warns(UserWarning, match="decode cannot be recorded"):
         assert cli.main([*words, "--mode", "compiled"]) == 0

@@ -12,6 +12,7 @@ import pytest
 from reverie import cli
 from reverie.bench import train_step
 from reverie.bench.train_step import BenchTrainConfig, bench_step
+from reverie.cli.bench import train_lines
 from reverie.errors import TrainError
 
 TINY = ["bench", "train", "--size", "tiny", "--batch", "2", "--clip-steps", "4", "--steps", "2", "--device", "cpu"]
@@ -47,7 +48,7 @@ def test_both_in_turn_with_a_table_and_one_line(history: str, capsys: pytest.Cap
     report = train_step.StepReport(
         **report | {"now": train_step.StepFigures(**now), "baseline": train_step.StepFigures(**before)}
     )
-    table = "\n".join(train_step.lines(report))
+    table = "\n".join(train_lines(report))
     assert "times the baseline's steps a second" in table
     assert "matrix products" in table
 

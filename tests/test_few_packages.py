@@ -13,7 +13,19 @@ import pytest
 from reverie.cli import plain
 from reverie.options import alias
 
-BLOCKED = ("av", "tyro", "docstring_parser", "typeguard", "gymnasium", "fastapi", "uvicorn", "torchao", "mslk", "cv2")
+BLOCKED = (
+    "av",
+    "tyro",
+    "docstring_parser",
+    "typeguard",
+    "gymnasium",
+    "fastapi",
+    "uvicorn",
+    "torchao",
+    "mslk",
+    "cv2",
+    "rich",
+)
 BENCH = ("reverie.cli", "reverie.cli.bench", "reverie.cli.bench_log", "reverie.bench.latency")
 TRAINING = (
     "reverie.train.trainer",
@@ -44,7 +56,18 @@ def test_bench_and_training_import_without_the_rest() -> None:
 
 
 def test_recipes_run_where_nothing_can_be_recorded() -> None:
-    blocked = ["av", "tyro", "pyarrow", "gymnasium", "fastapi", "uvicorn", "pydantic", "torchao", "reverie_worlds"]
+    blocked = [
+        "av",
+        "rich",
+        "tyro",
+        "pyarrow",
+        "gymnasium",
+        "fastapi",
+        "uvicorn",
+        "pydantic",
+        "torchao",
+        "reverie_worlds",
+    ]
     words = [sys.executable, "-c", SCRIPT, ",".join(blocked), "reverie.train.recipes,reverie.cli.train"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, track
-
 from reverie.train.display import PlainLines
 
 T = TypeVar("T")
@@ -24,6 +21,8 @@ class TrainingDisplay:
     """Draws a training (`reverie.train.display.Display`)."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+
         self._console = Console(stderr=True)
 
     def line(self, text: str) -> None:
@@ -33,12 +32,16 @@ class TrainingDisplay:
     @contextmanager
     def bar(self, name: str, total: float) -> Iterator[Callable[[float], None]]:
         """Shows how much of `total` is done."""
+        from rich.progress import Progress
+
         with Progress() as progress:
             task = progress.add_task(name, total=total)
             yield lambda done: progress.update(task, completed=done)
 
     def track(self, items: Sequence[T], name: str) -> Iterable[T]:
         """Shows how many of `items` have been taken."""
+        from rich.progress import track
+
         return track(items, name)
 
     @contextmanager
@@ -48,6 +51,8 @@ class TrainingDisplay:
             with PlainLines(tell).training() as show:
                 yield show
             return
+        from rich.progress import BarColumn, Progress, TextColumn
+
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
+from reverie.cli.display import tell
 from reverie.engine.loading.options import LoadOptions
 
 if TYPE_CHECKING:
@@ -28,3 +29,9 @@ def load_engine(options: LoadOptions, console: Console) -> Engine:
             say=lambda text: console.print(text, highlight=False, soft_wrap=True),
             progress=lambda share, text: status.update(f"{text} ({share:.0%})"),
         )
+
+
+def source_options(config: Any) -> dict[str, Any]:
+    """Options of `reverie.serve.choose.source_of`: how a model is loaded, and where it or a game begins."""
+    names = ("variant", "decoder", "preset", "weights", "mode", "scene", "start")
+    return {"settings": config.set, "say": tell, **{name: getattr(config, name) for name in names}}

@@ -8,9 +8,9 @@ import threading
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from reverie.cli.display import tell
+from reverie.cli.loading import source_options
 from reverie.cli.serve import address_lines
 from reverie.options import repeated
 
@@ -66,7 +66,7 @@ class PlayConfig:
 def play(config: PlayConfig) -> None:
     """Serves the page to one machine, and opens it in the browser."""
     from reverie.serve.app import serve
-    from reverie.serve.choose import name_of, options_of, source_of
+    from reverie.serve.choose import name_of, source_of
     from reverie.serve.host import Limits
     from reverie.serve.saves import SaveFolder, default_folder
 
@@ -75,8 +75,7 @@ def play(config: PlayConfig) -> None:
         if config.browser:
             open_browser(address)
 
-    options: dict[str, Any] = {"settings": config.set, "say": tell, **options_of(config)}
-    source = source_of(config.model, config.world, config.device, config.record, **options)
+    source = source_of(config.model, config.world, config.device, config.record, **source_options(config))
     limits = None if config.record is None else Limits(max_players=1)  # one person's play, in order
     serve(
         source,

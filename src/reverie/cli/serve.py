@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from reverie.cli.display import tell
+from reverie.cli.loading import source_options
 from reverie.options import repeated
 
 
@@ -60,15 +60,14 @@ class ServeConfig:
 def serve(config: ServeConfig) -> None:
     """Serves the page to several players."""
     from reverie.serve import app
-    from reverie.serve.choose import name_of, options_of, source_of
+    from reverie.serve.choose import name_of, source_of
     from reverie.serve.host import Limits
     from reverie.serve.saves import SaveFolder, default_folder
 
     def announce(address: str, outside: str | None) -> None:
         print(address_lines(f"serving {name_of(config.model, config.world)} at", address, outside), flush=True)
 
-    options: dict[str, Any] = {"settings": config.set, "say": tell, **options_of(config)}
-    make_source = partial(source_of, config.model, config.world, config.device, **options)
+    make_source = partial(source_of, config.model, config.world, config.device, **source_options(config))
     source = make_source()
     limits = Limits(max_players=config.max_players)
     saves = config.saves or default_folder()

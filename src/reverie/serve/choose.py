@@ -16,8 +16,6 @@ from reverie.worlds import world_info
 MODEL = "nano"
 """The model that is played where neither a model nor a game is named."""
 
-_OPTIONS = ("variant", "decoder", "preset", "weights", "mode", "scene", "start")
-
 
 def source_of(
     model: str | None,
@@ -62,11 +60,6 @@ def source_of(
         SceneCard.read(scene).start(start)
     dreams = ModelSource(model, device=device, scene=scene, start=start, say=say, **options)
     return dreams if game is None else SwapSource(game, dreams)
-
-
-def options_of(config: object) -> dict[str, Any]:
-    """Extracts the model-loading options from a command's config."""
-    return {name: getattr(config, name) for name in _OPTIONS}
 
 
 def name_of(model: str | None, world: str | None) -> str:

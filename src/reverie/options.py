@@ -7,7 +7,7 @@ from typing import Any
 
 def alias(*names: str) -> Any:
     """In `Annotated[Path, alias("-o")]`: other names of that option.  Nothing where there is no tyro
-    (`reverie.plain_cli` has the common ones)."""
+    (`reverie.cli.plain` has the common ones)."""
     try:
         from tyro.conf import arg
     except ModuleNotFoundError:

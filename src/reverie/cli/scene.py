@@ -178,6 +178,7 @@ def scene_check(config: CheckSceneConfig) -> None:
 
     from reverie.engine.loading.scenes import find_scene
     from reverie.scenes.assemble import describe, make_keyframes, measure_itself
+    from reverie.scenes.scene import Scene
     from reverie.vision.projection import focal_lengths
 
     folder = find_scene(config.scene)

@@ -15,8 +15,8 @@ from collections.abc import Callable
 
 import torch
 
-from reverie.engine.models import WEIGHTS
-from reverie.engine.scenes import BUNDLED, LoadedScene
+from reverie.engine.loading.models import WEIGHTS
+from reverie.engine.loading.scenes import BUNDLED, LoadedScene
 from reverie.models.checkpoint import load_model
 from reverie.scenes.keyframes import Candidates
 from reverie.scenes.scene import Scene

@@ -171,9 +171,9 @@ def play(site: Path, start: str, place: dict[str, Any] | None, options: argparse
 
 
 def play_engine(model: str, scene: str | None, blocks: int) -> None:
-    from reverie import Action, engine
+    from reverie import Action, load
 
-    world = engine.load(model, device="cpu", dtype="float32")
+    world = load(model, device="cpu", dtype="float32")
     session = world.open(scene=scene, start=0, seed=0) if scene else world.open(world.start_frames()[0].file, seed=0)
     for _ in range(2):
         session.step(Action(frozenset({"forward"})))

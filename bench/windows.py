@@ -25,7 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 from reverie import flow
-from reverie.engine.device import cpu_name
+from reverie.engine.loading.device import cpu_name
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.checkpoint import ModelBundle, load_model
 from reverie.models.pixels import to_pixels

@@ -13,8 +13,8 @@ import numpy as np
 
 import reverie
 from reverie import Action, Engine
-from reverie.engine.images import ImageSource
-from reverie.engine.video import VideoWriter
+from reverie.engine.media.images import ImageSource
+from reverie.engine.media.video import VideoWriter
 
 WALK = Action(frozenset({"forward"}))
 TURN_RIGHT = Action(frozenset({"forward"}), mouse=(0.0, 3.0))

@@ -14,9 +14,8 @@ from reverie.errors import ReverieError
 
 @pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
 def test_every_command_exists_and_shows_an_example(command: cli.Command) -> None:
-    config = command.load()
-    assert callable(config.run)
-    assert f"reverie {command.name}" in inspect.getdoc(config)
+    assert callable(command.verb())
+    assert f"reverie {command.name}" in inspect.getdoc(command.load())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +27,21 @@ class ToyConfig:
 
     do: str = "nothing"
 
-    def run(self) -> None:
-        if self.do == "fail":
-            raise ReverieError("got a thing,\nexpected another; do this")
-        if self.do == "stop":
-            raise KeyboardInterrupt
-        if self.do == "crash":
-            raise RuntimeError("a bug\nand more")
+
+def toy_verb(config: ToyConfig) -> None:
+    if config.do == "fail":
+        raise ReverieError("got a thing,\nexpected another; do this")
+    if config.do == "stop":
+        raise KeyboardInterrupt
+    if config.do == "crash":
+        raise RuntimeError("a bug\nand more")
 
 
 @pytest.fixture
 def toy(monkeypatch) -> None:
-    command = cli.Command("toy", "a toy", __name__, "ToyConfig")
-    monkeypatch.setattr(command.__class__, "load", lambda _: ToyConfig)
+    command = cli.Command("toy", "a toy", f"{__name__}:ToyConfig")
+    monkeypatch.setattr(cli.Command, "load", lambda _: ToyConfig)
+    monkeypatch.setattr(cli.Command, "verb", lambda _: toy_verb)
     monkeypatch.setattr(cli, "COMMANDS", (*cli.COMMANDS, command))
 
 
@@ -123,13 +124,12 @@ class Given:
 
     device: str = "cpu"
 
-    def run(self) -> None:
-        pass
-
 
 def test_commands_that_train_set_the_memory_first(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     monkeypatch.setattr(cli, "use_malloc_hints", asked.append)
+    monkeypatch.setattr(cli.Command, "load", lambda _: Given)
+    monkeypatch.setattr(cli.Command, "verb", lambda _: lambda config: None)
     for name in ("train given", "bench train", "distill given"):
-        assert cli._run(cli.Command(name, "", __name__, "Given"), ["--device", name]) == 0
+        assert cli._run(cli.Command(name, "", f"{__name__}:Given"), ["--device", name]) == 0
     assert asked == ["train given", "distill given"]

@@ -1,6 +1,7 @@
 """Holds the import direction of the package by reading every module's syntax tree.
 
-types, errors, paths <- nn <- models <- flow <- {train, engine} <- {evaluate, serve, env} <- cli
+types, errors, paths <- nn <- models <- flow <- {train, engine} <- bench <- {evaluate, serve, env} <- cli
+No files import each other in a circle, imports for type checking and inside functions included; only cli prints.
 worlds, the registry of games, needs types and errors only; the games themselves are a distribution of their own, and
 no module here imports it; train, evaluate and serve may use data; engine and train never meet;
 serve/protocol and worlds are free of torch; types imports errors alone, errors, paths and locks nothing of ours.
@@ -23,8 +24,6 @@ ALLOWED = {
     "locks": set[str](),
     "types": {"errors"},
     "options": set[str](),
-    "plain_cli": set[str](),
-    "profiling": set[str](),
     "overlay": BASE,
     "hub": BASE,
     "nn": BASE,
@@ -32,29 +31,32 @@ ALLOWED = {
     "flow": BASE | {"nn", "vision", "scenes", "models"},
     "worlds": BASE,
     "vision": BASE,
-    "scenes": BASE | {"hub", "options", "vision", "worlds"},
+    "scenes": BASE | {"hub", "vision", "worlds"},
     "data": BASE | {"hub", "options", "overlay", "vision", "scenes", "worlds"},
-    "train": NETWORK | {"data", "options", "profiling", "worlds"},
-    "engine": NETWORK | {"hub", "options", "overlay", "plain_cli", "profiling", "worlds"},
-    "evaluate": NETWORK | {"engine", "data", "overlay"},
+    "train": NETWORK | {"data", "options", "worlds"},
+    "engine": NETWORK | {"hub", "overlay", "worlds"},
+    "bench": NETWORK | {"engine", "train"},
+    "evaluate": NETWORK | {"bench", "engine", "data", "overlay"},
     "serve": NETWORK | {"engine", "worlds", "data"},
-    "export": NETWORK | {"engine", "serve", "options"},
+    "export": NETWORK | {"engine", "serve"},
     "env": NETWORK | {"engine", "worlds"},
     "env_vector": NETWORK | {"engine", "env"},
-    "cli": NETWORK | {"plain_cli", "engine", "worlds", "data", "train", "evaluate", "serve", "export", "env"},
+    "cli": NETWORK
+    | {"bench", "data", "engine", "env", "evaluate", "export", "hub", "options", "overlay", "serve", "train", "worlds"},
     "__init__": NETWORK | {"engine"},
     "__main__": {"cli"},
 }
 """What each part of the package may import besides itself."""
 
 EXCEPTIONS = {
-    "reverie.models.adapters.check": {"flow"},
     "reverie.scenes.recordings": {"data"},
-    "reverie.scenes.commands": {"data", "engine"},
     "reverie.serve.drift": {"evaluate"},
 }
-"""Modules that may import more than their part: comparing with a reference's rollout rolls out; scenes are made of
-recordings, and the bundled ones lie beside the models; the page's drift meter is the evaluation's."""
+"""Modules that may import more than their part: scenes are made of recordings; the page's drift meter is the
+evaluation's."""
+
+PRINTS = {"reverie.train.recipes"}
+"""Modules outside `cli` that may print: the program for machines that have torch and little else."""
 
 TORCH_FREE = ("worlds", "types", "errors", "serve.protocol")
 TORCH = {"torch", "torchvision", "torchaudio"}
@@ -69,7 +71,7 @@ def test_imports_run_one_way() -> None:
     ("module", "code", "complaint"),
     [
         ("reverie.nn.attention", "from reverie.models.dit import WorldModel", "nn may not import models"),
-        ("reverie.engine.session", "import reverie.train.trainer", "engine may not import train"),
+        ("reverie.engine.sessions.session", "import reverie.train.trainer", "engine may not import train"),
         ("reverie.train.trainer", "def f():\n    from reverie import engine", "train may not import engine"),
         ("reverie.types", "from reverie.nn import rope", "types may not import nn"),
         ("reverie.errors", "from . import types", "errors may not import types"),
@@ -93,8 +95,8 @@ def test_a_violation_is_seen(module: str, code: str, complaint: str, tmp_path: P
 @pytest.mark.parametrize(
     ("module", "code"),
     [
-        ("reverie.engine.session", "from reverie.flow import denoise\nimport torch\nfrom . import pace"),
-        ("reverie.engine.generate", "def f():\n    from reverie import __version__"),
+        ("reverie.engine.sessions.session", "from reverie.flow import denoise\nimport torch\nfrom . import pace"),
+        ("reverie.engine.media.render", "def f():\n    from reverie import __version__"),
         ("reverie.train.world", "from reverie.data.loader import ClipLoader"),
         ("reverie.data.record", "from reverie.worlds import open_world"),
         (
@@ -107,6 +109,43 @@ def test_what_is_allowed_passes(module: str, code: str, tmp_path: Path) -> None:
     path = tmp_path / "module.py"
     path.write_text(code)
     assert problems_of(module, path) == []
+
+
+@pytest.mark.parametrize("package", ["src", "packages/reverie-worlds/src"])
+def test_no_files_import_each_other_in_a_circle(package: str) -> None:
+    found = circles(file_imports(SRC.parent / package))
+    assert not found, "\n".join(" -> ".join(circle) for circle in found)
+
+
+def test_circles_are_seen(tmp_path: Path) -> None:
+    files = {
+        "toy/__init__.py": "",
+        "toy/a.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from toy.b import B\n",
+        "toy/b.py": "def f():\n    from toy import c\n",
+        "toy/c.py": "import toy.room.a\n",
+        "toy/room/__init__.py": "",
+        "toy/room/a.py": "from ..a import A\nfrom . import d\n",
+        "toy/room/d.py": "import json\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert circles(file_imports(tmp_path)) == [["toy.a", "toy.b", "toy.c", "toy.room.a"]]
+    (tmp_path / "toy/c.py").write_text("import toy.room.d\n")
+    assert circles(file_imports(tmp_path)) == []
+
+
+def test_only_the_command_line_prints() -> None:
+    names = {module_of(path): path for path in sorted(SRC.rglob("*.py"))}
+    talkative = {name for name, path in names.items() if is_talkative(path.read_text(encoding="utf-8"))}
+    assert len(talkative) > 10
+    assert {name for name in talkative if part_of(name) != "cli"} == PRINTS
+
+
+@pytest.mark.parametrize("code", ["print(1)", "tell = print", "from rich.console import Console", "import rich"])
+def test_printing_is_seen(code: str) -> None:
+    assert is_talkative(code)
+    assert not is_talkative('"print"\nrich = 1\n')
 
 
 def module_of(path: Path) -> str:
@@ -163,12 +202,67 @@ def imports_of(module: str, path: Path) -> list[tuple[int, str]]:
 
 def targets_of(node: ast.ImportFrom, package: str) -> list[str]:
     """The modules that a `from` import may load: `from reverie import engine` -> `reverie.engine`."""
-    base = node.module or ""
-    if node.level:
-        parents = package.split(".")[: len(package.split(".")) - node.level + 1]
-        base = ".".join([*parents, base] if base else parents)
+    base = base_of(node, package)
     if base != "reverie":
         return [base]
     parts = {path.stem for path in (SRC / "reverie").iterdir()}
     names = [alias.name for alias in node.names if alias.name != "__version__"]
     return [f"reverie.{name}" if name in parts else "reverie" for name in names]
+
+
+def base_of(node: ast.ImportFrom, package: str) -> str:
+    """The full name of the module that a `from` import names first."""
+    base = node.module or ""
+    if not node.level:
+        return base
+    parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+    return ".".join([*parents, base] if base else parents)
+
+
+def is_talkative(text: str) -> bool:
+    """Returns whether code names `print`, or imports rich."""
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Name(id="print"):
+                return True
+            case ast.Import(names=names) if any(alias.name.split(".")[0] == "rich" for alias in names):
+                return True
+            case ast.ImportFrom(module=str(module)) if module.split(".")[0] == "rich":
+                return True
+    return False
+
+
+def file_imports(source: Path) -> dict[str, set[str]]:
+    """The modules below `source` that each module there names in an import, wherever it stands in the file."""
+    files = {
+        ".".join(path.relative_to(source).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in sorted(source.rglob("*.py"))
+    }
+    found: dict[str, set[str]] = {}
+    for module, path in files.items():
+        package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+        found[module] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+            if isinstance(node, ast.Import):
+                found[module] |= {alias.name for alias in node.names}
+            if isinstance(node, ast.ImportFrom):
+                base = base_of(node, package)
+                named = {f"{base}.{alias.name}" for alias in node.names}
+                found[module] |= {full if full in files else base for full in named}
+        found[module] = {name for name in found[module] if name in files and name != module}
+    return found
+
+
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """The sets of modules that reach each other by their imports, each sorted."""
+    reached: dict[str, set[str]] = {}
+    for start in imports:
+        seen: set[str] = set()
+        waiting = list(imports[start])
+        while waiting:
+            if (module := waiting.pop()) not in seen:
+                seen.add(module)
+                waiting += imports[module]
+        reached[start] = seen
+    members = {name: sorted(other for other in seen if name in reached[other]) for name, seen in reached.items()}
+    return [list(circle) for circle in sorted({tuple(circle) for circle in members.values() if circle})]

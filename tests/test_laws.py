@@ -23,7 +23,8 @@ from reverie.flow import Schedule
 from reverie.models import presets, tokenizer
 from reverie.models.conditioning.base import clip_condition, next_condition, start_condition
 from reverie.models.conditioning.spatial_memory import NextStep, SpatialMemory, window_of
-from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.models.config import WorldModelConfig
+from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, ConditionChannels, WorldState
 from reverie.models.tokenizer import DecoderState, VideoTokenizer
 from reverie.nn.attention import Visibility

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from reverie.engine.video import VideoWriter, read_frames, read_log
+from reverie.engine.media.video import VideoWriter, read_frames, read_log
 from reverie.paths import is_companion, local_path, own_files
 
 

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import reverie
-from reverie.engine import device
 from reverie.engine.engine import pick_mode
+from reverie.engine.loading import device
 from reverie.errors import DeviceError
 from reverie.nn import precision
 from reverie.nn.rope import rotary_table

@@ -32,8 +32,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from reverie.cli import use_malloc_hints
+from reverie.cli.display import TrainingDisplay
 from reverie.data.dataset import Dataset
-from reverie.engine.images import load_image
+from reverie.engine.media.images import load_image
 from reverie.errors import CheckpointError, DataError, TrainError
 from reverie.models.checkpoint import from_json, load_weights, save_weights, to_json, write_json_atomic
 from reverie.models.pixels import to_frames, to_pixels
@@ -327,7 +328,8 @@ def train(config: TrainConfig) -> dict[str, float]:
         dtype=config.dtype,
         validate_first=False,
     )
-    return Trainer(OasisTask(model, config, tokenizer, z, rows, episode), trainer).run()
+    task = OasisTask(model, config, tokenizer, z, rows, episode)
+    return Trainer(task, trainer, display=TrainingDisplay()).run()
 
 
 @torch.inference_mode()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from reverie.engine.engine import Engine, load
-    from reverie.engine.session import Session, Snapshot
+    from reverie.engine.sessions.session import Session, Snapshot
     from reverie.errors import ReverieError
     from reverie.types import Action, ActionSpace, Clip, World
 
@@ -30,8 +30,8 @@ _HOMES = {
     "Clip": "reverie.types",
     "Engine": "reverie.engine.engine",
     "ReverieError": "reverie.errors",
-    "Session": "reverie.engine.session",
-    "Snapshot": "reverie.engine.session",
+    "Session": "reverie.engine.sessions.session",
+    "Snapshot": "reverie.engine.sessions.session",
     "World": "reverie.types",
     "load": "reverie.engine.engine",
 }

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 from gymnasium.utils import EzPickle
 
-from reverie.engine import forking as forking  # AsyncVectorEnv forks: its children must find torch usable
+from reverie.engine.loading import forking as forking  # AsyncVectorEnv forks: its children must find torch usable
 from reverie.errors import ActionError, ImageError, WorldError
 from reverie.types import FPS, Action, ActionSpace, Frames, Pose, World
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from reverie.engine.engine import Engine
-    from reverie.engine.images import ImageSource
+    from reverie.engine.media.images import ImageSource
 
 MAX_ENV_TURN_DEG = 15.0
 """The largest turn per frame in an environment's action space: a fast flick of the mouse."""

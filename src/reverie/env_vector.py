@@ -39,7 +39,7 @@ from reverie.types import Frames
 
 if TYPE_CHECKING:
     from reverie.engine.engine import Engine
-    from reverie.engine.images import ImageSource
+    from reverie.engine.media.images import ImageSource
 
 Array = npt.NDArray[Any]
 
@@ -88,8 +88,8 @@ class DreamVectorEnv(VectorEnv[Observation, EnvAction, Array], EzPickle):
             render_mode=render_mode,
             autoreset_mode=autoreset_mode,
         )
-        from reverie.engine.batch import Batch
         from reverie.engine.engine import load
+        from reverie.engine.sessions.batch import Batch
 
         check_render_mode(render_mode)
         if num_envs < 1:
@@ -186,7 +186,7 @@ class DreamVectorEnv(VectorEnv[Observation, EnvAction, Array], EzPickle):
     def _play(self, playing: list[int], actions: Sequence[EnvAction]) -> list[Frames | Exception]:
         """The next block, or the error, of these environments.  Raises ActionError, with nothing changed, for an action
         that is not valid."""
-        from reverie.engine.batch import make_blocks
+        from reverie.engine.sessions.batch import make_blocks
 
         sessions = [self._batch.sessions[i] for i in playing]
         space = self._engine.action_space

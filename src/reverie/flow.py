@@ -14,7 +14,8 @@ from torch import Tensor
 
 from reverie.errors import ShapeError
 from reverie.models.conditioning.base import next_condition, start_condition
-from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.models.config import WorldModelConfig
+from reverie.models.dit import WorldModel
 from reverie.models.schedule import Schedule, shifted
 from reverie.models.state import Condition, ConditionChannels, TimestepEmbedding, WorldState
 from reverie.nn.precision import exact

@@ -7,7 +7,7 @@ from typing import Any
 
 def alias(*names: str) -> Any:
     """In `Annotated[Path, alias("-o")]`: other names of that option.  Nothing where there is no tyro
-    (`reverie.plain_cli` has the common ones)."""
+    (`reverie.cli.plain` has the common ones)."""
     try:
         from tyro.conf import arg
     except ModuleNotFoundError:
@@ -22,3 +22,13 @@ def positional() -> Any:
     except ModuleNotFoundError:
         return None
     return Positional
+
+
+def repeated() -> Any:
+    """In `Annotated[tuple[str, ...], repeated()]`: an option that is given once for each value.  Nothing where there
+    is no tyro."""
+    try:
+        from tyro.conf import UseAppendAction
+    except ModuleNotFoundError:
+        return None
+    return UseAppendAction

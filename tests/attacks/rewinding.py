@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from tests.serve.fake_source import FakeSource, FakeWorld
 
-from reverie.engine.script import ActionScript
-from reverie.engine.session_file import SessionFile, encode_png
+from reverie.engine.sessions.script import ActionScript
+from reverie.engine.sessions.session_file import SessionFile, encode_png
 from reverie.errors import WorldError
 from reverie.serve.sources import Picture
 from reverie.types import Action, Frames

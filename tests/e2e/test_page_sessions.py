@@ -13,8 +13,8 @@ from tests.serve.fake_source import FakeSource, running
 from tests.serve.small_model import small_engine
 
 from reverie.engine.engine import Engine
-from reverie.engine.script import parse_json
-from reverie.engine.session_file import SessionFile
+from reverie.engine.sessions.script import parse_json
+from reverie.engine.sessions.session_file import SessionFile
 from reverie.models.presets import tiny
 from reverie.serve.saves import SaveFolder
 from reverie.serve.sources import ModelSource

@@ -10,13 +10,14 @@ import pytest
 import reverie
 from reverie.data.dataset import Dataset
 from reverie.data.record import RecordConfig, record
-from reverie.engine.generate import find_image
+from reverie.engine.media.render import find_image
 from reverie.errors import CheckpointError, DataError
 from reverie.models.start_frames import read_start_frames
 from reverie.serve.sources import ModelSource
-from reverie.train.distill_decoder import DistillDecoderConfig
-from reverie.train.distill_dmd import DistillDmdConfig
-from reverie.train.distill_init import DistillInitConfig
+from reverie.train.distill import run_distillation
+from reverie.train.distill_decoder import DistillDecoderConfig, distill_decoder
+from reverie.train.distill_dmd import DistillDmdConfig, DmdTask
+from reverie.train.distill_init import DistillInitConfig, InitTask
 from reverie.train.recipe import TrainWorldConfig
 from reverie.train.tokenizer import TrainTokenizerConfig, train_tokenizer
 from reverie.train.world import train_world
@@ -116,13 +117,13 @@ def test_the_whole_road_and_every_stage_gets_somewhere(
     teacher = world.output / "model"
     distilled = {**common, "teacher": teacher, "data": data, "latents": latents, "sigmas": (1.0, 0.5), "clip_steps": 5}
     init = DistillInitConfig(**distilled, output=tmp_path / "init", steps=40, lr=1e-3, teacher_steps=6)
-    init.run()
+    run_distillation(init, InitTask)
     before, after = first_and_last(init.output)
     assert after["one_step_mse"] < before["one_step_mse"]
     student = DistillDmdConfig(
         **distilled, output=tmp_path / "student", student=init.output / "model", steps=60, lr=1e-4, rollout_blocks=6
     )
-    student.run()
+    run_distillation(student, DmdTask)
     before, after = first_and_last(student.output)
     assert after["rollout_mse"] < 1.1 * before["rollout_mse"]  # a step or two of its own: it must not do harm
     decoder = DistillDecoderConfig(
@@ -136,7 +137,7 @@ def test_the_whole_road_and_every_stage_gets_somewhere(
         fine=8,
         device="cpu",
     )
-    decoder.run()
+    distill_decoder(decoder)
     before, after = first_and_last(decoder.output)
     assert after["psnr"] > before["psnr"]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from reverie.engine.batch import make_blocks
 from reverie.engine.engine import Engine, load
-from reverie.engine.session import BlockPlan
+from reverie.engine.sessions.batch import make_blocks
+from reverie.engine.sessions.session import BlockPlan
 from reverie.errors import ActionError, ImageError, WorldError
 from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig

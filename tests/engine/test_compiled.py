@@ -14,9 +14,9 @@ from tests.models.adapters.folders import RESOLUTION, make_published
 from torch import Tensor
 
 from reverie import cli
-from reverie.engine.compiled import PIECES, check_compiler, compile_pieces, num_compiled, restore_pieces
+from reverie.engine.accelerate.compiled import PIECES, check_compiler, compile_pieces, num_compiled, restore_pieces
+from reverie.engine.accelerate.cuda_graphs import CudaTape, CudaTapes, Recorder, Recording, cuda_tapes
 from reverie.engine.engine import Engine, load, pick_mode
-from reverie.engine.recorded import CudaTape, CudaTapes, Recorder, Recording, cuda_tapes
 from reverie.errors import DeviceError
 from reverie.types import Action
 

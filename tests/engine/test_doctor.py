@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reverie.engine import doctor
+from reverie.cli import doctor
 from reverie.errors import WorldError
 from reverie.worlds import WORLDS, WorldInfo, open_world
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import reverie.env
-from reverie.engine import device, forking
+from reverie.engine.loading import device, forking
 from reverie.errors import DeviceError, ImageError
 
 

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 import reverie
-from reverie.engine import device as devices
 from reverie.engine.engine import load
+from reverie.engine.loading import device as devices
 from reverie.errors import CheckpointError, DeviceError, ImageError
 from reverie.types import Action
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reverie.engine.gather import gather, learn
+from reverie.engine.sessions.gather import gather, learn
 
 
 def test_nobody_is_due() -> None:

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from reverie import cli
-from reverie.engine.generate import rollout, sheet_frames
-from reverie.engine.script import parse
-from reverie.engine.video import VideoWriter, read_frames, read_log
+from reverie.engine.media.render import rollout, sheet_frames
+from reverie.engine.media.video import VideoWriter, read_frames, read_log
+from reverie.engine.sessions.script import parse
 from reverie.errors import DataError
 from reverie.overlay import add_keys, contact_sheet, strip_height
 from reverie.types import Action, ActionSpace

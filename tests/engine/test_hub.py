@@ -12,8 +12,8 @@ from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from reverie import cli
-from reverie.engine import hub
-from reverie.engine.models import check_model
+from reverie.engine.loading import hub
+from reverie.engine.loading.models import check_model
 from reverie.errors import CheckpointError
 from reverie.hub import client
 

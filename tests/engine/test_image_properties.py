@@ -17,8 +17,8 @@ from PIL import Image, ImageOps
 from tests.engine.icc import ADOBE_RGB, DISPLAY_P3, SRGB, expected_srgb, grey_profile, rgb_profile, srgb_curve
 
 import reverie
-from reverie.engine.image_worker import load_untrusted
-from reverie.engine.images import BACKDROP, FORMATS, centre_crop, load_image
+from reverie.engine.media.image_worker import load_untrusted
+from reverie.engine.media.images import BACKDROP, FORMATS, centre_crop, load_image
 from reverie.errors import ImageError
 
 SIZE = (128, 224)

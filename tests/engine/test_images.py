@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reverie.engine.images import BACKDROP, load_image
+from reverie.engine.media.images import BACKDROP, load_image
 from reverie.errors import ImageError
 
 SIZE = (128, 224)

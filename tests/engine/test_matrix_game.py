@@ -13,9 +13,10 @@ from tests.models.adapters.folders import RESOLUTION, VARIANTS, make_published
 from tests.models.adapters.naive import make_config
 
 from reverie import cli, flow
-from reverie.engine import preflight, states
 from reverie.engine.engine import Engine, load
-from reverie.engine.start import StartStream
+from reverie.engine.loading import hardware_check
+from reverie.engine.sessions import states
+from reverie.engine.sessions.start_latents import StartStream
 from reverie.errors import ActionError, CheckpointError
 from reverie.models.adapters import matrix_game
 from reverie.models.dit import WorldModel
@@ -187,8 +188,8 @@ def test_a_wrong_variant_for_a_converted_folder(folder, tmp_path) -> None:
 
 def test_a_video_and_a_measured_rollout(folder, picture, tmp_path) -> None:
     """Callers that give one action per frame meet a first block of another length."""
-    from reverie.engine.generate import rollout
-    from reverie.engine.script import parse
+    from reverie.engine.media.render import rollout
+    from reverie.engine.sessions.script import parse
     from reverie.env import DreamEnv
     from reverie.evaluate.rollout import roll
 
@@ -254,8 +255,8 @@ def test_a_hub_s_model_of_our_own(hub, folder, picture) -> None:
 
 
 def test_what_a_hub_has_not(hub, monkeypatch) -> None:
-    roomy = preflight.Machine(device="cpu", name="roomy", driver="", free_bytes=2**40, total_bytes=2**40)
-    monkeypatch.setattr(preflight, "read_machine", lambda device: roomy)
+    roomy = hardware_check.Machine(device="cpu", name="roomy", driver="", free_bytes=2**40, total_bytes=2**40)
+    monkeypatch.setattr(hardware_check, "read_machine", lambda device: roomy)
     with pytest.raises(CheckpointError, match=r"gta_keyboard2dim.safetensors.* is not in the local cache"):
         load("Skywork/Matrix-Game-2.0", device="cpu", variant="gta")
     with pytest.raises(CheckpointError, match=r"someone/else .* is not in the local cache"):
@@ -351,7 +352,7 @@ def test_a_dream_goes_on_past_the_reference_s_last_step() -> None:
 @pytest.mark.slow
 def test_a_session_of_ten_thousand_steps(engine, picture) -> None:
     """Frames and all: memory is flat, and it still obeys.  (That the numbers are right is shown above.)"""
-    from reverie.engine.device import rss_mib
+    from reverie.engine.loading.device import rss_mib
 
     session = engine.open(picture)
     before, frames = 0.0, session.first_frame

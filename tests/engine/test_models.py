@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from reverie import cli
-from reverie.engine import doctor, hub, models
-from reverie.engine.source import open_source
+from reverie.cli import doctor
+from reverie.engine.loading import hub, models
+from reverie.engine.loading.source import open_source
 from reverie.errors import CheckpointError
 from reverie.models.checkpoint import load_model, save_model
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from reverie.engine.pace import MAX_ROUND_TRIP_S, PaceConfig, PaceState, begin, decide, made, played
+from reverie.engine.sessions.pace import MAX_ROUND_TRIP_S, PaceConfig, PaceState, begin, decide, made, played
 
 
 @dataclass

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from reverie import cli
-from reverie.engine import quantise
-from reverie.engine.budget import needed
+from reverie.engine.accelerate import quantise
 from reverie.engine.engine import Engine, load
-from reverie.engine.geometry import matrix_game_2
-from reverie.engine.presets import PRESETS
+from reverie.engine.loading.memory_estimate import needed
+from reverie.engine.loading.presets import PRESETS
+from reverie.engine.loading.random_weights import matrix_game_2
 from reverie.errors import DeviceError
 from reverie.types import Action
 
@@ -28,7 +28,7 @@ def test_int8_is_near_and_small(fresh, picture) -> None:
     session = fresh.open(picture)
     expected = [session.step(Action()) for _ in range(3)]
     name = fresh.fingerprint
-    quality = quantise.quantise(fresh, "int8")
+    quality = fresh.quantise("int8")
     assert 0 < quality.error < 0.03
     assert quality.bytes_after < 0.7 * quality.bytes_before
     assert quality.layers > 5
@@ -42,7 +42,7 @@ def test_int8_is_near_and_small(fresh, picture) -> None:
 
 def test_what_tells_of_time_and_actions_keeps_its_weights(fresh) -> None:
     kept = {name: tensor.clone() for name, tensor in fresh.bundle.model.state_dict().items() if "blocks." not in name}
-    quantise.quantise(fresh, "int8")
+    fresh.quantise("int8")
     for name, tensor in kept.items():
         assert torch.equal(fresh.bundle.model.state_dict()[name], tensor), name
 
@@ -51,7 +51,7 @@ def test_the_gate(fresh, monkeypatch) -> None:
     strict = dataclasses.replace(quantise.KINDS["int8"], limit=1e-6)
     monkeypatch.setitem(quantise.KINDS, "int8", strict)
     with pytest.raises(DeviceError, match=r"refused: int8 weights: .*the velocity changes by .*load the model without"):
-        quantise.quantise(fresh, "int8")
+        fresh.quantise("int8")
 
 
 def test_the_gate_is_blind_to_nothing() -> None:
@@ -65,7 +65,7 @@ def test_other_floats_take_the_same_road(fresh, monkeypatch, picture) -> None:
     """fp8 activations need a GPU; weights alone show that any of torchao's tensors plays."""
     weights_only = quantise.Kind(lambda ao: ao.Float8WeightOnlyConfig(), 8, 0.2)
     monkeypatch.setitem(quantise.KINDS, "fp8w", weights_only)
-    quality = quantise.quantise(fresh, "fp8w")
+    quality = fresh.quantise("fp8w")
     assert 0.001 < quality.error < 0.2
     assert fresh.open(picture).step(Action()).shape == (4, 32, 64, 3)
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from reverie.engine.script import ActionScript, Segment, load_script, parse, parse_json
+from reverie.engine.sessions.script import ActionScript, Segment, load_script, parse, parse_json
 from reverie.errors import ActionError
 from reverie.types import Action, ActionSpace
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.damage import ANY, Damage, examples
 
-from reverie.engine.script import ActionScript, Segment, load_script, parse, parse_json
+from reverie.engine.sessions.script import ActionScript, Segment, load_script, parse, parse_json
 from reverie.errors import ActionError
 from reverie.types import MAX_TURN_DEG, Action
 

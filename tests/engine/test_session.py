@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from reverie.engine import states
 from reverie.engine.engine import load
-from reverie.engine.session import Snapshot
+from reverie.engine.sessions import states
+from reverie.engine.sessions.session import Snapshot
 from reverie.errors import ActionError, CheckpointError, WorldError
 from reverie.types import Action, World
 

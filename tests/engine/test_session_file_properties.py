@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from tests.damage import ANY, Damage, examples
 
-from reverie.engine.image_worker import load_untrusted_session
-from reverie.engine.script import parse
-from reverie.engine.session_file import SessionFile, encode_png, encode_thumbnail, read_thumbnail
+from reverie.engine.media.image_worker import load_untrusted_session
+from reverie.engine.sessions.script import parse
+from reverie.engine.sessions.session_file import SessionFile, encode_png, encode_thumbnail, read_thumbnail
 from reverie.errors import DataError
 
 SIZE = (32, 64)

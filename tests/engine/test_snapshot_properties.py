@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tests.damage import ANY, Damage, examples
 
-from reverie.engine.session import Snapshot
+from reverie.engine.sessions.session import Snapshot
 from reverie.errors import CheckpointError
 from reverie.types import Action
 

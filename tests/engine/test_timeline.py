@@ -15,13 +15,13 @@ from tests.serve.small_model import small_engine
 
 import reverie
 from reverie import cli
-from reverie.engine.batch import make_blocks
 from reverie.engine.engine import Engine
-from reverie.engine.history import ChunkFile, SnapshotHistory
-from reverie.engine.scenes import bundled_scenes
-from reverie.engine.session_file import SessionFile, hash_frame, open_session
-from reverie.engine.timeline import Timeline, blocks_of
-from reverie.engine.video import read_frames, read_log
+from reverie.engine.loading.scenes import bundled_scenes
+from reverie.engine.media.video import read_frames, read_log
+from reverie.engine.sessions.batch import make_blocks
+from reverie.engine.sessions.history import ChunkFile, SnapshotHistory
+from reverie.engine.sessions.session_file import SessionFile, hash_frame, open_session
+from reverie.engine.sessions.timeline import Timeline, blocks_of
 from reverie.errors import CheckpointError, DataError
 from reverie.models.presets import tiny_memory
 from reverie.types import Action
@@ -158,7 +158,9 @@ def test_going_back_makes_few_blocks_again_and_denoises_none(engine, picture, mo
 @pytest.mark.parametrize("room", [0, 40])
 def test_where_the_disk_is_full_it_goes_back_all_the_same(engine, picture, monkeypatch, room: int) -> None:
     """room: chunks that the disk takes."""
-    monkeypatch.setattr("reverie.engine.history.WITHOUT_DISK_BYTES", 3 * Timeline(engine.open(picture)).num_bytes)
+    monkeypatch.setattr(
+        "reverie.engine.sessions.history.WITHOUT_DISK_BYTES", 3 * Timeline(engine.open(picture)).num_bytes
+    )
     write, written = ChunkFile._write, []
 
     def write_some(self: ChunkFile, place: int, data: bytes) -> None:

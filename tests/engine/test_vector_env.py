@@ -21,7 +21,7 @@ from gymnasium.wrappers.vector import RecordVideo as RecordVectorVideo
 from tests.test_env import ToyWorld
 
 import reverie.env
-from reverie.engine.player_bench import random_engine
+from reverie.bench.players import random_engine
 from reverie.env import DreamEnv, Step, to_action
 from reverie.env_vector import DreamVectorEnv
 from reverie.errors import ActionError, CheckpointError, WorldError

@@ -9,10 +9,10 @@ from PIL import Image
 from tests.evaluate.conftest import write_recording
 
 from reverie.cli import main
+from reverie.cli.evaluate import EvaluateConfig, evaluate
 from reverie.errors import CheckpointError, DataError
 from reverie.evaluate import clips, run, speed
 from reverie.evaluate.plan import Size
-from reverie.evaluate.report import EvaluateConfig, evaluate
 from reverie.evaluate.subject import open_subject
 from reverie.evaluate.tables import COPY, DREAM, REAL, REBUILT, SHUFFLED, STATIC
 from reverie.types import ActionSpace

@@ -13,6 +13,7 @@ import torch
 from tests.scenes.yard import YardWorld, record_yard, save_yard_scene
 
 from reverie.cli import main
+from reverie.cli.evaluate import EvaluateConfig, evaluate
 from reverie.data.dataset import Dataset
 from reverie.data.depth import DepthRecord
 from reverie.data.video import write_video
@@ -21,7 +22,6 @@ from reverie.engine.engine import Engine, load
 from reverie.errors import CheckpointError, DataError
 from reverie.evaluate import run
 from reverie.evaluate.fit import fit_actions
-from reverie.evaluate.report import EvaluateConfig, evaluate
 from reverie.evaluate.scenes import tables, units
 from reverie.evaluate.scenes.batch import Batch, shrink
 from reverie.evaluate.scenes.streamed import MORE_STEPS, streaming_differences

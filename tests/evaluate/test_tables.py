@@ -2,6 +2,7 @@ import io
 
 from rich.console import Console
 
+from reverie.cli.evaluate import rich_table
 from reverie.evaluate import tables
 from reverie.evaluate.tables import Column, Table
 
@@ -48,7 +49,7 @@ def test_a_control_that_beats_the_real_thing_is_named() -> None:
 
 def test_the_terminal_shows_the_rows() -> None:
     page = io.StringIO()
-    Console(width=100, file=page).print(example().to_rich())
+    Console(width=100, file=page).print(rich_table(example()))
     text = page.getvalue()
     assert "dream" in text
     assert "23.5" in text

@@ -16,7 +16,7 @@ from tests.scenes import rooms
 from torch import Tensor
 
 from reverie import export
-from reverie.engine import pace
+from reverie.engine.sessions import pace
 from reverie.models import presets
 from reverie.models.conditioning.erasure import gone
 from reverie.models.conditioning.spatial_memory import SpatialMemory, SpatialMemoryConfig, own_keyframes

@@ -17,8 +17,8 @@ import reverie
 from reverie import cli
 from reverie.data.dataset import Dataset
 from reverie.data.hub import pull_dataset, push_dataset
-from reverie.engine.hub import pull_model, push_model
-from reverie.engine.models import find_model
+from reverie.engine.loading.hub import pull_model, push_model
+from reverie.engine.loading.models import find_model
 from reverie.errors import CheckpointError, DataError, HubError, ReverieError
 from reverie.hub.cards import licence_metadata, with_metadata
 from reverie.models.checkpoint import load_model, save_model

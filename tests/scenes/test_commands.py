@@ -12,7 +12,7 @@ from tests.scenes.yard import YardWorld, record_yard, save_yard_scene
 
 from reverie import cli
 from reverie.data.dataset import Dataset
-from reverie.engine import scenes as bundled
+from reverie.engine.loading import scenes as bundled
 from reverie.errors import DataError
 from reverie.scenes.assemble import make_keyframes
 from reverie.scenes.build import measure_coverage

@@ -13,9 +13,11 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 from tests.serve.fake_source import FakeSource
 
+from reverie.cli.play import PlayConfig
+from reverie.cli.serve import ServeConfig
 from reverie.errors import ServeError
 from reverie.serve.access import Access, access_for, is_loopback, with_token
-from reverie.serve.app import PlayConfig, ServeConfig, create_app
+from reverie.serve.app import create_app
 from reverie.serve.protocol import VERSION
 
 PATHS = ["/", "/health", "/starts", "/starts/start-0.jpg", "/static/main.js"]

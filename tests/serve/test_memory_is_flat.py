@@ -11,9 +11,9 @@ import pytest
 import torch
 from tests.serve.small_model import small_engine
 
-from reverie.engine.history import Chunk
-from reverie.engine.session import Snapshot
-from reverie.engine.timeline import Timeline
+from reverie.engine.sessions.history import Chunk
+from reverie.engine.sessions.session import Snapshot
+from reverie.engine.sessions.timeline import Timeline
 from reverie.models.presets import tiny
 from reverie.serve.host import Host
 from reverie.serve.opening import load, save

@@ -26,11 +26,11 @@ from tests.serve.test_server import OPEN, connected
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from reverie.cli.serve import ServeConfig, serve
 from reverie.errors import CheckpointError, ServeError
 from reverie.models.presets import tiny
 from reverie.serve import app
 from reverie.serve.access import Access
-from reverie.serve.app import ServeConfig
 from reverie.serve.host import Limits
 from reverie.serve.protocol import VERSION, FrameMessage, Refusal
 from reverie.serve.replicas import Front, Keeper, Replica, ReplicaConfig, create_front, serve_replicas
@@ -192,7 +192,7 @@ def test_numbers_of_replicas_that_cannot_be(number: int, tmp_path: Path):
 def test_the_command_serves_replicas(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     seen: list[ReplicaConfig] = []
     monkeypatch.setattr("reverie.serve.replicas.serve_replicas", lambda config, **where: seen.append(config))
-    ServeConfig(replicas=3, max_players=2, saves=tmp_path).run()
+    serve(ServeConfig(replicas=3, max_players=2, saves=tmp_path))
     assert (seen[0].num_replicas, seen[0].limits.max_players, seen[0].saves) == (3, 2, tmp_path)
     assert isinstance(seen[0].source(), ModelSource)
 

@@ -10,9 +10,13 @@ import pytest
 from tests.serve.fake_source import FakeSource, running
 from websockets.sync.client import connect
 
+from reverie.cli.play import PlayConfig, play
+from reverie.cli.serve import ServeConfig
+from reverie.cli.serve import serve as serve_many
 from reverie.errors import CheckpointError, ServeError
-from reverie.serve import app
-from reverie.serve.app import PlayConfig, ServeConfig, bind, page_address, serve, source_of
+from reverie.serve import choose
+from reverie.serve.app import bind, page_address, serve
+from reverie.serve.choose import source_of
 from reverie.serve.protocol import VERSION, FrameMessage
 from reverie.serve.sources import GameSource, ModelSource
 from reverie.serve.swap_source import SwapSource
@@ -75,12 +79,15 @@ def test_a_failed_warm_up_ends_the_server_with_its_error():
         serve(FakeSource(load_failure=CheckpointError("no such model")), port=0)
 
 
-@pytest.mark.parametrize("config", [PlayConfig(port=0, browser=False), ServeConfig(port=0, host="127.0.0.1")])
-def test_commands_say_where_they_are(config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize(
+    ("verb", "config"),
+    [(play, PlayConfig(port=0, browser=False)), (serve_many, ServeConfig(port=0, host="127.0.0.1"))],
+)
+def test_commands_say_where_they_are(verb, config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     source = FakeSource(load_failure=CheckpointError("enough"))
-    monkeypatch.setattr(app, "source_of", lambda *_, **__: source)
+    monkeypatch.setattr(choose, "source_of", lambda *_, **__: source)
     with pytest.raises(CheckpointError):
-        config.run()
+        verb(config)
     assert "http://127.0.0.1:" in capsys.readouterr().out
 
 

@@ -15,14 +15,16 @@ from tests.scenes.yard import save_yard_scene
 from tests.serve.test_server import OPEN, connected
 
 from reverie import cli
-from reverie.engine import scenes
-from reverie.engine.engine import STARTS, Engine, load
-from reverie.engine.session import Session
+from reverie.engine.engine import Engine, load
+from reverie.engine.loading import scenes
+from reverie.engine.sessions.session import Session
 from reverie.errors import CheckpointError, DataError, ServeError
 from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.presets import Preset, tiny, tiny_memory
-from reverie.serve.app import create_app, source_of
+from reverie.models.start_frames import STARTS
+from reverie.serve.app import create_app
+from reverie.serve.choose import source_of
 from reverie.serve.sources import ModelSource
 
 KEYS = ("forward", "left", "right")

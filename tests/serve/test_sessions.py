@@ -17,10 +17,10 @@ from tests.serve.small_model import small_engine
 from tests.serve.test_server import OPEN, Client, connected
 
 from reverie.engine.engine import Engine
-from reverie.engine.script import parse_json
-from reverie.engine.session import Snapshot
-from reverie.engine.session_file import SessionFile, hash_frame
-from reverie.engine.timeline import Timeline
+from reverie.engine.sessions.script import parse_json
+from reverie.engine.sessions.session import Snapshot
+from reverie.engine.sessions.session_file import SessionFile, hash_frame
+from reverie.engine.sessions.timeline import Timeline
 from reverie.errors import ActionError, CheckpointError
 from reverie.models.presets import tiny
 from reverie.serve.app import create_app

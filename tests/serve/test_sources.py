@@ -14,13 +14,14 @@ from tests.serve.test_server import OPEN, Client, connected
 
 from reverie.data import live
 from reverie.data.dataset import Dataset
-from reverie.engine.engine import STARTS
-from reverie.engine.session import Session
+from reverie.engine.sessions.session import Session
 from reverie.errors import CheckpointError, ServeError, WorldError
 from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.presets import tiny
-from reverie.serve.app import create_app, source_of
+from reverie.models.start_frames import STARTS
+from reverie.serve.app import create_app
+from reverie.serve.choose import source_of
 from reverie.serve.sources import GameSource, ModelSource, PlaysTogether, Source
 from reverie.types import Action, ActionSpace, Frames, World
 from reverie.worlds import WORLDS, WorldInfo

@@ -10,11 +10,11 @@ from tests.scenes.yard import YardWorld, save_yard_scene
 from tests.serve.test_scenes import KEYS, save
 
 from reverie import worlds
-from reverie.engine import scenes
 from reverie.engine.engine import Engine, load
+from reverie.engine.loading import scenes
+from reverie.engine.loading.scenes import Camera
 from reverie.engine.placing import compare_view
-from reverie.engine.scenes import Camera
-from reverie.engine.session_file import describe_session
+from reverie.engine.sessions.session_file import describe_session
 from reverie.errors import DataError, ImageError, WorldError
 from reverie.models.presets import tiny_memory
 from reverie.serve.protocol import VIEWS
@@ -55,7 +55,7 @@ class Yard(YardWorld):
 
 
 def scenes_image(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    from reverie.engine.images import load_image
+    from reverie.engine.media.images import load_image
 
     return load_image(frame, size)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from reverie import cli
+from reverie.cli.display import TrainingDisplay, tell
 from reverie.train import budget
 from reverie.train.config import TrainerConfig
 from reverie.train.task import Task
@@ -43,15 +44,14 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_comes_on_top_is_said_first(capsys: pytest.CaptureFixture[str]) -> None:
-    budget.announce(Options(0.3, (Path("a"), Path("b"))))
+    budget.announce(Options(0.3, (Path("a"), Path("b"))), tell)
     said = capsys.readouterr().err
     assert "--minutes 0.3 counts training steps" in said
     assert "4 h of recordings" in said
-    budget.announce(
-        SimpleNamespace(minutes=1, data=[Path("a")], max_hours=0.5, held_out=[Path("b")], held_out_hours=0.1)
-    )
+    less = SimpleNamespace(minutes=1, data=[Path("a")], max_hours=0.5, held_out=[Path("b")], held_out_hours=0.1)
+    budget.announce(less, tell)
     assert "0.6 h of recordings" in capsys.readouterr().err
-    budget.announce(Options(None))
+    budget.announce(Options(None), tell)
     assert capsys.readouterr().err == ""
 
 
@@ -60,10 +60,10 @@ def test_how_long_it_took_is_said_once(
 ) -> None:
     clock = iter([100.0, 1780.0])
     monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    budget.announce(Options(None))
+    budget.announce(Options(None), tell)
     for number in range(2):
         config = TrainerConfig(folder=tmp_path / str(number), steps=1, track="none", device="cpu")
-        Trainer(Still(), config).run()
+        Trainer(Still(), config, display=TrainingDisplay()).run()
         said = " ".join(capsys.readouterr().err.split())
         assert ("prepared in 28.0 min; 1 steps begin now" in said) == (number == 0)
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from reverie.bench.train_step_worker import StepTask
 from reverie.models import pieces, tokenizer
 from reverie.models.pieces import TRAINING_PIECES, compile_pieces, num_compiled, restore_pieces
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.nn import attention
 from reverie.train import trainer as trainer_module
 from reverie.train.config import TrainerConfig
-from reverie.train.step_worker import StepTask
 from reverie.train.trainer import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's doing

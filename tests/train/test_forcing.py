@@ -15,7 +15,8 @@ from reverie.flow import Schedule
 from reverie.models import presets
 from reverie.models.adapters import matrix_game
 from reverie.models.conditioning.base import next_condition
-from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.models.config import WorldModelConfig
+from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, ConditionChannels
 from reverie.nn.attention import Visibility
 from reverie.train.forcing import Past, check_clip_steps, clean_estimates, given_steps, start_channels

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from reverie.bench.train_step_worker import StepTask
 from reverie.models import tokenizer
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.batches import move
-from reverie.train.step_worker import StepTask
 
 HAS_CUDA = torch.backends.cuda.is_built()
 THERE = torch.device("cuda", 0) if HAS_CUDA else torch.device("meta")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from reverie.data.audit import open_dataset
 from reverie.data.dataset import CODEBASE_VERSION, Dataset, read_info
@@ -12,7 +11,6 @@ from reverie.data.poses import recorded_world
 from reverie.errors import DataError
 from reverie.hub import client
 from reverie.hub.cards import card_of, licence_metadata, size_category
-from reverie.options import alias, positional
 
 DATASET_FILES = ("meta/*", "data/*", "videos/*", "depth/*", "README.md")
 """Patterns of the files of a dataset."""
@@ -108,56 +106,3 @@ def dataset_card(dataset: Dataset, licence: str = "") -> str:
         "configs": [{"config_name": "default", "data_files": "data/*/*.parquet"}],
     }
     return card_of(dataset.path, short, metadata)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PushDatasetConfig:
-    """Push a recording to the Hugging Face Hub, in one commit, with a card; LeRobot reads it from there.
-
-    Log in first, with `hf auth login` or HF_TOKEN.
-
-    Example: reverie data push recordings/vizdoom somebody/doom-walks --licence CC-BY-4.0
-    """
-
-    dataset: Annotated[Path, positional()]
-    """The dataset's folder."""
-    repository: Annotated[str, positional()]
-    """OWNER/NAME; made if it is not there."""
-    licence: str = ""
-    """The licence of the frames, for the card."""
-    private: bool = False
-    """If the repository is made now, only its owner sees it."""
-    message: str = ""
-    """The commit's message; a short one if left out."""
-    revision: str | None = None
-    """The branch to commit to; the main one if left out."""
-
-    def run(self) -> None:
-        print(
-            push_dataset(
-                self.dataset,
-                self.repository,
-                licence=self.licence,
-                private=self.private,
-                message=self.message,
-                revision=self.revision,
-            )
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PullDatasetConfig:
-    """Download a recording in the LeRobot v3 layout from the Hugging Face Hub into a folder.
-
-    Example: reverie data pull somebody/doom-walks -o recordings/doom-walks
-    """
-
-    repository: Annotated[str, positional()]
-    """OWNER/NAME."""
-    output: Annotated[Path, alias("-o")]
-    """The folder to make."""
-    revision: str | None = None
-    """A branch, tag or commit; the newest if left out."""
-
-    def run(self) -> None:
-        print(pull_dataset(self.repository, self.output, revision=self.revision))

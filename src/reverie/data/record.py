@@ -3,7 +3,6 @@
     reverie record vizdoom --hours 2 -o recordings/vizdoom --processes 2
     reverie record vizdoom --hours 1 -o recordings/monsters --set monsters=true
     reverie record minetest --hours 100 -o recordings/minetest --cluster ray://head:10001
-    python -m reverie.data.record vizdoom --hours 0.1 -o /tmp/walk
 
 Running it again on the same folder continues to the hours asked for.  An episode depends only on its own seed; episodes
 are added as they are finished, so that nobody waits for a slow one.
@@ -18,15 +17,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
-
 from reverie.data.episode import DiskFull, Draft, Job, Outcome, Recorder, Rejected, play_episode
 from reverie.data.facts import WorldFacts
 from reverie.data.options import options_of, parse_options
-from reverie.data.progress import RecordingProgress
 from reverie.data.workers import Crew, Lost
 from reverie.data.writer import DatasetWriter
 from reverie.errors import DataError, WorldError
+from reverie.options import alias, positional, repeated
 from reverie.types import FPS, POSE_NAMES, HasGeometry, World
 from reverie.worlds import WORLDS, world_info
 
@@ -47,9 +44,9 @@ class RecordConfig:
     Example: reverie record vizdoom --hours 2 -o recordings/vizdoom --processes 2
     """
 
-    world: Annotated[str, tyro.conf.Positional]
+    world: Annotated[str, positional()]
     """The game, such as vizdoom."""
-    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    out: Annotated[Path, alias("-o")]
     """The dataset's folder; made, or continued."""
     hours: float = 1.0
     """Length of the whole dataset."""
@@ -63,7 +60,7 @@ class RecordConfig:
     """Play the held-out levels, and only those."""
     maps: tuple[str, ...] = ()
     """Levels to play, such as freedoom2/MAP01; all of the split if none are named."""
-    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    set: Annotated[tuple[str, ...], repeated()] = ()
     """An option of the game, KEY=VALUE, such as monsters=true; can be given several times."""
     episode_seconds: float = 40.0
     """Length of an episode; one that goes wrong is cut shorter."""
@@ -82,12 +79,12 @@ class RecordConfig:
             if getattr(self, name) < 0:
                 raise DataError(f"{name} must not be negative, got {getattr(self, name)}")
 
-    def run(self) -> None:
-        """Record with a progress bar on the terminal."""
-        record(self, show_progress=True)
+
+Watch = Callable[[DatasetWriter, Outcome | None], None]
+"""Called with the dataset when a recording begins, and after each episode with it too."""
 
 
-def record(config: RecordConfig, *, show_progress: bool = False) -> int:
+def record(config: RecordConfig, watch: Watch = lambda writer, outcome: None) -> int:
     """Record until the dataset at `config.out` has the hours asked for; returns its number of frames.
 
     Raises WorldError for an unknown game, map or option and for a game that fails again and again, DataError for a
@@ -110,10 +107,11 @@ def record(config: RecordConfig, *, show_progress: bool = False) -> int:
             notes=_notes(config, world),
             depth_every=config.depth_every if isinstance(world, HasGeometry) else 0,
         )
-        with writer, RecordingProgress(config.world, round(config.hours * 3600 * FPS), writer, show_progress) as shown:
+        with writer:
+            watch(writer, None)
             _check_split(config, writer)
             with contextlib.closing(_outcomes(config, job, world, writer)) as outcomes:
-                _fill(writer, config, outcomes, shown.update)
+                _fill(writer, config, outcomes, watch)
             return writer.num_frames
     finally:
         world.close()
@@ -196,9 +194,7 @@ def _check_split(config: RecordConfig, writer: DatasetWriter) -> None:
         )
 
 
-def _fill(
-    writer: DatasetWriter, config: RecordConfig, outcomes: Iterator[Outcome], report: Callable[[Outcome], None]
-) -> None:
+def _fill(writer: DatasetWriter, config: RecordConfig, outcomes: Iterator[Outcome], watch: Watch) -> None:
     """Add episodes until there are enough.  Raises WorldError if none is any good, DataError if the disk is full."""
     goal, barren, failures = config.hours * 3600 * FPS, 0, 0
     while writer.num_frames < goal:
@@ -208,12 +204,12 @@ def _fill(
         if isinstance(outcome, Draft):
             barren = failures = 0
             _add(writer, outcome)
-            report(outcome)
+            watch(writer, outcome)
             continue
         barren += 1
         failures = failures + 1 if outcome.is_failure else 0
         writer.reject(seed=outcome.seed, reason=outcome.reason, map=outcome.map, failed=outcome.is_failure)
-        report(outcome)
+        watch(writer, outcome)
         if failures >= MAX_FAILURES:
             raise WorldError(f"{config.world} failed in {failures} episodes in a row; the last: {outcome.reason}")
         if barren >= MAX_BARREN_EPISODES:
@@ -232,7 +228,3 @@ def _add(writer: DatasetWriter, draft: Draft) -> None:
         except OSError as error:
             raise writer.full(error) from error
     writer.add(video, draft.actions, draft.poses, draft.picture_stats, draft.meta, draft.depth)
-
-
-if __name__ == "__main__":
-    tyro.cli(RecordConfig).run()

@@ -12,19 +12,16 @@ from __future__ import annotations
 import io
 import os
 import sys
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from reverie.data.audit import open_dataset
 from reverie.data.dataset import Dataset
 from reverie.errors import DataError
-from reverie.options import alias, positional
 from reverie.types import Clip
 
 JPEG_QUALITY = 90
@@ -35,50 +32,19 @@ MAX_DEPTH_M = 95.0
 POINT_RADIUS_M = 0.03
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ViewConfig:
-    """Open an episode of a recording in rerun: frames, actions, camera, depth, and a memory that fills as it walks.
-
-    With -o it writes a file instead, which `rerun FILE` opens, here or on another machine.
-
-    Examples: reverie data view recordings/vizdoom;  reverie data view recordings/vizdoom --episode 3 -o walk.rrd
-    """
-
-    dataset: Annotated[Path, positional()]
-    """The dataset's folder."""
-    episode: int = 0
-    """The episode's number."""
-    output: Annotated[Path | None, alias("-o")] = None
-    """A file to write, .rrd, instead of opening the viewer."""
-    memory_s: float = 2.0
-    """Seconds between the keyframes of the memory; 0 shows none."""
-
-    def __post_init__(self) -> None:
-        if self.output is not None and self.output.suffix != ".rrd":
-            raise DataError(f"{self.output}: rerun's files end in .rrd; choose another name")
-        if self.memory_s < 0:
-            raise DataError(f"--memory-s must be 0 or more seconds, got {self.memory_s:g}")
-
-    def run(self) -> None:
-        """Write the file, or open the viewer."""
-        rr = _import_rerun()
-        dataset = open_dataset(self.dataset)
-        clip = dataset.clip(self.episode)
-        name = f"{dataset.path.absolute().name}, episode {self.episode}"
-        if self.output is None:
-            _check_display()
-            stream = rr.RecordingStream("reverie", recording_id=name)
-            stream.spawn(default_blueprint=_layout(rr))
-            log_clip(stream, dataset, clip, self.memory_s)
-            stream.flush()
-        else:
-            save_clip(self.output, dataset, clip, name, self.memory_s)
-            print(f"{self.output}: {len(clip.frames)} frames; rerun {self.output} opens it")
+def show_clip(dataset: Dataset, clip: Clip, name: str, memory_s: float = 2.0) -> None:
+    """Opens the viewer on a clip of `dataset`.  Raises DataError without rerun or a screen."""
+    rr = import_rerun()
+    _check_display()
+    stream = rr.RecordingStream("reverie", recording_id=name)
+    stream.spawn(default_blueprint=_layout(rr))
+    log_clip(stream, dataset, clip, memory_s)
+    stream.flush()
 
 
 def save_clip(path: Path, dataset: Dataset, clip: Clip, name: str, memory_s: float = 2.0) -> None:
     """Writes a clip of `dataset` as one of rerun's files, whole or not at all.  Raises DataError if it cannot."""
-    rr = _import_rerun()
+    rr = import_rerun()
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.touch()
@@ -100,7 +66,7 @@ def log_clip(stream: Any, dataset: Dataset, clip: Clip, memory_s: float) -> None
     stream: a `rerun.RecordingStream`.  Without poses there is no camera in the world, without a field of view or depth
     no memory.
     """
-    rr = _import_rerun()
+    rr = import_rerun()
     times = np.arange(len(clip.frames)) / clip.fps
     _log_actions(rr, stream, dataset, clip, times)
     focal = _focal_across(dataset)
@@ -209,7 +175,8 @@ def _layout(rr: Any) -> Any:
     )
 
 
-def _import_rerun() -> Any:
+def import_rerun() -> Any:
+    """Imports rerun.  Raises DataError where it is not installed."""
     try:
         return import_module("rerun")
     except ModuleNotFoundError as error:

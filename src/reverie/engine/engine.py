@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,36 +10,30 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reverie.engine import preflight, presets, quantise
-from reverie.engine.batch import Batch
-from reverie.engine.compiled import check_compiler, compile_pieces, restore_pieces
-from reverie.engine.device import pick_device, pick_dtype, set_threads
-from reverie.engine.geometry import HUB_NAMES, matrix_game_2
-from reverie.engine.hub import is_cached
-from reverie.engine.images import ImageSource, load_image
-from reverie.engine.lane import CudaLane, HereLane, Lane
-from reverie.engine.models import find_model
-from reverie.engine.recorded import Record, cuda_tapes
-from reverie.engine.scenes import Camera, LoadedScene, Opening, find_scene
-from reverie.engine.session import Session
-from reverie.engine.source import open_source
+from reverie.engine.accelerate.compiled import check_compiler
+from reverie.engine.loading import hardware_check, presets
+from reverie.engine.loading.device import pick_device, pick_dtype, set_threads
+from reverie.engine.loading.hub import is_cached
+from reverie.engine.loading.models import find_model
+from reverie.engine.loading.random_weights import HUB_NAMES, matrix_game_2
+from reverie.engine.loading.scenes import Camera, LoadedScene, Opening, find_scene
+from reverie.engine.loading.source import open_source
+from reverie.engine.media.images import ImageSource, load_image
+from reverie.engine.runtime import Runtime
+from reverie.engine.sessions.batch import Batch
+from reverie.engine.sessions.session import Session
 from reverie.errors import CheckpointError, DeviceError, ImageError
 from reverie.models.checkpoint import ModelBundle
 from reverie.models.dit import count_parameters
 from reverie.models.parked import Parked
-from reverie.models.start_frames import STARTS as STARTS
 from reverie.models.start_frames import StartFrame, read_start_frames
-from reverie.models.tiny_decoder import TinyDecoder
-from reverie.models.tokenizer import VideoTokenizer
-from reverie.models.wan_vae import WanVAE
 from reverie.scenes.scene import Scene
-from reverie.types import Action, ActionSpace
+from reverie.types import Action
 
 Progress = Callable[[float, str], None]
 """Callback of the loading's progress: the share done, from 0 to 1, and the current task."""
 
 MAX_WARM_UP_PARAMETERS = 500_000_000
-MAX_HASHED_BYTES, NUM_SAMPLES, SAMPLE_BYTES = 256 * 2**20, 256, 64 * 2**10
 
 
 def load(
@@ -64,10 +55,10 @@ def load(
     model: the name of a bundled model, a model folder, a folder of published Matrix-Game 2.0 weights, or the id of
     either on the Hugging Face hub.  device: auto, cpu, cuda, cuda:N.  dtype: auto (measured on a CPU), float32,
     bfloat16, and float16 on a GPU.  decoder: full, or tiny where the model has one; auto is full.  weights: full, int8
-    or fp8 (`reverie.engine.quantise`); auto takes the preset's, else full.  mode: eager or compiled
-    (`reverie.engine.compiled`, on a GPU with CUDA graphs); auto compiles on a GPU.  Of published weights only: variant
-    (universal, gta or templerun), resolution, (H, W), and preset (`reverie.engine.presets`).  say: told in one line,
-    before they are read, what large weights will need.
+    or fp8 (`reverie.engine.accelerate.quantise`); auto takes the preset's, else full.  mode: eager or compiled
+    (`reverie.engine.accelerate.compiled`, on a GPU with CUDA graphs); auto compiles on a GPU.  Of published weights
+    only: variant (universal, gta or templerun), resolution, (H, W), and preset (`reverie.engine.loading.presets`).
+    say: told in one line, before they are read, what large weights will need.
     Raises CheckpointError for a folder that is missing or broken, DeviceError for what this machine does not have.
     """
     settings = presets.settings(preset, dtype, decoder, weights)
@@ -78,20 +69,20 @@ def load(
     if str(model) in HUB_NAMES and not is_cached(
         str(model), variant
     ):  # its sizes are known, so nothing is fetched in vain
-        preflight.check(
+        hardware_check.check(
             matrix_game_2(variant, resolution),
             settings,
             pick_dtype(settings.dtype, picked_device),
-            preflight.read_machine(picked_device),
+            hardware_check.read_machine(picked_device),
         )
     folder = find_model(model, variant, lambda text: tell(0.0, text))
     source = open_source(folder, variant, resolution)
     tell(0.1, "looking at the machine")
     set_threads()
     picked_dtype = pick_dtype(settings.dtype, picked_device)
-    if preflight.is_foreign(source.config):
-        found = preflight.read_machine(picked_device)
-        say(preflight.check(source.config, settings, picked_dtype, found, source.files))
+    if hardware_check.is_foreign(source.config):
+        found = hardware_check.read_machine(picked_device)
+        say(hardware_check.check(source.config, settings, picked_dtype, found, source.files))
     elif preset is not None:
         raise CheckpointError(f"{source.config.name} needs no preset; they are for Matrix-Game 2.0: leave --preset out")
     tell(0.2, "reading the weights")
@@ -103,14 +94,14 @@ def load(
     )
     if settings.weights != "full":
         tell(0.35, f"making {settings.weights} weights")
-        say(str(quantise.quantise(engine, settings.weights)))
+        say(str(engine.quantise(settings.weights)))
     engine.set_mode(mode)
     engine.warm_up(lambda share, text: tell(0.4 + 0.6 * share, text))
     return engine
 
 
-class Engine:
-    """A loaded model.  Sessions share its weights; `lock` lets one block be made at a time, on all cores."""
+class Engine(Runtime):
+    """A loaded model: it opens sessions, which share its weights."""
 
     def __init__(
         self,
@@ -122,81 +113,10 @@ class Engine:
         files: Sequence[Path],
         decoder: str = "auto",
     ) -> None:
-        """files: what the model was read from; decoder: `full` or `tiny`."""
-        self.bundle = bundle
+        """folder: of the model; files: what it was read from; decoder: `full` or `tiny`."""
+        super().__init__(bundle, device=device, dtype=dtype, files=files, decoder=decoder)
         self.folder = folder
-        self.device = device
-        self.dtype = dtype
-        self.decoder = pick_decoder(bundle, decoder)
-        self.weights_hash = hash_files(files)
-        self.lock = threading.RLock()
-        self.lane: Lane = HereLane()
-        self.warm: set[Hashable] = set()
-        self.weights = "full"
-        self.mode = "eager"
-        self._recorders: dict[str, Record] = {}
         self._scenes: dict[int | str, LoadedScene] = {}
-
-    def set_mode(self, mode: str) -> None:
-        """`eager`: as written.  `compiled`: the transformer's pieces compiled; on a GPU blocks are recorded too and
-        frames decoded beside the next block.  For sessions that are opened from now on.
-
-        Raises DeviceError where the machine cannot compile.
-        """
-        networks = [self.bundle.model, self.decoder]
-        restore_pieces(*networks)
-        self.mode, self.lane, self.warm, self._recorders = mode, HereLane(), set(), {}
-        if mode == "eager":
-            return
-        compile_pieces(*networks)
-        if self.device.type == "cuda":
-            self.lane = CudaLane(self.device)
-            # Passes and decoding run side by side, so their CUDA graphs must not share memory.
-            self._recorders = {name: cuda_tapes() for name in ("passes", "decode")}
-
-    @contextlib.contextmanager
-    def unrecorded(self) -> Iterator[None]:
-        """Sessions that are opened meanwhile record nothing."""
-        before, self._recorders = self._recorders, {}
-        try:
-            yield
-        finally:
-            self._recorders = before
-
-    def new_record(self, name: str) -> Record | None:
-        """Returns a new recorder for a session's `passes` or `decode`; None where nothing is recorded."""
-        return self._recorders.get(name)
-
-    @property
-    def name(self) -> str:
-        return self.bundle.config.name
-
-    @property
-    def action_space(self) -> ActionSpace:
-        return self.bundle.config.action_space
-
-    @property
-    def resolution(self) -> tuple[int, int]:
-        """(H, W) in pixels."""
-        return self.bundle.config.resolution
-
-    @property
-    def fps(self) -> int:
-        """Frames per second."""
-        return self.bundle.config.fps
-
-    @property
-    def block_frames(self) -> int:
-        """Frames that one step of a session returns (the first may return fewer: `Session.next_frames`)."""
-        return self.bundle.config.world.block_frames
-
-    @property
-    def fingerprint(self) -> str:
-        """Equal for engines whose snapshots can be exchanged: same name, weights, number type and kind of device."""
-        dtype = str(self.dtype).removeprefix("torch.")
-        dtype += "" if self.weights == "full" else f"+{self.weights}"
-        tiny = "/tiny" if self.decoder is self.bundle.tiny_decoder else ""
-        return f"{self.name}/{self.weights_hash}/{dtype}/{self.device.type}{tiny}"
 
     def start_images(self) -> list[tuple[str, Image.Image]]:
         """The start images that came with the model, by name; empty where there are none."""
@@ -215,7 +135,7 @@ class Engine:
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Copies the model folder, with its card, to `folder`.  Raises CheckpointError if it is not one of our own."""
-        from reverie.engine.hub import copy_model
+        from reverie.engine.loading.hub import copy_model
 
         return copy_model(self.folder, Path(folder))
 
@@ -238,7 +158,7 @@ class Engine:
 
         Raises CheckpointError for a model that is not a folder of our own, HubError if the Hub refuses.
         """
-        from reverie.engine.hub import push_model
+        from reverie.engine.loading.hub import push_model
 
         return push_model(
             self.folder, repository, private=private, message=commit_message, revision=revision, token=token
@@ -345,32 +265,3 @@ def pick_mode(name: str, device: torch.device) -> str:
             return "eager"
         raise
     return "compiled"
-
-
-def pick_decoder(bundle: ModelBundle, name: str) -> VideoTokenizer | WanVAE | TinyDecoder:
-    """`full` (or `auto`) or `tiny`.  Raises CheckpointError where the model has no tiny one."""
-    if name not in ("auto", "full", "tiny"):
-        raise CheckpointError(f"there is no decoder {name!r}; expected full or tiny")
-    if name != "tiny":
-        return bundle.tokenizer
-    if bundle.tiny_decoder is None:
-        raise CheckpointError(
-            f"{bundle.config.name} has no tiny decoder; put taew2_1.pth (github.com/madebyollin/taehv) into its folder"
-        )
-    return bundle.tiny_decoder
-
-
-def hash_files(files: Sequence[Path]) -> str:
-    """A short hash of a model's files: 12 hexadecimal digits.  Of large ones it reads samples."""
-    digest = hashlib.sha256()
-    for path in files:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            if size <= MAX_HASHED_BYTES:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-                continue
-            digest.update(str(size).encode())
-            for start in range(0, size, size // NUM_SAMPLES):
-                file.seek(start)
-                digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest()[:12]

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from reverie.errors import DataError
 from reverie.evaluate import clips, held, long, speed, summary
 from reverie.evaluate.collapse import Detector, looks
+from reverie.evaluate.display import Bars
 from reverie.evaluate.features import play_features
 from reverie.evaluate.measure import delayed, held_table, pair_names
 from reverie.evaluate.plan import HELD_FRAMES, SHORT_S, THERE_FRAMES, TURN_FRAMES, Game, Size
@@ -32,11 +32,6 @@ REBUILT_CLIPS = 24
 """Real clips of 4 s as a reference for the game's looks through the model's tokenizer."""
 
 
-def progress_bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns)
-
-
 class Evaluation:
     """One model on one game.  `run` returns the tables, the curves and everything else for a report."""
 
@@ -49,7 +44,7 @@ class Evaluation:
         folder: Path,
         *,
         seed: int,
-        progress: Progress,
+        progress: Bars,
         videos: bool = True,
         suite: Suite | None = None,
         bench: Path | None = None,

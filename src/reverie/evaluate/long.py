@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from reverie.engine.video import VideoWriter
+from reverie.engine.media.video import VideoWriter
 from reverie.evaluate import features, metrics, sheets
 from reverie.evaluate.collapse import SIGNS, Detector, collapse_of, looks
 from reverie.evaluate.plan import DRIFT_S, Judge

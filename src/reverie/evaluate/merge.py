@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
 
 from reverie.errors import DataError
 from reverie.evaluate.page import Report, merged_table, write_page
 from reverie.evaluate.store import VERSION, make_folder
+from reverie.evaluate.tables import Table
 from reverie.models.checkpoint import write_json_atomic
 
 SAME = ("settings",)
@@ -63,19 +63,31 @@ def open_alike(folders: Sequence[Path]) -> list[Report]:
     ]
 
 
-def merge(folders: Sequence[Path], output: Path) -> dict[str, Any]:
-    """Write report.html and report.json with several reports side by side; returns the reports by label."""
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Reports side by side.  reports: their contents by label; page_bytes: size of the page."""
+
+    reports: dict[str, Any]
+    tables: list[Table]
+    page_bytes: int
+
+
+def merge(folders: Sequence[Path], output: Path) -> Merged:
+    """Writes report.html and report.json with several reports side by side."""
     reports = open_alike(folders)
     make_folder(output)
     if output.resolve() in {folder.resolve() for folder in folders}:
         raise DataError(f"{output} is one of the reports to merge; say another -o")
-    console = Console()
-    for game in dict.fromkeys(name for report in reports for name in report.raw["games"]):
-        having = {report.label: report.raw["games"][game] for report in reports if game in report.raw["games"]}
-        for name in dict.fromkeys(name for part in having.values() for name in part["tables"]):
-            console.print(merged_table(name, {k: v for k, v in having.items() if name in v["tables"]}).to_rich())
     merged = {report.label: report.raw for report in reports}
     write_json_atomic(output / "report.json", {"version": VERSION, "merged": merged})
-    size = write_page(reports, output / "report.html")
-    console.print(f"the page is {output / 'report.html'} ({size / 2**20:.1f} MiB)")
-    return merged
+    return Merged(merged, merged_tables(reports), write_page(reports, output / "report.html"))
+
+
+def merged_tables(reports: Sequence[Report]) -> list[Table]:
+    """A table of every kind for every game, with the rows of all reports."""
+    tables: list[Table] = []
+    for game in dict.fromkeys(name for report in reports for name in report.raw["games"]):
+        having = {report.label: report.raw["games"][game] for report in reports if game in report.raw["games"]}
+        names = dict.fromkeys(name for part in having.values() for name in part["tables"])
+        tables += [merged_table(name, {k: v for k, v in having.items() if name in v["tables"]}) for name in names]
+    return tables

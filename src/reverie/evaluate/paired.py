@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 
 from reverie.evaluate.blind import write_blind
 from reverie.evaluate.merge import open_alike
 from reverie.evaluate.obedience import GROUPS
 from reverie.evaluate.page import Report, write_page
 from reverie.evaluate.plan import LIKENESS_S
-from reverie.evaluate.store import make_folder
 from reverie.evaluate.tables import Column, Table
 from reverie.models.checkpoint import write_json_atomic
-
-if TYPE_CHECKING:
-    from reverie.evaluate.report import EvaluateConfig
 
 RESAMPLES, LEVEL = 4000, 0.95
 HIGHER = {
@@ -79,34 +74,35 @@ def compare(ours: Sequence[Mapping[str, float]], against: Sequence[Mapping[str, 
     return rows
 
 
-def duel(config: EvaluateConfig, ours: str, against: str) -> dict[str, Any]:
-    """Evaluate both where they are not finished reports, then compare; returns comparison.json's content."""
-    output = make_folder(config.output or Path("runs/evaluate") / f"{Path(ours).name}-against-{Path(against).name}")
-    folders = [_side(config, model, output / side) for model, side in ((ours, "ours"), (against, "against"))]
-    reports = open_alike(folders)
-    result: dict[str, Any] = {
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models compared.  facts: what comparison.json holds; blind: the page to vote on, if it was asked for."""
+
+    facts: dict[str, Any]
+    tables: list[Table]
+    blind: Path | None
+
+
+def compare_reports(ours: Path, against: Path, output: Path, *, blind: bool = False) -> Comparison:
+    """Compares two finished reports, and writes comparison.json, comparison.md and the page into `output`."""
+    reports = open_alike([ours, against])
+    facts: dict[str, Any] = {
         "ours": reports[0].raw["fingerprint"],
         "against": reports[1].raw["fingerprint"],
         "games": {},
     }
-    console = Console()
-    markdown = [f"# {reports[0].label} against {reports[1].label}\n"]
+    every: list[Table] = []
     for game in reports[0].raw["games"]:
         if game not in reports[1].raw["games"]:
             continue
         tables = compare_game(game, reports)
-        result["games"][game] = {table.name: table.to_json() for table in tables}
-        for table in tables:
-            console.print(table.to_rich())
-            markdown.append(table.to_markdown())
-    write_json_atomic(output / "comparison.json", result)
+        facts["games"][game] = {table.name: table.to_json() for table in tables}
+        every += tables
+    markdown = [f"# {reports[0].label} against {reports[1].label}\n", *(table.to_markdown() for table in every)]
+    write_json_atomic(output / "comparison.json", facts)
     (output / "comparison.md").write_text("\n".join(markdown), encoding="utf-8")
     write_page(reports, output / "report.html")
-    if config.blind:
-        page = write_blind(reports, output / "blind.html")
-        console.print(f"open {page} in a browser to vote; the votes are saved as a JSON file")
-    console.print(f"the comparison is {output / 'comparison.md'}, the page {output / 'report.html'}")
-    return result
+    return Comparison(facts, every, write_blind(reports, output / "blind.html") if blind else None)
 
 
 def compare_game(game: str, reports: Sequence[Report]) -> list[Table]:
@@ -123,12 +119,3 @@ def compare_game(game: str, reports: Sequence[Report]) -> list[Table]:
         table.rows.update(compare(sides[0][section], sides[1][section]))
         tables.append(table)
     return tables
-
-
-def _side(config: EvaluateConfig, model: str, folder: Path) -> Path:
-    from reverie.evaluate.run import run
-
-    if (Path(model) / "report.json").is_file():
-        return Path(model)
-    run(replace(config, model=model, output=folder, ours=None, against=None, blind=False))
-    return folder

@@ -5,23 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from reverie.data.dataset import Dataset
 from reverie.engine.engine import Engine
-from reverie.engine.scenes import LoadedScene
+from reverie.engine.loading.scenes import LoadedScene
 from reverie.errors import CheckpointError, DataError
 from reverie.evaluate import sheets
-from reverie.evaluate.evaluation import Evaluation, progress_bar
+from reverie.evaluate.display import SILENT, Display
+from reverie.evaluate.evaluation import Evaluation
 from reverie.evaluate.fit import Fit, check_pictures, fit_actions, match_idm, shared_space
 from reverie.evaluate.merge import open_report
 from reverie.evaluate.page import write_page
 from reverie.evaluate.plan import Game, Judge, Size, game_names, pick_game, size_of
-from reverie.evaluate.report import EvaluateConfig
 from reverie.evaluate.scenes.evaluation import SceneEvaluation
 from reverie.evaluate.scenes.walks import Place, SceneSize, pick_place
 from reverie.evaluate.store import VERSION, Store, make_folder
@@ -36,9 +34,39 @@ from reverie.vision.projection import turn_scale
 NUM_SHEET_ROWS = 8
 
 
-def run(config: EvaluateConfig, size: Size | SceneSize | None = None) -> dict[str, Any]:
-    """Evaluate config.model into config.output; returns the report.  size: other numbers than the config's."""
-    console, began = Console(), time.monotonic()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig:
+    """One model, the recordings that it is measured on, and how: fields as `reverie evaluate --help` explains them.
+
+    output: folder of the report, runs/evaluate/MODEL if left out.
+    """
+
+    model: str
+    data: tuple[Path, ...]
+    output: Path | None = None
+    idm: tuple[Path, ...] = ()
+    scene: tuple[str, ...] = ()
+    starts: int | None = None
+    long_s: int | None = None
+    quick: bool = False
+    suite: str | None = None
+    bench: Path | None = None
+    any_split: bool = False
+    seed: int = 0
+    videos: bool = True
+    fov_deg: float = 105.4
+    device: str = "auto"
+    dtype: str = "auto"
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the report."""
+        return self.output or Path("runs/evaluate") / Path(self.model).name
+
+
+def run(config: EvaluationConfig, size: Size | SceneSize | None = None, display: Display = SILENT) -> dict[str, Any]:
+    """Evaluate config.model into config.folder; returns the report.  size: other numbers than the config's."""
+    began = time.monotonic()
     if size is None:
         size_for = SceneSize.of if config.scene else size_of
         size = size_for(config.quick, config.starts, config.long_s)
@@ -47,19 +75,19 @@ def run(config: EvaluateConfig, size: Size | SceneSize | None = None) -> dict[st
         raise DataError(f"the suite {suite.name} is judged by an inverse-dynamics model: say --idm DIR too")
     datasets = [Dataset(path) for path in config.data]
     judges = [(path, *load_idm(path)) for path in config.idm]
-    folder = make_folder(config.output or Path("runs/evaluate") / Path(config.model).name)
-    with console.status(f"loading {config.model}"):
+    folder = make_folder(config.folder)
+    with display.status(f"loading {config.model}"):
         subject = open_subject(config.model, config.device, config.dtype)
     scenes = [_engine_of(subject).load_scene(scene) for scene in config.scene]
     fits = [_fit(subject, dataset) for dataset in datasets]
     store = Store(folder, _stamp(config, subject, size, datasets, scenes))
     told = _told(store)
     if told:
-        console.print(told)
+        display.line(told)
     games: list[Game | Place] = []
     for index, (name, dataset, fit) in enumerate(zip(game_names(config.data), datasets, fits, strict=True)):
         judge = _judge(judges, fit, index, len(datasets))
-        with console.status(f"reading {dataset.path}"):
+        with display.status(f"reading {dataset.path}"):
             if isinstance(size, SceneSize):
                 games.append(
                     pick_place(
@@ -92,10 +120,10 @@ def run(config: EvaluateConfig, size: Size | SceneSize | None = None) -> dict[st
         raise DataError(
             f"no --idm is of a recorded game, so the suite {suite.name} has no judge; train one of the game"
         )
-    report = _measure(config, subject, size, games, store, folder, suite)
+    report = _measure(config, subject, size, games, store, folder, suite, display)
     report["seconds"] = round(_earlier_s(folder) + time.monotonic() - began, 1)
     write_json_atomic(folder / "work" / "seconds.json", {"seconds": report["seconds"]})
-    _write(folder, report, console)
+    _write(folder, report)
     return report
 
 
@@ -124,14 +152,14 @@ def _judge(
 
 
 def _stamp(
-    config: EvaluateConfig,
+    config: EvaluationConfig,
     subject: Subject,
     size: Size | SceneSize,
     datasets: Sequence[Dataset],
     scenes: Sequence[LoadedScene],
 ) -> dict[str, Any]:
     """Fingerprint of all inputs of the figures: results of another stamp do not mix with these."""
-    from reverie.engine.engine import hash_files
+    from reverie.engine.runtime import hash_files
 
     return {
         "version": VERSION,
@@ -143,7 +171,7 @@ def _stamp(
     }
 
 
-def _settings(config: EvaluateConfig, size: Size | SceneSize) -> dict[str, Any]:
+def _settings(config: EvaluationConfig, size: Size | SceneSize) -> dict[str, Any]:
     return {**asdict(size), "seed": config.seed, "fov_deg": config.fov_deg, "suite": config.suite or ""}
 
 
@@ -160,13 +188,14 @@ def _earlier_s(folder: Path) -> float:
 
 
 def _measure(
-    config: EvaluateConfig,
+    config: EvaluationConfig,
     subject: Subject,
     size: Size | SceneSize,
     games: Sequence[Game | Place],
     store: Store,
     folder: Path,
     suite: Suite | None,
+    display: Display,
 ) -> dict[str, Any]:
     report: dict[str, Any] = {
         "version": VERSION,
@@ -175,7 +204,7 @@ def _measure(
         "settings": _settings(config, size),
         "games": {},
     }
-    with progress_bar() as progress:
+    with display.bars() as progress:
         shared = {"seed": config.seed, "progress": progress, "bench": config.bench}
         for game in games:
             if isinstance(game, Place):
@@ -196,21 +225,21 @@ def _measure(
     return report
 
 
-def _write(folder: Path, report: dict[str, Any], console: Console) -> None:
+def _write(folder: Path, report: dict[str, Any]) -> None:
     """report.json last but for the page: where it is, all of it is."""
     lines = [f"# {report['model']}, evaluated\n", f"Weights {report['fingerprint']}, {report['seconds']:.0f} s.\n"]
     for name, game in report["games"].items():
-        tables = [Table.from_json(table, raw) for table, raw in game["tables"].items()]
-        lines += [f"## {name}\n", *(f"{note}\n" for note in game["notes"]), *(t.to_markdown() for t in tables)]
-        for table in tables:
-            console.print(table.to_rich())
-            for upset in table.upsets():
-                console.print(f"  {upset}", style="red")
+        lines += [f"## {name}\n", *(f"{note}\n" for note in game["notes"])]
+        lines += [table.to_markdown() for table in tables_of(game)]
         _sheets(folder, name)
     (folder / "report.md").write_text("\n".join(lines), encoding="utf-8")
     write_json_atomic(folder / "report.json", report)
     write_page([open_report(folder)], folder / "report.html")
-    console.print(f"{report['seconds']:.0f} s; the page is {folder / 'report.html'}")
+
+
+def tables_of(game: dict[str, Any]) -> list[Table]:
+    """The tables of a game's part of a report."""
+    return [Table.from_json(table, raw) for table, raw in game["tables"].items()]
 
 
 def _sheets(folder: Path, game: str) -> None:

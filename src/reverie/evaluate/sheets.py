@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from reverie.engine.video import VideoWriter
+from reverie.engine.media.video import VideoWriter
 from reverie.overlay import add_keys, contact_sheet
 from reverie.types import FPS, Action, ActionSpace, Frames
 

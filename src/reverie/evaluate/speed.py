@@ -31,11 +31,11 @@ COLUMNS = (
 def run_speed(dream: Dream, actions: Sequence[Action], seconds: float) -> Unit:
     """Plays block after block for `seconds`, under actions over and over, then closes the session.
 
-    Latency is that of `reverie.engine.bench`: the wait for the next block, then the block.  facts: the figures of
+    Latency is that of `reverie.bench.command`: the wait for the next block, then the block.  facts: the figures of
     COLUMNS, and the machine.
     """
-    from reverie.engine.device import cpu_name
-    from reverie.engine.measure import latency_ms
+    from reverie.bench.latency import latency_ms
+    from reverie.engine.loading.device import cpu_name
 
     size = dream.block_frames
     sent = 0

@@ -105,7 +105,7 @@ def _import(script: Path) -> ModuleType:
 
 
 def _hash(script: Path, folder: Path) -> str:
-    from reverie.engine.engine import hash_files
+    from reverie.engine.runtime import hash_files
 
     weights = own_files(file for file in folder.rglob("*") if file.suffix in {".safetensors", ".json", ".pth"})
     return hashlib.sha256(hash_files([script, *weights]).encode()).hexdigest()[:12]

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from rich.table import Table as RichTable
-
 MISSING = "-"
 
 DREAM, REAL, REBUILT = "the dream", "real recording", "tokenizer's reconstruction"
@@ -58,14 +56,10 @@ class Table:
                 lines.append(f"{name} beats the real recording on {', '.join(figures)}")
         return lines
 
-    def to_rich(self) -> RichTable:
-        table = RichTable(title=self.title, caption=self.note, title_justify="left", caption_justify="left")
-        table.add_column("")
-        for column in self._used():
-            table.add_column(column.label, justify="right")
-        for name, figures in self.rows.items():
-            table.add_row(name, *self._cells(figures))
-        return table
+    def cells(self) -> tuple[list[str], list[list[str]]]:
+        """Headings and rows as text, each row with its name first; columns without figures are left out."""
+        headings = ["", *(column.label for column in self._used())]
+        return headings, [[name, *self._cells(figures)] for name, figures in self.rows.items()]
 
     def to_markdown(self) -> str:
         used = self._used()

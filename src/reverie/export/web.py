@@ -25,12 +25,12 @@ import numpy as np
 from PIL import Image
 
 from reverie.engine.engine import Engine
-from reverie.engine.scenes import find_scene
+from reverie.engine.loading.scenes import find_scene
 from reverie.errors import CheckpointError, DeviceError
 from reverie.export.graphs import graphs_of, level_vectors, past_layers, write_graph
 from reverie.export.runtime import find_archive, unpack_runtime
 from reverie.models.checkpoint import ModelBundle
-from reverie.models.dit import WorldModelConfig
+from reverie.models.config import WorldModelConfig
 from reverie.models.ego_motion import AHEAD_GRID
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.nn.rope import split_pairs

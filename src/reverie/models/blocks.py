@@ -6,7 +6,6 @@ Legend: b batch, t latent steps, n tokens of a step, d width, h heads.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +13,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from reverie.models.actions import KeyboardModule, MouseModule
+from reverie.models.config import WorldModelConfig
 from reverie.nn.attention import Memory, attend
 from reverie.nn.norm import RMSNorm
 from reverie.nn.rope import rotate
-
-if TYPE_CHECKING:
-    from reverie.models.dit import WorldModelConfig
 
 
 class SelfAttention(nn.Module):
@@ -86,7 +83,7 @@ class Block(nn.Module):
     """Self-attention, image cross-attention, mouse, keyboard, feed-forward; timestep-modulated as in Wan 2.1.
 
     Cut into pieces at every read of the context: what lies between two reads has the same shapes all session long, and
-    is what `reverie.engine.compiled` compiles.
+    is what `reverie.engine.accelerate.compiled` compiles.
     """
 
     def __init__(self, config: WorldModelConfig, index: int, first_layer: int) -> None:

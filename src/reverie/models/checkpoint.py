@@ -23,7 +23,8 @@ from torch import nn
 from reverie.errors import CheckpointError, ReverieError
 from reverie.models.clip_vision import ClipVision, ClipVisionConfig
 from reverie.models.conditioning.spatial_memory import SpatialMemory, SpatialMemoryConfig
-from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.models.config import WorldModelConfig
+from reverie.models.dit import WorldModel
 from reverie.models.image_encoder import ImageEncoder, ImageEncoderConfig
 from reverie.models.parked import Parked
 from reverie.models.schedule import Schedule

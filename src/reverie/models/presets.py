@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from reverie.models import tokenizer
 from reverie.models.actions import ActionModuleConfig
 from reverie.models.conditioning.spatial_memory import SpatialMemoryConfig
-from reverie.models.dit import WorldModelConfig
+from reverie.models.config import WorldModelConfig
 from reverie.models.image_encoder import ImageEncoderConfig
 from reverie.models.tokenizer import TokenizerConfig
 from reverie.types import ActionSpace

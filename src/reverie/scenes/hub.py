@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from reverie.errors import DataError
 from reverie.hub import client
 from reverie.hub.cards import card_of, licence_metadata
-from reverie.options import alias, positional
 from reverie.scenes.scene import KEYFRAMES, Scene, read_scene_json
 
 SCENE_FILES = ("scene.json", KEYFRAMES, "start-*.webp", "README.md")
@@ -83,47 +81,3 @@ def scene_card(scene: Scene, folder: Path, images: list[str]) -> str:
         "tags": ["reverie", "reverie-scene", "world-model", "novel-view-synthesis"],
     }
     return card_of(folder, short, metadata)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PushSceneConfig:
-    """Push a scene to the Hugging Face Hub, in one commit, with a card.
-
-    Log in first, with `hf auth login` or HF_TOKEN.
-
-    Example: reverie scene push scenes/my-level somebody/my-level
-    """
-
-    scene: Annotated[Path, positional()]
-    """The scene's folder."""
-    repository: Annotated[str, positional()]
-    """OWNER/NAME; made if it is not there."""
-    private: bool = False
-    """If the repository is made now, only its owner sees it."""
-    message: str = ""
-    """The commit's message; a short one if left out."""
-    revision: str | None = None
-    """The branch to commit to; the main one if left out."""
-
-    def run(self) -> None:
-        print(
-            push_scene(self.scene, self.repository, private=self.private, message=self.message, revision=self.revision)
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PullSceneConfig:
-    """Download a scene from the Hugging Face Hub into a folder.
-
-    Example: reverie scene pull somebody/my-level -o scenes/my-level
-    """
-
-    repository: Annotated[str, positional()]
-    """OWNER/NAME."""
-    output: Annotated[Path, alias("-o")]
-    """The folder to make."""
-    revision: str | None = None
-    """A branch, tag or commit; the newest if left out."""
-
-    def run(self) -> None:
-        print(pull_scene(self.repository, self.output, revision=self.revision))

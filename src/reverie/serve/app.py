@@ -20,18 +20,12 @@ import gc
 import os
 import signal
 import socket
-import sys
-import threading
-import webbrowser
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
 
-import tyro
 import uvicorn
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import FileResponse, JSONResponse
@@ -42,12 +36,11 @@ from reverie import __version__
 from reverie.errors import ImageError, ServeError
 from reverie.serve.access import Access, Gate, access_for, with_token
 from reverie.serve.answers import FRESH, STATUS, error_answer, read_body
-from reverie.serve.choose import name_of, options_of, source_of
 from reverie.serve.host import Host, Limits, describe
 from reverie.serve.player import Player
 from reverie.serve.protocol import MAX_MESSAGE_BYTES, ErrorCode, Refusal, Uploaded, to_json
 from reverie.serve.save_routes import add_saves
-from reverie.serve.saves import SaveFolder, default_folder
+from reverie.serve.saves import SaveFolder
 from reverie.serve.sources import Source
 from reverie.serve.transport import BoundedWebSocket, TimedHttp
 
@@ -325,150 +318,3 @@ def network_address(host: str, port: int) -> str | None:
         probe.connect(("192.0.2.1", 9))  # sends nothing: it only chooses the address that would be used
         return page_address(probe.getsockname()[0], port)
     return None
-
-
-def _told(what: str, address: str, outside: str | None) -> str:
-    lines = [f"{what} {address} (Ctrl-C stops it)"]
-    if outside is not None:
-        lines.append(f"from other machines: {outside}")
-    if "token=" in address:
-        lines.append("whoever has this link can play and upload images: show it to nobody else")
-    return "\n".join(lines)
-
-
-def open_browser(address: str) -> None:
-    """Open the page, if this machine has a screen to show it on; silent if that fails."""
-    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return
-    threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PlayConfig:
-    """Play a generated world, or a real game, in the browser.
-
-    Examples: reverie play;  reverie play --model path/to/model;  reverie play --scene scenes/my-level --start 2;
-    reverie play --world vizdoom --record my-play;  reverie play --world city --model nano;
-    reverie play --model Skywork/Matrix-Game-2.0 --variant universal
-    """
-
-    model: str | None = None
-    """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either; by default
-    nano, or with --world none.  With --world: dreams of the game, which G swaps it for."""
-    variant: str | None = None
-    """Variant of Matrix-Game 2.0: universal, gta or templerun."""
-    decoder: str = "auto"
-    """full, or tiny where the model has one: faster, a little coarser; auto takes the preset's, else full."""
-    preset: str | None = None
-    """Memory preset of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
-    weights: str = "auto"
-    """Weights of the transformer: full, int8, int4 or fp8; auto takes the preset's, else full."""
-    mode: str = "auto"
-    """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
-    scene: str | None = None
-    """Begin in this scene: a bundled one's name (`reverie scene list`), or a folder of `reverie scene build`."""
-    start: int = 0
-    """With --scene: the number of the start to begin at."""
-    world: str | None = None
-    """Play this real game (such as vizdoom) instead of a model."""
-    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """With --world: an option of the game, KEY=VALUE, such as maps=freedoom2/MAP01; can be given several times."""
-    record: Path | None = None
-    """With --world: keep all that is played as a dataset in this folder, made or continued."""
-    host: str = "127.0.0.1"
-    """The address to listen on; 0.0.0.0 lets other machines in, by the link that is printed."""
-    port: int = 8000
-    """The port to listen on; 0 takes any free one."""
-    token: str = "auto"
-    """Token that the link must carry; auto makes one where other machines can reach the page, none requires none."""
-    allow_host: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Another name that the page is asked for by, as behind a proxy; can be given several times."""
-    browser: bool = True
-    """Open the page in the browser."""
-    saves: Path | None = None
-    """Keep saved sessions in this folder; by default in the user's own."""
-    device: str = "auto"
-    """Device that the model runs on: auto, cpu or cuda."""
-
-    def run(self) -> None:
-        def announce(address: str, outside: str | None) -> None:
-            print(_told(f"{name_of(self.model, self.world)} is at", address, outside), flush=True)
-            if self.browser:
-                open_browser(address)
-
-        source = source_of(self.model, self.world, self.device, self.record, settings=self.set, **options_of(self))
-        limits = None if self.record is None else Limits(max_players=1)  # one person's play, in order
-        serve(
-            source,
-            host=self.host,
-            port=self.port,
-            limits=limits,
-            announce=announce,
-            token=self.token,
-            allow_hosts=self.allow_host,
-            saves=SaveFolder(self.saves or default_folder(), is_listed=True),
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ServeConfig:
-    """Serve the page to several players, without opening a browser; they take turns at the model.
-
-    Examples: reverie serve;  reverie serve --host 0.0.0.0 --port 80 --max-players 8;  reverie serve --replicas 2
-    """
-
-    model: str | None = None
-    """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either; by default
-    nano, or with --world none.  With --world: dreams of the game, which G swaps it for."""
-    variant: str | None = None
-    """Variant of Matrix-Game 2.0: universal, gta or templerun."""
-    decoder: str = "auto"
-    """full, or tiny where the model has one: faster, a little coarser; auto takes the preset's, else full."""
-    preset: str | None = None
-    """Memory preset of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
-    weights: str = "auto"
-    """Weights of the transformer: full, int8, int4 or fp8; auto takes the preset's, else full."""
-    mode: str = "auto"
-    """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
-    scene: str | None = None
-    """Begin in this scene: a bundled one's name (`reverie scene list`), or a folder of `reverie scene build`."""
-    start: int = 0
-    """With --scene: the number of the start to begin at."""
-    world: str | None = None
-    """Serve this real game (such as vizdoom) instead of a model."""
-    set: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """With --world: an option of the game, KEY=VALUE; can be given several times."""
-    host: str = "127.0.0.1"
-    """The address to listen on; 0.0.0.0 lets other machines in, by the link that is printed."""
-    port: int = 8000
-    """The port to listen on."""
-    token: str = "auto"
-    """Token that the link must carry; auto makes one where other machines can reach the page, none requires none."""
-    allow_host: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Another name that the page is asked for by, as behind a proxy; can be given several times."""
-    saves: Path | None = None
-    """Keep saved sessions in this folder; by default in the user's own."""
-    device: str = "auto"
-    """Device that the model runs on: auto, cpu or cuda."""
-    max_players: int = 4
-    """Connections at once, of each replica; on a CPU, one player fills it."""
-    replicas: int = 1
-    """Server processes, each with the model of its own; a player stays with one, and all share the saved sessions."""
-
-    def run(self) -> None:
-        def announce(address: str, outside: str | None) -> None:
-            print(_told(f"serving {name_of(self.model, self.world)} at", address, outside), flush=True)
-
-        make_source = partial(source_of, self.model, self.world, self.device, settings=self.set, **options_of(self))
-        source = make_source()
-        limits = Limits(max_players=self.max_players)
-        saves = self.saves or default_folder()
-        where: dict[str, Any] = {"host": self.host, "port": self.port, "token": self.token}
-        where |= {"allow_hosts": self.allow_host, "announce": announce}
-        if self.replicas == 1:
-            serve(source, limits=limits, saves=SaveFolder(saves), **where)
-            return
-        from reverie.serve.replicas import ReplicaConfig, serve_replicas
-
-        config = ReplicaConfig(source=make_source, limits=limits, saves=saves, num_replicas=self.replicas)
-        serve_replicas(config, **where)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from reverie.data.options import parse_options
-from reverie.engine.models import check_model
+from reverie.engine.loading.models import check_model
 from reverie.errors import ServeError
 from reverie.serve.sources import GameSource, ModelSource, Source
 from reverie.serve.swap_source import SwapSource
@@ -16,8 +15,6 @@ from reverie.worlds import world_info
 
 MODEL = "nano"
 """The model that is played where neither a model nor a game is named."""
-
-_OPTIONS = ("variant", "decoder", "preset", "weights", "mode", "scene", "start")
 
 
 def source_of(
@@ -29,11 +26,13 @@ def source_of(
     settings: Sequence[str] = (),
     scene: str | None = None,
     start: int = 0,
+    say: Callable[[str], None] = lambda text: None,
     **options: Any,
 ) -> Source:
     """The game `world` with `settings` KEY=VALUE, the model with options of `reverie.load`, or a game and its dream.
 
     scene, start: the scene that the model begins in, and where.
+    say: told in one line, before they are read, what large weights will need.
 
     Raises ServeError if a dream is to be recorded or set up like a game, or a game is to have a preset or a scene;
     WorldError for an unknown game or option; CheckpointError for a model that is not here and cannot be fetched;
@@ -56,22 +55,13 @@ def source_of(
     model = model or MODEL
     check_model(model, options.get("variant"))
     if scene is not None:
-        from reverie.engine.scenes import SceneCard  # torch
+        from reverie.engine.loading.scenes import SceneCard  # torch
 
         SceneCard.read(scene).start(start)
-    dreams = ModelSource(model, device=device, scene=scene, start=start, say=_say, **options)
+    dreams = ModelSource(model, device=device, scene=scene, start=start, say=say, **options)
     return dreams if game is None else SwapSource(game, dreams)
-
-
-def options_of(config: object) -> dict[str, Any]:
-    """Extracts the model-loading options from a command's config."""
-    return {name: getattr(config, name) for name in _OPTIONS}
 
 
 def name_of(model: str | None, world: str | None) -> str:
     """Formats the name of the world and the model that are played, for display."""
     return " and ".join(filter(None, (world, model))) or MODEL
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

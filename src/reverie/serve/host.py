@@ -17,8 +17,8 @@ from typing import TypeVar
 
 from PIL import Image
 
-from reverie.engine.image_worker import load_untrusted, load_untrusted_session
-from reverie.engine.session_file import SessionFile
+from reverie.engine.media.image_worker import load_untrusted, load_untrusted_session
+from reverie.engine.sessions.session_file import SessionFile
 from reverie.errors import CheckpointError, DataError, ImageError, ReverieError
 from reverie.serve.protocol import ErrorCode, Refusal, StartInfo, Status, Welcome
 from reverie.serve.saves import SaveCard, SaveFolder

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from reverie.engine.session_file import SessionFile
+from reverie.engine.sessions.session_file import SessionFile
 from reverie.errors import ActionError, CheckpointError, DataError
 from reverie.serve.host import Host, one_line
 from reverie.serve.protocol import ErrorCode, Loading, Refusal

@@ -15,7 +15,7 @@ from functools import partial
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from reverie.engine.pace import PaceConfig, PaceState, begin, decide, made, played
+from reverie.engine.sessions.pace import PaceConfig, PaceState, begin, decide, made, played
 from reverie.errors import ReverieError
 from reverie.serve.allowance import Allowance
 from reverie.serve.bindings import InputBox

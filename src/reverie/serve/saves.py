@@ -28,8 +28,8 @@ from reverie.serve.protocol import ErrorCode, Refusal
 from reverie.types import FPS
 
 if TYPE_CHECKING:
-    from reverie.engine.session import Snapshot
-    from reverie.engine.session_file import SessionFile
+    from reverie.engine.sessions.session import Snapshot
+    from reverie.engine.sessions.session_file import SessionFile
 
 STALE_S = 3600.0
 """Seconds after which an unfinished file counts as left behind by a server that was killed."""
@@ -125,7 +125,7 @@ class SaveFolder:
 
     def read(self, save_id: str) -> SessionFile:
         """The session."""
-        from reverie.engine.session_file import SessionFile
+        from reverie.engine.sessions.session_file import SessionFile
 
         try:
             return SessionFile.from_bytes(self.read_bytes(save_id), "the saved session")
@@ -134,7 +134,7 @@ class SaveFolder:
 
     def read_thumbnail(self, save_id: str) -> bytes | None:
         """Its last frame as JPEG; None where the file has none.  The rest of the file is not read."""
-        from reverie.engine.session_file import read_thumbnail
+        from reverie.engine.sessions.session_file import read_thumbnail
 
         try:
             return read_thumbnail(self.read_bytes(save_id))
@@ -143,7 +143,7 @@ class SaveFolder:
 
     def read_state(self, save_id: str) -> SavedState | None:
         """The session's end; None where it was not saved, or is damaged: the session is then generated again."""
-        from reverie.engine.session import Snapshot
+        from reverie.engine.sessions.session import Snapshot
 
         path = self._path(save_id)
         try:

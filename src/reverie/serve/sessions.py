@@ -21,8 +21,8 @@ from reverie.types import Action, Frames, World
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from reverie.engine.session import Snapshot
-    from reverie.engine.session_file import SessionFile
+    from reverie.engine.sessions.session import Snapshot
+    from reverie.engine.sessions.session_file import SessionFile
 
 HAND_OVER_S = 5.0
 """Seconds that a connection may take to hand its session over to another one."""

@@ -22,10 +22,10 @@ from reverie.worlds import open_world
 if TYPE_CHECKING:
     from reverie.data.writer import DatasetWriter
     from reverie.engine.engine import Engine
-    from reverie.engine.scenes import SceneCard
-    from reverie.engine.session import Session
-    from reverie.engine.session_file import SessionFile
-    from reverie.engine.timeline import Timeline
+    from reverie.engine.loading.scenes import SceneCard
+    from reverie.engine.sessions.session import Session
+    from reverie.engine.sessions.session_file import SessionFile
+    from reverie.engine.sessions.timeline import Timeline
 
 log = logging.getLogger("reverie.serve")
 
@@ -206,20 +206,20 @@ class ModelSource:
         return self._timeline(self.engine.open(seed=seed, scene=place.folder, start=place.start))
 
     def open_file(self, file: SessionFile) -> tuple[Timeline, list[tuple[Action, ...]], list[str]]:
-        from reverie.engine.session_file import open_session
-        from reverie.engine.timeline import blocks_of
+        from reverie.engine.sessions.session_file import open_session
+        from reverie.engine.sessions.timeline import blocks_of
 
         session = open_session(self.engine, file, self._scenes)
         return self._timeline(session), blocks_of(session, file), file.warnings(session)
 
     def _timeline(self, session: Session) -> Timeline:
-        from reverie.engine.timeline import Timeline
+        from reverie.engine.sessions.timeline import Timeline
 
         return Timeline(session, rewind_s=self._rewind_s, max_bytes=self._rewind_bytes)
 
     def step_together(self, worlds: Sequence[World], actions: Sequence[Action]) -> list[Frames | Exception]:
-        from reverie.engine.batch import make_blocks
-        from reverie.engine.session import Session
+        from reverie.engine.sessions.batch import make_blocks
+        from reverie.engine.sessions.session import Session
 
         made: list[Frames | Exception | None] = [None] * len(worlds)
         inner = [world if isinstance(world, Session) else _session_of(world) for world in worlds]
@@ -301,7 +301,7 @@ def _scene_starts(engine: Engine, scene: str | Path | None, start: int) -> tuple
 
     Raises DataError or CheckpointError for a `scene` that the model cannot play in; bundled ones are then left out.
     """
-    from reverie.engine.scenes import SceneCard, bundled_scenes
+    from reverie.engine.loading.scenes import SceneCard, bundled_scenes
 
     found: list[StartPicture] = []
     if scene is not None:
@@ -326,7 +326,7 @@ def _scene_starts(engine: Engine, scene: str | Path | None, start: int) -> tuple
 
 
 def _starts_of(card: SceneCard, resolution: tuple[int, int]) -> list[StartPicture]:
-    from reverie.engine.images import load_image
+    from reverie.engine.media.images import load_image
 
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", card.name)[:40]
     digest = hashlib.sha256(str(card.folder.resolve()).encode()).hexdigest()[:6]  # two folders may have one name
@@ -345,7 +345,7 @@ def _starts_of(card: SceneCard, resolution: tuple[int, int]) -> list[StartPictur
 
 
 def _starts(engine: Engine) -> tuple[StartPicture, ...]:
-    from reverie.engine.images import load_image
+    from reverie.engine.media.images import load_image
 
     return tuple(
         StartPicture(f"start-{index}", frame.title, load_image(frame.file, engine.resolution), frame.keys, frame.mouse)

@@ -14,7 +14,7 @@ from reverie.serve.swap import Dream, Moment, SwapWorld
 from reverie.types import Frames, World
 
 if TYPE_CHECKING:
-    from reverie.engine.scenes import LoadedScene
+    from reverie.engine.loading.scenes import LoadedScene
 
 GAME_SHARE = 0.15
 """Share of the warm-up's progress bar that the game takes."""
@@ -68,8 +68,8 @@ class SwapSource:
 
     def open_dream(self, at: Moment, seed: int) -> tuple[Dream, Frames]:
         """A session on a frame of the game, at the game's camera."""
+        from reverie.engine.loading.scenes import Camera
         from reverie.engine.placing import find_scene_at
-        from reverie.engine.scenes import Camera
 
         engine, camera, scene = self._model.engine, None, None
         if at.pose is not None and self._camera is not None:

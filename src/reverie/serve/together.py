@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from reverie.engine.gather import gather, learn
+from reverie.engine.sessions.gather import gather, learn
 from reverie.serve.sources import PlaysTogether
 from reverie.types import Action, Frames, World
 

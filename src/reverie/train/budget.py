@@ -1,15 +1,14 @@
-"""Prints what `--minutes` of a training command covers, and what comes on top of it.
+"""Notice of what `--minutes` of a training command covers, and what comes on top of it.
 
-announce(options)     first thing in a command: before recordings are read, which may take longer than the training
-take_preparation_s()  once, when the first step begins: how long the command has prepared
+announce(options, tell)  first thing in a command: before recordings are read, which may take longer than the training
+take_preparation_s()     once, when the first step begins: how long the command has prepared
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ class _Command:
     began_s: float | None = None
 
 
-def announce(options: Any) -> None:
-    """Note that a command begins; with a budget in minutes, print to stderr what comes on top of it.
+def announce(options: Any, tell: Callable[[str], None]) -> None:
+    """Note that a command begins; with a budget in minutes, tell what comes on top of it.
 
     options: of the command; of them `minutes`, `data`, `held_out`, `max_hours` and `held_out_hours` count, where it has
     them.
@@ -34,12 +33,10 @@ def announce(options: Any) -> None:
         return
     hours = _hours(options.data, getattr(options, "max_hours", None))
     hours += _hours(getattr(options, "held_out", ()), getattr(options, "held_out_hours", None))
-    print(
+    tell(
         f"--minutes {minutes:g} counts training steps and the figures between them.  On top come, before: reading and "
         f"preparing {hours:.2g} h of recordings (what is encoded is kept: a second run skips it) and the first "
-        "figures; after: the last figures and the model folder.",
-        file=sys.stderr,
-        flush=True,
+        "figures; after: the last figures and the model folder."
     )
 
 

@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-import tyro
 from torch import Tensor, nn
 
 from reverie.errors import TrainError
@@ -26,9 +25,10 @@ from reverie.models.checkpoint import ModelBundle, load_model, save_model
 from reverie.models.dit import WorldModel
 from reverie.models.pixels import to_pixels
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.train.budget import announce
+from reverie.options import alias
 from reverie.train.config import trainer_config
 from reverie.train.device import pick_device
+from reverie.train.display import SILENT, Display
 from reverie.train.forcing import Guided, Past, clean_estimates, count_tokens
 from reverie.train.latents import Clips, load_for
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
@@ -50,7 +50,7 @@ class DistillConfig:
 
     teacher: Path
     data: tuple[Path, ...]
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    output: Annotated[Path, alias("-o")]
     held_out: tuple[Path, ...] = ()
     latents: Path | None = None
     student: Path | None = None
@@ -172,9 +172,8 @@ class DistillTask(Task):
         return lambda *given: clean_estimates(model, *given)
 
 
-def run_distillation(config: DistillConfig, task: type[DistillTask]) -> dict[str, float]:
+def run_distillation(config: DistillConfig, task: type[DistillTask], display: Display = SILENT) -> dict[str, float]:
     """Encode the recordings, train, and write a model folder to `output`/model."""
-    announce(config)
     device = pick_device(config.device)
     teacher = load_model(config.teacher, device)
     if not isinstance(teacher.tokenizer, VideoTokenizer):
@@ -184,11 +183,12 @@ def run_distillation(config: DistillConfig, task: type[DistillTask]) -> dict[str
         student = load_model(config.student, device).model
         if student.config != teacher.model.config:
             raise TrainError(f"{config.student} and {config.teacher} are not models of one shape; distil either anew")
-    train, held_out = load_for(teacher, config, device)
+    train, held_out = load_for(teacher, config, device, display)
     check_fits(teacher, train)
     check_fits(teacher, held_out)
     torch.manual_seed(config.seed)
-    return Trainer(task(config, teacher, train, held_out, student), trainer_config(config, config.output)).run()
+    made = task(config, teacher, train, held_out, student)
+    return Trainer(made, trainer_config(config, config.output), display=display).run()
 
 
 def check_fits(teacher: ModelBundle, clips: Clips) -> None:

@@ -19,9 +19,9 @@ from reverie.models.checkpoint import ModelBundle, load_model, save_model
 from reverie.models.dit import count_parameters
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.options import alias
-from reverie.train.budget import announce
 from reverie.train.config import trainer_config
 from reverie.train.device import pick_device
+from reverie.train.display import SILENT, Display
 from reverie.train.start_frames import add_start_frames
 from reverie.train.tokenizer import TokenizerTask, TrainTokenizerConfig, read_pool, time_tokenizer
 from reverie.train.tracking import Track
@@ -70,17 +70,6 @@ class DistillDecoderConfig:
     validate_minutes: float = 4.0
     track: Track = "auto"
     """Tracker of figures and sheets besides log.jsonl; auto is TensorBoard if it is installed."""
-
-    def run(self) -> dict[str, float]:
-        """Train; returns the figures on the held-out data."""
-        announce(self)
-        device = pick_device(self.device)
-        teacher = load_model(self.teacher, device)
-        length = max(17, self.clip_frames)
-        pool = read_pool([Dataset(path) for path in self.data], self.pool_clips, max(33, self.clip_frames), self.seed)
-        held_out = read_pool([Dataset(path) for path in self.held_out or self.data], HELD_OUT_CLIPS, length, seed=0)
-        torch.manual_seed(self.seed)
-        return Trainer(DecoderTask(self, teacher, pool, held_out), trainer_config(self, self.output)).run()
 
 
 class DecoderTask(TokenizerTask):
@@ -132,3 +121,17 @@ class DecoderTask(TokenizerTask):
         bundle = ModelBundle(config, self.teacher.model, self.tokenizer, self.teacher.image_encoder)
         save_model(folder / "model", bundle)
         add_start_frames(folder / "model", self.config.data, start=self._teacher_folder)
+
+
+def distill_decoder(config: DistillDecoderConfig, display: Display = SILENT) -> dict[str, float]:
+    """Trains the decoder; returns the figures on the held-out data."""
+    device = pick_device(config.device)
+    teacher = load_model(config.teacher, device)
+    length = max(17, config.clip_frames)
+    pool = read_pool(
+        [Dataset(path) for path in config.data], config.pool_clips, max(33, config.clip_frames), config.seed
+    )
+    held_out = read_pool([Dataset(path) for path in config.held_out or config.data], HELD_OUT_CLIPS, length, seed=0)
+    torch.manual_seed(config.seed)
+    task = DecoderTask(config, teacher, pool, held_out)
+    return Trainer(task, trainer_config(config, config.output), display=display).run()

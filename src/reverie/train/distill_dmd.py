@@ -24,7 +24,7 @@ from reverie.errors import TrainError
 from reverie.flow import Schedule, add_noise
 from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, WorldState
-from reverie.train.distill import DistillConfig, DistillTask, run_distillation
+from reverie.train.distill import DistillConfig, DistillTask
 from reverie.train.forcing import clean_estimates, count_tokens, noise_like, noised_context
 from reverie.train.tables import Rows
 
@@ -61,10 +61,6 @@ class DistillDmdConfig(DistillConfig):
             raise TrainError(
                 f"expected critic_lr > 0 and 0 <= critic_first < 1, got {self.critic_lr} and {self.critic_first}"
             )
-
-    def run(self) -> dict[str, float]:
-        """Train; returns the figures on the held-out data."""
-        return run_distillation(self, DmdTask)
 
 
 class DmdTask(DistillTask):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from reverie.flow import add_noise
 from reverie.models.schedule import shifted
-from reverie.train.distill import DistillConfig, DistillTask, run_distillation
+from reverie.train.distill import DistillConfig, DistillTask
 from reverie.train.forcing import Past, clean_estimates, follow, noise_like, noised_context
 
 
@@ -31,10 +31,6 @@ class DistillInitConfig(DistillConfig):
 
     method: Literal["ode", "consistency"] = "ode"
     teacher_steps: int = 12
-
-    def run(self) -> dict[str, float]:
-        """Train; returns the figures on the held-out data."""
-        return run_distillation(self, InitTask)
 
 
 class InitTask(DistillTask):

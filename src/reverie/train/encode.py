@@ -1,4 +1,4 @@
-"""`reverie encode`: recordings are put through a tokenizer once, and the latents kept for trainings.
+"""Encoding of recordings: they are put through a tokenizer once, and the latents kept for trainings.
 
 reverie encode data/vizdoom data/city --tokenizer runs/tokenizer -o data/latents
 reverie train world --data data/vizdoom data/city --tokenizer runs/tokenizer --latents data/latents -o runs/world
@@ -12,14 +12,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from rich.progress import Progress
 from torch import Tensor
 
 from reverie.data.dataset import Dataset, check_rate
@@ -30,7 +29,7 @@ from reverie.models.fingerprint import fingerprint
 from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
-from reverie.options import alias, positional
+from reverie.train.display import SILENT, Display
 from reverie.train.latent_clips import LatentClips
 from reverie.train.start import StartEncoder
 from reverie.types import Clip
@@ -39,43 +38,6 @@ VERSION = 2
 CHUNK_STEPS = 16
 STILL_EVERY = 3
 """Every third step can open a clip: it is also encoded alone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodeConfig:
-    """Put recordings through a tokenizer and keep the latents, for `--latents` of trainings.
-
-    Example: reverie encode data/vizdoom data/city --tokenizer runs/tokenizer -o data/latents
-    """
-
-    data: Annotated[tuple[Path, ...], positional()]
-    """Folders of LeRobot datasets."""
-    tokenizer: Path
-    """Folder of a tokenizer's training, or of a model."""
-    output: Annotated[Path, alias("-o")]
-    """Folder of the latents; each dataset has its own below it."""
-    max_hours: float | None = None
-    """Hours of each dataset, at most; the training must be given the same."""
-    threads: int = 2
-    """Threads that decode videos ahead."""
-    device: str = "auto"
-    """auto, cuda or cpu."""
-
-    def __post_init__(self) -> None:
-        if self.threads < 1:
-            raise DataError(f"--threads must be at least 1, got {self.threads}")
-        if not self.data:
-            raise DataError("expected at least one recording, got none; name the folder of a LeRobot dataset")
-
-    def run(self) -> None:
-        from reverie.train.device import pick_device
-        from reverie.train.tokenizer import read_tokenizer
-
-        device = pick_device(self.device)
-        tokenizer = read_tokenizer(self.tokenizer).to(device)
-        for data, name in zip(self.data, dataset_names(self.data), strict=True):
-            clips = load_latents(data, tokenizer, self.output / name, device, self.max_hours, threads=self.threads)
-            print(f"{self.output / name}: {len(clips)} steps of {len(np.unique(clips.episode))} episodes")
 
 
 def dataset_names(folders: Sequence[Path]) -> list[str]:
@@ -95,6 +57,7 @@ def load_latents(
     max_hours: float | None = None,
     start: StartEncoder | None = None,
     threads: int = 2,
+    display: Display = SILENT,
 ) -> LatentClips:
     """The latents of the dataset at `data`, from `cache` if it holds them for this tokenizer and dataset.
 
@@ -118,7 +81,7 @@ def load_latents(
         return _read(cache, dataset, fields)
     cache.mkdir(parents=True, exist_ok=True)
     budget = dataset.num_frames if max_hours is None else int(max_hours * 3600 * dataset.fps)
-    clips = _encode(dataset, tokenizer, device, min(budget, dataset.num_frames), start, threads)
+    clips = _encode(dataset, tokenizer, device, min(budget, dataset.num_frames), start, threads, display)
     for field in fields:
         np.save(cache / f"{field}.npy", getattr(clips, field))
     write_json_atomic(stamp, wanted)
@@ -200,14 +163,14 @@ def _encode(
     budget_frames: int,
     start_encoder: StartEncoder | None = None,
     threads: int = 2,
+    display: Display = SILENT,
 ) -> LatentClips:
     parts: dict[str, list[np.ndarray]] = {field: [] for field in LatentClips.FIELDS + LatentClips.START_FIELDS}
     open_every = STILL_EVERY if start_encoder is None else start_encoder.every
     done, steps_done = 0, 0
     state: Any = None
     actions: list[npt.NDArray[np.float32]] = []
-    with Progress() as progress, torch.inference_mode():
-        bar = progress.add_task("encoding", total=budget_frames)
+    with display.bar("encoding", budget_frames) as show, torch.inference_mode():
         for part, clip in _read_ahead(dataset, _parts(dataset, budget_frames), threads):
             video = to_pixels(rearrange(torch.from_numpy(clip.frames).to(device), "f h w c -> 1 f c h w"))
             if part.first == 0:
@@ -230,7 +193,7 @@ def _encode(
                 parts["rows"].append(led.reshape(part.num_steps, STEP_FRAMES, -1))
                 steps_done += part.num_steps
                 done += dataset.episodes[part.episode].length
-                progress.update(bar, completed=min(done, budget_frames))
+                show(min(done, budget_frames))
     joined = {field: np.concatenate(arrays) for field, arrays in parts.items() if arrays}
     if len(joined.get("z", ())) < 2:
         raise DataError("the dataset holds no episode of 5 frames or more; record longer ones")

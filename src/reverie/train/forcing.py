@@ -17,7 +17,8 @@ from reverie.errors import TrainError
 from reverie.flow import add_noise, clean_estimate
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.conditioning.base import clip_condition
-from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.models.config import WorldModelConfig
+from reverie.models.dit import WorldModel
 from reverie.models.state import ConditionChannels
 from reverie.nn.attention import Visibility
 

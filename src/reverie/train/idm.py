@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,8 +27,8 @@ from reverie.errors import DataError, TrainError
 from reverie.models.checkpoint import write_json_atomic
 from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, save_idm, ways
 from reverie.options import alias
-from reverie.train.budget import announce
 from reverie.train.config import TrainerConfig
+from reverie.train.display import SILENT, Display
 from reverie.train.task import Task
 from reverie.train.tracking import Track
 from reverie.train.trainer import Trainer
@@ -84,11 +83,6 @@ class TrainIdmConfig:
                 f"expected clips of at least {2 * EDGE_STEPS + 8} frames, and counts above zero, got "
                 f"{self.clip_frames} frames, {self.clips} and {self.held_out_clips} clips, a batch of {self.batch}"
             )
-
-    def run(self) -> dict[str, float]:
-        """Train; returns the figures on the held-out data."""
-        announce(self)
-        return train_idm(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +228,7 @@ def mirror(
     return flow, pictures, rows
 
 
-def train_idm(config: TrainIdmConfig) -> dict[str, float]:
+def train_idm(config: TrainIdmConfig, display: Display = SILENT) -> dict[str, float]:
     """Trains the model.  Raises DataError for a missing or too short dataset, or held-out data of another game."""
     torch.manual_seed(config.seed)
     dataset, held_out = Dataset(config.data), Dataset(config.held_out or config.data)
@@ -243,8 +237,8 @@ def train_idm(config: TrainIdmConfig) -> dict[str, float]:
             f"{held_out.path} has the actions {', '.join(held_out.action_space.names)}, {dataset.path} has "
             f"{', '.join(dataset.action_space.names)}; take a held-out recording of the same game"
         )
-    looks = load_looks(dataset, config, config.clips, config.output / "looks", seed=config.seed)
-    figures = load_looks(held_out, config, config.held_out_clips, config.output / "looks-held-out", seed=1)
+    looks = load_looks(dataset, config, config.clips, config.output / "looks", config.seed, display)
+    figures = load_looks(held_out, config, config.held_out_clips, config.output / "looks-held-out", 1, display)
     model = InverseDynamics(IDMConfig(action_space=dataset.action_space, width=config.width))
     trainer_config = TrainerConfig(
         folder=config.output,
@@ -264,10 +258,12 @@ def train_idm(config: TrainIdmConfig) -> dict[str, float]:
         track=config.track,
         validate_first=False,
     )
-    return Trainer(IdmTask(model, config, looks, figures, dataset.fov_deg), trainer_config).run()
+    return Trainer(IdmTask(model, config, looks, figures, dataset.fov_deg), trainer_config, display=display).run()
 
 
-def load_looks(dataset: Dataset, config: TrainIdmConfig, clips: int, cache: Path, seed: int) -> Looks:
+def load_looks(
+    dataset: Dataset, config: TrainIdmConfig, clips: int, cache: Path, seed: int, display: Display = SILENT
+) -> Looks:
     """`clips` random clips as the model's input, from `cache` if it holds them."""
     wanted = {
         "data": str(dataset.path.resolve()),
@@ -281,7 +277,7 @@ def load_looks(dataset: Dataset, config: TrainIdmConfig, clips: int, cache: Path
         cache.mkdir(parents=True, exist_ok=True)
         loader = ClipLoader(dataset, config.clip_frames, clips, seed=seed, workers=0)
         picks = loader.picks(0)
-        made = _look_at(dataset, picks, config.clip_frames, config.workers)
+        made = _look_at(dataset, picks, config.clip_frames, config.workers, display)
         for field, arrays in zip(Looks.FIELDS, zip(*made, strict=True), strict=True):
             np.save(cache / f"{field}.npy", np.stack(arrays))
         write_json_atomic(stamp, wanted)
@@ -291,14 +287,16 @@ def load_looks(dataset: Dataset, config: TrainIdmConfig, clips: int, cache: Path
 _Made = tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
 
-def _look_at(dataset: Dataset, picks: list[tuple[int, int]], length: int, workers: int) -> list[_Made]:
+def _look_at(
+    dataset: Dataset, picks: list[tuple[int, int]], length: int, workers: int, display: Display
+) -> list[_Made]:
     name = f"looking at {dataset.path.name}"
     if workers < 1 or len(picks) < 32:
         return [_look_once(dataset, length, *pick) for pick in picks]
     pool: ProcessPoolExecutor = worker_pool(workers, _start_worker, (dataset, length))
     try:
         futures = [pool.submit(_look_here, *pick) for pick in picks]
-        return [future.result() for future in track(futures, name)]
+        return [future.result() for future in display.track(futures, name)]
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -321,9 +319,3 @@ def _start_worker(dataset: Dataset, length: int) -> None:
 def _look_here(episode: int, start: int) -> _Made:
     assert _worker is not None, "a worker looks after _start_worker"
     return _look_once(*_worker, episode, start)
-
-
-if __name__ == "__main__":
-    import tyro
-
-    tyro.cli(TrainIdmConfig).run()

@@ -18,6 +18,7 @@ from reverie.errors import DataError
 from reverie.models.checkpoint import ModelBundle
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
+from reverie.train.display import SILENT, Display
 from reverie.train.encode import dataset_names, load_latents
 from reverie.train.latent_clips import LatentClips
 from reverie.train.start import StartEncoder
@@ -302,10 +303,12 @@ def load_both(
     return train, load_clips(config.held_out, tokenizer, folder, device, config.held_out_hours, **options)
 
 
-def load_for(model: ModelBundle, config: Recordings, device: torch.device) -> tuple[Clips, Clips]:
+def load_for(
+    model: ModelBundle, config: Recordings, device: torch.device, display: Display = SILENT
+) -> tuple[Clips, Clips]:
     """Runs `load_both` with the latents, the actions and the field of view of a finished model of our own."""
     given = {"fov_deg": model.config.mouse_fov_deg, "action_space": model.config.action_space}
-    return load_both(config, model.tokenizer, device, **given)
+    return load_both(config, model.tokenizer, device, **given, display=display)
 
 
 def joint_space(spaces: Iterable[ActionSpace]) -> ActionSpace:
@@ -328,9 +331,13 @@ def load_clips(
     action_space: ActionSpace | None = None,
     idle_key: str | None = None,
     start: StartEncoder | None = None,
+    display: Display = SILENT,
 ) -> Clips:
     """The latents of these recordings, each kept in `cache`/its name.  max_hours: of each; start: of a model that
     generates its start; the rest as `Clips` takes it.  Raises DataError."""
     pairs = zip(folders, dataset_names(folders), strict=True)
-    parts = [load_latents(folder, tokenizer, cache / name, device, max_hours, start) for folder, name in pairs]
+    parts = [
+        load_latents(folder, tokenizer, cache / name, device, max_hours, start, display=display)
+        for folder, name in pairs
+    ]
     return Clips(parts, fov_deg, action_space, idle_key)

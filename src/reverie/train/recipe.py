@@ -6,12 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-
 from reverie.errors import TrainError
 from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelConfig
-from reverie.train.budget import announce
+from reverie.options import alias
 from reverie.train.forcing import given_steps
 from reverie.train.tracking import Track
 
@@ -47,7 +45,7 @@ class TrainWorldConfig:
     """
 
     data: tuple[Path, ...]
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    output: Annotated[Path, alias("-o")]
     held_out: tuple[Path, ...] = ()
     latents: Path | None = None
     tokenizer: Path | None = None
@@ -115,13 +113,6 @@ class TrainWorldConfig:
     def tunes(self) -> bool:
         """Tests whether the training continues a model with its tokenizer and settings, not only from its weights."""
         return self.start is not None and self.tokenizer is None
-
-    def run(self) -> dict[str, float]:
-        """Train; returns the figures on the held-out data."""
-        from reverie.train.world import train_world
-
-        announce(self)
-        return train_world(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

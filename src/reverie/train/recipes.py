@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer
 from reverie.train.checkpoints import Checkpoints, FolderLock, Progress
 from reverie.train.config import TrainerConfig
 from reverie.train.device import pick_device
+from reverie.train.display import SILENT, Display, PlainLines
 from reverie.train.spatial.figures import contact_sheet
 from reverie.train.spatial.geometry import train_depth_of, train_ego_motion_of
 from reverie.train.spatial.latent_cache import LatentCache
@@ -53,14 +56,16 @@ def run(
     output: Path,
     device: str = "auto",
     use_compiler: bool = False,
-    say: Say | None = None,
+    say: Say = lambda line: None,
     start: Path | None = None,
     datasets: Sequence[Path] = (),
     games: Sequence[str] = GAMES,
+    display: Display = SILENT,
 ) -> dict[str, Any]:
     """Runs every stage that is not done yet; returns the figures.
 
     packs, held_out: where there are none, `datasets` are packed, and where there are none either, `games` are recorded.
+    say: called with each line of the log.  display: shows the training.
     start: a model folder of the same sizes to go on from: its geometry networks are taken as they are.
     Raises TrainError where the budget is too small for what comes first, for a folder that was begun otherwise, and
     for a GPU that fails; DataError for packs that cannot be used.
@@ -74,7 +79,7 @@ def run(
     torch.set_float32_matmul_precision("high")
     torch.backends.cuda.enable_cudnn_sdp(False)  # its masked attention was not checked against ours
     with FolderLock(output):
-        say = say or _log(output)
+        say = _log(output, say)
         begun = _Begun(recipe, tokenizer_from, start)
         found = begun.check(packs, held_out) if packs else None
         check_machine(
@@ -98,7 +103,7 @@ def run(
             found = begun.check(packs, held_out)
         assert found is not None
         check_data_fits(found.steps, found.episodes, begun.preset, recipe, on)
-        return _Run(recipe, begun.bundle, stages, output, on, use_compiler, say, is_new=start is None).run(
+        return _Run(recipe, begun.bundle, stages, output, on, use_compiler, say, display, is_new=start is None).run(
             packs, held_out
         )
 
@@ -137,11 +142,13 @@ class _Run:
         device: torch.device,
         use_compiler: bool,
         say: Say,
+        display: Display,
         is_new: bool,
     ) -> None:
         assert bundle.memory is not None
         self.recipe, self.bundle, self.memory, self.stages, self.output = recipe, bundle, bundle.memory, stages, output
-        self.device, self.use_compiler, self.say, self.is_new = device, use_compiler, say, is_new
+        self.device, self.use_compiler, self.is_new = device, use_compiler, is_new
+        self.say, self.display = say, display
 
     def run(self, packs: Sequence[Path], held_out: Sequence[Path]) -> dict[str, Any]:
         recipe, bundle, stages = self.recipe, self.bundle, self.stages
@@ -245,7 +252,7 @@ class _Run:
             validate_first=False,
             track="none",
         )
-        return Trainer(task, config, export)
+        return Trainer(task, config, export, self.display)
 
     def _sheets(self, trainer: Trainer, held: Store, scene: Any) -> dict[str, Any]:
         recipe = self.recipe
@@ -301,13 +308,13 @@ def _load(file: Path, memory: SpatialMemory) -> None:
         ) from error
 
 
-def _log(output: Path) -> Say:
-    """Lines on the terminal and in `output`/log.txt, with the seconds of this start."""
+def _log(output: Path, say: Say) -> Say:
+    """Lines for `say` and in `output`/log.txt, with the seconds of this start."""
     begun = time.monotonic()
 
     def tell(line: str) -> None:
         line = f"[{time.monotonic() - begun:6.1f}] {line}"
-        print(line, flush=True)
+        say(line)
         with (output / "log.txt").open("a", encoding="utf-8") as log:
             log.write(line + "\n")
 
@@ -370,7 +377,9 @@ def main() -> None:
         options.output,
         options.device,
         options.compile,
+        partial(print, flush=True),
         start=options.start,
+        display=PlainLines(partial(print, file=sys.stderr, flush=True)),
     )
 
 

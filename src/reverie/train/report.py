@@ -1,29 +1,24 @@
-"""Reports of a training: a progress bar (or lines, without a terminal), a JSONL log and a tracker."""
+"""Reports of a training: to a display, a JSONL log and a tracker."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
-
-from reverie.train.checkpoints import Progress as TrainProgress
+from reverie.train.checkpoints import Progress
+from reverie.train.config import TrainerConfig
+from reverie.train.display import Display
 from reverie.train.throughput import Work
 from reverie.train.tracking import Tracker, open_tracker
 
-if TYPE_CHECKING:
-    from reverie.train.config import TrainerConfig
-
 SAMPLES = "samples"
 """The folder, in a training's own, that its images are written to."""
-PLAIN_LINE_S = 20.0
-"""Seconds between lines where output is not a terminal."""
 
 
 class Report:
@@ -34,19 +29,20 @@ class Report:
     and checkpoints does not count for them; for steps_per_s it does.
     """
 
-    def __init__(self, config: TrainerConfig, first_step: int, active: bool = True, peak: float = math.nan) -> None:
+    def __init__(
+        self, config: TrainerConfig, first_step: int, display: Display, active: bool = True, peak: float = math.nan
+    ) -> None:
         self._config, self._first_step, self._active = config, first_step, active
         self._sums: dict[str, float] = {}
         self._count = 0
         self._peak, self._work = peak, Work()
-        self._last_log = self._last_line = time.monotonic()
+        self._last_log = time.monotonic()
         self._speed = 0.0
         self._log: IO[str] | None = None
         self._tracker: Tracker | None = None
         self._shown: dict[Path, float] = {}
-        self._console = Console(stderr=True)
-        self._bar: Progress | None = None
-        self._bar_task: TaskID | None = None
+        self._display, self._shows = display, ExitStack()
+        self._show: Callable[[float, str], None] = lambda share, text: None
 
     def __enter__(self) -> Report:
         if not self._active:
@@ -55,26 +51,17 @@ class Report:
         self._tracker = open_tracker(self._config.track, self._config.folder, self._first_step, config)
         self._shown = _times(self._config.folder / SAMPLES)
         self._log = self._open_log()
-        if self._console.is_terminal:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:5.1f}% {task.fields[text]}"),
-            )
-            self._bar = Progress(*columns, console=self._console)
-            self._bar.start()
-            self._bar_task = self._bar.add_task("training", total=1.0, text="")
+        self._show = self._shows.enter_context(self._display.training())
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._shows.close()
         if self._log is not None:
             self._log.close()
         if self._tracker is not None:
             self._tracker.close()
 
-    def step(self, progress: TrainProgress, fraction: float, scalars: dict[str, float], work: Work) -> None:
+    def step(self, progress: Progress, fraction: float, scalars: dict[str, float], work: Work) -> None:
         """Take one step's scalars, and what was done for them."""
         if not self._active:
             return
@@ -86,25 +73,24 @@ class Report:
             self._write(progress, fraction)
 
     def prepared(self, seconds: float | None) -> None:
-        """Prints how long the command has prepared, before the first step; None: unknown."""
+        """Reports how long the command has prepared, before the first step; None: unknown."""
         if not self._active or seconds is None:
             return
         minutes = self._config.minutes
         budget = f"{self._config.steps} steps" if minutes is None else f"the {minutes:g} minutes of training"
-        self._console.print(
-            f"prepared in {seconds / 60:.1f} min; {budget} begin now, and the last figures come after them",
-            highlight=False,
+        self._display.line(
+            f"prepared in {seconds / 60:.1f} min; {budget} begin now, and the last figures come after them"
         )
 
-    def validation(self, progress: TrainProgress, metrics: dict[str, float]) -> None:
+    def validation(self, progress: Progress, metrics: dict[str, float]) -> None:
         """Write the figures of a validation."""
         if not self._active or not metrics:
             return
         self._emit(progress, {f"val/{name}": value for name, value in metrics.items()})
         text = "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        self._console.print(f"validation at step {progress.step}: {text}", highlight=False)
+        self._display.line(f"validation at step {progress.step}: {text}")
 
-    def samples(self, progress: TrainProgress) -> None:
+    def samples(self, progress: Progress) -> None:
         """Give the tracker what has been written into `folder/samples` since the last time."""
         if self._tracker is None:
             return
@@ -112,21 +98,16 @@ class Report:
         self._tracker.files(progress.step, [path for path, time in there.items() if self._shown.get(path) != time])
         self._shown = there
 
-    def _write(self, progress: TrainProgress, fraction: float) -> None:
+    def _write(self, progress: Progress, fraction: float) -> None:
         now = time.monotonic()
         self._speed = self._count / max(now - self._last_log, 1e-9)
         means = {name: total / self._count for name, total in self._sums.items()}
         rates, self._work = self._work.rates(self._peak), Work()
         self._sums, self._count, self._last_log = {}, 0, now
         self._emit(progress, means | {"steps_per_s": self._speed} | rates)
-        text = self._line(progress, means, rates)
-        if self._bar is not None and self._bar_task is not None:
-            self._bar.update(self._bar_task, completed=fraction, text=text)
-        elif now - self._last_line >= PLAIN_LINE_S:
-            self._last_line = now
-            print(f"{100 * fraction:5.1f}% {text}", file=sys.stderr, flush=True)
+        self._show(fraction, self._line(progress, means, rates))
 
-    def _line(self, progress: TrainProgress, means: dict[str, float], rates: dict[str, float]) -> str:
+    def _line(self, progress: Progress, means: dict[str, float], rates: dict[str, float]) -> str:
         shown = "  ".join(f"{name} {value:.4g}" for name, value in means.items() if name not in ("lr", "skipped"))
         steps, minutes = self._config.steps, self._config.minutes
         left_s = (minutes or 0) * 60 - progress.elapsed_s if steps is None else (steps - progress.step) / self._speed
@@ -139,7 +120,7 @@ class Report:
             speed += f" ({rates['mfu']:.0%} of the device)"
         return f"step {progress.step}  {shown}  {speed}  {max(0.0, left_s) / 60:.1f} min left"
 
-    def _emit(self, progress: TrainProgress, scalars: dict[str, float]) -> None:
+    def _emit(self, progress: Progress, scalars: dict[str, float]) -> None:
         if self._log is not None:
             row = {"step": progress.step, "elapsed_s": round(progress.elapsed_s, 2)} | scalars
             self._log.write(json.dumps(row) + "\n")

@@ -22,9 +22,9 @@ from reverie.errors import DataError, TrainError
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.reward import RewardConfig, RewardNet, save_reward, tokenizer_fingerprint
 from reverie.options import alias
-from reverie.train.budget import announce
 from reverie.train.config import TrainerConfig
 from reverie.train.device import pick_device
+from reverie.train.display import SILENT, Display
 from reverie.train.encode import load_latents
 from reverie.train.task import Task
 from reverie.train.tokenizer import read_tokenizer
@@ -68,16 +68,6 @@ class TrainRewardConfig:
         if self.batch < 1:
             raise TrainError(f"--batch must be at least 1, got {self.batch}")
 
-    def run(self) -> dict[str, float]:
-        """Train; returns the figures on the held-out episodes."""
-        announce(self)
-        figures = train_reward(self)
-        print(
-            f"held-out squared error of a step's reward {figures['reward.mse']:.4g}, of the constant predictor "
-            f"{figures['reward.constant_mse']:.4g} ({figures['reward.explained']:.0%} explained)"
-        )
-        return figures
-
 
 @dataclass(frozen=True, slots=True)
 class RewardedSteps:
@@ -109,13 +99,15 @@ class RewardedSteps:
         return before, z, torch.from_numpy(self.reward[picks]), torch.from_numpy(self.ends[picks]).float()
 
 
-def load_steps(data: Path, config: TrainRewardConfig, tokenizer: Any, cache: Path) -> RewardedSteps:
+def load_steps(
+    data: Path, config: TrainRewardConfig, tokenizer: Any, cache: Path, display: Display = SILENT
+) -> RewardedSteps:
     """The steps of a recording with their rewards.  Raises DataError for one without rewards."""
     dataset = Dataset(data)
     if not dataset.num_episodes:
         raise DataError(f"{data}: holds no episodes; record some first")
     read_rewards(dataset, 0)  # before minutes of encoding
-    clips = load_latents(data, tokenizer, cache, pick_device(config.device))
+    clips = load_latents(data, tokenizer, cache, pick_device(config.device), display=display)
     firsts = np.flatnonzero(np.diff(clips.episode, prepend=-1))
     index, reward, ends, has_ends = [], [], [], False
     for first, after in zip(firsts, [*firsts[1:], len(clips)], strict=True):
@@ -209,7 +201,7 @@ def _cross_entropy(chance: npt.NDArray[np.float32], true: npt.NDArray[np.bool_])
     return float(-np.where(true, np.log(chance), np.log1p(-chance)).mean())
 
 
-def train_reward(config: TrainRewardConfig) -> dict[str, float]:
+def train_reward(config: TrainRewardConfig, display: Display = SILENT) -> dict[str, float]:
     """Trains the predictor.  Raises DataError for recordings that are missing, without rewards or of another size."""
     torch.manual_seed(config.seed)
     folders: Sequence[Path] = (config.data,) if config.held_out is None else (config.data, config.held_out)
@@ -220,11 +212,12 @@ def train_reward(config: TrainRewardConfig) -> dict[str, float]:
         )
     tokenizer = read_tokenizer(config.tokenizer).to(pick_device(config.device))
     cache = config.latents or config.output / "latents"
-    steps = load_steps(config.data, config, tokenizer, cache / config.data.resolve().name)
+    steps = load_steps(config.data, config, tokenizer, cache / config.data.resolve().name, display)
     if config.held_out is None:
         steps, held_out = split_steps(steps, Dataset(config.data))
     else:
-        held_out = load_steps(config.held_out, config, tokenizer, cache / "held-out" / config.held_out.resolve().name)
+        kept = cache / "held-out" / config.held_out.resolve().name
+        held_out = load_steps(config.held_out, config, tokenizer, kept, display)
     model = RewardNet(
         RewardConfig(
             latent=tuple(steps.z.shape[1:]),
@@ -247,4 +240,4 @@ def train_reward(config: TrainRewardConfig) -> dict[str, float]:
         dtype=config.dtype,
         track=config.track,
     )
-    return Trainer(RewardTask(model, config, steps, held_out), trainer).run()
+    return Trainer(RewardTask(model, config, steps, held_out), trainer, display=display).run()

@@ -37,9 +37,9 @@ from reverie.models.checkpoint import (
 from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
 from reverie.options import alias
-from reverie.train.budget import announce
 from reverie.train.config import TrainerConfig
 from reverie.train.device import pick_dtype
+from reverie.train.display import SILENT, Display
 from reverie.train.pca import fit_linear
 from reverie.train.task import Task
 from reverie.train.tracking import Track
@@ -100,11 +100,6 @@ class TrainTokenizerConfig:
             )
         if min(self.crop) < 16 or any(side % 16 for side in self.crop):
             raise TrainError(f"the crop must be multiples of 16, got {self.crop[0]}x{self.crop[1]}")
-
-    def run(self) -> dict[str, float]:
-        """Train; returns the figures on the held-out data."""
-        announce(self)
-        return train_tokenizer(self)
 
 
 class TokenizerTask(Task):
@@ -194,7 +189,7 @@ class TokenizerTask(Task):
         save_tokenizer(folder, self.tokenizer, summary | {"step_ms": timing})
 
 
-def train_tokenizer(config: TrainTokenizerConfig) -> dict[str, float]:
+def train_tokenizer(config: TrainTokenizerConfig, display: Display = SILENT) -> dict[str, float]:
     """Trains the tokenizer.  Raises DataError for a missing dataset and TrainError for one too small."""
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
@@ -230,7 +225,7 @@ def train_tokenizer(config: TrainTokenizerConfig) -> dict[str, float]:
         validate_minutes=config.validate_minutes,
         track=config.track,
     )
-    return Trainer(TokenizerTask(tokenizer, config, pool, held_out), trainer_config).run()
+    return Trainer(TokenizerTask(tokenizer, config, pool, held_out), trainer_config, display=display).run()
 
 
 def read_pool(datasets: Sequence[Dataset], clips: int, length: int, seed: int, workers: int = 0) -> Frames:
@@ -319,9 +314,3 @@ def time_tokenizer(tokenizer: VideoTokenizer, clips: Frames, rounds: int = 15) -
 
 def _video(clip: Frames, device: torch.device) -> Tensor:
     return to_pixels(torch.from_numpy(clip[None]).permute(0, 1, 4, 2, 3).to(device))
-
-
-if __name__ == "__main__":
-    import tyro
-
-    tyro.cli(TrainTokenizerConfig).run()

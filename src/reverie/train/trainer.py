@@ -38,6 +38,7 @@ from reverie.train.budget import take_preparation_s
 from reverie.train.checkpoints import Checkpoints, FolderLock, Progress
 from reverie.train.config import TrainerConfig
 from reverie.train.device import matrix_precision, pick_device, pick_dtype
+from reverie.train.display import SILENT, Display
 from reverie.train.guards import GradientGuard, StopRequest, check_loss, clip_gradients, device_failures, gradient_norm
 from reverie.train.optimizers import build_optimizers
 from reverie.train.parallel import Ranks, Shards
@@ -50,10 +51,14 @@ class Trainer:
     """Runs a task within its budget.  `run` trains (or goes on training) and returns the last validation figures."""
 
     def __init__(
-        self, task: Task, config: TrainerConfig, on_checkpoint: Callable[[Progress], None] | None = None
+        self,
+        task: Task,
+        config: TrainerConfig,
+        on_checkpoint: Callable[[Progress], None] | None = None,
+        display: Display = SILENT,
     ) -> None:
         """on_checkpoint: called after each checkpoint of a single process with the averaged weights in the model."""
-        self.task, self.config, self.on_checkpoint = task, config, on_checkpoint
+        self.task, self.config, self.on_checkpoint, self.display = task, config, on_checkpoint, display
         self.ranks = Ranks.from_environment()
         self.device = self.ranks.device(pick_device(config.device))
         self.dtype = pick_dtype(config.dtype, self.device)
@@ -93,7 +98,10 @@ class Trainer:
             every = [*self.task.model.state_dict().values(), *self.average.tensors]
             self.ranks.broadcast(tensor for tensor in every if not isinstance(tensor, DTensor))
             peak = self._peak()
-            with Report(config, self.progress.step, self.ranks.is_first, peak) as report, self._stop.on_signal():
+            with (
+                Report(config, self.progress.step, self.display, self.ranks.is_first, peak) as report,
+                self._stop.on_signal(),
+            ):
                 if config.compile:
                     self._compile()
                 if config.validate_first and self.progress.step == 0:

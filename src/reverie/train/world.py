@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from torch import Tensor, nn
 
 from reverie.errors import TrainError
@@ -34,6 +33,7 @@ from reverie.models.presets import PRESETS, Preset
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.config import trainer_config
 from reverie.train.device import pick_device
+from reverie.train.display import SILENT, Display
 from reverie.train.forcing import (
     Past,
     check_clip_steps,
@@ -305,25 +305,25 @@ def new_bundle(preset: Preset, config: TrainWorldConfig, tokenizer: VideoTokeniz
     return ModelBundle(parts, WorldModel(preset.world), tokenizer, ImageEncoder(preset.image_encoder))
 
 
-def train_world(config: TrainWorldConfig) -> dict[str, float]:
+def train_world(config: TrainWorldConfig, display: Display = SILENT) -> dict[str, float]:
     """Encode the recordings, train, and write a model folder to `output`/model."""
     device = pick_device(config.device)
-    task = tuned_task(config, device) if config.tunes else new_task(config, device)
+    task = (tuned_task if config.tunes else new_task)(config, device, display)
     release_memory()  # a large image encoder has done its work
     options = replace(config, lr=task.recipe.lr)
     parameters = [p for p in task.model.parameters() if p.requires_grad]
-    return Trainer(task, trainer_config(options, config.output)).run() | {
+    return Trainer(task, trainer_config(options, config.output), display=display).run() | {
         "parameters": float(count_parameters([task.world if config.lora else task.model])),
         "trained_parameters": float(sum(p.numel() for p in parameters)),
     }
 
 
-def new_task(config: TrainWorldConfig, device: torch.device) -> WorldTask:
+def new_task(config: TrainWorldConfig, device: torch.device, display: Display = SILENT) -> WorldTask:
     """Builds the task of a preset, with the weights of a start of the same shape, if there is one."""
     assert config.tokenizer is not None
     recipe, name = Recipe.new(config), config.preset or "nano-plain"
     tokenizer = read_tokenizer(config.tokenizer).to(device)
-    train, held_out = load_both(config, tokenizer, device, fov_deg=recipe.fov_deg)
+    train, held_out = load_both(config, tokenizer, device, fov_deg=recipe.fov_deg, display=display)
     preset = PRESETS[name](train.action_space)
     sizes = {"window": config.window or preset.world.window, "sink": config.sink}
     preset = replace(preset, world=replace(preset.world, **sizes))
@@ -337,7 +337,7 @@ def new_task(config: TrainWorldConfig, device: torch.device) -> WorldTask:
     return task
 
 
-def tuned_task(config: TrainWorldConfig, device: torch.device) -> WorldTask:
+def tuned_task(config: TrainWorldConfig, device: torch.device, display: Display = SILENT) -> WorldTask:
     """Builds the task that continues the start model."""
     assert config.start is not None
     bundle = open_start(config.start, config.variant, config.resolution)
@@ -347,10 +347,6 @@ def tuned_task(config: TrainWorldConfig, device: torch.device) -> WorldTask:
     bundle.tokenizer.to(device)
     encoder = StartEncoder(bundle, recipe.clip_steps, device) if world.generates_start else None
     given = {"fov_deg": recipe.fov_deg, "action_space": world.action_space, "idle_key": world.idle_key}
-    train, held_out = load_both(config, bundle.tokenizer, device, **given, start=encoder)
+    train, held_out = load_both(config, bundle.tokenizer, device, **given, start=encoder, display=display)
     torch.manual_seed(config.seed)
     return WorldTask(bundle, config, train, held_out)
-
-
-if __name__ == "__main__":
-    tyro.cli(TrainWorldConfig).run()

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from reverie.data.dataset import Dataset
-from reverie.data.importers.command import ImportConfig, import_takes
+from reverie.data.importers.config import ImportConfig
+from reverie.data.importers.import_takes import import_takes
 from reverie.data.importers.transfer import Report
 
 SIZE = (64, 112)

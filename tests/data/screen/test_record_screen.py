@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from reverie.data.dataset import Dataset
-from reverie.data.screen.command import RecordScreenConfig, ScreenReport, record_screen
+from reverie.data.screen.recording import RecordScreenConfig, ScreenReport, record_screen
 from reverie.data.screen.x11 import open_display
 from reverie.errors import DataError, WorldError
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reverie.data.screen.command import RecordScreenConfig
+from reverie.data.screen.recording import RecordScreenConfig
 from reverie.data.screen.timeline import KeyEvent, Meaning, MotionEvent, Timeline, split
 from reverie.errors import DataError
 from reverie.types import Action

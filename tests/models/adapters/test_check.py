@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.models.adapters.naive import make_config, write_golden
 
+from reverie.bench.reference_check import TOLERANCE, check_rollout, check_vae
+from reverie.cli.reference_check import main
 from reverie.errors import CheckpointError
-from reverie.models.adapters.check import TOLERANCE, check_rollout, check_vae, main
 
 GOLDEN = Path(__file__).parents[2] / "data" / "golden"
 needs_rollouts = pytest.mark.skipif(

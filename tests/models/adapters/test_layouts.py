@@ -16,7 +16,7 @@ from tests.models.adapters.folders import CLIP_NAME, CLIP_WIDTH, RESOLUTION, VAE
 from tests.models.adapters.naive import make_config, make_weights
 from torch import Tensor
 
-from reverie.engine.convert import ConvertConfig, convert
+from reverie.engine.loading.convert import convert
 from reverie.errors import CheckpointError
 from reverie.models.adapters.published import is_published, open_published
 from reverie.models.checkpoint import load_model
@@ -237,9 +237,7 @@ def test_the_reference_and_forgewm_store_gains_and_never_apply_them(
 
 def test_a_converted_model_keeps_its_gains(tmp_path: Path) -> None:
     transformer(renamed(gains(bare(), 2.0, 0.25), FASTVIDEO))(with_parts(tmp_path / "src"))
-    convert(
-        ConvertConfig(source=str(tmp_path / "src"), target=tmp_path / "dst", resolution=RESOLUTION, dtype="float32")
-    )
+    convert(str(tmp_path / "src"), tmp_path / "dst", resolution=RESOLUTION, dtype="float32")
     model = load_model(tmp_path / "dst").model
     assert model.config.mouse is not None
     assert model.config.mouse.gain

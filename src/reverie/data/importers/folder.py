@@ -29,7 +29,7 @@ from reverie.paths import own_files
 from reverie.types import FPS, ActionSpace
 
 if TYPE_CHECKING:
-    from reverie.data.importers.command import ImportConfig
+    from reverie.data.importers.config import ImportConfig
 
 TABLE_SUFFIXES = (".csv", ".jsonl")
 MAX_FRAMES = 2**31

@@ -24,7 +24,7 @@ from reverie.errors import DataError
 from reverie.paths import own_files
 
 if TYPE_CHECKING:
-    from reverie.data.importers.command import ImportConfig
+    from reverie.data.importers.config import ImportConfig
 
 DEGREES_PER_DELTA = 15.0
 CODES = {

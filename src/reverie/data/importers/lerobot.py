@@ -34,7 +34,7 @@ from reverie.errors import DataError
 from reverie.types import POSE_NAMES, ActionSpace
 
 if TYPE_CHECKING:
-    from reverie.data.importers.command import ImportConfig
+    from reverie.data.importers.config import ImportConfig
 
 MOUSE = ("mouse.pitch", "mouse.yaw")
 

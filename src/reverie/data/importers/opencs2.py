@@ -35,7 +35,7 @@ from reverie.paths import own_files
 from reverie.types import POSE_NAMES, ActionSpace
 
 if TYPE_CHECKING:
-    from reverie.data.importers.command import ImportConfig
+    from reverie.data.importers.config import ImportConfig
 
 TICK_RATE = 64.0
 METRES = 0.0254

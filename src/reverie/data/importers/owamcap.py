@@ -26,7 +26,7 @@ from reverie.paths import is_inside, own_files
 from reverie.types import ActionSpace
 
 if TYPE_CHECKING:
-    from reverie.data.importers.command import ImportConfig
+    from reverie.data.importers.config import ImportConfig
 
 TOPICS = ("screen", "keyboard", "keyboard/state", "mouse", "mouse/raw", "mouse/state")
 DEFAULT_KEYS = {

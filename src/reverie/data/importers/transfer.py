@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.table import Table
 
 from reverie.data.checks import judge
 from reverie.data.container import frame_times, packet_digest, video_head
+from reverie.data.importers.config import ImportConfig
 from reverie.data.importers.resample import Piece, resample
 from reverie.data.importers.take import Source, Take, Track, file_digest
 from reverie.data.importers.video import numbered_pictures
@@ -24,9 +24,6 @@ from reverie.data.video import write_video
 from reverie.data.writer import DatasetWriter, picture_statistics
 from reverie.errors import DataError
 from reverie.types import FPS, Frames
-
-if TYPE_CHECKING:
-    from reverie.data.importers.command import ImportConfig
 
 
 @dataclass(slots=True)
@@ -54,14 +51,6 @@ class Report:
     @property
     def frames(self) -> int:
         return sum(outcome.frames for outcome in self.outcomes)
-
-    def table(self) -> Table:
-        """A row a take."""
-        table = Table("take", "frames", "episodes", "frames at 25/s", "dropped", box=None, pad_edge=False)
-        for one in self.outcomes:
-            dropped = ", ".join(f"{count} {reason}" for reason, count in one.dropped.items())
-            table.add_row(one.name, str(one.frames_in), str(one.episodes), str(one.frames), dropped or "nothing")
-        return table
 
 
 class Transfer:

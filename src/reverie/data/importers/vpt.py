@@ -24,7 +24,7 @@ from reverie.paths import own_files
 from reverie.types import POSE_NAMES
 
 if TYPE_CHECKING:
-    from reverie.data.importers.command import ImportConfig
+    from reverie.data.importers.config import ImportConfig
 
 DEGREES_PER_PX = 360.0 / 2400.0
 

@@ -1,6 +1,6 @@
 """Many sessions of a model with a spatial memory at once: one network call a block for all of them.
 
-Each does what `reverie.engine.session` does, to a rounding of pixels.  Its camera may also be led along known
+Each does what `reverie.engine.sessions.session` does, to a rounding of pixels.  Its camera may also be led along known
 poses, and the memory may be left alone: then its views are the frames, and no network is asked.
 
 Legend: b sessions, f frames, (H W) frames, (h w) views at half size, a numbers in an action row.
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reverie import flow
 from reverie.engine.engine import Engine
-from reverie.engine.scenes import LoadedScene
+from reverie.engine.loading.scenes import LoadedScene
 from reverie.errors import CheckpointError
 from reverie.models.conditioning.spatial_memory import NextStep, SpatialMemory, window_of
 from reverie.models.ego_motion import MOTION_FRAMES, depth_ahead

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import Progress
 
 from reverie.engine.engine import Engine
 from reverie.errors import DataError
 from reverie.evaluate import speed
 from reverie.evaluate.collapse import Detector
+from reverie.evaluate.display import Bars
 from reverie.evaluate.scenes import tables, units
 from reverie.evaluate.scenes.streamed import MORE_STEPS, streaming_differences
 from reverie.evaluate.scenes.units import GAME, IMAGE, LED, MEMORY, OWN, REBUILT, Tick
@@ -40,7 +40,7 @@ class SceneEvaluation:
         folder: Path,
         *,
         seed: int,
-        progress: Progress,
+        progress: Bars,
         bench: Path | None = None,
     ) -> None:
         self.subject, self.game, self.size = subject, place, size

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reverie import flow
 from reverie.engine.engine import Engine
-from reverie.engine.scenes import LoadedScene
+from reverie.engine.loading.scenes import LoadedScene
 from reverie.evaluate.scenes.batch import Poses
 from reverie.models.conditioning.base import clip_condition, next_condition
 from reverie.models.conditioning.spatial_memory import window_of

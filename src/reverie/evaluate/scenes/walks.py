@@ -12,7 +12,7 @@ import torch
 
 from reverie.data.dataset import Dataset
 from reverie.engine.engine import Engine
-from reverie.engine.scenes import LoadedScene
+from reverie.engine.loading.scenes import LoadedScene
 from reverie.errors import DataError
 from reverie.evaluate.fit import Fit
 from reverie.evaluate.plan import Judge

@@ -1,4 +1,4 @@
-// When to make the next block: as late as it may begin and still arrive in time.  The same as engine/pace.py, without a
+// When to make the next block: as late as it may begin and still arrive in time.  The same as engine/sessions/pace.py, without a
 // network in between.  It knows no clock.
 
 const MARGIN_MS = 30;

@@ -24,7 +24,8 @@ import torch
 
 from reverie.errors import CheckpointError
 from reverie.models.adapters import matrix_game
-from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.models.config import WorldModelConfig
+from reverie.models.dit import WorldModel
 from reverie.models.weights import Names, Shape, TensorFile
 
 Renaming = tuple[tuple[str, str], ...]

@@ -1,20 +1,16 @@
 """Matrix-Game 2.0's transformer: its configuration and the names of its weights, as ours.
 
-    python -m reverie.models.adapters.matrix_game check DIR [DIR ...]
-    python -m reverie.models.adapters.matrix_game check-vae DIR [DIR ...]
-
-compare our numbers with stored ones of the reference (`reverie.models.adapters.check`).
+`python -m reverie.cli.reference_check` compares our numbers with stored ones of the reference.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from reverie.errors import CheckpointError
 from reverie.models.actions import STEP_FRAMES, ActionModuleConfig
-from reverie.models.dit import WorldModelConfig
+from reverie.models.config import WorldModelConfig
 from reverie.models.schedule import Schedule, shifted
 from reverie.models.weights import TensorFile
 from reverie.types import ActionSpace
@@ -149,9 +145,3 @@ def _check_supported(raw: Mapping[str, Any], actions: Mapping[str, Any], latent:
 def schedule(timesteps: tuple[int, ...] = DEFAULT_TIMESTEPS, shift: float = 5.0) -> Schedule:
     """The published few-step schedule: indices into a shifted grid of 1000 levels, fresh noise between passes."""
     return Schedule(tuple(shifted(step / 1000, shift) for step in timesteps), renoise=True)
-
-
-if __name__ == "__main__":
-    from reverie.models.adapters.check import main
-
-    sys.exit(main(sys.argv[1:]))

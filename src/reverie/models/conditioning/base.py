@@ -14,7 +14,8 @@ from torch import Tensor
 
 from reverie.errors import ShapeError
 from reverie.models.actions import STEP_FRAMES, action_windows, rows_before_start
-from reverie.models.dit import WorldModel, WorldModelConfig
+from reverie.models.config import WorldModelConfig
+from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, ConditionChannels, WorldState
 
 NO_CHANNELS = "a model that is conditioned on {} needs its condition channels for each step"

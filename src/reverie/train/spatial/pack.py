@@ -1,15 +1,12 @@
-"""`reverie data pack`: recordings with poses and depth are written as packs for `reverie.train.recipes`."""
+"""Recordings with poses and depth, written as packs for `reverie.train.recipes`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
-import tyro
 
 from reverie.data.dataset import Dataset, Episode
 from reverie.data.video import write_video
@@ -24,43 +21,6 @@ MIN_FRAMES = 33
 """Shorter episodes are left out: training clips are longer."""
 STEP_FRAMES = 4
 """Frames of a latent step; depth images lie on its boundaries."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PackConfig:
-    """Write recordings with camera poses and depth as a pack: files that training reads on a bare machine.
-
-    Example: reverie data pack recordings/vizdoom -o packs/doom
-    """
-
-    recordings: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Folders of LeRobot datasets, of one game."""
-    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
-    """The pack's folder."""
-    part: Literal["all", "train", "held-out"] = "all"
-    """The episodes that are packed: all, or those that are (not) held out.  Where none is marked as held out, every
-    eighth is."""
-    depth_every: int = 16
-    """Frames between depth images, a multiple of 4."""
-    fov: float | None = None
-    """Horizontal field of view in degrees, if the recordings do not state it."""
-
-    def run(self) -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        console = Console(stderr=True)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("packing", total=1.0)
-            count, frames = pack(
-                self.recordings,
-                self.output,
-                part=self.part,
-                depth_every=self.depth_every,
-                fov_deg=self.fov,
-                report=lambda share: bar.update(task, completed=share),
-            )
-        print(f"{self.output}: {count} episodes, {frames} frames")
 
 
 def pack(

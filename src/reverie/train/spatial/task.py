@@ -112,7 +112,7 @@ class SpatialTask(Task):
         views: list[tuple[ViewSet, float]],
         held_views: Mapping[str, ViewSet],
         scene: ScenePool,
-        say: Callable[[str], None] = print,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         """views: conditions of the training steps, and how often each set is drawn."""
         assert bundle.memory is not None

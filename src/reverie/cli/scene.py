@@ -1,0 +1,331 @@
+"""`reverie scene build | capture | check | list | push | pull`: scenes of one's own recordings and of games."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from reverie.errors import DataError
+from reverie.options import alias, positional, repeated
+
+if TYPE_CHECKING:
+    from reverie.scenes.scene import Scene
+
+Output = Annotated[Path, alias("-o")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildSceneConfig:
+    """Build a scene from recordings with camera poses and depth, and measure it on play that was held out.
+
+    A scene is one place: of recordings of several places, the one with the most frames is taken.
+
+    Example: reverie scene build recordings/vizdoom -o scenes/my-level
+    """
+
+    recordings: Annotated[tuple[Path, ...], positional()]
+    """Folders of LeRobot datasets, of one game."""
+    output: Output
+    """The scene's folder."""
+    keyframes: int = 400
+    """The most keyframes."""
+    starts: int = 6
+    """Starts to choose from."""
+    title: str | None = None
+    """The scene's title; the place's name if left out."""
+    place: str | None = None
+    """The place (map) to build, where the recordings have several."""
+    fov: float | None = None
+    """Horizontal field of view in degrees, where the recordings do not hold it."""
+    licence: str = "unknown"
+    """The licence of the images."""
+    seed: int = 0
+    """Decides which episodes are held out, where none is marked."""
+    overwrite: bool = False
+    """Replace a scene that is there."""
+
+
+def scene_build(config: BuildSceneConfig) -> None:
+    """Builds the scene and prints how well it covers held-out frames."""
+    from reverie.scenes.assemble import Facts, build_scene, check_counts, coverage_of, make_keyframes
+    from reverie.scenes.recordings import read_footage
+
+    check_counts(config.keyframes, config.starts)
+    check_target(config.output, config.overwrite)
+    with _progress() as report:
+        footage = read_footage(
+            config.recordings, config.place, config.fov, config.seed, lambda share, text: report(0.3 * share, text)
+        )
+        facts = Facts(
+            title=config.title or footage.place or footage.game,
+            game=footage.game,
+            fov_deg=footage.fov_deg,
+            pixel_aspect=footage.pixel_aspect,
+            keys=footage.action_space.keys,
+            mouse=footage.action_space.mouse,
+            licence=config.licence,
+        )
+        scene = build_scene(
+            facts,
+            footage.frames,
+            config.keyframes,
+            config.starts,
+            lambda share, text: report(0.3 + 0.6 * share, text),
+        )
+        report(0.9, "measuring coverage of held-out frames")
+        shown = make_keyframes(scene.colour, scene.depth, scene.hidden, scene.pose, facts.focal)
+        covered = coverage_of(shown, footage.held_out, facts.focal)
+        scene.save(config.output)
+    print(f"{config.output}: {summary(scene, config.output)}")
+    print(f"held-out frames: {covered}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureSceneConfig:
+    """Capture a scene of a game that can be looked at from anywhere: city, temple, vizdoom or minetest.
+
+    The place round the start of episode `seed` is visited on a grid, six directions level and six looking up, without
+    players and traffic.  It ends when coverage no longer grows.
+
+    Example: reverie scene capture city --step 3.5 --reach 32 --set view=walk -o scenes/my-corner
+    """
+
+    game: Annotated[str, positional()]
+    """The game's name."""
+    output: Output
+    """The scene's folder."""
+    step: float = 3.5
+    """Metres between standpoints."""
+    reach: float = 24.0
+    """Metres to the farthest standpoint, in both directions."""
+    keyframes: int = 800
+    """The most keyframes."""
+    starts: int = 6
+    """Starts to choose from."""
+    title: str | None = None
+    """The scene's title; the map's name if left out."""
+    licence: str = "unknown"
+    """The licence of the images."""
+    seed: int = 0
+    """The episode whose place is captured."""
+    set: Annotated[tuple[str, ...], repeated()] = ()
+    """An option of the game, KEY=VALUE, such as view=walk; can be given several times."""
+    overwrite: bool = False
+    """Replace a scene that is there."""
+
+
+def scene_capture(config: CaptureSceneConfig) -> None:
+    """Captures the scene and prints what was visited."""
+    from reverie.data.options import parse_options
+    from reverie.scenes.assemble import Facts, check_counts, describe
+    from reverie.scenes.capture import capture_scene, require_explorable
+    from reverie.worlds import open_world, world_info
+
+    check_counts(config.keyframes, config.starts)
+    if not (config.step > 0 and config.reach > 0):
+        raise DataError(f"--step and --reach must be positive metres, got {config.step:g} and {config.reach:g}")
+    check_target(config.output, config.overwrite)
+    opened = open_world(config.game, **parse_options(world_info(config.game), config.set))
+    try:
+        opened.reset(config.seed)
+        world = require_explorable(opened, config.game)
+        facts = Facts(
+            title=config.title or world.map or config.game,
+            game=config.game,
+            fov_deg=float(world.fov_deg),
+            pixel_aspect=float(world.pixel_aspect),
+            keys=world.action_space.keys,
+            mouse=world.action_space.mouse,
+            licence=config.licence,
+        )
+        with _progress() as report:
+            found = capture_scene(
+                world,
+                facts,
+                step_m=config.step,
+                reach_m=config.reach,
+                keyframes=config.keyframes,
+                starts=config.starts,
+                seed=config.seed,
+                report=report,
+            )
+            found.scene.save(config.output)
+    finally:
+        opened.close()
+    visited, total = found.standpoints
+    print(f"{config.output}: {summary(found.scene, config.output)}")
+    print(f"{visited} of {total} standpoints visited; views between them: {describe(found.coverage)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckSceneConfig:
+    """Read a scene, and show each of some keyframes by the others.
+
+    Example: reverie scene check scenes/my-level
+    """
+
+    scene: Annotated[str, positional()]
+    """The scene's folder, or a bundled scene's name."""
+
+
+def scene_check(config: CheckSceneConfig) -> None:
+    """Prints the scene and how well its keyframes show each other."""
+    import torch
+
+    from reverie.engine.loading.scenes import find_scene
+    from reverie.scenes.assemble import describe, make_keyframes, measure_itself
+    from reverie.scenes.scene import Scene
+    from reverie.vision.projection import focal_lengths
+
+    folder = find_scene(config.scene)
+    scene = Scene.load(folder)
+    focal = focal_lengths(torch.tensor([scene.fov_deg]), scene.pixel_aspect)[0]
+    print(f"{folder}: {summary(scene, folder)}")
+    keyframes = make_keyframes(scene.colour, scene.depth, scene.hidden, scene.pose, focal)
+    print(f"keyframes, each by the others: {describe(measure_itself(keyframes, focal))}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListScenesConfig:
+    """List the bundled scenes.
+
+    Examples: reverie scene list;  reverie scene list --json
+    """
+
+    json: bool = False
+    """Print all that is known of them as JSON."""
+
+
+def scene_list(config: ListScenesConfig) -> None:
+    """Prints a line a scene, or JSON."""
+    from reverie.engine.loading.scenes import bundled_scenes
+
+    facts = [facts_of(folder) for folder in bundled_scenes()]
+    if config.json:
+        print(json.dumps(facts, indent=1))
+        return
+    if not facts:
+        print("no scenes are bundled; build one with `reverie scene build` or `reverie scene capture`")
+    width = max((len(one["name"]) for one in facts), default=0)
+    for one in facts:
+        print(
+            f"{one['name']:<{width}}  {one['title']} ({one['game']}), {len(one['starts'])} starts,"
+            f" {one['keyframes']} keyframes, {one['mebibytes']:.1f} MiB"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PushSceneConfig:
+    """Push a scene to the Hugging Face Hub, in one commit, with a card.
+
+    Log in first, with `hf auth login` or HF_TOKEN.
+
+    Example: reverie scene push scenes/my-level somebody/my-level
+    """
+
+    scene: Annotated[Path, positional()]
+    """The scene's folder."""
+    repository: Annotated[str, positional()]
+    """OWNER/NAME; made if it is not there."""
+    private: bool = False
+    """If the repository is made now, only its owner sees it."""
+    message: str = ""
+    """The commit's message; a short one if left out."""
+    revision: str | None = None
+    """The branch to commit to; the main one if left out."""
+
+
+def scene_push(config: PushSceneConfig) -> None:
+    """Pushes the scene and prints its address."""
+    from reverie.scenes.hub import push_scene
+
+    given = {"private": config.private, "message": config.message, "revision": config.revision}
+    print(push_scene(config.scene, config.repository, **given))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PullSceneConfig:
+    """Download a scene from the Hugging Face Hub into a folder.
+
+    Example: reverie scene pull somebody/my-level -o scenes/my-level
+    """
+
+    repository: Annotated[str, positional()]
+    """OWNER/NAME."""
+    output: Annotated[Path, alias("-o")]
+    """The folder to make."""
+    revision: str | None = None
+    """A branch, tag or commit; the newest if left out."""
+
+
+def scene_pull(config: PullSceneConfig) -> None:
+    """Downloads the scene and prints its folder."""
+    from reverie.scenes.hub import pull_scene
+
+    print(pull_scene(config.repository, config.output, revision=config.revision))
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """A scene's facts as `scene list --json` prints them, without reading its keyframes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from reverie.paths import local_path
+    from reverie.scenes.scene import KEYFRAMES, read_scene_json
+
+    raw = read_scene_json(folder)
+    try:
+        count = pq.read_metadata(local_path(folder / KEYFRAMES)).num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{folder / KEYFRAMES}: not readable as keyframes ({error}); build the scene again") from error
+    kept = ("title", "game", "fov_deg", "pixel_aspect", "keys", "mouse", "licence")
+    return {
+        "name": folder.name,
+        "folder": str(folder),
+        **{name: raw.get(name) for name in kept},
+        "starts": [start.get("title") for start in raw.get("starts", [])],
+        "keyframes": count,
+        "mebibytes": round(size_mib(folder), 2),
+    }
+
+
+def summary(scene: Scene, folder: Path) -> str:
+    """A scene in one line."""
+    height, width = scene.resolution
+    return (
+        f"{scene.title} ({scene.game}): {len(scene)} keyframes of {width}x{height}, {len(scene.starts)} starts, "
+        f"{size_mib(folder):.1f} MiB"
+    )
+
+
+def size_mib(folder: Path) -> float:
+    """The size of a scene's files."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 2**20
+
+
+def check_target(folder: Path, overwrite: bool) -> None:
+    """Raises DataError for a folder that a scene cannot be written to."""
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file; name a folder for the scene with -o")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not (folder / "scene.json").is_file():
+            raise DataError(f"{folder} has other files in it; name a new folder for the scene with -o")
+        if not overwrite:
+            raise DataError(f"{folder} has a scene already; name another folder, or replace it with --overwrite")
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[float, str], None]]:
+    """Shows a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=1.0)
+        yield lambda share, text: bar.update(task, completed=share, description=text)

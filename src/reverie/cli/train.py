@@ -1,0 +1,131 @@
+"""`reverie train tokenizer | world | nano | idm | reward`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from reverie.errors import TrainError
+from reverie.options import alias
+
+if TYPE_CHECKING:
+    from reverie.train.idm import TrainIdmConfig
+    from reverie.train.recipe import TrainWorldConfig
+    from reverie.train.reward import TrainRewardConfig
+    from reverie.train.tokenizer import TrainTokenizerConfig
+
+BUNDLED = Path(__file__).parents[1] / "weights" / "nano"
+
+
+def train_tokenizer(config: TrainTokenizerConfig) -> None:
+    """Trains a tokenizer, with a progress bar."""
+    from reverie.cli.display import TrainingDisplay, tell
+    from reverie.train import tokenizer
+    from reverie.train.budget import announce
+
+    announce(config, tell)
+    tokenizer.train_tokenizer(config, TrainingDisplay())
+
+
+def train_world(config: TrainWorldConfig) -> None:
+    """Trains a world model, with a progress bar."""
+    from reverie.cli.display import TrainingDisplay, tell
+    from reverie.train import world
+    from reverie.train.budget import announce
+
+    announce(config, tell)
+    world.train_world(config, TrainingDisplay())
+
+
+def train_idm(config: TrainIdmConfig) -> None:
+    """Trains an inverse-dynamics model, with a progress bar."""
+    from reverie.cli.display import TrainingDisplay, tell
+    from reverie.train import idm
+    from reverie.train.budget import announce
+
+    announce(config, tell)
+    idm.train_idm(config, TrainingDisplay())
+
+
+def train_reward(config: TrainRewardConfig) -> None:
+    """Trains a reward, and prints its error beside the constant predictor's."""
+    from reverie.cli.display import TrainingDisplay, tell
+    from reverie.train import reward
+    from reverie.train.budget import announce
+
+    announce(config, tell)
+    figures = reward.train_reward(config, TrainingDisplay())
+    print(
+        f"held-out squared error of a step's reward {figures['reward.mse']:.4g}, of the constant predictor "
+        f"{figures['reward.constant_mse']:.4g} ({figures['reward.explained']:.0%} explained)"
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainNanoConfig:
+    """Train nano from recordings to a model folder within a budget.  Run it again to go on after a kill.
+
+    Example: reverie train nano --recipe cpu-12h -o runs/nano
+    Example: reverie train nano --recipe gpu-10min --packs packs/doom --held-out held-out/doom -o runs/nano
+
+    Without data it records on this machine itself, on all cores.
+    """
+
+    recipe: str = "cpu-12h"
+    """A plan and its budget: cpu-12h, gpu-10min, or the same with another time."""
+    output: Annotated[Path, alias("-o")] = Path("runs/nano")
+    """Folder of the run; the model is in run/model below it."""
+    packs: tuple[Path, ...] = ()
+    """Packs to train on (`reverie data pack`)."""
+    held_out: tuple[Path, ...] = ()
+    """Packs to measure on."""
+    data: tuple[Path, ...] = ()
+    """Recordings with poses and depth, which are packed first; every eighth episode is held out."""
+    games: tuple[str, ...] = ()
+    """Games to record where no data is given (default: vizdoom, city on foot, temple)."""
+    tokenizer: Path = BUNDLED
+    """A model folder whose tokenizer and keys are used."""
+    start: Path | None = None
+    """A model folder to go on from."""
+    limit: int | None = None
+    """Episodes of each pack, at most."""
+    device: str = "auto"
+    """auto, cuda or cpu."""
+    compile: bool | None = None
+    """Compile the transformer's pieces (default: on a GPU)."""
+
+    def __post_init__(self) -> None:
+        if self.data and self.packs:
+            raise TrainError("--data are recordings that are packed first, --packs are packs already; give one of them")
+        if self.limit is not None and self.limit < 1:
+            raise TrainError(f"--limit must be at least 1, got {self.limit}")
+
+
+def train_nano(config: TrainNanoConfig) -> None:
+    """Trains every stage that is not done yet, with a line a stage."""
+    from reverie.cli.display import TrainingDisplay
+    from reverie.train.device import pick_device
+    from reverie.train.recipes import run
+    from reverie.train.spatial.machine import gpu_memory_gib, num_cores
+    from reverie.train.spatial.plans import GAMES, recipe_named
+
+    recipe = recipe_named(config.recipe, gpu_memory_gib() or 80.0, num_cores(), refine=config.start is not None)
+    if config.limit is not None:
+        recipe = replace(recipe, limit=config.limit)
+    on_gpu = pick_device(config.device).type == "cuda"
+    run(
+        recipe,
+        config.packs,
+        config.held_out,
+        config.tokenizer,
+        config.output,
+        config.device,
+        on_gpu if config.compile is None else config.compile,
+        start=config.start,
+        datasets=config.data,
+        say=partial(print, flush=True),
+        games=config.games or GAMES,
+        display=TrainingDisplay(),
+    )

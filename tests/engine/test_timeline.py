@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +18,11 @@ from tests.serve.small_model import small_engine
 import reverie
 from reverie import cli
 from reverie.engine.batch import make_blocks
+from reverie.engine.chunks import CHUNK_BYTES, ChunkFile
 from reverie.engine.engine import Engine
-from reverie.engine.history import ChunkFile, SnapshotHistory
+from reverie.engine.history import SnapshotHistory
 from reverie.engine.scenes import bundled_scenes
+from reverie.engine.session import Snapshot
 from reverie.engine.session_file import SessionFile, hash_frame, open_session
 from reverie.engine.timeline import Timeline, blocks_of
 from reverie.engine.video import read_frames, read_log
@@ -161,11 +165,11 @@ def test_where_the_disk_is_full_it_goes_back_all_the_same(engine, picture, monke
     monkeypatch.setattr("reverie.engine.history.WITHOUT_DISK_BYTES", 3 * Timeline(engine.open(picture)).num_bytes)
     write, written = ChunkFile._write, []
 
-    def write_some(self: ChunkFile, place: int, data: bytes) -> None:
-        if place >= room:
+    def write_some(self: ChunkFile, place: int, chunks: np.ndarray) -> None:
+        if place + len(chunks) > room:
             raise OSError(28, "No space left on device")
-        written.append(place)
-        write(self, place, data)
+        written.extend(range(place, place + len(chunks)))
+        write(self, place, chunks)
 
     monkeypatch.setattr(ChunkFile, "_write", write_some)
     timeline = Timeline(engine.open(picture), snapshot_s=0.3)
@@ -175,6 +179,7 @@ def test_where_the_disk_is_full_it_goes_back_all_the_same(engine, picture, monke
         sizes.append(timeline.num_bytes)
     assert sizes[-1] <= max(sizes[0], 3 * Timeline(engine.open(picture)).num_bytes)
     assert set(written) <= set(range(room))
+    assert bool(written) == (room > 0)
     assert timeline.earliest == 1
     for frame in (5, 77, 129, 41):
         assert np.array_equal(timeline.seek(frame)[-1], seen[frame])
@@ -184,7 +189,7 @@ def test_the_file_of_snapshots_stays_as_large_as_it_is(engine, picture) -> None:
     timeline = Timeline(engine.open(picture), rewind_s=1.0, snapshot_s=0.3)
     walk(timeline, 20)
     file = timeline._history._file
-    places = file._num_places
+    places = file.num_places
     twin = timeline.fork()
     for number in range(20):
         timeline.seek(timeline.last - 4 * (number % 6))
@@ -192,9 +197,55 @@ def test_the_file_of_snapshots_stays_as_large_as_it_is(engine, picture) -> None:
     assert np.array_equal(twin.seek(77), twin.seek(77))
     twin.close()
     walk(timeline, 10)
-    assert file._num_places <= 2 * places, "places of dropped snapshots are used again"
+    assert file.num_places <= 2 * places, "places of dropped snapshots are used again"
     timeline.close()
-    assert sorted(file.free) == list(range(file._num_places))
+    assert file.free_places().tolist() == list(range(file.num_places))
+
+
+def test_snapshots_of_many_changes_return_to_the_bit_while_the_file_is_used_again() -> None:
+    """Odd sizes, numbers that are not equal to themselves, and places that are dropped, in threads of their own."""
+    rng = np.random.default_rng(0)
+    state = {"a": torch.zeros(40, CHUNK_BYTES, dtype=torch.uint8), "b": torch.zeros(5001), "c": torch.tensor(torch.nan)}
+
+    def play(history: SnapshotHistory, first: int, num: int, rng: np.random.Generator) -> None:
+        own, truth = {name: tensor.clone() for name, tensor in state.items()}, {}
+        for frame in range(first, first + num):
+            own["a"][int(rng.integers(40)), int(rng.integers(CHUNK_BYTES))] += 1
+            own["b"][int(rng.integers(5001))] += 1
+            picture = np.zeros((2, 2, 3), np.uint8)
+            history.add(Snapshot(model="m", seed=0, num_frames=frame, picture=picture, tensors=own, numbers={}))
+            truth[frame] = {name: tensor.clone() for name, tensor in own.items()}
+            history.drop_before(frame - 20)
+            found = history.before(int(rng.integers(max(history.frames[0], first), frame + 1)) + 1)
+            assert found is not None
+            for name, tensor in found.tensors.items():
+                assert torch.equal(tensor.nan_to_num(9), truth[found.num_frames][name].nan_to_num(9)), (frame, name)
+
+    history = SnapshotHistory(2**40)
+    play(history, 1, 60, rng)
+    twins = [history.copy() for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(play, twin, 100, 60, np.random.default_rng(i)) for i, twin in enumerate(twins)]:
+            done.result()
+    assert history._file.num_places < 600, "places of dropped snapshots are used again"
+
+
+def test_a_snapshot_is_written_by_another_thread(engine, picture, monkeypatch) -> None:
+    begun, go = threading.Event(), threading.Event()
+    write = ChunkFile._write
+
+    def slow(self: ChunkFile, place: int, chunks: np.ndarray) -> None:
+        begun.set()
+        assert go.wait(60)
+        write(self, place, chunks)
+
+    monkeypatch.setattr(ChunkFile, "_write", slow)
+    timeline = Timeline(engine.open(picture), snapshot_s=60.0)
+    seen = walk(timeline, 3)
+    assert begun.wait(60), "the disk has not taken the start, and three blocks were played"
+    threading.Timer(0.2, go.set).start()
+    assert np.array_equal(timeline.seek(1)[0], timeline.session.first_frame[0])
+    assert np.array_equal(timeline.seek(9)[-1], seen[9])
 
 
 def test_snapshots_share_what_did_not_change(engine, picture) -> None:

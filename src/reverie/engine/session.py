@@ -366,8 +366,11 @@ class Session:
         memory.open(state, to_pixels(frame), pose, fov_deg, pixel_aspect)
 
     @torch.inference_mode()
-    def snapshot(self) -> Snapshot:
-        """Captures all state that `restore` needs to continue from here, bit for bit."""
+    def snapshot(self, *, copy: bool = True) -> Snapshot:
+        """Captures all state that `restore` needs to continue from here, bit for bit.
+
+        copy: without it the tensors are the session's own, and change with its next step.
+        """
         self._check_open()
         self._lane.settle()
         tensors, numbers = states.flatten(self.state)
@@ -375,9 +378,9 @@ class Session:
             model=self._engine.fingerprint,
             seed=self._seed,
             num_frames=self._num_frames,
-            picture=self._picture.copy(),
+            picture=self._picture.copy() if copy else self._picture,
             tensors={
-                **{name: tensor.clone() for name, tensor in tensors.items()},
+                **{name: tensor.clone() if copy else tensor for name, tensor in tensors.items()},
                 _NOISE: self._generator.get_state(),
             },
             numbers=numbers,

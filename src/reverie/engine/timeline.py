@@ -184,7 +184,7 @@ class Timeline:
         self._latents = [None] * len(blocks)
         self._shown = shown[None].copy()
         self._history.clear()
-        self._history.add(self.session.snapshot())
+        self._history.add(self.session.snapshot(copy=False))
 
     def fork(self) -> Timeline:
         """A second session that goes on from here on its own, with the past up to here."""
@@ -206,7 +206,7 @@ class Timeline:
     def _begin(self) -> None:
         self._blocks, self._ends, self._latents = [], [], []
         self._history.clear()
-        self._history.add(self.session.snapshot())
+        self._history.add(self.session.snapshot(copy=False))
 
     def _go_to_start(self) -> None:
         snapshot = self._history.before(2)
@@ -222,7 +222,7 @@ class Timeline:
         """Takes a snapshot, when it is time; drops those that are too old."""
         if self.frame - self._history.frames[-1] + self.block_frames <= self._snapshot_frames:
             return
-        self._history.add(self.session.snapshot())
+        self._history.add(self.session.snapshot(copy=False))
         oldest = self._history.frames[0]
         self._history.drop_before(self.frame - self._rewind_frames)
         for index in range(self._block_of(oldest + 1), self._block_of(self._history.frames[0] + 1)):

@@ -26,7 +26,7 @@ from reverie.engine.session import Snapshot
 from reverie.engine.session_file import SessionFile, hash_frame, open_session
 from reverie.engine.timeline import Timeline, blocks_of
 from reverie.engine.video import read_frames, read_log
-from reverie.errors import CheckpointError, DataError
+from reverie.errors import CheckpointError, DataError, ShapeError
 from reverie.models.presets import tiny_memory
 from reverie.types import Action
 
@@ -321,6 +321,30 @@ def test_a_file_generates_the_session_again(engine, memory_engine, scene, pictur
         Timeline(open_session(owner, file, {"alley": scene})).resume(file, timeline.snapshot(), timeline.shown[0])
 
 
+def test_a_session_of_fewer_passes_is_generated_again_with_as_many(engine, picture, tmp_path) -> None:
+    assert (engine.pass_counts, len(engine.schedule().sigmas)) == ((1, 2), 2)
+    timeline, own = Timeline(engine.open(picture, seed=7, passes=1)), Timeline(engine.open(picture, seed=7))
+    seen, others = walk(timeline, 6), walk(own, 6)
+    assert not np.array_equal(seen[25], others[25])
+    assert np.array_equal(timeline.seek(13)[-1], seen[13])
+    timeline.seek(25)
+    timeline.describe("fast").save(tmp_path / "a.reverie")
+    own.describe("own").save(tmp_path / "b.reverie")
+    with zipfile.ZipFile(tmp_path / "b.reverie") as archive:
+        assert "passes" not in json.loads(archive.read("session.json"))
+    file = SessionFile.load(tmp_path / "a.reverie")
+    again = open_session(engine, file)
+    assert (again.passes, file.passes, SessionFile.load(tmp_path / "b.reverie").passes) == (1, 1, None)
+    assert np.array_equal([again.step(block)[-1] for block in blocks_of(again, file)], list(seen.values()))
+    assert np.array_equal(timeline.reset(7, 2), own.reset(7))
+    assert np.array_equal(timeline.step(WALK[0]), own.step(WALK[0])), "as many as it was given at its last start"
+    rewrite(tmp_path / "a.reverie", lambda head: head.update(passes=5))
+    with pytest.raises(DataError, match=r"played with 5 passes a block, and tiny makes 1, 2; load tiny"):
+        open_session(engine, SessionFile.load(tmp_path / "a.reverie"))
+    with pytest.raises(ShapeError, match=r"in 1, 2 passes by this model, got 3"):
+        engine.open(picture, passes=3)
+
+
 def test_a_session_that_has_not_begun(engine, picture) -> None:
     timeline = Timeline(engine.open(picture))
     file = SessionFile.from_bytes(timeline.describe().to_bytes())
@@ -376,6 +400,7 @@ def rewrite(path: Path, head=lambda head: None, **parts: bytes | None) -> None:
         (lambda path: rewrite(path, lambda head: head.update(kind="x")), "not of the kind"),
         (lambda path: rewrite(path, lambda head: head.update(seed=True)), "its seed is not of the expected form"),
         (lambda path: rewrite(path, lambda head: head.update(frames=3)), "says 3"),
+        (lambda path: rewrite(path, lambda head: head.update(passes="2")), "its passes is not"),
         (lambda path: rewrite(path, lambda head: head.update(created="now")), "its created is not"),
         (lambda path: rewrite(path, lambda head: head.update(scene={"fingerprint": "../x/0123456789ab", "start": 0})),
          "its fingerprint is not"),

@@ -30,6 +30,7 @@ from reverie.errors import CheckpointError, DeviceError, ImageError
 from reverie.models.checkpoint import ModelBundle
 from reverie.models.dit import count_parameters
 from reverie.models.parked import Parked
+from reverie.models.schedule import Schedule, pass_counts, with_passes
 from reverie.models.start_frames import STARTS as STARTS
 from reverie.models.start_frames import StartFrame, read_start_frames
 from reverie.models.tiny_decoder import TinyDecoder
@@ -191,6 +192,16 @@ class Engine:
         return self.bundle.config.world.block_frames
 
     @property
+    def pass_counts(self) -> tuple[int, ...]:
+        """Numbers of denoising passes that a block can be made in, ascending."""
+        return pass_counts(self.bundle.config.schedule, self.bundle.config.world.step_sizes)
+
+    def schedule(self, passes: int | None = None) -> Schedule:
+        """The noise levels of a block of `passes` passes; None for the model's own.  Raises ShapeError."""
+        own, step_sizes = self.bundle.config.schedule, self.bundle.config.world.step_sizes
+        return own if passes is None else with_passes(own, step_sizes, passes)
+
+    @property
     def fingerprint(self) -> str:
         """Equal for engines whose snapshots can be exchanged: same name, weights, number type and kind of device."""
         dtype = str(self.dtype).removeprefix("torch.")
@@ -252,11 +263,13 @@ class Engine:
         scene: str | Path | Scene | None = None,
         start: int = 0,
         camera: Camera | None = None,
+        passes: int | None = None,
     ) -> Session:
         """Opens a session on an image, or in a scene.
 
         image: a path, the bytes of a file, PIL, or an array of any size; scene: a bundled scene's name, a folder, or a
-        Scene, whose start number `start` the session begins at; camera: that of `image`, which may then lie in `scene`.
+        Scene, whose start number `start` the session begins at; camera: that of `image`, which may then lie in `scene`;
+        passes: denoising passes that a block is made in, one of `pass_counts`; None for the model's own.
         Raises ImageError for an image that cannot be used, DataError for a scene that is missing, damaged or does not
         fit, CheckpointError for a model without a memory.
         """
@@ -267,11 +280,11 @@ class Engine:
         loaded = None if scene is None else self.load_scene(scene)
         if image is not None:
             opening = None if loaded is None else Opening(loaded, None)
-            return Session(self, load_image(image, self.resolution), seed, opening, camera)
+            return Session(self, load_image(image, self.resolution), seed, opening, camera, passes)
         assert loaded is not None
         begin = loaded.scene.start(start)
         camera = Camera(begin.pose, loaded.scene.fov_deg, loaded.scene.pixel_aspect)
-        return Session(self, load_image(begin.image, self.resolution), seed, Opening(loaded, start), camera)
+        return Session(self, load_image(begin.image, self.resolution), seed, Opening(loaded, start), camera, passes)
 
     def open_batch(
         self,

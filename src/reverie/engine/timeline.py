@@ -79,6 +79,11 @@ class Timeline:
         return self.session.seed
 
     @property
+    def passes(self) -> int:
+        """Denoising passes that a block is made in."""
+        return self.session.passes
+
+    @property
     def frame(self) -> int:
         """Number of the frame that the session stands at."""
         return self.session.num_frames
@@ -104,9 +109,9 @@ class Timeline:
         """Disk that the snapshots take."""
         return self._history.num_bytes
 
-    def reset(self, seed: int) -> Frames:
-        """Starts again from the same image or place; the past is dropped."""
-        self._shown = self.session.reset(seed)
+    def reset(self, seed: int, passes: int | None = None) -> Frames:
+        """Starts again from the same image or place, see `Session.reset`; the past is dropped."""
+        self._shown = self.session.reset(seed, passes)
         self._begin()
         return self._shown.copy()
 

@@ -286,6 +286,8 @@ def welcome(spec: WorldSpec) -> Welcome:
         bindings=spec.bindings.describe(),
         rewind_s=spec.rewind_s,
         views=spec.views,
+        passes=spec.passes,
+        own_passes=spec.own_passes,
     )
 
 

@@ -66,7 +66,9 @@ class WorldSpec:
     """Description of a loaded source.
 
     resolution: (H, W).  uploads: whether sessions can start on any image.  rewind_s: how far back its worlds can go; 0
-    where they cannot.  views: which its worlds can show, see `serve.swap`; empty for those that have one.
+    where they cannot.  views: which its worlds can show, see `serve.swap`; empty for those that have one.  passes:
+    numbers of denoising passes that blocks can be made in, ascending, and own_passes the model's own; its worlds are
+    then `HasPasses`.
     """
 
     name: str
@@ -80,6 +82,8 @@ class WorldSpec:
     starts: tuple[StartPicture, ...] = field(default=())
     rewind_s: float = 0.0
     views: tuple[str, ...] = ()
+    passes: tuple[int, ...] = ()
+    own_passes: int = 0
 
 
 class Source(Protocol):
@@ -128,6 +132,15 @@ class AroundSession(Protocol):
     @property
     def session(self) -> Session: ...
     def played(self, action: Action, frames: Frames) -> None: ...
+
+
+@runtime_checkable
+class HasPasses(World, Protocol):
+    """A World of a model; `reset` takes the number of denoising passes of its blocks."""
+
+    @property
+    def passes(self) -> int: ...
+    def reset(self, seed: int, passes: int | None = None) -> Frames: ...
 
 
 @runtime_checkable
@@ -195,6 +208,8 @@ class ModelSource:
             uploads=True,
             starts=starts,
             rewind_s=self._rewind_s,
+            passes=engine.pass_counts,
+            own_passes=len(engine.schedule().sigmas),
         )
 
     def open(self, picture: Picture | None, seed: int) -> World:

@@ -54,6 +54,7 @@ let begun = null; // {start, seed} of the world that is played
 let link = readLink();
 let [shownIndex, shownMs] = [0, 0]; // the frame on the screen, and when it came there
 let loading = null; // the saved session that was asked for last
+let askedFps = null; // of this connection
 let metersAtMs = 0;
 
 // ------------------------------------------------------------------------------------------ what the server says
@@ -69,12 +70,15 @@ const answers = {
   },
   welcome(welcome) {
     world = welcome;
+    askedFps = null;
     hud.unsay();
     hud.welcome(welcome);
     input.bind(welcome);
     screen.resize(welcome.width, welcome.height);
     playback = new Playback({ fps: welcome.fps, blockFrames: welcome.block_frames });
     gallery.offer(welcome);
+    settings.offer(welcome);
+    keepToRate();
     timeline.offer(welcome);
     byId("keep").hidden = welcome.rewind_s === 0;
     views.offer(welcome);
@@ -117,6 +121,10 @@ const answers = {
   drift(figures) {
     const line = views.drift(figures);
     if (line) hud.say(line, true);
+  },
+  rate({ fps }) {
+    playback.keepTo(fps);
+    if (fps < world.fps) hud.say(TEXT.slower(fps, world.fps));
   },
   loading({ progress }) {
     hud.state("opening", { title: TEXT.opening, text: TEXT.loading, progress });
@@ -237,7 +245,7 @@ function begin(start, seed = settings.nextSeed) {
   gallery.mark(start?.id ?? null);
   showControls(start);
   play();
-  connection.send(say.start(start?.id ?? null, seed));
+  connection.send(say.start(start?.id ?? null, seed, settings.nextPasses));
 }
 
 /** Play a saved session on. */
@@ -268,7 +276,7 @@ function restart() {
   if (!["playing", "paused", "failed"].includes(hud.current) || !connection.isOpen) return;
   epoch = 0;
   play();
-  connection.send(say.restart(settings.nextSeed));
+  connection.send(say.restart(settings.nextSeed, settings.nextPasses));
 }
 
 function togglePause() {
@@ -309,6 +317,13 @@ input.addEventListener("input", ({ detail: { seq, codes, mouse } }) => {
   connection.send(say.input(seq, codes, mouse));
   if (hud.current === "playing") meters.sent(seq, performance.now());
 });
+/** The server is asked for no more frames a second than were chosen. */
+function keepToRate() {
+  if (settings.maxFps === askedFps) return;
+  askedFps = settings.maxFps;
+  connection.send(say.rate(askedFps));
+}
+
 function useSettings() {
   input.release();
   input.codeOf = (pressed) => settings.codeOf(pressed);
@@ -316,7 +331,10 @@ function useSettings() {
   input.isInverted = settings.isInverted;
   if (world) showControls(gallery.find(begun?.start));
 }
-settings.addEventListener("change", useSettings);
+settings.addEventListener("change", () => {
+  useSettings();
+  if (world) keepToRate();
+});
 
 input.addEventListener("held", () => hud.held(input.codes));
 input.addEventListener("pause", togglePause);

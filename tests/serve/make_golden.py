@@ -17,6 +17,7 @@ FRAMES = {
 
 CLIENT = {
     "hello": '{"type":"hello","version":1,"format":"jpeg"}',
+    "hello-model": '{"type":"hello","version":1,"format":"jpeg","model":"nano"}',
     "start": '{"type":"start","start":"start-1","seed":7}',
     "start-first": '{"type":"start","start":null,"seed":0}',
     "start-passes": '{"type":"start","start":"start-1","seed":7,"passes":2}',

@@ -63,6 +63,7 @@ def test_golden_version():
 
 CLIENT_MESSAGES = {
     "hello": Hello(protocol.VERSION),
+    "hello-model": Hello(protocol.VERSION, model="nano"),
     "start": Start("start-1", 7),
     "start-first": Start(None, 0),
     "start-passes": Start("start-1", 7, 2),
@@ -107,7 +108,8 @@ def test_the_page_reads_and_writes_the_same_bytes():
           catch (error) {{ if (error instanceof p.ProtocolError) refused++; }}
         }}
         const client = {{
-          "hello": p.hello(), "start": p.start("start-1", 7), "start-first": p.start(null, 0),
+          "hello": p.hello(), "hello-model": p.hello("nano"),
+          "start": p.start("start-1", 7), "start-first": p.start(null, 0),
           "start-passes": p.start("start-1", 7, 2), "restart-passes": p.restart(3, 8),
           "rate": p.rate(12), "rate-world": p.rate(null),
           "restart": p.restart(2 ** 31 - 1), "resume": p.resume("aB3_-x"), "load": p.load("0123abcd"),

@@ -12,7 +12,8 @@ from websockets.sync.client import connect
 
 from reverie.errors import CheckpointError, ServeError
 from reverie.serve import app
-from reverie.serve.app import PlayConfig, ServeConfig, bind, page_address, serve, source_of
+from reverie.serve.app import PlayConfig, ServeConfig, bind, page_address, serve
+from reverie.serve.choose import source_of
 from reverie.serve.protocol import VERSION, FrameMessage
 from reverie.serve.sources import GameSource, ModelSource
 from reverie.serve.swap_source import SwapSource
@@ -78,7 +79,7 @@ def test_a_failed_warm_up_ends_the_server_with_its_error():
 @pytest.mark.parametrize("config", [PlayConfig(port=0, browser=False), ServeConfig(port=0, host="127.0.0.1")])
 def test_commands_say_where_they_are(config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     source = FakeSource(load_failure=CheckpointError("enough"))
-    monkeypatch.setattr(app, "source_of", lambda *_, **__: source)
+    monkeypatch.setattr(app, "sources_of", lambda *_, **__: source)
     with pytest.raises(CheckpointError):
         config.run()
     assert "http://127.0.0.1:" in capsys.readouterr().out

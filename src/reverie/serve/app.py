@@ -23,7 +23,7 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -42,12 +42,13 @@ from reverie import __version__
 from reverie.errors import ImageError, ServeError
 from reverie.serve.access import Access, Gate, access_for, with_token
 from reverie.serve.answers import FRESH, STATUS, error_answer, read_body
-from reverie.serve.choose import name_of, options_of, source_of
+from reverie.serve.choose import name_of, options_of, source_of, sources_of
 from reverie.serve.host import Host, Limits, describe
 from reverie.serve.player import Player
 from reverie.serve.protocol import MAX_MESSAGE_BYTES, ErrorCode, Refusal, Uploaded, to_json
 from reverie.serve.save_routes import add_saves
 from reverie.serve.saves import SaveFolder, default_folder
+from reverie.serve.shelf import Shelf
 from reverie.serve.sources import Source
 from reverie.serve.transport import BoundedWebSocket, TimedHttp
 
@@ -62,7 +63,7 @@ _READ = ["GET", "HEAD"]
 
 
 def create_app(
-    source: Source,
+    source: Source | Mapping[str, Source],
     limits: Limits | None = None,
     *,
     access: Access | None = None,
@@ -72,23 +73,24 @@ def create_app(
 ) -> FastAPI:
     """The server of `source`.  The warm-up begins with the app; at its end `on_ready` or `on_failure` is called.
 
-    access: who is let in; by default clients of this machine that ask for it by a loopback name.  saves: where
-    sessions are saved; by default a folder that ends with the app.
+    source: several by their ids, of which the first is loaded, and the others when they are chosen.  access: who is let
+    in; by default clients of this machine that ask for it by a loopback name.  saves: where sessions are saved; by
+    default a folder that ends with the app.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        host = Host(source, limits, saves)
-        app.state.host = host
-        warm_up = asyncio.create_task(_warm_up(host, on_failure, on_ready))
+        shelf = Shelf(source if isinstance(source, Mapping) else {"": source}, limits, saves)
+        app.state.shelf, app.state.host = shelf, shelf.first
+        shelf.first.is_loading = True
+        warm_up = asyncio.create_task(_warm_up(shelf.first, on_failure, on_ready))
         try:
             yield
         finally:
             warm_up.cancel()
             with suppress(asyncio.CancelledError):
                 await warm_up
-            host.sessions.close()
-            await asyncio.to_thread(host.close)
+            await shelf.close()
 
     app = FastAPI(
         title="Reverie", version=__version__, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None
@@ -100,7 +102,7 @@ def create_app(
 
     @app.websocket("/ws")
     async def play(websocket: WebSocket) -> None:
-        await Player(websocket, app.state.host).run()
+        await Player(websocket, app.state.host, shelf=app.state.shelf).run()
 
     return app
 
@@ -157,23 +159,24 @@ class _FreshFiles(StaticFiles):
 
 def _add_pictures(app: FastAPI) -> None:
     @app.api_route("/starts", methods=_READ)
-    async def starts() -> Response:
-        spec = app.state.host.spec
-        if spec is None:
-            return error_answer(503, ErrorCode.UNAVAILABLE, app.state.host.status.message)
-        return JSONResponse([asdict(describe(start)) for start in spec.starts])
+    async def starts(model: str | None = None) -> Response:
+        host: Host = app.state.shelf.pick(model)
+        if host.spec is None:
+            return error_answer(503, ErrorCode.UNAVAILABLE, host.status.message)
+        return JSONResponse([asdict(describe(start, host.key)) for start in host.spec.starts])
 
     @app.api_route("/starts/{start_id}.jpg", methods=_READ)
-    async def thumbnail(start_id: str) -> Response:
-        start = app.state.host.start(start_id)
+    async def thumbnail(start_id: str, model: str | None = None) -> Response:
+        host: Host = app.state.shelf.pick(model)
+        start = host.start(start_id)
         if start is None:
             return error_answer(404, ErrorCode.UNKNOWN_START, "there is no such start picture")
-        encoded = await app.state.host.thumbnail(start)
+        encoded = await host.thumbnail(start)
         return Response(encoded, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     @app.post("/upload")
-    async def upload(request: Request, name: str = "your picture") -> Response:
-        host: Host = app.state.host
+    async def upload(request: Request, name: str = "your picture", model: str | None = None) -> Response:
+        host: Host = app.state.shelf.pick(model)
         try:
             async with host.upload_slot():
                 data = await read_body(request, host.limits, "picture")
@@ -223,7 +226,7 @@ def _bind_problem(error: OSError, host: str, port: int) -> str:
 
 
 def serve(
-    source: Source,
+    source: Source | Mapping[str, Source],
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -349,12 +352,13 @@ class PlayConfig:
 
     Examples: reverie play;  reverie play --model path/to/model;  reverie play --scene scenes/my-level --start 2;
     reverie play --world vizdoom --record my-play;  reverie play --world city --model nano;
-    reverie play --model Skywork/Matrix-Game-2.0 --variant universal
+    reverie play --model Skywork/Matrix-Game-2.0 --variant universal;  reverie play --model nano --model path/to/mine
     """
 
-    model: str | None = None
+    model: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either; by default
-    nano, or with --world none.  With --world: dreams of the game, which G swaps it for."""
+    nano, or with --world none.  With --world: dreams of the game, which G swaps it for.  Given several times, or as a
+    folder of models: the page offers them all, and loads one when it is chosen."""
     variant: str | None = None
     """Variant of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
@@ -396,7 +400,7 @@ class PlayConfig:
             if self.browser:
                 open_browser(address)
 
-        source = source_of(self.model, self.world, self.device, self.record, settings=self.set, **options_of(self))
+        source = sources_of(self.model, self.world, self.device, self.record, settings=self.set, **options_of(self))
         limits = None if self.record is None else Limits(max_players=1)  # one person's play, in order
         serve(
             source,
@@ -417,9 +421,10 @@ class ServeConfig:
     Examples: reverie serve;  reverie serve --host 0.0.0.0 --port 80 --max-players 8;  reverie serve --replicas 2
     """
 
-    model: str | None = None
+    model: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either; by default
-    nano, or with --world none.  With --world: dreams of the game, which G swaps it for."""
+    nano, or with --world none.  With --world: dreams of the game, which G swaps it for.  Given several times, or as a
+    folder of models: the page offers them all, and loads one when it is chosen."""
     variant: str | None = None
     """Variant of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
@@ -459,8 +464,7 @@ class ServeConfig:
         def announce(address: str, outside: str | None) -> None:
             print(_told(f"serving {name_of(self.model, self.world)} at", address, outside), flush=True)
 
-        make_source = partial(source_of, self.model, self.world, self.device, settings=self.set, **options_of(self))
-        source = make_source()
+        source = sources_of(self.model, self.world, self.device, settings=self.set, **options_of(self))
         limits = Limits(max_players=self.max_players)
         saves = self.saves or default_folder()
         where: dict[str, Any] = {"host": self.host, "port": self.port, "token": self.token}
@@ -468,7 +472,17 @@ class ServeConfig:
         if self.replicas == 1:
             serve(source, limits=limits, saves=SaveFolder(saves), **where)
             return
+        if isinstance(source, Mapping):
+            raise ServeError("replicas serve one model each; name one with --model, or leave --replicas out")
         from reverie.serve.replicas import ReplicaConfig, serve_replicas
 
+        make_source = partial(
+            source_of,
+            self.model[0] if self.model else None,
+            self.world,
+            self.device,
+            settings=self.set,
+            **options_of(self),
+        )
         config = ReplicaConfig(source=make_source, limits=limits, saves=saves, num_replicas=self.replicas)
         serve_replicas(config, **where)

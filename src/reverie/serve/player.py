@@ -63,6 +63,7 @@ from reverie.serve.protocol import (
 )
 from reverie.serve.seats import Ticket
 from reverie.serve.sessions import Held, Rewindable
+from reverie.serve.shelf import Shelf
 from reverie.serve.sources import HasPasses, WorldSpec
 from reverie.serve.swap import Swappable
 from reverie.serve.together import Together
@@ -79,9 +80,12 @@ MAX_REST_S = 2.0
 class Player:
     """A client from hello to goodbye.  `run` returns when it has gone, whatever it did; other players go on."""
 
-    def __init__(self, socket: WebSocket, host: Host, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, socket: WebSocket, host: Host, clock: Callable[[], float] = time.monotonic, shelf: Shelf | None = None
+    ) -> None:
+        """host: whose world is played, unless another of `shelf` is chosen."""
         self._socket = socket
-        self._host = host
+        self._host, self._shelf = host, shelf
         self._clock = clock
         self._sending = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -119,9 +123,11 @@ class Player:
     async def _serve(self) -> None:
         await self._greet()
         ticket = self._host.seats.enter()
+        self._host.num_here += 1
         try:
             await self._run_loops(ticket)
         finally:
+            self._host.num_here -= 1
             self._host.seats.leave(ticket)
 
     async def _run_loops(self, ticket: Ticket) -> None:
@@ -159,6 +165,8 @@ class Player:
                 f"this server speaks version {VERSION}, the client {message.version}; reload the page",
             )
         self._format = message.format
+        if self._shelf is not None:
+            self._host = self._shelf.pick(message.model)
         self._heard_s = self._acted_s = self._clock()
 
     async def _receive(self) -> ClientMessage:
@@ -277,7 +285,7 @@ class Player:
         self._box = box = InputBox(spec.bindings)
         self._config = _pace_of(spec, self._max_fps)
         self._pace = begin(self._config, self._clock())
-        await self._send(welcome(spec))
+        await self._send(welcome(spec, self._shelf.models if self._shelf else (), self._host.key))
         self._welcomed_s = self._clock()
         while True:
             self._wake.clear()
@@ -305,6 +313,8 @@ class Player:
 
     async def _ready(self) -> WorldSpec:
         """Report the warm-up until it is over."""
+        if self._shelf is not None:
+            self._shelf.wake(self._host)
         reported = None
         while True:
             status = self._host.status

@@ -39,6 +39,7 @@ MAX_MOUSE_PX = 1e5
 MAX_UINT32 = 2**32 - 1
 MAX_SEED = 2**31 - 1
 MAX_PASSES = 1000
+MAX_MODEL_ID = 80
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9]{0,31}")
 _START_ID = re.compile(r"[A-Za-z0-9_.-]{1,80}")
@@ -108,11 +109,13 @@ class Refusal(ProtocolError):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first message: the version spoken, and the encoding of frames (`jpeg` or `rgb`)."""
+    """The first message: the version spoken, the encoding of frames (`jpeg` or `rgb`), and the model to play, an id of
+    `welcome.models`; for another, or None, the server's own choice."""
 
     TYPE: ClassVar = "hello"
     version: int
     format: Format = Format.JPEG
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +282,10 @@ def _read_hello(body: dict[str, Any]) -> Hello:
     name = body.get("format", "jpeg")
     if not isinstance(name, str) or name not in formats:
         _bad("hello.format is jpeg or rgb", name)
-    return Hello(_integer(body, "version", MAX_UINT32), formats[name])
+    model = body.get("model")
+    if model is not None and not (isinstance(model, str) and len(model) <= MAX_MODEL_ID):
+        _bad(f"hello.model is the id of a model, a text of at most {MAX_MODEL_ID} characters", model)
+    return Hello(_integer(body, "version", MAX_UINT32), formats[name], model)
 
 
 def _read_start(body: dict[str, Any]) -> Start:
@@ -394,6 +400,14 @@ class StartInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model of the server that can be chosen."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Progress of the warm-up (`warming`, `ready` or `failed`); progress 0..1.  Also the heart of GET /health."""
 
@@ -419,7 +433,8 @@ class Welcome:
     kind: `dream` or `game`.  bindings: {keys: {code: key}, turns: {code: [pitch, yaw]}}.  rewind_s: how far back a
     session can go; 0 where it cannot be sought through or saved.  views: what `view` may ask for; empty where there is
     one world only.  passes: numbers of denoising passes that a world's blocks can be made in, ascending, and own_passes
-    the model's own; empty for a game.
+    the model's own; empty for a game.  models: that `hello` may choose, empty where there is one; model_id: which of
+    them this is.
     """
 
     TYPE: ClassVar = "welcome"
@@ -439,6 +454,8 @@ class Welcome:
     views: tuple[str, ...] = ()
     passes: tuple[int, ...] = ()
     own_passes: int = 0
+    models: tuple[ModelInfo, ...] = ()
+    model_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,9 @@ log = logging.getLogger("reverie.serve")
 Picture = npt.NDArray[np.uint8]
 """One image, `(H, W, 3)` uint8 RGB."""
 
+_SIZED = ("variant", "decoder", "preset", "weights")
+"""Options of `reverie.load` that decide how much memory a model takes."""
+
 Progress = Callable[[float, str], None]
 """Callback of a warm-up's progress: 0..1, and the current task."""
 
@@ -132,6 +135,15 @@ class AroundSession(Protocol):
     @property
     def session(self) -> Session: ...
     def played(self, action: Action, frames: Frames) -> None: ...
+
+
+@runtime_checkable
+class HasMemory(Protocol):
+    """A Source that knows what loading it takes."""
+
+    def memory(self) -> tuple[float, float] | None:
+        """Bytes that loading takes, about, and bytes that are free where it is loaded; None where that is unknown."""
+        ...
 
 
 @runtime_checkable
@@ -252,8 +264,18 @@ class ModelSource:
                 made[i] = error
         return [block for block in made if block is not None]
 
+    def memory(self) -> tuple[float, float] | None:
+        """See `HasMemory`: unknown for an engine, and for files that are not on this machine yet."""
+        if not isinstance(self._model, str):
+            return None
+        from reverie.engine.preflight import memory_to_load
+
+        known = {name: self._options[name] for name in _SIZED if name in self._options}
+        return memory_to_load(self._model, device=self._device, **known)
+
     def close(self) -> None:
-        pass
+        if isinstance(self._model, str):
+            self._engine = None  # a model by name is loaded again, should it be chosen
 
     @property
     def engine(self) -> Engine:

@@ -9,6 +9,7 @@ import { speak } from "./language.js";
 import { forgetLink, linkTo, readLink } from "./link.js";
 import { MemoryMap } from "./map.js";
 import { Meters } from "./meters.js";
+import { Models, chosenModel, forgetModel, sessionOf } from "./models.js";
 import { Playback } from "./playback.js";
 import * as say from "./protocol.js";
 import { Saves } from "./saves.js";
@@ -33,6 +34,8 @@ const screen = new Screen(byId("screen"), byId("glow"));
 const input = new Input(stage);
 const meters = new Meters();
 const connection = openSource();
+connection.model = chosenModel();
+const models = new Models(byId("models"));
 const gallery = new Gallery({
   list: byId("gallery"), button: byId("add"), file: byId("file"), drop: byId("drop"),
   upload: (name, blob) => connection.upload(name, blob),
@@ -78,11 +81,13 @@ const answers = {
     playback = new Playback({ fps: welcome.fps, blockFrames: welcome.block_frames });
     gallery.offer(welcome);
     settings.offer(welcome);
+    models.offer(welcome);
+    connection.model = saves.model = welcome.model_id || null;
     keepToRate();
     timeline.offer(welcome);
     byId("keep").hidden = welcome.rewind_s === 0;
     views.offer(welcome);
-    const session = remembered("reverie.session");
+    const session = remembered(sessionOf(world.model_id));
     if (link !== null) followLink();
     else if (session) takeUp(session);
     else beginFirst();
@@ -93,7 +98,7 @@ const answers = {
     loading = null;
     playback.reset();
     meters.reset();
-    remember("reverie.session", started.session);
+    remember(sessionOf(world.model_id), started.session);
     gallery.mark(started.start);
     showControls(gallery.find(started.start));
     timeline.begin(started);
@@ -149,7 +154,7 @@ const answers = {
     isForking = false;
     if (code === "unknown-start") return lostPicture(message);
     if (code === "unknown-session") {
-      remember("reverie.session", null);
+      remember(sessionOf(world.model_id), null);
       hud.say(TEXT.sessionGone);
       return beginFirst();
     }
@@ -226,7 +231,8 @@ connection.addEventListener("stalled", ({ detail: silentMs }) => {
 });
 
 connection.addEventListener("lost", ({ detail: { final, reason, code, title } }) => {
-  if (code === "taken") remember("reverie.session", null);
+  if (code === "taken") remember(sessionOf(world?.model_id), null);
+  if (code === "unavailable") forgetModel(); // a reload finds what is there
   timeline.failed();
   epoch = 0;
   input.isEnabled = false;

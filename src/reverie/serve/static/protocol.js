@@ -54,7 +54,7 @@ export function decodeText(text) {
 const text = (type, fields) => JSON.stringify({ type, ...fields });
 const known = (fields) => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null));
 
-export const hello = () => text("hello", { version: VERSION, format: "jpeg" });
+export const hello = (model = null) => text("hello", { version: VERSION, format: "jpeg", ...known({ model }) });
 export const start = (id, seed, passes = null) => text("start", { start: id, seed, ...known({ passes }) });
 export const restart = (seed, passes = null) => text("restart", { seed, ...known({ passes }) });
 export const resume = (session) => text("resume", { session });

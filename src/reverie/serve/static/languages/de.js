@@ -67,6 +67,7 @@ export const TEXT = {
 
 export const WORDS = {
   // above and on the picture
+  model: "Modell",
   "ms latency": "ms Latenz",
   "from an input to the first frame on the screen that obeys it":
     "von einer Eingabe bis zum ersten Bild auf dem Schirm, das ihr folgt",

@@ -250,7 +250,7 @@ def parse(text: str | bytes) -> ClientMessage:
         _bad("a message is a JSON object", body)
     reader = _READERS.get(body["type"]) if isinstance(body.get("type"), str) else None
     if reader is None:
-        _bad(f"a message has a type among {', '.join(_READERS)}", body.get("type"))
+        _bad(f"its type is one of {', '.join(_READERS)}", body.get("type"))
     return reader(body)
 
 

@@ -9,6 +9,7 @@ from reverie.flow import Schedule
 from reverie.models import presets
 from reverie.models.conditioning.base import start_condition
 from reverie.models.dit import WorldModel
+from reverie.models.schedule import pass_counts, with_passes
 
 
 class Knows:
@@ -78,3 +79,35 @@ def test_a_block_of_another_shape_is_refused() -> None:
         flow.advance(model, torch.zeros(1, 3, 6), Schedule((1.0,)), state, torch.Generator())
     with pytest.raises(ShapeError, match="latent steps"):
         model(torch.zeros(1, 1, 16, 6, 8), torch.ones(1, 1), start_condition(model, state), state)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "step_sizes", "counts", "count", "sigmas"),
+    [
+        (Schedule((1.0,), context_sigma=0.25), 4, (1, 2, 4, 8), 4, (1.0, 0.75, 0.5, 0.25)),
+        (Schedule((1.0, 0.9, 0.8)), 2, (1, 2, 3), 2, (1.0, 0.5)),
+        (Schedule((1.0, 0.9, 0.8)), 2, (1, 2, 3), 3, (1.0, 0.9, 0.8)),
+        (Schedule((1.0, 0.9, 0.8), renoise=True), 4, (1, 2, 3), 2, (1.0, 0.9)),
+        (Schedule((1.0, 0.8, 0.6, 0.3)), 0, (1, 2, 3, 4), 2, (1.0, 0.6)),
+        (Schedule((0.9,)), 0, (1,), 1, (0.9,)),
+    ],
+)
+def test_a_block_can_be_made_in_other_numbers_of_passes(
+    schedule: Schedule, step_sizes: int, counts: tuple[int, ...], count: int, sigmas: tuple[float, ...]
+) -> None:
+    assert pass_counts(schedule, step_sizes) == counts
+    other = with_passes(schedule, step_sizes, count)
+    assert other == dataclasses.replace(schedule, sigmas=sigmas)
+    for wrong in (0, counts[-1] + 1):
+        with pytest.raises(ShapeError, match=f"in {', '.join(map(str, counts))} passes by this model, got {wrong}"):
+            with_passes(schedule, step_sizes, wrong)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_model_of_several_step_sizes_is_told_the_step_of_its_passes(count: int) -> None:
+    model = Knows(torch.randn(1, 2, 3, 4, 4), "clean", step_sizes=4)
+    schedule = with_passes(Schedule((1.0,)), 4, count)
+    z = flow.denoise(model, torch.randn(1, 2, 3, 4, 4), None, schedule)  # type: ignore[arg-type]
+    torch.testing.assert_close(z, model.clean)
+    assert model.told == [1 / count] * count
+    assert model.levels == [1 - i / count for i in range(count)]

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.test_page_sessions import CHROMIUM, browser, page, until  # noqa: F401  # fixtures
+from tests.e2e.test_page_sessions import CHROMIUM, browser, engine, page, until  # noqa: F401  # fixtures
 from tests.serve.fake_source import FakeSource, running
+
+from reverie.engine.engine import Engine
+from reverie.engine.sessions.session import Session
+from reverie.serve.sources import ModelSource
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
@@ -102,6 +106,66 @@ def test_the_seed_is_what_was_set(playing: playwright.Page, source: FakeSource):
     close(playing)
     playing.click("#restart")
     until(lambda: source.worlds[-1].seed != 1234, "another seed")
+
+
+def test_the_frame_rate_is_bounded_and_the_choice_stays(playing: playwright.Page, source: FakeSource):
+    def fps() -> float:
+        text = playing.inner_text("#fps")
+        return 0.0 if text == "–" else float(text)
+
+    until(lambda: fps() > 14, "more than it will be asked for")
+    playing.keyboard.press("Comma")
+    playing.focus("#rate")
+    playing.keyboard.press("End")
+    assert playing.input_value("#rate") == "12"
+    assert playing.get_by_label("frames a second, at most").input_value() == "12"
+    close(playing)
+    until(lambda: "12 of its 25 frames" in playing.inner_text("#message"), "the line")
+    until(lambda: 0 < fps() < 13, "12 frames a second")
+    playing.reload()
+    playing.wait_for_selector("body[data-state=playing]")
+    until(lambda: fps() > 8, "a world at its pace")
+    assert fps() < 13
+    playing.click("#tune")
+    playing.select_option("#rate", "")
+    close(playing)
+    until(lambda: fps() > 14, "the world's own rate")
+
+
+def test_a_world_that_makes_no_passes_says_so(playing: playwright.Page):
+    playing.click("#tune")
+    assert playing.is_disabled("#passes")
+    assert playing.inner_text("#passes option") == "1: no other is known here"
+
+
+def test_passes_of_new_worlds(page: playwright.Page, engine: Engine, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
+    opened: list[Session] = []
+    plain = engine.open
+    monkeypatch.setattr(engine, "open", lambda *where, **how: opened.append(plain(*where, **how)) or opened[-1])
+    with running(ModelSource(engine)) as port:
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_selector("body[data-state=playing]")
+        assert opened[-1].passes == 2
+        page.keyboard.press("Comma")
+        page.focus("#passes")
+        page.keyboard.press("ArrowDown")
+        assert page.get_by_label("denoising passes of new worlds").input_value() == "1"
+        assert page.inner_text("#passes option") == "the model's own: 2"
+        close(page)
+        assert opened[-1].passes == 2, "the world that is played goes on as it is"
+        page.click("#restart")
+        until(lambda: opened[-1].passes == 1, "one pass")
+        page.reload()
+        page.wait_for_selector("body[data-state=playing]")
+        page.click("button.tile[data-id]")
+        until(lambda: len(opened) == 2, "another world")
+        until(lambda: opened[-1].passes == 1, "one pass")
+        page.click("#tune")
+        page.click("#settings-reset")
+        close(page)
+        page.click("#restart")
+        until(lambda: opened[-1].passes == 2, "the model's own")
+        page.goto("about:blank")
 
 
 def test_a_link_opens_a_start_with_a_seed(playing: playwright.Page, source: FakeSource):

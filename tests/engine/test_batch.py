@@ -110,6 +110,18 @@ def test_late_comers_join_and_leavers_leave(shaken, images) -> None:
     assert_same(first.step(WALK[0]), alone[0][4])  # and it goes on alone
 
 
+def test_sessions_of_other_passes_leave_a_batch_as_it_is(shaken, images) -> None:
+    """Bit for bit: what the others show does not depend on how many passes one of them makes."""
+    with_other = [shaken.open(image, i, passes=(2, 1, None)[i]) for i, image in enumerate(images)]
+    without = [shaken.open(images[0], 0), shaken.open(images[2], 2)]
+    fewer = shaken.open(images[1], 1, passes=1)
+    for action in WALK:
+        shown = make_blocks(with_other, [action] * 3)
+        for ours, others in zip((shown[0], shown[2]), make_blocks(without, [action] * 2), strict=True):
+            assert np.array_equal(ours, others)  # pyright: ignore[reportArgumentType]  # no errors among them
+        assert np.array_equal(shown[1], fewer.step(action))  # pyright: ignore[reportArgumentType]
+
+
 def test_a_batch_can_be_saved_and_goes_on_as_before(shaken, images) -> None:
     batch = shaken.open_batch(images)
     batch.step([WALK[0]] * 3)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,12 @@ from reverie.engine.engine import Engine
 from reverie.engine.loading.scenes import bundled_scenes
 from reverie.engine.media.video import read_frames, read_log
 from reverie.engine.sessions.batch import make_blocks
-from reverie.engine.sessions.history import ChunkFile, SnapshotHistory
+from reverie.engine.sessions.chunks import CHUNK_BYTES, ChunkFile
+from reverie.engine.sessions.history import SnapshotHistory
+from reverie.engine.sessions.session import Snapshot
 from reverie.engine.sessions.session_file import SessionFile, hash_frame, open_session
 from reverie.engine.sessions.timeline import Timeline, blocks_of
-from reverie.errors import CheckpointError, DataError
+from reverie.errors import CheckpointError, DataError, ShapeError
 from reverie.models.presets import tiny_memory
 from reverie.types import Action
 
@@ -163,11 +167,11 @@ def test_where_the_disk_is_full_it_goes_back_all_the_same(engine, picture, monke
     )
     write, written = ChunkFile._write, []
 
-    def write_some(self: ChunkFile, place: int, data: bytes) -> None:
-        if place >= room:
+    def write_some(self: ChunkFile, place: int, chunks: np.ndarray) -> None:
+        if place + len(chunks) > room:
             raise OSError(28, "No space left on device")
-        written.append(place)
-        write(self, place, data)
+        written.extend(range(place, place + len(chunks)))
+        write(self, place, chunks)
 
     monkeypatch.setattr(ChunkFile, "_write", write_some)
     timeline = Timeline(engine.open(picture), snapshot_s=0.3)
@@ -177,6 +181,7 @@ def test_where_the_disk_is_full_it_goes_back_all_the_same(engine, picture, monke
         sizes.append(timeline.num_bytes)
     assert sizes[-1] <= max(sizes[0], 3 * Timeline(engine.open(picture)).num_bytes)
     assert set(written) <= set(range(room))
+    assert bool(written) == (room > 0)
     assert timeline.earliest == 1
     for frame in (5, 77, 129, 41):
         assert np.array_equal(timeline.seek(frame)[-1], seen[frame])
@@ -186,7 +191,7 @@ def test_the_file_of_snapshots_stays_as_large_as_it_is(engine, picture) -> None:
     timeline = Timeline(engine.open(picture), rewind_s=1.0, snapshot_s=0.3)
     walk(timeline, 20)
     file = timeline._history._file
-    places = file._num_places
+    places = file.num_places
     twin = timeline.fork()
     for number in range(20):
         timeline.seek(timeline.last - 4 * (number % 6))
@@ -194,9 +199,55 @@ def test_the_file_of_snapshots_stays_as_large_as_it_is(engine, picture) -> None:
     assert np.array_equal(twin.seek(77), twin.seek(77))
     twin.close()
     walk(timeline, 10)
-    assert file._num_places <= 2 * places, "places of dropped snapshots are used again"
+    assert file.num_places <= 2 * places, "places of dropped snapshots are used again"
     timeline.close()
-    assert sorted(file.free) == list(range(file._num_places))
+    assert file.free_places().tolist() == list(range(file.num_places))
+
+
+def test_snapshots_of_many_changes_return_to_the_bit_while_the_file_is_used_again() -> None:
+    """Odd sizes, numbers that are not equal to themselves, and places that are dropped, in threads of their own."""
+    rng = np.random.default_rng(0)
+    state = {"a": torch.zeros(40, CHUNK_BYTES, dtype=torch.uint8), "b": torch.zeros(5001), "c": torch.tensor(torch.nan)}
+
+    def play(history: SnapshotHistory, first: int, num: int, rng: np.random.Generator) -> None:
+        own, truth = {name: tensor.clone() for name, tensor in state.items()}, {}
+        for frame in range(first, first + num):
+            own["a"][int(rng.integers(40)), int(rng.integers(CHUNK_BYTES))] += 1
+            own["b"][int(rng.integers(5001))] += 1
+            picture = np.zeros((2, 2, 3), np.uint8)
+            history.add(Snapshot(model="m", seed=0, num_frames=frame, picture=picture, tensors=own, numbers={}))
+            truth[frame] = {name: tensor.clone() for name, tensor in own.items()}
+            history.drop_before(frame - 20)
+            found = history.before(int(rng.integers(max(history.frames[0], first), frame + 1)) + 1)
+            assert found is not None
+            for name, tensor in found.tensors.items():
+                assert torch.equal(tensor.nan_to_num(9), truth[found.num_frames][name].nan_to_num(9)), (frame, name)
+
+    history = SnapshotHistory(2**40)
+    play(history, 1, 60, rng)
+    twins = [history.copy() for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(play, twin, 100, 60, np.random.default_rng(i)) for i, twin in enumerate(twins)]:
+            done.result()
+    assert history._file.num_places < 600, "places of dropped snapshots are used again"
+
+
+def test_a_snapshot_is_written_by_another_thread(engine, picture, monkeypatch) -> None:
+    begun, go = threading.Event(), threading.Event()
+    write = ChunkFile._write
+
+    def slow(self: ChunkFile, place: int, chunks: np.ndarray) -> None:
+        begun.set()
+        assert go.wait(60)
+        write(self, place, chunks)
+
+    monkeypatch.setattr(ChunkFile, "_write", slow)
+    timeline = Timeline(engine.open(picture), snapshot_s=60.0)
+    seen = walk(timeline, 3)
+    assert begun.wait(60), "the disk has not taken the start, and three blocks were played"
+    threading.Timer(0.2, go.set).start()
+    assert np.array_equal(timeline.seek(1)[0], timeline.session.first_frame[0])
+    assert np.array_equal(timeline.seek(9)[-1], seen[9])
 
 
 def test_snapshots_share_what_did_not_change(engine, picture) -> None:
@@ -272,6 +323,30 @@ def test_a_file_generates_the_session_again(engine, memory_engine, scene, pictur
         Timeline(open_session(owner, file, {"alley": scene})).resume(file, timeline.snapshot(), timeline.shown[0])
 
 
+def test_a_session_of_fewer_passes_is_generated_again_with_as_many(engine, picture, tmp_path) -> None:
+    assert (engine.pass_counts, len(engine.schedule().sigmas)) == ((1, 2), 2)
+    timeline, own = Timeline(engine.open(picture, seed=7, passes=1)), Timeline(engine.open(picture, seed=7))
+    seen, others = walk(timeline, 6), walk(own, 6)
+    assert not np.array_equal(seen[25], others[25])
+    assert np.array_equal(timeline.seek(13)[-1], seen[13])
+    timeline.seek(25)
+    timeline.describe("fast").save(tmp_path / "a.reverie")
+    own.describe("own").save(tmp_path / "b.reverie")
+    with zipfile.ZipFile(tmp_path / "b.reverie") as archive:
+        assert "passes" not in json.loads(archive.read("session.json"))
+    file = SessionFile.load(tmp_path / "a.reverie")
+    again = open_session(engine, file)
+    assert (again.passes, file.passes, SessionFile.load(tmp_path / "b.reverie").passes) == (1, 1, None)
+    assert np.array_equal([again.step(block)[-1] for block in blocks_of(again, file)], list(seen.values()))
+    assert np.array_equal(timeline.reset(7, 2), own.reset(7))
+    assert np.array_equal(timeline.step(WALK[0]), own.step(WALK[0])), "as many as it was given at its last start"
+    rewrite(tmp_path / "a.reverie", lambda head: head.update(passes=5))
+    with pytest.raises(DataError, match=r"played with 5 passes a block, and tiny makes 1, 2; load tiny"):
+        open_session(engine, SessionFile.load(tmp_path / "a.reverie"))
+    with pytest.raises(ShapeError, match=r"in 1, 2 passes by this model, got 3"):
+        engine.open(picture, passes=3)
+
+
 def test_a_session_that_has_not_begun(engine, picture) -> None:
     timeline = Timeline(engine.open(picture))
     file = SessionFile.from_bytes(timeline.describe().to_bytes())
@@ -327,6 +402,7 @@ def rewrite(path: Path, head=lambda head: None, **parts: bytes | None) -> None:
         (lambda path: rewrite(path, lambda head: head.update(kind="x")), "not of the kind"),
         (lambda path: rewrite(path, lambda head: head.update(seed=True)), "its seed is not of the expected form"),
         (lambda path: rewrite(path, lambda head: head.update(frames=3)), "says 3"),
+        (lambda path: rewrite(path, lambda head: head.update(passes="2")), "its passes is not"),
         (lambda path: rewrite(path, lambda head: head.update(created="now")), "its created is not"),
         (lambda path: rewrite(path, lambda head: head.update(scene={"fingerprint": "../x/0123456789ab", "start": 0})),
          "its fingerprint is not"),

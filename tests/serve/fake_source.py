@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -128,7 +128,10 @@ def _picture(index: int) -> Picture:
 
 @contextlib.contextmanager
 def running(
-    source: Source, limits: Limits | None = None, access: Access | None = None, saves: SaveFolder | None = None
+    source: Source | Mapping[str, Source],
+    limits: Limits | None = None,
+    access: Access | None = None,
+    saves: SaveFolder | None = None,
 ) -> Iterator[int]:
     """A real server in a thread; yields its port."""
     listener = app.bind("127.0.0.1", 0)

@@ -17,8 +17,10 @@ FRAMES = {
 
 CLIENT = {
     "hello": '{"type":"hello","version":1,"format":"jpeg"}',
+    "hello-model": '{"type":"hello","version":1,"format":"jpeg","model":"nano"}',
     "start": '{"type":"start","start":"start-1","seed":7}',
     "start-first": '{"type":"start","start":null,"seed":0}',
+    "start-passes": '{"type":"start","start":"start-1","seed":7,"passes":2}',
     "restart": '{"type":"restart","seed":2147483647}',
     "resume": '{"type":"resume","session":"aB3_-x"}',
     "load": '{"type":"load","save":"0123abcd"}',
@@ -30,6 +32,9 @@ CLIENT = {
     "input": '{"type":"input","seq":3,"codes":["KeyW","Mouse0"],"mouse":[1.5,-2]}',
     "played": '{"type":"played","epoch":2,"index":9,"round_trip_ms":3.25}',
     "played-first": '{"type":"played","epoch":1,"index":0,"round_trip_ms":null}',
+    "restart-passes": '{"type":"restart","seed":3,"passes":8}',
+    "rate": '{"type":"rate","fps":12}',
+    "rate-world": '{"type":"rate","fps":null}',
     "map": '{"type":"map"}',
     "ping": '{"type":"ping","time_ms":12.5}',
 }

@@ -105,7 +105,7 @@ class SwapToys(FakeSource):
         self.games.append(self.new_game())
         return SwapWorld(self.games[-1], self._dream, name="wall", dream_name="toy", block_frames=4)
 
-    def _dream(self, at: Moment, seed: int) -> tuple[ToyDream, Frames]:
+    def _dream(self, at: Moment, seed: int, passes: int) -> tuple[ToyDream, Frames]:
         self.dreams.append(ToyDream(at))
         yaw = 0.0 if at.pose is None else float(at.pose[3])
         return self.dreams[-1], draw(yaw, DREAM_TINT)[None]

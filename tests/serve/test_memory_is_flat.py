@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.serve.small_model import small_engine
 
-from reverie.engine.sessions.history import Chunk
+from reverie.engine.sessions.chunks import Chunks
 from reverie.engine.sessions.session import Snapshot
 from reverie.engine.sessions.timeline import Timeline
 from reverie.models.presets import tiny
@@ -28,16 +28,18 @@ MAX_GROWTH_BYTES, MAX_GROWTH_RSS = 2**17, 2**24
 PAGE_BYTES = 4096
 
 
-def held() -> tuple[int, int, int]:
-    """Bytes of all tensors, snapshots and chunks of such, and bytes of the process (0 where /proc is not)."""
+def held(timeline: Timeline) -> tuple[int, int, int, int]:
+    """Bytes of all tensors, snapshots and their chunks, places of the timeline's file, and bytes of the process (0
+    where /proc is not)."""
     gc.collect()
     things = gc.get_objects()
     tensors = [thing for thing in things if type(thing) in (torch.Tensor, torch.nn.Parameter)]
-    kept = sum(type(thing) in (Snapshot, Chunk) for thing in things)
+    kept = sum(type(thing) in (Snapshot, Chunks) for thing in things)
     storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
     statm = Path("/proc/self/statm")
     pages = int(statm.read_text().split()[1]) if statm.is_file() else 0
-    return sum(storages.values()), kept, pages * PAGE_BYTES
+    file = timeline._history._file
+    return sum(storages.values()), kept, file.num_places - file.free_places().size, pages * PAGE_BYTES
 
 
 @pytest.mark.parametrize("num_saves", [40, pytest.param(200, marks=pytest.mark.slow)])
@@ -67,10 +69,11 @@ def test_memory_is_flat_over_saves_and_rewinds(tmp_path: Path, num_saves: int) -
                 opened.held.world.close()
             host.saves.remove(card.id)
             if number + 1 in (num_saves // 4, num_saves // 2, num_saves):
-                sizes.append(held())
-        tensors, kept, process = (np.array(part) for part in zip(*sizes, strict=True))
+                sizes.append(held(world))
+        tensors, kept, places, process = (np.array(part) for part in zip(*sizes, strict=True))
         assert np.ptp(tensors) < MAX_GROWTH_BYTES, sizes
-        assert np.ptp(kept) < len(world._history._packed[-1].chunks), sizes
+        assert np.ptp(kept) <= 4, sizes
+        assert np.ptp(places) < world._history._packed[-1].chunks.places.size, sizes
         assert process[-1] - process[0] < MAX_GROWTH_RSS, sizes
         world.close()
         await asyncio.to_thread(host.close)

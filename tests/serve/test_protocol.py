@@ -22,6 +22,7 @@ from reverie.serve.protocol import (
     Pause,
     Ping,
     Played,
+    Rate,
     Refusal,
     Restart,
     Resume,
@@ -62,9 +63,12 @@ def test_golden_version():
 
 CLIENT_MESSAGES = {
     "hello": Hello(protocol.VERSION),
+    "hello-model": Hello(protocol.VERSION, model="nano"),
     "start": Start("start-1", 7),
     "start-first": Start(None, 0),
+    "start-passes": Start("start-1", 7, 2),
     "restart": Restart(2**31 - 1),
+    "restart-passes": Restart(3, 8),
     "resume": Resume("aB3_-x"),
     "load": Load("0123abcd"),
     "seek": Seek(251),
@@ -75,6 +79,8 @@ CLIENT_MESSAGES = {
     "input": Input(3, frozenset({"KeyW", "Mouse0"}), (1.5, -2.0)),
     "played": Played(2, 9, 3.25),
     "played-first": Played(1, 0, None),
+    "rate": Rate(12.0),
+    "rate-world": Rate(None),
     "map": MapRequest(),
     "ping": Ping(12.5),
 }
@@ -102,7 +108,10 @@ def test_the_page_reads_and_writes_the_same_bytes():
           catch (error) {{ if (error instanceof p.ProtocolError) refused++; }}
         }}
         const client = {{
-          "hello": p.hello(), "start": p.start("start-1", 7), "start-first": p.start(null, 0),
+          "hello": p.hello(), "hello-model": p.hello("nano"),
+          "start": p.start("start-1", 7), "start-first": p.start(null, 0),
+          "start-passes": p.start("start-1", 7, 2), "restart-passes": p.restart(3, 8),
+          "rate": p.rate(12), "rate-world": p.rate(null),
           "restart": p.restart(2 ** 31 - 1), "resume": p.resume("aB3_-x"), "load": p.load("0123abcd"),
           "seek": p.seek(251), "view": p.view("dream", 3, 17),
           "save": p.save('by the "door"', true), "save-here": p.save(""), "pause": p.pause(true),

@@ -85,7 +85,7 @@ def test_a_failed_warm_up_ends_the_server_with_its_error():
 )
 def test_commands_say_where_they_are(verb, config, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     source = FakeSource(load_failure=CheckpointError("enough"))
-    monkeypatch.setattr(choose, "source_of", lambda *_, **__: source)
+    monkeypatch.setattr(choose, "sources_of", lambda *_, **__: source)
     with pytest.raises(CheckpointError):
         verb(config)
     assert "http://127.0.0.1:" in capsys.readouterr().out

@@ -233,6 +233,46 @@ def test_players_take_turns_and_keep_apart(http: TestClient, source: FakeSource)
     assert source.worlds[1].light == 0
 
 
+def test_a_rate_is_kept_to_and_the_other_players_keep_theirs(http: TestClient, source: FakeSource):
+    with connected(http) as slow, connected(http) as quick:
+        slow.say("hello", version=VERSION, format="rgb")
+        slow.say("rate", fps=6)  # before it is known what the world's is
+        assert slow.expect("welcome")["fps"] == 25
+        quick.hello()
+        slow.play("start-0")
+        quick.play("start-1")
+        slow.input()
+        quick.input()
+        for _ in range(60):
+            quick.frame()
+        steps = [world.num_steps for world in source.worlds]
+        assert steps[1] >= 15 > 2 * steps[0] > 0
+        for asked, kept in ((12.5, 12.5), (60, 25), (None, 25)):
+            slow.say("rate", fps=asked)
+            assert slow.expect("rate")["fps"] == kept
+        before = source.worlds[0].num_steps
+        for _ in range(60):
+            slow.frame()
+        assert source.worlds[0].num_steps >= before + 13
+        for wrong in ("fast", 0, True, 1e9):
+            with connected(http) as bad:
+                bad.hello()
+                bad.say("rate", fps=wrong)
+                assert bad.closed()[1] == 4400
+            with connected(http) as again:
+                again.hello()
+
+
+def test_a_world_without_passes_takes_none(client: Client):
+    welcome = client.hello()
+    assert (welcome["passes"], welcome["own_passes"]) == ([], 0)
+    client.say("start", passes=2)
+    error = client.expect("error")
+    assert (error["code"], error["fatal"]) == ("unavailable", False)
+    assert error["message"] == "fake makes a block in none passes, not 2"
+    client.play()
+
+
 def test_worlds_are_closed_when_players_leave(source: FakeSource):
     with served(source) as http, connected(http) as client:
         client.hello()

@@ -97,6 +97,37 @@ def test_seeking_shows_the_frame_that_was_there_and_pauses(client: Client):
     assert 45 <= again["last"] < position["last"] + 40
 
 
+def test_a_session_is_made_in_as_many_passes_as_were_asked_for(client: Client, engine: Engine, saves: SaveFolder):
+    client.say("start", seed=3, passes=1)
+    assert client.expect("started")["passes"] == 1
+    client.frame()
+    seen = play(client, 12, ["KeyW"])
+    paused(client)
+    client.say("save", name="fast")
+    card = client.expect("saved")
+    file = saves.read(card["id"])
+    assert file.passes == 1
+    client.say("restart", seed=3)
+    assert client.expect("started")["passes"] == 2
+    client.frame()
+    assert play(client, 12, ["KeyW"])[12] != seen[12]
+    client.say("restart", seed=3, passes=5)
+    error = client.expect("error")
+    assert (error["message"], error["fatal"]) == ("tiny makes a block in 1, 2 passes, not 5", False)
+    client.frame()  # it goes on
+    (saves.folder / card["id"] / "state.safetensors").unlink()
+    client.say("load", save=card["id"])
+    assert client.expect("started")["passes"] == 1
+    shown = client.frame()
+    assert hash_frame(np.frombuffer(shown.payload, np.uint8).reshape(shown.height, shown.width, 3)) == file.last_frame
+
+
+def test_welcome_tells_the_passes(http: TestClient):
+    with connected(http) as client:
+        welcome = client.hello()
+        assert (welcome["passes"], welcome["own_passes"]) == ([1, 2], 2)
+
+
 def test_a_lost_connection_goes_on_where_it_was(http: TestClient):
     with connected(http) as client:
         client.hello()

@@ -21,12 +21,13 @@ class PlayConfig:
 
     Examples: reverie play;  reverie play --model path/to/model;  reverie play --scene scenes/my-level --start 2;
     reverie play --world vizdoom --record my-play;  reverie play --world city --model nano;
-    reverie play --model Skywork/Matrix-Game-2.0 --variant universal
+    reverie play --model Skywork/Matrix-Game-2.0 --variant universal;  reverie play --model nano --model path/to/mine
     """
 
-    model: str | None = None
+    model: Annotated[tuple[str, ...], repeated()] = ()
     """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either; by default
-    nano, or with --world none.  With --world: dreams of the game, which G swaps it for."""
+    nano, or with --world none.  With --world: dreams of the game, which G swaps it for.  Given several times, or as a
+    folder of models: the page offers them all, and loads one when it is chosen."""
     variant: str | None = None
     """Variant of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
@@ -66,7 +67,7 @@ class PlayConfig:
 def play(config: PlayConfig) -> None:
     """Serves the page to one machine, and opens it in the browser."""
     from reverie.serve.app import serve
-    from reverie.serve.choose import name_of, source_of
+    from reverie.serve.choose import name_of, sources_of
     from reverie.serve.host import Limits
     from reverie.serve.saves import SaveFolder, default_folder
 
@@ -75,7 +76,7 @@ def play(config: PlayConfig) -> None:
         if config.browser:
             open_browser(address)
 
-    source = source_of(config.model, config.world, config.device, config.record, **source_options(config))
+    source = sources_of(config.model, config.world, config.device, config.record, **source_options(config))
     limits = None if config.record is None else Limits(max_players=1)  # one person's play, in order
     serve(
         source,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from reverie.cli.loading import source_options
+from reverie.errors import ServeError
 from reverie.options import repeated
 
 
@@ -18,9 +20,10 @@ class ServeConfig:
     Examples: reverie serve;  reverie serve --host 0.0.0.0 --port 80 --max-players 8;  reverie serve --replicas 2
     """
 
-    model: str | None = None
+    model: Annotated[tuple[str, ...], repeated()] = ()
     """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either; by default
-    nano, or with --world none.  With --world: dreams of the game, which G swaps it for."""
+    nano, or with --world none.  With --world: dreams of the game, which G swaps it for.  Given several times, or as a
+    folder of models: the page offers them all, and loads one when it is chosen."""
     variant: str | None = None
     """Variant of Matrix-Game 2.0: universal, gta or templerun."""
     decoder: str = "auto"
@@ -60,15 +63,14 @@ class ServeConfig:
 def serve(config: ServeConfig) -> None:
     """Serves the page to several players."""
     from reverie.serve import app
-    from reverie.serve.choose import name_of, source_of
+    from reverie.serve.choose import name_of, source_of, sources_of
     from reverie.serve.host import Limits
     from reverie.serve.saves import SaveFolder, default_folder
 
     def announce(address: str, outside: str | None) -> None:
         print(address_lines(f"serving {name_of(config.model, config.world)} at", address, outside), flush=True)
 
-    make_source = partial(source_of, config.model, config.world, config.device, **source_options(config))
-    source = make_source()
+    source = sources_of(config.model, config.world, config.device, **source_options(config))
     limits = Limits(max_players=config.max_players)
     saves = config.saves or default_folder()
     where: dict[str, Any] = {"host": config.host, "port": config.port, "token": config.token}
@@ -76,8 +78,12 @@ def serve(config: ServeConfig) -> None:
     if config.replicas == 1:
         app.serve(source, limits=limits, saves=SaveFolder(saves), **where)
         return
+    if isinstance(source, Mapping):
+        raise ServeError("replicas serve one model each; name one with --model, or leave --replicas out")
     from reverie.serve.replicas import ReplicaConfig, serve_replicas
 
+    model = config.model[0] if config.model else None
+    make_source = partial(source_of, model, config.world, config.device, **source_options(config))
     replicas = ReplicaConfig(source=make_source, limits=limits, saves=saves, num_replicas=config.replicas)
     serve_replicas(replicas, **where)
 

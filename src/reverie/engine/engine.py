@@ -172,11 +172,13 @@ class Engine(Runtime):
         scene: str | Path | Scene | None = None,
         start: int = 0,
         camera: Camera | None = None,
+        passes: int | None = None,
     ) -> Session:
         """Opens a session on an image, or in a scene.
 
         image: a path, the bytes of a file, PIL, or an array of any size; scene: a bundled scene's name, a folder, or a
-        Scene, whose start number `start` the session begins at; camera: that of `image`, which may then lie in `scene`.
+        Scene, whose start number `start` the session begins at; camera: that of `image`, which may then lie in `scene`;
+        passes: denoising passes that a block is made in, one of `pass_counts`; None for the model's own.
         Raises ImageError for an image that cannot be used, DataError for a scene that is missing, damaged or does not
         fit, CheckpointError for a model without a memory.
         """
@@ -187,11 +189,11 @@ class Engine(Runtime):
         loaded = None if scene is None else self.load_scene(scene)
         if image is not None:
             opening = None if loaded is None else Opening(loaded, None)
-            return Session(self, load_image(image, self.resolution), seed, opening, camera)
+            return Session(self, load_image(image, self.resolution), seed, opening, camera, passes)
         assert loaded is not None
         begin = loaded.scene.start(start)
         camera = Camera(begin.pose, loaded.scene.fov_deg, loaded.scene.pixel_aspect)
-        return Session(self, load_image(begin.image, self.resolution), seed, Opening(loaded, start), camera)
+        return Session(self, load_image(begin.image, self.resolution), seed, Opening(loaded, start), camera, passes)
 
     def open_batch(
         self,

@@ -16,6 +16,7 @@ from reverie.engine.accelerate.decode_stream import CudaLane, HereLane, Lane
 from reverie.engine.accelerate.quantise import Quality, quantise
 from reverie.errors import CheckpointError
 from reverie.models.checkpoint import ModelBundle
+from reverie.models.schedule import Schedule, pass_counts, with_passes
 from reverie.models.tiny_decoder import TinyDecoder
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
@@ -101,6 +102,16 @@ class Runtime:
     def block_frames(self) -> int:
         """Frames that one step of a session returns (the first may return fewer: `Session.next_frames`)."""
         return self.bundle.config.world.block_frames
+
+    @property
+    def pass_counts(self) -> tuple[int, ...]:
+        """Numbers of denoising passes that a block can be made in, ascending."""
+        return pass_counts(self.bundle.config.schedule, self.bundle.config.world.step_sizes)
+
+    def schedule(self, passes: int | None = None) -> Schedule:
+        """The noise levels of a block of `passes` passes; None for the model's own.  Raises ShapeError."""
+        own, step_sizes = self.bundle.config.schedule, self.bundle.config.world.step_sizes
+        return own if passes is None else with_passes(own, step_sizes, passes)
 
     @property
     def fingerprint(self) -> str:

@@ -236,7 +236,7 @@ def _rotary_json(world: WorldModelConfig) -> dict[str, Any]:
 def _welcome_json(spec: WorldSpec) -> dict[str, Any]:
     """The welcome that a server would give."""
     starts = tuple(replace(describe(start), thumbnail=_image_of(start)) for start in spec.starts)
-    told = replace(welcome(spec), starts=starts, rewind_s=0.0)  # the page's own player cannot go back
+    told = replace(welcome(spec), starts=starts, rewind_s=0.0, passes=())  # the page's own player cannot do that
     return {"welcome": json.loads(protocol.to_json(told)), "max_turn_deg": list(spec.bindings.max_turn_deg)}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reverie.errors import ShapeError
 
@@ -29,6 +29,33 @@ class Schedule:
     def __post_init__(self) -> None:
         if not self.sigmas or list(self.sigmas) != sorted(self.sigmas, reverse=True) or not 0 < self.sigmas[0] <= 1:
             raise ShapeError(f"noise levels descend from at most 1 to above 0, got {self.sigmas}")
+
+
+def pass_counts(schedule: Schedule, step_sizes: int) -> tuple[int, ...]:
+    """Numbers of passes that a model can make a block with, ascending.
+
+    step_sizes: step sizes that it was trained for, 1, 1/2, 1/4 and so on; 0 for a model that only knows the noise
+    levels of its schedule, which can be shortened.
+    """
+    own = len(schedule.sigmas)
+    if step_sizes and not schedule.renoise:
+        return tuple(sorted({own, *(2**halvings for halvings in range(step_sizes))}))
+    return tuple(range(1, own + 1))
+
+
+def with_passes(schedule: Schedule, step_sizes: int, count: int) -> Schedule:
+    """The schedule of `count` passes, one of `pass_counts`: even steps, or evenly spread levels of `schedule`.
+
+    Raises ShapeError for another number.
+    """
+    own = len(schedule.sigmas)
+    if count not in (known := pass_counts(schedule, step_sizes)):
+        raise ShapeError(f"a block is made in {', '.join(map(str, known))} passes by this model, got {count}")
+    if count == own:
+        return schedule
+    if step_sizes and not schedule.renoise:
+        return replace(schedule, sigmas=tuple(1 - i / count for i in range(count)))
+    return replace(schedule, sigmas=tuple(schedule.sigmas[i * own // count] for i in range(count)))
 
 
 def shifted(sigma: float, shift: float) -> float:

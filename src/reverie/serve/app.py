@@ -20,7 +20,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +41,7 @@ from reverie.serve.player import Player
 from reverie.serve.protocol import MAX_MESSAGE_BYTES, ErrorCode, Refusal, Uploaded, to_json
 from reverie.serve.save_routes import add_saves
 from reverie.serve.saves import SaveFolder
+from reverie.serve.shelf import Shelf
 from reverie.serve.sources import Source
 from reverie.serve.transport import BoundedWebSocket, TimedHttp
 
@@ -55,7 +56,7 @@ _READ = ["GET", "HEAD"]
 
 
 def create_app(
-    source: Source,
+    source: Source | Mapping[str, Source],
     limits: Limits | None = None,
     *,
     access: Access | None = None,
@@ -65,23 +66,24 @@ def create_app(
 ) -> FastAPI:
     """The server of `source`.  The warm-up begins with the app; at its end `on_ready` or `on_failure` is called.
 
-    access: who is let in; by default clients of this machine that ask for it by a loopback name.  saves: where
-    sessions are saved; by default a folder that ends with the app.
+    source: several by their ids, of which the first is loaded, and the others when they are chosen.  access: who is let
+    in; by default clients of this machine that ask for it by a loopback name.  saves: where sessions are saved; by
+    default a folder that ends with the app.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        host = Host(source, limits, saves)
-        app.state.host = host
-        warm_up = asyncio.create_task(_warm_up(host, on_failure, on_ready))
+        shelf = Shelf(source if isinstance(source, Mapping) else {"": source}, limits, saves)
+        app.state.shelf, app.state.host = shelf, shelf.first
+        shelf.first.is_loading = True
+        warm_up = asyncio.create_task(_warm_up(shelf.first, on_failure, on_ready))
         try:
             yield
         finally:
             warm_up.cancel()
             with suppress(asyncio.CancelledError):
                 await warm_up
-            host.sessions.close()
-            await asyncio.to_thread(host.close)
+            await shelf.close()
 
     app = FastAPI(
         title="Reverie", version=__version__, lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None
@@ -93,7 +95,7 @@ def create_app(
 
     @app.websocket("/ws")
     async def play(websocket: WebSocket) -> None:
-        await Player(websocket, app.state.host).run()
+        await Player(websocket, app.state.host, shelf=app.state.shelf).run()
 
     return app
 
@@ -150,23 +152,24 @@ class _FreshFiles(StaticFiles):
 
 def _add_pictures(app: FastAPI) -> None:
     @app.api_route("/starts", methods=_READ)
-    async def starts() -> Response:
-        spec = app.state.host.spec
-        if spec is None:
-            return error_answer(503, ErrorCode.UNAVAILABLE, app.state.host.status.message)
-        return JSONResponse([asdict(describe(start)) for start in spec.starts])
+    async def starts(model: str | None = None) -> Response:
+        host: Host = app.state.shelf.pick(model)
+        if host.spec is None:
+            return error_answer(503, ErrorCode.UNAVAILABLE, host.status.message)
+        return JSONResponse([asdict(describe(start, host.key)) for start in host.spec.starts])
 
     @app.api_route("/starts/{start_id}.jpg", methods=_READ)
-    async def thumbnail(start_id: str) -> Response:
-        start = app.state.host.start(start_id)
+    async def thumbnail(start_id: str, model: str | None = None) -> Response:
+        host: Host = app.state.shelf.pick(model)
+        start = host.start(start_id)
         if start is None:
             return error_answer(404, ErrorCode.UNKNOWN_START, "there is no such start picture")
-        encoded = await app.state.host.thumbnail(start)
+        encoded = await host.thumbnail(start)
         return Response(encoded, media_type="image/jpeg", headers={"Cache-Control": "private, max-age=3600"})
 
     @app.post("/upload")
-    async def upload(request: Request, name: str = "your picture") -> Response:
-        host: Host = app.state.host
+    async def upload(request: Request, name: str = "your picture", model: str | None = None) -> Response:
+        host: Host = app.state.shelf.pick(model)
         try:
             async with host.upload_slot():
                 data = await read_body(request, host.limits, "picture")
@@ -216,7 +219,7 @@ def _bind_problem(error: OSError, host: str, port: int) -> str:
 
 
 def serve(
-    source: Source,
+    source: Source | Mapping[str, Source],
     *,
     host: str = "127.0.0.1",
     port: int = 8000,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,16 @@ from typing import Any
 from reverie.data.options import parse_options
 from reverie.engine.loading.models import check_model
 from reverie.errors import ServeError
+from reverie.serve.protocol import MAX_MODEL_ID
 from reverie.serve.sources import GameSource, ModelSource, Source
 from reverie.serve.swap_source import SwapSource
 from reverie.worlds import world_info
 
 MODEL = "nano"
 """The model that is played where neither a model nor a game is named."""
+
+CONFIG = "config.json"
+"""The file that makes a folder a model."""
 
 
 def source_of(
@@ -62,6 +67,53 @@ def source_of(
     return dreams if game is None else SwapSource(game, dreams)
 
 
-def name_of(model: str | None, world: str | None) -> str:
-    """Formats the name of the world and the model that are played, for display."""
-    return " and ".join(filter(None, (world, model))) or MODEL
+def sources_of(
+    models: Sequence[str],
+    world: str | None,
+    device: str,
+    record: Path | None = None,
+    *,
+    settings: Sequence[str] = (),
+    **options: Any,
+) -> Source | dict[str, Source]:
+    """As `source_of`, with any number of models: the sources of several by the ids that the page chooses them with.
+
+    models: a folder of models stands for all of them.  Raises as `source_of` does, and ServeError where several models
+    are given a scene or a game.
+    """
+    found = models_of(models)
+    if len(found) < 2:
+        return source_of(found[0] if found else None, world, device, record, settings=settings, **options)
+    if world is not None or options.get("scene") is not None:
+        raise ServeError(
+            f"{len(found)} models are named ({', '.join(found)}), and a game or a scene is for one; give --model once"
+        )
+    ids = [Path(model).name if Path(model).is_dir() else model for model in found]
+    ids = [one[-MAX_MODEL_ID:] if ids.count(one) == 1 else f"{i + 1}-{one}"[:MAX_MODEL_ID] for i, one in enumerate(ids)]
+    made = [source_of(model, world, device, record, settings=settings, **options) for model in found]
+    return dict(zip(ids, made, strict=True))
+
+
+def models_of(models: Sequence[str]) -> list[str]:
+    """The models that are named, with those in a folder of models each for itself."""
+    return [one for model in models for one in _in_folder(model)]
+
+
+def _in_folder(model: str) -> list[str]:
+    """The models that lie in a folder, by name; the model alone where it is none of models."""
+    if not Path(model).is_dir() or (Path(model) / CONFIG).is_file():
+        return [model]
+    return sorted(str(file.parent) for file in Path(model).glob(f"*/{CONFIG}") if _is_model(file)) or [model]
+
+
+def _is_model(config: Path) -> bool:
+    try:
+        found = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and "world" in found and "tokenizer" in found
+
+
+def name_of(models: Sequence[str], world: str | None) -> str:
+    """Formats the name of the world and the models that are played, for display."""
+    return " and ".join(filter(None, (world, ", ".join(models)))) or MODEL

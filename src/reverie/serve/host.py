@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import logging
 import tempfile
@@ -12,19 +13,30 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 from PIL import Image
 
 from reverie.engine.media.image_worker import load_untrusted, load_untrusted_session
 from reverie.engine.sessions.session_file import SessionFile
 from reverie.errors import CheckpointError, DataError, ImageError, ReverieError
-from reverie.serve.protocol import ErrorCode, Refusal, StartInfo, Status, Welcome
+from reverie.serve.protocol import ErrorCode, ModelInfo, Refusal, StartInfo, Status, Welcome
 from reverie.serve.saves import SaveCard, SaveFolder
 from reverie.serve.seats import Seats
 from reverie.serve.sessions import Rewindable, Sessions
-from reverie.serve.sources import HasFiles, HasScenes, Picture, PlaysTogether, Source, StartPicture, WorldSpec
+from reverie.serve.sources import (
+    HasFiles,
+    HasMemory,
+    HasScenes,
+    Picture,
+    PlaysTogether,
+    Source,
+    StartPicture,
+    WorldSpec,
+)
 from reverie.serve.together import Together
 from reverie.types import FPS, Action, World
 
@@ -90,21 +102,35 @@ class Host:
     block at a time.  Blocks of a source that can do so are made together, else players take turns.
     """
 
-    def __init__(self, source: Source, limits: Limits | None = None, saves: SaveFolder | None = None) -> None:
-        """saves: where sessions are saved; by default a folder that goes with the host."""
+    def __init__(
+        self,
+        source: Source,
+        limits: Limits | None = None,
+        saves: SaveFolder | None = None,
+        *,
+        key: str = "",
+        beside: Host | None = None,
+    ) -> None:
+        """saves: where sessions are saved; by default a folder that goes with the host.  key: what pages choose it by,
+        where a server has several; beside: the host whose seats and generation thread it shares."""
+        self.key = key
         self._own_saves = None if saves else tempfile.TemporaryDirectory(prefix="reverie-saves-")
         self.saves = saves or SaveFolder(Path(self._own_saves.name if self._own_saves else ""))
         self.limits = limits or Limits()
         self.status = Status("warming", 0.0, f"loading {source.name}")
         self.spec: WorldSpec | None = None
         self.failure: Exception | None = None
-        self.seats = Seats(self.limits.max_players, self.limits.max_waiting)
+        self.is_loading = False
+        self.num_here = 0
+        """Players who have chosen this model."""
+        self.seats = beside.seats if beside else Seats(self.limits.max_players, self.limits.max_waiting)
         self.sessions = Sessions(
             lambda world: self.later(world.close), max_waiting=self.limits.max_kept, wait_s=self.limits.kept_s
         )
         self.greeting: OrderedDict[object, asyncio.Timeout] = OrderedDict()
         self._source = source
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reverie-generate")
+        self._has_thread = beside is None
+        self._thread = beside._thread if beside else ThreadPoolExecutor(1, thread_name_prefix="reverie-generate")
         together = isinstance(source, PlaysTogether)
         self.together = Together(source, self.call, self.limits.max_players) if together else None
         self._pictures: dict[str, StartPicture] = {}
@@ -134,19 +160,42 @@ class Host:
         finally:
             self.greeting.pop(key, None)
 
-    async def warm_up(self) -> None:
-        """Load the source in the background; `status` holds its progress.  A failure is kept in `failure`."""
+    async def warm_up(self, *, is_apart: bool = False) -> None:
+        """Load the source in the background; `status` holds its progress.  A failure is kept in `failure`.
+
+        is_apart: in another thread than the generation's, where others are playing meanwhile.
+        """
+        self.is_loading, self.failure = True, None
         try:
-            spec = await self.call(lambda: self._source.load(self._progress))
+            load = partial(self._source.load, self._progress)
+            spec = await (asyncio.to_thread(load) if is_apart else self.call(load))
         except Exception as error:
+            self.is_loading = False
             self.failure = error
             if not isinstance(error, ReverieError):
                 log.exception("warm-up failed")
             self.status = Status("failed", self.status.progress, one_line(error))
             return
         self._pictures = {start.id: start for start in spec.starts}
-        self.spec = spec
+        self.spec, self.is_loading = spec, False
         self.status = Status("ready", 1.0, f"{spec.name} is ready")
+
+    def too_little(self) -> str | None:
+        """Tells in one line that memory is too small to load the source now; None where it is not, or unknown.  For any
+        thread."""
+        memory = self._source.memory() if isinstance(self._source, HasMemory) else None
+        if memory is None or not memory[0] > memory[1]:  # what is free may not be known
+            return None
+        needed, free = (f"{num_bytes / 2**30:.1f} GiB" for num_bytes in memory)
+        return f"{self.name} needs about {needed} of memory, and {free} is free"
+
+    async def let_go(self) -> None:
+        """Takes the source out of memory again; sessions that wait for their players end."""
+        self.spec = None
+        self.sessions.drop_waiting()
+        await self.call(self._source.close)
+        gc.unfreeze()  # what was loaded with the server is not looked through otherwise
+        await asyncio.to_thread(gc.collect)
 
     def _progress(self, fraction: float, message: str) -> None:
         self.status = Status("warming", min(max(fraction, 0.0), 1.0), message)
@@ -165,7 +214,8 @@ class Host:
     def close(self) -> None:
         """Finish what is under way (worlds that are closing), close the source and end the thread."""
         self.later(self._source.close)
-        self._thread.shutdown(wait=True)
+        if self._has_thread:
+            self._thread.shutdown(wait=True)
         if self._own_saves is not None:
             self._own_saves.cleanup()
 
@@ -266,11 +316,11 @@ class Host:
         self._uploads[start.id] = start
         while len(self._uploads) > self.limits.max_uploads:
             self._uploads.popitem(last=False)
-        return describe(start)
+        return describe(start, self.key)
 
 
-def welcome(spec: WorldSpec) -> Welcome:
-    """Builds the first message to a player from the source's spec."""
+def welcome(spec: WorldSpec, models: tuple[ModelInfo, ...] = (), key: str = "") -> Welcome:
+    """Builds the first message to a player from the source's spec.  models: that can be chosen; key: of this one."""
     height, width = spec.resolution
     return Welcome(
         model=spec.name,
@@ -282,15 +332,21 @@ def welcome(spec: WorldSpec) -> Welcome:
         fps=spec.fps,
         block_frames=spec.block_frames,
         uploads=spec.uploads,
-        starts=tuple(describe(start) for start in spec.starts),
+        starts=tuple(describe(start, key) for start in spec.starts),
         bindings=spec.bindings.describe(),
         rewind_s=spec.rewind_s,
         views=spec.views,
+        passes=spec.passes,
+        own_passes=spec.own_passes,
+        models=models,
+        model_id=key,
     )
 
 
-def describe(start: StartPicture) -> StartInfo:
-    return StartInfo(start.id, start.name, f"starts/{start.id}.jpg", start.keys, start.mouse, start.scene)
+def describe(start: StartPicture, key: str = "") -> StartInfo:
+    """key: of the model, where a server has several."""
+    thumbnail = f"starts/{start.id}.jpg" + (f"?model={quote(key)}" if key else "")
+    return StartInfo(start.id, start.name, thumbnail, start.keys, start.mouse, start.scene)
 
 
 def jpeg(picture: Picture, quality: int = 92) -> bytes:

@@ -14,6 +14,7 @@ from reverie.serve.host import Host, one_line
 from reverie.serve.protocol import ErrorCode, Loading, Refusal
 from reverie.serve.saves import SaveCard, SavedState
 from reverie.serve.sessions import Held, Rewindable, new_token
+from reverie.serve.sources import HasPasses
 from reverie.types import Frames, World
 
 LOADING_EVERY_S = 0.25
@@ -32,12 +33,20 @@ class Superseded(Exception):
     """Another world was asked for, while this one was being made ready."""
 
 
-async def open_start(host: Host, reuse: Held | None, start: str | None, seed: int) -> Opened:
-    """A world at its first frame.  reuse: a world that is started again."""
+async def open_start(host: Host, reuse: Held | None, start: str | None, seed: int, passes: int | None = None) -> Opened:
+    """A world at its first frame.  reuse: a world that is started again; passes: denoising passes of its blocks, None
+    for the model's own number.  Raises Refusal for a number that the model does not know."""
+    spec = host.spec
+    assert spec is not None
+    if passes is not None and passes not in spec.passes:
+        known = ", ".join(map(str, spec.passes)) or "none"
+        raise Refusal(ErrorCode.UNAVAILABLE, f"{spec.name} makes a block in {known} passes, not {passes}")
 
     def work() -> tuple[World, Frames]:
         world = reuse.world if reuse else host.open(start, seed)
         try:
+            if isinstance(world, HasPasses):
+                return world, world.reset(seed, passes or spec.own_passes)
             return world, world.reset(seed)
         except Exception:
             if reuse is None:

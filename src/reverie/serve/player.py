@@ -44,6 +44,8 @@ from reverie.serve.protocol import (
     Pong,
     Position,
     Queued,
+    Rate,
+    Rated,
     Refusal,
     Restart,
     Resume,
@@ -61,7 +63,8 @@ from reverie.serve.protocol import (
 )
 from reverie.serve.seats import Ticket
 from reverie.serve.sessions import Held, Rewindable
-from reverie.serve.sources import WorldSpec
+from reverie.serve.shelf import Shelf
+from reverie.serve.sources import HasPasses, WorldSpec
 from reverie.serve.swap import Swappable
 from reverie.serve.together import Together
 from reverie.types import World
@@ -77,9 +80,12 @@ MAX_REST_S = 2.0
 class Player:
     """A client from hello to goodbye.  `run` returns when it has gone, whatever it did; other players go on."""
 
-    def __init__(self, socket: WebSocket, host: Host, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, socket: WebSocket, host: Host, clock: Callable[[], float] = time.monotonic, shelf: Shelf | None = None
+    ) -> None:
+        """host: whose world is played, unless another of `shelf` is chosen."""
         self._socket = socket
-        self._host = host
+        self._host, self._shelf = host, shelf
         self._clock = clock
         self._sending = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -99,6 +105,7 @@ class Player:
         self._epoch = 0
         self._index = 0
         self._config = PaceConfig(block_frames=1)
+        self._max_fps: float | None = None
         self._pace = PaceState()
 
     async def run(self) -> None:
@@ -116,9 +123,11 @@ class Player:
     async def _serve(self) -> None:
         await self._greet()
         ticket = self._host.seats.enter()
+        self._host.num_here += 1
         try:
             await self._run_loops(ticket)
         finally:
+            self._host.num_here -= 1
             self._host.seats.leave(ticket)
 
     async def _run_loops(self, ticket: Ticket) -> None:
@@ -156,6 +165,8 @@ class Player:
                 f"this server speaks version {VERSION}, the client {message.version}; reload the page",
             )
         self._format = message.format
+        if self._shelf is not None:
+            self._host = self._shelf.pick(message.model)
         self._heard_s = self._acted_s = self._clock()
 
     async def _receive(self) -> ClientMessage:
@@ -212,6 +223,9 @@ class Player:
             case MapRequest():
                 self._map.ask()
                 self._wake.set()
+            case Rate(fps):
+                self._max_fps = fps
+                await self._keep_to_rate()
             case Ping(time_ms):
                 await self._send(Pong(time_ms))
             case Pause(paused):
@@ -229,6 +243,12 @@ class Player:
                 self._wake.set()
             case Hello():
                 raise Refusal(ErrorCode.BAD_MESSAGE, "hello is said once")
+
+    async def _keep_to_rate(self) -> None:
+        if self._welcomed_s is not None and self._host.spec is not None:
+            self._config = _pace_of(self._host.spec, self._max_fps)
+            await self._send(Rated(self._config.fps))
+            self._wake.set()
 
     def _take_played(self, epoch: int, index: int, round_trip_ms: float | None) -> None:
         if epoch != self._epoch:
@@ -263,9 +283,9 @@ class Player:
         await self._be_seated(ticket)
         spec = await self._ready()
         self._box = box = InputBox(spec.bindings)
-        self._config = PaceConfig(block_frames=spec.block_frames, fps=spec.fps)
+        self._config = _pace_of(spec, self._max_fps)
         self._pace = begin(self._config, self._clock())
-        await self._send(welcome(spec))
+        await self._send(welcome(spec, self._shelf.models if self._shelf else (), self._host.key))
         self._welcomed_s = self._clock()
         while True:
             self._wake.clear()
@@ -293,6 +313,8 @@ class Player:
 
     async def _ready(self) -> WorldSpec:
         """Report the warm-up until it is over."""
+        if self._shelf is not None:
+            self._shelf.wake(self._host)
         reported = None
         while True:
             status = self._host.status
@@ -362,11 +384,11 @@ class Player:
                 return await resume(self._host, session)
             case Load(save_id):
                 return await load(self._host, save_id, self._send, lambda: self._command is None)
-            case Start(start, seed):
-                return await open_start(self._host, None, start, seed)
+            case Start(start, seed, passes):
+                return await open_start(self._host, None, start, seed, passes)
             case _:
                 assert isinstance(command, Restart)
-                return await open_start(self._host, held, held.start if held else None, command.seed)
+                return await open_start(self._host, held, held.start if held else None, command.seed, command.passes)
 
     async def _begin(self, box: InputBox, opened: Opened, began_s: float) -> None:
         """Play a world that has been opened, from the frame that it stands at."""
@@ -377,7 +399,8 @@ class Player:
         self._host.sessions.play(held, self.leave)
         self._new_epoch(box)
         at = (world.frame, world.earliest, world.last) if isinstance(world, Rewindable) else (1, 1, 1)
-        await self._send(Started(self._epoch, held.start, held.seed, held.token, *at))
+        passes = world.passes if isinstance(world, HasPasses) else None
+        await self._send(Started(self._epoch, held.start, held.seed, held.token, *at, passes))
         for notice in opened.notices:
             await self._send(Notice(notice))
         if self._is_paused:
@@ -490,3 +513,8 @@ class Player:
         if self._held is not None:
             self._host.sessions.end(self._held)
             self._held = None
+
+
+def _pace_of(spec: WorldSpec, max_fps: float | None) -> PaceConfig:
+    """The pace of a world, at most at `max_fps` frames a second; the other players keep theirs."""
+    return PaceConfig(block_frames=spec.block_frames, fps=min(spec.fps, max_fps or spec.fps))

@@ -5,6 +5,7 @@ warms up, then answers `welcome` (what can be played and how).  `start` opens a 
 from then on the server sends binary frames and the client sends `input`, and `played` for each frame that it shows.
 A session of a model can also be left and taken up again (`resume`), sought through (`seek`, answered by `position` and
 a frame of a new epoch), saved (`save`, `saved`) and loaded (`load`, `loading`, `started`).
+`rate` bounds the frames shown a second, also while a world is played (answered by `rate`).
 Where a game and the dream of it can be played, `view` swaps them (answered by `view`, and frames of a new epoch).
 While all places are taken, `queued` counts the clients that come before; the client waits, and is served in its turn.
 
@@ -37,6 +38,8 @@ MAX_CODES = 32
 MAX_MOUSE_PX = 1e5
 MAX_UINT32 = 2**32 - 1
 MAX_SEED = 2**31 - 1
+MAX_PASSES = 1000
+MAX_MODEL_ID = 80
 
 _CODE = re.compile(r"[A-Za-z][A-Za-z0-9]{0,31}")
 _START_ID = re.compile(r"[A-Za-z0-9_.-]{1,80}")
@@ -106,28 +109,35 @@ class Refusal(ProtocolError):
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The first message: the version spoken, and the encoding of frames (`jpeg` or `rgb`)."""
+    """The first message: the version spoken, the encoding of frames (`jpeg` or `rgb`), and the model to play, an id of
+    `welcome.models`; for another, or None, the server's own choice."""
 
     TYPE: ClassVar = "hello"
     version: int
     format: Format = Format.JPEG
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Open a world on the image named `start` (an id of `welcome.starts` or of an upload; None: the first)."""
+    """Open a world on the image named `start` (an id of `welcome.starts` or of an upload; None: the first).
+
+    passes: denoising passes of its blocks, one of `welcome.passes`; None for the model's own number.
+    """
 
     TYPE: ClassVar = "start"
     start: str | None = None
     seed: int = 0
+    passes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Begin again on the same image; everything under way is dropped."""
+    """Begin again on the same image; everything under way is dropped.  passes: as in Start."""
 
     TYPE: ClassVar = "restart"
     seed: int = 0
+    passes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +219,14 @@ class Ping:
 
 
 @dataclass(frozen=True, slots=True)
+class Rate:
+    """Show at most `fps` frames a second from now on; None for as many as the world has.  Answered by `rate`."""
+
+    TYPE: ClassVar = "rate"
+    fps: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class MapRequest:
     """Asks for the top view of the spatial memory; answered at most once a second."""
 
@@ -216,7 +234,7 @@ class MapRequest:
 
 
 ClientMessage = (
-    Hello | Start | Restart | Resume | Load | Seek | View | Save | Pause | Input | Played | Ping | MapRequest
+    Hello | Start | Restart | Resume | Load | Seek | View | Save | Pause | Input | Played | Rate | Ping | MapRequest
 )
 
 
@@ -232,7 +250,7 @@ def parse(text: str | bytes) -> ClientMessage:
         _bad("a message is a JSON object", body)
     reader = _READERS.get(body["type"]) if isinstance(body.get("type"), str) else None
     if reader is None:
-        _bad(f"a message has a type among {', '.join(_READERS)}", body.get("type"))
+        _bad(f"its type is one of {', '.join(_READERS)}", body.get("type"))
     return reader(body)
 
 
@@ -264,14 +282,25 @@ def _read_hello(body: dict[str, Any]) -> Hello:
     name = body.get("format", "jpeg")
     if not isinstance(name, str) or name not in formats:
         _bad("hello.format is jpeg or rgb", name)
-    return Hello(_integer(body, "version", MAX_UINT32), formats[name])
+    model = body.get("model")
+    if model is not None and not (isinstance(model, str) and len(model) <= MAX_MODEL_ID):
+        _bad(f"hello.model is the id of a model, a text of at most {MAX_MODEL_ID} characters", model)
+    return Hello(_integer(body, "version", MAX_UINT32), formats[name], model)
 
 
 def _read_start(body: dict[str, Any]) -> Start:
     start = body.get("start")
     if start is not None and not (isinstance(start, str) and _START_ID.fullmatch(start)):
         _bad("start.start is the id of a start picture", start)
-    return Start(start, _integer(body, "seed", MAX_SEED, 0))
+    return Start(start, _integer(body, "seed", MAX_SEED, 0), _passes(body))
+
+
+def _passes(body: dict[str, Any]) -> int | None:
+    return None if body.get("passes") is None else _integer(body, "passes", MAX_PASSES)
+
+
+def _read_rate(body: dict[str, Any]) -> Rate:
+    return Rate(None if body.get("fps") is None else _number(body, "fps", 1, 1000))
 
 
 def _read_resume(body: dict[str, Any]) -> Resume:
@@ -336,7 +365,7 @@ def _read_played(body: dict[str, Any]) -> Played:
 _READERS: dict[str, Callable[[dict[str, Any]], ClientMessage]] = {
     Hello.TYPE: _read_hello,
     Start.TYPE: _read_start,
-    Restart.TYPE: lambda body: Restart(_integer(body, "seed", MAX_SEED, 0)),
+    Restart.TYPE: lambda body: Restart(_integer(body, "seed", MAX_SEED, 0), _passes(body)),
     Resume.TYPE: _read_resume,
     Load.TYPE: _read_load,
     Seek.TYPE: lambda body: Seek(_integer(body, "frame", MAX_UINT32)),
@@ -345,6 +374,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], ClientMessage]] = {
     Pause.TYPE: _read_pause,
     Input.TYPE: _read_input,
     Played.TYPE: _read_played,
+    Rate.TYPE: _read_rate,
     MapRequest.TYPE: lambda _: MapRequest(),
     Ping.TYPE: lambda body: Ping(_number(body, "time_ms", -1e15, 1e15)),
 }
@@ -367,6 +397,14 @@ class StartInfo:
     keys: tuple[str, ...] | None = None
     mouse: bool | None = None
     scene: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model of the server that can be chosen."""
+
+    id: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -394,7 +432,9 @@ class Welcome:
 
     kind: `dream` or `game`.  bindings: {keys: {code: key}, turns: {code: [pitch, yaw]}}.  rewind_s: how far back a
     session can go; 0 where it cannot be sought through or saved.  views: what `view` may ask for; empty where there is
-    one world only.
+    one world only.  passes: numbers of denoising passes that a world's blocks can be made in, ascending, and own_passes
+    the model's own; empty for a game.  models: that `hello` may choose, empty where there is one; model_id: which of
+    them this is.
     """
 
     TYPE: ClassVar = "welcome"
@@ -412,6 +452,10 @@ class Welcome:
     bindings: dict[str, Any] = field(default_factory=dict)
     rewind_s: float = 0.0
     views: tuple[str, ...] = ()
+    passes: tuple[int, ...] = ()
+    own_passes: int = 0
+    models: tuple[ModelInfo, ...] = ()
+    model_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,7 +463,7 @@ class Started:
     """A world is open: frames of `epoch` follow.
 
     session: the token to `resume` it with; None where that cannot be.  frame: number of the frame that follows first,
-    of the session's; earliest, last: the numbers that `seek` reaches.
+    of the session's; earliest, last: the numbers that `seek` reaches.  passes: of its blocks; None for a game.
     """
 
     TYPE: ClassVar = "started"
@@ -430,6 +474,7 @@ class Started:
     frame: int = 1
     earliest: int = 1
     last: int = 1
+    passes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -470,6 +515,14 @@ class Drift:
     collapsed_s: float | None
     real_s: int
     real_needed_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """The answer to `rate`: frames are shown at `fps` a second."""
+
+    TYPE: ClassVar = "rate"
+    fps: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -546,6 +599,7 @@ ServerMessage = (
     | Position
     | Viewed
     | Drift
+    | Rated
     | Loading
     | Saved
     | Notice

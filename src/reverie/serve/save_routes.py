@@ -34,8 +34,8 @@ def add_saves(app: FastAPI) -> None:
         return JSONResponse([asdict(card) for card in cards], headers=FRESH)
 
     @app.post("/saves")
-    async def keep(request: Request) -> Response:
-        host: Host = app.state.host
+    async def keep(request: Request, model: str | None = None) -> Response:
+        host: Host = app.state.shelf.pick(model)
         try:
             async with host.upload_slot():
                 card = await host.keep_file(await read_body(request, host.limits, "session"))

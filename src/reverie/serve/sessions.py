@@ -128,6 +128,10 @@ class Sessions:
     def close(self) -> None:
         """Closes every session that waits; from now on none does."""
         self._max_waiting = 0
+        self.drop_waiting()
+
+    def drop_waiting(self) -> None:
+        """Closes the sessions that wait for their players."""
         for token in list(self._waiting):
             self._drop(token)
 

@@ -32,6 +32,9 @@ log = logging.getLogger("reverie.serve")
 Picture = npt.NDArray[np.uint8]
 """One image, `(H, W, 3)` uint8 RGB."""
 
+_SIZED = ("variant", "decoder", "preset", "weights")
+"""Options of `reverie.load` that decide how much memory a model takes."""
+
 Progress = Callable[[float, str], None]
 """Callback of a warm-up's progress: 0..1, and the current task."""
 
@@ -66,7 +69,9 @@ class WorldSpec:
     """Description of a loaded source.
 
     resolution: (H, W).  uploads: whether sessions can start on any image.  rewind_s: how far back its worlds can go; 0
-    where they cannot.  views: which its worlds can show, see `serve.swap`; empty for those that have one.
+    where they cannot.  views: which its worlds can show, see `serve.swap`; empty for those that have one.  passes:
+    numbers of denoising passes that blocks can be made in, ascending, and own_passes the model's own; its worlds are
+    then `HasPasses`.
     """
 
     name: str
@@ -80,6 +85,8 @@ class WorldSpec:
     starts: tuple[StartPicture, ...] = field(default=())
     rewind_s: float = 0.0
     views: tuple[str, ...] = ()
+    passes: tuple[int, ...] = ()
+    own_passes: int = 0
 
 
 class Source(Protocol):
@@ -128,6 +135,24 @@ class AroundSession(Protocol):
     @property
     def session(self) -> Session: ...
     def played(self, action: Action, frames: Frames) -> None: ...
+
+
+@runtime_checkable
+class HasMemory(Protocol):
+    """A Source that knows what loading it takes."""
+
+    def memory(self) -> tuple[float, float] | None:
+        """Bytes that loading takes, about, and bytes that are free where it is loaded; None where that is unknown."""
+        ...
+
+
+@runtime_checkable
+class HasPasses(World, Protocol):
+    """A World of a model; `reset` takes the number of denoising passes of its blocks."""
+
+    @property
+    def passes(self) -> int: ...
+    def reset(self, seed: int, passes: int | None = None) -> Frames: ...
 
 
 @runtime_checkable
@@ -195,6 +220,8 @@ class ModelSource:
             uploads=True,
             starts=starts,
             rewind_s=self._rewind_s,
+            passes=engine.pass_counts,
+            own_passes=len(engine.schedule().sigmas),
         )
 
     def open(self, picture: Picture | None, seed: int) -> World:
@@ -237,8 +264,18 @@ class ModelSource:
                 made[i] = error
         return [block for block in made if block is not None]
 
+    def memory(self) -> tuple[float, float] | None:
+        """See `HasMemory`: unknown for an engine, and for files that are not on this machine yet."""
+        if not isinstance(self._model, str):
+            return None
+        from reverie.engine.loading.hardware_check import memory_to_load
+
+        known = {name: self._options[name] for name in _SIZED if name in self._options}
+        return memory_to_load(self._model, device=self._device, **known)
+
     def close(self) -> None:
-        pass
+        if isinstance(self._model, str):
+            self._engine = None  # a model by name is loaded again, should it be chosen
 
     @property
     def engine(self) -> Engine:

@@ -52,23 +52,26 @@ class Moment:
     pose: Pose | None
 
 
-OpenDream = Callable[[Moment, int], tuple[Dream, Frames]]
-"""Opens a dream on a frame of the game, with a seed: the dream, and its first frame (1, H, W, 3)."""
+OpenDream = Callable[[Moment, int, int], tuple[Dream, Frames]]
+"""Opens a dream on a frame of the game, with a seed and passes: the dream, and its first frame (1, H, W, 3)."""
 
 
 class SwapWorld:
     """A World: `game`, or the dream of it.
 
     game: a game of one frame a step, or of several; name, dream_name: what to call the two; block_frames: frames of a
-    block of dreams, and so of this world's.  While the dream alone is shown, the game stands still.
+    block of dreams, and so of this world's; passes: denoising passes of dreams.  While the dream alone is shown, the
+    game stands still.
     """
 
-    def __init__(self, game: World, open_dream: OpenDream, *, name: str, dream_name: str, block_frames: int) -> None:
+    def __init__(
+        self, game: World, open_dream: OpenDream, *, name: str, dream_name: str, block_frames: int, passes: int = 1
+    ) -> None:
         from reverie.serve.drift import DriftMeter  # torch
 
         self._game, self._open = game, open_dream
         self._name, self._dream_name = name, dream_name
-        self._block_frames = block_frames
+        self._block_frames, self._passes = block_frames, passes
         self._dream: Dream | None = None
         self._view = "game"
         self._seed = self._num_dreams = 0
@@ -91,6 +94,11 @@ class SwapWorld:
         return self._block_frames
 
     @property
+    def passes(self) -> int:
+        """Denoising passes of the dreams' blocks."""
+        return self._passes
+
+    @property
     def view(self) -> str:
         """One of `protocol.VIEWS`."""
         return self._view
@@ -99,9 +107,10 @@ class SwapWorld:
     def drift(self) -> Drift | None:
         return None if self._view == "game" else self._meter.latest
 
-    def reset(self, seed: int) -> Frames:
-        """Starts the game again, and shows it."""
+    def reset(self, seed: int, passes: int | None = None) -> Frames:
+        """Starts the game again, and shows it.  passes: of dreams from now on; None for as many as before."""
         self._end_dream()
+        self._passes = passes or self._passes
         self._view, self._seed, self._num_dreams = "game", seed, 0
         self._stand(self._game.reset(seed))
         return self._shown()
@@ -191,7 +200,7 @@ class SwapWorld:
     def _begin_dream(self, at: Moment) -> None:
         self._end_dream()
         self._num_dreams += 1
-        self._dream, first = self._open(at, self._seed + self._num_dreams - 1)
+        self._dream, first = self._open(at, self._seed + self._num_dreams - 1, self._passes)
         self._dreamt = Moment(first[-1], self._dream.camera)
         self._meter.begin_dream(at.frame, first[-1], self._dreamt.pose)
 

@@ -52,7 +52,9 @@ class SwapSource:
 
         self._scenes = scenes_of(self._model.engine, game.name)
         self._dreams = dreams
-        self._spec = replace(game, block_frames=dreams.block_frames, views=VIEWS)
+        self._spec = replace(
+            game, block_frames=dreams.block_frames, views=VIEWS, passes=dreams.passes, own_passes=dreams.own_passes
+        )
         return self._spec
 
     def open(self, picture: Picture | None, seed: int) -> World:
@@ -63,10 +65,15 @@ class SwapSource:
         facts = WorldFacts(game).camera
         self._camera = (facts["fov_deg"], facts.get("pixel_aspect", 1.0)) if "fov_deg" in facts else None
         return SwapWorld(
-            game, self.open_dream, name=spec.name, dream_name=dreams.name, block_frames=dreams.block_frames
+            game,
+            self.open_dream,
+            name=spec.name,
+            dream_name=dreams.name,
+            block_frames=dreams.block_frames,
+            passes=dreams.own_passes,
         )
 
-    def open_dream(self, at: Moment, seed: int) -> tuple[Dream, Frames]:
+    def open_dream(self, at: Moment, seed: int, passes: int | None = None) -> tuple[Dream, Frames]:
         """A session on a frame of the game, at the game's camera."""
         from reverie.engine.loading.scenes import Camera
         from reverie.engine.placing import find_scene_at
@@ -75,7 +82,7 @@ class SwapSource:
         if at.pose is not None and self._camera is not None:
             camera = Camera(at.pose, *self._camera)
             scene = find_scene_at(engine, self._scenes, at.frame, camera)
-        session = engine.open(at.frame, seed, scene=scene, camera=camera)
+        session = engine.open(at.frame, seed, scene=scene, camera=camera, passes=passes)
         return cast(Dream, session), session.first_frame
 
     def close(self) -> None:

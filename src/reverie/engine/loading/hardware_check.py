@@ -11,14 +11,20 @@ from pathlib import Path
 import torch
 
 from reverie.engine.loading import device as machine
+from reverie.engine.loading.device import pick_device, pick_dtype
+from reverie.engine.loading.hub import is_cached
 from reverie.engine.loading.memory_estimate import Need, fitting, gib, needed
-from reverie.engine.loading.presets import BY_SIZE, PRESETS, Settings
+from reverie.engine.loading.models import bundled_models, find_model
+from reverie.engine.loading.presets import BY_SIZE, PRESETS, Settings, settings
+from reverie.engine.loading.source import open_source
 from reverie.errors import CheckpointError, DeviceError
 from reverie.models.checkpoint import ModelConfig
 from reverie.models.wan_vae import WanVAEConfig
 
 BF16_CAPABILITY = (8, 0)
 """NVIDIA's compute capability that has bfloat16: Ampere (2020)."""
+WORKING_BYTES = 256 * 2**20
+"""Memory for scenes, sessions and what is computed with: a second nano, with its first scene, took 292 MiB in all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +107,31 @@ def check(
         f"{found}; {config.name} in {_name(dtype)} needs about {need}{f', {gib(read)} to read' if read else ''}; "
         f"preset to use: {preset or 'none'}"
     )
+
+
+def memory_to_load(
+    model: str,
+    *,
+    device: str = "auto",
+    variant: str | None = None,
+    decoder: str = "auto",
+    preset: str | None = None,
+    weights: str = "auto",
+) -> tuple[float, float] | None:
+    """Bytes that loading a model takes, about, and bytes that are free on the device; None for files that are not here.
+
+    Of our own models: their files twice, once as they are read and once as they are computed with, and WORKING_BYTES.
+    Raises CheckpointError and DeviceError as `reverie.load` does.
+    """
+    if not (Path(model).is_dir() or model in (one.name for one in bundled_models()) or is_cached(model, variant)):
+        return None
+    source = open_source(find_model(model, variant), variant)
+    found = read_machine(pick_device(device))
+    if not is_foreign(source.config):
+        return 2 * sum(file.stat().st_size for file in source.files) + WORKING_BYTES, found.free_bytes
+    chosen = settings(preset, "auto", decoder, weights)
+    dtype = pick_dtype(chosen.dtype, torch.device(found.device))
+    return needed(source.config, chosen, dtype, found.device_type).total, found.free_bytes
 
 
 def check_decoder(config: ModelConfig, settings: Settings) -> None:

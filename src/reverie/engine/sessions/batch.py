@@ -25,6 +25,7 @@ from reverie.engine.accelerate.decode_stream import Coming
 from reverie.engine.sessions.session import BlockPlan, Session
 from reverie.errors import WorldError
 from reverie.models.joined import JoinedState
+from reverie.models.schedule import Schedule
 from reverie.models.state import ConditionChannels, WorldState
 from reverie.types import Action, Frames
 
@@ -103,10 +104,11 @@ def _make_all(sessions: Sequence[Session], actions: Sequence[Actions]) -> list[F
         except Exception as error:
             made[index] = error
     # The first block of a model that makes its start frame too takes fewer actions: batches of their own.
-    fresh = [row for row in rows if row.state.step == 0]
-    for part in (fresh, [row for row in rows if row.state.step > 0]):
-        if part:
-            made.update(_make(part))
+    parts: dict[tuple[bool, Schedule], list[_Row]] = {}
+    for row in rows:
+        parts.setdefault((row.state.step == 0, row.session.schedule), []).append(row)
+    for part in parts.values():
+        made.update(_make(part))
     return [made[index] for index in range(len(sessions))]
 
 
@@ -167,7 +169,7 @@ def _advance(rows: list[_Row]) -> None:
 
     actions = torch.cat([row.plan.actions for row in rows])
     parts = _join([row.parts for row in rows])
-    z = flow.advance_with(bundle.model, actions, bundle.config.schedule, state, noise, parts)
+    z = flow.advance_with(bundle.model, actions, rows[0].session.schedule, state, noise, parts)
     state.split()
     for i, row in enumerate(rows):
         row.z = z[i : i + 1]

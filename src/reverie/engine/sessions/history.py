@@ -1,105 +1,52 @@
 """Snapshots of one session over time, in a temporary file of bounded size.
 
-Between two seconds most of a state does not change (the keyframes of a spatial memory, above all).  So tensors are kept
-in chunks, and a chunk that equals the same chunk of the snapshot before is shared with it.  Keys and values change with
-every block, 0.7 MB of nano's: five minutes of them are too much for memory, and little for a disk.
+Between two snapshots most of a state does not change (the keyframes of a spatial memory, above all).  So a state is
+kept in chunks, and a chunk that equals the same chunk of the snapshot before is shared with it.  Only what changed is
+copied, and another thread writes it.  Keys and values change with every block, 0.7 MB of nano's: five minutes of them
+are too much for memory, and little for a disk.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
-import threading
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import IO
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from reverie.engine.sessions.chunks import CHUNK_BYTES, ChunkFile, Chunks
 from reverie.engine.sessions.session import Snapshot
 
-CHUNK_BYTES = 4096
 WITHOUT_DISK_BYTES = 64 * 2**20
 """Memory that a session's snapshots may take at least where the disk is full."""
 
 
-class Chunk:
-    """Bytes in a `ChunkFile`, or in memory; when nobody holds the chunk any more, its place is free."""
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Tensors one after another in chunks.  firsts: number of each tensor's first chunk; num_chunks: of all."""
 
-    __slots__ = ("_data", "_file", "_place", "size")
+    shapes: dict[str, tuple[torch.dtype, torch.Size]]
+    firsts: dict[str, int]
+    num_chunks: int
 
-    def __init__(self, file: ChunkFile, place: int | None, data: bytes) -> None:
-        self._file, self._place, self.size = file, place, len(data)
-        self._data = data if place is None else None
-
-    def __del__(self) -> None:
-        if self._place is not None:
-            self._file.free.append(self._place)
-
-    def read(self) -> bytes:
-        return self._file.read(self._place, self.size) if self._data is None else self._data
-
-
-class ChunkFile:
-    """A temporary file of chunks that no other process can open, and that ends with its chunks.  For any thread.
-
-    It lies in TMPDIR, else in /var/tmp: /tmp is in memory on many systems.
-    free: places that are free again.  is_full: the disk has been full once; what it does not take stays in memory.
-    """
-
-    def __init__(self) -> None:
-        self.free: list[int] = []
-        self.is_full = False
-        self._file: IO[bytes] | None = None
-        self._num_places = 0
-        self._lock = threading.Lock()
-
-    def __del__(self) -> None:
-        if self._file is not None:
-            self._file.close()
-
-    def add(self, data: bytes) -> Chunk:
-        """Keeps at most CHUNK_BYTES."""
-        with self._lock:
-            place = self.free.pop() if self.free else self._num_places
-            try:
-                self._write(place, data)
-            except OSError:
-                self.is_full = True
-                if place < self._num_places:
-                    self.free.append(place)
-                return Chunk(self, None, data)
-            self._num_places = max(self._num_places, place + 1)
-            return Chunk(self, place, data)
-
-    def _write(self, place: int, data: bytes) -> None:
-        if self._file is None:
-            on_disk = "/var/tmp" if os.access("/var/tmp", os.W_OK) else None
-            self._file = tempfile.TemporaryFile(  # noqa: SIM115  # open as long as its chunks are there
-                prefix="reverie-rewind-", dir=os.environ.get("TMPDIR") or on_disk, buffering=0
-            )
-        self._file.seek(place * CHUNK_BYTES)
-        if self._file.write(data) != len(data):
-            raise OSError("the disk took a part of a chunk only")
-
-    def read(self, place: int | None, size: int) -> bytes:
-        with self._lock:
-            assert self._file is not None
-            assert place is not None
-            self._file.seek(place * CHUNK_BYTES)
-            return self._file.read(size)
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> _Layout:
+        edges = [0, *accumulate(-(-tensor.nbytes // CHUNK_BYTES) for tensor in tensors.values())]
+        shapes = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+        return cls(shapes, dict(zip(tensors, edges[:-1], strict=True)), edges[-1])
 
 
 @dataclass(frozen=True, slots=True)
 class _Packed:
-    """A snapshot in chunks.  rest: it without tensors; shapes: of each tensor, with its type and number of chunks."""
+    """A snapshot in chunks.  rest: it without tensors."""
 
     rest: Snapshot
-    shapes: dict[str, tuple[torch.dtype, torch.Size, int]]
-    chunks: list[Chunk]
+    layout: _Layout
+    chunks: Chunks
 
 
 class SnapshotHistory:
@@ -115,7 +62,9 @@ class SnapshotHistory:
         self.num_bytes = 0
         self._file = ChunkFile()
         self._packed: list[_Packed] = []
-        self._last: dict[str, npt.NDArray[np.uint8]] = {}
+        self._layout: _Layout | None = None
+        self._last: npt.NDArray[np.uint8] | None = None
+        """The newest snapshot's chunks, (n, CHUNK_BYTES); None after it was dropped."""
 
     def __len__(self) -> int:
         return len(self._packed)
@@ -126,25 +75,25 @@ class SnapshotHistory:
         return [packed.rest.num_frames for packed in self._packed]
 
     def add(self, snapshot: Snapshot) -> None:
-        """Keeps a snapshot that is newer than all others.  Its tensors then belong to the history."""
-        before = self._packed[-1].chunks if self._packed else []
-        now = {name: _bytes_of(tensor) for name, tensor in snapshot.tensors.items()}
-        shapes: dict[str, tuple[torch.dtype, torch.Size, int]] = {}
-        chunks: list[Chunk] = []
-        for name, data in now.items():
-            is_new = _changed_chunks(data, self._last.get(name))
-            for chunk, changed in enumerate(is_new):
-                at = len(chunks)
-                old = before[at] if not changed and at < len(before) else None
-                part = slice(chunk * CHUNK_BYTES, (chunk + 1) * CHUNK_BYTES)
-                chunks.append(self._file.add(data[part].tobytes()) if old is None else old)
-            tensor = snapshot.tensors[name]
-            shapes[name] = (tensor.dtype, tensor.shape, len(is_new))
-        picture = self._packed[-1].rest.picture if self._packed else snapshot.picture
-        self._packed.append(_Packed(replace(snapshot, tensors={}, picture=picture), shapes, chunks))
-        self._last = now
+        """Keeps a snapshot that is newer than all others.  Its tensors are copied as far as they changed."""
         if self._file.is_full:
             self.max_bytes = min(self.max_bytes, max(self.num_bytes, WITHOUT_DISK_BYTES))
+        layout = _Layout.of(snapshot.tensors)
+        if self._last is None or layout != self._layout:
+            self._layout, self._last = layout, np.zeros((layout.num_chunks, CHUNK_BYTES), np.uint8)
+            changed = np.ones(layout.num_chunks, bool)
+            for name, first in layout.firsts.items():
+                data = _bytes_of(snapshot.tensors[name])
+                _bytes_at(self._last, first, data.size)[:] = data
+        else:
+            changed = np.zeros(layout.num_chunks, bool)
+            for name, first in layout.firsts.items():
+                _update(self._last, changed, first, _bytes_of(snapshot.tensors[name]))
+        before = self._packed[-1].chunks if self._packed else None
+        chunks = self._file.add(self._last[changed], ~changed, before)
+        picture = self._packed[-1].rest.picture if self._packed else snapshot.picture.copy()
+        rest = replace(snapshot, tensors={}, picture=picture)
+        self._packed.append(_Packed(rest, layout, chunks))
         self.num_bytes += self._own_bytes(len(self._packed) - 1)
         while self.num_bytes > self.max_bytes and len(self._packed) > 1:
             self._drop(self._most_crowded())
@@ -164,7 +113,7 @@ class SnapshotHistory:
         """Drops the snapshots with more frames than `num_frames`."""
         while self._packed and self._packed[-1].rest.num_frames > num_frames:
             self._drop(len(self._packed) - 1)
-        self._last = {}
+            self._last = None
 
     def drop_before(self, num_frames: int) -> None:
         """Drops old snapshots, so that one at most has fewer frames than `num_frames`."""
@@ -174,12 +123,12 @@ class SnapshotHistory:
     def copy(self) -> SnapshotHistory:
         """A second history of the same snapshots; what never changes is shared."""
         twin = SnapshotHistory(self.max_bytes)
-        twin._file, twin.num_bytes, twin._packed, twin._last = self._file, self.num_bytes, self._packed.copy(), {}
+        twin._file, twin.num_bytes, twin._packed = self._file, self.num_bytes, self._packed.copy()
         return twin
 
     def clear(self) -> None:
         self._packed.clear()
-        self._last = {}
+        self._last = None
         self.num_bytes = 0
 
     def _most_crowded(self) -> int:
@@ -194,34 +143,44 @@ class SnapshotHistory:
 
     def _own_bytes(self, index: int) -> int:
         """Bytes that would be free without a snapshot: its chunks that no neighbour shares."""
-        neighbours = [self._packed[i].chunks for i in (index - 1, index + 1) if 0 <= i < len(self._packed)]
-        return sum(
-            chunk.size
-            for at, chunk in enumerate(self._packed[index].chunks)
-            if not any(at < len(other) and other[at] is chunk for other in neighbours)
-        )
+        own = self._packed[index].chunks.places
+        is_own = np.ones(own.size, bool)
+        for other in (self._packed[i].chunks.places for i in (index - 1, index + 1) if 0 <= i < len(self._packed)):
+            if other.size == own.size:
+                is_own &= other != own
+        return int(is_own.sum()) * CHUNK_BYTES
 
 
 def _bytes_of(tensor: Tensor) -> npt.NDArray[np.uint8]:
     return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
 
 
-def _changed_chunks(now: npt.NDArray[np.uint8], before: npt.NDArray[np.uint8] | None) -> list[bool]:
-    """For each chunk of `now`, whether it differs from that of `before`."""
-    num_chunks = -(-now.size // CHUNK_BYTES)
-    if before is None or before.size != now.size:
-        return [True] * num_chunks
-    whole = now.size // CHUNK_BYTES * CHUNK_BYTES
-    differs = now[:whole].view(np.uint64) != before[:whole].view(np.uint64)
-    changed = differs.reshape(-1, CHUNK_BYTES // 8).any(1).tolist() if whole else []
-    return changed if whole == now.size else [*changed, not np.array_equal(now[whole:], before[whole:])]
+def _bytes_at(chunks: npt.NDArray[np.uint8], first: int, num_bytes: int) -> npt.NDArray[np.uint8]:
+    """The bytes of one tensor, from chunk `first` on: a view."""
+    return chunks.reshape(-1)[first * CHUNK_BYTES :][:num_bytes]
+
+
+def _update(
+    chunks: npt.NDArray[np.uint8], changed: npt.NDArray[np.bool_], first: int, data: npt.NDArray[np.uint8]
+) -> None:
+    """Brings one tensor's chunks up to `data`; `changed` notes those that differed."""
+    whole = data.size // CHUNK_BYTES
+    if whole:
+        now, before = data[: whole * CHUNK_BYTES].reshape(-1, CHUNK_BYTES), chunks[first : first + whole]
+        differs = changed[first : first + whole]
+        np.any(now.view(np.uint64) != before.view(np.uint64), axis=1, out=differs)
+        before[differs] = now[differs]
+    if rest := data[whole * CHUNK_BYTES :].size:
+        tail = data[whole * CHUNK_BYTES :]
+        if not np.array_equal(tail, chunks[first + whole, :rest]):
+            changed[first + whole] = True
+            chunks[first + whole, :rest] = tail
 
 
 def _unpack(packed: _Packed) -> Snapshot:
+    chunks = packed.chunks.read()
     tensors: dict[str, Tensor] = {}
-    at = 0
-    for name, (dtype, shape, num_chunks) in packed.shapes.items():
-        data = bytearray().join(chunk.read() for chunk in packed.chunks[at : at + num_chunks])
-        at += num_chunks
-        tensors[name] = (torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)).reshape(shape)
+    for name, (dtype, shape) in packed.layout.shapes.items():
+        data = _bytes_at(chunks, packed.layout.firsts[name], shape.numel() * dtype.itemsize)
+        tensors[name] = torch.from_numpy(data).view(dtype).reshape(shape)
     return replace(packed.rest, tensors=tensors)

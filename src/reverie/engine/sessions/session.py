@@ -125,8 +125,11 @@ class Session:
         seed: int,
         opening: Opening | None = None,
         camera: Camera | None = None,
+        passes: int | None = None,
     ) -> None:
-        """opening: the scene that the session begins in; camera: that of `picture`, by default at the origin."""
+        """opening: the scene that the session begins in; camera: that of `picture`, by default at the origin; passes:
+        as `Engine.open` takes them."""
+        self.schedule = engine.schedule(passes)
         self._engine, self._opening, self._start_camera = engine, opening, camera
         self._start_from(picture)  # first: a large encoder and the state need not be in memory together
         with torch.inference_mode():
@@ -186,6 +189,11 @@ class Session:
     @property
     def seed(self) -> int:
         return self._seed
+
+    @property
+    def passes(self) -> int:
+        """Denoising passes that a block is made in."""
+        return len(self.schedule.sigmas)
 
     @property
     def fingerprint(self) -> str:
@@ -256,16 +264,22 @@ class Session:
         return self._first_frame.copy()
 
     @torch.inference_mode()
-    def reset(self, seed: int) -> Frames:
-        """Start again from the same image; `seed` decides the noise.  Returns the first frame, (1, H, W, 3)."""
+    def reset(self, seed: int, passes: int | None = None) -> Frames:
+        """Start again from the same image; `seed` decides the noise.  Returns the first frame, (1, H, W, 3).
+
+        passes: denoising passes of a block from now on, one of `Engine.pass_counts`; None for as many as before.
+        """
         self._check_open()
         self._lane.settle()
+        if passes not in (None, self.passes):
+            self.schedule = self._engine.schedule(passes)
+            self._prepare()  # what was recorded is of other passes
         self._seed, self._num_frames = int(seed), 1
         self._generator.manual_seed(self._seed % 2**63)
         self._decoder.reset()
         bundle = self._engine.bundle
         with self._engine.lock:
-            flow.begin(bundle.model, self._z0, self._image, bundle.config.schedule, self._world, self._generator)
+            flow.begin(bundle.model, self._z0, self._image, self.schedule, self._world, self._generator)
             self._first_frame = self._show_start(self._decoder)
             self._open_memory()
         return self.first_frame
@@ -293,9 +307,7 @@ class Session:
         run = self._passes if run is None else run
         with self._engine.lock:
             parts = self.condition(plan)
-            z = flow.advance(
-                bundle.model, plan.actions, bundle.config.schedule, self._world, self._generator, parts, run
-            )
+            z = flow.advance(bundle.model, plan.actions, self.schedule, self._world, self._generator, parts, run)
             return self.show(plan, z)
 
     def plan(self, action: Action | Sequence[Action]) -> BlockPlan:
@@ -364,8 +376,11 @@ class Session:
         memory.open(state, to_pixels(frame), pose, fov_deg, pixel_aspect)
 
     @torch.inference_mode()
-    def snapshot(self) -> Snapshot:
-        """Captures all state that `restore` needs to continue from here, bit for bit."""
+    def snapshot(self, *, copy: bool = True) -> Snapshot:
+        """Captures all state that `restore` needs to continue from here, bit for bit.
+
+        copy: without it the tensors are the session's own, and change with its next step.
+        """
         self._check_open()
         self._lane.settle()
         tensors, numbers = states.flatten(self.state)
@@ -373,9 +388,9 @@ class Session:
             model=self._engine.fingerprint,
             seed=self._seed,
             num_frames=self._num_frames,
-            picture=self._picture.copy(),
+            picture=self._picture.copy() if copy else self._picture,
             tensors={
-                **{name: tensor.clone() for name, tensor in tensors.items()},
+                **{name: tensor.clone() if copy else tensor for name, tensor in tensors.items()},
                 _NOISE: self._generator.get_state(),
             },
             numbers=numbers,

@@ -2,7 +2,7 @@
 
 A ZIP archive, a few tens of kilobytes for minutes of play:
 
-    session.json    kind, version, model, seed, keys, mouse, scene, title, created, frames, last_frame
+    session.json    kind, version, model, seed, keys, mouse, scene, title, created, frames, last_frame, passes
     actions.json    an action script (`engine.script`), one action a frame; missing where nothing was played
     start.png       the start image at the model's size; missing for a session that began in a scene
     thumbnail.jpg   the last frame, small; may be missing
@@ -79,6 +79,7 @@ class SessionFile:
         created: seconds since 1970.
         last_frame: SHA-256 of the last frame's pixels; None where it is not known.
         thumbnail: the last frame as JPEG.
+        passes: denoising passes of a block; None for the model's own number.
     """
 
     model: str
@@ -92,6 +93,7 @@ class SessionFile:
     created: float = 0.0
     last_frame: str | None = None
     thumbnail: bytes | None = None
+    passes: int | None = None
 
     @property
     def num_frames(self) -> int:
@@ -112,6 +114,8 @@ class SessionFile:
             "frames": self.num_frames,
             "last_frame": self.last_frame,
         }
+        if self.passes is not None:
+            head["passes"] = self.passes
         parts = {
             "session.json": json.dumps(head, indent=1, ensure_ascii=False).encode(),
             "actions.json": self.script and self.script.to_json().encode(),
@@ -177,6 +181,11 @@ class SessionFile:
                 self.script.check(engine.action_space)
         except ActionError as error:
             raise DataError(f"this session was played with {self.model_name}; load that model ({error})") from None
+        if self.passes is not None and self.passes not in engine.pass_counts:
+            raise DataError(
+                f"this session was played with {self.passes} passes a block, and {engine.name} makes "
+                f"{', '.join(map(str, engine.pass_counts))}; load {self.model_name}"
+            )
 
     @property
     def model_name(self) -> str:
@@ -202,7 +211,7 @@ def open_session(engine: Engine, file: SessionFile, scenes: Mapping[str, Path] |
 
     file.check(engine)
     if file.scene is None:
-        return engine.open(file.start, seed=file.seed)
+        return engine.open(file.start, seed=file.seed, passes=file.passes)
     folders = {folder.name: folder for folder in bundled_scenes()} if scenes is None else scenes
     folder = folders.get(file.scene.name)
     if folder is None:
@@ -210,7 +219,7 @@ def open_session(engine: Engine, file: SessionFile, scenes: Mapping[str, Path] |
             f"this session began in the scene {file.scene.name!r}, which is not here; "
             f"expected one of {', '.join(sorted(folders)) or 'none'}, or its folder with --scene"
         )
-    return engine.open(seed=file.seed, scene=folder, start=file.scene.start)
+    return engine.open(seed=file.seed, scene=folder, start=file.scene.start, passes=file.passes)
 
 
 def hash_frame(frame: npt.NDArray[np.uint8]) -> str:
@@ -237,6 +246,7 @@ def describe_session(session: Session, script: ActionScript | None, last: Frames
         created=datetime.now(UTC).timestamp(),
         last_frame=hash_frame(last[-1]),
         thumbnail=encode_thumbnail(last[-1]),
+        passes=None if session.schedule == session.engine.schedule() else session.passes,
     ).titled(title)
 
 
@@ -313,6 +323,7 @@ def _parse(parts: Mapping[str, bytes]) -> SessionFile:
         created=_seconds(head),
         last_frame=None if head.get("last_frame") is None else _field(head, "last_frame", str, _HASH.fullmatch),
         thumbnail=parts.get("thumbnail.jpg"),
+        passes=None if head.get("passes") is None else _field(head, "passes", int, lambda count: 0 < count <= 1000),
     )
     if head.get("frames") != file.num_frames:
         raise DataError(f"it has {file.num_frames} frames, and its session.json says {head.get('frames')!r}")

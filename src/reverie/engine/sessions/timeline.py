@@ -79,6 +79,11 @@ class Timeline:
         return self.session.seed
 
     @property
+    def passes(self) -> int:
+        """Denoising passes that a block is made in."""
+        return self.session.passes
+
+    @property
     def frame(self) -> int:
         """Number of the frame that the session stands at."""
         return self.session.num_frames
@@ -104,9 +109,9 @@ class Timeline:
         """Disk that the snapshots take."""
         return self._history.num_bytes
 
-    def reset(self, seed: int) -> Frames:
-        """Starts again from the same image or place; the past is dropped."""
-        self._shown = self.session.reset(seed)
+    def reset(self, seed: int, passes: int | None = None) -> Frames:
+        """Starts again from the same image or place, see `Session.reset`; the past is dropped."""
+        self._shown = self.session.reset(seed, passes)
         self._begin()
         return self._shown.copy()
 
@@ -184,7 +189,7 @@ class Timeline:
         self._latents = [None] * len(blocks)
         self._shown = shown[None].copy()
         self._history.clear()
-        self._history.add(self.session.snapshot())
+        self._history.add(self.session.snapshot(copy=False))
 
     def fork(self) -> Timeline:
         """A second session that goes on from here on its own, with the past up to here."""
@@ -206,7 +211,7 @@ class Timeline:
     def _begin(self) -> None:
         self._blocks, self._ends, self._latents = [], [], []
         self._history.clear()
-        self._history.add(self.session.snapshot())
+        self._history.add(self.session.snapshot(copy=False))
 
     def _go_to_start(self) -> None:
         snapshot = self._history.before(2)
@@ -222,7 +227,7 @@ class Timeline:
         """Takes a snapshot, when it is time; drops those that are too old."""
         if self.frame - self._history.frames[-1] + self.block_frames <= self._snapshot_frames:
             return
-        self._history.add(self.session.snapshot())
+        self._history.add(self.session.snapshot(copy=False))
         oldest = self._history.frames[0]
         self._history.drop_before(self.frame - self._rewind_frames)
         for index in range(self._block_of(oldest + 1), self._block_of(self._history.frames[0] + 1)):

@@ -7,14 +7,21 @@ const SMOOTHING = 0.125;
 const DEVIATION_SMOOTHING = 0.25;
 
 export class Pace {
+  #blockFrames;
   #costMs;
   #deviationMs = 0;
 
   constructor({ fps, blockFrames }) {
-    this.frameMs = 1000 / fps;
-    this.leadFrames = Math.max(blockFrames, Math.ceil(LEAD_MS / this.frameMs));
+    this.#blockFrames = blockFrames;
+    this.keepTo(fps);
     this.#costMs = blockFrames * this.frameMs;
     this.begin(0);
+  }
+
+  /** Frames a second from now on. */
+  keepTo(fps) {
+    this.frameMs = 1000 / fps;
+    this.leadFrames = Math.max(this.#blockFrames, Math.ceil(LEAD_MS / this.frameMs));
   }
 
   /** Another world: nothing made, nothing shown; what was learnt about the cost stays. */

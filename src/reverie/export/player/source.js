@@ -75,6 +75,12 @@ class LocalSource extends EventTarget {
       this.#say({ type: "paused", paused });
       this.#go();
     },
+    rate: ({ fps }) => {
+      const kept = Math.min(fps ?? Infinity, this.#model.welcome.fps);
+      this.#pace.keepTo(kept);
+      this.#say({ type: "rate", fps: kept });
+      this.#go();
+    },
     input: (message) => this.#box.put(message),
     map: () => this.#say({ type: "map", image: null, reason: "a page without a server draws no map" }),
     played: ({ epoch, index }) => {

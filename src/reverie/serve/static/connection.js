@@ -25,6 +25,8 @@ export class Connection extends EventTarget {
   #askedMs = null; // when the oldest ping was sent that nothing has followed
   #checkedMs = 0;
 
+  /** The model to play, by its id; null for the server's own choice. */
+  model = null;
   roundTripMs = null;
 
   constructor(url) {
@@ -41,7 +43,7 @@ export class Connection extends EventTarget {
     this.#checkedMs = this.#askedMs;
     socket.onopen = () => {
       this.#askedMs = null;
-      socket.send(hello());
+      socket.send(hello(this.model));
       this.#ping();
     };
     socket.onmessage = (event) => this.#receive(event.data);
@@ -60,7 +62,8 @@ export class Connection extends EventTarget {
 
   /** Sends an image; returns the server's answer, `uploaded` or an error. */
   async upload(name, blob) {
-    const response = await fetch(`upload?name=${encodeURIComponent(name)}`, { method: "POST", body: blob });
+    const asked = new URLSearchParams({ name, ...(this.model && { model: this.model }) });
+    const response = await fetch(`upload?${asked}`, { method: "POST", body: blob });
     return response.json();
   }
 

@@ -9,6 +9,7 @@ import { speak } from "./language.js";
 import { forgetLink, linkTo, readLink } from "./link.js";
 import { MemoryMap } from "./map.js";
 import { Meters } from "./meters.js";
+import { Models, chosenModel, forgetModel, sessionOf } from "./models.js";
 import { Playback } from "./playback.js";
 import * as say from "./protocol.js";
 import { Saves } from "./saves.js";
@@ -33,6 +34,8 @@ const screen = new Screen(byId("screen"), byId("glow"));
 const input = new Input(stage);
 const meters = new Meters();
 const connection = openSource();
+connection.model = chosenModel();
+const models = new Models(byId("models"));
 const gallery = new Gallery({
   list: byId("gallery"), button: byId("add"), file: byId("file"), drop: byId("drop"),
   upload: (name, blob) => connection.upload(name, blob),
@@ -54,6 +57,7 @@ let begun = null; // {start, seed} of the world that is played
 let link = readLink();
 let [shownIndex, shownMs] = [0, 0]; // the frame on the screen, and when it came there
 let loading = null; // the saved session that was asked for last
+let askedFps = null; // of this connection
 let metersAtMs = 0;
 
 // ------------------------------------------------------------------------------------------ what the server says
@@ -69,16 +73,21 @@ const answers = {
   },
   welcome(welcome) {
     world = welcome;
+    askedFps = null;
     hud.unsay();
     hud.welcome(welcome);
     input.bind(welcome);
     screen.resize(welcome.width, welcome.height);
     playback = new Playback({ fps: welcome.fps, blockFrames: welcome.block_frames });
     gallery.offer(welcome);
+    settings.offer(welcome);
+    models.offer(welcome);
+    connection.model = saves.model = welcome.model_id || null;
+    keepToRate();
     timeline.offer(welcome);
     byId("keep").hidden = welcome.rewind_s === 0;
     views.offer(welcome);
-    const session = remembered("reverie.session");
+    const session = remembered(sessionOf(world.model_id));
     if (link !== null) followLink();
     else if (session) takeUp(session);
     else beginFirst();
@@ -89,7 +98,7 @@ const answers = {
     loading = null;
     playback.reset();
     meters.reset();
-    remember("reverie.session", started.session);
+    remember(sessionOf(world.model_id), started.session);
     gallery.mark(started.start);
     showControls(gallery.find(started.start));
     timeline.begin(started);
@@ -118,6 +127,10 @@ const answers = {
     const line = views.drift(figures);
     if (line) hud.say(line, true);
   },
+  rate({ fps }) {
+    playback.keepTo(fps);
+    if (fps < world.fps) hud.say(TEXT.slower(fps, world.fps));
+  },
   loading({ progress }) {
     hud.state("opening", { title: TEXT.opening, text: TEXT.loading, progress });
   },
@@ -141,7 +154,7 @@ const answers = {
     isForking = false;
     if (code === "unknown-start") return lostPicture(message);
     if (code === "unknown-session") {
-      remember("reverie.session", null);
+      remember(sessionOf(world.model_id), null);
       hud.say(TEXT.sessionGone);
       return beginFirst();
     }
@@ -218,7 +231,8 @@ connection.addEventListener("stalled", ({ detail: silentMs }) => {
 });
 
 connection.addEventListener("lost", ({ detail: { final, reason, code, title } }) => {
-  if (code === "taken") remember("reverie.session", null);
+  if (code === "taken") remember(sessionOf(world?.model_id), null);
+  if (code === "unavailable") forgetModel(); // a reload finds what is there
   timeline.failed();
   epoch = 0;
   input.isEnabled = false;
@@ -237,7 +251,7 @@ function begin(start, seed = settings.nextSeed) {
   gallery.mark(start?.id ?? null);
   showControls(start);
   play();
-  connection.send(say.start(start?.id ?? null, seed));
+  connection.send(say.start(start?.id ?? null, seed, settings.nextPasses));
 }
 
 /** Play a saved session on. */
@@ -268,7 +282,7 @@ function restart() {
   if (!["playing", "paused", "failed"].includes(hud.current) || !connection.isOpen) return;
   epoch = 0;
   play();
-  connection.send(say.restart(settings.nextSeed));
+  connection.send(say.restart(settings.nextSeed, settings.nextPasses));
 }
 
 function togglePause() {
@@ -309,6 +323,13 @@ input.addEventListener("input", ({ detail: { seq, codes, mouse } }) => {
   connection.send(say.input(seq, codes, mouse));
   if (hud.current === "playing") meters.sent(seq, performance.now());
 });
+/** The server is asked for no more frames a second than were chosen. */
+function keepToRate() {
+  if (settings.maxFps === askedFps) return;
+  askedFps = settings.maxFps;
+  connection.send(say.rate(askedFps));
+}
+
 function useSettings() {
   input.release();
   input.codeOf = (pressed) => settings.codeOf(pressed);
@@ -316,7 +337,10 @@ function useSettings() {
   input.isInverted = settings.isInverted;
   if (world) showControls(gallery.find(begun?.start));
 }
-settings.addEventListener("change", useSettings);
+settings.addEventListener("change", () => {
+  useSettings();
+  if (world) keepToRate();
+});
 
 input.addEventListener("held", () => hud.held(input.codes));
 input.addEventListener("pause", togglePause);

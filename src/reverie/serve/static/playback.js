@@ -17,6 +17,13 @@ export class Playback {
     this.reset();
   }
 
+  /** Frames a second from now on. */
+  keepTo(fps) {
+    this.frameMs = 1000 / fps;
+    this.spacingMs = this.frameMs;
+    this.blockAtMs = null;
+  }
+
   reset() {
     this.queue = [];
     this.dueMs = 0;

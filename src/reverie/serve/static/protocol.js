@@ -52,10 +52,11 @@ export function decodeText(text) {
 }
 
 const text = (type, fields) => JSON.stringify({ type, ...fields });
+const known = (fields) => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== null));
 
-export const hello = () => text("hello", { version: VERSION, format: "jpeg" });
-export const start = (id, seed) => text("start", { start: id, seed });
-export const restart = (seed) => text("restart", { seed });
+export const hello = (model = null) => text("hello", { version: VERSION, format: "jpeg", ...known({ model }) });
+export const start = (id, seed, passes = null) => text("start", { start: id, seed, ...known({ passes }) });
+export const restart = (seed, passes = null) => text("restart", { seed, ...known({ passes }) });
 export const resume = (session) => text("resume", { session });
 export const load = (save) => text("load", { save });
 export const seek = (frame) => text("seek", { frame });
@@ -65,5 +66,6 @@ export const pause = (paused) => text("pause", { paused });
 export const input = (seq, codes, mouse) => text("input", { seq, codes, mouse });
 export const played = (epoch, index, roundTripMs) =>
   text("played", { epoch, index, round_trip_ms: roundTripMs ?? null });
+export const rate = (fps) => text("rate", { fps });
 export const map = () => text("map", {});
 export const ping = (timeMs) => text("ping", { time_ms: timeMs });

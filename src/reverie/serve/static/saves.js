@@ -13,6 +13,7 @@ const MAX_NAME = 80;
 export class Saves extends EventTarget {
   #store = new Store("sessions");
   #entries = [];
+  model = null; // that files are opened with; null for the server's own choice
 
   constructor(dialog, button) {
     super();
@@ -81,7 +82,8 @@ export class Saves extends EventTarget {
 
   async #send(file) {
     try {
-      const response = await fetch("saves", { method: "POST", body: file });
+      const asked = this.model ? `?${new URLSearchParams({ model: this.model })}` : "";
+      const response = await fetch(`saves${asked}`, { method: "POST", body: file });
       const answer = await response.json();
       if (answer.type === "saved") return answer;
       this.#tell("problem", answer.message ?? TEXT.notASession);

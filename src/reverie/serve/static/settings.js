@@ -1,4 +1,5 @@
-// Settings: the mouse, the keys by their place on the keyboard (`event.code`), the seed.  They stay in this browser.
+// Settings: the mouse, the keys by their place on the keyboard (`event.code`), the frame rate, the passes and the seed of
+// new worlds.  They stay in this browser.
 
 import { label, setKeyNames, words } from "./controls.js";
 import { remember, remembered } from "./remember.js";
@@ -6,7 +7,8 @@ import { TEXT } from "./strings.js";
 
 const KEPT = "reverie.settings";
 const MAX_SEED = 2 ** 31 - 1;
-const DEFAULTS = { sensitivity: 1, invert: false, smooth: false, seed: null, keys: {} };
+const RATES = [12, 25];
+const DEFAULTS = { sensitivity: 1, invert: false, smooth: false, rate: null, passes: null, seed: null, keys: {} };
 
 /** What was kept, without what it cannot be. */
 function kept() {
@@ -16,12 +18,14 @@ function kept() {
   } catch {
     // another version's, or somebody's own
   }
-  const { sensitivity, invert, smooth, seed, keys } = { ...DEFAULTS, ...found };
+  const { sensitivity, invert, smooth, rate, passes, seed, keys } = { ...DEFAULTS, ...found };
   const isCode = ([from, to]) => typeof from === "string" && typeof to === "string";
   return {
     sensitivity: sensitivity >= 0.1 && sensitivity <= 5 ? sensitivity : DEFAULTS.sensitivity,
     invert: invert === true,
     smooth: smooth === true,
+    rate: RATES.includes(rate) ? rate : null,
+    passes: Number.isInteger(passes) && passes > 0 ? passes : null,
     seed: Number.isInteger(seed) && seed >= 0 && seed <= MAX_SEED ? seed : null,
     keys: Object.fromEntries(Object.entries(keys ?? {}).filter(isCode)),
   };
@@ -35,6 +39,7 @@ function kept() {
 export class Settings extends EventTarget {
   #values = kept();
   #controls = null;
+  #passes = []; // the numbers that the world at hand knows
   #waiting = null; // the button that waits for a key
 
   constructor(dialog, button) {
@@ -42,6 +47,8 @@ export class Settings extends EventTarget {
     this.dialog = dialog;
     const find = (id) => dialog.querySelector(`#${id}`);
     for (const name of ["sensitivity", "invert", "smooth", "seed"]) this[name === "sensitivity" ? "speed" : name] = find(name);
+    this.rate = find("rate");
+    this.passes = find("passes");
     this.rows = find("key-rows");
     button.addEventListener("click", () => this.open());
     dialog.addEventListener("close", () => {
@@ -53,6 +60,8 @@ export class Settings extends EventTarget {
     this.speed.addEventListener("input", () => this.#set({ sensitivity: Number(this.speed.value) }));
     this.invert.addEventListener("change", () => this.#set({ invert: this.invert.checked }));
     this.smooth.addEventListener("change", () => this.#set({ smooth: this.smooth.checked }));
+    this.rate.addEventListener("change", () => this.#set({ rate: Number(this.rate.value) || null }));
+    this.passes.addEventListener("change", () => this.#set({ passes: Number(this.passes.value) || null }));
     this.seed.addEventListener("change", () => {
       const seed = this.seed.value === "" ? null : Math.min(Math.max(Math.round(Number(this.seed.value)), 0), MAX_SEED);
       this.#set({ seed: Number.isFinite(seed) ? seed : null });
@@ -83,6 +92,16 @@ export class Settings extends EventTarget {
     return this.#values.smooth;
   }
 
+  /** Frames a second at most; null for as many as the world has and the screen shows. */
+  get maxFps() {
+    return this.#values.rate;
+  }
+
+  /** Denoising passes of new worlds; null for the model's own number. */
+  get nextPasses() {
+    return this.#passes.includes(this.#values.passes) ? this.#values.passes : null;
+  }
+
   /** The seed of new worlds. */
   get nextSeed() {
     return this.#values.seed ?? Math.floor(Math.random() * MAX_SEED);
@@ -98,6 +117,19 @@ export class Settings extends EventTarget {
     if (this.isOpen) return;
     this.dispatchEvent(new Event("open"));
     this.dialog.showModal();
+  }
+
+  /** What the source lets one choose, by its welcome. */
+  offer({ kind, passes = [], own_passes: own }) {
+    this.#passes = passes;
+    const others = passes.filter((count) => count !== own);
+    const text = kind === "game" && !passes.length ? TEXT.noPasses : TEXT.onlyPasses(own || 1);
+    this.passes.disabled = !others.length;
+    this.passes.replaceChildren(
+      new Option(others.length ? TEXT.ownPasses(own) : text, ""),
+      ...others.map((count) => new Option(String(count))),
+    );
+    this.#apply();
   }
 
   /** The controls of the world at hand. */
@@ -117,6 +149,8 @@ export class Settings extends EventTarget {
     this.speed.value = String(this.#values.sensitivity);
     this.invert.checked = this.#values.invert;
     this.smooth.checked = this.#values.smooth;
+    this.rate.value = String(this.#values.rate ?? "");
+    this.passes.value = String(this.nextPasses ?? "");
     this.seed.value = this.#values.seed === null ? "" : String(this.#values.seed);
     setKeyNames(this.#values.keys, this.layout);
     this.#draw();

@@ -54,6 +54,10 @@ export const TEXT = {
   sessionGone: "die Sitzung ist nicht mehr auf dem Server; eine andere beginnt",
   at: (time, length) => `${time} von ${length}`,
   pressKey: "Taste drücken",
+  ownPasses: (count) => `wie das Modell gemacht ist: ${count}`,
+  onlyPasses: (count) => `${count}: eine andere Zahl gibt es hier nicht`,
+  noPasses: "ein echtes Spiel macht keine",
+  slower: (fps, own) => `die Welt zeigt jetzt ${fps} ihrer ${own} Bilder je Sekunde: ihre Zeit geht langsamer`,
   noSuchStart: "den Start des Links gibt es hier nicht; ein anderer beginnt",
   linkCopied: "der Link ist kopiert: er öffnet diesen Start mit diesem Startwert",
   linkToCopy: "Dieser Link öffnet diesen Start mit diesem Startwert:",
@@ -63,6 +67,7 @@ export const TEXT = {
 
 export const WORDS = {
   // above and on the picture
+  model: "Modell",
   "ms latency": "ms Latenz",
   "from an input to the first frame on the screen that obeys it":
     "von einer Eingabe bis zum ersten Bild auf dem Schirm, das ihr folgt",
@@ -116,7 +121,7 @@ export const WORDS = {
   "Pixels, sharp": "Scharfe Pixel",
   "show the pixels as they are, or smoothed": "Pixel zeigen, wie sie sind, oder geglättet",
   Settings: "Einstellungen",
-  "mouse, keys, seed (,)": "Maus, Tasten, Startwert (,)",
+  "mouse, keys, seed, frame rate (,)": "Maus, Tasten, Startwert, Bildrate (,)",
   Help: "Hilfe",
   "what the keys do (H)": "was die Tasten tun (H)",
   "Full screen": "Vollbild",
@@ -133,6 +138,9 @@ export const WORDS = {
   "mouse sensitivity": "Empfindlichkeit der Maus",
   "mouse up looks down": "Maus nach oben schaut nach unten",
   "blend frames at the screen's rate (a frame later)": "Bilder im Takt des Schirms überblenden (ein Bild später)",
+  "frames a second, at most": "Bilder je Sekunde, höchstens",
+  "as the screen": "wie der Schirm",
+  "denoising passes of new worlds": "Entrauschungsschritte neuer Welten",
   "seed of new worlds": "Startwert neuer Welten",
   random: "zufällig",
   "this start and seed": "dieser Start und Startwert",

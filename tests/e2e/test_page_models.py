@@ -1,0 +1,63 @@
+"""The choice of a model in the page, as a person makes it: by keyboard, and each model goes on where it was left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.e2e.test_page_sessions import CHROMIUM, browser, page, until  # noqa: F401  # fixtures
+from tests.serve.fake_source import FakeSource, running
+from tests.serve.test_shelf import Sized
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
+
+
+@pytest.fixture
+def sources() -> dict[str, FakeSource]:
+    loaded: dict[str, float] = {}
+    return {name: Sized(name, size, loaded) for name, size in (("dawn", 40), ("dusk", 40), ("huge", 101))}
+
+
+@pytest.fixture
+def playing(page: playwright.Page, sources: dict[str, FakeSource]) -> Iterator[playwright.Page]:  # noqa: F811
+    with running(sources) as port:
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_selector("body[data-state=playing]")
+        yield page
+        page.goto("about:blank")
+
+
+def test_another_model_is_chosen_and_what_does_not_fit_says_so(playing: playwright.Page, sources):
+    assert playing.inner_text("#model") == "dawn"
+    playing.keyboard.press("Comma")
+    playing.wait_for_selector("#settings[open]")
+    choice = playing.get_by_label("model", exact=True)
+    assert choice.input_value() == "dawn"
+    choice.focus()
+    playing.keyboard.press("ArrowDown")
+    playing.wait_for_function("() => document.getElementById('model').textContent === 'dusk'")
+    playing.wait_for_selector("body[data-state=playing]")
+    until(lambda: sources["dusk"].worlds and sources["dusk"].worlds[-1].num_steps, "the other world")
+    picture = "document.querySelector('button.tile[data-id] img')"
+    assert playing.evaluate(f"{picture}.src").endswith("?model=dusk")
+    until(lambda: playing.evaluate(f"{picture}.naturalWidth > 0"), "its start pictures")
+    playing.reload()
+    playing.wait_for_selector("body[data-state=playing]")
+    assert playing.inner_text("#model") == "dusk"
+    playing.click("#tune")
+    playing.select_option("#models", "huge")
+    playing.wait_for_selector("body[data-state=failed]")
+    assert "huge needs about" in playing.inner_text("#veil-text")
+    playing.click("#reload")
+    playing.wait_for_selector("body[data-state=playing]")
+    assert playing.inner_text("#model") in ("dawn", "dusk")
+
+
+def test_one_model_is_no_choice(page: playwright.Page):  # noqa: F811
+    with running(FakeSource()) as port:
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_selector("body[data-state=playing]")
+        page.click("#tune")
+        assert not page.is_visible("#models")
+        page.goto("about:blank")

@@ -14,11 +14,12 @@ from tests.serve.fake_source import FakeSource
 from tests.serve.small_model import small_engine
 from tests.serve.test_server import OPEN, Client, connected
 
+from reverie.cli.serve import ServeConfig, serve
 from reverie.engine.engine import load
 from reverie.engine.loading.hardware_check import WORKING_BYTES
 from reverie.errors import CheckpointError, ServeError
 from reverie.models.presets import tiny
-from reverie.serve.app import ServeConfig, create_app
+from reverie.serve.app import create_app
 from reverie.serve.choose import models_of, name_of, sources_of
 from reverie.serve.host import Limits
 from reverie.serve.protocol import VERSION
@@ -197,7 +198,7 @@ def test_a_folder_of_models_is_all_of_them(tmp_path: Path):
     with pytest.raises(ServeError, match="2 models are named"):
         sources_of([str(tmp_path)], "yard", "cpu")
     with pytest.raises(ServeError, match="replicas serve one model each"):
-        ServeConfig(model=(str(tmp_path),), replicas=2).run()
+        serve(ServeConfig(model=(str(tmp_path),), replicas=2))
     memory = found["dusk"].memory()  # type: ignore[union-attr]
     assert memory is not None
     assert WORKING_BYTES < memory[0] < WORKING_BYTES + 2**24 < memory[1]

@@ -76,7 +76,7 @@ def sources_of(
     settings: Sequence[str] = (),
     **options: Any,
 ) -> Source | dict[str, Source]:
-    """As `source_of`, with any number of models: the sources of several by the ids that the page chooses them with.
+    """Does as `source_of`, for any number of models: the sources of several by the ids that the page chooses with.
 
     models: a folder of models stands for all of them.  Raises as `source_of` does, and ServeError where several models
     are given a scene or a game.

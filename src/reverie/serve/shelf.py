@@ -29,7 +29,7 @@ class Shelf:
 
     @property
     def models(self) -> tuple[ModelInfo, ...]:
-        """What can be chosen; empty where there is one."""
+        """The models that can be chosen; empty where there is one."""
         if len(self._hosts) == 1:
             return ()
         return tuple(ModelInfo(key, host.name) for key, host in self._hosts.items())

@@ -65,7 +65,7 @@ class ChunkFile:
 
     @property
     def is_full(self) -> bool:
-        """Whether the disk has been full once."""
+        """True once the disk has been full."""
         self._settle()
         return self._has_been_full
 

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from reverie import flow
+from reverie import sampling
 from reverie.engine.loading.device import cpu_name
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.checkpoint import ModelBundle, load_model
@@ -45,10 +45,10 @@ def errors(bundle: ModelBundle, z: Tensor, rows: Tensor, image: Tensor, at: Sequ
     """Roll out under `rows`; the errors of the steps `at` against `z` (b, t, c, h, w), and seconds a step."""
     model, schedule, generator = bundle.model, bundle.config.schedule, torch.Generator().manual_seed(0)
     state, found = model.new_state(len(z), z.device, z.dtype), {}
-    flow.begin(model, z[:, :1], image, schedule, state, generator)
+    sampling.begin(model, z[:, :1], image, schedule, state, generator)
     start = time.process_time()
     for step, block in enumerate(rows.split(model.config.block_frames, 1), 1):
-        made = flow.advance(model, block, schedule, state, generator)
+        made = sampling.advance(model, block, schedule, state, generator)
         if step in at:
             found[step] = (made[:, -1] - z[:, min(step, z.shape[1] - 1)]).square().mean().item()
     return [found[step] for step in at], (time.process_time() - start) / (rows.shape[1] // STEP_FRAMES)

@@ -17,7 +17,7 @@ import pytest
 SRC = Path(__file__).parents[1] / "src"
 
 BASE = {"types", "errors", "paths", "locks"}
-NETWORK = BASE | {"nn", "vision", "scenes", "models", "flow"}
+NETWORK = BASE | {"nn", "vision", "scenes", "models", "sampling"}
 ALLOWED = {
     "errors": set[str](),
     "paths": set[str](),
@@ -28,7 +28,7 @@ ALLOWED = {
     "hub": BASE,
     "nn": BASE,
     "models": BASE | {"nn", "vision", "scenes"},
-    "flow": BASE | {"nn", "vision", "scenes", "models"},
+    "sampling": BASE | {"nn", "vision", "scenes", "models"},
     "worlds": BASE,
     "vision": BASE,
     "scenes": BASE | {"hub", "vision", "worlds"},
@@ -95,7 +95,7 @@ def test_a_violation_is_seen(module: str, code: str, complaint: str, tmp_path: P
 @pytest.mark.parametrize(
     ("module", "code"),
     [
-        ("reverie.engine.sessions.session", "from reverie.flow import denoise\nimport torch\nfrom . import pace"),
+        ("reverie.engine.sessions.session", "from reverie.sampling import denoise\nimport torch\nfrom . import pace"),
         ("reverie.engine.media.render", "def f():\n    from reverie import __version__"),
         ("reverie.train.world", "from reverie.data.loader import ClipLoader"),
         ("reverie.data.record", "from reverie.worlds import open_world"),

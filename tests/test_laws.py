@@ -18,8 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from reverie import flow
-from reverie.flow import Schedule
+from reverie import sampling
 from reverie.models import presets, tokenizer
 from reverie.models.conditioning.base import clip_condition, next_condition, start_condition
 from reverie.models.conditioning.spatial_memory import NextStep, SpatialMemory, window_of
@@ -28,6 +27,7 @@ from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, ConditionChannels, WorldState
 from reverie.models.tokenizer import DecoderState, VideoTokenizer
 from reverie.nn.attention import Visibility
+from reverie.sampling import Schedule
 from reverie.scenes.keyframes import Candidates, Keyframes
 from reverie.train.spatial.views import with_previous
 from reverie.vision.projection import VIEW_SIZE, focal_lengths
@@ -159,7 +159,7 @@ def transformer(seed: int, block: int = 1, window: int = 4, sink: int = 0, prese
         out = []
         for one in inputs:
             if state.step == 0:
-                flow.show(model, image[: len(one.x)], state)
+                sampling.show(model, image[: len(one.x)], state)
             out.append(model(one.x, one.sigma, picked([one]), state, commit=True))
             state.step += block
         return torch.cat(out, 1)
@@ -191,7 +191,7 @@ def _noise(config: WorldModelConfig, batch: int, step: int) -> Callable[[], Tens
     return lambda: torch.randn(BATCH, config.block, *config.latent, generator=generator)[:batch]
 
 
-def sampling(seed: int) -> Subject:
+def sampled(seed: int) -> Subject:
     """The session's loop: begin on an image, then blocks of actions."""
     config = _config()
     model = _model(config, seed)
@@ -205,8 +205,8 @@ def sampling(seed: int) -> Subject:
         for one in inputs:
             b = len(one)
             if state.step == 0:
-                flow.begin(model, z0[:b], image[:b], QUIET, state, torch.Generator())
-            out.append(flow.advance_with(model, one, SCHEDULE, state, _noise(config, b, state.step)))
+                sampling.begin(model, z0[:b], image[:b], QUIET, state, torch.Generator())
+            out.append(sampling.advance_with(model, one, SCHEDULE, state, _noise(config, b, state.step)))
         return torch.cat(out, 1)
 
     return Subject(
@@ -288,7 +288,7 @@ class Player:
 
     def open(self, state: Playing) -> None:
         b = len(state.world.last)
-        flow.begin(self.model, self.z0[:b], self.image[:b], QUIET, state.world, torch.Generator())
+        sampling.begin(self.model, self.z0[:b], self.image[:b], QUIET, state.world, torch.Generator())
         assert state.world.memory is not None
         self.memory.open(state.world.memory, self.codec.decode(self.z0[:b], state.decoder)[:, -1])
 
@@ -305,7 +305,7 @@ class Player:
             self.open(state)
         step = self.next(state, actions)
         noise = _noise(self.model.config, len(actions), world.step)
-        z = flow.advance_with(self.model, actions, SCHEDULE, world, noise, step.parts)
+        z = sampling.advance_with(self.model, actions, SCHEDULE, world, noise, step.parts)
         frames = self.codec.decode(z, state.decoder)
         assert world.memory is not None
         self.memory.commit(world.memory, step, frames)
@@ -339,7 +339,7 @@ SUBJECTS: dict[str, Callable[[int], Subject]] = {
     "transformer, blocks that wrap the ring": lambda seed: transformer(seed, block=3, window=4),
     "transformer that keeps its start": lambda seed: transformer(seed, sink=2),
     "transformer with a spatial memory": lambda seed: transformer(seed, preset="tiny-memory"),
-    "sampling": sampling,
+    "sampling": sampled,
     "playing from an image": lambda seed: playing(seed, has_scene=False),
     "playing in a scene": playing,
 }
@@ -481,7 +481,7 @@ def test_a_clips_condition_is_the_streamed_one(has_scene: bool) -> None:
         conditions.append(step.parts)
         noisy = _noise(model.config, BATCH, state.world.step)()
         streamed.append(model(noisy, sigma, next_condition(model, actions, state.world, step.parts), state.world))
-        z = flow.advance_with(
+        z = sampling.advance_with(
             model, actions, QUIET, state.world, _noise(model.config, BATCH, state.world.step), step.parts
         )
         assert state.world.memory is not None

@@ -21,9 +21,9 @@ import tyro
 
 from reverie import cli
 from reverie.errors import ReverieError
-from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.presets import tiny
+from reverie.sampling import Schedule
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

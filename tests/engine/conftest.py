@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from reverie.engine.engine import Engine, load
-from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.presets import tiny
+from reverie.sampling import Schedule
 
 
 @pytest.fixture(scope="session")

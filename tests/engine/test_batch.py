@@ -14,10 +14,10 @@ from reverie.engine.engine import Engine, load
 from reverie.engine.sessions.batch import make_blocks
 from reverie.engine.sessions.session import BlockPlan
 from reverie.errors import ActionError, ImageError, WorldError
-from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig
 from reverie.models.presets import PRESETS, Preset
 from reverie.models.state import ConditionChannels
+from reverie.sampling import Schedule
 from reverie.types import Action
 
 MAX_LEVELS = 2

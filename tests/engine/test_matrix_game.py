@@ -12,7 +12,7 @@ import torch
 from tests.models.adapters.folders import RESOLUTION, VARIANTS, make_published
 from tests.models.adapters.naive import make_config
 
-from reverie import cli, flow
+from reverie import cli, sampling
 from reverie.engine.engine import Engine, load
 from reverie.engine.loading import hardware_check
 from reverie.engine.sessions import states
@@ -304,7 +304,7 @@ def small_model() -> WorldModel:
 def at(model: WorldModel, step: int) -> WorldState:
     """A state that has come to `step`, its window filled with the same blocks whatever `step` is."""
     state = model.new_state()
-    flow.show(model, torch.ones(1, 3, 8), state)
+    sampling.show(model, torch.ones(1, 3, 8), state)
     state.step = step
     for cache in state.caches:
         cache.step = step
@@ -318,7 +318,7 @@ def at(model: WorldModel, step: int) -> WorldState:
 def advance(model: WorldModel, state: WorldState, rows: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     extra = ConditionChannels(torch.zeros(1, 3, 20, 2, 2))
     rows = rows[:, -model.config.block_rows(state.step) :]
-    return flow.advance(model, rows, matrix_game.schedule(), state, generator, extra)
+    return sampling.advance(model, rows, matrix_game.schedule(), state, generator, extra)
 
 
 @torch.inference_mode()
@@ -337,7 +337,7 @@ def test_a_dream_goes_on_past_the_reference_s_last_step() -> None:
     """The public code has positions for 1,024 steps; here 1,100 are dreamt one after another, and memory stays."""
     model = small_model()
     state = model.new_state()
-    flow.show(model, torch.ones(1, 3, 8), state)
+    sampling.show(model, torch.ones(1, 3, 8), state)
     generator = torch.Generator().manual_seed(0)
     rows = torch.rand(1, 12, 6)
     places = [tensor.data_ptr() for tensor in states.flatten(state)[0].values()]

@@ -10,10 +10,10 @@ from tests.evaluate.synthetic import SPACE, FakeRecording
 
 from reverie.data.video import write_video
 from reverie.data.writer import DatasetWriter, picture_statistics
-from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.idm import IDMConfig, InverseDynamics, save_idm
 from reverie.models.presets import tiny
+from reverie.sampling import Schedule
 from reverie.types import FPS, ActionSpace
 
 

@@ -26,9 +26,9 @@ from reverie.evaluate.scenes import tables, units
 from reverie.evaluate.scenes.batch import Batch, shrink
 from reverie.evaluate.scenes.streamed import MORE_STEPS, streaming_differences
 from reverie.evaluate.scenes.walks import Place, SceneSize, pick_place
-from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.presets import tiny_memory
+from reverie.sampling import Schedule
 from reverie.scenes.recordings import is_held_out, read_footage
 from reverie.scenes.scene import Scene
 from reverie.types import POSE_NAMES, Action, ActionSpace

@@ -10,10 +10,10 @@ from huggingface_hub import constants
 from PIL import Image
 from tests.hub.fake_hub import WRITER, FakeHub
 
-from reverie.flow import Schedule
 from reverie.hub import client
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.presets import tiny
+from reverie.sampling import Schedule
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from reverie.errors import CheckpointError
-from reverie.flow import Schedule
 from reverie.models import presets
 from reverie.models.checkpoint import ModelBundle, ModelConfig, from_json, load_model, save_model, to_json
+from reverie.sampling import Schedule
 
 
 def bundle() -> ModelBundle:

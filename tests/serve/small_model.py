@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from reverie.engine.engine import Engine, load
-from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.presets import Preset
 from reverie.models.start_frames import STARTS
+from reverie.sampling import Schedule
 
 
 def small_engine(folder: Path, preset: Preset) -> Engine:

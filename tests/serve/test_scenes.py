@@ -19,10 +19,10 @@ from reverie.engine.engine import Engine, load
 from reverie.engine.loading import scenes
 from reverie.engine.sessions.session import Session
 from reverie.errors import CheckpointError, DataError, ServeError
-from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.presets import Preset, tiny, tiny_memory
 from reverie.models.start_frames import STARTS
+from reverie.sampling import Schedule
 from reverie.serve.app import create_app
 from reverie.serve.choose import source_of
 from reverie.serve.sources import ModelSource

@@ -16,10 +16,10 @@ from reverie.data import live
 from reverie.data.dataset import Dataset
 from reverie.engine.sessions.session import Session
 from reverie.errors import CheckpointError, ServeError, WorldError
-from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.presets import tiny
 from reverie.models.start_frames import STARTS
+from reverie.sampling import Schedule
 from reverie.serve.app import create_app
 from reverie.serve.choose import source_of
 from reverie.serve.sources import GameSource, ModelSource, PlaysTogether, Source

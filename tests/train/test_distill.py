@@ -8,7 +8,7 @@ import pytest
 import torch
 from tests.train.test_world import PRESET, clips, recording, task, trainer
 
-from reverie import flow
+from reverie import sampling
 from reverie.errors import ShapeError, TrainError
 from reverie.models.checkpoint import ModelBundle, load_model
 from reverie.models.wan_vae import WanVAE, WanVAEConfig
@@ -54,7 +54,7 @@ def test_a_start_makes_few_steps_better(method: str, teacher: ModelBundle, tmp_p
     assert after["teacher_one_step_mse"] == pytest.approx(before["teacher_one_step_mse"])
     assert all(torch.equal(p, frozen[name]) for name, p in teacher.model.named_parameters())
     made = load_model(tmp_path / "model")
-    assert made.config.schedule == flow.Schedule((1.0, 0.5), renoise=True, context_sigma=0.06)
+    assert made.config.schedule == sampling.Schedule((1.0, 0.5), renoise=True, context_sigma=0.06)
     assert made.config.summary["distilled"]["steps"] == 50
 
 

@@ -9,9 +9,8 @@ import torch
 from tests.models.adapters.naive import make_config
 from torch import Tensor
 
-from reverie import flow
+from reverie import sampling
 from reverie.errors import TrainError
-from reverie.flow import Schedule
 from reverie.models import presets
 from reverie.models.adapters import matrix_game
 from reverie.models.conditioning.base import next_condition
@@ -19,6 +18,7 @@ from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, ConditionChannels
 from reverie.nn.attention import Visibility
+from reverie.sampling import Schedule
 from reverie.train.forcing import Past, check_clip_steps, clean_estimates, given_steps, start_channels
 
 CLEAN = Schedule((1.0, 0.5), renoise=True)
@@ -60,7 +60,7 @@ def by_session(
     """The clean estimate of each block, after the clean blocks before it were committed as a session commits them."""
     config, given = world.config, given_steps(world.config)
     state, found = world.new_state(len(z)), []
-    flow.begin(world, z[:, :1], image, CLEAN, state, torch.Generator())
+    sampling.begin(world, z[:, :1], image, CLEAN, state, torch.Generator())
     for i in range(given, z.shape[1], config.block):
         mine = slice(i, i + config.block)
         # The actions of the block's own frames; the first block of a model that makes its start has fewer.
@@ -69,13 +69,13 @@ def by_session(
         cond = next_condition(world, block, state, parts)
         place = slice(i - given, i - given + config.block)
         out = world(noisy[:, place], sigma[:, place], cond, state)
-        found.append(flow.clean_estimate(config, noisy[:, place], out, sigma[:, place]))
+        found.append(sampling.clean_estimate(config, noisy[:, place], out, sigma[:, place]))
 
         def recorded(*_: object, place: slice = mine, cond: object = cond) -> Tensor:
-            flow.commit(world, z[:, place], cond, CLEAN, state, None)  # type: ignore[arg-type]
+            sampling.commit(world, z[:, place], cond, CLEAN, state, None)  # type: ignore[arg-type]
             return z[:, place]
 
-        flow.advance(world, block, CLEAN, state, torch.Generator(), parts, run=recorded)
+        sampling.advance(world, block, CLEAN, state, torch.Generator(), parts, run=recorded)
     return torch.cat(found, 1)
 
 

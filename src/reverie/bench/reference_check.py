@@ -2,7 +2,7 @@
 
 `check_rollout` takes a folder of `config.json`, `model.safetensors` and `io.safetensors` with noise, cond_concat
 (b, c, t, h, w), visual_context (b, n, d), keyboard, mouse (b, f, keys or 2), renoise (blocks, passes - 1, steps, c, h,
-w), timesteps, first_flow and latents.  The blocks are generated one after another with `flow.advance`: ring caches,
+w), timesteps, first_flow and latents.  The blocks are generated one after another with `sampling.advance`: ring caches,
 positions as a session has them, actions row by row.  Nothing but the stored tensors and the config decides any size.
 
 `check_vae` takes a folder of `Wan2.1_VAE.pth` (or diffusers' `diffusion_pytorch_model.safetensors`) with
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reverie import flow
+from reverie import sampling
 from reverie.errors import CheckpointError
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.adapters import clip, layouts, matrix_game, wan_vae
@@ -59,11 +59,11 @@ def check_rollout(folder: Path) -> Differences:
         model = WorldModel(config)
     stored = layouts.Stored(weights)
     fill(model, weights, names=stored.to_stored, ignore=stored.ignored, dtype=torch.float32)
-    schedule = flow.Schedule(tuple((io["timesteps"].double() / 1000).tolist()), renoise=True)
+    schedule = sampling.Schedule(tuple((io["timesteps"].double() / 1000).tolist()), renoise=True)
     rows = _action_rows(io, len(config.action_space.keys), config.action_space.mouse, num_steps)
 
     state = model.new_state(len(noise))
-    flow.show(model, io["visual_context"], state)
+    sampling.show(model, io["visual_context"], state)
     first, clean = None, []
     for index, start in enumerate(range(0, num_steps, block)):
         steps = slice(start, start + block)
@@ -73,7 +73,7 @@ def check_rollout(folder: Path) -> Differences:
             first = model(noise[:, steps], torch.full((len(noise), block), schedule.sigmas[0]), cond, state)
         draws = _draws(noise[:, steps], io["renoise"][index])
         clean.append(
-            flow.advance_with(model, given, schedule, state, draws.__next__, ConditionChannels(extra[:, steps]))
+            sampling.advance_with(model, given, schedule, state, draws.__next__, ConditionChannels(extra[:, steps]))
         )
     assert first is not None
     return {

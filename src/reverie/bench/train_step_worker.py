@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reverie.flow import add_noise
 from reverie.models.actions import ActionModuleConfig
 from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel
 from reverie.models.image_encoder import ImageEncoder, ImageEncoderConfig
+from reverie.sampling import add_noise
 from reverie.train.forcing import clean_estimates, noise_like, noised_context
 from reverie.types import ActionSpace
 

@@ -1,7 +1,7 @@
 """The causal action transformer: one code path from the bundled nano to Matrix-Game 2.0's 1.8B.
 
 What it is conditioned on beside actions comes from a conditioner (`reverie.models.conditioning`); noise arithmetic and
-sampling are in `reverie.flow`.
+sampling are in `reverie.sampling`.
 
 Legend: b batch, t latent steps, n tokens of a step, d width, (c h w) a latent step, a numbers in an action row.
 Sources: Wan 2.1 (block layout, rotary split), Matrix-Game 2.0 (arXiv 2508.13009: actions, causality, conditions),

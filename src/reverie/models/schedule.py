@@ -1,4 +1,4 @@
-"""Noise levels that a model is sampled at, as its folder sets them.  `reverie.flow` does the sampling."""
+"""Noise levels that a model is sampled at, as its folder sets them.  `reverie.sampling` does the sampling."""
 
 from __future__ import annotations
 

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from reverie.errors import TrainError
-from reverie.flow import Schedule, add_noise
 from reverie.models.checkpoint import ModelBundle, load_model, save_model
 from reverie.models.dit import WorldModel
 from reverie.models.pixels import to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.options import alias
+from reverie.sampling import Schedule, add_noise
 from reverie.train.config import trainer_config
 from reverie.train.device import pick_device
 from reverie.train.display import SILENT, Display

@@ -1,6 +1,6 @@
 """A student taught under its own rollouts, by matching distributions.
 
-It rolls out on its own ring, through `flow.denoise`, and what it makes moves along the difference of two scores, the
+It rolls out on its own ring, through `sampling.denoise`; what it makes moves along the difference of two scores, the
 frozen teacher's and that of a critic which keeps learning what the student makes (distribution matching, arXiv
 2311.18828; under its own rollouts: Self-Forcing, arXiv 2506.08009).  Both are asked as teacher forcing asks, for each
 step given the student's own steps before it.  Gradients flow through one random pass of each block, and not through the
@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reverie import flow
+from reverie import sampling
 from reverie.errors import TrainError
-from reverie.flow import Schedule, add_noise
 from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, WorldState
+from reverie.sampling import Schedule, add_noise
 from reverie.train.distill import DistillConfig, DistillTask
 from reverie.train.forcing import clean_estimates, count_tokens, noise_like, noised_context
 from reverie.train.tables import Rows
@@ -133,17 +133,17 @@ class DmdTask(DistillTask):
         def passes(
             model: WorldModel, cond: Condition, schedule: Schedule, state: WorldState, noise: Sequence[Tensor]
         ) -> Tensor:
-            z = flow.denoise(model, noise[0], cond, schedule, state, lambda i: noise[i + 1])
+            z = sampling.denoise(model, noise[0], cond, schedule, state, lambda i: noise[i + 1])
             with torch.no_grad():
                 eps = noise[-1] if schedule.context_sigma else None
-                flow.commit(model, z.detach(), cond, schedule, state, eps)
+                sampling.commit(model, z.detach(), cond, schedule, state, eps)
             return z
 
         state = model.new_state(len(z0), z0.device, z0.dtype)
         with torch.no_grad():
-            flow.begin(model, z0, image, schedule, state, generator)
+            sampling.begin(model, z0, image, schedule, state, generator)
         blocks = rows.split(model.config.block_frames, 1)
-        steps = [flow.advance(model, block, short, state, generator, run=passes) for block in blocks]
+        steps = [sampling.advance(model, block, short, state, generator, run=passes) for block in blocks]
         return torch.cat([z0, *steps], 1)
 
     def _excerpt(self, clip: Tensor, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -180,7 +180,7 @@ class DmdTask(DistillTask):
     def rollout_fully(self, z0: Tensor, image: Tensor, rows: Tensor, generator: torch.Generator) -> Tensor:
         """Rolls out all steps with the KV cache, as a session does."""
         state = self.student.new_state(len(z0), z0.device, z0.dtype)
-        flow.begin(self.student, z0, image, self.schedule, state, generator)
+        sampling.begin(self.student, z0, image, self.schedule, state, generator)
         blocks = rows.split(self.student.config.block_frames, 1)
-        steps = [flow.advance(self.student, block, self.schedule, state, generator) for block in blocks]
+        steps = [sampling.advance(self.student, block, self.schedule, state, generator) for block in blocks]
         return torch.cat([z0, *steps], 1)

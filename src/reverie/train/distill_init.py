@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from reverie.flow import add_noise
 from reverie.models.schedule import shifted
+from reverie.sampling import add_noise
 from reverie.train.distill import DistillConfig, DistillTask
 from reverie.train.forcing import Past, clean_estimates, follow, noise_like, noised_context
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from reverie.errors import TrainError
-from reverie.flow import Schedule
 from reverie.models.checkpoint import ModelConfig
 from reverie.options import alias
+from reverie.sampling import Schedule
 from reverie.train.forcing import given_steps
 from reverie.train.tracking import Track
 

@@ -11,13 +11,13 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
-from reverie import flow
-from reverie.flow import Schedule
+from reverie import sampling
 from reverie.models.dit import WorldModel
 from reverie.models.pixels import to_frames
 from reverie.models.state import ConditionChannels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
+from reverie.sampling import Schedule
 from reverie.types import Action, ActionSpace, Frames
 
 SCRIPTS: Mapping[str, Action] = {
@@ -50,13 +50,13 @@ def roll_out(
     """
     generator = torch.Generator(z0.device).manual_seed(seed)
     state = model.new_state(len(z0), z0.device, z0.dtype)
-    flow.begin(model, z0, image, schedule, state, generator)
+    sampling.begin(model, z0, image, schedule, state, generator)
     steps = [] if model.config.generates_start else [z0]
     done = 0
     while done < rows.shape[1]:
         first, count = state.step, model.config.block_rows(state.step)
         told = None if extra is None else ConditionChannels(extra[:, first : first + model.config.block])
-        steps.append(flow.advance(model, rows[:, done : done + count], schedule, state, generator, told))
+        steps.append(sampling.advance(model, rows[:, done : done + count], schedule, state, generator, told))
         done += count if first or model.config.block > 1 else 0  # nothing leads to a start frame made alone
     frames = [to_frames(tokenizer.decode(clip[None])[0]) for clip in torch.cat(steps, 1)]
     return np.stack(frames)

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from reverie.errors import TrainError
-from reverie.flow import add_noise
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.dit import WorldModel, count_parameters
@@ -31,6 +30,7 @@ from reverie.models.parked import release_memory
 from reverie.models.pixels import to_pixels
 from reverie.models.presets import PRESETS, Preset
 from reverie.models.tokenizer import VideoTokenizer
+from reverie.sampling import add_noise
 from reverie.train.config import trainer_config
 from reverie.train.device import pick_device
 from reverie.train.display import SILENT, Display
@@ -48,6 +48,7 @@ from reverie.train.forcing import (
 )
 from reverie.train.latents import Clips, load_both, with_idle_key
 from reverie.train.lora import adapt, merge
+from reverie.train.noise_levels import draw_noise_levels
 from reverie.train.recipe import Recipe, TrainWorldConfig
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
 from reverie.train.start import StartEncoder, check_recordings, open_start, take_weights
@@ -57,6 +58,8 @@ from reverie.train.task import Task
 from reverie.train.tokenizer import read_tokenizer
 from reverie.train.trainer import Trainer
 
+PURE_NOISE = 0.1
+"""Share of the blocks that are trained at noise level 1."""
 VALIDATED = 48
 """Held-out clips of the figures."""
 
@@ -223,12 +226,8 @@ class WorldTask(Task):
         return draw((shape[0], shape[1] // block)).repeat_interleave(block, 1)
 
     def _sigmas(self, shape: torch.Size, generator: torch.Generator) -> Tensor:
-        """Logit-normal noise levels moved towards 1, a tenth of them at exactly 1, where every block begins."""
-        random = {"generator": generator, "device": self.device}
-        s = self._by_block(shape, lambda size: torch.randn(size, **random)).sigmoid()
-        s = self.config.shift * s / (1 + (self.config.shift - 1) * s)
-        is_all = self._by_block(shape, lambda size: torch.rand(size, **random)) < 0.1
-        return torch.where(is_all, torch.ones_like(s), s)
+        shift = self.config.shift
+        return self._by_block(shape, lambda size: draw_noise_levels(size, PURE_NOISE, generator, shift))
 
     def _hide_actions(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         hidden = torch.rand(len(rows), generator=generator, device=rows.device) < self.config.action_dropout

@@ -5,7 +5,7 @@ Once the window is full, every block does the same to the same memory: only what
 ring it writes.  So the passes are recorded once for each place in the ring (`window / block` of them), decoding once,
 and from then on a block is two launches.  What comes before, a session's first blocks, runs as it is written.
 
-    passes = RecordedPasses(record, warm)      # does what `flow.passes` does
+    passes = RecordedPasses(record, warm)      # does what `sampling.passes` does
     frames = RecordedDecode(decoder, state, record, warm)(z)
 
 `record` makes a Tape of some work; `cuda_tapes` gives the one for CUDA.  `warm` holds the kinds of work that have run
@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from reverie import flow
+from reverie import sampling
 from reverie.models.dit import WorldModel
 from reverie.models.pixels import to_stored
 from reverie.models.schedule import Schedule
@@ -208,22 +208,22 @@ def _current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
 
 
 class RecordedPasses:
-    """`flow.passes` for one session's state."""
+    """`sampling.passes` for one session's state."""
 
     def __init__(self, record: Record | None, warm: set[Hashable]) -> None:
         """record: None to record nothing, and only have what is told of noise levels worked out once."""
         self.recorder = None if record is None else Recorder(record, warm)
-        self._levels: flow.Embeddings | None = None
+        self._levels: sampling.Embeddings | None = None
         self._has_levels = False
 
     def __call__(
         self, model: WorldModel, cond: Condition, schedule: Schedule, state: WorldState, noise: Sequence[Tensor]
     ) -> Tensor:
         if not self._has_levels:
-            self._levels, self._has_levels = flow.constant_embeddings(model, schedule, state), True
+            self._levels, self._has_levels = sampling.constant_embeddings(model, schedule, state), True
         config, step = model.config, state.step
         if self.recorder is None or step + config.block < config.window:
-            return flow.passes(model, cond, schedule, state, noise, self._levels)
+            return sampling.passes(model, cond, schedule, state, noise, self._levels)
         rotary = model.with_rotary(cond).rotary
         assert rotary is not None
         tables = [x for x in (rotary.tokens, rotary.keyboard, rotary.mouse) if x is not None]
@@ -239,7 +239,7 @@ class RecordedPasses:
             mouse = rest.pop(0) if has_mouse else None
             tables = RotaryTables(tokens, keyboard, mouse)
             captured = Condition(channels, actions, cond.time, base, rotary=tables)
-            return flow.passes(model, captured, schedule, state, rest, self._levels)
+            return sampling.passes(model, captured, schedule, state, rest, self._levels)
 
         base = [] if cond.base is None else [cond.base]
         inputs = [cond.channels, cond.actions, *base, *tables, *noise]

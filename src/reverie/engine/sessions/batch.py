@@ -20,7 +20,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from reverie import flow
+from reverie import sampling
 from reverie.engine.accelerate.decode_stream import Coming
 from reverie.engine.sessions.session import BlockPlan, Session
 from reverie.errors import WorldError
@@ -169,7 +169,7 @@ def _advance(rows: list[_Row]) -> None:
 
     actions = torch.cat([row.plan.actions for row in rows])
     parts = _join([row.parts for row in rows])
-    z = flow.advance_with(bundle.model, actions, rows[0].session.schedule, state, noise, parts)
+    z = sampling.advance_with(bundle.model, actions, rows[0].session.schedule, state, noise, parts)
     state.split()
     for i, row in enumerate(rows):
         row.z = z[i : i + 1]

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from reverie import flow
+from reverie import sampling
 from reverie.engine.accelerate.cuda_graphs import RecordedDecode, RecordedPasses
 from reverie.engine.accelerate.decode_stream import Coming
 from reverie.engine.loading.scenes import Camera, Opening
@@ -279,7 +279,7 @@ class Session:
         self._decoder.reset()
         bundle = self._engine.bundle
         with self._engine.lock:
-            flow.begin(bundle.model, self._z0, self._image, self.schedule, self._world, self._generator)
+            sampling.begin(bundle.model, self._z0, self._image, self.schedule, self._world, self._generator)
             self._first_frame = self._show_start(self._decoder)
             self._open_memory()
         return self.first_frame
@@ -298,16 +298,16 @@ class Session:
 
     def replay(self, action: Action | Sequence[Action], latents: Tensor) -> Frames:
         """Repeats a `step` from the block's recorded `latents`: the denoising passes are left out."""
-        return self._advance(action, flow.known_passes(latents)).frames()
+        return self._advance(action, sampling.known_passes(latents)).frames()
 
     @torch.inference_mode()
-    def _advance(self, action: Action | Sequence[Action], run: flow.Passes | None = None) -> Coming:
+    def _advance(self, action: Action | Sequence[Action], run: sampling.Passes | None = None) -> Coming:
         bundle = self._engine.bundle
         plan = self.plan(action)
         run = self._passes if run is None else run
         with self._engine.lock:
             parts = self.condition(plan)
-            z = flow.advance(bundle.model, plan.actions, self.schedule, self._world, self._generator, parts, run)
+            z = sampling.advance(bundle.model, plan.actions, self.schedule, self._world, self._generator, parts, run)
             return self.show(plan, z)
 
     def plan(self, action: Action | Sequence[Action]) -> BlockPlan:
@@ -328,7 +328,7 @@ class Session:
     def noise(self) -> Tensor:
         """The next noise of a block, (1, block, c, h, w)."""
         like = self._world.last[:, None].expand(-1, self._engine.bundle.config.world.block, -1, -1, -1)
-        return flow.noise_like(like, self._generator)
+        return sampling.noise_like(like, self._generator)
 
     def show(self, plan: BlockPlan, z: Tensor) -> Coming:
         """The last part of `submit`: decodes the block that the network state has been advanced by.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reverie import flow
+from reverie import sampling
 from reverie.engine.engine import Engine
 from reverie.engine.loading.scenes import LoadedScene
 from reverie.errors import CheckpointError
@@ -78,7 +78,7 @@ class Batch:
         self._decoder = engine.decoder.new_decoder_state(b, *engine.resolution, engine.device, engine.dtype)
         z = bundle.tokenizer.encode(pixels[:, None])
         schedule = bundle.config.schedule
-        flow.begin(bundle.model, z, bundle.image_encoder(pixels), schedule, self._world, self._generator)
+        sampling.begin(bundle.model, z, bundle.image_encoder(pixels), schedule, self._world, self._generator)
         stored = _stored(engine.decoder.decode(z, self._decoder))
         camera = fov_deg = pixel_aspect = None
         if scene is not None:
@@ -106,7 +106,7 @@ class Batch:
             self._look_on(step, rows)
             return Played(_stored(step.view.colour).cpu().numpy(), step.poses.cpu().numpy())
         schedule = engine.bundle.config.schedule
-        z = flow.advance(engine.bundle.model, rows, schedule, world, self._generator, step.parts)
+        z = sampling.advance(engine.bundle.model, rows, schedule, world, self._generator, step.parts)
         decoded = _pixels(_stored(engine.decoder.decode(z, self._decoder)))
         stored = _stored(memory.commit(self._keyframes, step, decoded))
         return Played(stored.cpu().numpy(), step.poses.cpu().numpy())

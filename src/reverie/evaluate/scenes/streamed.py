@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reverie import flow
+from reverie import sampling
 from reverie.engine.engine import Engine
 from reverie.engine.loading.scenes import LoadedScene
 from reverie.evaluate.scenes.batch import Poses
@@ -57,7 +57,7 @@ def streaming_differences(
     decoding = engine.decoder.new_decoder_state(1, *engine.resolution, engine.device, engine.dtype)
     z = bundle.tokenizer.encode(pixels[:, :1])
     image = bundle.image_encoder(pixels[:, 0])
-    flow.begin(model, z, image, schedule, state, generator)
+    sampling.begin(model, z, image, schedule, state, generator)
     shown = [engine.decoder.decode(z, decoding)]
     _open(engine, keyframes, shown[0], scene, pose)
     candidates = None if scene is None else Candidates.of_scene(scene.candidates.keyframes)
@@ -70,7 +70,7 @@ def streaming_differences(
         streamed.append(model(noise, sigma, next_condition(model, block, state, step.parts), state))
         noisy.append(noise)
         parts.append(step.parts)
-        z = flow.advance(model, block, schedule, state, generator, step.parts)
+        z = sampling.advance(model, block, schedule, state, generator, step.parts)
         shown.append(engine.decoder.decode(z, decoding))
         memory.commit(keyframes, step, to_pixels(to_bytes(shown[-1])))
         latents.append(z)

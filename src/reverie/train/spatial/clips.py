@@ -87,24 +87,3 @@ def estimate(
 def smallest_step(world: WorldModel) -> float:
     """The smallest step size that a model is trained for."""
     return 0.5 ** max(0, world.config.step_sizes - 1)
-
-
-def draw_noise_levels(shape: tuple[int, int], pure_noise: float, generator: torch.Generator) -> Tensor:
-    """Logit-normal noise levels moved towards 1, a share of them at exactly 1."""
-    s = torch.randn(*shape, generator=generator, device=generator.device).sigmoid()
-    s = 3 * s / (1 + 2 * s)
-    pure = torch.rand(*shape, generator=generator, device=generator.device) < pure_noise
-    return torch.where(pure, torch.ones_like(s), s)
-
-
-def draw_large_steps(shape: tuple[int, int], step_sizes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Step sizes above the smallest of `step_sizes`, the largest most often, and noise levels on their grids."""
-    device = generator.device
-    halvings = max(1, step_sizes - 1)
-    share = torch.tensor([0.5 ** (i + 1) for i in range(halvings)], device=device)
-    bounds = (share / share.sum()).cumsum(0)[:-1]
-    power = torch.bucketize(torch.rand(*shape, generator=generator, device=device), bounds)
-    step = 0.5 ** power.float()
-    count = (2.0**power).round()
-    place = torch.rand(*shape, generator=generator, device=device)
-    return step, 1 - (place * count).floor().clamp(max=count - 1) * step

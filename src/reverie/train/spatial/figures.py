@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from reverie import flow
+from reverie import sampling
 from reverie.models.checkpoint import ModelBundle
 from reverie.models.pixels import to_pixels
 from reverie.models.schedule import Schedule
@@ -66,7 +66,7 @@ def _figures_of_game(bundle: ModelBundle, view: ViewSet, game: int, clip_steps: 
         context, parts, drawn, windows, start = recorded_clip(view, torch.from_numpy(part).to(store.device), clip_steps)
         packed = with_previous(parts, drawn, context)
         levels = torch.full(context.shape[:2], CONTEXT_NOISE, device=store.device)
-        seen = flow.add_noise(context, noise(context), levels)
+        seen = sampling.add_noise(context, noise(context), levels)
         clean = context[:, 1:]
         with store.autocast():
             image = image_tokens(encoder, store, start)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reverie import flow
+from reverie import sampling
 from reverie.models.checkpoint import ModelBundle
 from reverie.models.conditioning.spatial_memory import is_recorded, window_of
 from reverie.models.pixels import to_bytes, to_pixels
@@ -72,7 +72,7 @@ def roll_out(
     latents, packed, drawn, recorded, frames = [z], [], [], [], []
     c = z.shape[1]
     with store.autocast():
-        flow.begin(world, z[:, None], image_tokens(encoder, store, begin), schedule, state, generator)
+        sampling.begin(world, z[:, None], image_tokens(encoder, store, begin), schedule, state, generator)
         shown = tokenizer.decode(z[:, None], decoder).float()
         memory.open(keyframes, shown[:, -1], store.pose[begin, 3], store.fov_deg[begin], store.pixel_aspect[begin])
         packed.append(torch.zeros(count, 8 + c, *z.shape[2:], device=device))
@@ -84,7 +84,7 @@ def roll_out(
             window = window_of(state.actions, rows)
             poses = None if own_camera else store.pose[begin + t]
             step = memory.next(keyframes, state.last, window, scene, poses)
-            z = flow.advance(world, rows, schedule, state, generator, step.parts).float()[:, 0].clamp(-8, 8)
+            z = sampling.advance(world, rows, schedule, state, generator, step.parts).float()[:, 0].clamp(-8, 8)
             shown = tokenizer.decode(z[:, None], decoder).float()
             memory.commit(keyframes, step, shown)
             channels = step.parts.channels[:, 0].float()

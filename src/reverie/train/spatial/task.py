@@ -22,15 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reverie import flow
+from reverie import sampling
 from reverie.models.checkpoint import ModelBundle, save_model
 from reverie.models.schedule import Schedule
 from reverie.models.state import ConditionChannels
+from reverie.train.noise_levels import draw_large_steps, draw_noise_levels
 from reverie.train.spatial.clips import (
     Clips,
     action_windows,
-    draw_large_steps,
-    draw_noise_levels,
     estimate,
     recorded_clip,
     smallest_step,
@@ -234,11 +233,11 @@ class SpatialTask(Task):
         plan = self.plan
         b, t = clips.context.shape[:2]
         levels = plan.context_noise * self._rand(generator, b, t)
-        seen = flow.add_noise(clips.context, self._noise(clips.context, generator), levels)
+        seen = sampling.add_noise(clips.context, self._noise(clips.context, generator), levels)
         clean = clips.target[:, 1:]
         sigma = draw_noise_levels((b, t - 1), plan.pure_noise, generator)
         step = torch.full_like(sigma, smallest_step(self.world))
-        noisy = flow.add_noise(clean, self._noise(clean, generator), sigma)
+        noisy = sampling.add_noise(clean, self._noise(clean, generator), sigma)
         goal, weight = clean, clips.weight
         judge = self.discriminator if self.progress >= plan.adversarial_from else None
         shortcut = judge is None and self._learns_shortcuts()
@@ -246,7 +245,7 @@ class SpatialTask(Task):
             large_step, large_sigma = draw_large_steps((b, t - 1), self.world.config.step_sizes, generator)
             if judge is not None:
                 large_step, large_sigma = torch.ones_like(sigma), torch.ones_like(sigma)
-            large = flow.add_noise(clean, self._noise(clean, generator), large_sigma)
+            large = sampling.add_noise(clean, self._noise(clean, generator), large_sigma)
             second, second_weight = clean, clips.weight
             if shortcut:
                 with torch.no_grad(), torch.compiler.set_stance("force_eager"):

@@ -3,13 +3,13 @@ import dataclasses
 import pytest
 import torch
 
-from reverie import flow
+from reverie import sampling
 from reverie.errors import ShapeError
-from reverie.flow import Schedule
 from reverie.models import presets
 from reverie.models.conditioning.base import start_condition
 from reverie.models.dit import WorldModel
 from reverie.models.schedule import pass_counts, with_passes
+from reverie.sampling import Schedule
 
 
 class Knows:
@@ -24,18 +24,18 @@ class Knows:
     ) -> torch.Tensor:
         self.levels.append(float(sigma[0, 0]))
         self.told.append(None if step_size is None else float(step_size[0, 0]))
-        return self.clean if self.config.predicts == "clean" else flow.velocity_from_clean(x, self.clean, sigma)
+        return self.clean if self.config.predicts == "clean" else sampling.velocity_from_clean(x, self.clean, sigma)
 
 
 def test_noise_velocity_and_clean_are_one_line() -> None:
     z, eps = torch.randn(2, 1, 3, 4, 4, 4)
     sigma = torch.rand(1, 3)
-    x = flow.add_noise(z, eps, sigma)
-    v = flow.velocity_from_clean(x, z, sigma)
+    x = sampling.add_noise(z, eps, sigma)
+    v = sampling.velocity_from_clean(x, z, sigma)
     torch.testing.assert_close(v, eps - z, atol=1e-3, rtol=1e-3)
-    torch.testing.assert_close(flow.clean_from_velocity(x, v, sigma), z)
-    assert torch.equal(flow.add_noise(z, eps, 0.0), z)
-    assert torch.equal(flow.add_noise(z, eps, 1.0), eps)
+    torch.testing.assert_close(sampling.clean_from_velocity(x, v, sigma), z)
+    assert torch.equal(sampling.add_noise(z, eps, 0.0), z)
+    assert torch.equal(sampling.add_noise(z, eps, 1.0), eps)
 
 
 @pytest.mark.parametrize("predicts", ["velocity", "clean"])
@@ -44,7 +44,7 @@ def test_denoising_with_the_answer_finds_it(renoise: bool, predicts: str) -> Non
     clean, noise = torch.randn(2, 1, 2, 3, 4, 4)
     model = Knows(clean, predicts)
     schedule = Schedule((1.0, 0.7, 0.2), renoise=renoise)
-    out = flow.denoise(model, noise, None, schedule, None, lambda i: torch.randn_like(noise))  # type: ignore[arg-type]
+    out = sampling.denoise(model, noise, None, schedule, None, lambda i: torch.randn_like(noise))  # type: ignore[arg-type]
     torch.testing.assert_close(out, clean, atol=1e-5, rtol=1e-5)
     assert model.levels == pytest.approx([1.0, 0.7, 0.2])
 
@@ -53,17 +53,17 @@ def test_denoising_with_the_answer_finds_it(renoise: bool, predicts: str) -> Non
 def test_models_that_are_told_of_step_sizes_are_told_the_schedules(passes: int, size: float) -> None:
     clean, noise = torch.randn(2, 1, 2, 3, 4, 4)
     model = Knows(clean, "clean", step_sizes=4)
-    flow.denoise(model, noise, None, Schedule(tuple(1 - i / passes for i in range(passes))))  # type: ignore[arg-type]
+    sampling.denoise(model, noise, None, Schedule(tuple(1 - i / passes for i in range(passes))))  # type: ignore[arg-type]
     assert model.told == [size] * passes
     renoising = Schedule((1.0, 0.5), renoise=True)  # its passes go all the way each time
-    flow.denoise(model, noise, None, renoising, None, lambda i: noise)  # type: ignore[arg-type]
+    sampling.denoise(model, noise, None, renoising, None, lambda i: noise)  # type: ignore[arg-type]
     assert model.told[passes:] == [None, None]
 
 
 def test_shifting_moves_levels_up_and_keeps_the_ends() -> None:
-    assert flow.shifted(0.0, 5) == 0
-    assert flow.shifted(1.0, 5) == 1
-    assert flow.shifted(0.666, 5) == pytest.approx(0.90884, abs=1e-5)
+    assert sampling.shifted(0.0, 5) == 0
+    assert sampling.shifted(1.0, 5) == 1
+    assert sampling.shifted(0.666, 5) == pytest.approx(0.90884, abs=1e-5)
 
 
 @pytest.mark.parametrize("sigmas", [(), (0.5, 1.0), (1.2,)])
@@ -76,7 +76,7 @@ def test_a_block_of_another_shape_is_refused() -> None:
     model = WorldModel(presets.tiny().world)
     state = model.new_state()
     with pytest.raises(ShapeError, match=r"\(1, 4, 6\)"):
-        flow.advance(model, torch.zeros(1, 3, 6), Schedule((1.0,)), state, torch.Generator())
+        sampling.advance(model, torch.zeros(1, 3, 6), Schedule((1.0,)), state, torch.Generator())
     with pytest.raises(ShapeError, match="latent steps"):
         model(torch.zeros(1, 1, 16, 6, 8), torch.ones(1, 1), start_condition(model, state), state)
 
@@ -107,7 +107,7 @@ def test_a_block_can_be_made_in_other_numbers_of_passes(
 def test_a_model_of_several_step_sizes_is_told_the_step_of_its_passes(count: int) -> None:
     model = Knows(torch.randn(1, 2, 3, 4, 4), "clean", step_sizes=4)
     schedule = with_passes(Schedule((1.0,)), 4, count)
-    z = flow.denoise(model, torch.randn(1, 2, 3, 4, 4), None, schedule)  # type: ignore[arg-type]
+    z = sampling.denoise(model, torch.randn(1, 2, 3, 4, 4), None, schedule)  # type: ignore[arg-type]
     torch.testing.assert_close(z, model.clean)
     assert model.told == [1 / count] * count
     assert model.levels == [1 - i / count for i in range(count)]

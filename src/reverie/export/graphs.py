@@ -267,7 +267,7 @@ def graphs_of(bundle: ModelBundle) -> dict[str, Graph]:
                 "frames": torch.rand(1, 4, 3, height, width) * 2 - 1,
                 "detail": torch.rand(1, 4, 3, 2 * h, 2 * w) * 2 - 1,
                 "cover": views["cover"],
-                "inverse_depth": views["inverse_depth"],
+                "inverse_depth": 0.1 + 0.3 * (torch.rand(1, 4, h, w) > 0.5),
                 "body": (torch.rand(1, h, w) > 0.9).float(),
             },
             ("shown",),

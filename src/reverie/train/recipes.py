@@ -65,7 +65,7 @@ def run(
     """Runs every stage that is not done yet; returns the figures.
 
     packs, held_out: where there are none, `datasets` are packed, and where there are none either, `games` are recorded.
-    say: called with each line of the log.  display: shows the training.
+    say: called with each line of the log, which begins with the seconds of this start.  display: shows the training.
     start: a model folder of the same sizes to go on from: its geometry networks are taken as they are.
     Raises TrainError where the budget is too small for what comes first, for a folder that was begun otherwise, and
     for a GPU that fails; DataError for packs that cannot be used.

@@ -38,7 +38,7 @@ def add_detail(frames: Tensor, detail: Tensor, cover: Tensor, inverse_depth: Ten
     size, view = frames.shape[-2:], detail.flatten(0, 1)
     if view.shape[-2:] != size:  # test models have other views
         view = F.interpolate(view, size, mode="area")
-    weight = F.interpolate(cover.flatten(0, 1)[:, None], size, mode="nearest")
+    weight = F.interpolate(cover.flatten(0, 1)[:, None], size, mode="area")
     difference = (view - frames.flatten(0, 1)) * weight  # in holes the view shows anything
     coarse, share = (F.avg_pool2d(x, COARSE, ceil_mode=True) for x in (difference, weight))
     coarse = coarse / share.clamp(min=1e-3)

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 import tracemalloc
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,8 +38,11 @@ def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> 
 
 
 def health(port: int) -> dict:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
-        return json.load(answer)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as warming_up:
+        return json.load(warming_up)
 
 
 def is_ready(port: int) -> bool:
@@ -404,6 +408,7 @@ def test_large_messages_come_whole_in_any_portions():
 def test_a_player_who_reads_nothing_loses_the_place():
     limits = Limits(max_players=1, send_s=0.5)
     with running(FakeSource(), limits) as port:
+        until(lambda: is_ready(port), "the warm-up")
         client = handshake(port, receive_buffer=4096)
         client.sendall(frame(0x1, HELLO.encode()) + frame(0x1, b'{"type":"start"}'))
         until(lambda: health(port)["players"] == 1, "the place to be taken")

@@ -76,7 +76,8 @@ def count_seen_through(
             TOLERANCE,
         )
     )  # fmt: skip
-    usable = choice.valid[..., None, None]
+    has_row = choice.valid & (rows < counts.shape[1] - 1)  # the spare one, which several may share, stays empty
+    usable = has_row[..., None, None]
     before = _unpack(_chosen(counts, rows))
     after = (before + (through & usable)).clamp(max=GONE)
     after = after * ~(beside & usable & (before < GONE))

@@ -21,6 +21,7 @@ from reverie.models import presets
 from reverie.models.conditioning.erasure import gone
 from reverie.models.conditioning.spatial_memory import SpatialMemory, SpatialMemoryConfig, own_keyframes
 from reverie.models.ego_motion import apply_motion, relative_motion
+from reverie.scenes.ground import Ground
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
 from reverie.scenes.selection import choose_keyframes, median_reach, probe_points
 from reverie.serve.bindings import bindings_for
@@ -278,7 +279,7 @@ def test_a_session_goes_where_the_engines_goes_and_remembers_what_it_remembers()
     frames = rooms.keyframes(np.array([[0, 0, 0, yaw, 0, 0] for yaw in (-30, 0, 30)], np.float32))
     frames.depth[1, 20:44, 40:70] = 1.5
     frames = Keyframes.new(frames.colour, frames.depth, frames.hidden, frames.pose, rooms.FOCAL)
-    scene = Candidates.of_scene(frames)
+    scene = Candidates.of_scene(frames, ground=Ground.of(frames.pose))
     state = memory.init_state(1, VIEW_SIZE, scene_keyframes=len(frames))
     grey = torch.zeros(1, 3, *VIEW_SIZE)
     memory.open(state, grey, fov_deg=torch.tensor([rooms.FOV_DEG]))

@@ -72,10 +72,10 @@ class Candidates(NamedTuple):
     ground: Ground | None = None
 
     @classmethod
-    def of_scene(cls, keyframes: Keyframes, batch: int = 1) -> Candidates:
-        """All keyframes of one scene for every session."""
+    def of_scene(cls, keyframes: Keyframes, batch: int = 1, ground: Ground | None = None) -> Candidates:
+        """All keyframes of one scene for every session; without a ground its sessions may go anywhere."""
         members = torch.arange(len(keyframes), device=keyframes.pose.device).expand(batch, -1)
-        return cls(keyframes, members, torch.ones_like(members, dtype=torch.bool), True, Ground.of(keyframes.pose))
+        return cls(keyframes, members, torch.ones_like(members, dtype=torch.bool), True, ground)
 
     def all(self, name: str) -> Tensor:
         """A field of all members, (b, m, ...); with a batch of one where they are the same for every session."""

@@ -13,6 +13,7 @@ import torch
 from reverie.engine.loading.models import WEIGHTS
 from reverie.errors import CheckpointError, DataError
 from reverie.models.checkpoint import ModelConfig
+from reverie.scenes.ground import Ground
 from reverie.scenes.keyframes import Candidates, Keyframes
 from reverie.scenes.scene import Scene, Start, pick_start, read_head
 from reverie.vision.projection import focal_lengths
@@ -105,7 +106,11 @@ class LoadedScene:
             focal,
         )
         digest = hashlib.sha256(scene.pose.tobytes() + scene.depth.tobytes() + scene.colour.tobytes())
-        return cls(scene, Candidates.of_scene(keyframes.to(device)), f"{scene.name}/{digest.hexdigest()[:12]}")
+        return cls(
+            scene,
+            Candidates.of_scene(keyframes.to(device), ground=Ground.of(keyframes.pose.to(device))),
+            f"{scene.name}/{digest.hexdigest()[:12]}",
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -63,7 +63,8 @@ class Batch:
         self._memory: SpatialMemory = engine.bundle.memory
         self._candidates = None
         if scene is not None:
-            self._candidates = Candidates.of_scene(scene.candidates.keyframes, len(images))
+            keyframes, ground = scene.candidates.keyframes, scene.candidates.ground
+            self._candidates = Candidates.of_scene(keyframes, len(images), ground)
         self._generator = torch.Generator(engine.device).manual_seed(seed % 2**63)
         self._open(images, scene, poses)
 

@@ -18,7 +18,6 @@ from reverie.models.conditioning.spatial_memory import window_of
 from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.state import ConditionChannels
 from reverie.nn.attention import Visibility
-from reverie.scenes.keyframes import Candidates
 from reverie.types import Action, Frames
 
 SIGMA = 0.7
@@ -60,7 +59,7 @@ def streaming_differences(
     sampling.begin(model, z, image, schedule, state, generator)
     shown = [engine.decoder.decode(z, decoding)]
     _open(engine, keyframes, shown[0], scene, pose)
-    candidates = None if scene is None else Candidates.of_scene(scene.candidates.keyframes)
+    candidates = None if scene is None else scene.candidates
     latents, parts, noisy, streamed = [z], [], [], []
     for i in range(0, 4 * steps, 4):
         block = rows[:, i : i + 4]

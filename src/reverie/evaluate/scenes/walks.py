@@ -18,7 +18,6 @@ from reverie.evaluate.fit import Fit
 from reverie.evaluate.plan import Judge
 from reverie.evaluate.scenes.batch import Poses, shrink
 from reverie.models.tokenizer import FRAMES
-from reverie.scenes.keyframes import Candidates
 from reverie.scenes.recordings import is_held_out, place_of
 from reverie.types import FPS, Action, Clip, Frames
 from reverie.vision.projection import focal_lengths
@@ -273,12 +272,11 @@ def start_views(
     memory = engine.bundle.memory
     assert memory is not None, "checked when the scene was loaded"
     cover, fits_db = [], []
-    candidates = Candidates.of_scene(scene.candidates.keyframes)
     focal = focal_lengths(torch.tensor([scene.scene.fov_deg]), scene.scene.pixel_aspect).to(engine.device)
     state = memory.init_state(1, engine.resolution, engine.device, len(scene.candidates.keyframes))
     state.focal.copy_(focal)
     for i, pose in zip(episodes, poses, strict=True):
-        view, _ = memory.render(state, torch.from_numpy(pose).to(engine.device).expand(1, 4, 6), candidates)
+        view, _ = memory.render(state, torch.from_numpy(pose).to(engine.device).expand(1, 4, 6), scene.candidates)
         cover.append(float(view.cover.mean()))
         seen = view.colour[0, 0].permute(1, 2, 0).clamp(-1, 1).cpu().numpy()
         real = shrink(dataset.clip(i, 0, 1, depth=False).frames)[0] / 127.5 - 1

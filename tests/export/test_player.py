@@ -23,7 +23,7 @@ from reverie.models.conditioning.spatial_memory import SpatialMemory, SpatialMem
 from reverie.models.ego_motion import apply_motion, relative_motion
 from reverie.scenes.ground import Ground
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
-from reverie.scenes.selection import choose_keyframes, median_reach, probe_points
+from reverie.scenes.selection import median_reach, pick_keyframes, probe_points, view_promise
 from reverie.serve.bindings import bindings_for
 from reverie.types import ActionSpace
 from reverie.vision.projection import VIEW_SIZE, focal_lengths, render_views, sample_colour
@@ -137,7 +137,8 @@ def test_views_are_rendered_as_the_engine_renders_them(keyframes: dict[str, Tens
         assert error.mean() < 2e-4, name
 
 
-def test_the_same_keyframes_are_chosen_in_the_same_order(keyframes: dict[str, Tensor]) -> None:
+@pytest.mark.parametrize("leading", [0, 2])
+def test_the_same_keyframes_are_chosen_in_the_same_order(keyframes: dict[str, Tensor], leading: int) -> None:
     one = batched(keyframes)
     probes, seen = probe_points(one["depth"], one["hidden"], one["pose"], focal())
     reach = median_reach(probes, seen, one["pose"])
@@ -147,9 +148,8 @@ def test_the_same_keyframes_are_chosen_in_the_same_order(keyframes: dict[str, Te
     )
     wanted = []
     for pose in poses:
-        index, valid = choose_keyframes(
-            probes, seen, one["pose"], preference, pose[None], focal(), reach.nanmedian(1).values, 3
-        )
+        promise = view_promise(probes, seen, one["pose"], pose[None], focal(), reach.nanmedian(1).values)
+        index, valid = pick_keyframes(promise * preference[..., None], 3, leading, first=2)
         wanted.append(index[0][valid[0]].tolist())
     got = run(
         """
@@ -159,11 +159,15 @@ def test_the_same_keyframes_are_chosen_in_the_same_order(keyframes: dict[str, Te
         const keyframes = given.keyframes.map((one, i) => {
           return { ...one, i, preference: given.preference[i], ...probe(one, focal) };
         });
-        const chosen = given.poses.map((pose) => chooseKeyframes(keyframes, pose, focal, 3).map(({ i }) => i));
+        const choose = (pose) => chooseKeyframes(keyframes, pose, focal, 3, null, given.leading, 2);
+        const chosen = given.poses.map((pose) => choose(pose).map(({ i }) => i));
         console.log(JSON.stringify({ chosen, reach: keyframes.map((one) => one.reach) }));
         """,
-        {"keyframes": described(keyframes), "poses": poses.tolist(), "fov": FOV, "preference": preference[0].tolist()},
-    )
+        {
+            "keyframes": described(keyframes), "poses": poses.tolist(), "fov": FOV,
+            "preference": preference[0].tolist(), "leading": leading,
+        },
+    )  # fmt: skip
     assert got["reach"] == pytest.approx(reach[0].tolist(), rel=1e-5)
     assert got["chosen"] == wanted
     assert len({tuple(one) for one in wanted}) > 1
@@ -276,7 +280,7 @@ def test_a_session_goes_where_the_engines_goes_and_remembers_what_it_remembers()
     config = SpatialMemoryConfig(keyframes=3, drawn=4, fov_deg=rooms.FOV_DEG)
     memory = SpatialMemory(config, preset.world.action_space, preset.world.latent).eval()
     memory.depth = depth = Scripted()  # type: ignore[assignment]
-    frames = rooms.keyframes(np.array([[0, 0, 0, yaw, 0, 0] for yaw in (-30, 0, 30)], np.float32))
+    frames = rooms.keyframes(np.array([[0.05, 0.03, 0, yaw, 0, 0] for yaw in (-30, 0, 30)], np.float32))
     frames.depth[1, 20:44, 40:70] = 1.5
     frames = Keyframes.new(frames.colour, frames.depth, frames.hidden, frames.pose, rooms.FOCAL)
     scene = Candidates.of_scene(frames, ground=Ground.of(frames.pose))

@@ -14,8 +14,9 @@ from reverie import cli
 from reverie.data.dataset import Dataset
 from reverie.engine.loading import scenes as bundled
 from reverie.errors import DataError
+from reverie.scenes import recordings
 from reverie.scenes.assemble import make_keyframes
-from reverie.scenes.build import measure_coverage
+from reverie.scenes.build import measure_coverage, render_from
 from reverie.scenes.recordings import read_footage
 from reverie.scenes.scene import Scene
 from reverie.train.spatial.packs import list_episodes, read_episode
@@ -185,6 +186,50 @@ def test_list_names_the_bundled_scenes(
     assert (one["name"], one["keys"], one["starts"]) == (
         "corner", ["forward"], ["A corner, start 0", "A corner, start 1"],
     )  # fmt: skip
+
+
+def test_looking_round_shows_what_no_recording_looked_at(tmp_path: Path) -> None:
+    recording = record_yard(tmp_path / "r", episodes=2, frames=21)
+    args = ["scene", "build", str(recording), "--keyframes", "48", "-o"]
+    assert cli.main([*args, str(tmp_path / "recorded")]) == 0
+    assert cli.main([*args, str(tmp_path / "round"), "--look-round"]) == 0
+    focal = focal_lengths(torch.tensor([80.0]))[0]
+    footage = read_footage([recording])
+    behind = footage.frames.pose[::4].clone()
+    behind[:, 3] += 180
+    cover = {}
+    for name in ("recorded", "round"):
+        scene = Scene.load(tmp_path / name)
+        assert len(scene) <= 48
+        keyframes = make_keyframes(scene.colour, scene.depth, scene.hidden, scene.pose, focal)
+        cover[name] = float(render_from(keyframes, behind, focal).cover.mean())
+        taken = [np.abs(scene.pose - pose).max(1).min() < 1e-3 for pose in footage.frames.pose.numpy()]
+        assert sum(taken) >= min(len(taken), 30), "most keyframes are still recorded ones"
+        for start in scene.starts:
+            assert np.abs(footage.frames.pose.numpy() - start.pose).max(1).min() < 1e-3, "starts are recorded frames"
+    assert cover["round"] > cover["recorded"] + 0.2
+    assert cover["round"] > 0.8
+
+
+@pytest.mark.parametrize("kind", ["not explorable", "another map", "no seed"])
+def test_what_stands_in_the_way_of_looking_round_is_told_in_one_line(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recording = record_yard(tmp_path / "r", episodes=2, frames=21)
+    wanted = "cannot be looked at from anywhere"
+    if kind == "not explorable":
+        monkeypatch.setitem(WORLDS, "yard", WorldInfo("yard", "a yard", Yard))
+    elif kind == "another map":
+        monkeypatch.setattr(YardWorld, "map", "garden")
+        wanted = "yard opens garden now, not the recorded yard"
+    else:
+        monkeypatch.setattr(recordings, "_opened_with", lambda dataset, number: ("yard", None, {}))
+        wanted = "leave out --look-round"
+    assert cli.main(["scene", "build", str(recording), "--look-round", "-o", str(tmp_path / "s")]) == 2
+    error = capsys.readouterr().err
+    assert wanted in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "s").exists()
 
 
 def test_a_capture_ends_when_it_covers_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from reverie.scenes.ground import HEIGHT_FACTOR, REACH, SPACING, TURN_SLACK_DEG, Ground
+from reverie.scenes.ground import HEIGHT_FACTOR, REACH, SPACING, Ground
 
 
 def poses(*places: tuple[float, ...]) -> Tensor:
@@ -25,7 +25,7 @@ def test_its_radius_follows_the_distance_between_places() -> None:
 
 
 def test_a_walk_on_the_ground_goes_where_it_wants() -> None:
-    walk = STREET[None, 3:7] + torch.tensor([0.5, 0.3, 0.4, 70.0, 5.0, 3.0])
+    walk = STREET[None, 3:7] + torch.tensor([0.5, 0.3, 0.4, 70.0, 4.0, 0.0])
     torch.testing.assert_close(Ground.of(STREET).hold(STREET[None, 2], walk), walk)
 
 
@@ -51,11 +51,20 @@ def test_it_neither_sinks_nor_flies() -> None:
         assert float((held[..., 2] - 1.7).abs().max()) == pytest.approx(2 * REACH / HEIGHT_FACTOR, abs=0.01)
 
 
-def test_it_looks_up_and_down_as_far_as_was_recorded_and_a_little_more() -> None:
+def test_it_looks_up_and_down_as_far_as_was_usual_and_half_as_much_more() -> None:
     wanted = STREET[None, 4:8].clone()
-    wanted[..., 4] = torch.tensor([-88.0, -15.0, 25.0, 60.0])
+    wanted[..., 4] = torch.tensor([-88.0, -4.0, 13.0, 60.0])
     held = Ground.of(STREET).hold(STREET[None, 3], wanted)
-    assert held[0, :, 4].tolist() == [-TURN_SLACK_DEG, -15, 25, 10 + TURN_SLACK_DEG]
+    assert held[0, :, 4].tolist() == pytest.approx([-5, -4, 13, 15])
+
+
+def test_a_camera_that_was_never_tilted_stays_as_it_is() -> None:
+    street = STREET.repeat(5, 1)
+    street[:, 4] = -15.0
+    street[7, 4] = -24.0  # once, in a fall
+    wanted = street[None, 4:8] + torch.tensor([0.0, 0.0, 0.0, 0.0, -3.0, 1.0])
+    held = Ground.of(street).hold(street[None, 3], wanted)
+    torch.testing.assert_close(held[..., 4:], street[None, 4:5, 4:].expand(1, 4, 2))
 
 
 def test_who_begins_beyond_it_goes_no_farther_and_may_come_back() -> None:
@@ -71,7 +80,7 @@ def test_far_from_the_origin_nothing_is_lost() -> None:
     far = STREET + torch.tensor([-2400.0, 1900.0, 0.0, 0.0, 0.0, 0.0])
     far = far.repeat_interleave(3, 0)
     assert float(Ground.of(far).radius) == pytest.approx(2 * REACH, abs=0.01)
-    walk = far[None, 9:13] + torch.tensor([1.5, 0.3, 0.4, 70.0, 5.0, 3.0])
+    walk = far[None, 9:13] + torch.tensor([1.5, 0.3, 0.4, 70.0, 4.0, 0.0])
     torch.testing.assert_close(Ground.of(far).hold(far[None, 6], walk), walk)
 
 

@@ -9,7 +9,15 @@ from tests.scenes.rooms import FOCAL, around, keyframes, walk
 from torch import Tensor
 
 from reverie.scenes.keyframes import Candidates, Keyframes
-from reverie.scenes.selection import CELLS, NUM_PROBES, choose_keyframes, median_reach, probe_points, view_promise
+from reverie.scenes.selection import (
+    CELLS,
+    NUM_PROBES,
+    choose_keyframes,
+    median_reach,
+    pick_keyframes,
+    probe_points,
+    view_promise,
+)
 from reverie.vision.projection import SKY, VIEW_SIZE, render_views
 
 
@@ -65,6 +73,26 @@ def test_a_keyframe_without_preference_is_never_chosen() -> None:
         assert i not in index[i][valid[i]].tolist()
     _, none = choose(frames, frames.pose, 3, torch.zeros(8, 8))
     assert not none.any()
+
+
+def test_what_was_recorded_is_picked_before_what_was_generated() -> None:
+    recorded = torch.tensor([[0.05, 0.0, 0.0], [0.0, 0.04, 0.0], [0.05, 0.03, 0.0]])
+    generated = torch.tensor([[0.6, 0.6, 0.0], [0.6, 0.0, 0.5], [0.0, 0.6, 0.6]])
+    promise = torch.cat([recorded, generated])[None]
+    assert set(pick_keyframes(promise, 2)[0][0].tolist()) < {3, 4, 5}
+    index, valid = pick_keyframes(promise, 4, leading=2, first=3)
+    assert valid.all()
+    assert {1, 2} < set(index[0].tolist()), "the two that show most together, though others promise more"
+    assert len(set(index[0].tolist()) & {3, 4, 5}) == 2
+
+
+def test_where_nothing_was_recorded_all_picks_are_of_what_was_generated() -> None:
+    far, near = torch.full((3, 3), 1e-5), torch.eye(3) * 0.6
+    batch = torch.stack([torch.cat([far, near]), torch.cat([near, far])])
+    index, valid = pick_keyframes(batch, 3, leading=2, first=3)
+    assert sorted(index[0].tolist()) == [3, 4, 5], "this session has left what was recorded"
+    assert sorted(index[1].tolist()) == [0, 1, 2]
+    assert valid.all()
 
 
 def test_more_wanted_than_there_are() -> None:

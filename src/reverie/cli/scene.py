@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,8 @@ from reverie.errors import DataError
 from reverie.options import alias, positional, repeated
 
 if TYPE_CHECKING:
+    from reverie.scenes.assemble import Facts, LookRound
+    from reverie.scenes.recordings import Footage
     from reverie.scenes.scene import Scene
 
 Output = Annotated[Path, alias("-o")]
@@ -24,7 +27,8 @@ class BuildSceneConfig:
 
     A scene is one place: of recordings of several places, the one with the most frames is taken.
 
-    Example: reverie scene build recordings/vizdoom -o scenes/my-level
+    Examples: reverie scene build recordings/vizdoom -o scenes/my-level
+    reverie scene build recordings/vizdoom --look-round --keyframes 640 -o scenes/my-level
     """
 
     recordings: Annotated[tuple[Path, ...], positional()]
@@ -45,6 +49,9 @@ class BuildSceneConfig:
     """The licence of the images."""
     seed: int = 0
     """Decides which episodes are held out, where none is marked."""
+    look_round: bool = False
+    """Open the game and look round where it was recorded, so that what nobody looked at is known too (city, temple,
+    vizdoom and minetest)."""
     overwrite: bool = False
     """Replace a scene that is there."""
 
@@ -69,19 +76,40 @@ def scene_build(config: BuildSceneConfig) -> None:
             mouse=footage.action_space.mouse,
             licence=config.licence,
         )
-        scene = build_scene(
-            facts,
-            footage.frames,
-            config.keyframes,
-            config.starts,
-            lambda share, text: report(0.3 + 0.6 * share, text),
-        )
+        with _looking_round(footage, facts) if config.look_round else nullcontext() as look:
+            scene = build_scene(
+                facts,
+                footage.frames,
+                config.keyframes,
+                config.starts,
+                lambda share, text: report(0.3 + 0.6 * share, text),
+                look,
+            )
         report(0.9, "measuring coverage of held-out frames")
         shown = make_keyframes(scene.colour, scene.depth, scene.hidden, scene.pose, facts.focal)
         covered = coverage_of(shown, footage.held_out, facts.focal)
         scene.save(config.output)
     print(f"{config.output}: {summary(scene, config.output)}")
     print(f"held-out frames: {covered}")
+
+
+@contextmanager
+def _looking_round(footage: Footage, facts: Facts) -> Iterator[LookRound]:
+    """Opens the recorded game at the recorded place, for `build_scene`."""
+    from reverie.scenes.capture import look_round, require_explorable
+    from reverie.worlds import open_world
+
+    if footage.seed is None:
+        raise DataError("these recordings do not say which episode of the game they are of; leave out --look-round")
+    opened = open_world(footage.game, **footage.options)
+    try:
+        opened.reset(footage.seed)
+        world = require_explorable(opened, footage.game)
+        if world.map != footage.map:
+            raise DataError(f"{footage.game} opens {world.map} now, not the recorded {footage.map}; record it again")
+        yield partial(look_round, world, facts, footage.frames)
+    finally:
+        opened.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,8 +29,14 @@ NEAR_FRACTION = 0.12
 MAX_STARTS = 32
 DIRECTIONS = ("north", "north-east", "east", "south-east", "south", "south-west", "west", "north-west")
 
+ROUND_SHARE = 0.375
+"""Share of a scene's keyframes that may be views in directions that nobody recorded."""
+
 Report = Callable[[float, str], None]
 """Called with the share that is done, and the work at hand."""
+
+LookRound = Callable[[Keyframes, int, Report], Keyframes]
+"""Called with the keyframes so far, how many more there may be, and a report; returns those to add."""
 
 Stack = tuple[Frames, npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.float32]]
 """colour (n, H, W, 3), depth (n, h, w), hidden (n, h, w), pose (n, 6)."""
@@ -81,15 +87,29 @@ def check_counts(keyframes: int, starts: int) -> None:
             raise DataError(f"{name} must be 1 to {high}, got {value}")
 
 
-def build_scene(facts: Facts, frames: Keyframes, keyframes: int, starts: int, report: Report | None = None) -> Scene:
-    """Chooses keyframes and starts among frames, and hides what moves."""
+def build_scene(
+    facts: Facts,
+    frames: Keyframes,
+    keyframes: int,
+    starts: int,
+    report: Report | None = None,
+    look_round: LookRound | None = None,
+) -> Scene:
+    """Chooses keyframes and starts among frames, and hides what moves.
+
+    look_round: adds what the frames do not show; `ROUND_SHARE` of the keyframes are left to it.
+    """
     check_counts(keyframes, starts)
     tell = report or (lambda share, text: None)
     focal = facts.focal
     tell(0.0, "choosing keyframes")
-    chosen = frames.select(choose_views(frames, keyframes))
-    tell(0.2, "hiding what moves")
-    hidden = chosen.hidden | hide_moving(chosen, frames, focal)
+    recorded = keyframes - int(ROUND_SHARE * keyframes) if look_round else keyframes
+    chosen, every = frames.select(choose_views(frames, recorded)), frames
+    if look_round:
+        added = look_round(chosen, keyframes - len(chosen), lambda share, text: tell(0.1 + 0.4 * share, text))
+        chosen, every = Keyframes.join([chosen, added]), Keyframes.join([frames, added])
+    tell(0.5, "hiding what moves")
+    hidden = chosen.hidden | hide_moving(chosen, every, focal)
     shown = Keyframes.new(chosen.colour, chosen.depth, hidden, chosen.pose, focal)
     tell(0.8, "placing starts")
     return make_scene(facts, shown, place_starts(facts, shown, frames, starts))

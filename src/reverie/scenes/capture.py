@@ -1,7 +1,9 @@
-"""Scenes from games that can be looked at from anywhere: a grid of standpoints, until nothing new is visible."""
+"""Scenes from games that can be looked at from anywhere: a grid of standpoints, until nothing new is visible; or what
+recordings of the game do not show, looked at from where they were made."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol, cast
@@ -25,10 +27,16 @@ from reverie.scenes.assemble import (
 from reverie.scenes.build import Coverage, measure_coverage, render_from
 from reverie.scenes.keyframes import Keyframes
 from reverie.scenes.scene import Scene, Start
+from reverie.scenes.selection import DISTANCE_SCALE
 from reverie.types import Action, ExplorableWorld, Frames, Geometry, RecordableWorld
 
-VIEWS = (*((60.0 * i, 0.0) for i in range(6)), *((60.0 * i + 30.0, 35.0) for i in range(6)))
+YAW_STEP_DEG = 60.0
+VIEWS = tuple((YAW_STEP_DEG * (i + 0.5 * k), pitch) for k, pitch in enumerate((0.0, 35.0)) for i in range(6))
 """Yaw and pitch of the views from a standpoint: six level, six looking up."""
+LOOK_UP_DEG = 20.0
+"""Recordings whose players looked up by more than this are looked round at upwards as well."""
+LOOK_BELOW = 0.85
+"""A view of which recordings show at least this share is not looked at again."""
 ROUND = 12
 """Standpoints between two measurements of coverage."""
 PROBES = 32
@@ -125,14 +133,49 @@ def capture_scene(
     return Captured(make_scene(facts, shown, begins), coverage, tuple(growth), (visited, len(places)))
 
 
+def look_round(
+    world: CapturableWorld,
+    facts: Facts,
+    recorded: Keyframes,
+    shown: Keyframes,
+    most: int,
+    report: Report | None = None,
+) -> Keyframes:
+    """Views in directions that recordings do not show, from where they were made.
+
+    recorded: frames whose places are visited, the episode's place being theirs; shown: keyframes that are there; most:
+    keyframes to add.  A view is taken if all keyframes so far cover less than `LOOK_BELOW` of it.  Views are at the
+    usual pitch, and up where players looked up.  Returns the keyframes to add.
+    """
+    tell = report or (lambda share, text: None)
+    level, high = recorded.pose[:, 4].quantile(torch.tensor([0.5, 0.98])).tolist()
+    pitches = [level, high] if high - level > LOOK_UP_DEG else [level]
+    views = [(YAW_STEP_DEG * (i + 0.5 * k), pitch) for k, pitch in enumerate(pitches) for i in range(6)]
+    spacing = DISTANCE_SCALE * float(recorded.reach.nanmedian().nan_to_num(1.0))
+    places = _coarse_to_fine(recorded.pose[:, :3].numpy(), spacing)
+    known, before = shown, len(shown)
+    for number, place in enumerate(places):
+        tell(number / len(places), f"{number} of {len(places)} places looked round at")
+        looks = _look_round(world, place, views)
+        if looks is None:
+            continue
+        seen = make_keyframes(*looks, facts.focal)
+        cover = torch.stack([render_from(known, one[None], facts.focal).cover.mean() for one in seen.pose])
+        fresh = torch.nonzero(cover < LOOK_BELOW)[: most - (len(known) - before), 0]
+        known = Keyframes.join([known, seen.select(fresh)])
+        if len(known) - before == most:
+            break
+    return known.select(torch.arange(before, len(known)))
+
+
 def _has_settled(growth: list[float]) -> bool:
     """Returns whether the last rounds added nothing."""
     recent = growth[-PATIENCE - 1 :]
     return len(recent) > PATIENCE and all(b - a < MIN_GROWTH for a, b in pairwise(recent))
 
 
-def _coarse_to_fine(places: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Places in an order in which each is far from all before it, from the middle on."""
+def _coarse_to_fine(places: npt.NDArray[np.float32], spacing: float = 0.0) -> npt.NDArray[np.float32]:
+    """Places in an order in which each is far from all before it, at least `spacing`, from the middle on."""
     if not len(places):
         return places
     order = [int(np.linalg.norm(places - places.mean(0), axis=1).argmin())]
@@ -141,6 +184,8 @@ def _coarse_to_fine(places: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         order.append(int(distance.argmax()))
         distance = np.minimum(distance, np.linalg.norm(places - places[order[-1]], axis=1))
         distance[order] = -1
+        if distance.max() < spacing:
+            break
     return places[order]
 
 
@@ -154,9 +199,11 @@ def _is_inside(geometry: Geometry) -> bool:
     return float((geometry.depth < NEAR_M).mean()) > NEAR_SHARE
 
 
-def _look_round(world: CapturableWorld, place: npt.NDArray[np.float32]) -> Stack | None:
+def _look_round(
+    world: CapturableWorld, place: npt.NDArray[np.float32], views: Sequence[tuple[float, float]] = VIEWS
+) -> Stack | None:
     """The views from a standpoint; None where the camera is inside something."""
-    looks = [_look(world, np.array([*place, yaw, pitch, 0.0], np.float32)) for yaw, pitch in VIEWS]
+    looks = [_look(world, np.array([*place, yaw, pitch, 0.0], np.float32)) for yaw, pitch in views]
     return _stack_looks([look for look in looks if not _is_inside(look[1])])
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-REACH = 3.0
+REACH = 2.0
 """Radius of a place, in distances between one and the next."""
 SAME_PLACE = 0.3
 """Keyframes within so many metres are of one place."""
@@ -18,8 +18,10 @@ SPACING = 1.0
 """Metres between places where there is only one."""
 HEIGHT_FACTOR = 2.0
 """A metre up or down counts as so many: what is a little too high or too low looks wrong sooner."""
-TURN_SLACK_DEG = 20.0
-"""Pitch and roll may leave what was recorded by so many degrees."""
+RARE = 0.02
+"""Share of the keyframes, at either end, whose pitch and roll are not usual ones."""
+TURN_SLACK = 0.5
+"""Pitch and roll may leave the usual ones by so many of their ranges: a camera that never tilts stays as it is."""
 
 
 class Ground(NamedTuple):
@@ -39,9 +41,9 @@ class Ground(NamedTuple):
         nearest = away.masked_fill(away < SAME_PLACE, torch.inf).amin(1)
         nearest = nearest[nearest.isfinite()]
         spacing = nearest.median() if len(nearest) else torch.full_like(pose[0, 0], SPACING)
-        turns = pose[:, 4:6]
-        slack = torch.tensor(TURN_SLACK_DEG, device=pose.device)
-        return cls(places, REACH * spacing, turns.amin(0) - slack, turns.amax(0) + slack)
+        low, high = pose[:, 4:6].quantile(torch.tensor([RARE, 1 - RARE], device=pose.device), dim=0)
+        slack = TURN_SLACK * (high - low)
+        return cls(places, REACH * spacing, low - slack, high + slack)
 
     def hold(self, camera: Tensor, poses: Tensor) -> Tensor:
         """The next poses (b, f, 6) of a camera (b, 6), brought back to the ground where they leave it.

@@ -99,11 +99,13 @@ class Choice(NamedTuple):
         focal: Tensor,
         k: int,
         lost: Sequence[Tensor | None] = (),
+        leading: int = 0,
     ) -> Choice:
         """Chooses the keyframes that promise most for a view.
 
         preference: what each source's promises are multiplied by; pose: (b, 6) of the view; focal: (b, 2); lost:
-        for each source the probes (b, m, p) that are not there any more.
+        for each source the probes (b, m, p) that are not there any more; leading: the first so many picks are of the
+        first source, while it adds anything: of several, what is recorded comes before what was generated.
         """
         b = pose.shape[0]
         reach = torch.cat([torch.where(one.usable, one.all("reach"), torch.nan).expand(b, -1) for one in sources], 1)
@@ -113,7 +115,7 @@ class Choice(NamedTuple):
             seen = one.all("seen") if gone is None else one.all("seen") & ~gone
             shown = view_promise(one.all("probes"), seen, one.all("pose"), pose, focal, typical)
             promise.append(shown * (one.usable * weight)[..., None])
-        return cls(tuple(sources), *pick_keyframes(torch.cat(promise, 1), k))
+        return cls(tuple(sources), *pick_keyframes(torch.cat(promise, 1), k, leading, promise[0].shape[1]))
 
     def of_source(self, number: int) -> Tensor:
         """Mask of the chosen keyframes that are of this source, (b, k) bool."""

@@ -5,10 +5,12 @@ A scene is one place.  Episodes of other places than the one with the most frame
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +36,8 @@ PLACE_BY_SEED = ("temple", "minetest")
 class Footage:
     """Frames of one place with depth and pose, split into those to build from and those held out.
 
-    game, place: names; action_space: of the recordings.
+    game, place: names; action_space: of the recordings; map, seed, options: that the game was opened with there, where
+    the recordings say so.
     """
 
     game: str
@@ -44,6 +47,9 @@ class Footage:
     action_space: ActionSpace
     frames: Keyframes
     held_out: Keyframes
+    map: str | None = None
+    seed: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def focal(self) -> torch.Tensor:
@@ -149,7 +155,15 @@ def read_footage(
         datasets[0].action_space,
         make_keyframes(*train, focal),
         make_keyframes(*held_out, focal),
+        *_opened_with(*episodes[0]),
     )
+
+
+def _opened_with(dataset: Dataset, number: int) -> tuple[str | None, int | None, dict[str, Any]]:
+    """Map, seed and options that the game was opened with for an episode."""
+    meta = dataset.episodes[number].meta
+    name, seed = meta.get("map") or None, meta.get("seed")
+    return name, None if seed is None else int(seed), json.loads(meta.get("options") or "{}")
 
 
 def _read_split(episodes: Sequence[tuple[Dataset, int]], seed: int, report: Report | None) -> tuple[Stack, Stack]:

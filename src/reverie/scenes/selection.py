@@ -23,6 +23,9 @@ ANGLE_SCALE_DEG = 25.0
 DISTANCE_SCALE = 0.3
 """A keyframe this many median depths away promises 1 / e: what it shows may be hidden behind what it does not show."""
 
+MIN_GAIN = 1e-3
+"""The least that a keyframe adds to the promises of those picked before it, in cells."""
+
 
 def probe_points(depth: Tensor, hidden: Tensor, pose: Tensor, focal: Tensor) -> tuple[Tensor, Tensor]:
     """World points on a coarse grid.
@@ -63,20 +66,24 @@ def choose_keyframes(
     return pick_keyframes(view_promise(probes, seen, keyframe_pose, pose, focal, reach) * preference[..., None], k)
 
 
-def pick_keyframes(promise: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def pick_keyframes(promise: Tensor, k: int, leading: int = 0, first: int = 0) -> tuple[Tensor, Tensor]:
     """Picks greedily by what each keyframe adds to the best promise so far.
 
-    promise: (b, m, cells).  Returns index (b, k) int64, the best of those picked first, and valid (b, k) bool.
+    promise: (b, m, cells); leading, first: the first so many picks are of the first so many keyframes, while those add
+    anything.  Returns index (b, k) int64, the best of those picked first, and valid (b, k) bool.
     """
     b, m, cells = promise.shape
     best = promise.new_zeros(b, cells)
     chosen, gains = [], []
-    for _ in range(min(k, m)):
-        gain, index = (promise - best[:, None]).clamp(min=0).sum(-1).max(1)
+    for i in range(min(k, m)):
+        gain = (promise - best[:, None]).clamp(min=0).sum(-1)
+        if i < leading:
+            gain[:, first:] *= ~(gain[:, :first] > MIN_GAIN).any(1, keepdim=True)
+        most, index = gain.max(1)
         chosen.append(index)
-        gains.append(gain)
+        gains.append(most)
         best = torch.maximum(best, promise[torch.arange(b, device=best.device), index])
-    index, valid = torch.stack(chosen, 1), torch.stack(gains, 1) > 1e-3
+    index, valid = torch.stack(chosen, 1), torch.stack(gains, 1) > MIN_GAIN
     quality = promise.sum(-1).gather(1, index) / (promise > 0).sum(-1).gather(1, index).clamp(min=1)
     order = torch.where(valid, -quality, torch.full_like(quality, 1.0)).argsort(dim=1, stable=True)
     index, valid = index.gather(1, order), valid.gather(1, order)

@@ -1,11 +1,12 @@
 // The ground of a scene: the places near to where it was recorded, which are all that a session in it can go to.  The
 // same as scenes/ground.py, which describes it.
 
-const REACH = 3;
+const REACH = 2;
 const SAME_PLACE = 0.3;
 const SPACING = 1;
 const HEIGHT_FACTOR = 2;
-const TURN_SLACK_DEG = 20;
+const RARE = 0.02;
+const TURN_SLACK = 0.5;
 
 export class Ground {
   /** keyframes: of the scene, with a pose each. */
@@ -17,9 +18,12 @@ export class Ground {
       .filter(Number.isFinite)
       .sort((a, b) => a - b);
     this.radius = REACH * (nearest.length ? nearest[(nearest.length - 1) >> 1] : SPACING);
-    const turns = [4, 5].map((i) => poses.map((pose) => pose[i]));
-    this.low = turns.map((all) => Math.min(...all) - TURN_SLACK_DEG);
-    this.high = turns.map((all) => Math.max(...all) + TURN_SLACK_DEG);
+    const usual = [4, 5].map((i) => {
+      const turns = poses.map((pose) => pose[i]).sort((a, b) => a - b);
+      return [quantile(turns, RARE), quantile(turns, 1 - RARE)];
+    });
+    this.low = usual.map(([low, high]) => low - TURN_SLACK * (high - low));
+    this.high = usual.map(([low, high]) => high + TURN_SLACK * (high - low));
   }
 
   /** The next poses of a camera, brought back to the ground where they leave it. */
@@ -49,6 +53,13 @@ export class Ground {
     }
     return found;
   }
+}
+
+/** The quantile of sorted numbers, between the two nearest. */
+function quantile(sorted, share) {
+  const at = share * (sorted.length - 1);
+  const [below, above] = [sorted[Math.floor(at)], sorted[Math.ceil(at)]];
+  return below + (at - Math.floor(at)) * (above - below);
 }
 
 function scaled(pose) {

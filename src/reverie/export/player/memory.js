@@ -56,7 +56,9 @@ export class SpatialMemory {
   }
 
   #choose(pose) {
-    return chooseKeyframes([...this.scene, ...this.#own], pose, this.focal, this.config.drawn, this.#erasure);
+    const { drawn, scene_drawn: leading } = this.config;
+    const all = [...this.scene, ...this.#own];
+    return chooseKeyframes(all, pose, this.focal, drawn, this.#erasure, leading, this.scene.length);
   }
 
   #drawn(chosen) {

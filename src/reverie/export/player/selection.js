@@ -7,6 +7,7 @@ const CELLS = { rows: 4, columns: 7 };
 const NUM_CELLS = CELLS.rows * CELLS.columns;
 const ANGLE_SCALE_DEG = 25;
 const DISTANCE_SCALE = 0.3;
+const MIN_GAIN = 1e-3;
 const PIXELS = Array.from({ length: GRID.rows * GRID.columns }, (_, i) => {
   const row = Math.floor(((Math.floor(i / GRID.columns) + 0.5) * VIEW.h) / GRID.rows);
   return row * VIEW.w + Math.floor((((i % GRID.columns) + 0.5) * VIEW.w) / GRID.columns);
@@ -32,8 +33,11 @@ function median(values) {
   return sorted.length ? sorted[(sorted.length - 1) >> 1] : NaN;
 }
 
-/** At most `count` of `keyframes` ({probes, seen, reach, pose, preference}), those that promise most, best first; erasure: of what is deleted. */
-export function chooseKeyframes(keyframes, pose, focal, count, erasure = null) {
+/**
+ * At most `count` of `keyframes` ({probes, seen, reach, pose, preference}), those that promise most, best first; erasure:
+ * of what is deleted; leading, first: the first so many picks are of the first so many keyframes, while those add anything.
+ */
+export function chooseKeyframes(keyframes, pose, focal, count, erasure = null, leading = 0, first = 0) {
   const typical = median(keyframes.map((one) => one.reach));
   const reach = Number.isNaN(typical) ? 1 : typical;
   const project = projector(pose, focal);
@@ -41,13 +45,9 @@ export function chooseKeyframes(keyframes, pose, focal, count, erasure = null) {
   const best = new Float32Array(NUM_CELLS);
   const chosen = [];
   for (let taken = 0; taken < Math.min(count, keyframes.length); taken++) {
-    let [top, index] = [-1, -1];
-    for (let i = 0; i < promises.length; i++) {
-      let gain = 0;
-      for (let cell = 0; cell < NUM_CELLS; cell++) gain += Math.max(promises[i][cell] - best[cell], 0);
-      if (gain > top) [top, index] = [gain, i];
-    }
-    if (!(top > 1e-3)) break;
+    let [top, index] = taken < leading ? largestGain(promises.slice(0, first), best) : [0, -1];
+    if (!(top > MIN_GAIN)) [top, index] = largestGain(promises, best);
+    if (!(top > MIN_GAIN)) break;
     chosen.push(index);
     for (let cell = 0; cell < NUM_CELLS; cell++) best[cell] = Math.max(best[cell], promises[index][cell]);
   }
@@ -59,6 +59,17 @@ export function chooseKeyframes(keyframes, pose, focal, count, erasure = null) {
     .map((index) => ({ index, quality: Math.fround(quality(index)) }))
     .sort((a, b) => b.quality - a.quality)
     .map(({ index }) => keyframes[index]);
+}
+
+/** The most that one of the promises adds to the best so far, and its number. */
+function largestGain(promises, best) {
+  let [top, index] = [-1, -1];
+  for (let i = 0; i < promises.length; i++) {
+    let gain = 0;
+    for (let cell = 0; cell < NUM_CELLS; cell++) gain += Math.max(promises[i][cell] - best[cell], 0);
+    if (gain > top) [top, index] = [gain, i];
+  }
+  return [top, index];
 }
 
 /** How well a keyframe shows each cell of a view, times its preference. */

@@ -57,13 +57,15 @@ MAP_STRIDE = 4
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpatialMemoryConfig:
     """keyframes: how many of its own a session keeps; drawn: keyframes that a view is rendered from; write_below: a
-    frame becomes a keyframe if the memory covers less of it; own_preference: how much a session's own keyframes
-    count beside a scene's, because what was generated is softer than recorded frames; fov_deg, pixel_aspect: the camera
-    of images that come without one."""
+    frame becomes a keyframe if the memory covers less of it; scene_drawn: how many of those drawn are chosen among the
+    scene's alone, while they add anything; own_preference: how much a session's own keyframes count beside a scene's
+    for the others, because what was generated is softer than recorded frames; fov_deg, pixel_aspect: the camera of
+    images that come without one."""
 
     keyframes: int = 48
     drawn: int = 6
     write_below: float = 0.93
+    scene_drawn: int = 4
     own_preference: float = 0.6
     fov_deg: float = 80.0
     pixel_aspect: float = 1.0
@@ -216,11 +218,12 @@ class SpatialMemory(nn.Module):
             return render_views(colour, depth, hidden, pose, choice.valid, poses, state.focal, fills), choice
 
     def _choose(self, state: SpatialMemoryState, pose: Tensor, scene: Candidates | None) -> Choice:
-        sources, preference = [own_keyframes(state)], [1.0]
+        sources, preference, leading = [own_keyframes(state)], [1.0], 0
         if scene is not None:
             sources, preference = [scene, *sources], [1.0, self.config.own_preference]
+            leading = self.config.scene_drawn
         lost = gone_probes(state.seen_through, sources)
-        return Choice.best(sources, preference, pose, state.focal, self.config.drawn, lost)
+        return Choice.best(sources, preference, pose, state.focal, self.config.drawn, lost, leading)
 
     def channels(
         self, colour: Tensor, cover: Tensor, inverse_depth: Tensor, last: Tensor, drawn: Tensor

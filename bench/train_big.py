@@ -42,10 +42,12 @@ def shallow(layers: int, resolution: tuple[int, int]) -> ModelConfig:
     """The universal model with so many layers."""
     config = matrix_game_2(resolution=resolution, tiny_decoder=False)
     world, acting = config.world, tuple(range(max(1, layers // 2)))
-    assert world.keyboard is not None
-    assert world.mouse is not None
-    modules = {"keyboard": replace(world.keyboard, blocks=acting), "mouse": replace(world.mouse, blocks=acting)}
-    return replace(config, world=replace(world, layers=layers, image_blocks=tuple(range(layers)), **modules))
+    keyboard, mouse = world.actions.keyboard, world.actions.mouse
+    assert keyboard is not None
+    assert mouse is not None
+    actions = replace(world.actions, keyboard=replace(keyboard, blocks=acting), mouse=replace(mouse, blocks=acting))
+    image = replace(world.image, blocks=tuple(range(layers)))
+    return replace(config, world=replace(world, layers=layers, image=image, actions=actions))
 
 
 def made_up(config: ModelConfig, num_steps: int) -> Clips:
@@ -63,7 +65,7 @@ def made_up(config: ModelConfig, num_steps: int) -> Clips:
         episode=np.zeros(num_steps, np.int32),
         opens=np.zeros(1, np.int64),
         action_space=world.action_space,
-        tokens=normal(1, world.image_tokens, world.image_dim),
+        tokens=normal(1, world.image.tokens, world.image.dim),
         grey=normal(1, num_steps - 1, *world.latent),
     )
     return Clips([part])

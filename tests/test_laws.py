@@ -137,7 +137,7 @@ def transformer(seed: int, block: int = 1, window: int = 4, sink: int = 0, prese
     x = torch.randn(BATCH, steps, *config.latent, generator=generator)
     sigma = torch.rand(BATCH, steps, generator=generator)
     rows = torch.randn(BATCH, 4 * (steps - 1), config.action_space.size, generator=generator)
-    image = torch.randn(BATCH, config.image_tokens, config.image_dim, generator=generator)
+    image = torch.randn(BATCH, config.image.tokens, config.image.dim, generator=generator)
     parts = None
     if config.conditioning == "spatial_memory":  # whatever the memory shows: a conditioner is a subject of its own
         channels = torch.randn(BATCH, steps, config.cond_channels, *config.latent[1:], generator=generator)
@@ -198,7 +198,7 @@ def sampled(seed: int) -> Subject:
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randn(BATCH, STEPS, 4, config.action_space.size, generator=generator)
     z0 = torch.randn(BATCH, 1, *config.latent, generator=generator)
-    image = torch.randn(BATCH, config.image_tokens, config.image_dim, generator=generator)
+    image = torch.randn(BATCH, config.image.tokens, config.image.dim, generator=generator)
 
     def run(inputs: list[Tensor], state: WorldState) -> Tensor:
         out = []
@@ -277,7 +277,7 @@ class Player:
             memory,
             scene,
             torch.randn(BATCH, 1, *config.latent, generator=generator),
-            torch.randn(BATCH, config.image_tokens, config.image_dim, generator=generator),
+            torch.randn(BATCH, config.image.tokens, config.image.dim, generator=generator),
         )
 
     def make_state(self, batch: int) -> Playing:

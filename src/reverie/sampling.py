@@ -135,7 +135,7 @@ def commit(
 def constant_embeddings(model: WorldModel, schedule: Schedule, state: WorldState) -> Embeddings | None:
     """Computes the network's timestep embedding of each noise level of a block once; None where actions have a part in
     it."""
-    if model.config.action_modulation:
+    if model.config.actions.modulation:
         return None
     like, cond = state.last[:, None].expand(-1, model.config.block, -1, -1, -1), start_condition(model, state)
     return {sigma: _embed(model, sigma, like, cond) for sigma in (*schedule.sigmas, schedule.context_sigma)}
@@ -154,7 +154,7 @@ def begin(
 ) -> None:
     """Open a world on an image: `state` is reset, and the image becomes step 0, or that is left to the model.
 
-    z0: (b, 1, c, h, w) the image's latent; image: (b, n, image_dim) its tokens.
+    z0: (b, 1, c, h, w) the image's latent; image: (b, n, image.dim) its tokens.
     """
     state.reset()
     show(model, image, state)
@@ -163,7 +163,7 @@ def begin(
 
 
 def show(model: WorldModel, image: Tensor, state: WorldState) -> None:
-    """Write the keys and values of the start image's tokens to `state`, (b, n, image_dim)."""
+    """Write the keys and values of the start image's tokens to `state`, (b, n, image.dim)."""
     for (k, v), (new_k, new_v) in zip(state.image, model.image_keys_values(image), strict=True):
         k.copy_(new_k)
         v.copy_(new_v)

@@ -33,7 +33,7 @@ WALK = [
 def first_frame() -> Preset:
     """Of Matrix-Game 2's kind: blocks of two steps, the start's own step generated, a first block that is shorter."""
     preset = PRESETS["tiny"]()
-    kind = {"conditioning": "first_frame", "predicts": "velocity", "block": 2, "before_start": "repeat"}
+    kind = {"conditioning": "first_frame", "predicts": "velocity", "block": 2}
     return replace(preset, world=replace(preset.world, **kind))
 
 

@@ -7,7 +7,16 @@ from safetensors.torch import load_file, save_file
 
 from reverie.errors import CheckpointError
 from reverie.models import presets
-from reverie.models.checkpoint import ModelBundle, ModelConfig, from_json, load_model, save_model, to_json
+from reverie.models.checkpoint import (
+    ModelBundle,
+    ModelConfig,
+    from_json,
+    load_model,
+    read_config,
+    save_config,
+    save_model,
+    to_json,
+)
 from reverie.sampling import Schedule
 
 
@@ -135,3 +144,33 @@ def test_a_model_survives_its_shards(tmp_path: Path) -> None:
     last.unlink()
     with pytest.raises(CheckpointError, match=r"dit-00002-of-\d+.safetensors is missing, one of"):
         load_model(tmp_path / "m")
+
+
+OLD = Path(__file__).parents[1] / "data/golden/config_version_2.json"
+
+
+def write_old_config(folder: Path, **world: object) -> Path:
+    raw = json.loads(OLD.read_text())
+    raw["world"] |= world
+    (folder / "config.json").write_text(json.dumps(raw))
+    return folder
+
+
+def test_config_of_version_2_gives_the_same_model(tmp_path: Path) -> None:
+    config = read_config(write_old_config(tmp_path))
+    keys = config.action_space
+    assert config.world == presets.nano(keys).world
+    save_config(tmp_path, config)
+    assert read_config(tmp_path) == config
+
+
+@pytest.mark.parametrize(("name", "value"), [("action_frames", 8), ("before_start", "repeat"), ("eps", 1e-5)])
+def test_config_of_version_2_with_a_setting_that_no_longer_varies(tmp_path: Path, name: str, value: object) -> None:
+    with pytest.raises(CheckpointError, match=f"{name} is {value!r}; this Reverie has"):
+        read_config(write_old_config(tmp_path, **{name: value}))
+
+
+def test_config_of_an_unknown_version(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"kind": "reverie.world", "version": 9}')
+    with pytest.raises(CheckpointError, match="version 9, this Reverie reads version 3"):
+        read_config(tmp_path)

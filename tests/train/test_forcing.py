@@ -12,6 +12,7 @@ from torch import Tensor
 from reverie import sampling
 from reverie.errors import TrainError
 from reverie.models import presets
+from reverie.models.actions import WINDOW_FRAMES
 from reverie.models.adapters import matrix_game
 from reverie.models.conditioning.base import next_condition
 from reverie.models.config import WorldModelConfig
@@ -86,7 +87,7 @@ def test_every_block_is_what_a_session_makes_of_it(case: str) -> None:
     z = torch.randn(b, t, *config.latent)
     rows = torch.randn(b, 4 * (t - 1), config.action_space.size)
     rows[..., : len(config.action_space.keys)] = (rows[..., : len(config.action_space.keys)] > 0).float()
-    image = torch.randn(b, config.image_tokens, config.image_dim)
+    image = torch.randn(b, config.image.tokens, config.image.dim)
     extra = start_channels(torch.randn(b, t, *config.latent), config.cond_channels) if config.generates_start else None
     noisy = torch.randn(b, copies * (t - given), *config.latent)
     past = Past(z, z, torch.zeros(b, t))
@@ -111,9 +112,10 @@ def test_clips_are_whole_blocks() -> None:
 def test_what_nobody_asks_of_the_context_changes_nothing(layers: int) -> None:
     """Outputs and gradients, with a last block that has action modules and with one that has none."""
     world = presets.tiny_memory().world
-    assert world.keyboard is not None
-    last = dataclasses.replace(world.keyboard, blocks=(0, 1))
-    config, t, b = dataclasses.replace(world, layers=layers, keyboard=last, window=3), 5, 2
+    assert world.actions.keyboard is not None
+    keyboard = dataclasses.replace(world.actions.keyboard, blocks=(0, 1))
+    actions = dataclasses.replace(world.actions, keyboard=keyboard)
+    config, t, b = dataclasses.replace(world, layers=layers, actions=actions, window=3), 5, 2
     model = random_model(config).requires_grad_(True)
     assert model._blocks()[-1].attends_once == (layers == 3)
     assert model.refine is not None
@@ -121,8 +123,8 @@ def test_what_nobody_asks_of_the_context_changes_nothing(layers: int) -> None:
     steps = len(visibility)
     shape = (b, steps, *config.latent)
     channels = torch.randn(b, steps, config.cond_channels, *config.latent[1:])
-    actions = torch.rand(b, steps, config.action_frames, config.action_space.size)
-    image = torch.randn(b, config.image_tokens, config.image_dim)
+    actions = torch.rand(b, steps, WINDOW_FRAMES, config.action_space.size)
+    image = torch.randn(b, config.image.tokens, config.image.dim)
     cond = Condition(channels, actions, torch.arange(steps), torch.randn(shape), image)
     x, sigma, goal = torch.randn(shape), torch.rand(b, steps), torch.randn(b, steps - clean, *config.latent)
     found = []

@@ -525,7 +525,7 @@ def tiny_world(remat: bool = False) -> tuple[nn.Module, Callable[[], Tensor]]:
         nn.init.normal_(parameter, std=0.1)
     world.remat = remat
     z, noisy = torch.randn(2, 4, *config.latent), torch.randn(2, 3, *config.latent)
-    image = torch.randn(2, config.image_tokens, config.image_dim)
+    image = torch.randn(2, config.image.tokens, config.image.dim)
     rows = torch.ones(2, 12, config.action_space.size)
     given = (Past(z, z, torch.zeros(2, 4)), noisy, torch.full((2, 3), 0.7), rows, image)
     return world, lambda: clean_estimates(world, *given).square().mean()

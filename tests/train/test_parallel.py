@@ -37,7 +37,7 @@ class Dream(Task):
     def __init__(self, start: int = 0, dies_at: int | None = None) -> None:
         torch.manual_seed(start)
         self.world = WorldModel(WORLD)
-        self.encoder = nn.Linear(WORLD.image_dim, WORLD.image_dim)
+        self.encoder = nn.Linear(WORLD.image.dim, WORLD.image.dim)
         self.model = nn.ModuleDict({"world": self.world, "encoder": self.encoder})
         self.dies_at, self.calls = dies_at, 0
 
@@ -45,7 +45,7 @@ class Dream(Task):
         return self.world.shard_units()
 
     def batch(self, rng: np.random.Generator) -> dict[str, Tensor]:
-        shapes = {"z": (2, 4, *WORLD.latent), "image": (2, WORLD.image_tokens, WORLD.image_dim)}
+        shapes = {"z": (2, 4, *WORLD.latent), "image": (2, WORLD.image.tokens, WORLD.image.dim)}
         found = {name: torch.from_numpy(rng.normal(size=shape).astype(np.float32)) for name, shape in shapes.items()}
         return found | {"rows": torch.from_numpy(rng.integers(0, 2, (2, 12, WORLD.action_space.size))).float()}
 

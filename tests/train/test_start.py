@@ -121,8 +121,8 @@ def test_openings_say_what_a_session_is_told(options: dict[str, Any], published:
     assert z.shape == (4, 6, 16, 4, 6)
     assert torch.equal(seen[1][:, 0], z[:, 0])
     assert rows[..., -2:].abs().max() > 1  # degrees: the mouse module itself divides them by 15
-    assert task.world.config.mouse is not None
-    assert task.world.config.mouse.scale == 1 / 15
+    assert task.world.config.actions.mouse is not None
+    assert task.world.config.actions.mouse.scale == 1 / 15
 
 
 def test_all_weights_learn_and_the_model_plays(options: dict[str, Any], published: Path, data: Path) -> None:

@@ -72,7 +72,13 @@ def build(size: str) -> tuple[WorldModelConfig, ImageEncoderConfig]:
         "mouse_scale": 0.25,
     }
     known = {field.name for field in fields(WorldModelConfig)}
-    return WorldModelConfig(**{name: value for name, value in options.items() if name in known}), encoder
+    if "image" not in known:  # an older commit
+        return WorldModelConfig(**{name: value for name, value in options.items() if name in known}), encoder
+    from reverie.models.checkpoint import from_json, to_json
+    from reverie.models.version_2 import convert_world
+
+    del options["cond_channels"]
+    return from_json(WorldModelConfig, convert_world(to_json(options))), encoder
 
 
 class StepTask(Task):  # pyright: ignore[reportGeneralTypeIssues]  # of one of two commits

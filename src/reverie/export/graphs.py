@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reverie.errors import CheckpointError
+from reverie.models.actions import WINDOW_FRAMES
 from reverie.models.checkpoint import ModelBundle
 from reverie.models.conditioning.detail import add_detail
 from reverie.models.conditioning.spatial_memory import SpatialMemory
@@ -154,7 +155,7 @@ class PassGraph(nn.Module):
         config = self.model.config
         if flat is None:
             return []
-        pairs = flat.view(len(config.image_blocks), 2, 1, config.heads, config.image_tokens, config.head_dim)
+        pairs = flat.view(len(config.image.blocks), 2, 1, config.heads, config.image.tokens, config.head_dim)
         return [(pair[0], pair[1]) for pair in pairs.unbind(0)]
 
 
@@ -237,7 +238,7 @@ def graphs_of(bundle: ModelBundle) -> dict[str, Graph]:
         )
     world, (height, width), (h, w) = model.config, config.resolution, VIEW_SIZE
     latent, picture = torch.randn(1, *world.latent), torch.rand(1, 3, height, width) * 2 - 1
-    actions = torch.rand(1, world.action_frames, world.action_space.size)
+    actions = torch.rand(1, WINDOW_FRAMES, world.action_space.size)
     motions, ahead = torch.randn(1, MOTION_FRAMES, 6), torch.randn(1, *AHEAD_GRID)
     views = {
         "colour": torch.rand(1, 4, 3, h, w),
@@ -246,7 +247,7 @@ def graphs_of(bundle: ModelBundle) -> dict[str, Graph]:
     }
     carries = [torch.randn_like(carry) for carry in tokenizer.new_decoder_state(1, height, width).carries]
     names = [f"carry_{i}" for i in range(len(carries))]
-    opened = ("latent", "image") if world.image_blocks else ("latent",)
+    opened = ("latent", "image") if world.image.blocks else ("latent",)
     return {
         "open": Graph(OpenGraph(bundle), {"picture": picture}, opened),
         "motion": Graph(
@@ -295,8 +296,8 @@ def _pass_inputs(model: WorldModel, latent: Tensor, actions: Tensor) -> dict[str
         inputs["keyboard"] = rotary.keyboard
     if rotary.mouse is not None:
         inputs["mouse"] = rotary.mouse
-    if config.image_blocks:
-        size = 2 * len(config.image_blocks) * config.image_tokens * config.dim
+    if config.image.blocks:
+        size = 2 * len(config.image.blocks) * config.image.tokens * config.dim
         inputs["image"] = torch.randn(size)
     return inputs
 
@@ -305,7 +306,7 @@ def _pass_inputs(model: WorldModel, latent: Tensor, actions: Tensor) -> dict[str
 def level_vectors(model: WorldModel, schedule: Schedule) -> Tensor:
     """Embeds each noise level for `pass`, the context's last: (levels, d), actions left out."""
     config, count = model.config, len(schedule.sigmas)
-    idle = torch.zeros(1, 1, config.action_frames, config.action_space.size)
+    idle = torch.zeros(1, 1, WINDOW_FRAMES, config.action_space.size)
     condition = Condition(idle, idle, torch.zeros(1))
     told = torch.full((1, 1), 1 / count) if config.step_sizes and not schedule.renoise else None
     vectors = []

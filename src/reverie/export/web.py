@@ -29,6 +29,7 @@ from reverie.engine.loading.scenes import find_scene
 from reverie.errors import CheckpointError, DeviceError
 from reverie.export.graphs import graphs_of, level_vectors, past_layers, write_graph
 from reverie.export.runtime import find_archive, unpack_runtime
+from reverie.models.actions import WINDOW_FRAMES
 from reverie.models.checkpoint import ModelBundle
 from reverie.models.config import WorldModelConfig
 from reverie.models.ego_motion import AHEAD_GRID
@@ -210,7 +211,7 @@ def model_json(bundle: ModelBundle) -> dict[str, Any]:
         "dim": world.dim,
         "window": world.window,
         "sink": world.sink,
-        "action_frames": world.action_frames,
+        "action_frames": WINDOW_FRAMES,
         "action_size": world.action_space.size,
         "cond_channels": world.cond_channels,
         "past_row": sum(layer.size for layer in past_layers(bundle.model)),
@@ -224,8 +225,8 @@ def model_json(bundle: ModelBundle) -> dict[str, Any]:
 
 
 def _rotary_json(world: WorldModelConfig) -> dict[str, Any]:
-    tokens = {"pairs": list(split_pairs(world.head_dim)), "theta": world.theta, "grid": list(world.grid)}
-    modules = {"keyboard": world.keyboard, "mouse": world.mouse}
+    tokens = {"pairs": list(split_pairs(world.head_dim)), "theta": world.positions.theta, "grid": list(world.grid)}
+    modules = {"keyboard": world.actions.keyboard, "mouse": world.actions.mouse}
     clocks = {
         name: None if module is None else {"pairs": [module.time_pairs], "theta": module.theta}
         for name, module in modules.items()

@@ -22,30 +22,30 @@ from reverie.nn.rope import rotate
 STEP_FRAMES = 4
 """Frames that one latent step holds (the first step of a video holds one)."""
 WINDOW_FRAMES = 12
-"""Length of a step's action window, by default: those of its own 4 frames and of the 8 before."""
+"""Length of a step's action window: the rows of its own 4 frames and of the 8 before."""
 
 BeforeStart = Literal["repeat", "idle"]
 """Content of action rows below 0: the first row again (Matrix-Game 2), or nothing pressed (a session that opens on an
 image)."""
 
 
-def action_windows(rows: Tensor, num_steps: int, before: BeforeStart, window: int = WINDOW_FRAMES) -> Tensor:
-    """The action window of each step of a clip, `window` rows.
+def action_windows(rows: Tensor, num_steps: int, before: BeforeStart) -> Tensor:
+    """The action window of each step of a clip, 12 rows.
 
     rows: (b, 4 (t - 1) or more, a); row j leads from frame j to frame j + 1, and step i ends at frame 4 i.
-    Returns (b, t, window, a): rows 4 i - window .. 4 i - 1.  Raises ShapeError when there are too few rows.
+    Returns (b, t, 12, a): rows 4 i - 12 .. 4 i - 1.  Raises ShapeError when there are too few rows.
     """
     needed = STEP_FRAMES * (num_steps - 1)
     if rows.shape[1] < needed:
         raise ShapeError(f"{num_steps} steps need {needed} action rows, got {rows.shape[1]}")
-    padded = torch.cat([rows_before_start(rows, before, window), rows[:, :needed]], 1)
-    return rearrange(padded.unfold(1, window, STEP_FRAMES), "b t a f -> b t f a")
+    padded = torch.cat([rows_before_start(rows, before), rows[:, :needed]], 1)
+    return rearrange(padded.unfold(1, WINDOW_FRAMES, STEP_FRAMES), "b t a f -> b t f a")
 
 
-def rows_before_start(rows: Tensor, before: BeforeStart, count: int) -> Tensor:
-    """(b, count, a): what the rows before a clip's first one are taken to be."""
+def rows_before_start(rows: Tensor, before: BeforeStart) -> Tensor:
+    """(b, 12, a): what the rows before a clip's first one are taken to be."""
     lead = rows[:, :1] if rows.shape[1] else rows.new_zeros(rows.shape[0], 1, rows.shape[2])
-    return (lead if before == "repeat" else torch.zeros_like(lead)).expand(-1, count, -1)
+    return (lead if before == "repeat" else torch.zeros_like(lead)).expand(-1, WINDOW_FRAMES, -1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +54,7 @@ class ActionModuleConfig:
 
     blocks: indices of transformer blocks; heads * head_dim: its attention width; time_pairs: number pairs that time
     turns; hidden: width of the per-frame key embedding (keyboard only); scale: what a value is multiplied by first;
-    window_frames: length of a step's action window; gain: whether queries and keys have a learned gain after their
+    gain: whether queries and keys have a learned gain after their
     norm, as FastVideo's trainings of Matrix-Game 2.0 have.
     """
 
@@ -65,7 +65,6 @@ class ActionModuleConfig:
     theta: float = 256.0
     hidden: int = 32
     scale: float = 1.0
-    window_frames: int = WINDOW_FRAMES
     gain: bool = False
 
 
@@ -86,7 +85,7 @@ class MouseModule(nn.Module):
         self.config = config
         width = config.heads * config.head_dim
         self.mouse_mlp = nn.Sequential(
-            nn.Linear(dim + 2 * config.window_frames, width),
+            nn.Linear(dim + 2 * WINDOW_FRAMES, width),
             nn.GELU(approximate="tanh"),
             nn.Linear(width, width),
             nn.LayerNorm(width),
@@ -131,7 +130,7 @@ class KeyboardModule(nn.Module):
         self.keyboard_embed = nn.Sequential(
             nn.Linear(num_keys, config.hidden), nn.SiLU(), nn.Linear(config.hidden, config.hidden)
         )
-        self.keyboard_attn_kv = nn.Linear(config.window_frames * config.hidden, 2 * width, bias=False)
+        self.keyboard_attn_kv = nn.Linear(WINDOW_FRAMES * config.hidden, 2 * width, bias=False)
         self.mouse_attn_q = nn.Linear(dim, width, bias=False)
         self.key_attn_q_norm, self.key_attn_k_norm = _norm(config), _norm(config)
         self.proj_keyboard = nn.Linear(width, dim, bias=False)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from reverie.models.actions import KeyboardModule, MouseModule
 from reverie.models.config import WorldModelConfig
 from reverie.nn.attention import Memory, attend
-from reverie.nn.norm import RMSNorm
+from reverie.nn.norm import EPS, RMSNorm
 from reverie.nn.rope import rotate
 
 
@@ -26,8 +26,8 @@ class SelfAttention(nn.Module):
         self.heads = config.heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.o = nn.Linear(dim, dim)
-        self.norm_q = RMSNorm(dim, config.eps, offset=config.local_start)
-        self.norm_k = RMSNorm(dim, config.eps, offset=config.local_start)
+        self.norm_q = RMSNorm(dim, offset=config.positions.local_start)
+        self.norm_k = RMSNorm(dim, offset=config.positions.local_start)
 
     def queries_keys_values(self, x: Tensor, table: Tensor) -> tuple[Tensor, ...]:
         """x: (b, t, n, d); table: (b or 1, t, n, pairs, 2).  Returns three of (b, heads, t n, head width)."""
@@ -48,12 +48,12 @@ class ImageAttention(nn.Module):
         super().__init__()
         dim = config.dim
         self.heads = config.heads
-        self.norm = nn.LayerNorm(dim, eps=config.eps)
+        self.norm = nn.LayerNorm(dim, eps=EPS)
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
         self.o = nn.Linear(dim, dim)
-        self.norm_q = RMSNorm(dim, config.eps)
-        self.norm_k = RMSNorm(dim, config.eps)
+        self.norm_q = RMSNorm(dim)
+        self.norm_k = RMSNorm(dim)
 
     def keys_values(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """image: (b, n, d) embedded tokens.  Returns keys and values, (b, h, n, d)."""
@@ -90,16 +90,12 @@ class Block(nn.Module):
         super().__init__()
         dim = config.dim
         self.num_keys = len(config.action_space.keys)
-        self.eps = config.eps
         self.self_attn = SelfAttention(config)
-        self.image_index = config.image_blocks.index(index) if index in config.image_blocks else None
+        image_blocks, keyboard, mouse = config.image.blocks, config.actions.keyboard, config.actions.mouse
+        self.image_index = image_blocks.index(index) if index in image_blocks else None
         self.cross_attn = ImageAttention(config) if self.image_index is not None else None
-        has_mouse = config.mouse is not None and index in config.mouse.blocks
-        has_keyboard = config.keyboard is not None and index in config.keyboard.blocks
-        self.mouse = MouseModule(dim, config.mouse) if config.mouse and has_mouse else None
-        self.keyboard = (
-            KeyboardModule(dim, self.num_keys, config.keyboard) if config.keyboard and has_keyboard else None
-        )
+        self.mouse = MouseModule(dim, mouse) if mouse and index in mouse.blocks else None
+        self.keyboard = KeyboardModule(dim, self.num_keys, keyboard) if keyboard and index in keyboard.blocks else None
         self.layer = first_layer
         self.ffn = nn.Sequential(
             nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)
@@ -139,7 +135,7 @@ class Block(nn.Module):
 
     def enter(self, x: Tensor, scale: Tensor, shift: Tensor, table: Tensor) -> tuple[Tensor, ...]:
         """Projects modulated tokens to queries, keys and values of self-attention."""
-        return self.self_attn.queries_keys_values(modulate(x, scale, shift, self.eps), table)
+        return self.self_attn.queries_keys_values(modulate(x, scale, shift), table)
 
     def leave(self, x: Tensor, out: Tensor, gate: Tensor, k: Tensor | None, v: Tensor | None) -> Tensor:
         """Adds the output projection of self-attention; then, with `k` and `v`, cross-attention to the start image."""
@@ -147,8 +143,8 @@ class Block(nn.Module):
         return x if self.cross_attn is None or k is None or v is None else self.cross_attn(x, k, v)
 
     def feed_forward(self, x: Tensor, scale: Tensor, shift: Tensor, gate: Tensor) -> Tensor:
-        return torch.addcmul(x, gate, self.ffn(modulate(x, scale, shift, self.eps)))
+        return torch.addcmul(x, gate, self.ffn(modulate(x, scale, shift)))
 
 
-def modulate(x: Tensor, scale: Tensor, shift: Tensor, eps: float) -> Tensor:
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=eps), 1 + scale)
+def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=EPS), 1 + scale)

@@ -30,12 +30,13 @@ from reverie.models.parked import Parked
 from reverie.models.schedule import Schedule
 from reverie.models.tiny_decoder import TinyDecoder, TinyDecoderConfig
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer
+from reverie.models.version_2 import convert_world
 from reverie.models.wan_vae import WanVAE, WanVAEConfig
 from reverie.models.weights import TensorFile, fill, write_tensors
 from reverie.types import FPS, ActionSpace
 
 KIND = "reverie.world"
-VERSION = 2
+VERSION = 3
 WEIGHTS = {
     "model": "dit.safetensors",
     "tokenizer": "tokenizer.safetensors",
@@ -206,9 +207,11 @@ def read_config(folder: Path) -> ModelConfig:
         raise CheckpointError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(raw, dict) or raw.pop("kind", None) != KIND:
         raise CheckpointError(f'{path} is not the config of a Reverie model (its "kind" must be "{KIND}")')
-    if (version := raw.pop("version", None)) != VERSION:
+    if (version := raw.pop("version", None)) not in (2, VERSION):
         raise CheckpointError(f"{path} has version {version}, this Reverie reads version {VERSION}; update one of them")
     try:
+        if version == 2:
+            raw["world"] = convert_world(raw["world"])
         return from_json(ModelConfig, raw)
     except (TypeError, KeyError, ValueError, ReverieError) as error:
         raise CheckpointError(f"{path} is not a valid model config: {error}") from error

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reverie.errors import ShapeError
-from reverie.models.actions import STEP_FRAMES, WINDOW_FRAMES, ActionModuleConfig, BeforeStart
+from reverie.models.actions import STEP_FRAMES, ActionModuleConfig, BeforeStart
 from reverie.types import ActionSpace
 
 Conditioning = Literal["first_frame", "previous_latent", "spatial_memory"]
@@ -15,58 +15,76 @@ MASK_CHANNELS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class WorldModelConfig:
-    """Everything that decides the shape of a world model.
+class ImageAttentionConfig:
+    """Cross-attention to the start image's tokens."""
 
-    latent: (c, h, w) of a step; window: steps that attention reaches, the block at hand included; sink: how many of
-    them are the first steps of all, kept for good; block: steps generated together; image_dim: width of image-encoder
-    tokens; image_blocks: transformer blocks with image cross-attention; conditioning: which conditioner it has;
-    predicts: what the network returns; freq_dim: of the timestep embedding; theta: of the rotary positions;
-    before_start: action rows before the first; action_modulation: actions also through the timestep embedding;
-    learned_positions: a table added to the tokens; local_start: attention starts local; mouse_scale: what mouse
-    rotations are multiplied by in the modulation; patch: latent cells of a token, down and across; eps: of the norms;
-    action_frames: length of a step's action window; idle_key: a key that is down whenever no other key is; refine:
-    width of a convolutional network after the head, against patch borders, 0 for none; step_sizes: how many step sizes,
-    each half of the one before, beginning with 1, the network is conditioned on (0: none).
-    """
+    dim: int
+    """Width of a token."""
+    tokens: int
+    blocks: tuple[int, ...]
+    """Indices of the transformer blocks that attend to them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ActionConditioningConfig:
+    """Ways in which actions reach the network."""
+
+    keyboard: ActionModuleConfig | None
+    mouse: ActionModuleConfig | None
+    modulation: bool = False
+    """Actions are also in the timestep embedding, and so in the modulation."""
+    idle_key: str | None = None
+    """A key that is down whenever no other key is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PositionConfig:
+    """Positions of tokens in self-attention."""
+
+    theta: float = 10000.0
+    """Base of the rotary positions."""
+    learned: bool = False
+    """A learned table is added to the tokens."""
+    local_start: bool = False
+    """Attention starts local, before anything is learned."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorldModelConfig:
+    """Everything that decides the shape of a world model."""
 
     action_space: ActionSpace
     latent: tuple[int, int, int]
+    """(c, h, w) of a latent step."""
+    patch: tuple[int, int] = (2, 2)
+    """Latent cells of a token, down and across."""
     dim: int
     ffn_dim: int
     layers: int
     heads: int
     window: int
+    """Latent steps that attention reaches, the block at hand included."""
+    sink: int = 0
+    """Steps of the window that are the first of all, kept for good."""
     block: int
-    image_dim: int
-    image_tokens: int
-    image_blocks: tuple[int, ...]
-    keyboard: ActionModuleConfig | None
-    mouse: ActionModuleConfig | None
+    """Latent steps generated together."""
+    image: ImageAttentionConfig
+    actions: ActionConditioningConfig
+    positions: PositionConfig = PositionConfig()
+    freq_dim: int = 256
+    """Width of the sinusoidal embedding of noise levels."""
+    step_sizes: int = 0
+    """Step sizes, each half of the one before, beginning with 1, that the network is conditioned on (0: none)."""
     conditioning: Conditioning = "previous_latent"
     predicts: Literal["velocity", "clean"] = "velocity"
-    freq_dim: int = 256
-    theta: float = 10000.0
-    before_start: BeforeStart = "idle"
-    action_modulation: bool = False
-    learned_positions: bool = False
-    local_start: bool = False
-    mouse_scale: float = 1.0
-    patch: tuple[int, int] = (2, 2)
-    eps: float = 1e-6
-    action_frames: int = WINDOW_FRAMES
-    idle_key: str | None = None
-    sink: int = 0
     refine: int = 0
-    step_sizes: int = 0
+    """Width of a convolutional network after the head, against patch borders, 0 for none."""
 
     def __post_init__(self) -> None:
         if self.latent[1] % self.patch[0] or self.latent[2] % self.patch[1]:
             raise ShapeError(f"a latent's height and width must be multiples of {self.patch}, got {self.latent}")
-        if self.action_frames < STEP_FRAMES or self.action_frames % STEP_FRAMES:
-            raise ShapeError(f"a step sees a multiple of {STEP_FRAMES} action rows, got {self.action_frames}")
-        if self.idle_key is not None and self.idle_key not in self.action_space.keys:
-            raise ShapeError(f"the idle key {self.idle_key!r} is none of the keys {', '.join(self.action_space.keys)}")
+        if (idle_key := self.actions.idle_key) is not None and idle_key not in self.action_space.keys:
+            raise ShapeError(f"the idle key {idle_key!r} is none of the keys {', '.join(self.action_space.keys)}")
         if self.sink < 0 or self.window - self.sink < self.block:
             raise ShapeError(
                 f"the window ({self.window} steps, {self.sink} of them kept) must hold a block ({self.block} steps)"
@@ -82,6 +100,11 @@ class WorldModelConfig:
     def generates_start(self) -> bool:
         """Returns whether the start image's own step is generated too, conditioned on the image's latent."""
         return self.conditioning == "first_frame"
+
+    @property
+    def before_start(self) -> BeforeStart:
+        """Content of action rows before the first: a session of a model that generates its start repeats the first."""
+        return "repeat" if self.generates_start else "idle"
 
     @property
     def cond_channels(self) -> int:

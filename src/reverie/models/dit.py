@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from reverie.errors import ShapeError
-from reverie.models.actions import STEP_FRAMES, ActionModuleConfig
+from reverie.models.actions import STEP_FRAMES, WINDOW_FRAMES, ActionModuleConfig
 from reverie.models.blocks import Block, Pass, modulate
 from reverie.models.config import WorldModelConfig
 from reverie.models.state import Condition, RotaryTables, TimestepEmbedding, WorldState
@@ -29,6 +29,9 @@ from reverie.nn.attention import ClipMemory, Memory, Visibility
 from reverie.nn.cache import KVCache
 from reverie.nn.precision import exact, exact_dtype
 from reverie.nn.rope import rotary_table, split_pairs
+
+MOUSE_SCALE = 0.25
+"""Mouse rotations are multiplied by it before they enter the timestep embedding."""
 
 
 class WorldModel(nn.Module):
@@ -49,17 +52,17 @@ class WorldModel(nn.Module):
         self.time_projection = nn.Linear(dim, 6 * dim)
         self.step_embedding = nn.Embedding(config.step_sizes, dim) if config.step_sizes else None
         self.img_emb = nn.Sequential(
-            nn.LayerNorm(config.image_dim),
-            nn.Linear(config.image_dim, config.image_dim),
+            nn.LayerNorm(config.image.dim),
+            nn.Linear(config.image.dim, config.image.dim),
             nn.GELU(),
-            nn.Linear(config.image_dim, dim),
+            nn.Linear(config.image.dim, dim),
             nn.LayerNorm(dim),
         )
-        self.positions = nn.Parameter(torch.zeros(config.tokens_per_step, dim)) if config.learned_positions else None
-        window_size = config.action_frames * config.action_space.size
+        self.positions = nn.Parameter(torch.zeros(config.tokens_per_step, dim)) if config.positions.learned else None
+        window_size = WINDOW_FRAMES * config.action_space.size
         self.action_embedding = (
             nn.Sequential(nn.Linear(window_size, dim), nn.SiLU(), nn.Linear(dim, dim))
-            if config.action_modulation
+            if config.actions.modulation
             else None
         )
         self.blocks = nn.ModuleList()
@@ -122,7 +125,7 @@ class WorldModel(nn.Module):
         for block in self._blocks():
             ring(batch, config.heads, config.head_dim, config.tokens_per_step)
             if block.cross_attn is not None:
-                shape = (batch, config.heads, config.image_tokens, config.head_dim)
+                shape = (batch, config.heads, config.image.tokens, config.head_dim)
                 image.append(
                     (torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype))
                 )
@@ -130,12 +133,12 @@ class WorldModel(nn.Module):
                 ring(batch * config.tokens_per_step, block.mouse.config.heads, block.mouse.config.head_dim, 1)
             if block.keyboard is not None:
                 ring(batch, block.keyboard.config.heads, block.keyboard.config.head_dim, 1)
-        actions = torch.zeros(batch, config.action_frames - STEP_FRAMES, config.action_space.size, device=device)
+        actions = torch.zeros(batch, WINDOW_FRAMES - STEP_FRAMES, config.action_space.size, device=device)
         last = torch.zeros(batch, *config.latent, device=device, dtype=dtype)
         return WorldState(caches, actions, last, image)
 
     def image_keys_values(self, image: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of the start image for every block that attends to it.  image: (b, n, image_dim)."""
+        """Keys and values of the start image for every block that attends to it.  image: (b, n, image.dim)."""
         embedded = self.img_emb(image)
         return [b.cross_attn.keys_values(embedded) for b in self._blocks() if b.cross_attn is not None]
 
@@ -184,7 +187,7 @@ class WorldModel(nn.Module):
                 hidden = block(*given)
         hidden, embedding = hidden[:, first - left_out :], level.embedding[:, first:]
         shift, scale = (embedding.unsqueeze(2) + self.head_modulation).to(hidden.dtype).unsqueeze(3).unbind(2)
-        out = self.head(modulate(hidden, scale, shift, config.eps))
+        out = self.head(modulate(hidden, scale, shift))
         out = rearrange(out, "b t (h w) (p q c) -> b t c (h p) (w q)", h=config.grid[0], p=p, q=q).to(x.dtype)
         if cond.base is not None:
             out = out + cond.base[:, first:].to(x.dtype)
@@ -196,7 +199,7 @@ class WorldModel(nn.Module):
     def embed_sigma(self, sigma: Tensor, cond: Condition, step_size: Tensor | None = None) -> TimestepEmbedding:
         """Noise levels (b, t) and step sizes (b, t) as the blocks take them.
 
-        They are the same for every block of a session where actions have no part in it (`action_modulation`)."""
+        They are the same for every block of a session where actions have no part in it (`actions.modulation`)."""
         config, dtype = self.config, self.time_projection.weight.dtype
         embedding = self.time_embedding(sinusoid(1000 * sigma, config.freq_dim).to(dtype))
         if self.step_embedding is not None:
@@ -221,11 +224,11 @@ class WorldModel(nn.Module):
         def clock(module: ActionModuleConfig | None) -> Tensor | None:
             return None if module is None else rotary_table(time[..., None], [module.time_pairs], module.theta)
 
-        table = rotary_table(positions, split_pairs(config.head_dim), config.theta)
-        mouse = clock(config.mouse)
+        table = rotary_table(positions, split_pairs(config.head_dim), config.positions.theta)
+        mouse = clock(config.actions.mouse)
         if mouse is not None and time.ndim == 2:  # the mouse module attends at each position of each row
             mouse = mouse.repeat_interleave(config.tokens_per_step, 0)
-        return replace(cond, rotary=RotaryTables(table, clock(config.keyboard), mouse))
+        return replace(cond, rotary=RotaryTables(table, clock(config.actions.keyboard), mouse))
 
     def _block_inputs(self, cond: Condition, state: WorldState | None, commit: bool, visibility: Visibility) -> Pass:
         memory: Memory = ClipMemory(visibility) if state is None else state.past(commit)
@@ -242,7 +245,7 @@ class WorldModel(nn.Module):
     def _scale_mouse(self, actions: Tensor) -> Tensor:
         """Action rows (..., a) with mouse rotations scaled for the embedding."""
         scale = torch.ones(self.config.action_space.size, device=actions.device)
-        scale[len(self.config.action_space.keys) :] = self.config.mouse_scale
+        scale[len(self.config.action_space.keys) :] = MOUSE_SCALE
         return actions * scale
 
 

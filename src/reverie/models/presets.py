@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from reverie.models import tokenizer
 from reverie.models.actions import ActionModuleConfig
 from reverie.models.conditioning.spatial_memory import SpatialMemoryConfig
-from reverie.models.config import WorldModelConfig
+from reverie.models.config import ActionConditioningConfig, ImageAttentionConfig, PositionConfig, WorldModelConfig
 from reverie.models.image_encoder import ImageEncoderConfig
 from reverie.models.tokenizer import TokenizerConfig
 from reverie.types import ActionSpace
 
 WALKER = ActionSpace(("forward", "back", "left", "right"), mouse=True)
+POSITIONS = PositionConfig(theta=100.0, learned=True, local_start=True)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +31,7 @@ class Preset:
 def tiny(action_space: ActionSpace = WALKER) -> Preset:
     """For tests and tutorials: seconds on a CPU, conditioned on the previous latent."""
     encoder = ImageEncoderConfig(size=(16, 32), width=16)
+    mouse = ActionModuleConfig(blocks=(0,), heads=2, head_dim=16, scale=0.25)
     return Preset(
         resolution=(32, 64),
         tokenizer=tokenizer.tiny(),
@@ -43,18 +45,15 @@ def tiny(action_space: ActionSpace = WALKER) -> Preset:
             heads=2,
             window=4,
             block=1,
-            image_dim=encoder.width,
-            image_tokens=encoder.num_tokens,
-            image_blocks=(1,),
-            keyboard=ActionModuleConfig(blocks=(0,), heads=2, head_dim=16, hidden=8),
-            mouse=ActionModuleConfig(blocks=(0,), heads=2, head_dim=16, scale=0.25) if action_space.mouse else None,
+            image=ImageAttentionConfig(dim=encoder.width, tokens=encoder.num_tokens, blocks=(1,)),
+            actions=ActionConditioningConfig(
+                keyboard=ActionModuleConfig(blocks=(0,), heads=2, head_dim=16, hidden=8),
+                mouse=mouse if action_space.mouse else None,
+                modulation=True,
+            ),
+            positions=POSITIONS,
             predicts="clean",
             freq_dim=32,
-            theta=100.0,
-            action_modulation=True,
-            learned_positions=True,
-            local_start=True,
-            mouse_scale=0.25,
         ),
     )
 
@@ -69,6 +68,7 @@ def tiny_memory(action_space: ActionSpace = WALKER) -> Preset:
 def _walker(action_space: ActionSpace, dim: int, layers: int, window: int) -> Preset:
     encoder = ImageEncoderConfig(size=(64, 112), width=128)
     middle, heads = layers // 2, dim // 64
+    mouse = ActionModuleConfig(blocks=(0,), heads=heads, head_dim=64, scale=0.25)
     return Preset(
         resolution=(128, 224),
         tokenizer=tokenizer.nano(),
@@ -82,18 +82,15 @@ def _walker(action_space: ActionSpace, dim: int, layers: int, window: int) -> Pr
             heads=heads,
             window=window,
             block=1,
-            image_dim=encoder.width,
-            image_tokens=encoder.num_tokens,
-            image_blocks=(1, middle + 1),
-            keyboard=ActionModuleConfig(blocks=(0, middle), heads=heads, head_dim=64),
-            mouse=ActionModuleConfig(blocks=(0,), heads=heads, head_dim=64, scale=0.25) if action_space.mouse else None,
+            image=ImageAttentionConfig(dim=encoder.width, tokens=encoder.num_tokens, blocks=(1, middle + 1)),
+            actions=ActionConditioningConfig(
+                keyboard=ActionModuleConfig(blocks=(0, middle), heads=heads, head_dim=64),
+                mouse=mouse if action_space.mouse else None,
+                modulation=True,
+            ),
+            positions=POSITIONS,
             conditioning="spatial_memory",
             predicts="clean",
-            theta=100.0,
-            action_modulation=True,
-            learned_positions=True,
-            local_start=True,
-            mouse_scale=0.25,
             patch=(4, 4),
             refine=96,
             step_sizes=4,
@@ -120,9 +117,8 @@ def memory_only(action_space: ActionSpace = WALKER) -> Preset:
         layers=1,
         heads=1,
         window=2,
-        image_blocks=(),
-        keyboard=None,
-        mouse=None,
+        image=replace(preset.world.image, blocks=()),
+        actions=replace(preset.world.actions, keyboard=None, mouse=None),
         refine=0,
         step_sizes=0,
     )

@@ -264,7 +264,7 @@ class WorldTask(Task):
             opening = (latents[:, 0], tokens, latents)
         else:
             opening = self.held_out.openings(each)
-        space, idle_key = self.sizes.action_space, self.sizes.idle_key
+        space, idle_key = self.sizes.action_space, self.sizes.actions.idle_key
         rows = script_rows(space, STEP_FRAMES * (num_steps - 1))
         rows = torch.stack([torch.from_numpy(with_idle_key(one.numpy(), space, idle_key)) for one in rows])
         z0, *seen = (x.to(self.device).repeat_interleave(len(SCRIPTS), 0) for x in opening)
@@ -345,7 +345,7 @@ def tuned_task(config: TrainWorldConfig, device: torch.device, display: Display 
     check_recordings((*config.data, *config.held_out), bundle.config)
     bundle.tokenizer.to(device)
     encoder = StartEncoder(bundle, recipe.clip_steps, device) if world.generates_start else None
-    given = {"fov_deg": recipe.fov_deg, "action_space": world.action_space, "idle_key": world.idle_key}
+    given = {"fov_deg": recipe.fov_deg, "action_space": world.action_space, "idle_key": world.actions.idle_key}
     train, held_out = load_both(config, bundle.tokenizer, device, **given, start=encoder, display=display)
     torch.manual_seed(config.seed)
     return WorldTask(bundle, config, train, held_out)

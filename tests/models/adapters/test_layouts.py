@@ -211,8 +211,8 @@ def test_gains_that_fastvideo_trained_are_applied(tmp_path: Path) -> None:
         folder = with_parts(tmp_path / name)
         transformer(renamed(gains(bare(), q, k), FASTVIDEO))(folder)
         opened = open_published(folder, None, RESOLUTION)
-        assert opened.config.world.mouse is not None
-        assert opened.config.world.mouse.gain == (name != "ones")
+        assert opened.config.world.actions.mouse is not None
+        assert opened.config.world.actions.mouse.gain == (name != "ones")
         block = opened.read_model("cpu", torch.float32).blocks[0]
         generator = torch.Generator().manual_seed(0)
         x, turns, time = (
@@ -239,8 +239,8 @@ def test_a_converted_model_keeps_its_gains(tmp_path: Path) -> None:
     transformer(renamed(gains(bare(), 2.0, 0.25), FASTVIDEO))(with_parts(tmp_path / "src"))
     convert(str(tmp_path / "src"), tmp_path / "dst", resolution=RESOLUTION, dtype="float32")
     model = load_model(tmp_path / "dst").model
-    assert model.config.mouse is not None
-    assert model.config.mouse.gain
+    assert model.config.actions.mouse is not None
+    assert model.config.actions.mouse.gain
     assert torch.equal(model.state_dict()["blocks.0.mouse.img_attn_k_norm.weight"], torch.full((16,), 0.25))
 
 

@@ -44,11 +44,11 @@ def test_each_variant_is_told_from_its_config(folder: Path, variant: str) -> Non
     assert config.action_space == SPACES[variant]
     assert config.world.window == (4 if variant == "gta" else 6)
     assert config.world.block == 3
-    assert config.world.idle_key == ("still" if variant == "templerun" else None)
+    assert config.world.actions.idle_key == ("still" if variant == "templerun" else None)
     sigmas = (1.0, 0.9375, 5 / 6, 0.625) if variant == "templerun" else (1.0, 0.908843, 0.713979)
     assert config.schedule.sigmas == pytest.approx(sigmas, abs=1e-6)
     assert config.resolution == RESOLUTION
-    assert config.image_encoder.num_tokens == config.world.image_tokens == 5
+    assert config.image_encoder.num_tokens == config.world.image.tokens == 5
 
 
 def test_the_published_resolution_is_the_default(folder: Path) -> None:

@@ -139,7 +139,7 @@ def probe(model: WorldModel, device: torch.device, dtype: torch.dtype) -> Tensor
         return torch.randn(shape, generator=generator).to(device, dtype)
 
     state = model.new_state(1, device, dtype)
-    sampling.show(model, draw(1, config.image_tokens, config.image_dim), state)
+    sampling.show(model, draw(1, config.image.tokens, config.image.dim), state)
     cond = start_condition(model, state)
     cond.channels.copy_(draw(*cond.channels.shape))
     cond.actions.copy_((draw(*cond.actions.shape) > 0).to(cond.actions))

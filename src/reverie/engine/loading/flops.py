@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from reverie.engine.accelerate import quantise
+from reverie.models.actions import WINDOW_FRAMES
 from reverie.models.clip_vision import ClipVision, ClipVisionConfig
 from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel
@@ -56,26 +57,26 @@ def num_shrinking(config: WorldModelConfig) -> int:
 def dit_pass(config: WorldModelConfig, steps: int, seen: int, itemsize: int) -> Work:
     """One pass of the transformer over `steps` steps that attend to `seen` steps, themselves included; batch 1.
 
-    For models of Matrix-Game 2's kind: with `image_blocks`, `keyboard` and `mouse`, without a camera.
+    For models of Matrix-Game 2's kind: with image attention, a keyboard and a mouse, without a camera.
     """
     d, n = config.dim, config.tokens_per_step
     tokens = steps * n
     patch_in = config.patch_cells * (config.latent[0] + config.cond_channels)
     macs = tokens * patch_in * d + tokens * d * config.patch_cells * config.latent[0]
     macs += steps * (config.freq_dim * d + d * d + 6 * d * d)  # the time's embedding
-    if config.action_modulation:
-        macs += steps * (config.action_frames * config.action_space.size * d + d * d)
+    if config.actions.modulation:
+        macs += steps * (WINDOW_FRAMES * config.action_space.size * d + d * d)
     macs += config.layers * tokens * (4 * d * d + 2 * d * config.ffn_dim + 2 * seen * n * d)
-    macs += len(config.image_blocks) * tokens * (2 * d * d + 2 * config.image_tokens * d)
-    if config.mouse is not None:
-        width = config.mouse.heads * config.mouse.head_dim
-        each = (d + 2 * config.mouse.window_frames) * width + 4 * width * width + 2 * seen * width + width * d
-        macs += len(config.mouse.blocks) * tokens * each
-    if config.keyboard is not None:
-        width, hidden = config.keyboard.heads * config.keyboard.head_dim, config.keyboard.hidden
-        keys, frames = len(config.action_space.keys), config.keyboard.window_frames
+    macs += len(config.image.blocks) * tokens * (2 * d * d + 2 * config.image.tokens * d)
+    if config.actions.mouse is not None:
+        width = config.actions.mouse.heads * config.actions.mouse.head_dim
+        each = (d + 2 * WINDOW_FRAMES) * width + 4 * width * width + 2 * seen * width + width * d
+        macs += len(config.actions.mouse.blocks) * tokens * each
+    if config.actions.keyboard is not None:
+        width, hidden = config.actions.keyboard.heads * config.actions.keyboard.head_dim, config.actions.keyboard.hidden
+        keys, frames = len(config.action_space.keys), WINDOW_FRAMES
         each = frames * (keys * hidden + hidden * hidden) + frames * hidden * 2 * width
-        macs += len(config.keyboard.blocks) * (steps * each + tokens * (2 * d * width + 2 * seen * width))
+        macs += len(config.actions.keyboard.blocks) * (steps * each + tokens * (2 * d * width + 2 * seen * width))
     latents = steps * prod(config.latent[1:]) * (2 * config.latent[0] + config.cond_channels)
     moved = num_parameters(WorldModel, config) - _unread(config)
     moved += ring_numbers(config) * seen // config.window + image_numbers(config) + latents
@@ -84,25 +85,25 @@ def dit_pass(config: WorldModelConfig, steps: int, seen: int, itemsize: int) -> 
 
 def _unread(config: WorldModelConfig) -> int:
     """Weights that a pass in play does not read: those that make keys and values of the start image."""
-    image, d = config.image_dim, config.dim
+    image, d = config.image.dim, config.dim
     embedding = 2 * image + image * image + image + image * d + d + 2 * d
-    return embedding + len(config.image_blocks) * (2 * d * d + 2 * d + d)
+    return embedding + len(config.image.blocks) * (2 * d * d + 2 * d + d)
 
 
 def ring_numbers(config: WorldModelConfig) -> int:
     """Numbers in the rings of keys and values of one session."""
     n, window = config.tokens_per_step, config.window
     count = config.layers * n * config.dim
-    if config.mouse is not None:
-        count += len(config.mouse.blocks) * n * config.mouse.heads * config.mouse.head_dim
-    if config.keyboard is not None:
-        count += len(config.keyboard.blocks) * config.keyboard.heads * config.keyboard.head_dim
+    if config.actions.mouse is not None:
+        count += len(config.actions.mouse.blocks) * n * config.actions.mouse.heads * config.actions.mouse.head_dim
+    if config.actions.keyboard is not None:
+        count += len(config.actions.keyboard.blocks) * config.actions.keyboard.heads * config.actions.keyboard.head_dim
     return 2 * window * count
 
 
 def image_numbers(config: WorldModelConfig) -> int:
     """Numbers in the keys and values of the start image."""
-    return 2 * len(config.image_blocks) * config.image_tokens * config.dim
+    return 2 * len(config.image.blocks) * config.image.tokens * config.dim
 
 
 def clip(config: ClipVisionConfig, itemsize: int) -> Work:

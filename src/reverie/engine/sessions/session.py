@@ -496,7 +496,7 @@ class Session:
         if len(actions) != num_frames:
             raise ActionError(f"a step takes one action or {num_frames}, one per frame; got {len(actions)}")
         rows = self.action_space.encode(actions)
-        idle = self._engine.bundle.config.world.idle_key
+        idle = self._engine.bundle.config.world.actions.idle_key
         if idle is not None:
             keys = len(self.action_space.keys)
             place = self.action_space.keys.index(idle)

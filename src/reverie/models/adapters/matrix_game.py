@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from reverie.errors import CheckpointError
-from reverie.models.actions import STEP_FRAMES, ActionModuleConfig
-from reverie.models.config import WorldModelConfig
+from reverie.models.actions import STEP_FRAMES, WINDOW_FRAMES, ActionModuleConfig
+from reverie.models.config import ActionConditioningConfig, ImageAttentionConfig, WorldModelConfig
 from reverie.models.schedule import Schedule, shifted
 from reverie.models.weights import TensorFile
+from reverie.nn.norm import EPS
 from reverie.types import ActionSpace
 
 KEYS: dict[int, tuple[str, ...]] = {
@@ -92,18 +93,15 @@ def read_config(
             heads=int(raw["num_heads"]),
             window=window if window > 0 else max(unlimited, block),
             block=block,
-            image_dim=image_dim,
-            image_tokens=image_tokens,
-            image_blocks=tuple(range(int(raw["num_layers"]))),
-            keyboard=_module(actions, "keyboard_hidden_dim", 1.0) if keys else None,
-            mouse=_module(actions, "mouse_hidden_dim", TURN_SCALE) if actions["enable_mouse"] else None,
+            image=ImageAttentionConfig(dim=image_dim, tokens=image_tokens, blocks=tuple(range(int(raw["num_layers"])))),
+            actions=ActionConditioningConfig(
+                keyboard=_module(actions, "keyboard_hidden_dim", 1.0) if keys else None,
+                mouse=_module(actions, "mouse_hidden_dim", TURN_SCALE) if actions["enable_mouse"] else None,
+                idle_key=IDLE_KEY if IDLE_KEY in keys else None,
+            ),
             freq_dim=int(raw["freq_dim"]),
             conditioning="first_frame",
-            before_start="repeat",
             patch=patch,
-            eps=float(raw.get("eps", 1e-6)),
-            action_frames=STEP_FRAMES * int(actions.get("windows_size", 3)),
-            idle_key=IDLE_KEY if IDLE_KEY in keys else None,
         )
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise CheckpointError(f"not a Matrix-Game 2.0 config.json: {error!r} is missing or wrong") from error
@@ -119,7 +117,6 @@ def _module(actions: Mapping[str, Any], width: str, scale: float) -> ActionModul
         theta=float(actions["rope_theta"]),
         hidden=int(actions["hidden_size"]),
         scale=scale,
-        window_frames=STEP_FRAMES * int(actions.get("windows_size", 3)),
         gain=bool(actions.get("norm_gain", False)),  # ours: inferred from the weights, no published config has it
     )
 
@@ -130,6 +127,8 @@ def _check_supported(raw: Mapping[str, Any], actions: Mapping[str, Any], latent:
         "model_type": (raw.get("model_type", "i2v"), "i2v"),
         "out_dim": (raw["out_dim"], latent[0]),
         "sink_size": (raw.get("sink_size", 0), 0),
+        "eps": (raw.get("eps", EPS), EPS),
+        "windows_size": (actions.get("windows_size", WINDOW_FRAMES // STEP_FRAMES), WINDOW_FRAMES // STEP_FRAMES),
         "qk_norm": (actions.get("qk_norm", True), True),
         "qkv_bias": (actions.get("qkv_bias", False), False),
         "vae_time_compression_ratio": (actions.get("vae_time_compression_ratio", STEP_FRAMES), STEP_FRAMES),

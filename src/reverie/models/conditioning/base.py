@@ -13,7 +13,7 @@ from einops import rearrange
 from torch import Tensor
 
 from reverie.errors import ShapeError
-from reverie.models.actions import STEP_FRAMES, action_windows, rows_before_start
+from reverie.models.actions import STEP_FRAMES, WINDOW_FRAMES, action_windows, rows_before_start
 from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, ConditionChannels, WorldState
@@ -27,12 +27,12 @@ def clip_condition(
     """The condition of a whole clip: what `next_condition` gives block after block.
 
     actions: (b, 4 (t - 1), a); context: (b, t, c, h, w) latents that the condition may look back at; image: (b, n,
-    image_dim) tokens; parts: of a model that is conditioned on more than the previous latent.
+    image.dim) tokens; parts: of a model that is conditioned on more than the previous latent.
     """
     config, t = model.config, context.shape[1]
     if parts is None:
         parts = previous_latents(config, context)
-    windows = action_windows(actions, t, config.before_start, config.action_frames)
+    windows = action_windows(actions, t, config.before_start)
     return Condition(parts.channels, windows, torch.arange(t, device=context.device), parts.base, image)
 
 
@@ -45,11 +45,11 @@ def next_condition(
     """
     config, t = model.config, model.config.block
     is_start = config.generates_start and state.step == 0
-    before = rows_before_start(actions, config.before_start, config.action_frames) if is_start else state.actions
+    before = rows_before_start(actions, config.before_start) if is_start else state.actions
     taken = actions if t > 1 or not is_start else actions[:, :0]
     joined = torch.cat([before, taken], 1).to(state.actions)
     # Contiguous: an overlapping view has other strides than the copy that a CUDA graph is captured with.
-    windows = rearrange(joined.unfold(1, config.action_frames, STEP_FRAMES), "b t a f -> b t f a").contiguous()
+    windows = rearrange(joined.unfold(1, WINDOW_FRAMES, STEP_FRAMES), "b t a f -> b t f a").contiguous()
     time = state.next_times(t)
     if parts is None:
         _check_previous_latent(config)
@@ -63,7 +63,7 @@ def start_condition(model: WorldModel, state: WorldState) -> Condition:
     config, b = model.config, state.actions.shape[0]
     channels = state.last.new_zeros(b, 1, config.cond_channels, *config.latent[1:])
     base = None if config.generates_start else state.last.new_zeros(b, 1, *config.latent)
-    windows = state.actions.new_zeros(b, 1, config.action_frames, config.action_space.size)
+    windows = state.actions.new_zeros(b, 1, WINDOW_FRAMES, config.action_space.size)
     return Condition(channels, windows, torch.arange(1, device=state.actions.device), base)
 
 

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 import pytest
 
+from reverie.argument_markers import alias
 from reverie.cli import plain
-from reverie.options import alias
 
 BLOCKED = (
     "av",

@@ -22,13 +22,13 @@ from reverie.bench.stages import Rates, Stage, Stopwatch, play_blocks, stages_of
 from reverie.cli import bench_log
 from reverie.engine import engine as engine_module
 from reverie.engine import runtime
-from reverie.engine.accelerate.compiled import compile_pieces
 from reverie.engine.accelerate.cuda_graphs import Recording
 from reverie.engine.engine import Engine, load
 from reverie.engine.loading import flops
 from reverie.models.adapters import published
 from reverie.models.adapters.published import open_published
 from reverie.models.checkpoint import ModelConfig
+from reverie.models.compiled_blocks import compile_pieces
 from reverie.types import Action
 
 DECODE = Stage(name="decode", times=1, ms=1.0, gigaoperations=None, gigabytes=None, floor_ms=1.0, times_floor=None)

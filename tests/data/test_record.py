@@ -17,7 +17,7 @@ import toy_world
 from toy_world import record_toy, toy_config
 
 from reverie.data.dataset import VIDEO_KEY, Dataset
-from reverie.data.options import parse_options
+from reverie.data.game_options import parse_options
 from reverie.data.policies import policy_for
 from reverie.data.record import play_episode, record
 from reverie.errors import DataError, WorldError

@@ -24,7 +24,7 @@ from reverie.models.adapters.published import open_published
 from reverie.models.checkpoint import ModelConfig
 from reverie.models.clip_vision import ClipVision
 from reverie.models.dit import WorldModel, count_parameters
-from reverie.models.parked import Parked
+from reverie.models.lazy_module import LazyModule
 from reverie.types import Action
 
 FULL = matrix_game_2()
@@ -131,7 +131,7 @@ def test_what_is_counted_is_what_is_there(folder, config, decoder: str) -> None:
     bundle = engine.bundle
     assert bundle.tiny_decoder is not None
     assert need.weights == 4 * count_parameters([bundle.model, bundle.tokenizer, bundle.tiny_decoder])  # type: ignore[list-item]
-    assert isinstance(bundle.image_encoder, Parked)
+    assert isinstance(bundle.image_encoder, LazyModule)
     assert need.encoder == 4 * count_parameters([bundle.image_encoder.read()])
     assert not need.keeps_encoder
     rest = session.state["world"]
@@ -168,7 +168,7 @@ def test_presets_set_what_they_say(folder) -> None:
     assert fast.dtype == torch.bfloat16
     assert isinstance(fast.bundle.image_encoder, ClipVision)
     assert small.decoder is small.bundle.tokenizer
-    assert isinstance(small.bundle.image_encoder, Parked)
+    assert isinstance(small.bundle.image_encoder, LazyModule)
     assert fast.open(np.zeros((*RESOLUTION, 3), np.uint8)).step(Action()).shape[0] == 9
 
 

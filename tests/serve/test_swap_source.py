@@ -13,7 +13,7 @@ from reverie import worlds
 from reverie.engine.engine import Engine, load
 from reverie.engine.loading import scenes
 from reverie.engine.loading.scenes import Camera
-from reverie.engine.placing import compare_view
+from reverie.engine.localise import compare_view
 from reverie.engine.sessions.session_file import describe_session
 from reverie.errors import DataError, ImageError, WorldError
 from reverie.models.presets import tiny_memory

@@ -12,7 +12,7 @@ import torch
 
 from reverie.bench.train_step_worker import StepTask
 from reverie.models import pieces, tokenizer
-from reverie.models.pieces import TRAINING_PIECES, compile_pieces, num_compiled, restore_pieces
+from reverie.models.compiled_blocks import TRAINING_PIECES, compile_pieces, num_compiled, restore_pieces
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.nn import attention
 from reverie.train import trainer as trainer_module

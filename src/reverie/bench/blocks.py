@@ -33,15 +33,15 @@ import torch
 from reverie.bench.latency import GraphCount, describe_machine, latency_ms, peak_memory_mib
 from reverie.bench.profiling import Profile, profile_of
 from reverie.bench.stages import Stage, Stopwatch, measure_rates, play_blocks, stages_of, watched
-from reverie.engine.accelerate.compiled import num_compiled
 from reverie.engine.engine import Engine, load, pick_mode
 from reverie.engine.loading import device as machine
 from reverie.engine.loading import hardware_check, presets
-from reverie.engine.loading.options import LoadOptions
+from reverie.engine.loading.load_options import LoadOptions
 from reverie.engine.loading.random_weights import NAMES, RandomWeights, matrix_game_2
 from reverie.errors import CheckpointError
+from reverie.models.compiled_blocks import num_compiled
 from reverie.models.config import WorldModelConfig
-from reverie.models.parked import Parked
+from reverie.models.lazy_module import LazyModule
 from reverie.models.wan_vae import WanVAEConfig
 from reverie.types import FPS, Action
 
@@ -233,7 +233,7 @@ def _open_random(options: LoadOptions, tell: Callable[[str], None]) -> Engine:
     tell("making up the weights")
     with torch.inference_mode():
         bundle = source.load(device, dtype)
-    if settings.keeps_encoder and isinstance(bundle.image_encoder, Parked):
+    if settings.keeps_encoder and isinstance(bundle.image_encoder, LazyModule):
         bundle.image_encoder = bundle.image_encoder.read()  # type: ignore[assignment]
     engine = Engine(bundle, folder=Path("random"), device=device, dtype=dtype, files=(), decoder=settings.decoder)
     if settings.weights != "full":

@@ -33,13 +33,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from reverie.engine.accelerate.compiled import num_compiled
 from reverie.engine.accelerate.cuda_graphs import Recording
 from reverie.engine.engine import Engine, load
 from reverie.engine.loading import device as machine
-from reverie.engine.loading.options import LoadOptions
+from reverie.engine.loading.load_options import LoadOptions
 from reverie.engine.sessions.script import parse
 from reverie.engine.sessions.session import Session
+from reverie.models.compiled_blocks import num_compiled
 from reverie.models.conditioning.base import next_condition
 from reverie.types import FPS, Action
 

@@ -26,7 +26,7 @@ import torch
 from reverie.bench.latency import WALK, describe_machine, latency_ms, open_any
 from reverie.engine.engine import Engine, load
 from reverie.engine.loading.device import pick_device, pick_dtype, set_threads
-from reverie.engine.loading.options import LoadOptions
+from reverie.engine.loading.load_options import LoadOptions
 from reverie.engine.loading.random_weights import RandomWeights
 from reverie.engine.sessions.batch import make_blocks
 from reverie.engine.sessions.script import parse

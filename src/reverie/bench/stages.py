@@ -31,7 +31,7 @@ from reverie.engine.loading.flops import Work
 from reverie.engine.sessions.script import parse
 from reverie.engine.sessions.session import Session
 from reverie.models.clip_vision import ClipVisionConfig
-from reverie.models.parked import Parked, release_memory
+from reverie.models.lazy_module import LazyModule, release_memory
 from reverie.models.tiny_decoder import TinyDecoder
 from reverie.models.wan_vae import WanVAE, WanVAEConfig
 
@@ -125,7 +125,7 @@ def watched(engine: Engine, watch: Stopwatch) -> Iterator[None]:
             name = "condition"
 
     def see(pixels: torch.Tensor) -> torch.Tensor:
-        network = encoder.read() if isinstance(encoder, Parked) else encoder  # reading is loading's business
+        network = encoder.read() if isinstance(encoder, LazyModule) else encoder  # reading is loading's business
         with watch.time("image encode"):
             tokens = network(pixels)
         del network

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from reverie.options import positional
+from reverie.argument_markers import positional
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

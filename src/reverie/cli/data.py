@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.console import Console
 
+from reverie.argument_markers import alias, positional
 from reverie.errors import DataError
-from reverie.options import alias, positional
 from reverie.types import FPS
 
 if TYPE_CHECKING:

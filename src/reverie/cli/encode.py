@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from reverie.argument_markers import alias, positional
 from reverie.errors import DataError
-from reverie.options import alias, positional
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

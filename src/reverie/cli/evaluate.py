@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 
+from reverie.argument_markers import alias, positional
 from reverie.errors import DataError
-from reverie.options import alias, positional
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from reverie.options import alias, positional
+from reverie.argument_markers import alias, positional
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

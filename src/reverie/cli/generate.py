@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
 
+from reverie.argument_markers import alias
 from reverie.cli.loading import load_engine, load_options
 from reverie.errors import ActionError, ImageError
-from reverie.options import alias
 
 if TYPE_CHECKING:
     from reverie.engine.engine import Engine

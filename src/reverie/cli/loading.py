@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from reverie.cli.display import tell
-from reverie.engine.loading.options import LoadOptions
+from reverie.engine.loading.load_options import LoadOptions
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from reverie.options import alias, positional
+from reverie.argument_markers import alias, positional
 
 if TYPE_CHECKING:
     from reverie.engine.loading.models import BundledModel

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from reverie.argument_markers import repeated
 from reverie.cli.loading import source_options
 from reverie.cli.serve import address_lines
-from reverie.options import repeated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
 
+from reverie.argument_markers import alias, positional
 from reverie.cli.generate import generating_bar
 from reverie.cli.loading import load_engine, load_options
-from reverie.options import alias, positional
 from reverie.types import Frames
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from reverie.argument_markers import alias, positional, repeated
 from reverie.errors import DataError
-from reverie.options import alias, positional, repeated
 
 if TYPE_CHECKING:
     from reverie.scenes.assemble import Facts, LookRound
@@ -148,7 +148,7 @@ class CaptureSceneConfig:
 
 def scene_capture(config: CaptureSceneConfig) -> None:
     """Captures the scene and prints what was visited."""
-    from reverie.data.options import parse_options
+    from reverie.data.game_options import parse_options
     from reverie.scenes.assemble import Facts, check_counts, describe
     from reverie.scenes.capture import capture_scene, require_explorable
     from reverie.worlds import open_world, world_info

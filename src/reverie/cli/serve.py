@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+from reverie.argument_markers import repeated
 from reverie.cli.loading import source_options
 from reverie.errors import ServeError
-from reverie.options import repeated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

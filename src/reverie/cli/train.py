@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from reverie.argument_markers import alias
 from reverie.errors import TrainError
-from reverie.options import alias
 
 if TYPE_CHECKING:
     from reverie.train.idm import TrainIdmConfig

@@ -17,13 +17,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+from reverie.argument_markers import alias, positional, repeated
 from reverie.data.episode import DiskFull, Draft, Job, Outcome, Recorder, Rejected, play_episode
 from reverie.data.facts import WorldFacts
-from reverie.data.options import options_of, parse_options
+from reverie.data.game_options import options_of, parse_options
 from reverie.data.workers import Crew, Lost
 from reverie.data.writer import DatasetWriter
 from reverie.errors import DataError, WorldError
-from reverie.options import alias, positional, repeated
 from reverie.types import FPS, POSE_NAMES, HasGeometry, World
 from reverie.worlds import WORLDS, world_info
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reverie.engine.accelerate.compiled import check_compiler
 from reverie.engine.loading import hardware_check, presets
 from reverie.engine.loading.device import pick_device, pick_dtype, set_threads
 from reverie.engine.loading.hub import is_cached
@@ -24,8 +23,9 @@ from reverie.engine.sessions.batch import Batch
 from reverie.engine.sessions.session import Session
 from reverie.errors import CheckpointError, DeviceError, ImageError
 from reverie.models.checkpoint import ModelBundle
+from reverie.models.compiled_blocks import check_compiler
 from reverie.models.dit import count_parameters
-from reverie.models.parked import Parked
+from reverie.models.lazy_module import LazyModule
 from reverie.models.start_frames import StartFrame, read_start_frames
 from reverie.scenes.scene import Scene
 from reverie.types import Action
@@ -56,7 +56,7 @@ def load(
     either on the Hugging Face hub.  device: auto, cpu, cuda, cuda:N.  dtype: auto (measured on a CPU), float32,
     bfloat16, and float16 on a GPU.  decoder: full, or tiny where the model has one; auto is full.  weights: full, int8
     or fp8 (`reverie.engine.accelerate.quantise`); auto takes the preset's, else full.  mode: eager or compiled
-    (`reverie.engine.accelerate.compiled`, on a GPU with CUDA graphs); auto compiles on a GPU.  Of published weights
+    (`reverie.models.compiled_blocks`, on a GPU with CUDA graphs); auto compiles on a GPU.  Of published weights
     only: variant (universal, gta or templerun), resolution, (H, W), and preset (`reverie.engine.loading.presets`).
     say: told in one line, before they are read, what large weights will need.
     Raises CheckpointError for a folder that is missing or broken, DeviceError for what this machine does not have.
@@ -87,7 +87,7 @@ def load(
         raise CheckpointError(f"{source.config.name} needs no preset; they are for Matrix-Game 2.0: leave --preset out")
     tell(0.2, "reading the weights")
     bundle = source.load(picked_device, picked_dtype)
-    if settings.keeps_encoder and isinstance(bundle.image_encoder, Parked):
+    if settings.keeps_encoder and isinstance(bundle.image_encoder, LazyModule):
         bundle.image_encoder = bundle.image_encoder.read()  # type: ignore[assignment]
     engine = Engine(
         bundle, folder=folder, device=picked_device, dtype=picked_dtype, decoder=settings.decoder, files=source.files

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from reverie.engine.accelerate.compiled import compile_pieces, restore_pieces
 from reverie.engine.accelerate.cuda_graphs import Record, cuda_tapes
 from reverie.engine.accelerate.decode_stream import CudaLane, HereLane, Lane
 from reverie.engine.accelerate.quantise import Quality, quantise
 from reverie.errors import CheckpointError
 from reverie.models.checkpoint import ModelBundle
+from reverie.models.compiled_blocks import compile_pieces, restore_pieces
 from reverie.models.schedule import Schedule, pass_counts, with_passes
 from reverie.models.tiny_decoder import TinyDecoder
 from reverie.models.tokenizer import VideoTokenizer

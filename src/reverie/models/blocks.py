@@ -83,7 +83,7 @@ class Block(nn.Module):
     """Self-attention, image cross-attention, mouse, keyboard, feed-forward; timestep-modulated as in Wan 2.1.
 
     Cut into pieces at every read of the context: what lies between two reads has the same shapes all session long, and
-    is what `reverie.engine.accelerate.compiled` compiles.
+    is what `reverie.models.compiled_blocks` compiles.
     """
 
     def __init__(self, config: WorldModelConfig, index: int, first_layer: int) -> None:

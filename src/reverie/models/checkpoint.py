@@ -26,7 +26,7 @@ from reverie.models.conditioning.spatial_memory import SpatialMemory, SpatialMem
 from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel
 from reverie.models.image_encoder import ImageEncoder, ImageEncoderConfig
-from reverie.models.parked import Parked
+from reverie.models.lazy_module import LazyModule
 from reverie.models.schedule import Schedule
 from reverie.models.tiny_decoder import TinyDecoder, TinyDecoderConfig
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer
@@ -86,13 +86,13 @@ class ModelConfig:
 class ModelBundle:
     """The networks of a model folder, and its configuration.
 
-    A large image encoder is parked: it is needed for a moment at the start of a session, and takes much memory.
+    A large image encoder is loaded lazily: it is needed for a moment at the start of a session, and takes much memory.
     """
 
     config: ModelConfig
     model: WorldModel
     tokenizer: VideoTokenizer | WanVAE
-    image_encoder: ImageEncoder | ClipVision | Parked
+    image_encoder: ImageEncoder | ClipVision | LazyModule
     tiny_decoder: TinyDecoder | None = None
     memory: SpatialMemory | None = None
 
@@ -110,7 +110,7 @@ class ModelBundle:
 
     def modules(self) -> dict[str, nn.Module]:
         encoder = self.image_encoder
-        encoder = encoder.read() if isinstance(encoder, Parked) else encoder
+        encoder = encoder.read() if isinstance(encoder, LazyModule) else encoder
         modules: dict[str, nn.Module] = {"model": self.model, "tokenizer": self.tokenizer, "image_encoder": encoder}
         if self.tiny_decoder is not None:
             modules["tiny_decoder"] = self.tiny_decoder
@@ -239,7 +239,7 @@ def load_model(
     if isinstance(bundle.image_encoder, ClipVision):
         encoder = bundle.image_encoder
         TensorFile(folder / file_of("image_encoder"), HINT)  # if it is missing or damaged, say so now
-        bundle.image_encoder = Parked(lambda: read("image_encoder", copy.deepcopy(encoder)))
+        bundle.image_encoder = LazyModule(lambda: read("image_encoder", copy.deepcopy(encoder)))
     else:
         read("image_encoder", bundle.image_encoder)
     return bundle

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from reverie.data.options import parse_options
+from reverie.data.game_options import parse_options
 from reverie.engine.loading.models import check_model
 from reverie.errors import ServeError
 from reverie.serve.protocol import MAX_MODEL_ID

@@ -48,7 +48,7 @@ class SwapSource:
             )
         if unknown := sorted(set(game.action_space.keys) - set(dreams.action_space.keys)):
             raise WorldError(f"{dreams.name} does not know the key {unknown[0]!r} of {game.name}; play one of them")
-        from reverie.engine.placing import scenes_of
+        from reverie.engine.localise import scenes_of
 
         self._scenes = scenes_of(self._model.engine, game.name)
         self._dreams = dreams
@@ -76,7 +76,7 @@ class SwapSource:
     def open_dream(self, at: Moment, seed: int, passes: int | None = None) -> tuple[Dream, Frames]:
         """A session on a frame of the game, at the game's camera."""
         from reverie.engine.loading.scenes import Camera
-        from reverie.engine.placing import find_scene_at
+        from reverie.engine.localise import find_scene_at
 
         engine, camera, scene = self._model.engine, None, None
         if at.pose is not None and self._camera is not None:

@@ -21,8 +21,8 @@ class TrainerConfig:
     skip_above: a step whose gradient norm is that many times the recent median is left out.
     accumulate: micro-batches of a step in each process; the global batch is batch x accumulate x processes.
     workers: threads that make batches ahead.  dtype: what autocast computes in; auto is bfloat16 on a GPU that has it,
-    else float32.  compile: the pieces of transformers (`reverie.models.pieces`) or else the task's own heavy part;
-    validation, samples and export run as written, or they would be compiled for shapes of their own.
+    else float32.  compile: the pieces of transformers (`reverie.models.compiled_blocks`) or else the task's own heavy
+    part; validation, samples and export run as written, or they would be compiled for shapes of their own.
     shard: with several processes, each keeps its part of the task's blocks: weights, gradients, optimizer and average.
     remat: activation checkpointing of the blocks, if the model offers it.
     track: where figures and sheets go besides `log.jsonl` (`reverie.train.tracking`).

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reverie.argument_markers import alias
 from reverie.errors import TrainError
 from reverie.models.checkpoint import ModelBundle, load_model, save_model
 from reverie.models.dit import WorldModel
 from reverie.models.pixels import to_pixels
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.options import alias
 from reverie.sampling import Schedule, add_noise
 from reverie.train.config import trainer_config
 from reverie.train.device import pick_device

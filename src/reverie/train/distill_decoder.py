@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal
 
 import torch
 
+from reverie.argument_markers import alias
 from reverie.data.dataset import Dataset
 from reverie.errors import TrainError
 from reverie.models.checkpoint import ModelBundle, load_model, save_model
 from reverie.models.dit import count_parameters
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.options import alias
 from reverie.train.config import trainer_config
 from reverie.train.device import pick_device
 from reverie.train.display import SILENT, Display

@@ -31,7 +31,7 @@ from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
 from reverie.train.display import SILENT, Display
 from reverie.train.latent_clips import LatentClips
-from reverie.train.start import StartEncoder
+from reverie.train.warm_start import StartEncoder
 from reverie.types import Clip
 
 VERSION = 2

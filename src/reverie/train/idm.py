@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from reverie.argument_markers import alias
 from reverie.data.dataset import Dataset
 from reverie.data.loader import ClipLoader
 from reverie.data.workers import worker_pool
 from reverie.errors import DataError, TrainError
 from reverie.models.checkpoint import write_json_atomic
 from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, save_idm, ways
-from reverie.options import alias
 from reverie.train.config import TrainerConfig
 from reverie.train.display import SILENT, Display
 from reverie.train.task import Task

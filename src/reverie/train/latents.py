@@ -21,8 +21,8 @@ from reverie.models.wan_vae import WanVAE
 from reverie.train.display import SILENT, Display
 from reverie.train.encode import dataset_names, load_latents
 from reverie.train.latent_clips import LatentClips
-from reverie.train.start import StartEncoder
 from reverie.train.tables import GPU_SHARE, Rows, Table
+from reverie.train.warm_start import StartEncoder
 from reverie.types import ActionSpace
 from reverie.vision.projection import turn_scale
 

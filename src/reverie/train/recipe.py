@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
+from reverie.argument_markers import alias
 from reverie.errors import TrainError
 from reverie.models.checkpoint import ModelConfig
-from reverie.options import alias
 from reverie.sampling import Schedule
 from reverie.train.forcing import given_steps
 from reverie.train.tracking import Track

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from reverie.argument_markers import alias
 from reverie.data.dataset import Dataset
 from reverie.data.rewards import read_rewards
 from reverie.errors import DataError, TrainError
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.reward import RewardConfig, RewardNet, save_reward, tokenizer_fingerprint
-from reverie.options import alias
 from reverie.train.config import TrainerConfig
 from reverie.train.device import pick_device
 from reverie.train.display import SILENT, Display

@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from reverie.argument_markers import alias
 from reverie.data.dataset import Dataset
 from reverie.data.loader import ClipLoader
 from reverie.errors import CheckpointError, DataError, TrainError
@@ -36,7 +37,6 @@ from reverie.models.checkpoint import (
 )
 from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
-from reverie.options import alias
 from reverie.train.config import TrainerConfig
 from reverie.train.device import pick_dtype
 from reverie.train.display import SILENT, Display

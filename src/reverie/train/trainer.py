@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from reverie.errors import TrainError
-from reverie.models.pieces import TRAINING_PIECES, check_compiler, compile_pieces
+from reverie.models.compiled_blocks import TRAINING_PIECES, check_compiler, compile_pieces
 from reverie.nn.attention import flex, flex_works
 from reverie.train.average import Average
 from reverie.train.batches import Batches

@@ -6,7 +6,7 @@ Towards the end some of the context is what the model itself predicts, so that i
 mistakes.
 
 `--start MODEL` goes on from any model, published Matrix-Game 2.0 weights among them, with its own tokenizer and
-conditions (`reverie.train.start`): all of its weights, or with `--lora RANK` small matrices beside them
+conditions (`reverie.train.warm_start`): all of its weights, or with `--lora RANK` small matrices beside them
 (`reverie.train.lora`).
 """
 
@@ -26,7 +26,7 @@ from reverie.models.actions import STEP_FRAMES
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.dit import WorldModel, count_parameters
 from reverie.models.image_encoder import ImageEncoder
-from reverie.models.parked import release_memory
+from reverie.models.lazy_module import release_memory
 from reverie.models.pixels import to_pixels
 from reverie.models.presets import PRESETS, Preset
 from reverie.models.tokenizer import VideoTokenizer
@@ -51,12 +51,12 @@ from reverie.train.lora import adapt, merge
 from reverie.train.noise_levels import draw_noise_levels
 from reverie.train.recipe import Recipe, TrainWorldConfig
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
-from reverie.train.start import StartEncoder, check_recordings, open_start, take_weights
 from reverie.train.start_frames import add_start_frames
 from reverie.train.tables import Rows
 from reverie.train.task import Task
 from reverie.train.tokenizer import read_tokenizer
 from reverie.train.trainer import Trainer
+from reverie.train.warm_start import StartEncoder, check_recordings, open_start, take_weights
 
 PURE_NOISE = 0.1
 """Share of the blocks that are trained at noise level 1."""

@@ -15,7 +15,7 @@ from reverie.errors import CheckpointError, ShapeError
 from reverie.models.adapters import published
 from reverie.models.adapters.published import is_published, open_published
 from reverie.models.clip_vision import ClipVision
-from reverie.models.parked import Parked
+from reverie.models.lazy_module import LazyModule
 from reverie.types import ActionSpace
 
 
@@ -75,7 +75,7 @@ def test_bfloat16_is_kept_small(folder: Path) -> None:
 
 def test_the_image_encoder_waits_in_its_file(folder: Path) -> None:
     encoder = open_published(folder, "universal", RESOLUTION).load("cpu", torch.float32).image_encoder
-    assert isinstance(encoder, Parked)
+    assert isinstance(encoder, LazyModule)
     tower = encoder.read()
     assert isinstance(tower, ClipVision)
     assert encoder(torch.zeros(1, 3, 40, 60)).shape == (1, 5, 32)

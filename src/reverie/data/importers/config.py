@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from reverie.argument_markers import positional
 from reverie.errors import DataError
-from reverie.options import positional
 
 Kind = Literal["vpt", "gf-minecraft", "owamcap", "opencs2", "folder", "lerobot"]
 Place = Annotated[Path, positional()]

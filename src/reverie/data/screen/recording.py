@@ -17,12 +17,12 @@ from typing import Annotated
 import numpy as np
 import numpy.typing as npt
 
+from reverie.argument_markers import alias
 from reverie.data.live import EPISODE_FRAMES, EpisodeKeeper
 from reverie.data.screen.timeline import InputEvent, Meaning, MotionEvent, Timeline, split
 from reverie.data.screen.x11 import Camera, InputListener, find_window, is_focused, open_display, place_of
 from reverie.data.writer import DatasetWriter
 from reverie.errors import DataError
-from reverie.options import alias
 from reverie.types import FPS, ActionSpace
 
 PERIOD_NS = 1_000_000_000 // FPS

@@ -17,7 +17,7 @@ from reverie.models.adapters import matrix_game
 from reverie.models.adapters.published import DEFAULT_VARIANT, FOLDERS, RESOLUTION
 from reverie.models.checkpoint import ModelBundle, ModelConfig
 from reverie.models.clip_vision import ClipVision, ClipVisionConfig
-from reverie.models.parked import Parked
+from reverie.models.lazy_module import LazyModule
 from reverie.models.tiny_decoder import TinyDecoderConfig
 from reverie.models.tokenizer import CELL
 from reverie.models.wan_vae import WanVAEConfig
@@ -111,7 +111,7 @@ class RandomWeights:
                     tower = ClipVision(config)
                 return fill_random(tower, device, dtype)
 
-            bundle.image_encoder = Parked(make)
+            bundle.image_encoder = LazyModule(make)
         elif isinstance(bundle.image_encoder, nn.Module):
             fill_random(bundle.image_encoder, device, dtype)
         return bundle

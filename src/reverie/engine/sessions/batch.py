@@ -24,7 +24,7 @@ from reverie import sampling
 from reverie.engine.accelerate.decode_stream import Coming
 from reverie.engine.sessions.session import BlockPlan, Session
 from reverie.errors import WorldError
-from reverie.models.joined import JoinedState
+from reverie.models.batched_state import BatchedState
 from reverie.models.schedule import Schedule
 from reverie.models.state import ConditionChannels, WorldState
 from reverie.types import Action, Frames
@@ -162,7 +162,7 @@ def _show(row: _Row) -> Coming:
 def _advance(rows: list[_Row]) -> None:
     """One pass after another over all rows' blocks; each row's state is advanced, and has its latents."""
     bundle = rows[0].session.engine.bundle
-    state = JoinedState.of([row.state for row in rows])
+    state = BatchedState.of([row.state for row in rows])
 
     def noise() -> Tensor:
         return torch.cat([row.session.noise() for row in rows])

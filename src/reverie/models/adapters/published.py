@@ -37,7 +37,7 @@ from reverie.models.adapters import clip, layouts, matrix_game, taehv, wan_vae
 from reverie.models.checkpoint import ModelBundle, ModelConfig
 from reverie.models.clip_vision import ClipVision
 from reverie.models.dit import WorldModel
-from reverie.models.parked import Parked
+from reverie.models.lazy_module import LazyModule
 from reverie.models.tiny_decoder import TinyDecoder
 from reverie.models.tokenizer import CELL
 from reverie.models.wan_vae import WanVAE
@@ -145,7 +145,7 @@ class Published:
             self.config,
             self.read_model(device, dtype),
             self.read_vae(device, dtype),
-            Parked(lambda: self.read_clip(device, dtype)),
+            LazyModule(lambda: self.read_clip(device, dtype)),
             self.read_tiny(device, dtype),
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reverie.data.options import options_of
+from reverie.data.game_options import options_of
 from reverie.errors import DataError, WorldError
 from reverie.train.spatial.plans import Recipe, RecordingPlan
 from reverie.train.spatial.stages import Stages

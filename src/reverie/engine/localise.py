@@ -1,4 +1,4 @@
-"""Frames of a game whose camera is known: which scene they lie in."""
+"""Localisation of a game's frame, whose camera is known: the scene that shows the same place."""
 
 from __future__ import annotations
 

@@ -14,10 +14,10 @@ from tests.models.adapters.folders import RESOLUTION, make_published
 from torch import Tensor
 
 from reverie import cli
-from reverie.engine.accelerate.compiled import PIECES, check_compiler, compile_pieces, num_compiled, restore_pieces
 from reverie.engine.accelerate.cuda_graphs import CudaTape, CudaTapes, Recorder, Recording, cuda_tapes
 from reverie.engine.engine import Engine, load, pick_mode
 from reverie.errors import DeviceError
+from reverie.models.compiled_blocks import PIECES, check_compiler, compile_pieces, num_compiled, restore_pieces
 from reverie.types import Action
 
 FORWARD = Action(frozenset({"forward"}), (0.0, 3.0))

@@ -1,4 +1,4 @@
-"""Networks that are needed for a moment now and then: read when they are called, forgotten when they are done."""
+"""Lazily loaded networks, needed for a moment now and then: read when they are called, forgotten when they are done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
-class Parked:
+class LazyModule:
     """A network on the disk.  read: makes it, ready to be called."""
 
     read: Callable[[], nn.Module]

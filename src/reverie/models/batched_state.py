@@ -1,4 +1,4 @@
-"""The states of several sessions, joined for one pass of the network.
+"""The states of several sessions as one, for one pass of the network.
 
 Matrix products run over all rows at once.  Attention runs row by row in each session's own ring, so rings are never
 copied, and sessions whose windows are filled differently share a pass.
@@ -34,7 +34,7 @@ class RowsMemory:
 
 
 @dataclass(slots=True)
-class JoinedState(WorldState):
+class BatchedState(WorldState):
     """States of one row each as one state of b rows.  The small tensors are copies; rings stay where they are.
 
     rows: the states; caches is empty, and step is that of the first row.
@@ -43,7 +43,7 @@ class JoinedState(WorldState):
     rows: list[WorldState] = field(default_factory=list)
 
     @classmethod
-    def of(cls, rows: Sequence[WorldState]) -> JoinedState:
+    def of(cls, rows: Sequence[WorldState]) -> BatchedState:
         """rows: at least one; either all of them fresh or none."""
         actions, last = torch.cat([row.actions for row in rows]), torch.cat([row.last for row in rows])
         pairs = zip(*(row.image for row in rows), strict=True)

@@ -16,7 +16,7 @@ from reverie.models.adapters.published import is_published, open_published
 from reverie.models.checkpoint import ModelBundle, ModelConfig, load_model
 from reverie.models.fingerprint import fingerprint
 from reverie.models.image_encoder import ImageEncoder
-from reverie.models.parked import Parked
+from reverie.models.lazy_module import LazyModule
 from reverie.models.tokenizer import FRAMES
 from reverie.models.wan_vae import WanVAE
 from reverie.types import ActionSpace
@@ -105,7 +105,7 @@ class StartEncoder:
     def __init__(self, bundle: ModelBundle, num_steps: int, device: torch.device) -> None:
         """num_steps: of the longest clip.  A large image encoder is read, and held as long as this is."""
         encoder = bundle.image_encoder
-        self._encoder = (encoder.read() if isinstance(encoder, Parked) else encoder).to(device, torch.float32)
+        self._encoder = (encoder.read() if isinstance(encoder, LazyModule) else encoder).to(device, torch.float32)
         self._tokenizer = bundle.tokenizer
         self.grey_steps = max(GREY_STEPS, num_steps - 1)
 

@@ -31,7 +31,7 @@ from reverie.models.checkpoint import ModelConfig
 from reverie.models.dit import count_parameters
 from reverie.train.batches import move
 from reverie.train.config import TrainerConfig
-from reverie.train.latent_clips import LatentClips
+from reverie.train.encode import LatentClips
 from reverie.train.latents import Clips
 from reverie.train.optimizers import build_optimizers
 from reverie.train.recipe import TrainWorldConfig

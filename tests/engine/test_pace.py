@@ -5,7 +5,17 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from reverie.engine.sessions.pace import MAX_ROUND_TRIP_S, PaceConfig, PaceState, begin, decide, made, played
+from reverie.engine.sessions.pace import (
+    MAX_ROUND_TRIP_S,
+    PaceConfig,
+    PaceState,
+    begin,
+    decide,
+    gather,
+    made,
+    played,
+    smooth_cost,
+)
 
 
 @dataclass
@@ -160,3 +170,23 @@ def test_a_new_episode_forgets_the_frames_and_keeps_the_cost():
 def test_bad_config(bad: dict):
     with pytest.raises(ValueError, match="pacing needs"):
         PaceConfig(**bad)
+
+
+def test_gather_takes_nobody_while_none_is_due() -> None:
+    assert gather([], 1.0, 0.1, 4) == []
+    assert gather([1.2, 1.1], 1.0, 0.5, 4) == []
+
+
+def test_gather_takes_those_that_would_have_to_wait() -> None:
+    assert gather([1.0, 1.09, 1.11, 0.9], 1.0, 0.1, 4) == [3, 0, 1]
+
+
+def test_gather_takes_the_most_urgent_of_too_many() -> None:
+    assert gather([1.0, 0.8, 0.9], 1.0, 0.1, 2) == [1, 2]
+
+
+def test_cost_follows_what_batches_take() -> None:
+    cost_s = 0.0
+    for _ in range(60):
+        cost_s = smooth_cost(cost_s, 0.2)
+    assert cost_s == pytest.approx(0.2, abs=1e-3)

@@ -22,8 +22,7 @@ from reverie.data.dataset import Dataset
 from reverie.errors import DataError
 from reverie.models.pixels import to_pixels
 from reverie.models.tokenizer import VideoTokenizer, tiny
-from reverie.train.encode import load_latents
-from reverie.train.latent_clips import LatentClips
+from reverie.train.encode import LatentClips, load_latents
 from reverie.train.latents import Clips, load_clips
 from reverie.train.tokenizer import read_tokenizer
 

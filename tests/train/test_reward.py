@@ -20,7 +20,7 @@ from reverie.errors import CheckpointError, DataError, TrainError
 from reverie.models.reward import LearnedReward, RewardConfig, RewardNet, load_reward, tokenizer_fingerprint
 from reverie.models.tokenizer import VideoTokenizer, tiny
 from reverie.train.config import TrainerConfig
-from reverie.train.latent_clips import LatentClips
+from reverie.train.encode import LatentClips
 from reverie.train.reward import RewardedSteps, RewardTask, TrainRewardConfig, load_steps, split_steps
 from reverie.train.tokenizer import save_tokenizer
 from reverie.train.trainer import Trainer

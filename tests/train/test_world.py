@@ -12,8 +12,8 @@ from reverie.models import presets
 from reverie.models.checkpoint import load_model
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.config import TrainerConfig
+from reverie.train.encode import LatentClips
 from reverie.train.forcing import sink_age
-from reverie.train.latent_clips import LatentClips
 from reverie.train.latents import Clips, joint_space
 from reverie.train.recipe import TrainWorldConfig
 from reverie.train.trainer import Trainer

@@ -27,7 +27,7 @@ from reverie.models.checkpoint import (
     to_json,
     write_json_atomic,
 )
-from reverie.models.fingerprint import fingerprint
+from reverie.models.weights import fingerprint
 
 KIND = "reverie.reward"
 WEIGHTS = "reward.safetensors"

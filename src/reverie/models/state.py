@@ -1,11 +1,12 @@
-"""The inputs of one forward pass, and the state of a session.
+"""The inputs of one forward pass, and the state of a session or of several.
 
 Legend: b batch, t latent steps, n tokens, d head width, (c h w) a latent step, a numbers in an action row.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 import torch
@@ -97,7 +98,7 @@ class SpatialMemoryState:
     seen_through: Tensor
 
     def tensors(self) -> list[Tensor]:
-        return [getattr(self, field.name) for field in fields(self)]
+        return [getattr(self, one.name) for one in fields(self)]
 
     def clone(self) -> SpatialMemoryState:
         return SpatialMemoryState(*(tensor.clone() for tensor in self.tensors()))
@@ -157,3 +158,56 @@ class WorldState:
         """The state's own tensors, rings left out."""
         memory = [] if self.memory is None else self.memory.tensors()
         return [self.actions, self.last, *memory, *(x for pair in self.image for x in pair)]
+
+
+@dataclass(frozen=True, slots=True)
+class RowsMemory:
+    """The past of each row, in rings of its own.
+
+    Attention runs row by row, so rings are never copied, and sessions whose windows are filled differently share a
+    pass.
+    """
+
+    rows: list[RingMemory]
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """q, k, v: (b m, h, n, d), with m rows of the layer's ring for each session."""
+        parts = zip(self.rows, *(x.chunk(len(self.rows)) for x in (q, k, v)), strict=True)
+        return torch.cat([memory.attend(layer, *part) for memory, *part in parts])
+
+    def seen(self, layer: int, k: Tensor, v: Tensor) -> None:
+        """Each row attends to its own context."""
+
+
+@dataclass(slots=True)
+class BatchedState(WorldState):
+    """States of several sessions, of one row each, as one state of b rows, for one pass of the network: matrix products
+    run over all rows at once.  The small tensors are copies; rings stay where they are.
+
+    rows: the states; caches is empty, and step is that of the first row.
+    """
+
+    rows: list[WorldState] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, rows: Sequence[WorldState]) -> BatchedState:
+        """rows: at least one; either all of them fresh or none."""
+        actions, last = torch.cat([row.actions for row in rows]), torch.cat([row.last for row in rows])
+        pairs = zip(*(row.image for row in rows), strict=True)
+        image = [(torch.cat([k for k, _ in pair]), torch.cat([v for _, v in pair])) for pair in pairs]
+        return cls([], actions, last, image, rows[0].step, None, list(rows))
+
+    def next_times(self, num_steps: int) -> Tensor:
+        """Indices of each row's next steps, (b, num_steps) int64."""
+        return torch.stack([row.next_times(num_steps) for row in self.rows])
+
+    def past(self, commit: bool) -> Memory:
+        return RowsMemory([RingMemory(row.caches, commit) for row in self.rows])
+
+    def split(self) -> None:
+        """Writes what a block has changed to the rows' own states."""
+        num_steps = self.step - self.rows[0].step
+        for i, row in enumerate(self.rows):
+            row.actions.copy_(self.actions[i : i + 1])
+            row.last.copy_(self.last[i : i + 1])
+            row.step += num_steps

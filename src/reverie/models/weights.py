@@ -9,12 +9,13 @@ ours, stacked along the first axis.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
 import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -38,6 +39,15 @@ Names = Callable[[str], tuple[str, ...]]
 """One of our tensors' names -> the names under which a file holds it: one, or several to be stacked."""
 
 Shape = tuple[int, ...]
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """A short name for what these tensors hold."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def same_name(name: str) -> tuple[str, ...]:

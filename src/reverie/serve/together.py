@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
-from reverie.engine.sessions.gather import gather, learn
+from reverie.engine.sessions.pace import gather, smooth_cost
 from reverie.serve.sources import PlaysTogether
 from reverie.types import Action, Frames, World
 
@@ -105,7 +105,7 @@ class Together:
                 results: Sequence[Made | Exception] = await self._call(partial(self._make, batch, now_s))
             except Exception as error:
                 results = [error] * len(batch)
-            self._cost_s = learn(self._cost_s, self._clock() - now_s)
+            self._cost_s = smooth_cost(self._cost_s, self._clock() - now_s)
             self.num_batches, self.num_blocks = self.num_batches + 1, self.num_blocks + len(batch)
             for wish, result in zip(batch, results, strict=True):
                 if wish.made.done():  # its player has gone meanwhile

@@ -19,8 +19,7 @@ from reverie.models.checkpoint import ModelBundle
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
 from reverie.train.display import SILENT, Display
-from reverie.train.encode import dataset_names, load_latents
-from reverie.train.latent_clips import LatentClips
+from reverie.train.encode import LatentClips, dataset_names, load_latents
 from reverie.train.tables import GPU_SHARE, Rows, Table
 from reverie.train.warm_start import StartEncoder
 from reverie.types import ActionSpace

@@ -25,9 +25,9 @@ from torch import nn
 from reverie.errors import CheckpointError, TrainError
 from reverie.models.checkpoint import ModelBundle, ModelConfig, from_json, load_model, load_weights, save_weights
 from reverie.models.conditioning.spatial_memory import SpatialMemory
-from reverie.models.fingerprint import fingerprint
 from reverie.models.presets import PRESETS, Preset
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer
+from reverie.models.weights import fingerprint
 from reverie.train.checkpoints import Checkpoints, FolderLock, Progress
 from reverie.train.config import TrainerConfig
 from reverie.train.device import pick_device

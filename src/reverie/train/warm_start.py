@@ -14,11 +14,11 @@ from reverie.data.dataset import Dataset
 from reverie.errors import TrainError
 from reverie.models.adapters.published import is_published, open_published
 from reverie.models.checkpoint import ModelBundle, ModelConfig, load_model
-from reverie.models.fingerprint import fingerprint
 from reverie.models.image_encoder import ImageEncoder
 from reverie.models.lazy_module import LazyModule
 from reverie.models.tokenizer import FRAMES
 from reverie.models.wan_vae import WanVAE
+from reverie.models.weights import fingerprint
 from reverie.types import ActionSpace
 
 GREY_STEPS = 14

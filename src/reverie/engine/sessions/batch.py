@@ -24,9 +24,8 @@ from reverie import sampling
 from reverie.engine.accelerate.decode_stream import Coming
 from reverie.engine.sessions.session import BlockPlan, Session
 from reverie.errors import WorldError
-from reverie.models.batched_state import BatchedState
 from reverie.models.schedule import Schedule
-from reverie.models.state import ConditionChannels, WorldState
+from reverie.models.state import BatchedState, ConditionChannels, WorldState
 from reverie.types import Action, Frames
 
 Actions = Action | Sequence[Action]

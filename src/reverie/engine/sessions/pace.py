@@ -18,6 +18,7 @@ Nothing here reads a clock, sleeps, or depends on sockets and models.  Times are
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -156,3 +157,21 @@ def decide(config: PaceConfig, state: PaceState, now_s: float) -> Decision:
     if now_s >= start_at_s:
         return Decision(generate=True, wait_s=0.0, reason="due")
     return Decision(generate=False, wait_s=start_at_s - now_s, reason="early")
+
+
+def gather(begin_by_s: Sequence[float], now_s: float, cost_s: float, limit: int) -> list[int]:
+    """Indices of several players' blocks that are made now, together, the most urgent first; none while none is due.
+
+    Blocks that would become due while the first is being made would have to wait for it: they join it.
+
+    begin_by_s: when each block has to be begun; cost_s: how long a batch takes; limit: blocks of a batch.
+    """
+    if not begin_by_s or min(begin_by_s) > now_s:
+        return []
+    joining = [i for i, begin_s in enumerate(begin_by_s) if begin_s <= now_s + cost_s]
+    return sorted(joining, key=lambda i: begin_by_s[i])[:limit]
+
+
+def smooth_cost(cost_s: float, took_s: float) -> float:
+    """The expected cost of a batch after one that took `took_s`."""
+    return cost_s + _SMOOTHING * (took_s - cost_s)

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from reverie.errors import TrainError
-from reverie.models.fingerprint import fingerprint
 from reverie.models.tokenizer import VideoTokenizer
+from reverie.models.weights import fingerprint
 from reverie.train.spatial.packs import PackedEpisode
 
 

@@ -54,17 +54,21 @@ def add_arrow(frame: Picture, turn: tuple[float, float]) -> Picture:
     pitch, yaw = (max(-1.0, min(1.0, degrees / FULL_TURN_DEG)) for degrees in turn)
     reach = 0.3 * picture.height
     tip = (x + yaw * reach, y - pitch * reach)
-    length = math.dist((x, y), tip)
-    along = ((tip[0] - x) / length, (tip[1] - y) / length)
-    head = max(3.0, picture.height / 26)
+    left, right = _arrow_sides((x, y), tip, max(3.0, picture.height / 26))
     for width, colour in ((4, PAPER), (2, LIT)):
         draw.line((x, y, *tip), fill=colour, width=width)
-        sides = [
-            (tip[0] - head * along[0] + side * head * along[1], tip[1] - head * along[1] - side * head * along[0])
-            for side in (0.8, -0.8)
-        ]
-        draw.line((*sides[0], *tip, *sides[1]), fill=colour, width=width, joint="curve")
+        draw.line((*left, *tip, *right), fill=colour, width=width, joint="curve")
     return np.asarray(picture)
+
+
+def _arrow_sides(tail: tuple[float, float], tip: tuple[float, float], head: float) -> list[tuple[float, float]]:
+    """The two ends of an arrow's head."""
+    length = math.dist(tail, tip)
+    along = ((tip[0] - tail[0]) / length, (tip[1] - tail[1]) / length)
+    return [
+        (tip[0] - head * along[0] + side * head * along[1], tip[1] - head * along[1] - side * head * along[0])
+        for side in (0.8, -0.8)
+    ]
 
 
 def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], columns: int | None = None) -> Image.Image:

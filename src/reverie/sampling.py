@@ -237,10 +237,14 @@ def advance_with(
     cond = model.with_rotary(next_condition(model, actions, state, parts))
     noise = [draw() for _ in range(schedule.num_draws)]
     z = run(model, cond, schedule, state, noise)
+    _keep_last_actions(state, cond, actions)
+    return z
+
+
+def _keep_last_actions(state: WorldState, cond: Condition, actions: Tensor) -> None:
     num_kept = state.actions.shape[1]
     before = cond.actions[:, 0, :num_kept]  # the rows before the block in its first step's action window
     state.actions.copy_(torch.cat([before, actions.to(before)], 1)[:, -num_kept:])
-    return z
 
 
 def noise_like(x: Tensor, generator: torch.Generator) -> Tensor:

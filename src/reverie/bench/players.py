@@ -116,12 +116,16 @@ def random_engine(size: str, device: str = "auto", dtype: str = "auto") -> Engin
     return Engine(bundle, folder=Path(), device=picked, dtype=number_type, files=())
 
 
+def _walk_blocks(session: Session) -> list[list[Action]]:
+    """Actions of 64 blocks of a walk."""
+    script = cycle(parse(WALK).blocks(session.block_frames))
+    return [[session.action_space.restrict(action) for action in block] for block in islice(script, 64)]
+
+
 def measure_players(engine: Engine, players: int, seconds: float) -> PlayersResult:
     """Plays for about `seconds`, at least two rounds of each kind."""
     first = open_any(engine)
-    space = first.action_space
-    script = cycle(parse(WALK).blocks(first.block_frames))
-    blocks = [[space.restrict(action) for action in block] for block in islice(script, 64)]
+    blocks = _walk_blocks(first)
     for _ in range(engine.bundle.config.world.window + 1):
         first.step(blocks[0][: first.next_frames])
     shared, turned = ([first.fork() for _ in range(players)] for _ in range(2))

@@ -299,26 +299,31 @@ def scene_pull(config: PullSceneConfig) -> None:
 
 def facts_of(folder: Path) -> dict[str, Any]:
     """A scene's facts as `scene list --json` prints them, without reading its keyframes."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from reverie.paths import local_path
-    from reverie.scenes.scene import KEYFRAMES, read_scene_json
+    from reverie.scenes.scene import read_scene_json
 
     raw = read_scene_json(folder)
-    try:
-        count = pq.read_metadata(local_path(folder / KEYFRAMES)).num_rows
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{folder / KEYFRAMES}: not readable as keyframes ({error}); build the scene again") from error
     kept = ("title", "game", "fov_deg", "pixel_aspect", "keys", "mouse", "licence")
     return {
         "name": folder.name,
         "folder": str(folder),
         **{name: raw.get(name) for name in kept},
         "starts": [start.get("title") for start in raw.get("starts", [])],
-        "keyframes": count,
+        "keyframes": _count_keyframes(folder),
         "mebibytes": round(size_mib(folder), 2),
     }
+
+
+def _count_keyframes(folder: Path) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from reverie.paths import local_path
+    from reverie.scenes.scene import KEYFRAMES
+
+    try:
+        return pq.read_metadata(local_path(folder / KEYFRAMES)).num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{folder / KEYFRAMES}: not readable as keyframes ({error}); build the scene again") from error
 
 
 def summary(scene: Scene, folder: Path) -> str:

@@ -48,6 +48,12 @@ def draw_report(found: Coverage) -> Image.Image:
     return sheet
 
 
+def _data_url(chart: Image.Image) -> str:
+    packed = io.BytesIO()
+    chart.save(packed, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(packed.getvalue()).decode()}"
+
+
 def draw_page(found: Coverage) -> str:
     """One HTML page with the figures as tables and the charts inside it."""
     parts = [f"<h1>{html.escape(found.dataset)}</h1>", *(f"<p>{html.escape(line)}</p>" for line in summary(found)[1:])]
@@ -57,10 +63,7 @@ def draw_page(found: Coverage) -> str:
     ]
     parts.append("<h2>Keys</h2>" + _html_table(("key", "held", "presses", "median s", "90% s", "longest s"), rows))
     for name, chart in draw_charts(found).items():
-        packed = io.BytesIO()
-        chart.save(packed, "PNG", optimize=True)
-        code = base64.b64encode(packed.getvalue()).decode()
-        parts.append(f'<img alt="{html.escape(name)}" src="data:image/png;base64,{code}">')
+        parts.append(f'<img alt="{html.escape(name)}" src="{_data_url(chart)}">')
     for name, counts in found.counts.items():
         rows = [(value, str(count)) for value, count in counts.items()]
         parts.append(f"<h2>Episodes by {html.escape(name)}</h2>" + _html_table((name, "episodes"), rows))

@@ -192,17 +192,21 @@ def _places(found: Coverage, plays: list[_Play]) -> None:
     spread = [float(np.median([np.ptp(one[:, axis]) for parts in by_map.values() for one in parts])) for axis in (1, 2)]
     other = 1 if spread[0] >= spread[1] else 2
     for name, parts in sorted(by_map.items(), key=lambda item: -sum(map(len, item[1]))):
-        x, y = np.concatenate(parts)[:, (0, other)].T
-        half = max(np.ptp(x), np.ptp(y), 1e-6) / 2 * 1.02
-        middle = ((x.max() + x.min()) / 2, (y.max() + y.min()) / 2)
-        extent = [[m - half, m + half] for m in middle]
-        heat = np.histogram2d(x, y, GRID, extent)[0].astype(int)
-        found.places[name] = {
-            "frames": len(x),
-            "cells": int((heat > 0).sum()),
-            "extent": [float(edge) for pair in extent for edge in pair],
-            "heat": heat.T[::-1].tolist(),
-        }
+        found.places[name] = _heat_map(*np.concatenate(parts)[:, (0, other)].T)
+
+
+def _heat_map(x: npt.NDArray[np.float32], y: npt.NDArray[np.float32]) -> dict[str, Any]:
+    """Counts of frames on a square grid that holds all of them."""
+    half = max(np.ptp(x), np.ptp(y), 1e-6) / 2 * 1.02
+    middle = ((x.max() + x.min()) / 2, (y.max() + y.min()) / 2)
+    extent = [[m - half, m + half] for m in middle]
+    heat = np.histogram2d(x, y, GRID, extent)[0].astype(int)
+    return {
+        "frames": len(x),
+        "cells": int((heat > 0).sum()),
+        "extent": [float(edge) for pair in extent for edge in pair],
+        "heat": heat.T[::-1].tolist(),
+    }
 
 
 def _counts(found: Coverage, dataset: Dataset) -> None:

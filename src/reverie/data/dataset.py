@@ -48,7 +48,7 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 _PATTERN = re.compile(r"(?:[^{}]|\{[a-z_]+(?::0?\d{0,2}d?)?\})+")
 """A path with places for numbers of a usual length, and for nothing else of Python's."""
 EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
-INDEX_COLUMNS = ("timestamp", "frame_index", "episode_index", "index", "task_index")
+ROW_COLUMNS = ("frame_index", "index", "timestamp")
 
 _CACHED_TABLES = 8
 
@@ -398,47 +398,49 @@ def file_by_pattern(root: Path, pattern: str, **places: int | str) -> Path:
 def _own_rows(entry: Episode, table: pa.Table, fps: float) -> npt.NDArray[np.intp]:
     """Numbers of the rows of `table` that belong to an episode, by frame.  Raises DataError for any contradiction."""
     path, name = entry.data_file, f"{entry.data_file}: episode {entry.index}"
+    found = _find_rows(entry, table)
+    if len(found) != entry.length:
+        raise DataError(f"{path}: has {len(found)} rows for episode {entry.index}, needs {entry.length}")
+    if "frame_index" in table.column_names:
+        found = found[np.argsort(_numbers(table, "frame_index", path)[found], kind="stable")]
+    there = {key: _numbers(table, key, path)[found] for key in ROW_COLUMNS if key in table.column_names}
+    frames = np.arange(entry.length)
+    for bad in np.flatnonzero(there.get("frame_index", frames) != frames)[:1]:
+        raise DataError(
+            f"{name} has rows that are missing or out of order: row {found[bad]} has frame_index"
+            f" {there['frame_index'][bad]:g}, needs {bad}"
+        )
+    for bad in np.flatnonzero(there.get("index", entry.from_index + frames) != entry.from_index + frames)[:1]:
+        raise DataError(
+            f"{name} has rows of another episode: row {found[bad]} has index {there['index'][bad]:g}, the episode table"
+            f" says {entry.from_index + bad}"
+        )
+    for bad in np.flatnonzero(~(np.abs(there.get("timestamp", frames / fps) - frames / fps) <= 0.5 / fps))[:1]:
+        raise DataError(
+            f"{name} has rows of another time: row {found[bad]} has timestamp {there['timestamp'][bad]:g}, frame {bad}"
+            f" at {fps:g} a second is at {bad / fps:.3f} s"
+        )
+    return found
+
+
+def _find_rows(entry: Episode, table: pa.Table) -> npt.NDArray[np.intp]:
+    """Numbers of an episode's rows, by what the table says of them, in the table's order."""
+    path = entry.data_file
     if "episode_index" in table.column_names:
         owners = _numbers(table, "episode_index", path)
         found = np.flatnonzero(owners == entry.index)
         if not len(found):
             there = ", ".join(f"{one:g}" for one in np.unique(owners)[:5]) or "none"
             raise DataError(
-                f"{name} has rows of another episode: the file has those of {there}; the episode table names the wrong"
-                " file"
+                f"{path}: episode {entry.index} has rows of another episode: the file has those of {there}; the episode"
+                " table names the wrong file"
             )
-    elif "index" in table.column_names:
-        index = _numbers(table, "index", path)
-        found = np.flatnonzero((index >= entry.from_index) & (index < entry.from_index + entry.length))
-    else:
-        first = entry.from_index - _rows_before(path)
-        found = np.arange(max(0, first), min(first + entry.length, table.num_rows))
-    if len(found) != entry.length:
-        raise DataError(f"{path}: has {len(found)} rows for episode {entry.index}, needs {entry.length}")
-    frames = np.arange(entry.length)
-    if "frame_index" in table.column_names:
-        found = found[np.argsort(_numbers(table, "frame_index", path)[found], kind="stable")]
-        said = _numbers(table, "frame_index", path)[found]
-        for bad in np.flatnonzero(said != frames)[:1]:
-            raise DataError(
-                f"{name} has rows that are missing or out of order: row {found[bad]} has frame_index {said[bad]:g},"
-                f" needs {bad}"
-            )
+        return found
     if "index" in table.column_names:
-        said = _numbers(table, "index", path)[found]
-        for bad in np.flatnonzero(said != entry.from_index + frames)[:1]:
-            raise DataError(
-                f"{name} has rows of another episode: row {found[bad]} has index {said[bad]:g}, the episode table says"
-                f" {entry.from_index + bad}"
-            )
-    if "timestamp" in table.column_names:
-        said = _numbers(table, "timestamp", path)[found]
-        for bad in np.flatnonzero(~(np.abs(said - frames / fps) <= 0.5 / fps))[:1]:
-            raise DataError(
-                f"{name} has rows of another time: row {found[bad]} has timestamp {said[bad]:g}, frame {bad} at"
-                f" {fps:g} a second is at {bad / fps:.3f} s"
-            )
-    return found
+        index = _numbers(table, "index", path)
+        return np.flatnonzero((index >= entry.from_index) & (index < entry.from_index + entry.length))
+    first = entry.from_index - _rows_before(path)
+    return np.arange(max(0, first), min(first + entry.length, table.num_rows))
 
 
 def _rows_before(path: Path) -> int:

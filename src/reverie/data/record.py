@@ -210,13 +210,18 @@ def _fill(writer: DatasetWriter, config: RecordConfig, outcomes: Iterator[Outcom
         failures = failures + 1 if outcome.is_failure else 0
         writer.reject(seed=outcome.seed, reason=outcome.reason, map=outcome.map, failed=outcome.is_failure)
         watch(writer, outcome)
-        if failures >= MAX_FAILURES:
-            raise WorldError(f"{config.world} failed in {failures} episodes in a row; the last: {outcome.reason}")
-        if barren >= MAX_BARREN_EPISODES:
-            raise WorldError(
-                f"{barren} episodes of {config.world} in a row were thrown away, most were stuck; the last:"
-                f" {outcome.reason}; choose other maps"
-            )
+        _check_hope(config.world, barren, failures, outcome.reason)
+
+
+def _check_hope(world: str, barren: int, failures: int, reason: str) -> None:
+    """Raises WorldError after too many episodes in a row that were no good.  failures: of them, those that failed."""
+    if failures >= MAX_FAILURES:
+        raise WorldError(f"{world} failed in {failures} episodes in a row; the last: {reason}")
+    if barren >= MAX_BARREN_EPISODES:
+        raise WorldError(
+            f"{barren} episodes of {world} in a row were thrown away, most were stuck; the last: {reason}; choose other"
+            " maps"
+        )
 
 
 def _add(writer: DatasetWriter, draft: Draft) -> None:

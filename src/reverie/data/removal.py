@@ -41,43 +41,46 @@ def prepare(root: Path, rows: Sequence[dict[str, Any]], indices: Sequence[int]) 
     table: list[dict[str, Any]] = []
     total = 0
     for index, row in enumerate(kept):
-        chunk, file = divmod(index, FILES_PER_CHUNK)
-        place = {"chunk_index": chunk, "file_index": file}
-        new = dict(row)
-        before = {part: row[f"data/{part}"] for part in place}
-        target = work / DATA_PATH.format(**place)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        frames = _renumbered(read_parquet(root / DATA_PATH.format(**before)), index, total)
-        pq.write_table(frames, local_path(target), write_page_checksum=True)
-        new |= {f"data/{part}": value for part, value in place.items()}
-        for key in sorted({name.split("/")[1] for name in row if name.startswith("videos/")}):
-            before = {part: row[f"videos/{key}/{part}"] for part in place}
-            target = work / VIDEO_PATH.format(video_key=key, **place)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _link(root / VIDEO_PATH.format(video_key=key, **before), target)
-            new |= {f"videos/{key}/{part}": value for part, value in place.items()}
-        if row.get("depth/chunk_index") is not None:
-            before = {part: row[f"depth/{part}"] for part in place}
-            target = work / DEPTH_PATH.format(**place)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            depth = read_parquet(root / DEPTH_PATH.format(**before))
-            depth = _with_column(depth, "episode_index", np.full(depth.num_rows, index))
-            pq.write_table(depth, local_path(target), write_page_checksum=True)
-            new |= {f"depth/{part}": value for part, value in place.items()}
-        _move_stats(new, "episode_index", index - row["episode_index"])
-        _move_stats(new, "index", total - row["dataset_from_index"])
-        new |= {"episode_index": index, "dataset_from_index": total, "dataset_to_index": total + row["length"]}
-        new["meta/episodes/file_index"] = index // EPISODES_PER_FILE
+        table.append(_copy_episode(root, work, row, index, total))
         total += row["length"]
-        table.append(new)
     folder = work / "meta/episodes/chunk-000"
     folder.mkdir(parents=True)
     for number, first in enumerate(range(0, len(table), EPISODES_PER_FILE)):
-        part = pa.Table.from_pylist(table[first : first + EPISODES_PER_FILE])
-        pq.write_table(part, local_path(folder / f"file-{number:03d}.parquet"), write_page_checksum=True)
+        _write(folder / f"file-{number:03d}.parquet", pa.Table.from_pylist(table[first : first + EPISODES_PER_FILE]))
     for name in FOLDERS if (root / "depth").is_dir() else FOLDERS[:2]:
         (work / name).mkdir(exist_ok=True)
     os.replace(work, root / NEXT)
+
+
+def _copy_episode(root: Path, work: Path, row: dict[str, Any], index: int, total: int) -> dict[str, Any]:
+    """Copies an episode's files from `root` to `work` as episode `index`, after `total` frames; returns its row."""
+    chunk, file = divmod(index, FILES_PER_CHUNK)
+    place, new = {"chunk_index": chunk, "file_index": file}, dict(row)
+
+    def move(kind: str, path: str, **names: str) -> tuple[Path, Path]:
+        """A file's old place and its new one, which the row takes over."""
+        before = {part: row[f"{kind}/{part}"] for part in place}
+        new.update({f"{kind}/{part}": value for part, value in place.items()})
+        target = work / path.format(**names, **place)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return root / path.format(**names, **before), target
+
+    source, target = move("data", DATA_PATH)
+    _write(target, _renumbered(read_parquet(source), index, total))
+    for key in sorted({name.split("/")[1] for name in row if name.startswith("videos/")}):
+        _link(*move(f"videos/{key}", VIDEO_PATH, video_key=key))
+    if row.get("depth/chunk_index") is not None:
+        source, target = move("depth", DEPTH_PATH)
+        depth = read_parquet(source)
+        _write(target, _with_column(depth, "episode_index", np.full(depth.num_rows, index)))
+    _move_stats(new, "episode_index", index - row["episode_index"])
+    _move_stats(new, "index", total - row["dataset_from_index"])
+    new |= {"episode_index": index, "dataset_from_index": total, "dataset_to_index": total + row["length"]}
+    return new | {"meta/episodes/file_index": index // EPISODES_PER_FILE}
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    pq.write_table(table, local_path(path), write_page_checksum=True)
 
 
 def finish(root: Path) -> None:

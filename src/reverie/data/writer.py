@@ -167,20 +167,30 @@ class DatasetWriter:
         meta: dict[str, Any],
         depth: Sequence[DepthRecord],
     ) -> int:
-        index, length = len(self.rows), len(actions)
+        index = len(self.rows)
         chunk, file = divmod(index, FILES_PER_CHUNK)
         place = {"chunk_index": chunk, "file_index": file}
         table = self._frames_table(index, actions, poses)
-        data_file = self.root / DATA_PATH.format(**place)
         video_file = self.root / VIDEO_PATH.format(video_key=VIDEO_KEY, **place)
         video_file.parent.mkdir(parents=True, exist_ok=True)
         os.replace(video, video_file)
-        _write_table(data_file, table)
+        _write_table(self.root / DATA_PATH.format(**place), table)
         where = {}
         if depth:
             _write_table(self.root / DEPTH_PATH.format(**place), depth_table(index, depth))
             where = {"depth/chunk_index": chunk, "depth/file_index": file}
-        row = {
+        row = self._episode_row(index, len(actions)) | where | meta | _flat_stats(table, picture_stats)
+        first = index // EPISODES_PER_FILE * EPISODES_PER_FILE
+        episodes_file = self.root / EPISODES_PATH.format(file_index=index // EPISODES_PER_FILE)
+        _write_table(episodes_file, _episode_table([*self.rows[first:], row]))
+        self._take_in(row)
+        self._write_info()
+        return index
+
+    def _episode_row(self, index: int, length: int) -> dict[str, Any]:
+        """The episode table's row of the next episode: where its files are, and its frames."""
+        chunk, file = divmod(index, FILES_PER_CHUNK)
+        return {
             "episode_index": index,
             "tasks": [self.task],
             "length": length,
@@ -194,16 +204,7 @@ class DatasetWriter:
             f"videos/{VIDEO_KEY}/to_timestamp": length / self.fps,
             "meta/episodes/chunk_index": 0,
             "meta/episodes/file_index": index // EPISODES_PER_FILE,
-            **where,
-            **meta,
-            **_flat_stats(table, picture_stats),
         }
-        first = index // EPISODES_PER_FILE * EPISODES_PER_FILE
-        episodes_file = self.root / EPISODES_PATH.format(file_index=index // EPISODES_PER_FILE)
-        _write_table(episodes_file, _episode_table([*self.rows[first:], row]))
-        self._take_in(row)
-        self._write_info()
-        return index
 
     def close(self) -> None:
         """Let another writer in; safe to call twice."""

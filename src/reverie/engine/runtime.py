@@ -46,8 +46,7 @@ class Runtime:
         self.lock = threading.RLock()
         self.lane: Lane = HereLane()
         self.warm: set[Hashable] = set()
-        self.weights = "full"
-        self.mode = "eager"
+        self.weights, self.mode = "full", "eager"
         self._recorders: dict[str, Record] = {}
 
     def set_mode(self, mode: str) -> None:

@@ -192,8 +192,7 @@ def file_of(part: str) -> str:
     return OPTIONAL.get(part) or WEIGHTS[part]
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """Read and check a model folder's `config.json`.  Raises CheckpointError."""
+def _find_config(folder: Path) -> Path:
     path = folder / "config.json"
     if not folder.is_dir():
         raise CheckpointError(f"no model folder at {folder}; `reverie models` lists the bundled ones")
@@ -201,6 +200,12 @@ def read_config(folder: Path) -> ModelConfig:
         raise CheckpointError(
             f"{folder} has no config.json, so it is no model folder; `reverie models` lists the bundled ones"
         )
+    return path
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read and check a model folder's `config.json`.  Raises CheckpointError."""
+    path = _find_config(folder)
     try:
         raw = json.loads(path.read_text())
     except (ValueError, OSError, RecursionError) as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -26,7 +26,10 @@ from reverie.models.blocks import Block
 from reverie.models.tokenizer import Block as TokenizerBlock
 from reverie.models.wan_vae import RMSNorm
 
-PIECES: tuple[tuple[type[nn.Module], str], ...] = (
+Piece = tuple[type[nn.Module], str]
+"""A class of modules and the name of one of its methods."""
+
+PIECES: tuple[Piece, ...] = (
     (Block, "enter"),
     (Block, "leave"),
     (Block, "feed_forward"),
@@ -39,16 +42,14 @@ PIECES: tuple[tuple[type[nn.Module], str], ...] = (
 )
 """Methods that are compiled: of the transformer, and the one chain of small operations in the Wan decoder."""
 
-TRAINING_PIECES: tuple[tuple[type[nn.Module], str], ...] = (*PIECES, (TokenizerBlock, "forward"))
+TRAINING_PIECES: tuple[Piece, ...] = (*PIECES, (TokenizerBlock, "forward"))
 """In training also the tokenizer's blocks, of which there are many clips at a time."""
 
 RECOMPILE_LIMIT = 64
 """Shapes that one piece may be compiled for: the norms of the Wan VAE meet 17, its encoder's and its decoder's."""
 
 
-def compile_pieces(
-    *networks: nn.Module, backend: str = "inductor", pieces: Sequence[tuple[type[nn.Module], str]] = PIECES
-) -> int:
+def compile_pieces(*networks: nn.Module, backend: str = "inductor", pieces: Sequence[Piece] = PIECES) -> int:
     """Compile the pieces of `networks` in place; each is really compiled when it first runs.  Returns how many pieces
     there are.
 
@@ -58,17 +59,20 @@ def compile_pieces(
     if backend == "inductor":
         _keep_on_disk()
         check_compiler(next(networks[0].parameters()).device)
-    compiled: dict[tuple[type[nn.Module], str], Callable[..., Any]] = {}
-    count = 0
+    compiled: dict[Piece, Callable[..., Any]] = {}
+    found = list(_find_pieces(networks, pieces))
+    for module, piece in found:
+        kind, name = piece
+        if piece not in compiled:
+            compiled[piece] = torch.compile(getattr(kind, name), dynamic=False, backend=backend)
+        module.__dict__[name] = MethodType(compiled[piece], module)
+    return len(found)
+
+
+def _find_pieces(networks: Sequence[nn.Module], pieces: Sequence[Piece]) -> Iterator[tuple[nn.Module, Piece]]:
     for network in networks:
         for module in network.modules():
-            for kind, name in pieces:
-                if type(module) is kind:
-                    if (kind, name) not in compiled:
-                        compiled[kind, name] = torch.compile(getattr(kind, name), dynamic=False, backend=backend)
-                    module.__dict__[name] = MethodType(compiled[kind, name], module)
-                    count += 1
-    return count
+            yield from ((module, piece) for piece in pieces if type(module) is piece[0])
 
 
 def allow_shapes(limit: int = RECOMPILE_LIMIT) -> None:
@@ -85,11 +89,8 @@ def num_compiled() -> int:
 
 def restore_pieces(*networks: nn.Module) -> None:
     """Restores the uncompiled methods that `compile_pieces` replaced."""
-    for network in networks:
-        for module in network.modules():
-            for kind, name in TRAINING_PIECES:
-                if type(module) is kind:
-                    module.__dict__.pop(name, None)
+    for module, (_, name) in _find_pieces(networks, TRAINING_PIECES):
+        module.__dict__.pop(name, None)
 
 
 def check_compiler(device: torch.device) -> None:

@@ -88,16 +88,19 @@ class WorldModel(nn.Module):
             nn.init.normal_(self.action_embedding[2].weight, std=0.02)  # type: ignore[arg-type]
         if self.step_embedding is not None:
             nn.init.zeros_(self.step_embedding.weight)
+        for block in self._blocks():
+            self._initialise_block(block)
+
+    @torch.no_grad()
+    def _initialise_block(self, block: Block) -> None:
+        block.modulation.zero_()
+        block.modulation[2] = block.modulation[5] = 0.5
+        for output in (block.self_attn.o, block.ffn[2]):
+            output.weight.mul_(0.5)  # type: ignore[operator]
         start = torch.linspace(0.4, 1.2, self.config.heads).repeat_interleave(self.config.head_dim)
-        with torch.no_grad():
-            for block in self._blocks():
-                block.modulation.zero_()
-                block.modulation[2] = block.modulation[5] = 0.5
-                for output in (block.self_attn.o, block.ffn[2]):
-                    output.weight.mul_(0.5)  # type: ignore[operator]
-                for module in (block.self_attn.norm_q, block.self_attn.norm_k):
-                    if module.bias is not None:
-                        module.bias.copy_(start)
+        for module in (block.self_attn.norm_q, block.self_attn.norm_k):
+            if module.bias is not None:
+                module.bias.copy_(start)
 
     def _blocks(self) -> list[Block]:
         return list(self.blocks)  # type: ignore[arg-type]
@@ -177,15 +180,7 @@ class WorldModel(nn.Module):
             cond, state, commit, visibility or Visibility.windowed(x.shape[1], config.window, config.block, config.sink)
         )
         recompute = self.remat and state is None and torch.is_grad_enabled()  # a ring has moved on by then
-        blocks = self._blocks()
-        left_out = first if blocks[-1].attends_once else 0
-        for block in blocks:
-            given = (hidden, level.modulation, shared, left_out if block is blocks[-1] else 0)
-            if recompute:
-                hidden = checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False)
-            else:
-                hidden = block(*given)
-        hidden, embedding = hidden[:, first - left_out :], level.embedding[:, first:]
+        hidden, embedding = self._run_blocks(hidden, level, shared, first, recompute), level.embedding[:, first:]
         shift, scale = (embedding.unsqueeze(2) + self.head_modulation).to(hidden.dtype).unsqueeze(3).unbind(2)
         out = self.head(modulate(hidden, scale, shift))
         out = rearrange(out, "b t (h w) (p q c) -> b t c (h p) (w q)", h=config.grid[0], p=p, q=q).to(x.dtype)
@@ -195,6 +190,20 @@ class WorldModel(nn.Module):
             refined = self.refine(torch.cat([out, cond.channels[:, first:].to(x.dtype)], 2).flatten(0, 1))
             out = out + refined.to(x.dtype).unflatten(0, out.shape[:2])
         return out
+
+    def _run_blocks(
+        self, hidden: Tensor, level: TimestepEmbedding, shared: Pass, first: int, recompute: bool
+    ) -> Tensor:
+        """hidden: (b, t, n, d).  Returns those of the steps from `first` on."""
+        blocks = self._blocks()
+        left_out = first if blocks[-1].attends_once else 0
+        for block in blocks:
+            given = (hidden, level.modulation, shared, left_out if block is blocks[-1] else 0)
+            if recompute:
+                hidden = checkpoint(block, *given, use_reentrant=False, preserve_rng_state=False)
+            else:
+                hidden = block(*given)
+        return hidden[:, first - left_out :]
 
     def embed_sigma(self, sigma: Tensor, cond: Condition, step_size: Tensor | None = None) -> TimestepEmbedding:
         """Noise levels (b, t) and step sizes (b, t) as the blocks take them.

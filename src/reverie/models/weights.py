@@ -333,17 +333,17 @@ def _check(
     parts: dict[str, int],
     ignore: re.Pattern[str] | None,
 ) -> None:
-    misshaped = []
-    for stored, (ours, _) in places.items():
-        expected = tuple(wanted[ours].shape)
-        if parts[ours] > 1:
-            expected = (expected[0] // parts[ours], *expected[1:])
-        if stored in file.shapes and not _fits(file.shapes[stored], expected):
-            misshaped.append(f"{stored} {list(file.shapes[stored])}, not {list(expected)}")
+    def expected(ours: str) -> Shape:
+        shape = tuple(wanted[ours].shape)
+        return (shape[0] // parts[ours], *shape[1:]) if parts[ours] > 1 else shape
+
+    there = {s: (file.shapes[s], expected(ours)) for s, (ours, _) in places.items() if s in file.shapes}
     problems = {
-        "missing": [stored for stored in places if stored not in file.shapes],
+        "missing": [stored for stored in places if stored not in there],
         "unknown": [s for s in file.shapes if s not in places and not (ignore and ignore.search(s))],
-        "misshaped": misshaped,
+        "misshaped": [
+            f"{s} {list(got)}, not {list(wants)}" for s, (got, wants) in there.items() if not _fits(got, wants)
+        ],
     }
     said = [f"{len(found)} {word} ({_some(found)})" for word, found in problems.items() if found]
     if said:

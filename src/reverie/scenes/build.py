@@ -69,24 +69,17 @@ def hide_moving(chosen: Keyframes, frames: Keyframes, focal: Tensor) -> Tensor:
     """Pixels of the chosen keyframes that at least two of their neighbours see through: (m, h, w) bool."""
     reach = frames.reach.nanmedian().nan_to_num(1.0)[None]
     every = torch.ones(1, len(frames))
-    out = []
-    for i in range(len(chosen)):
-        pose = chosen.pose[i : i + 1]
+
+    def count_votes(depth: Tensor, pose: Tensor) -> Tensor:
         near, valid = choose_keyframes(
             frames.probes[None], frames.seen[None], frames.pose[None], every, pose, focal[None], reach, NEIGHBOURS + 1
         )
-        through, _ = compare_depth(
-            chosen.depth[None, i : i + 1],
-            pose[None],
-            frames.depth[near],
-            frames.hidden[near],
-            frames.pose[near],
-            focal[None],
-            SEEN_THROUGH,
-        )
-        votes = (through[0, :, 0] & valid[0][:, None, None]).sum(0)
-        out.append(votes >= 2)
-    return torch.stack(out)
+        others = frames.depth[near], frames.hidden[near], frames.pose[near]
+        through, _ = compare_depth(depth[None], pose[None], *others, focal[None], SEEN_THROUGH)
+        return (through[0, :, 0] & valid[0][:, None, None]).sum(0)
+
+    votes = [count_votes(*one) for one in zip(chosen.depth.split(1), chosen.pose.split(1), strict=True)]
+    return torch.stack(votes) >= 2
 
 
 @torch.no_grad()

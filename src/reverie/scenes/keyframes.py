@@ -107,10 +107,7 @@ class Choice(NamedTuple):
         for each source the probes (b, m, p) that are not there any more; leading: the first so many picks are of the
         first source, while it adds anything: of several, what is recorded comes before what was generated.
         """
-        b = pose.shape[0]
-        reach = torch.cat([torch.where(one.usable, one.all("reach"), torch.nan).expand(b, -1) for one in sources], 1)
-        typical = reach.nanmedian(1).values.nan_to_num(1.0)
-        promise = []
+        promise, typical = [], _typical_reach(sources, pose.shape[0])
         for one, weight, gone in zip(sources, preference, lost or [None] * len(sources), strict=True):
             seen = one.all("seen") if gone is None else one.all("seen") & ~gone
             shown = view_promise(one.all("probes"), seen, one.all("pose"), pose, focal, typical)
@@ -141,3 +138,9 @@ def _select(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
     if yes.dtype is not torch.uint8:
         return torch.where(mask, yes, no)
     return no ^ ((yes ^ no) & (0 - mask.to(torch.uint8)))
+
+
+def _typical_reach(sources: Sequence[Candidates], batch: int) -> Tensor:
+    """The median reach of all usable keyframes, metres (batch,); 1 where there are none."""
+    reach = torch.cat([torch.where(one.usable, one.all("reach"), torch.nan).expand(batch, -1) for one in sources], 1)
+    return reach.nanmedian(1).values.nan_to_num(1.0)

@@ -84,8 +84,7 @@ def pick_keyframes(promise: Tensor, k: int, leading: int = 0, first: int = 0) ->
         gains.append(most)
         best = torch.maximum(best, promise[torch.arange(b, device=best.device), index])
     index, valid = torch.stack(chosen, 1), torch.stack(gains, 1) > MIN_GAIN
-    quality = promise.sum(-1).gather(1, index) / (promise > 0).sum(-1).gather(1, index).clamp(min=1)
-    order = torch.where(valid, -quality, torch.full_like(quality, 1.0)).argsort(dim=1, stable=True)
+    order = _best_first(promise, index, valid)
     index, valid = index.gather(1, order), valid.gather(1, order)
     if k > m:
         index = torch.cat([index, index.new_zeros(b, k - m)], 1)
@@ -137,3 +136,9 @@ def median_reach(probes: Tensor, seen: Tensor, keyframe_pose: Tensor) -> Tensor:
     distance = (probes - keyframe_pose[..., None, :3]).norm(dim=-1)
     near = torch.where(seen & (distance < FAR), distance, torch.full_like(distance, float("nan")))
     return near.nanmedian(-1).values
+
+
+def _best_first(promise: Tensor, index: Tensor, valid: Tensor) -> Tensor:
+    """Orders picked keyframes by their mean promise where they promise anything; those that add nothing come last."""
+    quality = promise.sum(-1).gather(1, index) / (promise > 0).sum(-1).gather(1, index).clamp(min=1)
+    return torch.where(valid, -quality, torch.full_like(quality, 1.0)).argsort(dim=1, stable=True)

@@ -129,21 +129,13 @@ class DmdTask(DistillTask):
         model, schedule = self.student, self.schedule
         last = int(torch.randint(len(schedule.sigmas), (), generator=self._shared(1)))
         short = dataclasses.replace(schedule, sigmas=schedule.sigmas[: last + 1])
-
-        def passes(
-            model: WorldModel, cond: Condition, schedule: Schedule, state: WorldState, noise: Sequence[Tensor]
-        ) -> Tensor:
-            z = sampling.denoise(model, noise[0], cond, schedule, state, lambda i: noise[i + 1])
-            with torch.no_grad():
-                eps = noise[-1] if schedule.context_sigma else None
-                sampling.commit(model, z.detach(), cond, schedule, state, eps)
-            return z
-
         state = model.new_state(len(z0), z0.device, z0.dtype)
         with torch.no_grad():
             sampling.begin(model, z0, image, schedule, state, generator)
         blocks = rows.split(model.config.block_frames, 1)
-        steps = [sampling.advance(model, block, short, state, generator, run=passes) for block in blocks]
+        steps = [
+            sampling.advance(model, block, short, state, generator, run=_differentiable_passes) for block in blocks
+        ]
         return torch.cat([z0, *steps], 1)
 
     def _excerpt(self, clip: Tensor, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -184,3 +176,13 @@ class DmdTask(DistillTask):
         blocks = rows.split(self.student.config.block_frames, 1)
         steps = [sampling.advance(self.student, block, self.schedule, state, generator) for block in blocks]
         return torch.cat([z0, *steps], 1)
+
+
+def _differentiable_passes(
+    model: WorldModel, cond: Condition, schedule: Schedule, state: WorldState, noise: Sequence[Tensor]
+) -> Tensor:
+    """As `sampling.passes`, with gradients through the last denoising pass; the block is committed without."""
+    z = sampling.denoise(model, noise[0], cond, schedule, state, lambda i: noise[i + 1])
+    with torch.no_grad():
+        sampling.commit(model, z.detach(), cond, schedule, state, noise[-1] if schedule.context_sigma else None)
+    return z

@@ -212,39 +212,63 @@ def _encode(
     threads: int = 2,
     display: Display = SILENT,
 ) -> LatentClips:
-    parts: dict[str, list[np.ndarray]] = {field: [] for field in LatentClips.FIELDS + LatentClips.START_FIELDS}
-    open_every = STILL_EVERY if start_encoder is None else start_encoder.every
-    done, steps_done = 0, 0
-    state: Any = None
-    actions: list[npt.NDArray[np.float32]] = []
+    done, rows = 0, _EncodedRows(tokenizer, start_encoder)
     with display.bar("encoding", budget_frames) as show, torch.inference_mode():
         for part, clip in _read_ahead(dataset, _parts(dataset, budget_frames), threads):
-            video = to_pixels(rearrange(torch.from_numpy(clip.frames).to(device), "f h w c -> 1 f c h w"))
-            if part.first == 0:
-                state, actions = tokenizer.new_encoder_state(1, *video.shape[-2:], device=device), []
-            parts["z"].append(tokenizer.encode(video, state)[0].half().cpu().numpy())
-            actions.append(clip.actions)
-            steps = np.arange(part.first, part.last)
-            opens = steps[steps % open_every == 0]
-            if len(opens):
-                ends = video[0, ::STEP_FRAMES] if part.first == 0 else video[0, STEP_FRAMES - 1 :: STEP_FRAMES]
-                alone = ends[torch.from_numpy(opens - part.first)]
-                parts["opens"].append(steps_done + opens)
-                for name, values in _openings(alone, tokenizer, start_encoder).items():
-                    parts[name].append(values.half().cpu().numpy())
-                parts["picture"].append(to_bytes(F.avg_pool2d(alone, 2)).cpu().numpy())
-            parts["episode"].append(np.full(part.last - part.first, part.episode, np.int32))
+            rows.add(part, clip, device)
             if part.last == part.num_steps:
-                led = np.concatenate(actions)[: STEP_FRAMES * (part.num_steps - 1)]
-                led = np.concatenate([np.zeros((STEP_FRAMES, led.shape[1]), np.float32), led])
-                parts["rows"].append(led.reshape(part.num_steps, STEP_FRAMES, -1))
-                steps_done += part.num_steps
                 done += dataset.episodes[part.episode].length
                 show(min(done, budget_frames))
-    joined = {field: np.concatenate(arrays) for field, arrays in parts.items() if arrays}
-    if len(joined.get("z", ())) < 2:
-        raise DataError("the dataset holds no episode of 5 frames or more; record longer ones")
-    return LatentClips(**joined, action_space=dataset.action_space, fov_deg=dataset.fov_deg)
+    return rows.join(dataset)
+
+
+class _EncodedRows:
+    """Rows of a recording's latents, added part by part in the order of `_parts`."""
+
+    def __init__(self, tokenizer: VideoTokenizer | WanVAE, start_encoder: StartEncoder | None) -> None:
+        self._tokenizer, self._start_encoder = tokenizer, start_encoder
+        self._rows: dict[str, list[np.ndarray]] = {name: [] for name in LatentClips.FIELDS + LatentClips.START_FIELDS}
+        self._state: Any = None
+        self._actions: list[npt.NDArray[np.float32]] = []
+        self._steps_done = 0
+
+    def add(self, part: _Part, clip: Clip, device: torch.device) -> None:
+        video = to_pixels(rearrange(torch.from_numpy(clip.frames).to(device), "f h w c -> 1 f c h w"))
+        if part.first == 0:
+            self._state = self._tokenizer.new_encoder_state(1, *video.shape[-2:], device=device)
+        self._rows["z"].append(self._tokenizer.encode(video, self._state)[0].half().cpu().numpy())
+        self._rows["episode"].append(np.full(part.last - part.first, part.episode, np.int32))
+        self._add_openings(part, video[0])
+        self._actions.append(clip.actions)
+        if part.last == part.num_steps:
+            self._end_episode(part.num_steps)
+
+    def _add_openings(self, part: _Part, video: Tensor) -> None:
+        """Encodes the last frames of steps that can open a clip, alone."""
+        steps = np.arange(part.first, part.last)
+        opens = steps[steps % (STILL_EVERY if self._start_encoder is None else self._start_encoder.every) == 0]
+        if not len(opens):
+            return
+        ends = video[::STEP_FRAMES] if part.first == 0 else video[STEP_FRAMES - 1 :: STEP_FRAMES]
+        alone = ends[torch.from_numpy(opens - part.first)]
+        self._rows["opens"].append(self._steps_done + opens)
+        for name, values in _openings(alone, self._tokenizer, self._start_encoder).items():
+            self._rows[name].append(values.half().cpu().numpy())
+        self._rows["picture"].append(to_bytes(F.avg_pool2d(alone, 2)).cpu().numpy())
+
+    def _end_episode(self, num_steps: int) -> None:
+        """Cuts an episode's actions into those that lead to the frames of each step: none to the first."""
+        led = np.concatenate(self._actions)[: STEP_FRAMES * (num_steps - 1)]
+        led = np.concatenate([np.zeros((STEP_FRAMES, led.shape[1]), np.float32), led])
+        self._rows["rows"].append(led.reshape(num_steps, STEP_FRAMES, -1))
+        self._steps_done += num_steps
+        self._actions.clear()
+
+    def join(self, dataset: Dataset) -> LatentClips:
+        joined = {name: np.concatenate(arrays) for name, arrays in self._rows.items() if arrays}
+        if len(joined.get("z", ())) < 2:
+            raise DataError("the dataset holds no episode of 5 frames or more; record longer ones")
+        return LatentClips(**joined, action_space=dataset.action_space, fov_deg=dataset.fov_deg)
 
 
 def _openings(

@@ -163,8 +163,7 @@ def follow(
 ) -> list[Tensor]:
     """The straight-path (Euler) solution from noise at `sigmas[0]` down to 0, every step of a clip at once.
 
-    past, rows, image: as `clean_estimates` takes them.  Returns what stands at the levels
-    `kept`, which must be among `sigmas`, and last the end.
+    past, rows, image: as `clean_estimates` takes them.  Returns x at the levels `kept`, of `sigmas`, and at 0.
     """
     x, found = noise, []
     for sigma, following in zip(sigmas, [*sigmas[1:], 0.0], strict=True):

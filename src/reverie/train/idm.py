@@ -276,8 +276,7 @@ def load_looks(
     if not (stamp.is_file() and json.loads(stamp.read_text()) == wanted):
         cache.mkdir(parents=True, exist_ok=True)
         loader = ClipLoader(dataset, config.clip_frames, clips, seed=seed, workers=0)
-        picks = loader.picks(0)
-        made = _look_at(dataset, picks, config.clip_frames, config.workers, display)
+        made = _look_at(dataset, loader.picks(0), config.clip_frames, config.workers, display)
         for field, arrays in zip(Looks.FIELDS, zip(*made, strict=True), strict=True):
             np.save(cache / f"{field}.npy", np.stack(arrays))
         write_json_atomic(stamp, wanted)

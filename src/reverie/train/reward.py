@@ -169,14 +169,8 @@ class RewardTask(Task):
 
     def validate(self) -> dict[str, float]:
         """Mean squared errors in the recording's units, and the share of the constant predictor's that is gone."""
-        guesses, chances = [], []
-        for first in range(0, len(self.held_out), CHUNK):
-            before, z, _, _ = self.held_out.batch(slice(first, first + CHUNK))
-            guess, chance = self.net.rewards(before.to(self.device), z.to(self.device))
-            guesses.append(guess.float().cpu().numpy())
-            chances.append(chance.float().cpu().numpy())
-        true = self.held_out.reward
-        mse = float(np.square(np.concatenate(guesses) - true).mean())
+        true, (guesses, chances) = self.held_out.reward, self._predict_held_out()
+        mse = float(np.square(guesses - true).mean())
         constant = float(np.square(self.steps.reward.mean() - true).mean())
         figures = {
             "reward.mse": mse,
@@ -185,9 +179,19 @@ class RewardTask(Task):
         }
         if self.net.config.has_ends:
             rate = np.full(len(true), self.steps.ends.mean(), np.float32)
-            figures["end.cross_entropy"] = _cross_entropy(np.concatenate(chances), self.held_out.ends)
+            figures["end.cross_entropy"] = _cross_entropy(chances, self.held_out.ends)
             figures["end.constant_cross_entropy"] = _cross_entropy(rate, self.held_out.ends)
         return figures
+
+    def _predict_held_out(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rewards and chances of an end, of every held-out step."""
+        guesses, chances = [], []
+        for first in range(0, len(self.held_out), CHUNK):
+            before, z, _, _ = self.held_out.batch(slice(first, first + CHUNK))
+            guess, chance = self.net.rewards(before.to(self.device), z.to(self.device))
+            guesses.append(guess.float().cpu().numpy())
+            chances.append(chance.float().cpu().numpy())
+        return np.concatenate(guesses), np.concatenate(chances)
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:
         save_reward(folder, self.net, {**summary, "data": str(self.config.data)})

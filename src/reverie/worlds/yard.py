@@ -63,17 +63,7 @@ class Yard:
 
     def _cast(self) -> tuple[np.ndarray, np.ndarray]:
         """Depth, and the points that are seen, of every pixel; the sky is at infinity."""
-        yaw, pitch, roll = np.radians([self._yaw, self._pitch, self._roll])
-        forward = np.array([np.sin(yaw) * np.cos(pitch), np.cos(yaw) * np.cos(pitch), np.sin(pitch)])
-        level = np.array([np.cos(yaw), -np.sin(yaw), 0.0])
-        upright = np.cross(level, forward)
-        right = np.cos(roll) * level - np.sin(roll) * upright
-        up = np.cos(roll) * upright + np.sin(roll) * level
-        height, width = GEOMETRY_SHAPE
-        focal = width / 2 / np.tan(np.radians(FOV_DEG) / 2)
-        v, u = np.meshgrid(np.arange(height) + 0.5 - height / 2, np.arange(width) + 0.5 - width / 2, indexing="ij")
-        rays = forward + u[..., None] / focal * right - v[..., None] / focal * up
-        eye = np.array([self._x, self._y, EYE_M])
+        rays, eye = self._rays(), np.array([self._x, self._y, EYE_M])
         with np.errstate(divide="ignore"):
             floor = np.where(rays[..., 2] < 0, -EYE_M / rays[..., 2], np.inf)
             walls = [
@@ -84,6 +74,19 @@ class Yard:
         wall[EYE_M + wall * rays[..., 2] > WALL_M] = np.inf
         depth = np.minimum(floor, wall)
         return depth, eye + np.where(np.isinf(depth), 0.0, depth)[..., None] * rays
+
+    def _rays(self) -> np.ndarray:
+        """The direction of every pixel, of length 1 along the view: (h, w, 3)."""
+        yaw, pitch, roll = np.radians([self._yaw, self._pitch, self._roll])
+        forward = np.array([np.sin(yaw) * np.cos(pitch), np.cos(yaw) * np.cos(pitch), np.sin(pitch)])
+        level = np.array([np.cos(yaw), -np.sin(yaw), 0.0])
+        upright = np.cross(level, forward)
+        right = np.cos(roll) * level - np.sin(roll) * upright
+        up = np.cos(roll) * upright + np.sin(roll) * level
+        height, width = GEOMETRY_SHAPE
+        focal = width / 2 / np.tan(np.radians(FOV_DEG) / 2)
+        v, u = np.meshgrid(np.arange(height) + 0.5 - height / 2, np.arange(width) + 0.5 - width / 2, indexing="ij")
+        return forward + u[..., None] / focal * right - v[..., None] / focal * up
 
     def _draw(self) -> Frames:
         depth, points = self._cast()

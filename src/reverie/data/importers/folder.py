@@ -47,29 +47,31 @@ class Rows:
     notes: list[str] = field(default_factory=list)
 
 
+def _find_table(video: Path, is_shared: bool) -> Path:
+    """The table of a video.  Raises DataError where there is none, or several, or one of several videos."""
+    found = [table for suffix in TABLE_SUFFIXES if (table := video.with_suffix(suffix)).is_file()]
+    if not found:
+        raise DataError(f"{video}: its table {video.stem}.csv or .jsonl is missing")
+    if len(found) > 1:
+        raise DataError(f"{video}: has two tables, {found[0].name} and {found[1].name}; remove one")
+    if is_shared:
+        raise DataError(f"{video}: shares its table {found[0].name} with another video; rename one of them")
+    return found[0]
+
+
 def open_source(config: ImportConfig) -> Source:
     """Every video under the folder with its table; the action space is all the columns that any table has."""
     videos = [config.src] if config.src.is_file() else own_files(config.src.rglob("*"))
     videos = [path for path in videos if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir()]
     if not videos:
         raise DataError(f"{config.src}: has no videos ({', '.join(VIDEO_SUFFIXES)})")
-    tables: dict[Path, Path | None] = {}
+    tables: dict[Path, Path] = {}
     names: set[str] = set()
     problems: dict[Path, str] = {}
     stems = Counter(video.with_suffix("") for video in videos)
     for video in videos:
-        found = [table for suffix in TABLE_SUFFIXES if (table := video.with_suffix(suffix)).is_file()]
-        table = tables[video] = found[0] if found else None
-        if table is None:
-            problems[video] = f"{video}: its table {video.stem}.csv or .jsonl is missing"
-            continue
-        if len(found) > 1:
-            problems[video] = f"{video}: has two tables, {found[0].name} and {found[1].name}; remove one"
-            continue
-        if stems[video.with_suffix("")] > 1:
-            problems[video] = f"{video}: shares its table {table.name} with another video; rename one of them"
-            continue
         try:
+            table = tables[video] = _find_table(video, is_shared=stems[video.with_suffix("")] > 1)
             names |= set(read_rows(table).columns)
         except DataError as error:
             problems[video] = str(error)
@@ -81,11 +83,12 @@ def open_source(config: ImportConfig) -> Source:
 
     def takes() -> Iterator[Take | str]:
         root = config.src if config.src.is_dir() else config.src.parent
-        for video, table in tables.items():
-            if video in problems or table is None:
+        for video in videos:
+            if video in problems:
                 yield problems[video]
             else:
-                yield Take(str(video.relative_to(root)), video, partial(read_track, table, space), tables=(table,))
+                read = partial(read_track, tables[video], space)
+                yield Take(str(video.relative_to(root)), video, read, tables=(tables[video],))
 
     return Source(space, takes)
 
@@ -114,12 +117,16 @@ def _by_frame(table: Rows, values: Table, space: ActionSpace, times: Table) -> T
     lacking = np.setdiff1d(np.arange(min(len(times), int(index.max(initial=-1)) + 1)), index)
     track.note_rows(table.path, lacking.tolist(), "no row for this frame")
     track.drop(lacking.tolist(), "no action")
-    keys = track.actions[:, : len(space.keys)]
-    odd = np.flatnonzero((np.isfinite(keys) & (keys != 0) & (keys != 1)).any(axis=1) & track.keep).tolist()
-    track.note_rows(table.path, odd, "a key that is neither 0 nor 1")
-    track.drop(odd, "a key that is neither 0 nor 1")
+    _drop_odd_keys(track, table.path, len(space.keys))
     track.validate(table.path, space)
     return track
+
+
+def _drop_odd_keys(track: Track, table: Path, num_keys: int) -> None:
+    keys = track.actions[:, :num_keys]
+    odd = np.flatnonzero((np.isfinite(keys) & (keys != 0) & (keys != 1)).any(axis=1) & track.keep).tolist()
+    track.note_rows(table, odd, "a key that is neither 0 nor 1")
+    track.drop(odd, "a key that is neither 0 nor 1")
 
 
 def _by_time(table: Rows, values: Table, space: ActionSpace, times: Table) -> Track:

@@ -210,13 +210,13 @@ class Transfer:
                 others.setdefault(content, []).append(row["episode_index"])
         out = [index for content in others for index in others[content] if content in ours]
         for content, indices in others.items():
-            name, count = self._names[content], len(indices)
-            if content in ours:
-                self.report.notes.append(f"{name}: replaces {count} episodes imported with other options")
-            else:
-                self.report.notes.append(
-                    f"{name}: none of it could be imported with these options; {count} episodes with others are kept"
-                )
+            count = len(indices)
+            note = (
+                f"replaces {count} episodes imported with other options"
+                if content in ours
+                else f"none of it could be imported with these options; {count} episodes with others are kept"
+            )
+            self.report.notes.append(f"{self._names[content]}: {note}")
         if out:
             self.writer.remove(out)
 

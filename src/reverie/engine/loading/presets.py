@@ -40,6 +40,14 @@ BY_SIZE = ("24gb", "12gb", "8gb")
 """Those that are named after a card, the most comfortable first."""
 
 
+def _preset_named(name: str) -> Settings:
+    if name in KINDS:
+        raise DeviceError(f"{name} is no preset but a kind of weights: say --weights {name}")
+    if name not in PRESETS:
+        raise DeviceError(f"there is no preset {name!r}; expected {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
 def settings(preset: str | None, dtype: str = "auto", decoder: str = "auto", weights: str = "auto") -> Settings:
     """Resolves a preset and explicit options to load settings; explicit options win, and None is no preset.
 
@@ -49,14 +57,7 @@ def settings(preset: str | None, dtype: str = "auto", decoder: str = "auto", wei
         raise CheckpointError(f"there is no decoder {decoder!r}; expected full or tiny")
     if weights not in ("auto", "full", *KINDS):
         raise DeviceError(f"there are no {weights} weights; expected full, {', '.join(KINDS)}")
-    if preset is None:
-        chosen = Settings()
-    elif preset in PRESETS:
-        chosen = PRESETS[preset]
-    elif preset in KINDS:
-        raise DeviceError(f"{preset} is no preset but a kind of weights: say --weights {preset}")
-    else:
-        raise DeviceError(f"there is no preset {preset!r}; expected {', '.join(PRESETS)}")
+    chosen = Settings() if preset is None else _preset_named(preset)
     return Settings(
         dtype=chosen.dtype if dtype == "auto" else dtype,
         decoder=chosen.decoder if decoder == "auto" else decoder,

@@ -245,12 +245,16 @@ def _choose(folder: Path, variant: str | None) -> Candidate:
         raise CheckpointError(
             f"{folder} does not hold {asked}; it holds {there} (choose with --variant, or give the folder of one)"
         )
-    if not wanted[0].is_distilled:
+    return _require_distilled(wanted[0])
+
+
+def _require_distilled(found: Candidate) -> Candidate:
+    if not found.is_distilled:
         raise CheckpointError(
-            f"{wanted[0].folder} is the foundation model, which needs dozens of steps and has no window; "
+            f"{found.folder} is the foundation model, which needs dozens of steps and has no window; "
             f"use a distilled one: {', '.join(place for place, _ in FOLDERS.values())}"
         )
-    return wanted[0]
+    return found
 
 
 def _weights_in(folder: Path) -> Path:

@@ -44,9 +44,7 @@ def add_detail(frames: Tensor, detail: Tensor, cover: Tensor, inverse_depth: Ten
     coarse = coarse / share.clamp(min=1e-3)
     apart = F.avg_pool2d(coarse.abs().mean(1, keepdim=True), 3, 1, 1, count_include_pad=False)
     agreement = torch.exp(-(apart / TOLERANCE).square())
-    is_drawn = -F.max_pool2d(-cover, 3, 1, 1)  # and its neighbours too: the rims of holes are not
-    is_drawn = is_drawn * (1 - F.max_pool2d(body[:, None].float(), BODY_RIM, 1, BODY_RIM // 2))
-    is_drawn = (is_drawn * (_neighbours(inverse_depth) >= MIN_NEIGHBOURS)).flatten(0, 1)[:, None]
+    is_drawn = _is_drawn(cover, inverse_depth, body)
     agreement, is_drawn, coarse = (F.interpolate(x, size, mode="bilinear") for x in (agreement, is_drawn, coarse))
     return frames + (difference - KEPT_COARSE * coarse).mul_(agreement * is_drawn).view_as(frames)
 
@@ -61,3 +59,10 @@ def _neighbours(inverse_depth: Tensor) -> Tensor:
     for one in around:
         count += (one - inverse_depth).abs() < limit
     return count
+
+
+def _is_drawn(cover: Tensor, inverse_depth: Tensor, body: Tensor) -> Tensor:
+    """Marks pixels whose detail may be taken, (b f, 1, h, w): not at the rims of holes, on the body, or astray."""
+    is_drawn = -F.max_pool2d(-cover, 3, 1, 1)  # covered, and its neighbours too
+    is_drawn = is_drawn * (1 - F.max_pool2d(body[:, None].float(), BODY_RIM, 1, BODY_RIM // 2))
+    return (is_drawn * (_neighbours(inverse_depth) >= MIN_NEIGHBOURS)).flatten(0, 1)[:, None]

@@ -252,10 +252,7 @@ class SpatialMemory(nn.Module):
         with torch.autocast(frames.device.type, enabled=False):
             depth = match_scale(depth, hidden, step.view)
             count_seen_through(state.seen_through, step.choice, depth, hidden, state.camera, state.focal)
-            shown, view = step.view.keyframe[:, -1].flatten(1), step.view
-            stays = is_recorded(step.choice).gather(1, shown).view_as(hidden) & (view.cover[:, -1] > 0)
-            # What was generated is renewed from less than half as far; what was recorded is never hidden by it.
-            known = ((view.known[:, -1] > 0) | stays) & ~is_farther(depth, view)
+            stays, known = _find_known(step, depth)
             write = (~known & ~hidden).float().mean((1, 2)) > 1 - self.config.write_below
             # What is first seen stays as it was: what a scene or the start image shows is not seen from here as well.
             self._remember(state, frames[:, -1], depth, hidden | (known & stays), write)
@@ -281,9 +278,7 @@ class SpatialMemory(nn.Module):
         with torch.autocast(frame.device.type, enabled=False):
             probes, seen = probe_points(depth[:, None], hidden[:, None], state.camera[:, None], state.focal)
             reach = median_reach(probes, seen, state.camera[:, None])
-        # The first keyframe, the start image, is never overwritten.
-        count = self.config.keyframes
-        slot = torch.where(state.written < count, state.written, 1 + (state.written - 1) % max(1, count - 1))
+        slot, count = self._next_slot(state), self.config.keyframes
         new = {
             "colour": to_bytes(frame),
             "depth": depth,
@@ -299,6 +294,11 @@ class SpatialMemory(nn.Module):
         counts = state.seen_through
         _put(counts, slot + counts.shape[1] - 1 - count, torch.zeros_like(counts[:, 0]), write)
         state.written += write
+
+    def _next_slot(self, state: SpatialMemoryState) -> Tensor:
+        """The slot of the next keyframe, (b,): the first one, the start image, is never overwritten."""
+        count = self.config.keyframes
+        return torch.where(state.written < count, state.written, 1 + (state.written - 1) % max(1, count - 1))
 
 
 def own_keyframes(state: SpatialMemoryState) -> Candidates:
@@ -355,3 +355,13 @@ def pack_channels(cover: Tensor, base: Tensor, last: Tensor, inverse_depth: Tens
 def window_of(actions: Tensor, following: Tensor) -> Tensor:
     """The action window (b, 12, a) of the next step: `actions` (b, 8, a) before it, `following` (b, 4, a) its own."""
     return torch.cat([actions, following.to(actions)], 1)[:, -WINDOW_FRAMES:]
+
+
+def _find_known(step: NextStep, depth: Tensor) -> tuple[Tensor, Tensor]:
+    """Marks pixels of a block's last frame that show what was recorded, and those that show nothing new, (b, h, w).
+
+    What was generated is renewed from less than half as far; what was recorded is never hidden by it.
+    """
+    view, shown = step.view, step.view.keyframe[:, -1].flatten(1)
+    stays = is_recorded(step.choice).gather(1, shown).view_as(depth) & (view.cover[:, -1] > 0)
+    return stays, ((view.known[:, -1] > 0) | stays) & ~is_farther(depth, view)

@@ -126,9 +126,14 @@ def gather_packs(
                 record_places(games, recipe.recording, folder, processes, stages, say)
         datasets = sorted(path for path in folder.iterdir() if (path / "meta").is_dir())
     if stages.is_done("pack"):
-        found = [sorted((output / name).glob("[!.]*")) for name in ("packs", "held-out")]
-        if not all(found):
-            raise DataError(f"the packs in {output} are gone; bring them back, or give another folder with -o")
-        return found[0], found[1]
+        return _find_packs(output)
     with stages.stage("pack"):
         return pack_games(datasets, output, say)
+
+
+def _find_packs(output: Path) -> tuple[list[Path], list[Path]]:
+    """The packs that an earlier start has made."""
+    train, held_out = (sorted((output / name).glob("[!.]*")) for name in ("packs", "held-out"))
+    if not (train and held_out):
+        raise DataError(f"the packs in {output} are gone; bring them back, or give another folder with -o")
+    return train, held_out

@@ -195,18 +195,22 @@ def check_ego_motion(
         if not len(mine):
             continue
         parts = [walks.unroll(network, part) for part in mine.to(store.device).split(256)]
-        made, recorded = (torch.cat(part).flatten(1, 2) for part in zip(*parts, strict=True))
-        off = camera_error(made, recorded)[:, -1]
-        way = camera_error(recorded, torch.zeros_like(recorded))[:, -1, :3].norm(dim=1)
-        off_m, yaw = off[:, :3].norm(dim=1), ((off[:, 3] + 180) % 360 - 180).abs()
-        found[name] = {
-            "way_m": way.mean().item(),
-            "off_m": off_m.mean().item(),
-            "off_m_median": _median(off_m),
-            "yaw_deg": yaw.mean().item(),
-            "yaw_deg_median": _median(yaw),
-        }
+        found[name] = _drift(*(torch.cat(part).flatten(1, 2) for part in zip(*parts, strict=True)))
     return found
+
+
+def _drift(made: Tensor, recorded: Tensor) -> dict[str, float]:
+    """Metres gone, and the last camera's error.  made, recorded: (n, t, 6) motions."""
+    off = camera_error(made, recorded)[:, -1]
+    way = camera_error(recorded, torch.zeros_like(recorded))[:, -1, :3].norm(dim=1)
+    off_m, yaw = off[:, :3].norm(dim=1), ((off[:, 3] + 180) % 360 - 180).abs()
+    return {
+        "way_m": way.mean().item(),
+        "off_m": off_m.mean().item(),
+        "off_m_median": _median(off_m),
+        "yaw_deg": yaw.mean().item(),
+        "yaw_deg_median": _median(yaw),
+    }
 
 
 @torch.no_grad()

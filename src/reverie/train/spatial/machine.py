@@ -53,11 +53,7 @@ def bytes_per_step(preset: Preset, num_views: int) -> int:
     return frames + 2 * 2 * c * u * v + 3 * view + 2 * num_views * (8 + c) * u * v
 
 
-def check_machine(recipe: Recipe, device: torch.device, output: Path, disk_gib: float) -> None:
-    """Raises DeviceError or TrainError, in one line, for a machine that is too small for a recipe, before any data.
-
-    disk_gib: that will be written below `output`.
-    """
+def _check_device(recipe: Recipe, device: torch.device) -> None:
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0] / GIB
         if free < recipe.gpu_memory_gib:
@@ -67,6 +63,14 @@ def check_machine(recipe: Recipe, device: torch.device, output: Path, disk_gib: 
             )
     elif recipe.gpu_memory_gib:
         raise DeviceError("the recipe is for a GPU and this machine has none; take --recipe cpu-12h")
+
+
+def check_machine(recipe: Recipe, device: torch.device, output: Path, disk_gib: float) -> None:
+    """Raises DeviceError or TrainError, in one line, for a machine that is too small for a recipe, before any data.
+
+    disk_gib: that will be written below `output`.
+    """
+    _check_device(recipe, device)
     if (cores := num_cores()) < recipe.cores:
         raise TrainError(f"the recipe needs {recipe.cores} cores, this machine has {cores}; take a cpu recipe")
     if (free := free_memory_gib()) < recipe.memory_gib:

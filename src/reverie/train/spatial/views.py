@@ -164,22 +164,26 @@ class ViewSet:
         colour, depth, hidden, pose = (choice.gather(name) for name in ("colour", "depth", "hidden", "pose"))
         is_own = self._is_own(choice)
         fills = is_own if self.plan.scene > 0 else None
-        if not self.plan.spoil:
-            return colour, depth, hidden, pose, fills
-        device = colour.device
+        if self.plan.spoil:
+            colour, pose = _spoil(colour, pose, is_own, generator)
+        return colour, depth, hidden, pose, fills
 
-        def rand(*shape: int) -> Tensor:
-            return torch.rand(*shape, device=device, generator=generator)
 
-        shape = is_own.shape
-        blurred = (rand(*shape) < 0.25) & is_own
-        pixels = to_pixels(colour)
-        soft = F.interpolate(F.avg_pool2d(pixels.flatten(0, 1), 2), scale_factor=2, mode="bilinear").view_as(pixels)
-        pixels = torch.where(blurred[..., None, None, None], soft, pixels)
-        scale = torch.tensor([0.05, 0.05, 0.03, 0.3, 0.15, 0.0], device=device)
-        moved = (rand(*shape, 1) < 0.4) & is_own[..., None]
-        offset = torch.randn(*shape, 6, device=device, generator=generator) * scale
-        return pixels, depth, hidden, pose + torch.where(moved, offset, torch.zeros_like(offset)), fills
+def _spoil(colour: Tensor, pose: Tensor, is_own: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Blurs and moves some of the session's own keyframes, as generated ones are: pixels in [-1, 1], and poses."""
+    device, shape = colour.device, is_own.shape
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(*shape, device=device, generator=generator)
+
+    blurred = (rand(*shape) < 0.25) & is_own
+    pixels = to_pixels(colour)
+    soft = F.interpolate(F.avg_pool2d(pixels.flatten(0, 1), 2), scale_factor=2, mode="bilinear").view_as(pixels)
+    pixels = torch.where(blurred[..., None, None, None], soft, pixels)
+    scale = torch.tensor([0.05, 0.05, 0.03, 0.3, 0.15, 0.0], device=device)
+    moved = (rand(*shape, 1) < 0.4) & is_own[..., None]
+    offset = torch.randn(*shape, 6, device=device, generator=generator) * scale
+    return pixels, pose + torch.where(moved, offset, torch.zeros_like(offset))
 
 
 def cut_sessions(store: Store, rng: np.random.Generator, whole: bool) -> np.ndarray:

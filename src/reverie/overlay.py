@@ -82,7 +82,7 @@ def contact_sheet(pictures: Sequence[Picture], captions: Sequence[str], columns:
     for i, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         x, y = gap + i % columns * (width + gap), gap + i // columns * (height + line + gap)
         sheet.paste(Image.fromarray(picture), (x, y))
-        draw.text((x + 2, y + height + 1), _fit(draw, caption, width - 4), fill=INK, font=_font(11))
+        draw.text((x + 2, y + height + 1), fit_text(draw, caption, width - 4), fill=INK, font=font_of(11))
     return sheet
 
 
@@ -91,7 +91,7 @@ def _key_cells(draw: ImageDraw.ImageDraw, keys: Sequence[str], width: float) -> 
     wide keys, so that all share one size."""
     size, cells = 14, list[float]()
     for size in range(14, 5, -1):
-        cells = [draw.textlength(key, font=_font(size)) + KEY_MARGIN for key in keys]
+        cells = [draw.textlength(key, font=font_of(size)) + KEY_MARGIN for key in keys]
         if sum(cells) <= width:
             break
     edges = [width * edge / sum(cells) for edge in accumulate(cells, initial=0.0)] if cells else []
@@ -103,7 +103,7 @@ def _draw_key(
 ) -> None:
     draw.rounded_rectangle(box, 3, fill=LIT if held else FAINT)
     middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-    draw.text(middle, key, fill=PAPER if held else INK, font=_font(size), anchor="mm")
+    draw.text(middle, key, fill=PAPER if held else INK, font=font_of(size), anchor="mm")
 
 
 def _draw_turn(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, turn: tuple[float, float]) -> None:
@@ -113,11 +113,12 @@ def _draw_turn(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, tur
     draw.ellipse((x - 1, y - 1, x + 1, y + 1), fill=INK)
 
 
-def _fit(draw: ImageDraw.ImageDraw, text: str, width: float) -> str:
-    while len(text) > 1 and draw.textlength(text, font=_font(11)) > width:
+def fit_text(draw: ImageDraw.ImageDraw, text: str, width: float) -> str:
+    """`text`, cut to `width` pixels."""
+    while len(text) > 1 and draw.textlength(text, font=font_of(11)) > width:
         text = text[:-2] + "…"
     return text
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)

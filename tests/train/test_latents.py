@@ -1,8 +1,6 @@
 """Recordings as latents: what is encoded, kept and read again."""
 
 import dataclasses
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -140,22 +138,6 @@ def test_another_dataset_of_as_many_frames_is_encoded_anew(tokenizer: VideoToken
     pq.write_table(table.set_column(table.column_names.index("action"), "action", turned), rows)
     after = load_latents(data, tokenizer, tmp_path / "kept", CPU)
     assert not np.array_equal(before, after.rows)
-
-
-def test_latents_of_an_older_version_count_while_the_dataset_is_older(
-    tokenizer: VideoTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = write_recording(tmp_path / "walk", (32, 64), num_frames=30)
-    load_latents(data, tokenizer, tmp_path / "kept", CPU)
-    stamp = tmp_path / "kept/latents.json"
-    made = json.loads(stamp.read_text())
-    del made["dataset"]
-    stamp.write_text(json.dumps(made))
-    monkeypatch.setattr("reverie.train.encode._encode", lambda *_: pytest.fail("encoded again"))
-    assert len(load_latents(data, tokenizer, tmp_path / "kept", CPU))
-    os.utime(next((data / "meta/episodes").glob("*/*.parquet")), (2e9, 2e9))
-    with pytest.raises(pytest.fail.Exception, match="encoded again"):
-        load_latents(data, tokenizer, tmp_path / "kept", CPU)
 
 
 def test_a_training_from_kept_latents_needs_no_ffmpeg(tokenizer: VideoTokenizer, tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import itertools
 from collections.abc import Mapping
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from reverie.data.coverage import PITCH_EDGES, SPEED_EDGES, Coverage
-from reverie.overlay import FAINT, INK, LIT, PAPER
+from reverie.overlay import FAINT, INK, LIT, PAPER, fit_text, font_of
 
 WIDTH = 520
 ROW = 18
@@ -39,7 +39,7 @@ def draw_report(found: Coverage) -> Image.Image:
     sheet = Image.new("RGB", (2 * WIDTH + 36, height + 12 + 20 * len(lines) + 12), PAPER)
     draw = ImageDraw.Draw(sheet)
     for i, line in enumerate(lines):
-        draw.text((12, 10 + 20 * i), line, fill=INK, font=_font(14))
+        draw.text((12, 10 + 20 * i), line, fill=INK, font=font_of(14))
     for x, column in zip((12, WIDTH + 24), columns, strict=True):
         y = 20 * len(lines) + 24
         for chart in column:
@@ -114,16 +114,16 @@ def bar_chart(title: str, values: Mapping[str, float]) -> Image.Image:
     shown = list(values.items())[:MAX_BARS]
     chart = Image.new("RGB", (WIDTH, 28 + ROW * max(1, len(shown))), PAPER)
     draw = ImageDraw.Draw(chart)
-    draw.text((0, 2), title, fill=INK, font=_font(14))
+    draw.text((0, 2), title, fill=INK, font=font_of(14))
     most = max((value for _, value in shown), default=0.0) or 1.0
     left, right = 190, WIDTH - 60
     for i, (name, value) in enumerate(shown):
         y = 26 + ROW * i
-        draw.text((left - 6, y + ROW / 2), _shorten(draw, name, left - 10), fill=INK, font=_font(11), anchor="rm")
+        draw.text((left - 6, y + ROW / 2), fit_text(draw, name, left - 10), fill=INK, font=font_of(11), anchor="rm")
         draw.rectangle((left, y + 3, right, y + ROW - 3), fill=(30, 30, 36))
         if value > 0:
             draw.rectangle((left, y + 3, left + max(1.0, (right - left) * value / most), y + ROW - 3), fill=LIT)
-        draw.text((right + 6, y + ROW / 2), f"{value:.1%}", fill=INK, font=_font(11), anchor="lm")
+        draw.text((right + 6, y + ROW / 2), f"{value:.1%}", fill=INK, font=font_of(11), anchor="lm")
     return chart
 
 
@@ -134,7 +134,7 @@ def heat_maps(title: str, places: Mapping[str, dict]) -> Image.Image:
     line = HEAT_PX + 24
     chart = Image.new("RGB", (WIDTH, 28 + line * -(-len(shown) // columns)), PAPER)
     draw = ImageDraw.Draw(chart)
-    draw.text((0, 2), title, fill=INK, font=_font(14))
+    draw.text((0, 2), title, fill=INK, font=font_of(14))
     for i, (name, place) in enumerate(shown):
         x, y = i % columns * (WIDTH // columns), 26 + i // columns * line
         heat = np.log1p(np.asarray(place["heat"], np.float64))
@@ -143,7 +143,7 @@ def heat_maps(title: str, places: Mapping[str, dict]) -> Image.Image:
         pixels = np.where(level[..., None] > 0, low + (high - low) * level[..., None], (26, 26, 32)).astype(np.uint8)
         chart.paste(Image.fromarray(pixels).resize((HEAT_PX, HEAT_PX), Image.Resampling.NEAREST), (x, y))
         label = f"{name}, {place['frames'] / 1500:.1f} min"
-        draw.text((x, y + HEAT_PX + 3), _shorten(draw, label, HEAT_PX), fill=INK, font=_font(11))
+        draw.text((x, y + HEAT_PX + 3), fit_text(draw, label, HEAT_PX), fill=INK, font=font_of(11))
     return chart
 
 
@@ -151,13 +151,3 @@ def _html_table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
     cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table><tr>{cells}</tr>{body}</table>"
-
-
-def _shorten(draw: ImageDraw.ImageDraw, text: str, width: float) -> str:
-    while len(text) > 1 and draw.textlength(text, font=_font(11)) > width:
-        text = text[:-2] + "…"
-    return text
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)

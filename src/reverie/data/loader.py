@@ -1,7 +1,6 @@
 """Random clips of a dataset in batches, decoded in worker processes.
 
-The batch of a step is a function of (seed, rank, step) and the dataset alone, whatever the number of workers: a
-training that resumes at a step gets the batches that it would have had.
+The batch of a step is a function of the seed, the step and the dataset alone, whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -28,23 +27,13 @@ PREFETCH_STEPS = 3
 
 
 class ClipLoader:
-    """An endless iterator of batches, from `start_step` on.  Every clip of the dataset is equally likely.
+    """An endless iterator of batches.  Every clip of the dataset is equally likely.
 
-    workers: processes that decode; 0 decodes here.  rank: another one for each process of a training on many devices.
+    workers: processes that decode; 0 decodes here.
     Raises DataError if no episode is as long as a clip, and while iterating for damaged files.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        clip_frames: int,
-        batch: int,
-        seed: int = 0,
-        workers: int = 1,
-        *,
-        start_step: int = 0,
-        rank: int = 0,
-    ) -> None:
+    def __init__(self, dataset: Dataset, clip_frames: int, batch: int, seed: int = 0, workers: int = 1) -> None:
         if clip_frames < 1 or batch < 1 or workers < 0:
             raise DataError(f"a batch needs frames and clips, got clip_frames={clip_frames}, batch={batch}, {workers=}")
         check_rate(dataset)
@@ -52,8 +41,7 @@ class ClipLoader:
         self.clip_frames = clip_frames
         self.batch = batch
         self.seed = seed
-        self.rank = rank
-        self.step = start_step
+        self.step = 0
         starts = np.array([max(0, episode.length - clip_frames + 1) for episode in dataset.episodes], np.int64)
         if not starts.sum():
             raise DataError(
@@ -100,7 +88,7 @@ class ClipLoader:
 
     def picks(self, step: int) -> list[tuple[int, int]]:
         """(episode, first frame) of each clip in the batch of a step."""
-        rng = np.random.default_rng((self.seed, self.rank, step))
+        rng = np.random.default_rng((self.seed, 0, step))
         chosen = rng.integers(self._ends[-1], size=self.batch)
         episodes = np.searchsorted(self._ends, chosen, side="right")
         before = np.concatenate(([0], self._ends))[episodes]

@@ -124,7 +124,7 @@ def load_latents(
     }
     fields = LatentClips.FIELDS + (() if start is None else LatentClips.START_FIELDS)
     stamp = cache / "latents.json"
-    if stamp.is_file() and _is_of(stamp, wanted, dataset):
+    if stamp.is_file() and _is_of(stamp, wanted):
         return _read(cache, dataset, fields)
     cache.mkdir(parents=True, exist_ok=True)
     budget = dataset.num_frames if max_hours is None else int(max_hours * 3600 * dataset.fps)
@@ -135,20 +135,12 @@ def load_latents(
     return _read(cache, dataset, fields)
 
 
-def _is_of(stamp: Path, wanted: dict[str, Any], dataset: Dataset) -> bool:
-    """True where the latents beside `stamp` were made of this dataset, as it is now.
-
-    Stamps of older versions have no fingerprint: there the dataset must not have changed since.
-    """
+def _is_of(stamp: Path, wanted: dict[str, Any]) -> bool:
+    """True where the latents beside `stamp` were made of this dataset, as it is now."""
     try:
-        made = json.loads(stamp.read_text())
+        return bool(json.loads(stamp.read_text()) == wanted)
     except (OSError, ValueError):
         return False
-    if "dataset" in made:
-        return bool(made == wanted)
-    tables = (dataset.path / "meta/episodes").glob("*/*.parquet")
-    is_older = all(table.stat().st_mtime < stamp.stat().st_mtime for table in tables)
-    return is_older and {**made, "dataset": wanted["dataset"]} == wanted
 
 
 def _read(cache: Path, dataset: Dataset, fields: Sequence[str]) -> LatentClips:

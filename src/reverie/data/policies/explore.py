@@ -25,8 +25,6 @@ PITCH_LIMIT = 20.0
 NEAR = 8.0
 """Depth below which the way ahead counts as blocked, in units of the depth image."""
 WARY = 30.0
-STARE = 4.0
-"""A view whose middle is nearer than this is a wall and nothing else."""
 
 VIEW_SLOPE = 1.31
 """Tangent of half the view's width: enough to steer by."""

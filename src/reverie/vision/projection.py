@@ -221,6 +221,42 @@ def splat(depth: Tensor, keyframe_pose: Tensor, pose: Tensor, focal: Tensor) -> 
     return along(0).mul_(scale).add_((w - 1) / 2), along(1).mul_(scale).add_((h - 1) / 2), z
 
 
+def _leave_to_recorded(drawn_z: Tensor, address: Tensor, fills: Tensor, size: tuple[int, int, int]) -> Tensor:
+    """Moves points of generated keyframes out of sight where recorded ones are, and at their rims: they fill holes.
+
+    In front of what was recorded they would hide it for good.  drawn_z: (b, v, k, h, w); fills: (b, k), marks the
+    generated ones; size: views, height, width of what `address` points into.
+    """
+    filling = fills[:, None, :, None, None].float()
+    taken = torch.zeros(math.prod(size), device=drawn_z.device)
+    taken.scatter_reduce_(0, address, ((drawn_z < BEYOND).float() * (1 - filling)).flatten(), "amax")
+    taken = _dilated(taken.view(size) > 0).flatten().float()
+    return drawn_z + taken.index_select(0, address).view_as(drawn_z) * filling * NOWHERE
+
+
+def _pick_points(drawn_z: Tensor, distance: Tensor, place: Tensor, address: Tensor, count: int) -> Tensor:
+    """The point that each of `count` pixels shows: the nearest to its centre of those that nothing is in front of.
+
+    distance: (b, v, k, h, w) squared, from the pixel's centre; place, address: of the pixel, int32 and int64.  Returns
+    int32, the point in the lowest 21 bits, negative where there is one.
+    """
+    _, _, k, h, w = drawn_z.shape
+    device = drawn_z.device
+    nearest = torch.full((count,), NOWHERE, device=device)
+    nearest.scatter_reduce_(0, address, drawn_z.flatten(), "amin")
+    factor, slack = DEPTH_TOLERANCE
+    limit = (nearest * factor + slack) * (nearest < BEYOND)
+    visible = (drawn_z.flatten() <= limit.index_select(0, place)).int().view_as(drawn_z)
+    # Visible (the sign), rank (five bits), distance to the pixel's centre (five bits) and point (21 bits) in one
+    # integer: one scatter.
+    rank = torch.arange(k, device=device, dtype=torch.int32).view(k, 1, 1) << 26
+    point = torch.arange(k * h * w, device=device, dtype=torch.int32).view(k, h, w)
+    key = (visible << 31) | (distance.clamp_(max=0.5).mul_(62).int() << 21) | (rank | point)
+    best = torch.zeros(count, dtype=torch.int32, device=device)
+    best.scatter_reduce_(0, address, key.flatten(), "amin")
+    return best
+
+
 def _nearest_points(
     depth: Tensor,
     hidden: Tensor,
@@ -246,28 +282,10 @@ def _nearest_points(
     place = ((row.clamp(-1, h) + 1) * width + (column.clamp(-1, w) + 1)).int().view(b * v, m)
     place = (place + (torch.arange(b * v, device=device) * (height * width)).int()[:, None]).flatten()
     address = place.long()
-
     if fills is not None:
-        # What was generated in front of what was recorded would hide it for good: it fills holes, and not their rims.
-        filling = fills[:, None, :, None, None].float()
-        taken = torch.zeros(b * v * height * width, device=device)
-        taken.scatter_reduce_(0, address, ((drawn_z < BEYOND).float() * (1 - filling)).flatten(), "amax")
-        taken = _dilated(taken.view(b * v, height, width) > 0).flatten().float()
-        drawn_z = drawn_z + taken.index_select(0, address).view_as(drawn_z) * filling * NOWHERE
-    nearest = torch.full((b * v * height * width,), NOWHERE, device=device)
-    nearest.scatter_reduce_(0, address, drawn_z.flatten(), "amin")
-    factor, slack = DEPTH_TOLERANCE
-    limit = (nearest * factor + slack) * (nearest < BEYOND)
-    visible = (drawn_z.flatten() <= limit.index_select(0, place)).int().view_as(z)
-    # Visible (the sign), rank (five bits), distance to the pixel's centre (five bits) and point (21 bits) in one
-    # integer: one scatter.
-    distance = (column - x).square_().add_((row - y).square_()).clamp_(max=0.5).mul_(62).int()
-    rank = torch.arange(k, device=device, dtype=torch.int32).view(k, 1, 1) << 26
-    point = torch.arange(m, device=device, dtype=torch.int32).view(k, h, w)
-    key = (visible << 31) | (distance << 21) | (rank | point)
-    best = torch.zeros(b * v * height * width, dtype=torch.int32, device=device)
-    best.scatter_reduce_(0, address, key.flatten(), "amin")
-
+        drawn_z = _leave_to_recorded(drawn_z, address, fills, (b * v, height, width))
+    distance = (column - x).square_().add_((row - y).square_())
+    best = _pick_points(drawn_z, distance, place, address, b * v * height * width)
     best = best.view(b * v, height, width)[:, 1:-1, 1:-1]
     index = (best & (1 << 21) - 1) | ~(best >> 31)  # -1 in holes
     first = (torch.arange(b * v, device=device) * m).view(-1, 1, 1)

@@ -65,52 +65,32 @@ class Store:
         self.device, self.space, self.tokenizer = device, space, tokenizer
         self.packs = [PackInfo.read(folder) for folder in folders]
         self.games = [pack.name for pack in self.packs]
-        self._lists: dict[str, list[Tensor]] = {}
         self.names: list[str] = []
-        episode_of: list[int] = []
-        game_of: list[int] = []
-        place_of: list[int] = []
-        places: list[str] = []
+        self.places: list[str] = []
         self.first = [0]
-        key_steps: list[Tensor] = []
+        self._lists: dict[str, list[Tensor]] = {}
+        self._numbers: dict[str, list[int]] = {"episode": [], "game": [], "place": []}
         pending: list[PackedEpisode] = []
-
-        def flush() -> None:
-            if not pending:
-                return
-            steps = 1 + (len(pending[0].frames) - 1) // STEP_FRAMES
-            self._encode(pending)
-            for episode in pending:
-                start = self.first[-1]
-                self._append_episode(episode)
-                every = episode.info.depth_every // STEP_FRAMES
-                key_steps.append(start + every * torch.arange(len(episode.depth)))
-                episode_of.extend([len(self.names)] * steps)
-                game_of.extend([self.games.index(episode.info.name)] * steps)
-                place = f"{episode.info.name}/{episode.place}"
-                if place not in places:
-                    places.append(place)
-                place_of.extend([places.index(place)] * steps)
-                self.names.append(f"{episode.info.name}/{episode.name}")
-                self.first.append(start + steps)
-            pending.clear()
-
         for episode in read_episodes(list_episodes(folders, limit), threads, max_frames):
             self._check(episode, pending)
             if pending and (len(pending) == group or len(pending[0].frames) != len(episode.frames)):
-                flush()
+                self._add(pending)
+                pending = []
             pending.append(episode)
-        flush()
+        if pending:
+            self._add(pending)
+        self._join()
+
+    def _join(self) -> None:
+        """Joins what was added, and computes what follows from it."""
         for name, parts in self._lists.items():
             setattr(self, name, torch.cat(parts))
         self._lists.clear()
-        self.key_step = torch.cat(key_steps).to(device)
-        self.episode, self.game = np.array(episode_of), np.array(game_of)
-        self.place, self.places = np.array(place_of), places
+        self.episode, self.game, self.place = (np.array(numbers) for numbers in self._numbers.values())
         self.count = len(self.episode)
-        game = torch.from_numpy(self.game).to(device)
-        self.fov_deg = torch.tensor([pack.fov_deg for pack in self.packs], device=device)[game]
-        self.pixel_aspect = torch.tensor([pack.pixel_aspect for pack in self.packs], device=device)[game]
+        game = torch.from_numpy(self.game).to(self.device)
+        self.fov_deg = torch.tensor([pack.fov_deg for pack in self.packs], device=self.device)[game]
+        self.pixel_aspect = torch.tensor([pack.pixel_aspect for pack in self.packs], device=self.device)[game]
         self.focal = focal_lengths(self.fov_deg, self.pixel_aspect)
         self.motion = self._motions()
 
@@ -123,6 +103,7 @@ class Store:
     key_colour: Tensor
     key_depth: Tensor
     key_hidden: Tensor
+    key_step: Tensor
 
     def _check(self, episode: PackedEpisode, others: Sequence[PackedEpisode]) -> None:
         if others and episode.frames.shape[1:] != others[0].frames.shape[1:]:
@@ -135,6 +116,22 @@ class Store:
             raise DataError(f"{episode.info.name}: depth_every must be a multiple of 4, got {episode.info.depth_every}")
         if not np.isfinite(episode.pose).all():
             raise DataError(f"{episode.info.name}/{episode.name}: poses must be finite; record the episode again")
+
+    def _add(self, episodes: Sequence[PackedEpisode]) -> None:
+        """Encodes episodes of equal length together, and notes of each step where it is from."""
+        steps = 1 + (len(episodes[0].frames) - 1) // STEP_FRAMES
+        self._encode(episodes)
+        for episode in episodes:
+            game, start = episode.info.name, self.first[-1]
+            self._append_episode(episode)
+            self._put("key_step", start + episode.info.depth_every // STEP_FRAMES * torch.arange(len(episode.depth)))
+            if (place := f"{game}/{episode.place}") not in self.places:
+                self.places.append(place)
+            found = {"episode": len(self.names), "game": self.games.index(game), "place": self.places.index(place)}
+            for name, number in found.items():
+                self._numbers[name] += [number] * steps
+            self.names.append(f"{game}/{episode.name}")
+            self.first.append(start + steps)
 
     def _put(self, name: str, value: Tensor) -> None:
         self._lists.setdefault(name, []).append(value.to(self.device))

@@ -181,7 +181,8 @@ class DmdTask(DistillTask):
 def _differentiable_passes(
     model: WorldModel, cond: Condition, schedule: Schedule, state: WorldState, noise: Sequence[Tensor]
 ) -> Tensor:
-    """As `sampling.passes`, with gradients through the last denoising pass; the block is committed without."""
+    """Does as `sampling.passes` does, with gradients through the last denoising pass; the block is committed
+    without."""
     z = sampling.denoise(model, noise[0], cond, schedule, state, lambda i: noise[i + 1])
     with torch.no_grad():
         sampling.commit(model, z.detach(), cond, schedule, state, noise[-1] if schedule.context_sigma else None)

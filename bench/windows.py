@@ -60,11 +60,11 @@ def measure(folder: Path, held_out: Clips, clips: int, starts: int) -> dict[str,
     assert bundle.image_encoder is not None
     dream_at, still_at = [steps_of(s) for s in DREAM_S], [steps_of(s) for s in STILL_S]
     with torch.inference_mode():
-        z, rows, picture = held_out.spread(clips, 1 + dream_at[-1])
+        z, rows, picture, _ = held_out.spread(clips, 1 + dream_at[-1])
         dreamt, _ = errors(bundle, z, rows, bundle.image_encoder(to_pixels(picture)), dream_at)
-        z0, picture = held_out.openings(starts)
+        z0, _, picture, _ = held_out.openings(starts)
         idle = torch.zeros(len(z0), STEP_FRAMES * still_at[-1], rows.shape[2])
-        stood, seconds = errors(bundle, z0[:, None], idle, bundle.image_encoder(to_pixels(picture)), still_at)
+        stood, seconds = errors(bundle, z0, idle, bundle.image_encoder(to_pixels(picture)), still_at)
     world = bundle.config.world
     return {
         "window": world.window,

@@ -175,7 +175,7 @@ def test_a_ring_read_by_copies_holds_the_same(step: int, steps: int) -> None:
 
 
 def test_guidance_moves_away_from_what_knows_no_actions(teacher: ModelBundle) -> None:
-    z, rows, picture = clips().spread(2, 5)
+    z, rows, picture, _ = clips().spread(2, 5)
     image = teacher.image_encoder(picture.float() / 127.5 - 1)
     sigma = torch.ones(2, 4)
     given = (Past(z, z, torch.zeros(2, 5)), torch.randn(2, 4, *PRESET.world.latent), sigma)
@@ -187,7 +187,7 @@ def test_guidance_moves_away_from_what_knows_no_actions(teacher: ModelBundle) ->
 
 def test_the_path_ends_where_one_level_ends(teacher: ModelBundle) -> None:
     """With a single level the path is the clean estimate; what stands at a kept level is returned before the end."""
-    z, rows, picture = clips().spread(2, 5)
+    z, rows, picture, _ = clips().spread(2, 5)
     image = teacher.image_encoder(picture.float() / 127.5 - 1)
     noise, guided = torch.randn(2, 4, *PRESET.world.latent), Guided(teacher.model)
     past = Past(z, z, torch.zeros(2, 5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from torch.nn.utils import parametrize
 import reverie
 from reverie.data.dataset import Dataset
 from reverie.engine.engine import Engine, load
-from reverie.errors import CheckpointError, ReverieError, TrainError
+from reverie.errors import CheckpointError, DataError, ReverieError, TrainError
 from reverie.models import presets
 from reverie.models.checkpoint import ModelBundle, ModelConfig, load_model, save_model
 from reverie.models.dit import count_parameters
 from reverie.models.schedule import Schedule
 from reverie.train.forcing import start_channels
+from reverie.train.latents import Clips
 from reverie.train.lora import LowRank, adapt, merge
 from reverie.train.parallel import Ranks, Shards
 from reverie.train.recipe import TrainWorldConfig
@@ -102,14 +104,16 @@ def play(engine: Engine, picture: np.ndarray) -> np.ndarray:
     return np.concatenate([session.step(FORWARD) for _ in range(2)])
 
 
-def test_openings_say_what_a_session_is_told(options: dict[str, Any], published: Path, data: Path) -> None:
+def test_openings_are_conditions_of_a_session(options: dict[str, Any], published: Path, data: Path) -> None:
     task = tuned_task(TrainWorldConfig(**options, steps=1), CPU)
     (part,) = task.train.parts
     assert part.opens[:3].tolist() == [0, 9, 16]
     engine = load(published, device="cpu", dtype="float32", resolution=RESOLUTION)
     episode = int(part.episode[9])
     session = engine.open(Dataset(data).clip(episode, 36, 1).frames[0])
-    tokens, latents = task.train.told([(0, 9)], 15)
+    picks = [(0, 9)]
+    tokens = task.train._read("tokens", task.train._openings(picks))
+    latents = task.train._read("latents", task.train._start_steps(picks, 15))
     assert session._start is not None
     np.testing.assert_allclose(tokens[0], session._image[0], rtol=2e-3, atol=2e-3)
     extra = start_channels(latents, 20)
@@ -117,12 +121,20 @@ def test_openings_say_what_a_session_is_told(options: dict[str, Any], published:
         expected = torch.cat([session._start.condition(step, 3, 20) for step in range(0, 15, 3)], 1).clone()
     torch.testing.assert_close(extra, expected, rtol=2e-3, atol=2e-3)
     assert (extra[0, 1, 4:] - extra[0, 8, 4:]).abs().max() > 0.01  # the grey is on its way to where it rests
-    z, rows, *seen = task.batch(np.random.default_rng(0))
+    z, rows, _, start = task.batch(np.random.default_rng(0))
     assert z.shape == (4, 6, 16, 4, 6)
-    assert torch.equal(seen[1][:, 0], z[:, 0])
+    assert torch.equal(start[:, 0], z[:, 0])
     assert rows[..., -2:].abs().max() > 1  # degrees: the mouse module itself divides them by 15
     assert task.world.config.actions.mouse is not None
     assert task.world.config.actions.mouse.scale == 1 / 15
+
+
+def test_latents_without_starts_are_refused_by_a_model_that_generates_its_start(options: dict[str, Any]) -> None:
+    config = TrainWorldConfig(**options, steps=1)
+    task = tuned_task(config, CPU)
+    plain = Clips([dataclasses.replace(part, tokens=None, grey=None) for part in task.train.parts])
+    with pytest.raises(DataError, match="encode them anew"):
+        WorldTask(task.bundle, config, plain, plain)
 
 
 def test_all_weights_learn_and_the_model_plays(options: dict[str, Any], published: Path, data: Path) -> None:

@@ -26,14 +26,14 @@ from reverie.models.dit import WorldModel
 from reverie.models.pixels import to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.sampling import Schedule, add_noise
+from reverie.train.batches import move
 from reverie.train.config import trainer_config
 from reverie.train.device import pick_device
 from reverie.train.display import SILENT, Display
 from reverie.train.forcing import Guided, Past, clean_estimates, count_tokens
-from reverie.train.latents import Clips, load_for
+from reverie.train.latents import Batch, Clips, load_for
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
 from reverie.train.start_frames import add_start_frames
-from reverie.train.tables import Rows
 from reverie.train.task import Task
 from reverie.train.tracking import Track
 from reverie.train.trainer import Trainer
@@ -117,30 +117,30 @@ class DistillTask(Task):
         if next(self.teacher.world.parameters()).device != self.device:
             self.bundle.to(self.device, torch.float32)
 
-    def batch(self, rng: np.random.Generator) -> tuple[Tensor | Rows, ...]:
+    def batch(self, rng: np.random.Generator) -> Batch:
         return self.clips.draw(rng, self.config.batch, self.config.clip_steps)
 
     def blocks(self) -> list[nn.Module]:
         return self.student.shard_units()
 
-    def tokens(self, batch: tuple[Tensor, Tensor, Tensor]) -> int:
-        return count_tokens(self.student, batch[1])
+    def tokens(self, batch: Batch) -> int:
+        return count_tokens(self.student, batch.rows)
 
     def data_size(self) -> int:
         return self.clips.num_steps
 
-    def held_out_clips(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        return tuple(x.to(self.device) for x in self.held_out.spread(count, self.config.clip_steps))  # type: ignore[return-value]
+    def held_out_clips(self, count: int) -> Batch:
+        return move(self.held_out.spread(count, self.config.clip_steps), self.device)
 
     def sample(self, folder: Path, step: int) -> None:
         """A sheet of rollouts under fixed scripts, from held-out start frames of every game."""
         self.settle()
         if not isinstance(self.bundle.tokenizer, VideoTokenizer):
             return
-        z0, picture = (x.to(self.device) for x in self.held_out.openings(2 if len(self.held_out.parts) == 1 else 1))
-        rows = script_rows(self.bundle.config.action_space, 64).to(self.device).repeat(len(z0), 1, 1)
-        z0, image = (x.repeat_interleave(len(SCRIPTS), 0) for x in (z0, self.image(picture)))
-        clips = roll_out(self.student, self.bundle.tokenizer, z0[:, None], image, rows, self.schedule)
+        opening = move(self.held_out.openings(2 if len(self.held_out.parts) == 1 else 1), self.device)
+        rows = script_rows(self.bundle.config.action_space, 64).to(self.device).repeat(len(opening.z), 1, 1)
+        z0, image = (x.repeat_interleave(len(SCRIPTS), 0) for x in (opening.z, self.image(opening.image)))
+        clips = roll_out(self.student, self.bundle.tokenizer, z0, image, rows, self.schedule)
         save_sheet(folder / f"{step:07d}.png", clips)
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:

@@ -25,8 +25,8 @@ from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, WorldState
 from reverie.sampling import Schedule, add_noise
 from reverie.train.distill import DistillConfig, DistillTask
-from reverie.train.forcing import clean_estimates, count_tokens, noise_like, noised_context
-from reverie.train.tables import Rows
+from reverie.train.forcing import clean_estimates, noise_like, noised_context
+from reverie.train.latents import Batch
 
 SMALLEST_SIGMA = 0.02
 
@@ -82,25 +82,19 @@ class DmdTask(DistillTask):
     def blocks(self) -> list[nn.Module]:
         return [*super().blocks(), *self.critic.shard_units()]
 
-    def tokens(self, batch: tuple[Tensor, Tensor, Tensor]) -> int:
-        return count_tokens(self.student, batch[2])
-
     def _shared(self, purpose: int = 0) -> torch.Generator:
         """Draws that all processes must make alike: which network's turn it is, which pass has gradients."""
         return torch.Generator().manual_seed(self.step_seed + purpose)
 
-    def batch(self, rng: np.random.Generator) -> tuple[Tensor | Rows, ...]:
+    def batch(self, rng: np.random.Generator) -> Batch:
         """Start latents (b, 1, c, h, w), start images, and action rows (b, 4 blocks, a) of other moments of play."""
-        z0, rows, picture = self.clips.play(rng, self.config.batch, self.config.rollout_blocks)
-        rows[torch.from_numpy(rng.random(len(rows)) < self.config.still)] = 0.0
-        return z0, picture, rows
+        batch = self.clips.play(rng, self.config.batch, self.config.rollout_blocks)
+        batch.rows[torch.from_numpy(rng.random(len(batch.rows)) < self.config.still)] = 0.0
+        return batch
 
-    def loss(
-        self, batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator
-    ) -> tuple[Tensor, Mapping[str, Any]]:
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Any]]:
         self.settle()
-        z0, picture, rows = batch
-        image = self.image(picture)
+        z0, rows, image = batch.z, batch.rows, self.image(batch.image)
         turn = torch.rand((), generator=self._shared()).item()
         is_students = self.progress >= self.config.critic_first and turn < 1 / (1 + self.config.critic_updates)
         with torch.set_grad_enabled(is_students):
@@ -159,8 +153,9 @@ class DmdTask(DistillTask):
         """
         self.settle()
         generator = torch.Generator(self.device).manual_seed(0)
-        z, rows, picture = self.held_out_clips(16)
-        made = self.rollout_fully(z[:, :1], self.image(picture), rows, generator)
+        clips = self.held_out_clips(16)
+        z = clips.z
+        made = self.rollout_fully(z[:, :1], self.image(clips.image), clips.rows, generator)
         error = (made - z).square().mean((0, 2, 3, 4))
         spread = made[:, -1].std() / z[:, -1].std().clamp(min=1e-6)
         return {

@@ -18,6 +18,7 @@ from reverie.models.schedule import shifted
 from reverie.sampling import add_noise
 from reverie.train.distill import DistillConfig, DistillTask
 from reverie.train.forcing import Past, clean_estimates, follow, noise_like, noised_context
+from reverie.train.latents import Batch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +44,9 @@ class InitTask(DistillTask):
         even = [shifted(1 - i / self.config.teacher_steps, self.config.shift) for i in range(self.config.teacher_steps)]
         return sorted({*even, *self.config.sigmas}, reverse=True)
 
-    def loss(
-        self, batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator
-    ) -> tuple[Tensor, Mapping[str, Any]]:
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Any]]:
         self.settle()
-        z, rows, picture = batch
-        image = self.image(picture)
+        z, rows, image = batch.z, batch.rows, self.image(batch.image)
         past = noised_context(z, self.config.context_noise, generator)
         if self.config.method == "ode":
             return self._ode(past, rows, image, generator)
@@ -89,8 +87,8 @@ class InitTask(DistillTask):
         """
         self.settle()
         generator = torch.Generator(self.device).manual_seed(0)
-        z, rows, picture = self.held_out_clips(16)
-        image = self.image(picture)
+        clips = self.held_out_clips(16)
+        z, rows, image = clips.z, clips.rows, self.image(clips.image)
         past = noised_context(z, self.config.context_noise, generator)
         noises = [noise_like(z[:, 1:], generator) for _ in self.config.sigmas]
         given = (past, rows, image)

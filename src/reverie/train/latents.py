@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +25,24 @@ from reverie.train.warm_start import StartEncoder
 from reverie.types import ActionSpace
 from reverie.vision.projection import turn_scale
 
-Batch = tuple[Tensor | Rows, Tensor, Tensor | Rows]
-"""Clips: latents (b, t, c, h, w) whose first step is a start image's, action rows (b, 4 (t - 1), a), and first
-images (b, 3, H/2, W/2) uint8.  For a GPU they are `Rows`."""
 
-ToldBatch = tuple[Tensor | Rows, Tensor, Tensor | Rows, Tensor | Rows]
-"""Clips for a model that generates its start: latents and rows as in `Batch`, image tokens (b, n, d), and latents (b,
-t, c, h, w) of the first image and of the grey after it."""
+class Batch(NamedTuple):
+    """Clips.  For a GPU tensors of tables are `Rows` until the batch is moved.
+
+    z: latents (b, t, c, h, w), whose first step is a start image's; rows: actions (b, 4 (t - 1), a); image: start
+    images (b, 3, H/2, W/2) uint8, or, for a model that generates its start, their tokens (b, n, d); start: for such a
+    model, latents (b, t, c, h, w) of the start image and of the grey after it.
+    """
+
+    z: Tensor
+    rows: Tensor
+    image: Tensor
+    start: Tensor | None = None
+
+    def split(self, count: int) -> Iterator[Batch]:
+        """Batches of `count` of the clips."""
+        for i in range(0, len(self.z), count):
+            yield Batch(*(None if x is None else x[i : i + count] for x in self))  # type: ignore[arg-type]
 
 
 class Clips:
@@ -69,6 +80,11 @@ class Clips:
         self._known_holds: dict[tuple[int, int], list[npt.NDArray[np.int64]]] = {}
 
     @property
+    def has_starts(self) -> bool:
+        """Returns whether the latents are those of a model that generates its start."""
+        return all(part.tokens is not None and part.grey is not None for part in self.parts)
+
+    @property
     def num_steps(self) -> int:
         return sum(map(len, self.parts))
 
@@ -78,7 +94,7 @@ class Clips:
         for part in self.parts:
             latents += [part.z, part.still]
             latents += [] if part.grey is None else [part.grey.reshape(-1, *part.grey.shape[2:])]
-        if all(part.tokens is not None for part in self.parts):
+        if self.has_starts:
             fields.append("tokens")
         tables = {"latents": Table(latents)}
         return tables | {field: Table([getattr(part, field) for part in self.parts]) for field in fields}
@@ -102,42 +118,37 @@ class Clips:
         if still:
             stands = rng.random(len(picks)) < still
             steps[stands], rows[stands] = steps[stands, :1], 0.0
-        return self._take("latents", steps), torch.from_numpy(rows), self._take("picture", self._openings(picks))
+        return self._batch(picks, steps, rows, num_steps, self._take)
 
-    def spread(self, count: int, num_steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    def spread(self, count: int, num_steps: int) -> Batch:
         """About `count` clips on the CPU, the same at every call: as many of each game, evenly over its recording."""
         picks = self._even(count, num_steps)
-        rows = torch.from_numpy(self._rows(picks, num_steps))
-        return self._read("latents", self._steps(picks, num_steps)), rows, self._read("picture", self._openings(picks))
+        steps, rows = self._steps(picks, num_steps), self._rows(picks, num_steps)
+        return self._batch(picks, steps, rows, num_steps, self._read)
 
-    def draw_told(self, rng: np.random.Generator, count: int, num_steps: int, by_key: float = 0.0) -> ToldBatch:
-        """Draws a batch like `draw`, for a model that generates its start."""
-        picks = self._random(rng, count, num_steps, by_key)
-        self._check_told()
-        z, rows = self._take("latents", self._steps(picks, num_steps)), torch.from_numpy(self._rows(picks, num_steps))
-        start = self._take("latents", self._start_steps(picks, num_steps))
-        return z, rows, self._take("tokens", self._openings(picks)), start
-
-    def spread_told(self, count: int, num_steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Picks clips like `spread`, for a model that generates its start."""
-        picks = self._even(count, num_steps)
-        z, rows = self._read("latents", self._steps(picks, num_steps)), torch.from_numpy(self._rows(picks, num_steps))
-        return z, rows, *self.told(picks, num_steps)
-
-    def openings(self, each: int) -> tuple[Tensor, Tensor]:
-        """Start images, `each` of every game: latents (n, c, h, w), and the images."""
+    def openings(self, each: int, num_steps: int = 1) -> Batch:
+        """Clips of one step on the CPU, `each` of every game; `num_steps`: of `start`."""
         picks = self._spaced_openings(each)
-        return self._read("latents", self._steps(picks, 1)[:, 0]), self._read("picture", self._openings(picks))
+        return self._batch(picks, self._steps(picks, 1), self._rows(picks, 1), num_steps, self._read)
 
-    def openings_told(self, each: int, num_steps: int) -> tuple[Tensor, Tensor]:
-        """Reads openings like `openings`, for a model that generates its start: tokens, and `num_steps` latents of
-        each."""
-        return self.told(self._spaced_openings(each), num_steps)
+    def _batch(
+        self,
+        picks: Sequence[tuple[int, int]],
+        steps: npt.NDArray[np.int64],
+        rows: npt.NDArray[np.float32],
+        start_steps: int,
+        read: Callable[[str, npt.NDArray[np.int64]], Any],
+    ) -> Batch:
+        z, opening = read("latents", steps), self._openings(picks)
+        if not self.has_starts:
+            return Batch(z, torch.from_numpy(rows), read("picture", opening))
+        start = read("latents", self._start_steps(picks, start_steps))
+        return Batch(z, torch.from_numpy(rows), read("tokens", opening), start)
 
     def play(self, rng: np.random.Generator, count: int, blocks: int) -> Batch:
         """Random openings (count, 1, c, h, w), and `blocks` steps of play of the same game, from other moments.
 
-        A run of actions that meets its episode's end goes on with another.  Returned in the order of `Batch`.
+        A run of actions that meets its episode's end goes on with another.
         """
         picks, rows = [], []
         for i in rng.integers(len(self.parts), size=count).tolist():
@@ -149,8 +160,7 @@ class Clips:
                 ends = step + 1 == len(part) or part.episode[step + 1] != part.episode[step]
                 step = int(rng.integers(len(part))) if ends else step + 1
             rows.append(self._said(i, part.rows[steps]))
-        z, picture = self._take("latents", self._steps(picks, 1)), self._take("picture", self._openings(picks))
-        return z, torch.from_numpy(np.stack(rows)), picture
+        return self._batch(picks, self._steps(picks, 1), np.stack(rows), 1, self._take)
 
     def _starts(self, i: int, num_steps: int) -> npt.NDArray[np.int64]:
         if (i, num_steps) not in self._known_starts:
@@ -232,16 +242,6 @@ class Clips:
     def _read(self, table: str, index: npt.NDArray[np.int64]) -> Tensor:
         """Rows on the CPU."""
         return self._tables[table].read(index)
-
-    def _check_told(self) -> None:
-        if "tokens" not in self._tables or any(part.grey is None for part in self.parts):
-            raise DataError("these latents were made for a model that starts from a picture; encode them anew")
-
-    def told(self, picks: Sequence[tuple[int, int]], num_steps: int) -> tuple[Tensor, Tensor]:
-        """Reads the start conditions of a model that generates its start: image tokens (b, n, d), latents (b, t, c,
-        h, w)."""
-        self._check_told()
-        return self._read("tokens", self._openings(picks)), self._read("latents", self._start_steps(picks, num_steps))
 
     def _said(self, i: int, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Rows (t, 4, a) of recording i, in the joint action space: (4 t, a)."""

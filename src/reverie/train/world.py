@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reverie.errors import TrainError
+from reverie.errors import DataError, TrainError
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.dit import WorldModel, count_parameters
@@ -31,6 +31,7 @@ from reverie.models.pixels import to_pixels
 from reverie.models.presets import PRESETS, Preset
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.sampling import add_noise
+from reverie.train.batches import move
 from reverie.train.config import trainer_config
 from reverie.train.device import pick_device
 from reverie.train.display import SILENT, Display
@@ -46,13 +47,12 @@ from reverie.train.forcing import (
     sink_age,
     start_channels,
 )
-from reverie.train.latents import Clips, load_both, with_idle_key
+from reverie.train.latents import Batch, Clips, load_both, with_idle_key
 from reverie.train.lora import adapt, merge
 from reverie.train.noise_levels import draw_noise_levels
 from reverie.train.recipe import Recipe, TrainWorldConfig
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
 from reverie.train.start_frames import add_start_frames
-from reverie.train.tables import Rows
 from reverie.train.task import Task
 from reverie.train.tokenizer import read_tokenizer
 from reverie.train.trainer import Trainer
@@ -73,13 +73,6 @@ SIGMA_FLOOR = 0.25
 """Below this noise level errors of the clean estimate weigh no more: there is little left to decide."""
 
 
-Seen = tuple[Tensor, ...]
-"""First images of a batch, (b, 3, H/2, W/2) uint8.
-
-For a model that generates its start: tokens (b, n, d) and latents (b, t, c, h, w), as in `ToldBatch`.
-"""
-
-
 class WorldTask(Task):
     """The world model's batches, loss, figures and images.
 
@@ -92,6 +85,8 @@ class WorldTask(Task):
         self.world, self.sizes = bundle.model, bundle.config.world
         self.recipe = Recipe.new(config, bundle.config if config.tunes else None)
         check_clip_steps(self.sizes, self.recipe.clip_steps)
+        if self.sizes.generates_start and not (train.has_starts and held_out.has_starts):
+            raise DataError("these latents were made for a model that starts from an image; encode them anew")
         self.encoder = bundle.image_encoder if isinstance(bundle.image_encoder, ImageEncoder) else None
         if config.lora:
             self.model: nn.Module = nn.ModuleDict({"lora": adapt(self.world, self.world.blocks, config.lora)})
@@ -107,8 +102,8 @@ class WorldTask(Task):
     def blocks(self) -> list[nn.Module]:
         return [] if self.config.lora else self.world.shard_units()
 
-    def tokens(self, batch: tuple[Tensor, ...]) -> int:
-        return count_tokens(self.world, batch[1])
+    def tokens(self, batch: Batch) -> int:
+        return count_tokens(self.world, batch.rows)
 
     def data_size(self) -> int:
         return self.train.num_steps
@@ -127,23 +122,20 @@ class WorldTask(Task):
             if self.encoder is not None:
                 self.encoder.to(self.device)
 
-    def batch(self, rng: np.random.Generator) -> tuple[Tensor | Rows, ...]:
-        config, length = self.config, self.recipe.clip_steps
-        if self.sizes.generates_start:
-            return self.train.draw_told(rng, config.batch, length, config.by_key)
-        return self.train.draw(rng, config.batch, length, config.by_key, config.still_clips)
+    def batch(self, rng: np.random.Generator) -> Batch:
+        config = self.config
+        still = 0.0 if self.sizes.generates_start else config.still_clips
+        return self.train.draw(rng, config.batch, self.recipe.clip_steps, config.by_key, still)
 
-    def loss(self, batch: tuple[Tensor, ...], generator: torch.Generator) -> tuple[Tensor, Mapping[str, Any]]:
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Any]]:
         self.settle()
-        z, rows, *rest = batch
-        seen, config = tuple(rest), self.config
-        rows = self._hide_actions(rows, generator)
-        past = noised_context(z, self.recipe.context_noise, generator)
+        batch = batch._replace(rows=self._hide_actions(batch.rows, generator))
+        past = noised_context(batch.z, self.recipe.context_noise, generator)
         age = sink_age(self.world, generator)
         for _ in range(self._rounds()):
-            predicted = self._predict(past, z, rows, seen, generator, age)
-            past = Past(predicted, add_noise(predicted, noise_like(z, generator), past.levels), past.levels)
-        error, sigma = self._errors(past, z, rows, seen, config.copies, generator, age=age)
+            predicted = self._predict(past, batch, generator, age)
+            past = Past(predicted, add_noise(predicted, noise_like(batch.z, generator), past.levels), past.levels)
+        error, sigma = self._errors(past, batch, self.config.copies, generator, age=age)
         weight = 1 / sigma.clamp(min=SIGMA_FLOOR) ** 2
         high = (error * (sigma > 0.8)).sum() / (sigma > 0.8).sum().clamp(min=1)
         return (error * weight).mean(), {"clean_mse": error.mean(), "clean_mse_high": high}
@@ -151,9 +143,7 @@ class WorldTask(Task):
     def _errors(
         self,
         past: Past,
-        z: Tensor,
-        rows: Tensor,
-        seen: Seen,
+        batch: Batch,
         copies: int,
         generator: torch.Generator,
         sigma: Tensor | None = None,
@@ -161,32 +151,24 @@ class WorldTask(Task):
     ) -> tuple[Tensor, Tensor]:
         """Squared errors of clean estimates of all steps that are the model's to make, (b, copies * steps), and their
         noise levels."""
-        target = z[:, given_steps(self.sizes) :].repeat(1, copies, 1, 1, 1)
+        target = batch.z[:, given_steps(self.sizes) :].repeat(1, copies, 1, 1, 1)
         if sigma is None:
             sigma = self._sigmas(target.shape[:2], generator)
         noisy = add_noise(target, noise_like(target, generator), sigma)
-        estimate = self._estimate(past, noisy, sigma, rows, seen, age)
+        estimate = self._estimate(past, noisy, sigma, batch, age)
         return (estimate.float() - target).square().mean((2, 3, 4)), sigma
 
-    def _estimate(
-        self,
-        past: Past,
-        noisy: Tensor,
-        sigma: Tensor,
-        rows: Tensor,
-        seen: Seen,
-        age: int = 0,
-    ) -> Tensor:
-        """Estimates clean latents by `clean_estimates`, with the batch's first images."""
-        image, extra = self._told(seen)
-        return clean_estimates(self.world, past, noisy, sigma, rows, image, age, extra)
+    def _estimate(self, past: Past, noisy: Tensor, sigma: Tensor, batch: Batch, age: int = 0) -> Tensor:
+        """Estimates clean latents by `clean_estimates`, with the batch's actions and starts."""
+        image, extra = self._encode_start(batch)
+        return clean_estimates(self.world, past, noisy, sigma, batch.rows, image, age, extra)
 
-    def _told(self, seen: Seen) -> tuple[Tensor, Tensor | None]:
+    def _encode_start(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Image tokens, and the condition channels of a model that generates its start."""
-        if self.sizes.generates_start:
-            return seen[0], start_channels(seen[1], self.sizes.cond_channels)
+        if batch.start is not None:
+            return batch.image, start_channels(batch.start, self.sizes.cond_channels)
         assert self.encoder is not None
-        return self.encoder(to_pixels(seen[0])), None
+        return self.encoder(to_pixels(batch.image)), None
 
     def _rounds(self) -> int:
         """Draws the number of passes that replace the context by the model's own estimates: 0 keeps recorded context.
@@ -200,24 +182,16 @@ class WorldTask(Task):
         share, rounds = torch.rand(2, generator=shared).tolist()
         return 1 + int(rounds * config.self_context_rounds) if share < config.self_context else 0
 
-    def _predict(
-        self,
-        past: Past,
-        z: Tensor,
-        rows: Tensor,
-        seen: Seen,
-        generator: torch.Generator,
-        age: int,
-    ) -> Tensor:
+    def _predict(self, past: Past, batch: Batch, generator: torch.Generator, age: int) -> Tensor:
         """Predicts every step from (nearly) pure noise: (b, t, c, h, w), a given step as it is."""
-        given = given_steps(self.sizes)
+        z, given = batch.z, given_steps(self.sizes)
         target = z[:, given:]
         with torch.no_grad():
             sigma = 1 - 0.4 * self._by_block(
                 target.shape[:2], lambda s: torch.rand(s, generator=generator, device=z.device)
             )
             noisy = add_noise(target, noise_like(target, generator), sigma)
-            estimate = self._estimate(past, noisy, sigma, rows, seen, age)
+            estimate = self._estimate(past, noisy, sigma, batch, age)
         return torch.cat([z[:, :given], estimate.to(z.dtype)], 1)
 
     def _by_block(self, shape: torch.Size, draw: Callable[[tuple[int, int]], Tensor]) -> Tensor:
@@ -240,16 +214,16 @@ class WorldTask(Task):
         self.settle()
         generator = torch.Generator(self.device).manual_seed(0)
         is_large = self.sizes.tokens_per_step > LARGE_TOKENS
-        draw = self.held_out.spread_told if self.sizes.generates_start else self.held_out.spread
-        clips = draw(VALIDATED_LARGE if is_large else VALIDATED, self.recipe.clip_steps)
+        clips = self.held_out.spread(VALIDATED_LARGE if is_large else VALIDATED, self.recipe.clip_steps)
         given = given_steps(self.sizes)
         sums: dict[str, list[float]] = {"next_mse": [], "wrong_actions_mse": [], "repeat_mse": []}
-        for parts in zip(*(x.split(2 if is_large else 8) for x in clips), strict=True):
-            z, rows, *seen = (x.to(self.device) for x in parts)
+        for part in clips.split(2 if is_large else 8):
+            batch = move(part, self.device)
+            z, rows = batch.z, batch.rows
             past = noised_context(z, self.recipe.context_noise, generator)
             sigma = torch.ones(z.shape[0], z.shape[1] - given, device=self.device)
             for name, actions in (("next_mse", rows), ("wrong_actions_mse", rows.roll(1, 0))):
-                error, _ = self._errors(past, z, actions, tuple(seen), 1, generator, sigma)
+                error, _ = self._errors(past, batch._replace(rows=actions), 1, generator, sigma)
                 sums[name].append(error.mean().item())
             sums["repeat_mse"].append((z[:, 1:] - z[:, :-1]).square().mean().item())
         return {name: float(np.mean(values)) for name, values in sums.items()}
@@ -259,18 +233,14 @@ class WorldTask(Task):
         self.settle()
         each, given, block = 2 if len(self.held_out.parts) == 1 else 1, given_steps(self.sizes), self.sizes.block
         num_steps = given + (SAMPLED_STEPS - given) // block * block
-        if self.sizes.generates_start:
-            tokens, latents = self.held_out.openings_told(each, num_steps)
-            opening = (latents[:, 0], tokens, latents)
-        else:
-            opening = self.held_out.openings(each)
+        opening = move(self.held_out.openings(each, num_steps), self.device)
         space, idle_key = self.sizes.action_space, self.sizes.actions.idle_key
         rows = script_rows(space, STEP_FRAMES * (num_steps - 1))
         rows = torch.stack([torch.from_numpy(with_idle_key(one.numpy(), space, idle_key)) for one in rows])
-        z0, *seen = (x.to(self.device).repeat_interleave(len(SCRIPTS), 0) for x in opening)
-        rows = rows.to(self.device).repeat(len(z0) // len(rows), 1, 1)
-        image, extra = self._told(tuple(seen))
-        clips = roll_out(self.world, self.bundle.tokenizer, z0[:, None], image, rows, self.recipe.schedule, extra=extra)
+        opening = Batch(*(None if x is None else x.repeat_interleave(len(SCRIPTS), 0) for x in opening))
+        rows = rows.to(self.device).repeat(len(opening.z) // len(rows), 1, 1)
+        image, extra = self._encode_start(opening)
+        clips = roll_out(self.world, self.bundle.tokenizer, opening.z, image, rows, self.recipe.schedule, extra=extra)
         save_sheet(folder / f"{step:07d}.png", clips)
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from reverie.models.actions import STEP_FRAMES
 from reverie.models.conditioning.base import clip_condition
 from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel
-from reverie.models.state import ConditionChannels
+from reverie.models.state import Condition, ConditionChannels
 from reverie.nn.attention import Visibility
 from reverie.sampling import add_noise, clean_estimate
 
@@ -110,21 +110,37 @@ def clean_estimates(
     stands in the clip, for models that keep it for good; extra: what `start_channels` makes, for a model that generates
     its start.  Returns the shape of `noisy`.
     """
-    config, t = world.config, past.z.shape[1]
-    given = given_steps(config)
-    copies, clean = noisy.shape[1] // (t - given), t - config.block
     parts = None if extra is None else ConditionChannels(extra)
     cond = clip_condition(world, rows, past.z, image, parts)
     if age:
         cond = replace(cond, time=torch.cat([cond.time[:1] - age, cond.time[1:]]))
+    out = teacher_forced(world, cond, past.seen, past.levels, noisy, sigma)
+    return clean_estimate(world.config, noisy, out, sigma)
+
+
+def teacher_forced(
+    world: WorldModel,
+    cond: Condition,
+    seen: Tensor,
+    levels: Tensor,
+    noisy: Tensor,
+    sigma: Tensor,
+    step_size: Tensor | None = None,
+) -> Tensor:
+    """The network's output for noisy copies of a clip's steps, each after its own clean context, in one pass.
+
+    cond: of the t steps; seen: (b, t, c, h, w) context with noise of `levels` (b, t); noisy, sigma: as
+    `clean_estimates` takes them; step_size: of all steps that go through the network, those of context first.
+    """
+    config, t, given = world.config, seen.shape[1], given_steps(world.config)
+    copies, clean = noisy.shape[1] // (t - given), t - config.block
     steps = torch.arange(t, device=noisy.device)
     cond = cond.select(torch.cat([steps[:clean], steps[given:].repeat(copies)]))
     visibility = Visibility.teacher_forced(
         t, config.window, given=given, copies=copies, sink=config.sink, block=config.block
     )
-    x, s = torch.cat([past.seen[:, :clean], noisy], 1), torch.cat([past.levels[:, :clean], sigma], 1)
-    out = world(x, s, cond, visibility=visibility, first=clean)
-    return clean_estimate(config, noisy, out, sigma)
+    x, s = torch.cat([seen[:, :clean], noisy], 1), torch.cat([levels[:, :clean], sigma], 1)
+    return world(x, s, cond, visibility=visibility, step_size=step_size, first=clean)
 
 
 def count_tokens(world: WorldModel, rows: Tensor) -> int:

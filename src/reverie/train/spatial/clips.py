@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, ConditionChannels
-from reverie.nn.attention import Visibility
+from reverie.train.forcing import teacher_forced
 from reverie.train.spatial.store import Store
 from reverie.train.spatial.views import ViewSet
 
@@ -73,15 +73,10 @@ def estimate(
 
     seen: (b, t, c, u, v) noised contexts; levels: their noise (b, t); sigma, step_size: (b, k (t - 1)) of the copies.
     """
-    t = seen.shape[1]
-    copies = noisy.shape[1] // (t - 1)
-    steps = torch.arange(t, device=seen.device)
+    steps = torch.arange(seen.shape[1], device=seen.device)
     cond = Condition(clips.parts.channels, clips.windows, steps, clips.parts.base, clips.image)
-    cond = cond.select(torch.cat([steps[: t - 1], steps[1:].repeat(copies)]))
-    visibility = Visibility.teacher_forced(t, world.config.window, given=1, copies=copies)
-    x, s = torch.cat([seen[:, : t - 1], noisy], 1), torch.cat([levels[:, : t - 1], sigma], 1)
-    d = torch.cat([torch.full_like(levels[:, : t - 1], smallest_step(world)), step_size], 1)
-    return world(x, s, cond, visibility=visibility, step_size=d, first=t - 1)
+    d = torch.cat([torch.full_like(levels[:, 1:], smallest_step(world)), step_size], 1)
+    return teacher_forced(world, cond, seen, levels, noisy, sigma, d)
 
 
 def smallest_step(world: WorldModel) -> float:

@@ -74,7 +74,12 @@ class TrainerConfig:
             )
 
 
-def trainer_config(options: Any, folder: Path) -> TrainerConfig:
-    """Builds a `TrainerConfig` from a command's options: those of its fields that `TrainerConfig` has too."""
+def trainer_config(options: Any, folder: Path, **chosen: Any) -> TrainerConfig:
+    """Builds a `TrainerConfig` from a command's options: those of its fields that `TrainerConfig` has too.
+
+    chosen: other fields, or in place of options.
+    """
     names = {field.name for field in fields(TrainerConfig)} - {"folder"}
-    return TrainerConfig(folder=folder, **{name: getattr(options, name) for name in names if hasattr(options, name)})
+    return TrainerConfig(
+        folder=folder, **{name: getattr(options, name) for name in names if hasattr(options, name)} | chosen
+    )

@@ -27,7 +27,7 @@ from reverie.data.workers import worker_pool
 from reverie.errors import DataError, TrainError
 from reverie.models.checkpoint import write_json_atomic
 from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, save_idm, ways
-from reverie.train.config import TrainerConfig
+from reverie.train.config import trainer_config
 from reverie.train.display import SILENT, Display
 from reverie.train.task import Task
 from reverie.train.tracking import Track
@@ -240,25 +240,10 @@ def train_idm(config: TrainIdmConfig, display: Display = SILENT) -> dict[str, fl
     looks = load_looks(dataset, config, config.clips, config.output / "looks", config.seed, display)
     figures = load_looks(held_out, config, config.held_out_clips, config.output / "looks-held-out", 1, display)
     model = InverseDynamics(IDMConfig(action_space=dataset.action_space, width=config.width))
-    trainer_config = TrainerConfig(
-        folder=config.output,
-        steps=config.steps,
-        minutes=config.minutes,
-        seed=config.seed,
-        lr=config.lr,
-        weight_decay=0.02,
-        muon=True,
-        warmup_steps=50,
-        decay=0.5,
-        ema=0.995,
-        device=config.device,
-        dtype=config.dtype,
-        checkpoint_minutes=2.0,
-        validate_minutes=2.0,
-        track=config.track,
-        validate_first=False,
-    )
-    return Trainer(IdmTask(model, config, looks, figures, dataset.fov_deg), trainer_config, display=display).run()
+    chosen: dict[str, Any] = {"weight_decay": 0.02, "muon": True, "warmup_steps": 50, "decay": 0.5, "ema": 0.995}
+    chosen |= {"checkpoint_minutes": 2.0, "validate_minutes": 2.0, "validate_first": False}
+    options = trainer_config(config, config.output, workers=1, **chosen)  # its own workers decode
+    return Trainer(IdmTask(model, config, looks, figures, dataset.fov_deg), options, display=display).run()
 
 
 def load_looks(

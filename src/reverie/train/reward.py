@@ -22,7 +22,7 @@ from reverie.data.rewards import read_rewards
 from reverie.errors import DataError, TrainError
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.reward import RewardConfig, RewardNet, save_reward, tokenizer_fingerprint
-from reverie.train.config import TrainerConfig
+from reverie.train.config import trainer_config
 from reverie.train.device import pick_device
 from reverie.train.display import SILENT, Display
 from reverie.train.encode import load_latents
@@ -232,16 +232,5 @@ def train_reward(config: TrainRewardConfig, display: Display = SILENT) -> dict[s
             has_ends=steps.has_ends,
         )
     )
-    trainer = TrainerConfig(
-        folder=config.output,
-        steps=config.steps,
-        minutes=config.minutes,
-        seed=config.seed,
-        lr=config.lr,
-        warmup_steps=20,
-        ema=0.99,
-        device=config.device,
-        dtype=config.dtype,
-        track=config.track,
-    )
-    return Trainer(RewardTask(model, config, steps, held_out), trainer, display=display).run()
+    options = trainer_config(config, config.output, warmup_steps=20, ema=0.99)
+    return Trainer(RewardTask(model, config, steps, held_out), options, display=display).run()

@@ -37,7 +37,7 @@ from reverie.models.checkpoint import (
 )
 from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
-from reverie.train.config import TrainerConfig
+from reverie.train.config import trainer_config
 from reverie.train.device import pick_dtype
 from reverie.train.display import SILENT, Display
 from reverie.train.pca import fit_linear
@@ -205,27 +205,8 @@ def train_tokenizer(config: TrainTokenizerConfig, display: Display = SILENT) -> 
         fit_linear(tokenizer, videos, config.noise / 2)
     else:
         tokenizer = read_tokenizer(config.start).train().requires_grad_(True)
-    trainer_config = TrainerConfig(
-        folder=config.output,
-        steps=config.steps,
-        minutes=config.minutes,
-        seed=config.seed,
-        lr=config.lr,
-        muon=config.muon,
-        clip=0.5,
-        weight_decay=0.01,
-        warmup_steps=30,
-        decay=0.4,
-        ema=0.99,
-        device=config.device,
-        dtype=config.dtype,
-        compile=config.compile,
-        workers=config.workers,
-        checkpoint_minutes=config.checkpoint_minutes,
-        validate_minutes=config.validate_minutes,
-        track=config.track,
-    )
-    return Trainer(TokenizerTask(tokenizer, config, pool, held_out), trainer_config, display=display).run()
+    options = trainer_config(config, config.output, clip=0.5, warmup_steps=30, decay=0.4, ema=0.99)
+    return Trainer(TokenizerTask(tokenizer, config, pool, held_out), options, display=display).run()
 
 
 def read_pool(datasets: Sequence[Dataset], clips: int, length: int, seed: int, workers: int = 0) -> Frames:

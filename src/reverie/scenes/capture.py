@@ -107,30 +107,39 @@ def capture_scene(
         )
     rng = np.random.default_rng(seed)
     probes = make_keyframes(*_look_between(world, places, step_m, rng), facts.focal)
-    most = max(1, keyframes // len(VIEWS))
-    parts: list[Keyframes] = []
-    growth: list[float] = []
-    coverage = Coverage(0.0, 0.0, 0.0, 0)
-    visited = 0
-    while visited < min(len(places), most):
-        tell(visited / min(len(places), most), f"{visited} of {len(places)} standpoints, {coverage.cover:.0%} covered")
-        batch = places[visited : min(visited + ROUND, most)]
+    shown, growth, visited = _visit(world, facts, places, max(1, keyframes // len(VIEWS)), probes, tell)
+    if shown is None:
+        raise DataError(f"{facts.game}: every standpoint is inside something; take another seed or --step")
+    tell(1.0, "placing starts")
+    level = shown.select(torch.nonzero(shown.pose[:, 4].abs() < 10)[:, 0])
+    begins = _play_starts(world, facts, shown, seed, starts) if body else place_starts(facts, shown, level, starts)
+    shares = tuple(coverage.cover for coverage in growth)
+    return Captured(make_scene(facts, shown, begins), growth[-1], shares, (visited, len(places)))
+
+
+def _visit(
+    world: CapturableWorld, facts: Facts, places: np.ndarray, most: int, probes: Keyframes, tell: Report
+) -> tuple[Keyframes | None, list[Coverage], int]:
+    """Looks round at one place after another, `most` of them, until the coverage of `probes` has settled.
+
+    Returns the keyframes, None where every place is inside something; the coverage after each round; and the number of
+    places visited.
+    """
+    shown: Keyframes | None = None
+    growth: list[Coverage] = []
+    visited, end = 0, min(len(places), most)
+    while visited < end and not _has_settled([coverage.cover for coverage in growth]):
+        covered = growth[-1].cover if growth else 0.0
+        tell(visited / end, f"{visited} of {len(places)} standpoints, {covered:.0%} covered")
+        batch = places[visited : min(visited + ROUND, end)]
         visited += len(batch)
         views = _stack([look for place in batch if (look := _look_round(world, place)) is not None])
         if views is None:
             continue
-        parts = [Keyframes.join([*parts, make_keyframes(*views, facts.focal)])]
-        coverage = measure_coverage(parts[0], probes, facts.focal)
-        growth.append(coverage.cover)
-        if _has_settled(growth):
-            break
-    if not parts:
-        raise DataError(f"{facts.game}: every standpoint is inside something; take another seed or --step")
-    shown = parts[0]
-    tell(1.0, "placing starts")
-    level = shown.select(torch.nonzero(shown.pose[:, 4].abs() < 10)[:, 0])
-    begins = _play_starts(world, facts, shown, seed, starts) if body else place_starts(facts, shown, level, starts)
-    return Captured(make_scene(facts, shown, begins), coverage, tuple(growth), (visited, len(places)))
+        found = make_keyframes(*views, facts.focal)
+        shown = found if shown is None else Keyframes.join([shown, found])
+        growth.append(measure_coverage(shown, probes, facts.focal))
+    return shown, growth, visited
 
 
 def look_round(

@@ -246,7 +246,7 @@ class Clips:
     def _said(self, i: int, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Rows (t, 4, a) of recording i, in the joint action space: (4 t, a)."""
         out = np.zeros((rows.shape[0] * rows.shape[1], self.action_space.size), np.float32)
-        out[:, self._columns[i]] = rows.reshape(len(out), -1)
+        out[:, self._columns[i]] = rows.reshape(len(out), rows.shape[-1])
         if self.parts[i].action_space.mouse:
             out[:, len(self.action_space.keys) :] *= self._scale[i]
         return with_idle_key(out, self.action_space, self.idle_key)

@@ -135,7 +135,7 @@ def _folder_of(teacher: ModelBundle, folder: Path) -> Path:
 def test_gradients_reach_one_pass_of_each_block_and_never_the_ring(teacher: ModelBundle, tmp_path: Path) -> None:
     config = DistillDmdConfig(**common(tmp_path), rollout_blocks=5)  # type: ignore[arg-type]
     dmd = DmdTask(config, teacher, clips(), clips(seed=1))
-    z0, picture, rows = dmd.batch(np.random.default_rng(0))
+    z0, rows, picture, _ = dmd.batch(np.random.default_rng(0))
     assert rows.shape == (4, 20, 6)
     made = dmd.rollout(z0, dmd.image(picture), rows, torch.Generator().manual_seed(0))
     assert made.shape == (4, 6, *PRESET.world.latent)
@@ -151,7 +151,7 @@ def test_a_rollout_with_gradients_equals_one_without(teacher: ModelBundle, tmp_p
     """The ring is read by copies where gradients are wanted: the same numbers, once the window is full too."""
     config = DistillDmdConfig(**{**common(tmp_path), "sigmas": (1.0,)}, rollout_blocks=9)  # type: ignore[arg-type]
     dmd = DmdTask(config, teacher, clips(), clips(seed=1))
-    z0, picture, rows = dmd.batch(np.random.default_rng(0))
+    z0, rows, picture, _ = dmd.batch(np.random.default_rng(0))
     image = dmd.image(picture)
     wanted = dmd.rollout(z0, image, rows, torch.Generator().manual_seed(3))
     with torch.no_grad():

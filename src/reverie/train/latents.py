@@ -42,7 +42,12 @@ class Batch(NamedTuple):
     def split(self, count: int) -> Iterator[Batch]:
         """Batches of `count` of the clips."""
         for i in range(0, len(self.z), count):
-            yield Batch(*(None if x is None else x[i : i + count] for x in self))  # type: ignore[arg-type]
+            yield self.map(lambda x, i=i: x[i : i + count])
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with each of its tensors changed."""
+        start = None if self.start is None else change(self.start)
+        return Batch(change(self.z), change(self.rows), change(self.image), start)
 
 
 class Clips:

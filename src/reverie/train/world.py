@@ -237,7 +237,7 @@ class WorldTask(Task):
         space, idle_key = self.sizes.action_space, self.sizes.actions.idle_key
         rows = script_rows(space, STEP_FRAMES * (num_steps - 1))
         rows = torch.stack([torch.from_numpy(with_idle_key(one.numpy(), space, idle_key)) for one in rows])
-        opening = Batch(*(None if x is None else x.repeat_interleave(len(SCRIPTS), 0) for x in opening))
+        opening = opening.map(lambda x: x.repeat_interleave(len(SCRIPTS), 0))
         rows = rows.to(self.device).repeat(len(opening.z) // len(rows), 1, 1)
         image, extra = self._encode_start(opening)
         clips = roll_out(self.world, self.bundle.tokenizer, opening.z, image, rows, self.recipe.schedule, extra=extra)

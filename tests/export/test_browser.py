@@ -249,9 +249,9 @@ def test_without_a_service_worker_an_own_image_opens_a_world_and_nonsense_is_tol
 
 
 def test_a_missing_graph_is_one_line(tab: playwright.Page, site: Site) -> None:
-    tab.route("**/pass.onnx", lambda route: route.fulfill(status=404, body=""))
+    tab.route("**/pass.onnx.gz", lambda route: route.fulfill(status=404, body=""))
     tab.context.route("**/sw.js", lambda route: route.fulfill(status=404, body=""))
     tab.goto(f"{site.address}/?backend=wasm")
     tab.wait_for_selector("body[data-state=failed]")
-    assert "pass.onnx cannot be fetched (404)" in tab.inner_text("#veil-text")
+    assert "pass.onnx.gz cannot be fetched (404)" in tab.inner_text("#veil-text")
     assert tab.inner_text("#veil-title") == "It did not start"

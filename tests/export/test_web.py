@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from reverie.cli import main
-from reverie.engine.engine import Engine
+from reverie.engine.engine import Engine, load
 from reverie.errors import CheckpointError
 from reverie.export import runtime
 from reverie.export.graphs import graphs_of
@@ -63,6 +64,14 @@ def test_the_folder_is_whole_and_weights_are_halved(engine: Engine, page: Path, 
 @pytest.mark.parametrize("content", [b"", b"a", bytes(range(256)) * 3, bytes(range(255))])
 def test_packed_files_are_unpacked_to_the_byte(content: bytes) -> None:
     assert unpack(pack(content)) == content
+
+
+@pytest.mark.slow  # a minute
+def test_nano_with_all_its_scenes_weighs_less_than_60_mib(export_web: Callable[..., int], tmp_path: Path) -> None:
+    num_bytes = export_web(load("nano", device="cpu", dtype="float32"), tmp_path / "site")
+    assert len(list((tmp_path / "site" / "scenes").iterdir())) == 6
+    assert num_bytes == sum(path.stat().st_size for path in (tmp_path / "site").rglob("*") if path.is_file())
+    assert num_bytes < 60 * 2**20
 
 
 def test_levels_and_sizes_are_those_of_the_model(engine: Engine) -> None:

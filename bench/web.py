@@ -24,6 +24,8 @@ from typing import Any
 
 import onnx  # pyright: ignore[reportMissingImports]  # an extra
 
+from reverie.export.packing import unpack
+
 PLAY = """async ({ start, place, blocks, backend, threads }) => {
   const at = (path) => String(new URL(path, location.href));
   const model = await (await fetch(at("model/model.json"))).json();
@@ -52,12 +54,12 @@ PLAY = """async ({ start, place, blocks, backend, threads }) => {
 }"""
 
 
-def graph_operations(path: Path, steps: int) -> tuple[int, int]:
+def graph_operations(content: bytes, steps: int) -> tuple[int, int]:
     """Operations (2 for a multiplication and an addition) of a graph's products and convolutions, and its nodes.
 
     steps: past steps of `pass`.
     """
-    model = onnx.shape_inference.infer_shapes(onnx.load(str(path)))
+    model = onnx.shape_inference.infer_shapes(onnx.load_from_string(content))
     graph = model.graph
     shapes: dict[str, list[int]] = {one.name: list(one.dims) for one in graph.initializer}
     for value in (*graph.input, *graph.output, *graph.value_info):
@@ -65,7 +67,7 @@ def graph_operations(path: Path, steps: int) -> tuple[int, int]:
         shapes.setdefault(value.name, [dim.dim_value if dim.HasField("dim_value") else -1 for dim in dims])
     if "past" in shapes:
         # What depends on the past is counted by running the shapes through with that many steps.
-        model = onnx.load(str(path))
+        model = onnx.load_from_string(content)
         for value in model.graph.input:
             if value.name == "past":
                 value.type.tensor_type.shape.dim[0].dim_value = steps
@@ -97,10 +99,10 @@ def count_operations(site: Path) -> dict[str, Any]:
     """Operations and nodes of each graph, and of a whole block of 4 frames."""
     model = json.loads((site / "model" / "model.json").read_text())
     found = {
-        name: graph_operations(site / "model" / graph["file"], model["window"] - 1)
+        name: graph_operations(unpack((site / "model" / graph["file"]).read_bytes()), model["window"] - 1)
         for name, graph in model["graphs"].items()
     }
-    times = {"motion": 1, "view": 1, "pass": len(model["schedule"]["sigmas"]) + 1, "decode": 1, "depth": 1}
+    times = {"motion": 1, "view": 1, "pass": len(model["schedule"]["sigmas"]) + 1, "decode": 1, "detail": 1, "depth": 1}
     whole = tuple(sum(found[name][i] * count for name, count in times.items()) for i in range(2))
     for name, (operations, nodes) in [*found.items(), ("a block", whole)]:
         print(f"{name:8} {operations / 1e9:8.3f} GFLOP  {nodes:5} nodes  x {times.get(name, 1)}")

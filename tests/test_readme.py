@@ -169,6 +169,17 @@ def test_files_of_the_tree_exist() -> None:
     assert [name for name in paths if not any((home / name).exists() for home in homes)] == []
 
 
+@pytest.mark.parametrize("name", ["AGENTS.md", ".github/workflows/ci.yml"])
+def test_named_paths_exist(name: str) -> None:
+    if not (ROOT / name).exists():
+        pytest.skip(f"the sdist has no {name}")
+    named = set(
+        re.findall(r"(?<![\w/.-])(?:src|tests|packages|tools|docs|bench)/[\w/.-]*[\w/]", (ROOT / name).read_text())
+    )
+    assert len(named) > 8
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
 def test_the_results_have_a_place() -> None:
     assert re.search(r"<!-- results -->\n.+\n<!-- /results -->", README, re.DOTALL)
 

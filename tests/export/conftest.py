@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +78,8 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def page(engine: Engine, yard: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The exported folder; skips where the packages for it are not installed or the runtime was never fetched."""
+def export_web() -> Callable[..., int]:
+    """The exporter; skips where the packages for it are not installed or the runtime was never fetched."""
     from reverie.export.web import export_web
 
     for name in ("onnx", "onnxscript"):
@@ -85,6 +87,12 @@ def page(engine: Engine, yard: Path, tmp_path_factory: pytest.TempPathFactory) -
             pytest.skip(f'{name} is not installed: pip install "reverie-world[web]"')
     if not cached_archive().is_file():
         pytest.skip("onnxruntime-web is not here: `reverie export web nano -o DIR` fetches it")
+    return partial(export_web, tell=lambda share, text: None)
+
+
+@pytest.fixture(scope="session")
+def page(export_web: Callable[..., int], engine: Engine, yard: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported folder."""
     folder = tmp_path_factory.mktemp("pages") / "page"
-    export_web(engine, folder, scene=yard, tell=lambda share, text: None)
+    export_web(engine, folder, scene=yard)
     return folder

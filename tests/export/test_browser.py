@@ -248,10 +248,20 @@ def test_without_a_service_worker_an_own_image_opens_a_world_and_nonsense_is_tol
     assert tab.query_selector(".tile[title='notes']") is None
 
 
-def test_a_missing_graph_is_one_line(tab: playwright.Page, site: Site) -> None:
-    tab.route("**/pass.onnx", lambda route: route.fulfill(status=404, body=""))
+def test_too_little_memory_is_one_line(tab: playwright.Page, site: Site) -> None:
+    told = "WebAssembly.Memory(): could not allocate memory"
+    raising = f"export const env = {{ get wasm() {{ throw new RangeError('{told}'); }} }};"
+    tab.route("**/ort.wasm.bundle.min.mjs", lambda route: route.fulfill(body=raising, content_type="text/javascript"))
     tab.context.route("**/sw.js", lambda route: route.fulfill(status=404, body=""))
     tab.goto(f"{site.address}/?backend=wasm")
     tab.wait_for_selector("body[data-state=failed]")
-    assert "pass.onnx cannot be fetched (404)" in tab.inner_text("#veil-text")
+    assert f"this browser has too little memory for the model ({told})" in tab.inner_text("#veil-text")
+
+
+def test_a_missing_graph_is_one_line(tab: playwright.Page, site: Site) -> None:
+    tab.route("**/pass.onnx.gz", lambda route: route.fulfill(status=404, body=""))
+    tab.context.route("**/sw.js", lambda route: route.fulfill(status=404, body=""))
+    tab.goto(f"{site.address}/?backend=wasm")
+    tab.wait_for_selector("body[data-state=failed]")
+    assert "pass.onnx.gz cannot be fetched (404)" in tab.inner_text("#veil-text")
     assert tab.inner_text("#veil-title") == "It did not start"

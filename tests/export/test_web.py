@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ import pytest
 import torch
 
 from reverie.cli import main
-from reverie.engine.engine import Engine
+from reverie.engine.engine import Engine, load
 from reverie.errors import CheckpointError
 from reverie.export import runtime
 from reverie.export.graphs import graphs_of
+from reverie.export.packing import pack, unpack
 from reverie.export.runtime import find_archive
 from reverie.export.web import check_target, model_json
 from reverie.models import presets
@@ -27,7 +29,7 @@ def test_each_graph_computes_what_its_network_computes(engine: Engine, page: Pat
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     for name, graph in graphs_of(engine.bundle).items():
-        session = onnxruntime.InferenceSession(str(page / "model" / f"{name}.onnx"), options)
+        session = onnxruntime.InferenceSession(unpack((page / "model" / f"{name}.onnx.gz").read_bytes()), options)
         for steps in (0, 1, 5) if graph.varying else (0,):
             inputs = dict(graph.inputs)
             for varying in graph.varying:
@@ -45,7 +47,9 @@ def test_the_folder_is_whole_and_weights_are_halved(engine: Engine, page: Path, 
     assert sizes == {name: graph["bytes"] for name, graph in model["graphs"].items()}
     assert model["runtime"] == {path.name: path.stat().st_size for path in (page / "runtime").glob("*.gz")}
     parameters = sum(p.numel() for p in engine.bundle.model.parameters())
-    assert 2 * parameters < sizes["pass"] < 3.2 * parameters + 2**20
+    unpacked = unpack((page / "model" / model["graphs"]["pass"]["file"]).read_bytes())
+    assert 2 * parameters < len(unpacked) < 3.2 * parameters + 2**20
+    assert sizes["pass"] < 0.95 * len(unpacked)
     first, *others = model["welcome"]["starts"]
     assert (first["scene"], first["name"]) == ("The yard", "looking north")
     assert [start["name"] for start in others] == ["a patch", "another"]
@@ -55,6 +59,19 @@ def test_the_folder_is_whole_and_weights_are_halved(engine: Engine, page: Path, 
     worker = (page / "sw.js").read_text()
     assert '"player/worker.js"' in worker
     assert 'DIGEST = ""' not in worker
+
+
+@pytest.mark.parametrize("content", [b"", b"a", bytes(range(256)) * 3, bytes(range(255))])
+def test_packed_files_are_unpacked_to_the_byte(content: bytes) -> None:
+    assert unpack(pack(content)) == content
+
+
+@pytest.mark.slow  # a minute
+def test_nano_with_all_its_scenes_weighs_less_than_60_mib(export_web: Callable[..., int], tmp_path: Path) -> None:
+    num_bytes = export_web(load("nano", device="cpu", dtype="float32"), tmp_path / "site")
+    assert len(list((tmp_path / "site" / "scenes").iterdir())) == 6
+    assert num_bytes == sum(path.stat().st_size for path in (tmp_path / "site").rglob("*") if path.is_file())
+    assert num_bytes < 60 * 2**20
 
 
 def test_levels_and_sizes_are_those_of_the_model(engine: Engine) -> None:

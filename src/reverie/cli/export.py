@@ -50,6 +50,4 @@ def export_web(config: ExportWebConfig) -> None:
             archive=config.runtime,
             tell=lambda share, text: status.update(f"{share:.0%}  {text}"),
         )
-    console.print(
-        f"{config.output}: the model weighs {num_bytes / 2**20:.1f} MiB; python -m http.server -d {config.output}"
-    )
+    console.print(f"{config.output} weighs {num_bytes / 2**20:.1f} MiB; python -m http.server -d {config.output}")

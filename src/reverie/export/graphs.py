@@ -21,7 +21,6 @@ import logging
 import warnings
 from dataclasses import dataclass, field
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -319,10 +318,8 @@ def level_vectors(model: WorldModel, schedule: Schedule) -> Tensor:
 
 
 @torch.no_grad()
-def write_graph(graph: Graph, path: Path) -> None:
-    """Writes an ONNX file, its weights as float16; what is computed stays float32."""
-    import onnx  # pyright: ignore[reportMissingImports]  # an extra
-
+def onnx_bytes(graph: Graph) -> bytes:
+    """Exports a graph as the content of an ONNX file, its weights as float16; what is computed stays float32."""
     # Not `strict`: einops looks at shapes in ways that a compiler cannot follow.
     steps = torch.export.Dim("steps", min=2, max=512)
     shapes = tuple({0: steps} if name in graph.varying else {} for name in graph.inputs) if graph.varying else None
@@ -342,7 +339,7 @@ def write_graph(graph: Graph, path: Path) -> None:
     assert program is not None
     model = program.model_proto
     halve_weights(model)
-    onnx.save(model, str(path))
+    return model.SerializeToString()
 
 
 def halve_weights(model: Any) -> None:

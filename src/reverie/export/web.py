@@ -2,7 +2,7 @@
 
 index.html, static/    the page, as the server has it, but for its source of worlds
 player/                the local source: a worker with the session, the spatial memory and the networks
-model/                 model.json and the graphs (`reverie.export.graphs`)
+model/                 model.json and the graphs (`reverie.export.graphs`), packed
 scenes/, starts/       keyframes and start images
 runtime/               onnxruntime-web
 sw.js                  keeps all of it for use offline, and isolates the page for threads
@@ -27,7 +27,8 @@ from PIL import Image
 from reverie.engine.engine import Engine
 from reverie.engine.loading.scenes import find_scene
 from reverie.errors import CheckpointError, DeviceError
-from reverie.export.graphs import graphs_of, level_vectors, past_layers, write_graph
+from reverie.export.graphs import graphs_of, level_vectors, onnx_bytes, past_layers
+from reverie.export.packing import pack
 from reverie.export.runtime import find_archive, unpack_runtime
 from reverie.models.actions import WINDOW_FRAMES
 from reverie.models.checkpoint import ModelBundle
@@ -48,7 +49,7 @@ PLAYER = Path(__file__).parent / "player"
 SOURCE = '// Worlds come from the player beside this page.\n\nexport { openSource } from "../player/source.js";\n'
 MODEL = "model/model.json"
 MAX_MODEL_BYTES = 60 * 2**20
-"""Size limit of a model's graphs, bytes: the page waits for their download."""
+"""Size limit of a model's packed graphs, bytes: the page waits for their download."""
 
 Progress = Callable[[float, str], None]
 """Callback for the progress, from 0 to 1, and the name of the current part."""
@@ -78,7 +79,7 @@ def export_web(
     archive: Path | None = None,
     tell: Progress,
 ) -> int:
-    """Writes the folder, whole or not at all, in the place of an earlier export.  Returns the graphs' bytes.
+    """Writes the folder, whole or not at all, in the place of an earlier export.  Returns the bytes of its files.
 
     engine: a float32 model on a CPU; scene: one of any kind, by name or folder, that the page begins in; scenes: names
     of the bundled scenes to take along, None for all; archive: of onnxruntime-web, None for the cached one.
@@ -97,8 +98,9 @@ def export_web(
         page = Path(temporary) / "page"
         places = _write_starts(page, starts)
         runtime = unpack_runtime(found, page / "runtime")
-        num_bytes = _write_model(page, engine.bundle, replace(spec, starts=starts), places, runtime, tell)
+        _write_model(page, engine.bundle, replace(spec, starts=starts), places, runtime, tell)
         _write_page(page)
+        num_bytes = sum(path.stat().st_size for path in page.rglob("*") if path.is_file())
         if folder.is_dir():
             shutil.rmtree(folder)
         page.chmod(0o755)
@@ -173,16 +175,16 @@ def write_scene(scene: Scene, source: Path, folder: Path) -> None:
 
 def _write_model(
     page: Path, bundle: ModelBundle, spec: WorldSpec, places: dict[str, Any], runtime: dict[str, int], tell: Progress
-) -> int:
-    """Writes the graphs and `model.json`.  runtime: sizes of its files.  Returns the graphs' bytes."""
+) -> None:
+    """Writes the graphs and `model.json`.  runtime: sizes of its files."""
     graphs = graphs_of(bundle)
     (page / "model").mkdir()
     sizes = {}
     for number, (name, graph) in enumerate(graphs.items()):
         tell(0.05 + 0.9 * number / len(graphs), f"exporting the graph {name}")
-        path = page / "model" / f"{name}.onnx"
-        write_graph(graph, path)
-        sizes[name] = {"file": path.name, "bytes": path.stat().st_size}
+        packed = pack(onnx_bytes(graph))
+        sizes[name] = {"file": f"{name}.onnx.gz", "bytes": len(packed)}
+        (page / "model" / sizes[name]["file"]).write_bytes(packed)
     num_bytes = sum(one["bytes"] for one in sizes.values())
     if num_bytes > MAX_MODEL_BYTES:
         raise CheckpointError(
@@ -191,7 +193,6 @@ def _write_model(
         )
     described = {**model_json(bundle), **_welcome_json(spec), "graphs": sizes, "places": places, "runtime": runtime}
     (page / MODEL).write_text(json.dumps(described), encoding="utf-8")
-    return num_bytes
 
 
 def model_json(bundle: ModelBundle) -> dict[str, Any]:

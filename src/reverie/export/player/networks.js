@@ -92,7 +92,7 @@ export class Networks {
 
 const inMiB = (bytes) => (bytes / 2 ** 20).toFixed(0);
 
-/** The networks of graphs' `files` {name: bytes} on a backend; engine: its gzipped WebAssembly. */
+/** The networks of graphs' packed `files` {name: bytes} on a backend; engine: its gzipped WebAssembly. */
 async function make(backend, engine, runtime, files, threads, ready) {
   const ort = await import(new URL(RUNTIMES[backend].module, runtime));
   ort.env.wasm.numThreads = threads;
@@ -101,7 +101,7 @@ async function make(backend, engine, runtime, files, threads, ready) {
   const sessions = {};
   for (const [name, bytes] of Object.entries(files)) {
     ready(name);
-    sessions[name] = await ort.InferenceSession.create(bytes, { executionProviders: [backend] });
+    sessions[name] = await ort.InferenceSession.create(await unpackedGraph(bytes), { executionProviders: [backend] });
   }
   return new Networks(ort, sessions);
 }
@@ -110,6 +110,13 @@ async function make(backend, engine, runtime, files, threads, ready) {
 export async function unpacked(bytes) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
+}
+
+/** The bytes of a graph's packed file: all even ones, then all odd ones, gzipped (export/packing.py). */
+async function unpackedGraph(packed) {
+  const halves = await unpacked(packed);
+  const middle = Math.ceil(halves.length / 2);
+  return halves.map((_, i) => halves[(i >> 1) + (i & 1 ? middle : 0)]);
 }
 
 /** A file's bytes; tell: told how many more there are.  Throws an Error with one line. */

@@ -54,4 +54,8 @@ addEventListener("message", ({ data }) => {
     .catch((error) => postMessage({ type: "failed", id: data.id ?? null, during: data.type, text: lineOf(error) }));
 });
 
-const lineOf = (error) => String(error?.message ?? error).split("\n")[0];
+/** One line about an error.  Browsers and the runtime word a lack of memory in many ways. */
+function lineOf(error) {
+  const line = String(error?.message ?? error).split("\n")[0];
+  return /memory|alloc/i.test(line) ? `this browser has too little memory for the model (${line}); close other tabs` : line;
+}

@@ -12,8 +12,8 @@ from reverie.cli import main
 from reverie.cli.evaluate import EvaluateConfig, evaluate
 from reverie.errors import CheckpointError, DataError
 from reverie.evaluate import clips, run, speed
+from reverie.evaluate.model_under_test import open_model
 from reverie.evaluate.plan import Size
-from reverie.evaluate.subject import open_subject
 from reverie.evaluate.tables import COPY, DREAM, REAL, REBUILT, SHUFFLED, STATIC
 from reverie.types import ActionSpace
 
@@ -113,7 +113,7 @@ def test_a_finished_report_is_not_measured_again(
     (finished["tiny"] / "report.json").unlink()
     with pytest.raises(DataError, match="is not finished; run its `reverie evaluate` again"):
         evaluate(EvaluateConfig(merge=tuple(finished.values()), output=finished["tiny"].parent / "half"))
-    for module in ("clips.compare", "held.hold", "long.play_long"):
+    for module in ("clips.compare", "scripted.hold", "long_play.play_long"):
         monkeypatch.setattr(f"reverie.evaluate.{module}", lambda *args: pytest.fail("measured again"))
     again = evaluate(config)
     assert again["games"] == before["games"]
@@ -151,7 +151,7 @@ def test_reports_side_by_side(finished: dict[str, Path], tmp_path: Path, capsys:
     head = re.search(r"Obedience to recorded actions.*?</thead>", page, re.S)
     assert head is not None
     names = re.findall(r"<th[^>]*>([^<]+)</th>", head[0])
-    assert names[:2] == ["real recording", "tiny, tokenizer&#x27;s reconstruction"]
+    assert names[:2] == ["real recording", "tiny, tokenizer&#39;s reconstruction"]
     assert names[2:4] == ["tiny", "fake"]
     assert names.count("static picture") == 1
     assert set(json.loads((tmp_path / "report.json").read_text())["merged"]) == {"tiny", "fake"}
@@ -247,14 +247,14 @@ def test_numbers_out_of_range_are_told(wrong: dict[str, float]) -> None:
 
 
 def test_the_output_of_the_bench_is_taken(tiny_model: Path, tmp_path: Path) -> None:
-    subject = open_subject(str(tiny_model), device="cpu", dtype="float32")
+    model = open_model(str(tiny_model), device="cpu", dtype="float32")
     path = tmp_path / "bench.json"
-    path.write_text(json.dumps({"model": subject.fingerprint, "frames_per_s": 31.0, "machine": "a machine"}))
-    table = speed.speed_table(speed.read_bench(path, subject))
+    path.write_text(json.dumps({"model": model.fingerprint, "frames_per_s": 31.0, "machine": "a machine"}))
+    table = speed.speed_table(speed.read_bench(path, model.fingerprint))
     assert table.rows[DREAM] == {"frames_per_s": 31.0}
     path.write_text(json.dumps({"model": "nano/123/float32", "frames_per_s": 31.0}))
     with pytest.raises(DataError, match="run `reverie bench` with this model"):
-        speed.read_bench(path, subject)
+        speed.read_bench(path, model.fingerprint)
     path.write_text("frames")
     with pytest.raises(DataError, match="is not the output of `reverie bench --json`"):
-        speed.read_bench(path, subject)
+        speed.read_bench(path, model.fingerprint)

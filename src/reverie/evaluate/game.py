@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,11 @@ from reverie.evaluate.collapse import Detector, Looks, detectors_of, looks
 from reverie.evaluate.experiment import Experiment
 from reverie.evaluate.held_actions import delay, held_table, pair_names
 from reverie.evaluate.idm_scorer import play_features
-from reverie.evaluate.long_play import LongResult, ReferenceResult
+from reverie.evaluate.long_play import LongResult, ReferenceResult, SignsResult
 from reverie.evaluate.plan import HELD_FRAMES, SHORT_S, THERE_FRAMES, TURN_FRAMES, Game, Size
 from reverie.evaluate.report import GameReport, note_without_idm
 from reverie.evaluate.rollout import Start, Tick, repeat_actions
 from reverie.evaluate.scripted import HeldResult, ReturnResult, SuiteResult
-from reverie.evaluate.store import Record
 from reverie.evaluate.suites import Suite
 from reverie.evaluate.tables import COPY, DREAM, REAL, REBUILT, STATIC, Table
 from reverie.types import FPS, Action, Frames
@@ -29,13 +28,6 @@ PLAY_CLIPS = 24
 """Real clips whose play is looked at for the Fréchet distance: flow takes time."""
 REBUILT_CLIPS = 24
 """Real clips of 4 s as a reference for the game's looks through the model's tokenizer."""
-
-
-@dataclass(frozen=True, slots=True)
-class SignsResult(Record):
-    """Signs of collapse by second, clip by clip."""
-
-    clips: list[Looks]
 
 
 def evaluate_game(

@@ -59,6 +59,13 @@ class ReferenceResult(Record):
         return max(float(curve_of(self.signs, name).mean()), 1e-6)
 
 
+@dataclass(frozen=True, slots=True)
+class SignsResult(Record):
+    """Signs of collapse by second of some clips, (s, SIGNS) each."""
+
+    clips: list[Looks]
+
+
 def split_seconds(blocks: Iterable[Frames]) -> Iterator[Frames]:
     """The same frames a second (25) at a time; what is left at the end is dropped."""
     held: list[Frames] = []

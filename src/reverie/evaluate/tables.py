@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 MISSING = "-"
@@ -76,7 +76,8 @@ class Table:
         return "\n".join([*lines, "", *under, ""])
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(replace(self, columns=self.used_columns())), "upsets": self.upsets()}
+        columns = [asdict(column) for column in self.used_columns()]
+        return {**asdict(self), "columns": columns, "upsets": self.upsets()}
 
     def used_columns(self) -> tuple[Column, ...]:
         """The columns that some row has a figure for."""

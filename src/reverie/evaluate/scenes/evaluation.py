@@ -12,6 +12,7 @@ import numpy as np
 from reverie.evaluate import speed
 from reverie.evaluate.collapse import detectors_of
 from reverie.evaluate.experiment import Experiment
+from reverie.evaluate.long_play import SignsResult
 from reverie.evaluate.report import GameReport, note_without_idm
 from reverie.evaluate.rollout import Tick
 from reverie.evaluate.scenes import tables, units
@@ -49,11 +50,11 @@ def evaluate_scene(experiment: Experiment, place: Place, size: SceneSize, bench:
     turns = each("turn", turning, units.TurnResult, scene.turn_back, 2 * (IDLE_FRAMES + TURN_FRAMES))
     views = each("views", turning, units.RealViews, lambda row, tick: units.real_views(place, turns[row].poses))
     ways = each("way", OWN_CAMERA, units.WayResult, scene.out_and_back, 2 * size.out_s * FPS)
-    plays = each("long", OWN_CAMERA, units.SignsResult, scene.play_long, size.play_s * FPS)
-    runs = {row: found.clips[row] for row, found in plays.items()}
-    real = experiment.get("real", units.SignsResult, lambda tick: units.real_signs(place)).clips[GAME]
+    plays = each("long", OWN_CAMERA, SignsResult, scene.play_long, size.play_s * FPS)
+    runs = {row: found.clips for row, found in plays.items()}
+    real = experiment.get("real", SignsResult, lambda tick: units.real_signs(place)).clips
     detectors = detectors_of(real, list(walks[REBUILT].signs), place.notes)
-    ruined = experiment.get("ruined", units.SignsResult, lambda tick: units.ruined_signs(place))
+    ruined = experiment.get("ruined", units.RuinedResult, lambda tick: units.ruined_signs(place))
     streamed = experiment.get("streamed", StreamedResult, lambda tick: measure_streams(experiment, place))
     actions = place.mapping.map_rows(place.walks[0].clip.actions)
     engine = experiment.model.engine

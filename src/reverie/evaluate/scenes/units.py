@@ -18,6 +18,7 @@ from reverie.evaluate.collapse import Looks, look, looks, moved_seconds
 from reverie.evaluate.consistency import opposite
 from reverie.evaluate.experiment import Experiment
 from reverie.evaluate.idm_scorer import INSIDE, IDMScorer
+from reverie.evaluate.long_play import SignsResult
 from reverie.evaluate.rollout import Tick
 from reverie.evaluate.scenes.batch import Batch, Poses, shrink
 from reverie.evaluate.scenes.walks import IDLE_FRAMES, TURN_FRAMES, Place, SceneSize, Walk
@@ -99,8 +100,8 @@ class WayResult(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class SignsResult(Record):
-    """Signs of collapse by second of clips (s, SIGNS), by name."""
+class RuinedResult(Record):
+    """Signs of collapse by second of the walks, by the way in which they are ruined."""
 
     clips: dict[str, list[Looks]]
 
@@ -204,7 +205,7 @@ class SceneExperiment:
         shown = [s * FPS for s in (0, 5, 10, 20, 30, 40, 50, 60) if s <= play_s]
         for k, video in enumerate(played.frames):
             self.save(video[shown], "long", k, row)
-        return SignsResult({row: [_signs(*one) for one in zip(played.frames, played.poses, strict=True)]})
+        return SignsResult([_signs(*one) for one in zip(played.frames, played.poses, strict=True)])
 
 
 def _squared(video: Frames, real: Frames) -> Errors:
@@ -262,11 +263,10 @@ def world_poses(poses: Poses, walks: Sequence[Walk], row: str) -> Poses:
 
 def real_signs(place: Place) -> SignsResult:
     """Signs of other real clips."""
-    clips = [_signs(shrink(clip.frames), Walk("", clip).poses) for clip in place.real]
-    return SignsResult({GAME: clips})
+    return SignsResult([_signs(shrink(clip.frames), Walk("", clip).poses) for clip in place.real])
 
 
-def ruined_signs(place: Place) -> SignsResult:
+def ruined_signs(place: Place) -> RuinedResult:
     """Signs of the held-out walks as they are, and ruined from their fifth second on, short ones from the first."""
     clips: dict[str, list[Looks]] = {name: [] for name in RUINS}
     for walk in place.walks:
@@ -276,7 +276,7 @@ def ruined_signs(place: Place) -> SignsResult:
             video = small.copy()
             video[late] = change(small, late)
             clips[name].append(looks(video[1:], small[0], moved_seconds(walk.poses)))
-    return SignsResult(clips)
+    return RuinedResult(clips)
 
 
 def blur(frames: Frames) -> Frames:

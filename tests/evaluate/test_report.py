@@ -12,7 +12,9 @@ from reverie.cli import main
 from reverie.cli.evaluate import EvaluateConfig, evaluate
 from reverie.errors import CheckpointError, DataError
 from reverie.evaluate import clips, run, speed
+from reverie.evaluate.compare import compare
 from reverie.evaluate.model_under_test import open_model
+from reverie.evaluate.perceptual import LPIPS
 from reverie.evaluate.plan import Size
 from reverie.evaluate.tables import COPY, DREAM, REAL, REBUILT, SHUFFLED, STATIC
 from reverie.types import ActionSpace
@@ -258,3 +260,24 @@ def test_the_output_of_the_bench_is_taken(tiny_model: Path, tmp_path: Path) -> N
     path.write_text("frames")
     with pytest.raises(DataError, match="is not the output of `reverie bench --json`"):
         speed.read_bench(path, model.fingerprint)
+
+
+def test_lpips_is_a_column_where_it_is_installed(
+    tiny_model: Path, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    least = Size(starts=2, long_starts=0, held=0, returns=0, plays=0, idles=0, endurances=0, bank=1, clips=0, speed_s=0)
+    monkeypatch.setattr(run, "size_of", lambda quick, starts, long_s: least)
+    lpips = LPIPS(lambda first, second: (first - second).square().mean(), "0123456789ab")
+    monkeypatch.setattr(run, "open_lpips", lambda: lpips)
+    config = EvaluateConfig(
+        model=str(tiny_model), data=(recording,), output=tmp_path, videos=False, device="cpu", dtype="float32"
+    )
+    game = evaluate(config)["games"]["heldout"]
+    rows = game["tables"]["likeness"]["rows"]
+    assert rows[REAL]["lpips_4s"] == 0
+    assert 0 < rows[REBUILT]["lpips_4s"] == game["tables"]["tokenizer"]["rows"][REBUILT]["lpips_4s"]
+    assert "LPIPS: version 0.1 on AlexNet" in game["tables"]["likeness"]["note"]
+    assert "lpips_4s" in compare(game["per_start"]["short"], game["per_start"]["short"])
+    monkeypatch.setattr(run, "open_lpips", lambda: None)
+    with pytest.raises(DataError, match="holds another evaluation \\(lpips was 0123456789ab, is None"):
+        evaluate(config)

@@ -15,6 +15,7 @@ from reverie.evaluate.controllability import controllability
 from reverie.evaluate.experiment import Experiment
 from reverie.evaluate.held_actions import delay, freeze
 from reverie.evaluate.idm_scorer import INSIDE, IDMScorer
+from reverie.evaluate.perceptual import LPIPS
 from reverie.evaluate.plan import LIKENESS_S, Game
 from reverie.evaluate.rollout import Start, Tick
 from reverie.evaluate.store import Record
@@ -73,30 +74,33 @@ def compare(
         sheets.save_strip(videos[row], SHOWN_S, experiment.strip(f"{section}-{k}-{name}"))
     if has_video:
         sheets.save_video(videos[DREAM], actions, game.mapping.model, experiment.clip(f"{section}-{k}"))
+    measured = {row: _measure(video, real, experiment.lpips) for row, video in videos.items()}
     signs = looks(videos[REBUILT][1:], videos[REBUILT][0]) if REBUILT in videos else None
     if game.scorer is None:
-        return ClipResult({row: RowResult(_measure(video, real)) for row, video in videos.items()}, rebuilt=signs)
+        return ClipResult({row: RowResult(found) for row, found in measured.items()}, rebuilt=signs)
     asked = columns_of(recorded, game.mapping.data, game.scorer.space)
     views = _look_at(videos)
-    rows = {row: _score(game.scorer, video, real, views[row], asked) for row, video in videos.items()}
+    rows = {row: _score(game.scorer, video, real, views[row], asked, measured[row]) for row, video in videos.items()}
     return ClipResult(rows, asked, signs)
 
 
-def _measure(video: Frames, real: Frames) -> Metrics:
-    """PSNR and SSIM over the 4 frames that end at each of LIKENESS_S, and the video's own texture."""
+def _measure(video: Frames, real: Frames, lpips: LPIPS | None) -> Metrics:
+    """PSNR, SSIM and LPIPS over the 4 frames that end at each of LIKENESS_S, and the video's own texture."""
     row: Metrics = {}
     for s, at in _moments(real):
         row[f"psnr_db_{s}s"] = float(metrics.psnr_db(video[at], real[at]).mean())
         row[f"ssim_{s}s"] = float(metrics.ssim(video[at], real[at]).mean())
+        if lpips is not None:
+            row[f"lpips_{s}s"] = lpips.distance(video[at], real[at])
     row["smoothness"] = consistency.motion_smoothness(video[SMOOTH_FRAMES])
     row["sharpness"] = float(metrics.sharpness(video[1::5]).mean())
     row["frame_change"] = float(metrics.frame_change(video[:26]).mean())
     return row
 
 
-def _score(scorer: IDMScorer, video: Frames, real: Frames, views: Views, asked: Rows) -> RowResult:
-    """The same with an inverse-dynamics model: its actions against those asked, and distances of its features."""
-    row = _measure(video, real)
+def _score(scorer: IDMScorer, video: Frames, real: Frames, views: Views, asked: Rows, measured: Metrics) -> RowResult:
+    """Adds an inverse-dynamics model's figures: its actions against those asked, and distances of its features."""
+    row = dict(measured)
     row["temporal"] = consistency.temporal_consistency(idm_scorer.image_maps(scorer.model, video[SMOOTH_FRAMES]))
     for s, at in _moments(real):
         row[f"picture_{s}s"] = float(idm_scorer.image_distance(scorer.model, video[at], real[at]).mean())

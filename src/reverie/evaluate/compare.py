@@ -24,7 +24,7 @@ HIGHER = {
     *("keyboard", "keyboard_balanced", "mouse", *GROUPS, "temporal", "smoothness", "scenario", "loop_db"),
     *("gain_db_1s", "lasts_s"),
 }
-LOWER = {*(f"picture_{s}s" for s in LIKENESS_S), "turn_error_deg"}
+LOWER = {*(f"{metric}_{s}s" for metric in ("picture", "lpips") for s in LIKENESS_S), "turn_error_deg"}
 
 SECTIONS = {
     "short": "4 s clips",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from reverie.evaluate.display import Display
 from reverie.evaluate.model_under_test import ModelUnderTest
+from reverie.evaluate.perceptual import LPIPS
 from reverie.evaluate.rollout import Tick, roll
 from reverie.evaluate.store import R, Store
 from reverie.types import Action, Frames
@@ -16,7 +17,10 @@ from reverie.types import Action, Frames
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """One model on one recording.  name: of the recording; folder: of the report; seed: of the rollouts' noise."""
+    """One model on one recording.
+
+    name: of the recording.  folder: of the report.  seed: of the rollouts' noise.  lpips: where it is installed.
+    """
 
     name: str
     model: ModelUnderTest
@@ -25,6 +29,7 @@ class Experiment:
     display: Display
     seed: int = 0
     videos: bool = True
+    lpips: LPIPS | None = None
 
     def get(self, piece: str, kind: type[R], make: Callable[[Tick], R], num_frames: int = 1) -> R:
         """Returns a piece's stored result, or makes it, with a bar of so many frames."""

@@ -20,6 +20,7 @@ from reverie.evaluate.game import evaluate_game
 from reverie.evaluate.idm_scorer import IDMScorer
 from reverie.evaluate.model_under_test import ModelUnderTest, open_model
 from reverie.evaluate.page import write_page
+from reverie.evaluate.perceptual import LPIPS, open_lpips
 from reverie.evaluate.plan import Game, Size, game_names, pick_game, size_of
 from reverie.evaluate.report import GameReport, Report, ScorerNote
 from reverie.evaluate.scenes.evaluation import evaluate_scene
@@ -90,7 +91,9 @@ def run(config: EvaluationConfig, size: Size | SceneSize | None = None, display:
     scenes = [model.engine.load_scene(scene) for scene in config.scene]
     mappings = [_map_actions(model, dataset) for dataset in datasets]
     settings = {**asdict(size), "seed": config.seed, "fov_deg": config.fov_deg, "suite": config.suite or ""}
-    store = Store(folder, _stamp(config, model, settings, datasets, scenes))
+    lpips = None if config.scene else open_lpips()
+    stamp = _stamp(config, model, settings, datasets, scenes) | ({"lpips": lpips.fingerprint} if lpips else {})
+    store = Store(folder, stamp)
     done = len(own_files(store.folder.glob("*.npz")))
     if done:
         display.line(f"{folder} holds {done} finished pieces of this evaluation: going on from there")
@@ -108,7 +111,7 @@ def run(config: EvaluationConfig, size: Size | SceneSize | None = None, display:
         raise DataError(
             f"no --idm is of a recorded game, so the suite {suite.name} has no judge; train one of the game"
         )
-    reports = {game.name: _evaluate(config, model, game, size, store, suite, display) for game in games}
+    reports = {game.name: _evaluate(config, model, game, size, store, suite, display, lpips) for game in games}
     seconds = round(_earlier_s(store) + time.monotonic() - began, 1)
     write_json_atomic(store.folder / "seconds.json", {"seconds": seconds})
     report = Report(model.name, model.fingerprint, settings, reports, seconds, folder, model.name)
@@ -165,6 +168,7 @@ def _evaluate(
     store: Store,
     suite: Suite | None,
     display: Display,
+    lpips: LPIPS | None,
 ) -> GameReport:
     experiment = Experiment(
         name=game.name,
@@ -174,6 +178,7 @@ def _evaluate(
         display=display,
         seed=config.seed,
         videos=config.videos,
+        lpips=lpips,
     )
     if isinstance(game, Place):
         assert isinstance(size, SceneSize)

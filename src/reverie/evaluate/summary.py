@@ -96,6 +96,7 @@ def likeness(
         columns += [
             Column(f"psnr_db_{s}s", f"PSNR dB, {s} s", "{:.2f}", "high"),
             Column(f"ssim_{s}s", f"SSIM, {s} s", SHARE, "high"),
+            Column(f"lpips_{s}s", f"LPIPS, {s} s", SHARE, "low"),
             Column(f"picture_{s}s", f"picture distance, {s} s", SHARE, "low"),
             Column(f"play_{s}s", f"Fréchet distance of play, {s} s", "{:.2f}", "low"),
         ]
@@ -109,6 +110,8 @@ def likeness(
         means = _means(result.rows[row].metrics for result in short)
         far = _means(result.rows[row].metrics for result in longer)
         rows[row] = _pick(means | {name: x for name, x in far.items() if name.endswith(f"_{LONG_S}s")}, columns)
+    if any("lpips_1s" in row for row in rows.values()):
+        note += " LPIPS: version 0.1 on AlexNet, comparable with other papers' at the same size."
     if scorer is not None:
         note += (
             f" Picture distance and Fréchet distance of play are on features of {scorer.name}, a network of ours: they "
@@ -186,6 +189,7 @@ def tokenizer(short: Sequence[ClipResult]) -> Table | None:
     columns = (
         Column("psnr_db_4s", "PSNR dB", "{:.2f}", "high"),
         Column("ssim_4s", "SSIM", SHARE, "high"),
+        Column("lpips_4s", "LPIPS", SHARE, "low"),
         Column("picture_4s", "picture distance", SHARE, "low"),
         Column("sharpness", "sharpness / real", "{:.2f}", "one"),
         Column("temporal", "temporal", "{:.4f}", "high"),

@@ -83,19 +83,19 @@ def dit_pass(config: WorldModelConfig, steps: int, seen: int, itemsize: int) -> 
     return Work(operations, moved * itemsize)
 
 
-@lru_cache(maxsize=16)
 def ring_numbers(config: WorldModelConfig) -> int:
     """Numbers in the rings of keys and values of one session."""
-    return sum(cache.k.numel() + cache.v.numel() for cache in _new_state(config).caches)
+    return sum(cache.k.numel() + cache.v.numel() for cache in _state(config).caches)
+
+
+def image_numbers(config: WorldModelConfig) -> int:
+    """Numbers in the keys and values of the start image."""
+    return sum(tensor.numel() for pair in _state(config).image for tensor in pair)
 
 
 @lru_cache(maxsize=16)
-def image_numbers(config: WorldModelConfig) -> int:
-    """Numbers in the keys and values of the start image."""
-    return sum(tensor.numel() for pair in _new_state(config).image for tensor in pair)
-
-
-def _new_state(config: WorldModelConfig) -> WorldState:
+def _state(config: WorldModelConfig) -> WorldState:
+    """A session's state, to be counted."""
     with torch.device("meta"):
         return WorldModel(config).new_state(1, "meta")
 

@@ -16,6 +16,7 @@ from reverie.evaluate.compare import compare
 from reverie.evaluate.model_under_test import open_model
 from reverie.evaluate.perceptual import LPIPS
 from reverie.evaluate.plan import Size
+from reverie.evaluate.report import open_report
 from reverie.evaluate.tables import COPY, DREAM, REAL, REBUILT, SHUFFLED, STATIC
 from reverie.types import ActionSpace
 
@@ -157,6 +158,18 @@ def test_reports_side_by_side(finished: dict[str, Path], tmp_path: Path, capsys:
     assert names[2:4] == ["tiny", "fake"]
     assert names.count("static picture") == 1
     assert set(json.loads((tmp_path / "report.json").read_text())["merged"]) == {"tiny", "fake"}
+
+
+@pytest.mark.parametrize("change", [{"version": 3}, {"games": None}, {"games": {"x": {"tables": 3}}}])
+def test_a_report_of_another_version_is_refused_in_one_line(
+    finished: dict[str, Path], tmp_path: Path, change: dict[str, object]
+) -> None:
+    raw = json.loads((finished["tiny"] / "report.json").read_text())
+    (tmp_path / "report.json").write_text(json.dumps(raw | change))
+    with pytest.raises(
+        DataError, match=r"^\S+report.json was written by another version of reverie evaluate; run it again$"
+    ):
+        open_report(tmp_path)
 
 
 def test_a_duel_and_its_blind_page(finished: dict[str, Path], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from reverie.errors import DataError
 from reverie.evaluate.store import VERSION
@@ -71,22 +71,27 @@ class Report:
 def open_report(folder: Path) -> Report:
     """Reads a finished report.  Raises DataError for a half-written one and for any other folder."""
     path = folder / "report.json"
+    again = "run its `reverie evaluate` again"
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(raw, dict) or raw.get("version") != VERSION or "games" not in raw:
-            raise DataError(f"{path} was written by another version of reverie evaluate; run it again")
-        report = TypeAdapter(Report).validate_python(raw)
+        report = TypeAdapter(Report).validate_python(raw) if _version_of(raw) == VERSION else None
     except FileNotFoundError:
         if (folder / "work").is_dir():
-            raise DataError(
-                f"the report in {folder} is not finished; run its `reverie evaluate` again: it goes on where it stopped"
-            ) from None
+            raise DataError(f"the report in {folder} is not finished; {again}: it goes on where it stopped") from None
         raise DataError(
             f"there is no report in {folder}; make one: reverie evaluate MODEL --data DIR -o {folder}"
         ) from None
+    except ValidationError:
+        report = None
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); run its `reverie evaluate` again") from None
+        raise DataError(f"{path} cannot be read ({error}); {again}") from None
+    if report is None:
+        raise DataError(f"{path} was written by another version of reverie evaluate; run it again")
     return replace(report, folder=folder, label=report.model)
+
+
+def _version_of(raw: Any) -> Any:
+    return raw.get("version") if isinstance(raw, dict) else None
 
 
 def open_alike(folders: Sequence[Path]) -> list[Report]:

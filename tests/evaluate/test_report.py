@@ -12,8 +12,11 @@ from reverie.cli import main
 from reverie.cli.evaluate import EvaluateConfig, evaluate
 from reverie.errors import CheckpointError, DataError
 from reverie.evaluate import clips, run, speed
+from reverie.evaluate.compare import compare
+from reverie.evaluate.model_under_test import open_model
+from reverie.evaluate.perceptual import LPIPS
 from reverie.evaluate.plan import Size
-from reverie.evaluate.subject import open_subject
+from reverie.evaluate.report import open_report
 from reverie.evaluate.tables import COPY, DREAM, REAL, REBUILT, SHUFFLED, STATIC
 from reverie.types import ActionSpace
 
@@ -113,7 +116,7 @@ def test_a_finished_report_is_not_measured_again(
     (finished["tiny"] / "report.json").unlink()
     with pytest.raises(DataError, match="is not finished; run its `reverie evaluate` again"):
         evaluate(EvaluateConfig(merge=tuple(finished.values()), output=finished["tiny"].parent / "half"))
-    for module in ("clips.compare", "held.hold", "long.play_long"):
+    for module in ("clips.compare", "scripted.hold", "long_play.play_long"):
         monkeypatch.setattr(f"reverie.evaluate.{module}", lambda *args: pytest.fail("measured again"))
     again = evaluate(config)
     assert again["games"] == before["games"]
@@ -151,10 +154,22 @@ def test_reports_side_by_side(finished: dict[str, Path], tmp_path: Path, capsys:
     head = re.search(r"Obedience to recorded actions.*?</thead>", page, re.S)
     assert head is not None
     names = re.findall(r"<th[^>]*>([^<]+)</th>", head[0])
-    assert names[:2] == ["real recording", "tiny, tokenizer&#x27;s reconstruction"]
+    assert names[:2] == ["real recording", "tiny, tokenizer&#39;s reconstruction"]
     assert names[2:4] == ["tiny", "fake"]
     assert names.count("static picture") == 1
     assert set(json.loads((tmp_path / "report.json").read_text())["merged"]) == {"tiny", "fake"}
+
+
+@pytest.mark.parametrize("change", [{"version": 3}, {"games": None}, {"games": {"x": {"tables": 3}}}])
+def test_a_report_of_another_version_is_refused_in_one_line(
+    finished: dict[str, Path], tmp_path: Path, change: dict[str, object]
+) -> None:
+    raw = json.loads((finished["tiny"] / "report.json").read_text())
+    (tmp_path / "report.json").write_text(json.dumps(raw | change))
+    with pytest.raises(
+        DataError, match=r"^\S+report.json was written by another version of reverie evaluate; run it again$"
+    ):
+        open_report(tmp_path)
 
 
 def test_a_duel_and_its_blind_page(finished: dict[str, Path], tmp_path: Path) -> None:
@@ -247,14 +262,35 @@ def test_numbers_out_of_range_are_told(wrong: dict[str, float]) -> None:
 
 
 def test_the_output_of_the_bench_is_taken(tiny_model: Path, tmp_path: Path) -> None:
-    subject = open_subject(str(tiny_model), device="cpu", dtype="float32")
+    model = open_model(str(tiny_model), device="cpu", dtype="float32")
     path = tmp_path / "bench.json"
-    path.write_text(json.dumps({"model": subject.fingerprint, "frames_per_s": 31.0, "machine": "a machine"}))
-    table = speed.speed_table(speed.read_bench(path, subject))
+    path.write_text(json.dumps({"model": model.fingerprint, "frames_per_s": 31.0, "machine": "a machine"}))
+    table = speed.speed_table(speed.read_bench(path, model.fingerprint))
     assert table.rows[DREAM] == {"frames_per_s": 31.0}
     path.write_text(json.dumps({"model": "nano/123/float32", "frames_per_s": 31.0}))
     with pytest.raises(DataError, match="run `reverie bench` with this model"):
-        speed.read_bench(path, subject)
+        speed.read_bench(path, model.fingerprint)
     path.write_text("frames")
     with pytest.raises(DataError, match="is not the output of `reverie bench --json`"):
-        speed.read_bench(path, subject)
+        speed.read_bench(path, model.fingerprint)
+
+
+def test_lpips_is_a_column_where_it_is_installed(
+    tiny_model: Path, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    least = Size(starts=2, long_starts=0, held=0, returns=0, plays=0, idles=0, endurances=0, bank=1, clips=0, speed_s=0)
+    monkeypatch.setattr(run, "size_of", lambda quick, starts, long_s: least)
+    lpips = LPIPS(lambda first, second: (first - second).square().mean(), "0123456789ab")
+    monkeypatch.setattr(run, "open_lpips", lambda: lpips)
+    config = EvaluateConfig(
+        model=str(tiny_model), data=(recording,), output=tmp_path, videos=False, device="cpu", dtype="float32"
+    )
+    game = evaluate(config)["games"]["heldout"]
+    rows = game["tables"]["likeness"]["rows"]
+    assert rows[REAL]["lpips_4s"] == 0
+    assert 0 < rows[REBUILT]["lpips_4s"] == game["tables"]["tokenizer"]["rows"][REBUILT]["lpips_4s"]
+    assert "LPIPS: version 0.1 on AlexNet" in game["tables"]["likeness"]["note"]
+    assert "lpips_4s" in compare(game["per_start"]["short"], game["per_start"]["short"])
+    monkeypatch.setattr(run, "open_lpips", lambda: None)
+    with pytest.raises(DataError, match="holds another evaluation \\(lpips was 0123456789ab, is None"):
+        evaluate(config)

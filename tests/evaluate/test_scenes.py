@@ -21,17 +21,21 @@ from reverie.data.writer import DatasetWriter, picture_statistics
 from reverie.engine.engine import Engine, load
 from reverie.errors import CheckpointError, DataError
 from reverie.evaluate import run
-from reverie.evaluate.fit import fit_actions
+from reverie.evaluate.action_mapping import match_actions
+from reverie.evaluate.display import Silent
+from reverie.evaluate.experiment import Experiment
+from reverie.evaluate.model_under_test import ModelUnderTest
 from reverie.evaluate.scenes import tables, units
 from reverie.evaluate.scenes.batch import Batch, shrink
 from reverie.evaluate.scenes.streamed import MORE_STEPS, streaming_differences
-from reverie.evaluate.scenes.walks import Place, SceneSize, pick_place
+from reverie.evaluate.scenes.walks import IDLE_FRAMES, TURN_FRAMES, WALK_S, Place, SceneSize, Walk, pick_place
+from reverie.evaluate.store import Store
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.presets import tiny_memory
 from reverie.sampling import Schedule
 from reverie.scenes.recordings import is_held_out, read_footage
 from reverie.scenes.scene import Scene
-from reverie.types import POSE_NAMES, Action, ActionSpace
+from reverie.types import FPS, POSE_NAMES, Action, ActionSpace
 from reverie.worlds.yard import FOV_DEG
 
 RESOLUTION = (64, 112)
@@ -117,8 +121,8 @@ def engine(model: Path) -> Engine:
 @pytest.fixture(scope="module")
 def place(engine: Engine, walks: Path, scene: Path) -> Place:
     dataset = Dataset(walks)
-    fit = fit_actions(engine.action_space, dataset.action_space)
-    return pick_place("yard", dataset, engine.load_scene(scene), engine, fit, None, SIZE, seed=0)
+    mapping = match_actions(engine.action_space, dataset.action_space)
+    return pick_place("yard", dataset, engine.load_scene(scene), engine, mapping, None, SIZE, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +175,7 @@ def test_stopped_it_goes_on_where_it_was(
     finished: Path, model: Path, walks: Path, scene: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run.SceneSize, "of", lambda quick, starts, long_s: SIZE)
-    monkeypatch.setattr(units, "play_long", lambda *a: pytest.fail("it was there"))
+    monkeypatch.setattr(units.SceneExperiment, "play_long", lambda *a: pytest.fail("it was there"))
     settings = {"model": str(model), "data": (walks,), "output": finished, "device": "cpu", "dtype": "float32"}
     before = json.loads((finished / "report.json").read_text())
     report = evaluate(EvaluateConfig(scene=(str(scene),), **settings))
@@ -196,10 +200,17 @@ def test_a_batch_of_one_is_a_session_to_a_rounding(engine: Engine, place: Place,
     assert np.array_equal(played.poses[0, -1], session.camera)
 
 
+def open_batch(engine: Engine, place: Place, walks: list[Walk], row: str) -> Batch:
+    model = ModelUnderTest(engine.name, engine.fingerprint, engine)
+    store, folder, display = Store.__new__(Store), Path(), Silent()
+    experiment = Experiment(name="yard", model=model, store=store, folder=folder, display=display)
+    return units.SceneExperiment(experiment, place, SIZE).open(walks, row)
+
+
 def test_a_led_camera_goes_where_it_is_led(engine: Engine, place: Place) -> None:
     walk = place.walks[0]
-    batch = units.open_batch(engine, place, [walk], units.LED, 0)
-    played = batch.play([place.fit.actions(walk.clip.actions[:10])], walk.poses[None, 1:11])
+    batch = open_batch(engine, place, [walk], units.LED)
+    played = batch.play([place.mapping.map_rows(walk.clip.actions[:10])], walk.poses[None, 1:11])
     assert played.frames.shape == (1, 11, *RESOLUTION, 3)
     assert np.array_equal(played.poses[0], walk.poses[:11])
 
@@ -207,7 +218,7 @@ def test_a_led_camera_goes_where_it_is_led(engine: Engine, place: Place) -> None
 def test_the_memory_alone_shows_the_scene_and_nothing_else(engine: Engine, place: Place) -> None:
     """Where a keyframe was taken the view is that keyframe, however long one has walked before."""
     scene = place.scene.scene
-    batch = units.open_batch(engine, place, place.walks[:1], units.MEMORY, 0)
+    batch = open_batch(engine, place, place.walks[:1], units.MEMORY)
     path = np.repeat(scene.pose[None, [3, 7]], 4, 1)
     frames = batch.play([[Action()] * 8], path, first=False).frames[0]
     for shown, keyframe in ((frames[3], scene.colour[3]), (frames[7], scene.colour[7])):
@@ -261,8 +272,8 @@ def test_the_nearest_recorded_views_are_of_the_half_that_was_asked(place: Place)
 
 def pick(engine: Engine, dataset: Path, scene: Path) -> Place:
     opened = Dataset(dataset)
-    fit = fit_actions(engine.action_space, opened.action_space)
-    return pick_place("yard", opened, engine.load_scene(scene), engine, fit, None, SIZE, 0)
+    mapping = match_actions(engine.action_space, opened.action_space)
+    return pick_place("yard", opened, engine.load_scene(scene), engine, mapping, None, SIZE, 0)
 
 
 def test_recordings_without_poses_are_refused(engine: Engine, scene: Path, tmp_path: Path) -> None:
@@ -316,10 +327,17 @@ def test_the_distance_of_views_is_one_for_the_game_and_grows_with_haze() -> None
     assert few == tables.relative_distance(third[:12], first[:12], second[:12]), "as many on each side"
 
 
+def num_blocks(size: SceneSize) -> int:
+    """Blocks of sessions that the model generates, the memory alone and the tokenizer left out."""
+    frames = 3 * size.walks * WALK_S[0] * FPS + 2 * size.turns * 2 * (IDLE_FRAMES + TURN_FRAMES)
+    frames += 2 * FPS * (size.returns * 2 * size.out_s + size.plays * size.play_s)
+    return frames // 4
+
+
 def test_sizes_keep_their_promise_of_time() -> None:
     """At 9 blocks a core and second (nano, bfloat16, with a network): 11 and 5 minutes on two idle cores."""
-    assert SceneSize.of(False).num_blocks / 18 < 11 * 60
-    assert SceneSize.of(True).num_blocks / 18 < 5 * 60
+    assert num_blocks(SceneSize.of(False)) / 18 < 11 * 60
+    assert num_blocks(SceneSize.of(True)) / 18 < 5 * 60
     assert SceneSize.of(True, starts=2).plays == SceneSize.of(True, starts=2).walks == 2
     assert SceneSize.of(False, long_s=20).play_s == 20
 

@@ -1,41 +1,76 @@
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from reverie.errors import DataError
-from reverie.evaluate.store import Store, Unit
+from reverie.evaluate.held_actions import Rate
+from reverie.evaluate.store import Record, Store
+from reverie.evaluate.tables import Metrics
 
 
-def unit() -> Unit:
-    return Unit({"rows": {"the dream": {"psnr": 1.5}}}, {"said.the dream": np.eye(3, dtype=np.float32)})
+@dataclass(frozen=True, slots=True)
+class Row(Record):
+    metrics: Metrics
+    actions: npt.NDArray[np.float32] | None = None
 
 
-def test_a_unit_is_made_once(tmp_path: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Result(Record):
+    rows: dict[str, Row]
+    windows: dict[int, npt.NDArray[np.float64]]
+    rates: list[Rate]
+
+
+def result() -> Result:
+    rows = {"the dream": Row({"psnr": 1.5}, np.eye(3, dtype=np.float32)), "static": Row({})}
+    return Result(rows, {5: np.zeros((0, 4))}, [Rate("turn", 1, float("nan"))])
+
+
+def test_a_result_is_made_once_and_comes_back_as_it_was(tmp_path: Path) -> None:
     store = Store(tmp_path, {"model": "a", "seed": 0})
-    made, was_there = store.get("x-short-0", unit)
-    assert not was_there
-    again, was_there = Store(tmp_path, {"seed": 0, "model": "a"}).get("x-short-0", lambda: pytest.fail("made twice"))
-    assert was_there
-    assert again.facts == made.facts
-    assert np.array_equal(again.arrays["said.the dream"], np.eye(3))
+    store.get("x-short-0", Result, result)
+    again = Store(tmp_path, {"seed": 0, "model": "a"}).get("x-short-0", Result, lambda: pytest.fail("made twice"))
+    assert again.rows["the dream"].metrics == {"psnr": 1.5}
+    actions = again.rows["the dream"].actions
+    assert actions is not None
+    assert actions.dtype == np.float32
+    assert np.array_equal(actions, np.eye(3))
+    assert again.rows["static"] == Row({})
+    assert again.windows[5].shape == (0, 4)
+    assert again.rates[0][:2] == ("turn", 1)
+    assert np.isnan(again.rates[0].rate)
     assert [file.name for file in sorted(store.folder.iterdir())] == ["stamp.json", "x-short-0.npz"], "nothing partial"
 
 
-def test_a_damaged_unit_is_made_again(tmp_path: Path) -> None:
-    store = Store(tmp_path, {})
-    store.get("a", unit)
+def test_a_damaged_result_or_one_of_another_kind_is_made_again(tmp_path: Path) -> None:
+    store, made = Store(tmp_path, {}), []
+
+    def make() -> Result:
+        made.append(1)
+        return result()
+
+    store.get("a", Result, make)
     path = store.folder / "a.npz"
     path.write_bytes(path.read_bytes()[:100])
-    assert store.get("a", unit)[1] is False
-    assert store.get("a", unit)[1] is True
+    store.get("a", Result, make)
+    store.get("a", Result, make)
+    assert len(made) == 2
+    store.get("a", Row, lambda: Row({}))
+    store.get("a", Result, make)
+    assert len(made) == 3
+    np.savez(path, facts=np.zeros(1))
+    store.get("a", Result, make)
+    assert len(made) == 4, "as an earlier version wrote it"
 
 
-def test_nothing_is_kept_of_a_unit_that_fails(tmp_path: Path) -> None:
+def test_nothing_is_kept_of_a_result_that_fails(tmp_path: Path) -> None:
     store = Store(tmp_path, {})
     with pytest.raises(KeyboardInterrupt):
-        store.get("a", lambda: (_ for _ in ()).throw(KeyboardInterrupt()))
-    assert not store.has("a")
+        store.get("a", Result, lambda: (_ for _ in ()).throw(KeyboardInterrupt()))
+    assert not (store.folder / "a.npz").exists()
 
 
 def test_another_evaluation_is_not_mixed_in(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import io
 
+from pydantic import TypeAdapter
 from rich.console import Console
 
 from reverie.cli.evaluate import rich_table
@@ -8,7 +9,7 @@ from reverie.evaluate.tables import Column, Table
 
 
 def example() -> Table:
-    table = Table("t", "Title", (Column("a", "A"), Column("b", "B dB", "{:.1f}"), Column("c", "unused")), "A note.")
+    table = Table("Title", (Column("a", "A"), Column("b", "B dB", "{:.1f}"), Column("c", "unused")), "A note.")
     table.rows["dream"] = {"a": 0.5, "b": 23.456}
     table.rows["still"] = {"a": 0.0}
     return table
@@ -30,12 +31,12 @@ def test_markdown_leaves_out_empty_columns_and_marks_what_is_missing() -> None:
 def test_json_keeps_all_digits() -> None:
     raw = example().to_json()
     assert raw["rows"] == {"dream": {"a": 0.5, "b": 23.456}, "still": {"a": 0.0}}
-    assert tables.Table.from_json(example().name, raw).to_markdown() == example().to_markdown()
+    assert TypeAdapter(Table).validate_python(raw).to_markdown() == example().to_markdown()
 
 
 def test_a_control_that_beats_the_real_thing_is_named() -> None:
     columns = (tables.Column("p", "PSNR", best="high"), tables.Column("d", "distance", best="low"))
-    table = tables.Table("x", "X", (*columns, tables.Column("s", "sharpness", best="one")))
+    table = tables.Table("X", (*columns, tables.Column("s", "sharpness", best="one")))
     table.rows[tables.REAL] = {"p": 1.0, "d": 0.5, "s": 0.9}
     table.rows[tables.STATIC] = {"p": 1.1, "d": 0.4, "s": 1.3}
     table.rows[tables.SHUFFLED] = {"p": 0.9, "d": 0.4}

@@ -18,6 +18,7 @@ EXTRAS = {
     "reverie_worlds": f"play and record real games: {PIP}",
     "ray": 'record on many machines: pip install "reverie-world[cluster]"',
     "rerun": 'look at recordings in 3D: pip install "reverie-world[viewer]"',
+    "torchmetrics": 'measure LPIPS: pip install "reverie-world[metrics]"',
     "tensorboard": 'watch a training: pip install "reverie-world[train]"',
 }
 """Optional packages, and what each is for."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,6 @@ from reverie.argument_markers import alias, positional
 from reverie.errors import DataError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
     from rich.table import Table as RichTable
 
     from reverie.evaluate.plan import Size
@@ -140,17 +140,17 @@ def evaluation_of(config: EvaluateConfig, **changes: Any) -> EvaluationConfig:
 
 def print_evaluation(config: EvaluationConfig, size: Size | SceneSize | None = None) -> dict[str, Any]:
     """Evaluates a model, prints its tables, and returns the report.  size: other numbers than the config's."""
-    from reverie.evaluate.run import run, tables_of
+    from reverie.evaluate.run import run
 
     display = EvaluationDisplay()
     report = run(config, size, display)
-    for game in report["games"].values():
-        for table in tables_of(game):
+    for game in report.games.values():
+        for table in game.tables.values():
             display.console.print(rich_table(table))
             for upset in table.upsets():
                 display.console.print(f"  {upset}", style="red")
-    display.line(f"{report['seconds']:.0f} s; the page is {config.folder / 'report.html'}")
-    return report
+    display.line(f"{report.seconds:.0f} s; the page is {config.folder / 'report.html'}")
+    return report.to_json()
 
 
 def print_merged(folders: tuple[Path, ...], output: Path) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def print_merged(folders: tuple[Path, ...], output: Path) -> dict[str, Any]:
 
 def print_comparison(config: EvaluateConfig, ours: str, against: str) -> dict[str, Any]:
     """Evaluates both where they are not finished reports, then compares; returns comparison.json's content."""
-    from reverie.evaluate.paired import compare_reports
+    from reverie.evaluate.compare import compare_reports
     from reverie.evaluate.store import make_folder
 
     output = make_folder(config.output or Path("runs/evaluate") / f"{Path(ours).name}-against-{Path(against).name}")
@@ -221,8 +221,12 @@ class EvaluationDisplay:
         """Shows a spinner beside `text`."""
         return self.console.status(text)
 
-    def bars(self) -> Progress:
-        """Opens a bar for each unit."""
+    @contextmanager
+    def bar(self, text: str, num_blocks: int) -> Iterator[Callable[[], None]]:
+        """Shows a bar, which goes when it is done."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(text, total=num_blocks)
+            yield lambda: progress.advance(task)

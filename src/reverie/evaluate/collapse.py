@@ -12,6 +12,7 @@ Real seconds of the same game set every limit, so that no limit is one that the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -31,6 +32,8 @@ MARGIN = 1.15
 LOOK_SIZE = 9
 FINE = 5
 """The look's logarithm of fine detail (`metrics.sharpness` + 1)."""
+CURVES = {"sharpness": FINE, "contrast": 3, "saturation": 4}
+"""The numbers of a look that are logarithms of a metric + 1."""
 FOLD, MIRROR, START_FINE, CHANGE = range(LOOK_SIZE, LOOK_SIZE + 4)
 SIGNS = LOOK_SIZE + 4
 """Numbers of a second: its look, then fold, mirrored start, fine detail of the start, and change (nan: not known)."""
@@ -92,6 +95,11 @@ def looks(frames: Frames, start: Frames | None = None, moved: npt.NDArray[np.boo
     return rows
 
 
+def curve_of(signs: Looks, name: str) -> Looks:
+    """One of CURVES by second, from signs `(..., s, SIGNS)`."""
+    return np.expm1(signs[..., CURVES[name]])
+
+
 def moved_seconds(poses: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
     """Tests for camera motion in each whole second after the first frame.  poses: (1 + f, 6)."""
     ends = poses[::FPS]
@@ -127,13 +135,8 @@ class Detector:
     still: float
 
     @classmethod
-    def fit(cls, real: Sequence[Frames]) -> Detector:
-        """From real clips of the game.  Raises DataError for fewer than MIN_SECONDS seconds in all."""
-        return cls.of([looks(frames, frames[0]) for frames in real])
-
-    @classmethod
     def of(cls, clips: Sequence[Looks]) -> Detector:
-        """The same from the `looks` of real clips."""
+        """The detector of a game, from the `looks` of real clips.  Raises DataError for fewer than MIN_SECONDS."""
         seen = np.concatenate(clips) if clips else np.zeros((0, SIGNS))
         if len(seen) < MIN_SECONDS:
             raise DataError(
@@ -192,9 +195,20 @@ class Detector:
         beyond = self.shares_of(seen) > 1
         return np.stack([_sustained(beyond[:, i], SUSTAINED_S[kind]) for i, kind in enumerate(KINDS)], 1)
 
-    def collapsed_at_s(self, frames: Frames) -> float | None:
-        """Time of the video's collapse, in seconds from its start; None if it never collapses."""
-        return collapse_of([self], looks(frames, frames[0]))
+
+def detectors_of(real: Sequence[Looks], rebuilt: Sequence[Looks], notes: list[str]) -> list[Detector]:
+    """One of the real game, and one of the game through the model's tokenizer, each where that is 40 s or more.
+
+    notes: takes a remark for the report where there is none.
+    """
+    try:
+        detectors = [Detector.of(real)]
+    except DataError:
+        notes.append("The recording is too short for the collapse detector (40 s): left out.")
+        return []
+    with suppress(DataError):
+        detectors.append(Detector.of(rebuilt))
+    return detectors
 
 
 def collapse_of(detectors: Sequence[Detector], seen: Looks) -> float | None:

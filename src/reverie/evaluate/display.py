@@ -1,26 +1,10 @@
-"""Display of an evaluation: what it reports while it works.  `reverie.cli.evaluate` draws it on a terminal."""
+"""Display of an evaluation: its progress.  `reverie.cli.evaluate` draws it on a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
-
-
-class Bars(Protocol):
-    """Progress bars, one for each unit of work; those of rich are of this kind."""
-
-    def add_task(self, description: str, *, total: float | None) -> Any:
-        """Adds a bar and returns its handle."""
-        ...
-
-    def advance(self, task_id: Any) -> None:
-        """Moves a bar on by one."""
-        ...
-
-    def remove_task(self, task_id: Any) -> None:
-        """Takes a bar away."""
-        ...
+from typing import Protocol
 
 
 class Display(Protocol):
@@ -34,15 +18,9 @@ class Display(Protocol):
         """Shows `text` while the context is open."""
         ...
 
-    def bars(self) -> AbstractContextManager[Bars]:
-        """Opens the bars of the units."""
+    def bar(self, text: str, num_blocks: int) -> AbstractContextManager[Callable[[], None]]:
+        """Shows a bar while the context is open, which yields what moves it on by a block."""
         ...
-
-
-class _NoBars:
-    def add_task(self, description: str, *, total: float | None) -> None: ...
-    def advance(self, task_id: Any) -> None: ...
-    def remove_task(self, task_id: Any) -> None: ...
 
 
 class Silent:
@@ -56,8 +34,5 @@ class Silent:
         yield
 
     @contextmanager
-    def bars(self) -> Iterator[Bars]:
-        yield _NoBars()
-
-
-SILENT = Silent()
+    def bar(self, text: str, num_blocks: int) -> Iterator[Callable[[], None]]:
+        yield lambda: None

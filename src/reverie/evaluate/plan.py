@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
+from reverie.data.dataset import Dataset
 from reverie.errors import DataError
-from reverie.evaluate.fit import Fit
-from reverie.evaluate.rollout import Recording, Start, pick_starts
-from reverie.models.idm import InverseDynamics
-from reverie.types import FPS, ActionSpace, Frames
+from reverie.evaluate.action_mapping import ActionMapping
+from reverie.evaluate.idm_scorer import IDMScorer
+from reverie.evaluate.rollout import Start, pick_starts, repeat_actions, usable_episodes
+from reverie.types import FPS, Action, Frames
 
 SHORT_S, LONG_S = 4, 16
 LIKENESS_S = (1, SHORT_S, LONG_S)
@@ -46,18 +46,6 @@ class Size:
     clips: int = 8
     speed_s: int = 10
 
-    def num_frames(self, num_pairs: int, has_mouse: bool) -> int:
-        """Generated frames of one game; num_pairs: opposite actions that are held."""
-        return FPS * (
-            2 * (self.starts * SHORT_S + self.long_starts * LONG_S)
-            + self.plays * self.play_s
-            + self.idles * self.idle_s
-            + self.endurances * self.endurance_s
-        ) + (
-            self.held * 2 * num_pairs * HELD_FRAMES
-            + self.returns * (2 * THERE_FRAMES + (TURN_FRAMES if has_mouse else 0))
-        )
-
 
 def size_of(quick: bool, starts: int | None = None, long_s: int | None = None) -> Size:
     """Full: about 29,000 frames, which nano makes in 16 to 21 minutes on two idle cores.  Quick: about 2,250.
@@ -77,96 +65,66 @@ def size_of(quick: bool, starts: int | None = None, long_s: int | None = None) -
         size = replace(size, play_s=long_s, idle_s=long_s)
     if starts is None:
         return size
-    capped = {
-        name: min(getattr(size, name), starts) for name in ("long_starts", "held", "returns", "plays", "idles", "clips")
-    }
-    return replace(size, starts=starts, **capped)
-
-
-class Opened(Recording, Protocol):
-    """Interface of the datasets that an evaluation reads."""
-
-    @property
-    def action_space(self) -> ActionSpace: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Judge:
-    """An inverse-dynamics model, its figures on held-out data, and what it has in common with model and recording."""
-
-    name: str
-    model: InverseDynamics
-    figures: dict[str, float]
-    space: ActionSpace
+    capped = ("long_starts", "held", "returns", "plays", "idles", "clips")
+    return replace(size, starts=starts, **{name: min(getattr(size, name), starts) for name in capped})
 
 
 @dataclass(frozen=True, slots=True)
 class Game:
-    """One recording to evaluate on.  Long lists are shorter, or empty, where the recording's episodes are too short."""
+    """One recording to evaluate on.
+
+    long_starts, plays: fewer, or none, where the recording's episodes are too short.  reference: real clips of 4 s.
+    """
 
     name: str
     path: Path
-    fit: Fit
-    judge: Judge | None
+    mapping: ActionMapping
+    scorer: IDMScorer | None
     starts: list[Start]
     long_starts: list[Start]
     plays: list[Start]
-    bank: list[Frames]
+    reference: list[Frames]
     notes: list[str]
     fov_deg: float
 
-    def play_rows(self, k: int, num_frames: int) -> list:
+    def play_actions(self, k: int, num_frames: int) -> list[Action]:
         """Actions of play `k`: its own clip's, then those of the others, over and over."""
-        actions = []
-        for start in (*self.plays[k:], *self.plays[:k], *self.long_starts, *self.starts):
-            actions += self.fit.actions(start.clip.actions[:-1])
-        times = -(-num_frames // len(actions))
-        return (actions * times)[:num_frames]
+        starts = (*self.plays[k:], *self.plays[:k], *self.long_starts, *self.starts)
+        actions = [action for start in starts for action in self.mapping.map_rows(start.clip.actions[:-1])]
+        return repeat_actions(actions, num_frames)
 
 
 def pick_game(
     name: str,
     path: Path,
-    recording: Recording,
-    fit: Fit,
-    judge: Judge | None,
+    recording: Dataset,
+    mapping: ActionMapping,
+    scorer: IDMScorer | None,
     size: Size,
     seed: int,
     *,
     fov_deg: float = 90.0,
     any_split: bool = False,
-    tick: Callable[[], None] = lambda: None,
 ) -> Game:
     """Choose and read all real clips.  Raises DataError for too short a recording, or one without held-out episodes."""
-    _check_split(path, recording, any_split)
-    longest = longest_of(recording)
-    short_frames = SHORT_S * FPS + 1
-    notes = list(fit.notes())
-    starts = pick_starts(recording, size.starts, short_frames, seed, tick)
-    long_starts: list[Start] = []
-    if longest > LONG_S * FPS:
-        long_starts = pick_starts(recording, size.long_starts, LONG_S * FPS + 1, seed + 1, tick)
-    else:
-        notes.append(f"No episode lasts {LONG_S} s: likeness at {LONG_S} s is left out.")
-    seconds = next(s for s in (20, 16, 10, 5, SHORT_S) if longest > s * FPS)
-    plays = pick_starts(recording, max(size.plays, size.endurances, 1), seconds * FPS + 1, seed + 2, tick)
-    bank = [start.clip.frames for start in pick_starts(recording, size.bank, short_frames, seed + 3, tick)]
-    return Game(name, path, fit, judge, starts, long_starts, plays, bank, notes, fov_deg)
-
-
-def longest_of(recording: Recording) -> int:
-    """Frames of the longest episode that may be used."""
-    heldout = [bool(episode.meta.get("heldout")) for episode in recording.episodes]
-    pairs = zip(recording.episodes, heldout, strict=True)
-    return max((episode.length for episode, is_out in pairs if is_out == any(heldout)), default=0)
-
-
-def _check_split(path: Path, recording: Recording, any_split: bool) -> None:
     if not any_split and not any(episode.meta.get("heldout") for episode in recording.episodes):
         raise DataError(
             f"{path} has no held-out episodes; record some with `reverie record WORLD --heldout`, or say --any-split "
             "to measure on what the model may have been trained on"
         )
+    longest = max((recording.episodes[i].length for i in usable_episodes(recording)), default=0)
+    short_frames = SHORT_S * FPS + 1
+    notes = mapping.notes()
+    starts = pick_starts(recording, size.starts, short_frames, seed)
+    long_starts: list[Start] = []
+    if longest > LONG_S * FPS:
+        long_starts = pick_starts(recording, size.long_starts, LONG_S * FPS + 1, seed + 1)
+    else:
+        notes.append(f"No episode lasts {LONG_S} s: likeness at {LONG_S} s is left out.")
+    seconds = next(s for s in (20, 16, 10, 5, SHORT_S) if longest > s * FPS)
+    plays = pick_starts(recording, max(size.plays, size.endurances, 1), seconds * FPS + 1, seed + 2)
+    reference = [start.clip.frames for start in pick_starts(recording, size.bank, short_frames, seed + 3)]
+    return Game(name, path, mapping, scorer, starts, long_starts, plays, reference, notes, fov_deg)
 
 
 def game_names(paths: Sequence[Path]) -> list[str]:

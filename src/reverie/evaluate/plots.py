@@ -1,13 +1,24 @@
-"""Small plots as SVG text: nothing to load, nothing to run."""
+"""Small plots as SVG text."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+TEMPLATES = Environment(
+    loader=PackageLoader("reverie.evaluate"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
 WIDTH, HEIGHT = 460, 250
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 30, 34
+LEFT, RIGHT, TOP, BOTTOM = 46, WIDTH - 12, 30, HEIGHT - 34
+TIMES_S = (1, 2, 5, 10, 20, 60, 120, 300)
 Points = Sequence[tuple[float, float]]
 
 
@@ -20,72 +31,57 @@ def line_chart(
     log_x: bool = False,
     y_top: float | None = None,
     level: float | None = None,
-) -> str:
+) -> Markup:
     """Lines by name over one pair of axes.  y starts at 0; y_top: the most that is shown.  level: a dashed line."""
     points = [point for line in lines.values() for point in line]
     if not points:
-        return ""
+        return Markup()
+    scale = (lambda x: math.log(max(x, 1e-9))) if log_x else float
     x_low, x_high = min(x for x, _ in points), max(max(x for x, _ in points), min(x for x, _ in points) + 1)
-    highest = max([y for _, y in points] + [level or 0.0]) or 1.0
-    y_high = min(highest * 1.08, y_top) if y_top is not None else highest * 1.08
+    highest = 1.08 * (max([y for _, y in points] + [level or 0.0]) or 1.0)
+    y_high = highest if y_top is None else min(highest, y_top)
 
-    def place(x: float, y: float) -> tuple[float, float]:
-        low, high, at = (math.log(max(v, 1e-9)) if log_x else v for v in (x_low, x_high, x))
-        across = (at - low) / (high - low)
-        up = min(max(y, 0.0), y_high) / y_high
-        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+    def along(x: float) -> float:
+        return round(LEFT + (scale(x) - scale(x_low)) / (scale(x_high) - scale(x_low)) * (RIGHT - LEFT), 1)
 
-    parts = [_frame(title, x_label)]
-    for y in ticks(y_high):
-        across = place(x_low, y)[1]
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{across:.1f}" y2="{across:.1f}" class="grid"/>')
-        parts.append(f'<text x="{LEFT - 5}" y="{across + 3.5:.1f}" text-anchor="end">{y:g}</text>')
-    marks = [x for x in (1, 2, 5, 10, 20, 60, 120, 300) if x_low <= x <= x_high] if log_x else ticks(x_high)
-    for x in marks:
-        if x >= x_low:
-            along = place(x, 0)[0]
-            parts.append(f'<text x="{along:.1f}" y="{HEIGHT - BOTTOM + 14}" text-anchor="middle">{x:g}</text>')
-    if level is not None:
-        across = place(x_low, level)[1]
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{across:.1f}" y2="{across:.1f}" class="level"/>')
-    for name, line in lines.items():
-        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(x, y) for x, y in line))
-        parts.append(f'<polyline points="{path}" stroke="{colours[name]}" class="line"><title>{escape(name)}</title>')
-        parts.append("</polyline>")
-    return _svg(parts)
+    def up(y: float) -> float:
+        return round(BOTTOM - min(max(y, 0.0), y_high) / y_high * (BOTTOM - TOP), 1)
+
+    return _draw(
+        title,
+        x_label,
+        y_ticks=[(up(y), f"{y:g}") for y in ticks(y_high)],
+        x_ticks=[(along(x), f"{x:g}") for x in (TIMES_S if log_x else ticks(x_high)) if x_low <= x <= x_high],
+        level=None if level is None else up(level),
+        lines=[(name, colours[name], " ".join(f"{along(x)},{up(y)}" for x, y in line)) for name, line in lines.items()],
+    )
 
 
 def bar_chart(
     title: str, groups: Mapping[str, Mapping[str, float]], colours: Mapping[str, str], y_top: float = 1.0
-) -> str:
+) -> Markup:
     """Bars side by side for each group; groups: by name the bars by name."""
     if not groups:
-        return ""
-    parts = [_frame(title, "")]
-    room, bottom = WIDTH - LEFT - RIGHT, HEIGHT - BOTTOM
-    for y in ticks(y_top):
-        at = bottom - y / y_top * (bottom - TOP)
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" class="grid"/>')
-        parts.append(f'<text x="{LEFT - 5}" y="{at + 3.5:.1f}" text-anchor="end">{y:g}</text>')
-    wide = room / len(groups)
-    for i, (group, bars) in enumerate(groups.items()):
-        middle = LEFT + (i + 0.5) * wide
-        parts.append(f'<text x="{middle:.1f}" y="{bottom + 14}" text-anchor="middle">{escape(group)}</text>')
-        thick = 0.82 * wide / max(1, len(bars))
-        for j, (name, value) in enumerate(bars.items()):
-            tall = min(max(value, 0.0), y_top) / y_top * (bottom - TOP)
-            x = middle + (j - len(bars) / 2) * thick
-            parts.append(
-                f'<rect x="{x:.1f}" y="{bottom - tall:.1f}" width="{max(thick - 1, 1):.1f}" height="{tall:.1f}" '
-                f'fill="{colours[name]}"><title>{escape(name)}: {value:.3f}</title></rect>'
-            )
-    return _svg(parts)
+        return Markup()
 
+    def high(y: float) -> float:
+        return min(max(y, 0.0), y_top) / y_top * (BOTTOM - TOP)
 
-def legend(colours: Mapping[str, str]) -> str:
-    """The names with their colours, as HTML."""
-    items = (f'<span><i style="background:{colour}"></i>{escape(name)}</span>' for name, colour in colours.items())
-    return f'<p class="legend">{"".join(items)}</p>'
+    wide = (RIGHT - LEFT) / len(groups)
+    middles = {group: LEFT + (i + 0.5) * wide for i, group in enumerate(groups)}
+    bars = []
+    for group, values in groups.items():
+        thick = 0.82 * wide / max(1, len(values))
+        for j, (name, value) in enumerate(values.items()):
+            x = middles[group] + (j - len(values) / 2) * thick
+            place = (x, BOTTOM - high(value), max(thick - 1, 1), high(value))
+            bars.append((name, colours[name], *(round(number, 1) for number in place), value))
+    return _draw(
+        title,
+        y_ticks=[(round(BOTTOM - high(y), 1), f"{y:g}") for y in ticks(y_top)],
+        x_ticks=[(round(middle, 1), group) for group, middle in middles.items()],
+        bars=bars,
+    )
 
 
 def ticks(highest: float) -> list[float]:
@@ -96,12 +92,7 @@ def ticks(highest: float) -> list[float]:
     return [round(i * step, 10) for i in range(int(highest / step + 1e-9) + 1)]
 
 
-def _frame(title: str, x_label: str) -> str:
-    return (
-        f'<text x="{LEFT}" y="18" class="title">{escape(title)}</text>'
-        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>'
-    )
-
-
-def _svg(parts: Sequence[str]) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
+def _draw(title: str, x_label: str = "", *, level: float | None = None, lines=(), bars=(), **axes: Any) -> Markup:
+    size = {"width": WIDTH, "height": HEIGHT, "left": LEFT, "right": RIGHT, "bottom": BOTTOM}
+    template = TEMPLATES.get_template("charts.html")
+    return Markup(template.render(title=title, x_label=x_label, level=level, lines=lines, bars=bars, **axes, **size))

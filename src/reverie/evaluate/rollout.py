@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from reverie.data.dataset import Dataset
 from reverie.errors import DataError
 from reverie.types import FPS, Action, ActionSpace, Clip, Frames
+
+Tick = Callable[[], None]
 
 
 class Dream(Protocol):
@@ -31,50 +34,32 @@ class Dreamer(Protocol):
     def open(self, image: Frames, seed: int = 0) -> Dream: ...
 
 
-class Episode(Protocol):
-    """Interface of an episode's entry: its length in frames, and its attributes (`map`, `heldout`)."""
-
-    @property
-    def length(self) -> int: ...
-    @property
-    def meta(self) -> Mapping[str, Any]: ...
-
-
-class Recording(Protocol):
-    """Interface of a dataset."""
-
-    @property
-    def episodes(self) -> Sequence[Episode]: ...
-    def clip(self, episode: int, start: int, length: int) -> Clip: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A place to start from: the real clip that begins there (its frame 0 is the start frame).
-
-    label: where that is, for captions.
-    """
+    """A real clip to start from: its frame 0 is the start frame.  label: place and time, for captions."""
 
     label: str
     clip: Clip
 
     @property
-    def picture(self) -> Frames:
+    def image(self) -> Frames:
         """(H, W, 3)"""
         return self.clip.frames[0]
 
 
-def pick_starts(
-    recording: Recording, count: int, clip_frames: int, seed: int, tick: Callable[[], None] = lambda: None
-) -> list[Start]:
-    """`count` clips of `clip_frames` frames at random positions, spread evenly over the episodes; the same for the same
-    seed.
+def usable_episodes(recording: Dataset) -> list[int]:
+    """Indices of the held-out episodes, or of all where none is marked."""
+    heldout = [bool(episode.meta.get("heldout")) for episode in recording.episodes]
+    return [i for i, is_out in enumerate(heldout) if is_out == any(heldout)]
 
-    Where some episodes are marked held-out, only those are used.  Raises DataError where no episode is long enough.
+
+def pick_starts(recording: Dataset, count: int, clip_frames: int, seed: int) -> list[Start]:
+    """Picks clips at random positions, spread evenly over the usable episodes; the same for the same seed.
+
+    Raises DataError where no episode is long enough.
     """
     lengths = [episode.length for episode in recording.episodes]
-    heldout = [bool(episode.meta.get("heldout")) for episode in recording.episodes]
-    usable = [i for i, n in enumerate(lengths) if n >= clip_frames and heldout[i] == any(heldout)]
+    usable = [i for i in usable_episodes(recording) if lengths[i] >= clip_frames]
     if not usable:
         raise DataError(
             f"evaluation needs episodes of at least {clip_frames} frames, the longest of {len(lengths)} has "
@@ -88,30 +73,27 @@ def pick_starts(
         frame = int(rng.integers(lengths[episode] - clip_frames + 1))
         place = recording.episodes[episode].meta.get("map") or f"episode {episode}"
         starts.append(Start(f"{place} +{frame / FPS:.0f} s", recording.clip(episode, frame, clip_frames)))
-        tick()
     return starts
 
 
-def roll(
-    dreamer: Dreamer, picture: Frames, actions: Sequence[Action], seed: int, tick: Callable[[], None] = lambda: None
-) -> Frames:
-    """The rollout that starts in `picture` (H, W, 3) under one action per frame: `(1 + len(actions), H, W, 3)`.
+def roll(dreamer: Dreamer, image: Frames, actions: Sequence[Action], seed: int, tick: Tick = lambda: None) -> Frames:
+    """Rolls out from a start frame (H, W, 3) under one action a frame: `(1 + len(actions), H, W, 3)`.
 
     Frame 0 is the start frame itself.  The last block is filled up with the last action and cut.  `tick` is called per
     block.
     """
-    return np.concatenate([picture[None], *roll_stream(dreamer, picture, actions, seed, tick)])
+    return np.concatenate([image[None], *roll_blocks(dreamer, image, actions, seed, tick)])
 
 
-def roll_stream(
-    dreamer: Dreamer, picture: Frames, actions: Sequence[Action], seed: int, tick: Callable[[], None] = lambda: None
+def roll_blocks(
+    dreamer: Dreamer, image: Frames, actions: Sequence[Action], seed: int, tick: Tick = lambda: None
 ) -> Iterator[Frames]:
-    """The same a block at a time, without the start frame; frames past the last action are cut."""
-    dream = dreamer.open(picture, seed=seed)
+    """Yields the same a block at a time, without the start frame; frames past the last action are cut."""
+    dream = dreamer.open(image, seed=seed)
     try:
         i = 0
         while i < len(actions):
-            num_frames = getattr(dream, "next_frames", dream.block_frames)  # a first block may be shorter
+            num_frames = next_frames(dream)
             block = list(actions[i : i + num_frames])
             yield dream.step(block + block[-1:] * (num_frames - len(block)))[: len(block)]
             i += len(block)
@@ -120,6 +102,11 @@ def roll_stream(
         dream.close()
 
 
-def num_blocks(num_frames: int, block_frames: int) -> int:
-    """Blocks that `roll` steps through for so many frames."""
-    return -(-num_frames // block_frames)
+def next_frames(dream: Dream) -> int:
+    """Frames of the next block: a first one may be shorter."""
+    return getattr(dream, "next_frames", dream.block_frames)
+
+
+def repeat_actions(actions: Sequence[Action], num_frames: int) -> list[Action]:
+    """Actions over and over, one a frame."""
+    return (list(actions) * -(-num_frames // len(actions)))[:num_frames]

@@ -1,33 +1,33 @@
-"""Units of work that survive an interruption: each stores its result under `work/`, whole or not at all."""
+"""Results that survive an interruption: each is stored under `work/`, whole or not at all."""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
-import numpy.typing as npt
+from pydantic import ConfigDict, TypeAdapter
 
 from reverie.errors import DataError
 from reverie.models.checkpoint import write_json_atomic
 
 VERSION = 4
-"""Version of reports and of stored unit results: figures of two versions do not mix."""
-
-Arrays = dict[str, npt.NDArray[Any]]
+"""Version of reports: figures of two versions do not mix."""
 
 
-@dataclass(slots=True)
-class Unit:
-    """The result of a unit.  facts: JSON.  arrays: by name."""
+class Record:
+    """Base of the dataclasses that are stored: numbers, text and arrays, and lists, mappings and records of them."""
 
-    facts: dict[str, Any] = field(default_factory=dict)
-    arrays: Arrays = field(default_factory=dict)
+    __slots__ = ()
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(arbitrary_types_allowed=True)
+
+
+R = TypeVar("R", bound=Record)
 
 
 class Store:
@@ -37,46 +37,58 @@ class Store:
     """
 
     def __init__(self, folder: Path, stamp: Mapping[str, Any]) -> None:
-        self.folder = folder / "work"
-        self.num_found = 0
-        make_folder(self.folder)
-        stamp = json.loads(json.dumps(stamp))
-        path = self.folder / "stamp.json"
-        found = _read(path)
-        if found is not None and found != stamp:
-            different = sorted(key for key in {*found, *stamp} if found.get(key) != stamp.get(key))
-            what = "; ".join(f"{key} was {_short(found.get(key))}, is {_short(stamp.get(key))}" for key in different)
+        self.folder = make_folder(folder / "work")
+        wanted, path = json.loads(json.dumps(stamp)), self.folder / "stamp.json"
+        found = _read_stamp(path)
+        if found is None:
+            write_json_atomic(path, wanted)
+        elif found != wanted:
+            different = sorted(key for key in {*found, *wanted} if found.get(key) != wanted.get(key))
+            what = "; ".join(f"{key} was {_short(found.get(key))}, is {_short(wanted.get(key))}" for key in different)
             raise DataError(
                 f"{folder} holds another evaluation ({what}); say -o ANOTHER, or delete {self.folder} to start again"
             )
-        if found is None:
-            write_json_atomic(path, stamp)
 
-    def get(self, name: str, make: Callable[[], Unit]) -> tuple[Unit, bool]:
-        """The stored result of unit `name`, or what `make` gives, stored; and whether it was there."""
+    def get(self, name: str, kind: type[R], make: Callable[[], R]) -> R:
+        """Returns the stored result `name`, or what `make` gives, stored.  A damaged one is made again."""
         path = self.folder / f"{name}.npz"
-        unit = _load(path)
-        if unit is not None:
-            self.num_found += 1
-            return unit, True
-        unit = make()
-        facts = np.frombuffer(json.dumps(unit.facts).encode(), np.uint8)
-        partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.npz")
         try:
-            np.savez_compressed(partial, allow_pickle=False, **{**unit.arrays, "facts": facts})
-            os.replace(partial, path)
-        except OSError as error:
-            raise DataError(f"cannot write {path}: {error.strerror}; free some space, then run it again") from None
-        finally:
-            partial.unlink(missing_ok=True)
-        return unit, False
+            return load_record(path, kind)
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+            made = make()
+            save_record(path, made)
+            return made
 
-    def has(self, name: str) -> bool:
-        return (self.folder / f"{name}.npz").is_file()
+
+def save_record(path: Path, record: Record) -> None:
+    """Writes a record as one npz file: its arrays, and JSON of the rest.  Raises DataError where that fails."""
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+
+    def move_out(array: np.ndarray[Any, Any]) -> dict[str, str]:
+        arrays[name := str(len(arrays))] = array
+        return {"array": name}
+
+    text = json.dumps(asdict(record), default=move_out)  # type: ignore[call-overload]  # a dataclass, as Record says
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.npz")
+    try:
+        np.savez_compressed(partial, allow_pickle=False, record=np.frombuffer(text.encode(), np.uint8), **arrays)
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}; free some space, then run it again") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_record(path: Path, kind: type[R]) -> R:
+    """Reads what `save_record` wrote."""
+    with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        text = file["record"].tobytes()
+        plain = json.loads(text, object_hook=lambda found: file[found["array"]] if [*found] == ["array"] else found)
+    return TypeAdapter(kind).validate_python(plain)
 
 
 def make_folder(folder: Path) -> Path:
-    """The folder, made if it is not there.  Raises DataError where that fails."""
+    """Returns the folder, made if it is not there.  Raises DataError where that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -84,17 +96,7 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
-def _load(path: Path) -> Unit | None:
-    """A stored unit; None for none or a damaged one, which is then made again."""
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        return Unit(json.loads(arrays.pop("facts").tobytes()), arrays)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        return None
-
-
-def _read(path: Path) -> dict[str, Any] | None:
+def _read_stamp(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 MISSING = "-"
+
+Metrics = dict[str, float]
+"""Figures of one row, by the column's key."""
 
 DREAM, REAL, REBUILT = "the dream", "real recording", "tokenizer's reconstruction"
 STATIC, COPY, SHUFFLED = "static picture", "copy of the last frame", "shuffled actions"
@@ -29,16 +32,19 @@ class Column:
     form: str = "{:.2f}"
     best: Best = ""
 
+    def show(self, figures: Mapping[str, float], missing: str) -> str:
+        """Writes the column's figure of a row."""
+        return self.form.format(figures[self.key]) if self.key in figures else missing
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
     """Rows of figures by name; one that does not apply is left out of its row.  note: how to read it, one line."""
 
-    name: str
     title: str
     columns: tuple[Column, ...]
     note: str = ""
-    rows: dict[str, dict[str, float]] = field(default_factory=dict)
+    rows: dict[str, Metrics] = field(default_factory=dict)
 
     def upsets(self) -> list[str]:
         """A line for each control that should lose but beats the real recording, with the figures by which it does.
@@ -58,42 +64,28 @@ class Table:
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """Headings and rows as text, each row with its name first; columns without figures are left out."""
-        headings = ["", *(column.label for column in self._used())]
-        return headings, [[name, *self._cells(figures)] for name, figures in self.rows.items()]
+        used = self.used_columns()
+        headings = ["", *(column.label for column in used)]
+        return headings, [[name, *(column.show(row, MISSING) for column in used)] for name, row in self.rows.items()]
 
     def to_markdown(self) -> str:
-        used = self._used()
-        lines = [
-            f"### {self.title}",
-            "",
-            "| | " + " | ".join(column.label for column in used) + " |",
-            "|---|" + "---:|" * len(used),
-            *(f"| {name} | " + " | ".join(self._cells(figures)) + " |" for name, figures in self.rows.items()),
-        ]
+        headings, rows = self.cells()
+        lines = [f"### {self.title}", "", _markdown_row(headings), "|---|" + "---:|" * (len(headings) - 1)]
+        lines += map(_markdown_row, rows)
         under = [text for text in (self.note, *(f"- {line}" for line in self.upsets())) if text]
         return "\n".join([*lines, "", *under, ""])
 
     def to_json(self) -> dict[str, Any]:
-        """Converts the table to JSON for `from_json`; every row as a plain mapping under `rows`."""
-        columns = [asdict(column) for column in self._used()]
-        rows = {name: dict(figures) for name, figures in self.rows.items()}
-        return {"title": self.title, "note": self.note, "columns": columns, "rows": rows, "upsets": self.upsets()}
+        columns = [asdict(column) for column in self.used_columns()]
+        return {**asdict(self), "columns": columns, "upsets": self.upsets()}
 
-    @classmethod
-    def from_json(cls, name: str, raw: Mapping[str, Any]) -> Table:
-        columns = tuple(Column(**column) for column in raw["columns"])
-        return cls(
-            name, raw["title"], columns, raw["note"], {row: dict(figures) for row, figures in raw["rows"].items()}
-        )
-
-    def _used(self) -> list[Column]:
+    def used_columns(self) -> tuple[Column, ...]:
         """The columns that some row has a figure for."""
-        return [column for column in self.columns if any(column.key in figures for figures in self.rows.values())]
+        return tuple(column for column in self.columns if any(column.key in row for row in self.rows.values()))
 
-    def _cells(self, figures: dict[str, float]) -> list[str]:
-        return [
-            column.form.format(figures[column.key]) if column.key in figures else MISSING for column in self._used()
-        ]
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |", 1)
 
 
 def _beats(figure: float, real: float, best: Best) -> bool:

@@ -18,11 +18,11 @@ business (see `bindings`).  A client that breaks these rules gets an `error` and
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, NoReturn
+from typing import Annotated, Any, ClassVar, NoReturn, get_args
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from reverie.errors import ProtocolError
 from reverie.serve.wire import VERSION as VERSION
@@ -41,8 +41,6 @@ MAX_SEED = 2**31 - 1
 MAX_PASSES = 1000
 MAX_MODEL_ID = 80
 
-_CODE = re.compile(r"[A-Za-z][A-Za-z0-9]{0,31}")
-_START_ID = re.compile(r"[A-Za-z0-9_.-]{1,80}")
 VIEWS = ("game", "dream", "both")
 """Views of a game and its generated counterpart: either, or both side by side in one frame."""
 MAX_SAVE_NAME = 80
@@ -107,15 +105,30 @@ class Refusal(ProtocolError):
 # ---------------------------------------------------------------------------------------------- client -> server
 
 
+def _read_format(name: object) -> Format:
+    if name not in ("jpeg", "rgb"):
+        raise ValueError("expected jpeg or rgb")
+    return Format[str(name).upper()]
+
+
+Count = Annotated[int, Field(strict=True, ge=0, le=MAX_UINT32)]
+Seed = Annotated[int, Field(strict=True, ge=0, le=MAX_SEED)]
+Passes = Annotated[int, Field(strict=True, ge=0, le=MAX_PASSES)]
+Flag = Annotated[bool, Field(strict=True)]
+Identifier = Annotated[str, Field(strict=True, pattern="^[A-Za-z0-9_.-]{1,80}$")]
+KeyCode = Annotated[str, Field(strict=True, pattern="^[A-Za-z][A-Za-z0-9]{0,31}$")]
+Pixels = Annotated[float, Field(strict=True, ge=-MAX_MOUSE_PX, le=MAX_MOUSE_PX)]
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
     """The first message: the version spoken, the encoding of frames (`jpeg` or `rgb`), and the model to play, an id of
     `welcome.models`; for another, or None, the server's own choice."""
 
     TYPE: ClassVar = "hello"
-    version: int
-    format: Format = Format.JPEG
-    model: str | None = None
+    version: Count
+    format: Annotated[Format, BeforeValidator(_read_format)] = Format.JPEG
+    model: Annotated[str, Field(strict=True, max_length=MAX_MODEL_ID)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +139,9 @@ class Start:
     """
 
     TYPE: ClassVar = "start"
-    start: str | None = None
-    seed: int = 0
-    passes: int | None = None
+    start: Identifier | None = None
+    seed: Seed = 0
+    passes: Passes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +149,8 @@ class Restart:
     """Begin again on the same image; everything under way is dropped.  passes: as in Start."""
 
     TYPE: ClassVar = "restart"
-    seed: int = 0
-    passes: int | None = None
+    seed: Seed = 0
+    passes: Passes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +158,7 @@ class Resume:
     """Take up the session of an earlier connection, by the token of its `started`."""
 
     TYPE: ClassVar = "resume"
-    session: str
+    session: Identifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +166,7 @@ class Load:
     """Open the saved session `save` at its end."""
 
     TYPE: ClassVar = "load"
-    save: str
+    save: Identifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +174,7 @@ class Seek:
     """Go to the block that shows frame number `frame` (the start is 1), and pause there."""
 
     TYPE: ClassVar = "seek"
-    frame: int
+    frame: Count
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +185,13 @@ class View:
     """
 
     TYPE: ClassVar = "view"
-    view: str
-    epoch: int | None = None
-    index: int | None = None
+    view: Annotated[str, Field(strict=True, pattern=f"^({'|'.join(VIEWS)})$")]
+    epoch: Count | None = None
+    index: Count | None = None
+
+    def __post_init__(self) -> None:
+        if (self.epoch is None) != (self.index is None):
+            raise ValueError("expected epoch and index, or neither")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,14 +199,14 @@ class Save:
     """Save the session under a name.  whole: with what was played after the frame that a `seek` has gone to."""
 
     TYPE: ClassVar = "save"
-    name: str
-    whole: bool = False
+    name: Annotated[str, Field(strict=True, max_length=MAX_SAVE_NAME)]
+    whole: Flag = False
 
 
 @dataclass(frozen=True, slots=True)
 class Pause:
     TYPE: ClassVar = "pause"
-    paused: bool
+    paused: Flag
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +214,9 @@ class Input:
     """All keys held now, and how far the mouse moved since the last `input`, in pixels: right and down are positive."""
 
     TYPE: ClassVar = "input"
-    seq: int
-    codes: frozenset[str] = frozenset()
-    mouse: tuple[float, float] = (0.0, 0.0)
+    seq: Count
+    codes: Annotated[frozenset[KeyCode], Field(max_length=MAX_CODES)] = frozenset()
+    mouse: tuple[Pixels, Pixels] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,15 +224,15 @@ class Played:
     """The frame `index` of `epoch` has come on the screen.  round_trip_ms: what the client's last ping measured."""
 
     TYPE: ClassVar = "played"
-    epoch: int
-    index: int
-    round_trip_ms: float | None = None
+    epoch: Count
+    index: Count
+    round_trip_ms: Annotated[float, Field(strict=True, ge=0, le=1e7)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Ping:
     TYPE: ClassVar = "ping"
-    time_ms: float
+    time_ms: Annotated[float, Field(strict=True, ge=-1e15, le=1e15)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +240,7 @@ class Rate:
     """Show at most `fps` frames a second from now on; None for as many as the world has.  Answered by `rate`."""
 
     TYPE: ClassVar = "rate"
-    fps: float | None
+    fps: Annotated[float, Field(strict=True, ge=1, le=1000)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +253,7 @@ class MapRequest:
 ClientMessage = (
     Hello | Start | Restart | Resume | Load | Seek | View | Save | Pause | Input | Played | Rate | Ping | MapRequest
 )
+_READERS: dict[str, TypeAdapter[ClientMessage]] = {kind.TYPE: TypeAdapter(kind) for kind in get_args(ClientMessage)}
 
 
 def parse(text: str | bytes) -> ClientMessage:
@@ -248,10 +266,14 @@ def parse(text: str | bytes) -> ClientMessage:
         _bad("a message is a JSON object", text[:40])
     if not isinstance(body, dict):
         _bad("a message is a JSON object", body)
-    reader = _READERS.get(body["type"]) if isinstance(body.get("type"), str) else None
-    if reader is None:
-        _bad(f"its type is one of {', '.join(_READERS)}", body.get("type"))
-    return reader(body)
+    kind = body.get("type")
+    if not isinstance(kind, str) or kind not in _READERS:
+        _bad(f"its type is one of {', '.join(_READERS)}", kind)
+    try:
+        return _READERS[kind].validate_python(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        _bad(f"{'.'.join(map(str, (kind, *first['loc'])))}: {first['msg']}", first["input"])
 
 
 def _bad(expected: str, got: object) -> NoReturn:
@@ -261,123 +283,6 @@ def _bad(expected: str, got: object) -> NoReturn:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)
-
-
-def _number(body: dict[str, Any], name: str, low: float, high: float, default: float | None = None) -> float:
-    value = body.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        _bad(f"{body['type']}.{name} is a number from {low:g} to {high:g}", value)
-    return float(value)
-
-
-def _integer(body: dict[str, Any], name: str, high: int, default: int | None = None) -> int:
-    value = body.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= high:
-        _bad(f"{body['type']}.{name} is a whole number from 0 to {high}", value)
-    return value
-
-
-def _read_hello(body: dict[str, Any]) -> Hello:
-    formats = {"jpeg": Format.JPEG, "rgb": Format.RGB}
-    name = body.get("format", "jpeg")
-    if not isinstance(name, str) or name not in formats:
-        _bad("hello.format is jpeg or rgb", name)
-    model = body.get("model")
-    if model is not None and not (isinstance(model, str) and len(model) <= MAX_MODEL_ID):
-        _bad(f"hello.model is the id of a model, a text of at most {MAX_MODEL_ID} characters", model)
-    return Hello(_integer(body, "version", MAX_UINT32), formats[name], model)
-
-
-def _read_start(body: dict[str, Any]) -> Start:
-    start = body.get("start")
-    if start is not None and not (isinstance(start, str) and _START_ID.fullmatch(start)):
-        _bad("start.start is the id of a start picture", start)
-    return Start(start, _integer(body, "seed", MAX_SEED, 0), _passes(body))
-
-
-def _passes(body: dict[str, Any]) -> int | None:
-    return None if body.get("passes") is None else _integer(body, "passes", MAX_PASSES)
-
-
-def _read_rate(body: dict[str, Any]) -> Rate:
-    return Rate(None if body.get("fps") is None else _number(body, "fps", 1, 1000))
-
-
-def _read_resume(body: dict[str, Any]) -> Resume:
-    token = body.get("session")
-    if not (isinstance(token, str) and _START_ID.fullmatch(token)):
-        _bad("resume.session is the token of a session", token)
-    return Resume(token)
-
-
-def _read_load(body: dict[str, Any]) -> Load:
-    save = body.get("save")
-    if not (isinstance(save, str) and _START_ID.fullmatch(save)):
-        _bad("load.save is the id of a saved session", save)
-    return Load(save)
-
-
-def _read_view(body: dict[str, Any]) -> View:
-    view, is_latest = body.get("view"), body.get("epoch") is None
-    if not isinstance(view, str) or view not in VIEWS:
-        _bad(f"view.view is one of {', '.join(VIEWS)}", view)
-    if is_latest:
-        return View(view)
-    return View(view, _integer(body, "epoch", MAX_UINT32), _integer(body, "index", MAX_UINT32))
-
-
-def _read_save(body: dict[str, Any]) -> Save:
-    name, whole = body.get("name"), body.get("whole", False)
-    if not isinstance(name, str) or len(name) > MAX_SAVE_NAME:
-        _bad(f"save.name is a text of at most {MAX_SAVE_NAME} characters", name)
-    if not isinstance(whole, bool):
-        _bad("save.whole is true or false", whole)
-    return Save(name, whole)
-
-
-def _read_pause(body: dict[str, Any]) -> Pause:
-    if not isinstance(body.get("paused"), bool):
-        _bad("pause.paused is true or false", body.get("paused"))
-    return Pause(body["paused"])
-
-
-def _read_input(body: dict[str, Any]) -> Input:
-    codes, mouse = body.get("codes", []), body.get("mouse", [0, 0])
-    if not isinstance(codes, list) or len(codes) > MAX_CODES:
-        _bad(f"input.codes is a list of at most {MAX_CODES} key codes", codes)
-    for code in codes:
-        if not isinstance(code, str) or not _CODE.fullmatch(code):
-            _bad("input.codes are key codes such as KeyW", code)
-    if not isinstance(mouse, list) or len(mouse) != 2 or not all(_is_step(value) for value in mouse):
-        _bad(f"input.mouse is two numbers of at most {MAX_MOUSE_PX:g}", mouse)
-    return Input(_integer(body, "seq", MAX_UINT32), frozenset(codes), (float(mouse[0]), float(mouse[1])))
-
-
-def _is_step(value: object) -> bool:
-    return not isinstance(value, bool) and isinstance(value, int | float) and abs(value) <= MAX_MOUSE_PX
-
-
-def _read_played(body: dict[str, Any]) -> Played:
-    round_trip = None if body.get("round_trip_ms") is None else _number(body, "round_trip_ms", 0, 1e7)
-    return Played(_integer(body, "epoch", MAX_UINT32), _integer(body, "index", MAX_UINT32), round_trip)
-
-
-_READERS: dict[str, Callable[[dict[str, Any]], ClientMessage]] = {
-    Hello.TYPE: _read_hello,
-    Start.TYPE: _read_start,
-    Restart.TYPE: lambda body: Restart(_integer(body, "seed", MAX_SEED, 0), _passes(body)),
-    Resume.TYPE: _read_resume,
-    Load.TYPE: _read_load,
-    Seek.TYPE: lambda body: Seek(_integer(body, "frame", MAX_UINT32)),
-    View.TYPE: _read_view,
-    Save.TYPE: _read_save,
-    Pause.TYPE: _read_pause,
-    Input.TYPE: _read_input,
-    Played.TYPE: _read_played,
-    Rate.TYPE: _read_rate,
-    MapRequest.TYPE: lambda _: MapRequest(),
-    Ping.TYPE: lambda body: Ping(_number(body, "time_ms", -1e15, 1e15)),
-}
 
 
 # ---------------------------------------------------------------------------------------------- server -> client

@@ -1,10 +1,8 @@
-"""FLOPs and bytes of each stage of a model, computed from its config alone.
+"""FLOPs and bytes of each stage of a model: torch counts them in a run on the meta device, which computes nothing.
 
 An operation is a multiplication or an addition in a matrix product or a convolution; all else (norms, activations,
 softmax, rotary) is left out.  Bytes are the least that must move: each weight, ring and carry once, and what goes in
 and comes out; activations are taken to stay on the chip.  So the floor that follows is below what any program reaches.
-
-Legend: n tokens of a step, d width, h w cells or pixels of a grid, t steps or frames.
 """
 
 from __future__ import annotations
@@ -12,20 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from math import prod
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from reverie.engine.accelerate import quantise
-from reverie.models.actions import WINDOW_FRAMES
 from reverie.models.clip_vision import ClipVision, ClipVisionConfig
+from reverie.models.conditioning.base import next_condition
 from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel
-from reverie.models.tiny_decoder import GROWTH, TinyDecoder, TinyDecoderConfig
+from reverie.models.state import ConditionChannels, WorldState
+from reverie.models.tiny_decoder import TinyDecoder, TinyDecoderConfig
 from reverie.models.tokenizer import CELL, FRAMES
 from reverie.models.wan_vae import WanVAE, WanVAEConfig
+
+NOT_PLAYED = ("img_emb", ".cross_attn.kv.", ".cross_attn.norm_k.")
+"""Weights that a pass in play does not read: those that make keys and values of the start image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,131 +56,97 @@ def num_shrinking(config: WorldModelConfig) -> int:
         return quantise.num_shrinking(WorldModel(config))
 
 
+def count_operations(run: Callable[[], object]) -> int:
+    """Counts the operations of what `run` does."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+@lru_cache(maxsize=16)
 def dit_pass(config: WorldModelConfig, steps: int, seen: int, itemsize: int) -> Work:
-    """One pass of the transformer over `steps` steps that attend to `seen` steps, themselves included; batch 1.
-
-    For models of Matrix-Game 2's kind: with image attention, a keyboard and a mouse, without a camera.
-    """
-    d, n = config.dim, config.tokens_per_step
-    tokens = steps * n
-    patch_in = config.patch_cells * (config.latent[0] + config.cond_channels)
-    macs = tokens * patch_in * d + tokens * d * config.patch_cells * config.latent[0]
-    macs += steps * (config.freq_dim * d + d * d + 6 * d * d)  # the time's embedding
-    if config.actions.modulation:
-        macs += steps * (WINDOW_FRAMES * config.action_space.size * d + d * d)
-    macs += config.layers * tokens * (4 * d * d + 2 * d * config.ffn_dim + 2 * seen * n * d)
-    macs += len(config.image.blocks) * tokens * (2 * d * d + 2 * config.image.tokens * d)
-    if config.actions.mouse is not None:
-        width = config.actions.mouse.heads * config.actions.mouse.head_dim
-        each = (d + 2 * WINDOW_FRAMES) * width + 4 * width * width + 2 * seen * width + width * d
-        macs += len(config.actions.mouse.blocks) * tokens * each
-    if config.actions.keyboard is not None:
-        width, hidden = config.actions.keyboard.heads * config.actions.keyboard.head_dim, config.actions.keyboard.hidden
-        keys, frames = len(config.action_space.keys), WINDOW_FRAMES
-        each = frames * (keys * hidden + hidden * hidden) + frames * hidden * 2 * width
-        macs += len(config.actions.keyboard.blocks) * (steps * each + tokens * (2 * d * width + 2 * seen * width))
-    latents = steps * prod(config.latent[1:]) * (2 * config.latent[0] + config.cond_channels)
-    moved = num_parameters(WorldModel, config) - _unread(config)
-    moved += ring_numbers(config) * seen // config.window + image_numbers(config) + latents
-    return Work(2 * macs, moved * itemsize)
-
-
-def _unread(config: WorldModelConfig) -> int:
-    """Weights that a pass in play does not read: those that make keys and values of the start image."""
-    image, d = config.image.dim, config.dim
-    embedding = 2 * image + image * image + image + image * d + d + 2 * d
-    return embedding + len(config.image.blocks) * (2 * d * d + 2 * d + d)
+    """One pass of the transformer over `steps` steps that attend to `seen` steps, themselves included; batch 1."""
+    with torch.device("meta"):
+        model = WorldModel(config)
+        state = model.new_state(1, "meta")
+        channels = torch.zeros(1, steps, config.cond_channels, *config.latent[1:])
+        x, sigma = torch.zeros(1, steps, *config.latent), torch.ones(1, steps)
+        operations = 0
+        while state.step < seen:
+            rows = torch.zeros(1, config.block_rows(state.step), config.action_space.size)
+            condition = next_condition(model, rows, state, ConditionChannels(channels))
+            operations = count_operations(lambda c=condition: model(x, sigma, c, state, commit=True))
+            state.step += steps
+    weights = model.state_dict().items()
+    moved = sum(tensor.numel() for name, tensor in weights if not any(part in name for part in NOT_PLAYED))
+    moved += ring_numbers(config) * seen // config.window + image_numbers(config) + 2 * x.numel() + channels.numel()
+    return Work(operations, moved * itemsize)
 
 
 def ring_numbers(config: WorldModelConfig) -> int:
     """Numbers in the rings of keys and values of one session."""
-    n, window = config.tokens_per_step, config.window
-    count = config.layers * n * config.dim
-    if config.actions.mouse is not None:
-        count += len(config.actions.mouse.blocks) * n * config.actions.mouse.heads * config.actions.mouse.head_dim
-    if config.actions.keyboard is not None:
-        count += len(config.actions.keyboard.blocks) * config.actions.keyboard.heads * config.actions.keyboard.head_dim
-    return 2 * window * count
+    return sum(cache.k.numel() + cache.v.numel() for cache in _state(config).caches)
 
 
 def image_numbers(config: WorldModelConfig) -> int:
     """Numbers in the keys and values of the start image."""
-    return 2 * len(config.image.blocks) * config.image.tokens * config.dim
+    return sum(tensor.numel() for pair in _state(config).image for tensor in pair)
 
 
+@lru_cache(maxsize=16)
+def _state(config: WorldModelConfig) -> WorldState:
+    """A session's state, to be counted."""
+    with torch.device("meta"):
+        return WorldModel(config).new_state(1, "meta")
+
+
+@lru_cache(maxsize=16)
 def clip(config: ClipVisionConfig, itemsize: int) -> Work:
     """The tokens of one image."""
-    n, d = config.num_tokens, config.width
-    macs = (n - 1) * 3 * config.patch**2 * d
-    macs += config.layers * n * (4 * d * d + 2 * d * config.hidden + 2 * n * d)
-    return Work(2 * macs, num_parameters(ClipVision, config) * itemsize)
+    with torch.device("meta"):
+        tower, image = ClipVision(config), torch.zeros(1, 3, config.size, config.size)
+        operations = count_operations(lambda: tower.tokens(image))
+    return Work(operations, num_parameters(ClipVision, config) * itemsize)
 
 
-def _residual(before: int, after: int) -> int:
-    """Multiplications of a residual block, for each cell of each frame."""
-    return 27 * (before + after) * after + (before * after if before != after else 0)
-
-
-def _middle(width: int, cells: int) -> int:
-    return cells * (2 * _residual(width, width) + 4 * width * width + 2 * cells * width)
-
-
+@lru_cache(maxsize=16)
 def wan_encode(config: WanVAEConfig, height: int, width: int, itemsize: int, *, is_first: bool) -> Work:
     """The latent of one step: of the first frame, or of 4 later ones."""
-    pixels, frames, before = height * width, 1 if is_first else FRAMES, config.dim
-    macs = 27 * 3 * before * frames * pixels
-    for level, c in enumerate(config.widths):
-        for _ in range(config.blocks):
-            macs += _residual(before, c) * frames * pixels
-            before = c
-        if level < 3:
-            pixels //= 4
-            macs += 9 * c * c * frames * pixels
-            if config.halves_time[level] and not is_first:
-                frames //= 2
-                macs += 3 * c * c * frames * pixels
-    macs += _middle(before, pixels) + 27 * before * 2 * config.channels * pixels + (2 * config.channels) ** 2 * pixels
-    numbers = _numbers(WanVAE, config, "encoder") + height * width * 3 * (1 if is_first else FRAMES)
+    with torch.device("meta"):
+        vae = WanVAE(config).to("meta")
+        state = vae.new_encoder_state(1, height, width, "meta")
+        state.steps = 0 if is_first else 1
+        video = torch.zeros(1, 1 if is_first else FRAMES, 3, height, width)
+        operations = count_operations(lambda: vae.encode(video, state))
+    numbers = _numbers(WanVAE, config, "encoder") + video.numel()
     if not is_first:
         numbers += 2 * carry_numbers(config, height, width, "encoder")
-    return Work(2 * macs, numbers * itemsize)
+    return Work(operations, numbers * itemsize)
 
 
+@lru_cache(maxsize=16)
 def wan_decode(config: WanVAEConfig, height: int, width: int, itemsize: int, *, is_first: bool) -> Work:
     """The frames of one step: 1 of the first, 4 of any other."""
-    widths, pixels, frames = config.widths[::-1], height * width // CELL**2, 1
-    c = config.channels
-    macs = (c * c + 27 * c * widths[0]) * pixels + _middle(widths[0], pixels)
-    before = widths[0]
-    for level, after in enumerate(widths):
-        for _ in range(config.blocks + 1):
-            macs += _residual(before, after) * frames * pixels
-            before = after
-        if level < 3:
-            if config.halves_time[::-1][level] and not is_first:
-                macs += 3 * after * 2 * after * frames * pixels
-                frames *= 2
-            pixels *= 4
-            before = after // 2
-            macs += 9 * after * before * frames * pixels
-    macs += 27 * before * 3 * frames * pixels
-    numbers = _numbers(WanVAE, config, "decoder") + height * width * 3 * frames
-    return Work(2 * macs, (numbers + 2 * carry_numbers(config, height, width, "decoder")) * itemsize)
+    with torch.device("meta"):
+        vae = WanVAE(config).to("meta")
+        state = vae.new_decoder_state(1, height, width, "meta")
+        state.steps = 0 if is_first else 1
+        z = torch.zeros(1, 1, config.channels, height // CELL, width // CELL)
+        operations = count_operations(lambda: vae.decode(z, state))
+    numbers = _numbers(WanVAE, config, "decoder") + height * width * 3 * (1 if is_first else FRAMES)
+    return Work(operations, (numbers + 2 * carry_numbers(config, height, width, "decoder")) * itemsize)
 
 
+@lru_cache(maxsize=16)
 def tiny_decode(config: TinyDecoderConfig, height: int, width: int, itemsize: int, *, steps: int) -> Work:
     """The frames of `steps` steps (the first 3 of a stream are made, then dropped)."""
-    pixels, frames, widths = height * width // CELL**2, steps, config.widths
-    macs = 9 * config.channels * widths[0] * frames * pixels
-    for stage, growth in enumerate(GROWTH):
-        before, after = widths[stage], widths[stage + 1]
-        macs += config.blocks * 4 * 9 * before * before * frames * pixels
-        macs += growth * before * before * frames * pixels
-        frames, pixels = frames * growth, pixels * 4
-        macs += 9 * before * after * frames * pixels
-    macs += 9 * widths[3] * 3 * frames * pixels
+    with torch.device("meta"):
+        decoder = TinyDecoder(config)
+        state = decoder.new_decoder_state(1, height, width, "meta")
+        z = torch.zeros(1, steps, config.channels, height // CELL, width // CELL)
+        operations = count_operations(lambda: decoder.decode(z, state))
     numbers = num_parameters(TinyDecoder, config) + 2 * tiny_carry_numbers(config, height, width)
-    return Work(2 * macs, (numbers + height * width * 3 * frames) * itemsize)
+    return Work(operations, (numbers + height * width * 3 * steps * FRAMES) * itemsize)
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""From the units of an evaluation in a scene to its tables and curves."""
+"""From the results of an evaluation in a scene to its tables and curves."""
 
 from __future__ import annotations
 
@@ -7,15 +7,22 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from reverie.evaluate import features
-from reverie.evaluate.collapse import FINE, KINDS, LOOK_SIZE, Detector, collapse_kind
-from reverie.evaluate.obedience import obedience_figures, strict_accuracy
-from reverie.evaluate.plan import Judge
-from reverie.evaluate.scenes.units import GAME, RUINS, STILL, judged_actions
+from reverie.evaluate.collapse import KINDS, LOOK_SIZE, Detector, Looks, collapse_kind, curve_of
+from reverie.evaluate.controllability import controllability, strict_accuracy
+from reverie.evaluate.idm_scorer import IDMScorer, frechet_distance
+from reverie.evaluate.scenes.units import (
+    GAME,
+    STILL,
+    Errors,
+    RealViews,
+    TurnResult,
+    ViewFeatures,
+    WalkResult,
+    WayResult,
+)  # fmt: skip
 from reverie.evaluate.scenes.walks import SceneSize
-from reverie.evaluate.store import Unit
-from reverie.evaluate.summary import judge_note, obedience_columns
-from reverie.evaluate.tables import Column, Table
+from reverie.evaluate.summary import obedience_columns, scorer_note
+from reverie.evaluate.tables import Column, Metrics, Table
 from reverie.types import FPS
 
 SHARE, DB = "{:.3f}", "{:.2f}"
@@ -25,41 +32,37 @@ DRAWS = 16
 """Random choices of real seconds that a distance is averaged over."""
 BLURRED = "the game, blurred"
 
-Errors = npt.NDArray[np.float64]
-
 
 def decibel(error: npt.ArrayLike) -> Errors:
     """PSNR, dB, of mean squared errors in grey levels; at most 60."""
     return np.minimum(10 * np.log10(255.0**2 / np.maximum(np.asarray(error, np.float64), 1e-9)), 60.0)
 
 
-def likeness(units: Mapping[str, Unit]) -> Table:
+def likeness(walks: Mapping[str, WalkResult]) -> Table:
     """Frames along held-out walks, against the game's own."""
     columns = [Column(f"psnr_db_{s}s", f"PSNR dB, {s} s", DB, "high") for s in PSNR_S]
     columns.append(Column("psnr_worst", "PSNR dB, worst of ten windows", DB, "high"))
     columns += [Column(f"sharp_{s}s", f"sharpness, {s} s", DB, "one") for s in SHARP_S]
     columns.append(Column("again_db", "views that come again, dB", DB, "high"))
-    game = units[GAME]
+    game = walks[GAME]
     note = (
-        f"{len(game.arrays['error'])} held-out walks from their first frame and pose on, at half size. PSNR over the "
+        f"{len(game.error)} held-out walks from their first frame and pose on, at half size. PSNR over the "
         "second that ends there; worst: the worst of ten parts of the walk. Sharpness over the game's own of that "
         "second (1 is equal). Views that come again: frames against those of 3 s or more before from the same place "
         "and direction; the game's own row is what can be reached."
     )
-    table = Table("scene", "In the scene, and from one image", tuple(columns), note)
-    for row, unit in units.items():
-        errors = None if row == GAME else unit.arrays["error"]
-        table.rows[row] = {**_errors(errors), **_sharpness(unit.arrays["sharp"], game.arrays["sharp"])}
-        again = unit.arrays["again"]
-        if np.isfinite(again).any():
-            table.rows[row]["again_db"] = float(decibel(again[np.isfinite(again)]).mean())
-    table.rows[STILL] = _errors(game.arrays["still"])
-    return table
+    rows = {}
+    for row, walk in walks.items():
+        rows[row] = ({} if row == GAME else _errors(walk.error)) | _sharpness(walk.signs, game.signs)
+        again = walk.again[np.isfinite(walk.again)]
+        if len(again):
+            rows[row]["again_db"] = float(decibel(again).mean())
+    if game.still is not None:
+        rows[STILL] = _errors(game.still)
+    return Table("In the scene, and from one image", tuple(columns), note, rows)
 
 
-def _errors(errors: Errors | None) -> dict[str, float]:
-    if errors is None:
-        return {}
+def _errors(errors: Errors) -> Metrics:
     row = {f"psnr_db_{s}s": _at(errors, s) for s in PSNR_S if errors.shape[1] > s * FPS}
     parts = _windows(errors[:, 1:])
     return {**row, "psnr_worst": min(float(decibel(part.mean(1)).mean()) for part in parts)}
@@ -74,7 +77,8 @@ def _at(errors: Errors, s: int) -> float:
     return float(decibel(errors[:, s * FPS - FPS + 1 : s * FPS + 1].mean(1)).mean())
 
 
-def _sharpness(sharp: Errors, real: Errors) -> dict[str, float]:
+def _sharpness(signs: Looks, game: Looks) -> Metrics:
+    sharp, real = (curve_of(one, "sharpness") for one in (signs, game))
     return {
         f"sharp_{s}s": float(sharp[:, s - 1].mean() / max(real[:, s - 1].mean(), 1e-6))
         for s in SHARP_S
@@ -83,7 +87,11 @@ def _sharpness(sharp: Errors, real: Errors) -> dict[str, float]:
 
 
 def returns(
-    turns: Mapping[str, Unit], ways: Mapping[str, Unit], views: Mapping[str, Unit], size: SceneSize, has_judge: bool
+    turns: Mapping[str, TurnResult],
+    ways: Mapping[str, WayResult],
+    views: Mapping[str, RealViews],
+    size: SceneSize,
+    has_scorer: bool,
 ) -> Table:
     """Turned away and back, out and back, and what half turns show."""
     out = size.out_s
@@ -104,33 +112,31 @@ def returns(
         "many on each side; 1 is a half of the game. Looks: nine numbers a frame, of light, colour, contrast, and "
         "detail at three scales and its direction"
     )
-    note += "; picture features are the inverse-dynamics model's." if has_judge else "."
-    table = Table("scene_returns", "Turning away and coming back", columns, note)
+    note += "; picture features are the inverse-dynamics model's." if has_scorer else "."
+    rows = {}
     for row in dict.fromkeys([*turns, *ways]):
-        figures: dict[str, float] = {}
+        metrics: Metrics = {}
         if row in turns:
-            arrays = turns[row].arrays
-            figures["turn_db"] = float(decibel(arrays["back"]).mean())
-            figures["away_db"] = float(decibel(arrays["away"]).mean())
-            figures["turned_deg"] = turns[row].facts["turned_deg"]
-            figures |= _views(turns[row].arrays, views[row].arrays, "half")
+            turn = turns[row]
+            metrics["turn_db"] = float(decibel(turn.back).mean())
+            metrics["away_db"] = float(decibel(turn.away).mean())
+            metrics["turned_deg"] = turn.turned_deg
+            metrics |= _compare_views(turn.half, views[row])
         if row in ways:
-            figures["way_db"] = float(decibel(ways[row].arrays["back"]).mean())
-            figures["whole_way_db"] = float(decibel(ways[row].arrays["way"]).mean())
-        table.rows[row] = figures
+            metrics["way_db"] = float(decibel(ways[row].back).mean())
+            metrics["whole_way_db"] = float(decibel(ways[row].way).mean())
+        rows[row] = metrics
     if views:
-        found = [_views(unit.arrays, unit.arrays, "blurred") for unit in views.values()]
-        table.rows[BLURRED] = {key: float(np.mean([one[key] for one in found])) for key in found[0]}
-    return table
+        found = [_compare_views(real.blurred, real) for real in views.values()]
+        rows[BLURRED] = {key: float(np.mean([one[key] for one in found])) for key in found[0]}
+    return Table("Turning away and coming back", columns, note, rows)
 
 
-def _views(shown: Mapping[str, Errors], real: Mapping[str, Errors], name: str) -> dict[str, float]:
-    figures = {}
-    for key, suffix in (("views_looks", ""), ("views_features", ".features")):
-        if name + suffix in shown:
-            sets = (shown[name + suffix], real["even" + suffix], real["odd" + suffix])
-            figures[key] = relative_distance(*(x.astype(np.float64) for x in sets))
-    return figures
+def _compare_views(shown: ViewFeatures, real: RealViews) -> Metrics:
+    metrics = {"views_looks": relative_distance(shown.looks, real.even.looks, real.odd.looks)}
+    if shown.images is not None and real.even.images is not None and real.odd.images is not None:
+        metrics["views_features"] = relative_distance(shown.images, real.even.images, real.odd.images)
+    return metrics
 
 
 def relative_distance(shown: Errors, first: Errors, second: Errors) -> float:
@@ -140,14 +146,17 @@ def relative_distance(shown: Errors, first: Errors, second: Errors) -> float:
     distance grows as samples get fewer.
     """
     count = min(len(shown), len(first), len(second))
-    scale = np.concatenate([first[:count], second[:count]]).std(0) + 1e-6
-    shown, first, second = (x[:count] / scale for x in (shown, first, second))
-    apart = features.frechet_distance(first, second)
-    own = (features.frechet_distance(shown, first) + features.frechet_distance(shown, second)) / 2
+    shown, first, second = (x[:count].astype(np.float64) for x in (shown, first, second))
+    scale = np.concatenate([first, second]).std(0) + 1e-6
+    shown, first, second = (x / scale for x in (shown, first, second))
+    apart = frechet_distance(first, second)
+    own = (frechet_distance(shown, first) + frechet_distance(shown, second)) / 2
     return own / max(apart, 1e-9)
 
 
-def plays(units: Mapping[str, Unit], real: Unit, detectors: Sequence[Detector], play_s: int) -> Table:
+def plays(
+    runs: Mapping[str, Sequence[Looks]], real: Sequence[Looks], detectors: Sequence[Detector], play_s: int
+) -> Table:
     """Long plays: collapse, and drift as the worst of ten windows."""
     columns = (
         Column(f"collapsed_{play_s}s", f"collapsed by {play_s} s", SHARE, "low"),
@@ -157,30 +166,28 @@ def plays(units: Mapping[str, Unit], real: Unit, detectors: Sequence[Detector], 
         Column("sharp_worst", "sharpness, worst of ten windows", DB, "one"),
         Column("looks_worst", "distance of looks, worst of ten windows", DB, "low"),
     )
-    count = max((len(unit.arrays["looks"]) for unit in units.values()), default=0)
+    count = max((len(clips) for clips in runs.values()), default=0)
     note = (
         f"{count} plays of {play_s} s under recorded actions, with the model's own camera. Collapsed: see the table of "
         "the detector. Sharpness over the game's usual (1 is equal). Distance of looks: Fréchet, of all plays in a "
         "tenth of the time to as many seconds of other recordings, over that of two such sets; a few plays see less of "
         "the game than many recordings, so 1 is not reached."
     )
-    table = Table("scene_play", "Long play in the scene", columns, note)
-    looks = np.concatenate([x for name, x in real.arrays.items() if name.startswith("looks.")])
-    usual = float(np.exp(looks[:, FINE]).mean() - 1)
-    for row, unit in units.items():
-        figures = _collapses(list(unit.arrays["looks"]), detectors)
-        if figures:
-            figures[f"collapsed_{play_s}s"] = figures.pop("collapsed")
-        sharp = unit.arrays["sharp"] / max(usual, 1e-6)
+    seconds, rows = np.concatenate(list(real)), {}
+    usual = max(float(curve_of(seconds, "sharpness").mean()), 1e-6)
+    for row, clips in runs.items():
+        metrics, signs = _collapses(clips, detectors), np.stack(clips)
+        if metrics:
+            metrics[f"collapsed_{play_s}s"] = metrics.pop("collapsed")
+        sharp = curve_of(signs, "sharpness") / usual
         if sharp.shape[1] >= 20:
-            figures["sharp_20s"] = float(sharp[:, 19].mean())
-        figures["sharp_worst"] = float(min(part.mean() for part in _windows(sharp)))
-        figures |= _drift(unit.arrays["looks"], looks)
-        table.rows[row] = figures
-    return table
+            metrics["sharp_20s"] = float(sharp[:, 19].mean())
+        metrics["sharp_worst"] = float(min(part.mean() for part in _windows(sharp)))
+        rows[row] = metrics | _drift(signs, seconds)
+    return Table("Long play in the scene", columns, note, rows)
 
 
-def _drift(played: Errors, real: Errors) -> dict[str, float]:
+def _drift(played: Looks, real: Looks) -> Metrics:
     parts = [part.reshape(-1, part.shape[-1])[:, :LOOK_SIZE] for part in _windows(played)]
     count = min(min(map(len, parts)), len(real) // 2)
     if count < 2:
@@ -192,7 +199,7 @@ def _drift(played: Errors, real: Errors) -> dict[str, float]:
     return {"looks_worst": float(max(distances))}
 
 
-def _collapses(clips: Sequence[Errors], detectors: Sequence[Detector]) -> dict[str, float]:
+def _collapses(clips: Sequence[Looks], detectors: Sequence[Detector]) -> Metrics:
     """Share that collapse, how long they last on average, and the share of each kind."""
     if not detectors:
         return {}
@@ -202,7 +209,7 @@ def _collapses(clips: Sequence[Errors], detectors: Sequence[Detector]) -> dict[s
     return {"collapsed": float(np.mean([one is not None for one in found])), "lasts_s": float(np.mean(lasts)), **kinds}
 
 
-def detector(ruined: Unit, detectors: Sequence[Detector], num_walks: int) -> Table:
+def detector(ruined: Mapping[str, Sequence[Looks]], detectors: Sequence[Detector]) -> Table:
     """The collapse detector, tried on the held-out walks as they are and ruined."""
     columns = (
         Column("collapsed", "found", SHARE),
@@ -218,63 +225,58 @@ def detector(ruined: Unit, detectors: Sequence[Detector], num_walks: int) -> Tab
         "Recorded walks must not be found, ruined ones (from the fifth second on) must. Limits are set by other "
         f"recordings of the game, and a second counts where it is beyond those of both kinds. {limits}."
     )
-    table = Table("scene_detector", "The collapse detector", columns, note)
-    if detectors:
-        for name in RUINS:
-            table.rows[name] = _collapses([ruined.arrays[f"{name}.{k}"] for k in range(num_walks)], detectors)
-    return table
+    rows = {name: _collapses(clips, detectors) for name, clips in ruined.items()} if detectors else {}
+    return Table("The collapse detector", columns, note, rows)
 
 
-def actions(units: Mapping[str, Unit], judge: Judge | None) -> Table | None:
+def actions(walks: Mapping[str, WalkResult], scorer: IDMScorer | None) -> Table | None:
     """Actions that the inverse-dynamics model reads from frames, against those that were asked for, frame by frame."""
-    if judge is None:
+    if scorer is None:
         return None
     columns = (
-        *obedience_columns(judge.space),
+        *obedience_columns(scorer.space),
         Column("above_shuffled", "keyboard, balanced, above shuffled actions", "{:+.3f}", "high"),
         Column("strict", "all right at once", SHARE, "high"),
     )
     note = (
-        f"{judge_note(judge)} Shuffled: held to the actions of another walk. All right at once: every key and the "
+        f"{scorer_note(scorer)} Shuffled: held to the actions of another walk. All right at once: every key and the "
         "mouse."
     )
-    table = Table("scene_actions", "Obedience, frame by frame", columns, note)
-    for row, unit in units.items():
-        said, asked = judged_actions(unit)
-        if not said:
+    rows = {}
+    for row, walk in walks.items():
+        named, asked = walk.named, walk.asked
+        if not named:
             continue
         others = asked[1:] + asked[:1] if len(asked) > 1 else [np.roll(asked[0], len(asked[0]) // 2, 0)]
-        figures = obedience_figures(said, asked, judge.space)
-        if "keyboard_balanced" in figures:
-            shuffled = obedience_figures(said, others, judge.space)["keyboard_balanced"]
-            figures["above_shuffled"] = figures["keyboard_balanced"] - shuffled
-        figures["strict"] = strict_accuracy(np.concatenate(said), np.concatenate(asked), judge.space)
-        table.rows[row] = figures
-    return table
+        rows[row] = controllability(named, asked, scorer.space)
+        if "keyboard_balanced" in rows[row]:
+            shuffled = controllability(named, others, scorer.space)["keyboard_balanced"]
+            rows[row]["above_shuffled"] = rows[row]["keyboard_balanced"] - shuffled
+        rows[row]["strict"] = strict_accuracy(np.concatenate(named), np.concatenate(asked), scorer.space)
+    return Table("Obedience, frame by frame", columns, note, rows)
 
 
-def streamed(differences: Mapping[str, Mapping[str, float]], dtype: str) -> Table:
+def streamed(differences: dict[str, Metrics], dtype: str) -> Table:
     """Largest differences of streams to whole clips."""
     columns = tuple(Column(name, name, "{:.1e}", "low") for name in ("encoder", "network", "decoder"))
     note = (
         f"Largest difference, in {dtype}: latents of about unit variance, pixels in [-1, 1]. The clip is one that the "
         "session generated; the network is asked about noise at every step, block after block and all at once."
     )
-    table = Table("scene_streamed", "Streamed against whole", columns, note)
-    table.rows.update({row: dict(figures) for row, figures in differences.items()})
-    return table
+    return Table("Streamed against whole", columns, note, differences)
 
 
-def curves(units: Mapping[str, Unit]) -> dict[str, dict[str, list[float]]]:
+def curves(walks: Mapping[str, WalkResult]) -> dict[str, dict[str, list[float]]]:
     """By second: `walk_psnr_db`, and `walk_sharpness` over the game's own; a line for each row."""
-    game = units[GAME].arrays["sharp"].mean(0)
-    lines: dict[str, dict[str, list[float]]] = {"walk_psnr_db": {}, "walk_sharpness": {}}
-    for row, unit in units.items():
-        lines["walk_sharpness"][row] = [round(float(x), 4) for x in unit.arrays["sharp"].mean(0) / game]
-        if row != GAME:
-            lines["walk_psnr_db"][row] = _by_second(unit.arrays["error"])
-    lines["walk_psnr_db"][STILL] = _by_second(units[GAME].arrays["still"])
-    return lines
+    game = walks[GAME]
+    errors = {row: walk.error for row, walk in walks.items() if row != GAME}
+    if game.still is not None:
+        errors[STILL] = game.still
+    sharp = {row: curve_of(walk.signs, "sharpness").mean(0) for row, walk in walks.items()}
+    return {
+        "walk_psnr_db": {row: _by_second(error) for row, error in errors.items()},
+        "walk_sharpness": {row: [round(float(x), 4) for x in line / sharp[GAME]] for row, line in sharp.items()},
+    }
 
 
 def _by_second(errors: Errors) -> list[float]:
@@ -282,8 +284,7 @@ def _by_second(errors: Errors) -> list[float]:
     return [round(float(x), 3) for x in decibel(seconds.mean(2)).mean(0)]
 
 
-def per_start(unit: Unit) -> list[dict[str, float]]:
+def per_start(walk: WalkResult) -> list[Metrics]:
     """PSNR of every walk by itself: what a paired comparison takes."""
-    errors = unit.arrays["error"]
-    times = [s for s in PSNR_S if errors.shape[1] > s * FPS]
-    return [{f"psnr_db_{s}s": _at(one[None], s) for s in times} for one in errors]
+    times = [s for s in PSNR_S if walk.error.shape[1] > s * FPS]
+    return [{f"psnr_db_{s}s": _at(one[None], s) for s in times} for one in walk.error]

@@ -6,27 +6,27 @@ Frames are compared at half size, the size of the memory's views.  Legend: n ses
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from reverie.engine.engine import Engine
-from reverie.evaluate import features, metrics, obedience, sheets
-from reverie.evaluate.clips import EDGE_STEPS
-from reverie.evaluate.collapse import look, looks, moved_seconds
+from reverie.evaluate import sheets
+from reverie.evaluate.action_mapping import Rows, columns_of
+from reverie.evaluate.collapse import Looks, look, looks, moved_seconds
 from reverie.evaluate.consistency import opposite
-from reverie.evaluate.fit import columns_of
-from reverie.evaluate.plan import Judge
-from reverie.evaluate.scenes.batch import Batch, Played, Poses, shrink
-from reverie.evaluate.scenes.walks import IDLE_FRAMES, TURN_FRAMES, Place, Walk
-from reverie.evaluate.store import Unit
-from reverie.evaluate.subject import Subject
+from reverie.evaluate.experiment import Experiment
+from reverie.evaluate.idm_scorer import INSIDE, IDMScorer
+from reverie.evaluate.long_play import SignsResult
+from reverie.evaluate.rollout import Tick
+from reverie.evaluate.scenes.batch import Batch, Poses, shrink
+from reverie.evaluate.scenes.walks import IDLE_FRAMES, TURN_FRAMES, Place, SceneSize, Walk
+from reverie.evaluate.store import Record
 from reverie.models.ego_motion import apply_motion, relative_motion
 from reverie.types import FPS, Action, Frames
 
-Tick = Callable[[], None]
+Errors = npt.NDArray[np.floating]
 
 GAME, REBUILT, STILL = "the game", "the game through the tokenizer", "still start frame"
 MEMORY, LED, OWN, IMAGE = "memory alone", "in the scene, recorded camera", "in the scene, own camera", "from one image"
@@ -41,63 +41,184 @@ AGAIN_M, AGAIN_DEG, AGAIN_S = 0.3, 4.0, 3
 """A view comes again where the camera is as near as this to where it was so many seconds before or earlier."""
 
 
-def open_batch(engine: Engine, place: Place, walks: Sequence[Walk], row: str, seed: int) -> Batch:
-    """Sessions at the starts of walks: in the scene, or from each image alone."""
-    images = np.stack([walk.image for walk in walks])
-    if row == IMAGE:
-        return Batch(engine, images, seed)
-    poses = np.stack([walk.poses[0] for walk in walks])
-    return Batch(engine, images, seed, scene=place.scene, poses=poses, memory_alone=row == MEMORY)
+@dataclass(frozen=True, slots=True)
+class WalkResult(Record):
+    """Videos of n walks.
+
+    error: squared levels (n, f).  signs: of collapse (n, s, SIGNS).
+    again: mean squared levels between frames of one view (n,), nan without.
+    named, asked: actions of each walk, with an inverse-dynamics model.
+    still: of the game, `error` of its first frame.
+    """
+
+    error: Errors
+    signs: Looks
+    again: Errors
+    named: list[Rows] = field(default_factory=list)
+    asked: list[Rows] = field(default_factory=list)
+    still: Errors | None = None
 
 
-def along(engine: Engine, place: Place, row: str, seed: int, folder: Path, tick: Tick) -> Unit:
-    """Rollouts along the held-out walks.  arrays as `_measure_walks` gives them."""
-    actions = [place.fit.actions(walk.clip.actions[:-1]) for walk in place.walks]
-    batch = open_batch(engine, place, place.walks, row, seed)
-    led = np.stack([walk.poses[1:] for walk in place.walks]) if row in (MEMORY, LED) else None
-    frames = batch.play(actions, led, tick=tick).frames
-    return _measure_walks(place, row, list(frames), folder)
+@dataclass(frozen=True, slots=True)
+class ViewFeatures(Record):
+    """Looks of frames (n, LOOK_SIZE), and with an inverse-dynamics model its image features (n, c)."""
+
+    looks: Looks
+    images: npt.NDArray[np.float32] | None = None
 
 
-def real_along(subject: Subject, place: Place, row: str, folder: Path, tick: Tick) -> Unit:
-    """The same of the recording itself, or of it through the model's tokenizer."""
-    videos = []
-    for walk in place.walks:
-        rebuilt = subject.rebuild(walk.clip.frames) if row == REBUILT else walk.clip.frames
-        assert rebuilt is not None, "a model with a memory has a tokenizer"
-        videos.append(rebuilt)
-        tick()
-    return _measure_walks(place, row, videos, folder)
+@dataclass(frozen=True, slots=True)
+class TurnResult(Record):
+    """A half turn and back of n sessions.
+
+    back: squared levels between before and after (n,); away: between before and half way.
+    half: frames of half turns, and the poses of their cameras.
+    """
+
+    turned_deg: float
+    back: Errors
+    away: Errors
+    half: ViewFeatures
+    poses: Poses
 
 
-def _measure_walks(place: Place, row: str, videos: Sequence[Frames], folder: Path) -> Unit:
-    """arrays: `error` (n, f) squared levels, `sharp` (n, s) by second, `looks` (n, s, SIGNS), `again` (n,) mean
-    squared levels between frames of one view; of the game also `still` (n, f), as `error`, of its first frame; with a
-    judge `said.K`, `asked.K` of walk k.  Writes a strip of each."""
-    unit = Unit()
-    error, sharp, signs, again = [], [], [], []
-    for k, (walk, video) in enumerate(zip(place.walks, videos, strict=True)):
-        real, small = shrink(walk.clip.frames), shrink(video)
-        error.append(np.square(small.astype(np.float32) - real).mean((1, 2, 3)))
-        sharp.append(metrics.sharpness(small[1::5]).reshape(-1, FPS // 5).mean(1))
-        signs.append(looks(small[1:], small[0], moved_seconds(walk.poses)))
-        again.append(_again(small, walk.poses))
-        sheets.save_strip(video, SHOWN_S, folder / f"{place.name}-walk-{k}-{ROWS[row]}.jpg")
-        if place.judge is not None and row != MEMORY:
-            asked = columns_of(walk.clip.actions[:-1], place.fit.data, place.judge.space)
-            unit.arrays[f"asked.{k}"] = asked[EDGE_STEPS:-EDGE_STEPS]
-            unit.arrays[f"said.{k}"] = _said(place.judge, video)
-    if row == GAME:
-        small = [shrink(walk.clip.frames).astype(np.float32) for walk in place.walks]
-        unit.arrays["still"] = np.stack([np.square(video - video[:1]).mean((1, 2, 3)) for video in small])
-    unit.arrays.update(error=np.stack(error), sharp=np.stack(sharp), looks=np.stack(signs), again=np.array(again))
-    return unit
+@dataclass(frozen=True, slots=True)
+class RealViews(Record):
+    """The game's own frames nearest to half turns: of even episodes, of odd ones, and the even ones blurred."""
+
+    even: ViewFeatures
+    odd: ViewFeatures
+    blurred: ViewFeatures
 
 
-def _said(judge: Judge, video: Frames) -> npt.NDArray[np.float32]:
-    """The actions that the inverse-dynamics model names, its uncertain ends left out."""
-    rows = judge.model.label(video)
-    return columns_of(rows, judge.model.config.action_space, judge.space)[EDGE_STEPS:-EDGE_STEPS]
+@dataclass(frozen=True, slots=True)
+class WayResult(Record):
+    """A way out and back: squared levels (n,) between the first second and the last one reversed, and of all frames."""
+
+    back: Errors
+    way: Errors
+
+
+@dataclass(frozen=True, slots=True)
+class RuinedResult(Record):
+    """Signs of collapse by second of the walks, by the way in which they are ruined."""
+
+    clips: dict[str, list[Looks]]
+
+
+@dataclass(frozen=True, slots=True)
+class SceneExperiment:
+    """One model in one scene."""
+
+    experiment: Experiment
+    place: Place
+    size: SceneSize
+
+    def open(self, walks: Sequence[Walk], row: str) -> Batch:
+        """Opens sessions at the starts of walks: in the scene, or from each image alone."""
+        engine, seed = self.experiment.model.engine, self.experiment.seed
+        images = np.stack([walk.image for walk in walks])
+        if row == IMAGE:
+            return Batch(engine, images, seed)
+        poses = np.stack([walk.poses[0] for walk in walks])
+        return Batch(engine, images, seed, scene=self.place.scene, poses=poses, memory_alone=row == MEMORY)
+
+    def starts(self, count: int) -> list[Walk]:
+        """So many starts: the walks', then later frames of them, so that none is taken twice."""
+        walks = list(self.place.walks)
+        for later in range(4 * FPS, self.place.num_frames - FPS, 4 * FPS):
+            walks += [walk.after(later) for walk in self.place.walks]
+        return walks[:count]
+
+    def save(self, frames: Frames | Sequence[Frames], section: str, k: int, row: str) -> None:
+        """Writes a strip of frames."""
+        sheets.save_frames(frames, self.experiment.strip(f"{section}-{k}-{ROWS[row]}"))
+
+    def walk(self, row: str, tick: Tick) -> WalkResult:
+        """Measures the recording itself, it through the model's tokenizer, or rollouts along the held-out walks."""
+        place = self.place
+        if row in (GAME, REBUILT):
+            change = self.experiment.model.rebuild if row == REBUILT else lambda frames: frames
+            return self._measure_walks(row, [change(walk.clip.frames) for walk in place.walks])
+        led = np.stack([walk.poses[1:] for walk in place.walks]) if row in (MEMORY, LED) else None
+        actions = [place.mapping.map_rows(walk.clip.actions[:-1]) for walk in place.walks]
+        return self._measure_walks(row, list(self.open(place.walks, row).play(actions, led, tick=tick).frames))
+
+    def _measure_walks(self, row: str, videos: Sequence[Frames]) -> WalkResult:
+        """Measures a video of each walk, and writes a strip of it."""
+        place, scorer = self.place, self.place.scorer
+        small, real = [shrink(video) for video in videos], [shrink(walk.clip.frames) for walk in place.walks]
+        result = WalkResult(
+            np.stack([_squared(video, true) for video, true in zip(small, real, strict=True)]),
+            np.stack([_signs(video, walk.poses) for video, walk in zip(small, place.walks, strict=True)]),
+            np.array([_again(video, walk.poses) for video, walk in zip(small, place.walks, strict=True)]),
+            still=np.stack([_squared(video, video[:1]) for video in real]) if row == GAME else None,
+        )
+        for k, (walk, video) in enumerate(zip(place.walks, videos, strict=True)):
+            sheets.save_strip(video, SHOWN_S, self.experiment.strip(f"walk-{k}-{ROWS[row]}"))
+            if scorer is not None and row != MEMORY:
+                asked = columns_of(walk.clip.actions[:-1], place.mapping.data, scorer.space)
+                result.asked.append(asked[INSIDE])
+                result.named.append(scorer.name_actions(video)[INSIDE])
+        return result
+
+    def turn_back(self, row: str, tick: Tick) -> TurnResult:
+        """Plays a half turn and back under the model's own camera, 4 s in all."""
+        place, walks = self.place, self.starts(self.size.turns)
+        away, home = ([Action(mouse=(0.0, sign * TURN_DEG))] * TURN_FRAMES for sign in (1, -1))
+        script = [Action()] * IDLE_FRAMES + away + home + [Action()] * IDLE_FRAMES
+        mapped = [place.mapping.map_action(action) for action in script]
+        played = self.open(walks, row).play([mapped] * len(walks), tick=tick)
+        small, middle = shrink(played.frames), IDLE_FRAMES + TURN_FRAMES
+        before = small[:, IDLE_FRAMES - 3 : IDLE_FRAMES + 1].astype(np.float32)
+        for k in range(min(3, len(walks))):
+            shown = [0, IDLE_FRAMES + 25, middle, middle + 25, played.frames.shape[1] - 1]
+            self.save(played.frames[k, shown], "turn", k, row)
+        return TurnResult(
+            float(np.mean(played.poses[:, middle, 3] - played.poses[:, 0, 3])),
+            np.square(small[:, -4:] - before).mean((1, 2, 3, 4)),
+            np.square(small[:, middle - 3 : middle + 1] - before).mean((1, 2, 3, 4)),
+            _view_features(_flatten(small[:, HALF_TURN]), _flatten(played.frames[:, HALF_TURN]), place.scorer),
+            world_poses(played.poses[:, HALF_TURN], walks, row),
+        )
+
+    def out_and_back(self, row: str, tick: Tick) -> WayResult:
+        """Walks out under recorded actions and the model's own camera, and the same way back with the camera led."""
+        walks = self.starts(self.size.returns)
+        num_frames = -(-self.size.out_s * FPS // 4) * 4
+        actions = [self.place.play_actions(k, num_frames) for k in range(len(walks))]
+        batch = self.open(walks, row)
+        out = batch.play(actions, half=True, tick=tick)
+        home = [[opposite(action) for action in reversed(one)] for one in actions]
+        back = batch.play(home, out.poses[:, -2::-1], half=True, first=False, tick=tick)
+        error = np.square(out.frames[:, :-1].astype(np.float32) - back.frames[:, ::-1]).mean((2, 3, 4))
+        shown = np.linspace(0, num_frames - 1, 5).round().astype(int)
+        for k in range(min(3, len(walks))):
+            self.save([*out.frames[k, shown], *back.frames[k, shown]], "way", k, row)
+        return WayResult(error[:, :FPS].mean(1), error.mean(1))
+
+    def play_long(self, row: str, tick: Tick) -> SignsResult:
+        """Plays long under recorded actions and the model's own camera."""
+        walks, play_s = self.starts(self.size.plays), self.size.play_s
+        actions = [self.place.play_actions(k, play_s * FPS) for k in range(len(walks))]
+        played = self.open(walks, row).play(actions, half=True, tick=tick)
+        shown = [s * FPS for s in (0, 5, 10, 20, 30, 40, 50, 60) if s <= play_s]
+        for k, video in enumerate(played.frames):
+            self.save(video[shown], "long", k, row)
+        return SignsResult([_signs(*one) for one in zip(played.frames, played.poses, strict=True)])
+
+
+def _squared(video: Frames, real: Frames) -> Errors:
+    return np.square(video.astype(np.float32) - real).mean((1, 2, 3))
+
+
+def _signs(video: Frames, poses: Poses) -> Looks:
+    return looks(video[1:], video[0], moved_seconds(poses))
+
+
+def _flatten(frames: Frames) -> Frames:
+    """Frames (n, v, h, w, 3) of all sessions in one row."""
+    return frames.reshape(-1, *frames.shape[2:])
 
 
 def _again(frames: Frames, poses: Poses) -> float:
@@ -116,55 +237,16 @@ def _again(frames: Frames, poses: Poses) -> float:
     return float(np.mean(errors)) if errors else float("nan")
 
 
-def turn_back(engine: Engine, place: Place, row: str, count: int, seed: int, folder: Path, tick: Tick) -> Unit:
-    """A half turn and back under the model's own camera, 4 s in all.
-
-    arrays: `back` (n,) squared levels between before and after, `away` (n,) between before and half way; `half` (n, v,
-    LOOK_SIZE) looks of frames of half turns; with a judge `half.features`.  facts: `turned_deg`.
-    """
-    walks = _first(place, count)
-    script = [Action()] * IDLE_FRAMES + [Action(mouse=(0.0, TURN_DEG))] * TURN_FRAMES
-    script += [Action(mouse=(0.0, -TURN_DEG))] * TURN_FRAMES + [Action()] * IDLE_FRAMES
-    said = [place.fit.say(action) for action in script]
-    played = open_batch(engine, place, walks, row, seed).play([said] * len(walks), tick=tick)
-    small = shrink(played.frames)
-    middle = IDLE_FRAMES + TURN_FRAMES
-    unit = Unit({"turned_deg": _turned_deg(played.poses, middle)})
-    before = small[:, IDLE_FRAMES - 3 : IDLE_FRAMES + 1].astype(np.float32)
-    unit.arrays["back"] = np.square(small[:, -4:] - before).mean((1, 2, 3, 4))
-    unit.arrays["away"] = np.square(small[:, middle - 3 : middle + 1] - before).mean((1, 2, 3, 4))
-    _add_features(unit, "half", small[:, HALF_TURN], played.frames[:, HALF_TURN], place.judge)
-    unit.arrays["poses"] = world_poses(played.poses[:, HALF_TURN], walks, row)
-    shown = [0, IDLE_FRAMES + 25, middle, middle + 25, played.frames.shape[1] - 1]
-    for k in range(min(3, len(walks))):
-        strip = np.concatenate(played.frames[k, shown], 1)
-        sheets.save_jpeg(strip, folder / f"{place.name}-turn-{k}-{ROWS[row]}.jpg")
-    return unit
+def real_views(place: Place, poses: Poses) -> RealViews:
+    """Features of the game's own frames nearest to poses (n, 6)."""
+    even, odd = (place.library.nearest(poses, half) for half in (0, 1))
+    return RealViews(*(_view_features(frames, frames, place.scorer) for frames in (even, odd, blur(even))))
 
 
-def real_views(place: Place, poses: Poses, tick: Tick) -> Unit:
-    """The game's own frames nearest to poses (n, 6): of even episodes, and of odd ones.
-
-    arrays: `even`, `odd`, and `blurred` ones of the even (n, LOOK_SIZE) looks; with a judge `even.features` and so on.
-    """
-    unit = Unit()
-    for half, name in enumerate(("even", "odd")):
-        frames = place.library.nearest(poses, half)
-        _add_features(unit, name, frames[:, None], frames[:, None], place.judge)
-        if name == "even":
-            soft = blur(frames)[:, None]
-            _add_features(unit, "blurred", soft, soft, place.judge)
-        tick()
-    return unit
-
-
-def _add_features(unit: Unit, name: str, small: Frames, full: Frames, judge: Judge | None) -> None:
-    """Looks, and with a judge its image features, of frames (n, v, h, w, 3) and the same at full size."""
-    flat = small.reshape(-1, *small.shape[2:])
-    unit.arrays[name] = np.stack([look(frame[None]) for frame in flat])
-    if judge is not None:
-        seen = features.picture_maps(judge.model, full.reshape(-1, *full.shape[2:]))
-        unit.arrays[f"{name}.features"] = seen.mean((2, 3)).cpu().numpy()
+def _view_features(small: Frames, full: Frames, scorer: IDMScorer | None) -> ViewFeatures:
+    """Features of frames (n, h, w, 3), and of the same at full size."""
+    seen = np.stack([look(frame[None]) for frame in small])
+    return ViewFeatures(seen, None if scorer is None else scorer.pool_features(full))
 
 
 def world_poses(poses: Poses, walks: Sequence[Walk], row: str) -> Poses:
@@ -179,87 +261,22 @@ def world_poses(poses: Poses, walks: Sequence[Walk], row: str) -> Poses:
     return np.concatenate(result)
 
 
-def _turned_deg(poses: Poses, frame: int) -> float:
-    turn = poses[:, frame, 3] - poses[:, 0, 3]
-    return float(np.mean(turn))
+def real_signs(place: Place) -> SignsResult:
+    """Signs of other real clips."""
+    return SignsResult([_signs(shrink(clip.frames), Walk("", clip).poses) for clip in place.real])
 
 
-def out_and_back(
-    engine: Engine, place: Place, row: str, count: int, out_s: int, seed: int, folder: Path, tick: Tick
-) -> Unit:
-    """A way out under recorded actions and the model's own camera, and the very same way back with the camera led.
-
-    arrays: `back` (n,) squared levels between the first second and the last one, reversed; `way` (n,) between all
-    frames of the way out and those of the way back.
-    """
-    walks = _first(place, count)
-    num_frames = -(-out_s * FPS // 4) * 4
-    actions = [place.play_actions(k, num_frames) for k in range(len(walks))]
-    batch = open_batch(engine, place, walks, row, seed)
-    out = batch.play(actions, half=True, tick=tick)
-    home = [[opposite(action) for action in reversed(one)] for one in actions]
-    back = batch.play(home, out.poses[:, -2::-1], half=True, first=False, tick=tick)
-    there, again = out.frames[:, :-1].astype(np.float32), back.frames[:, ::-1]
-    error = np.square(there - again).mean((2, 3, 4))
-    unit = Unit(arrays={"back": error[:, :FPS].mean(1), "way": error.mean(1)})
-    shown = np.linspace(0, num_frames - 1, 5).round().astype(int)
-    for k in range(min(3, len(walks))):
-        strip = np.concatenate([*out.frames[k, shown], *back.frames[k, shown]], 1)
-        sheets.save_jpeg(strip, folder / f"{place.name}-way-{k}-{ROWS[row]}.jpg")
-    return unit
-
-
-def play_long(
-    engine: Engine, place: Place, row: str, count: int, play_s: int, seed: int, folder: Path, tick: Tick
-) -> Unit:
-    """Long plays under recorded actions and the model's own camera.
-
-    arrays: `looks` (n, s, SIGNS), `sharp` (n, s).
-    """
-    walks = _first(place, count)
-    actions = [place.play_actions(k, play_s * FPS) for k in range(len(walks))]
-    played = open_batch(engine, place, walks, row, seed).play(actions, half=True, tick=tick)
-    unit = Unit()
-    unit.arrays["looks"] = np.stack([_signs(played, k) for k in range(len(walks))])
-    unit.arrays["sharp"] = np.stack(
-        [metrics.sharpness(video[1::5]).reshape(-1, FPS // 5).mean(1) for video in played.frames]
-    )
-    shown = [s * FPS for s in (0, 5, 10, 20, 30, 40, 50, 60) if s <= play_s]
-    for k in range(len(walks)):
-        strip = np.concatenate(played.frames[k, shown], 1)
-        sheets.save_jpeg(strip, folder / f"{place.name}-long-{k}-{ROWS[row]}.jpg")
-    return unit
-
-
-def _signs(played: Played, k: int) -> npt.NDArray[np.float64]:
-    video = played.frames[k]
-    return looks(video[1:], video[0], moved_seconds(played.poses[k]))
-
-
-def real_looks(place: Place) -> Unit:
-    """Signs of other real clips; arrays: `looks.K`, and `frames` looks of single frames, one a second."""
-    unit = Unit()
-    for k, clip in enumerate(place.real):
-        small = shrink(clip.frames)
-        assert clip.poses is not None
-        unit.arrays[f"looks.{k}"] = looks(small[1:], small[0], moved_seconds(clip.poses))
-    return unit
-
-
-def ruined(place: Place) -> Unit:
-    """The held-out walks as they are and ruined in five ways from their fifth second on, short ones from the first.
-
-    arrays: `KIND.K` looks.
-    """
-    unit = Unit()
-    for k, walk in enumerate(place.walks):
-        small, moved = shrink(walk.clip.frames), moved_seconds(walk.poses)
+def ruined_signs(place: Place) -> RuinedResult:
+    """Signs of the held-out walks as they are, and ruined from their fifth second on, short ones from the first."""
+    clips: dict[str, list[Looks]] = {name: [] for name in RUINS}
+    for walk in place.walks:
+        small = shrink(walk.clip.frames)
+        late = slice(5 * FPS if len(small) > 10 * FPS else 1, None)
         for name, change in RUINS.items():
             video = small.copy()
-            late = slice(5 * FPS if len(video) > 10 * FPS else 1, None)
             video[late] = change(small, late)
-            unit.arrays[f"{name}.{k}"] = looks(video[1:], small[0], moved)
-    return unit
+            clips[name].append(looks(video[1:], small[0], moved_seconds(walk.poses)))
+    return RuinedResult(clips)
 
 
 def blur(frames: Frames) -> Frames:
@@ -291,24 +308,3 @@ RUINS: dict[str, Callable[[Frames, slice], Frames]] = {
     "burnt out": lambda small, late: burn(small[late]),
 }
 """Damaged videos that a collapse detector must flag, and one sound video that it must pass."""
-
-
-def _first(place: Place, count: int) -> list[Walk]:
-    """So many starts: the walks', then later frames of them, so that none is taken twice."""
-    result = list(place.walks[:count])
-    step = 4 * FPS
-    for later in range(step, place.num_frames - FPS, step):
-        for walk in place.walks:
-            if len(result) == count:
-                return result
-            clip = walk.clip
-            assert clip.poses is not None
-            rest = type(clip)(clip.frames[later:], clip.actions[later:], clip.fps, clip.poses[later:])
-            result.append(Walk(f"{walk.label} +{later // FPS} s", rest))
-    return result
-
-
-def judged_actions(unit: Unit) -> tuple[list[obedience.Rows], list[obedience.Rows]]:
-    """Reads the judge's actions and the requested ones, walk by walk; empty without a judge."""
-    count = sum(name.startswith("asked.") for name in unit.arrays)
-    return [unit.arrays[f"said.{k}"] for k in range(count)], [unit.arrays[f"asked.{k}"] for k in range(count)]

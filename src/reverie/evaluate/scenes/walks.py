@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from reverie.data.dataset import Dataset
 from reverie.engine.engine import Engine
 from reverie.engine.loading.scenes import LoadedScene
 from reverie.errors import DataError
-from reverie.evaluate.fit import Fit
-from reverie.evaluate.plan import Judge
+from reverie.evaluate.action_mapping import ActionMapping
+from reverie.evaluate.idm_scorer import IDMScorer
+from reverie.evaluate.rollout import repeat_actions
 from reverie.evaluate.scenes.batch import Poses, shrink
-from reverie.models.tokenizer import FRAMES
 from reverie.scenes.recordings import is_held_out, place_of
 from reverie.types import FPS, Action, Clip, Frames
 from reverie.vision.projection import focal_lengths
@@ -49,14 +49,6 @@ class SceneSize:
     real: int = 20
     speed_s: int = 10
 
-    @property
-    def num_blocks(self) -> int:
-        """Blocks of sessions that the model generates, the memory alone and the tokenizer left out."""
-        turn = 2 * (IDLE_FRAMES + TURN_FRAMES)
-        frames = 3 * self.walks * WALK_S[0] * FPS + 2 * self.turns * turn
-        frames += 2 * FPS * (self.returns * 2 * self.out_s + self.plays * self.play_s)
-        return frames // FRAMES
-
     @classmethod
     def of(cls, quick: bool, starts: int | None = None, long_s: int | None = None) -> SceneSize:
         """quick: about 40 %, so that two cores need less than ten minutes a game.  starts: at most so many of each;
@@ -85,6 +77,13 @@ class Walk:
     def poses(self) -> Poses:
         assert self.clip.poses is not None
         return self.clip.poses
+
+    def after(self, frame: int) -> Walk:
+        """The walk from a later frame on."""
+        clip = replace(
+            self.clip, frames=self.clip.frames[frame:], actions=self.clip.actions[frame:], poses=self.poses[frame:]
+        )
+        return Walk(f"{self.label} +{frame // FPS} s", clip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +123,8 @@ class Place:
     name: str
     path: Path
     scene: LoadedScene
-    fit: Fit
-    judge: Judge | None
+    mapping: ActionMapping
+    scorer: IDMScorer | None
     walks: list[Walk]
     real: list[Clip]
     library: Library
@@ -138,11 +137,10 @@ class Place:
 
     def play_actions(self, k: int, num_frames: int) -> list[Action]:
         """Actions of play k: its own walk's, then those of the others, over and over."""
-        actions = []
         k %= len(self.walks)
-        for walk in (*self.walks[k:], *self.walks[:k]):
-            actions += self.fit.actions(walk.clip.actions[:-1])
-        return (actions * -(-num_frames // len(actions)))[:num_frames]
+        walks = (*self.walks[k:], *self.walks[:k])
+        actions = [action for walk in walks for action in self.mapping.map_rows(walk.clip.actions[:-1])]
+        return repeat_actions(actions, num_frames)
 
 
 def pick_place(
@@ -150,13 +148,12 @@ def pick_place(
     dataset: Dataset,
     scene: LoadedScene,
     engine: Engine,
-    fit: Fit,
-    judge: Judge | None,
+    mapping: ActionMapping,
+    scorer: IDMScorer | None,
     size: SceneSize,
     seed: int,
     *,
     any_split: bool = False,
-    tick: Callable[[], None] = lambda: None,
 ) -> Place:
     """Chooses and reads held-out walks of the scene's place.
 
@@ -177,21 +174,17 @@ def pick_place(
     ours = [i for i in ours if dataset.episodes[i].length > seconds * FPS]
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(ours)[: size.walks]
-    walks = []
-    for i in sorted(map(int, chosen)):
-        walks.append(Walk(f"episode {i}", dataset.clip(i, 0, seconds * FPS + 1, depth=False)))
-        tick()
+    walks = [Walk(f"episode {i}", dataset.clip(i, 0, seconds * FPS + 1, depth=False)) for i in sorted(map(int, chosen))]
     if seconds < WALK_S[0]:
         notes.append(f"The held-out episodes last {seconds} s: later figures are left out.")
     there = [i for i, episode in enumerate(dataset.episodes) if place_of(dataset, episode) == place]
     library = _library(dataset, there)
     others = [i for i in range(len(dataset.episodes)) if i not in chosen and dataset.episodes[i].length > 4 * FPS]
-    real = []
-    for i in rng.permutation(others)[: size.real]:
-        length = min(dataset.episodes[int(i)].length, seconds * FPS + 1)
-        real.append(dataset.clip(int(i), 0, length, depth=False))
-        tick()
-    return Place(name, dataset.path, scene, fit, judge, walks, real, library, [*fit.notes(), *notes])
+    real = [
+        dataset.clip(i, 0, min(dataset.episodes[i].length, seconds * FPS + 1), depth=False)
+        for i in map(int, rng.permutation(others)[: size.real])
+    ]
+    return Place(name, dataset.path, scene, mapping, scorer, walks, real, library, [*mapping.notes(), *notes])
 
 
 def _check_camera(dataset: Dataset, scene: LoadedScene) -> None:

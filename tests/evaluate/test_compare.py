@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from reverie.evaluate.paired import bootstrap, compare
+from reverie.evaluate.compare import bootstrap, compare
 
 
 def test_the_interval_of_equal_differences_is_a_point() -> None:

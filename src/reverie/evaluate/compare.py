@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from reverie.evaluate.blind import write_blind
-from reverie.evaluate.merge import open_alike
-from reverie.evaluate.obedience import GROUPS
-from reverie.evaluate.page import Report, write_page
+from reverie.evaluate.controllability import GROUPS
+from reverie.evaluate.page import write_page
 from reverie.evaluate.plan import LIKENESS_S
-from reverie.evaluate.tables import Column, Table
+from reverie.evaluate.report import GameReport, open_alike
+from reverie.evaluate.tables import Column, Metrics, Table
 from reverie.models.checkpoint import write_json_atomic
 
 RESAMPLES, LEVEL = 4000, 0.95
@@ -24,7 +24,17 @@ HIGHER = {
     *("keyboard", "keyboard_balanced", "mouse", *GROUPS, "temporal", "smoothness", "scenario", "loop_db"),
     *("gain_db_1s", "lasts_s"),
 }
-LOWER = {*(f"picture_{s}s" for s in LIKENESS_S), "turn_error_deg"}
+LOWER = {*(f"{metric}_{s}s" for metric in ("picture", "lpips") for s in LIKENESS_S), "turn_error_deg"}
+
+SECTIONS = {
+    "short": "4 s clips",
+    "16s": "16 s clips",
+    "return": "there and back",
+    "play": "long play",
+    "scene": "in the scene, own camera",
+    "image": "from one image",
+}
+"""Sections of figures by start, and their titles."""
 
 COLUMNS = (
     Column("ours", "ours", "{:.3f}"),
@@ -50,9 +60,9 @@ def bootstrap(differences: npt.ArrayLike, seed: int = 0) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def compare(ours: Sequence[Mapping[str, float]], against: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]:
+def compare(ours: Sequence[Metrics], against: Sequence[Metrics]) -> dict[str, Metrics]:
     """Rows by metric of two lists of figures by start, in the same order; verdict is 0 where zero is inside."""
-    rows: dict[str, dict[str, float]] = {}
+    rows: dict[str, Metrics] = {}
     for name in ours[0] if ours else ():
         if name not in HIGHER | LOWER:
             continue
@@ -86,36 +96,28 @@ class Comparison:
 def compare_reports(ours: Path, against: Path, output: Path, *, blind: bool = False) -> Comparison:
     """Compares two finished reports, and writes comparison.json, comparison.md and the page into `output`."""
     reports = open_alike([ours, against])
-    facts: dict[str, Any] = {
-        "ours": reports[0].raw["fingerprint"],
-        "against": reports[1].raw["fingerprint"],
-        "games": {},
+    first, second = reports
+    games = {
+        name: compare_game(name, game, second.games[name]) for name, game in first.games.items() if name in second.games
     }
-    every: list[Table] = []
-    for game in reports[0].raw["games"]:
-        if game not in reports[1].raw["games"]:
-            continue
-        tables = compare_game(game, reports)
-        facts["games"][game] = {table.name: table.to_json() for table in tables}
-        every += tables
-    markdown = [f"# {reports[0].label} against {reports[1].label}\n", *(table.to_markdown() for table in every)]
+    facts = {
+        "ours": first.fingerprint,
+        "against": second.fingerprint,
+        "games": {game: {name: table.to_json() for name, table in tables.items()} for game, tables in games.items()},
+    }
+    tables = [table for game in games.values() for table in game.values()]
+    markdown = [f"# {first.label} against {second.label}\n", *(table.to_markdown() for table in tables)]
     write_json_atomic(output / "comparison.json", facts)
     (output / "comparison.md").write_text("\n".join(markdown), encoding="utf-8")
     write_page(reports, output / "report.html")
-    return Comparison(facts, every, write_blind(reports, output / "blind.html") if blind else None)
+    return Comparison(facts, tables, write_blind(reports, output / "blind.html") if blind else None)
 
 
-def compare_game(game: str, reports: Sequence[Report]) -> list[Table]:
-    """A table for each section: 4 s, 16 s, there and back, long play, in a scene."""
-    titles = {"short": "4 s clips", "16s": "16 s clips", "return": "there and back", "play": "long play"}
-    titles |= {"scene": "in the scene, own camera", "image": "from one image"}
-    sides = [report.raw["games"][game]["per_start"] for report in reports]
-    tables = []
-    for section, title in titles.items():
-        if section not in sides[0] or section not in sides[1]:
-            continue
-        note = "Mean over the same starts and actions; the interval is a bootstrap over the starts."
-        table = Table(section, f"{game}: {title}", COLUMNS, note)
-        table.rows.update(compare(sides[0][section], sides[1][section]))
-        tables.append(table)
-    return tables
+def compare_game(name: str, ours: GameReport, against: GameReport) -> dict[str, Table]:
+    """A table for each section that both have."""
+    note = "Mean over the same starts and actions; the interval is a bootstrap over the starts."
+    return {
+        section: Table(f"{name}: {title}", COLUMNS, note, compare(ours.per_start[section], against.per_start[section]))
+        for section, title in SECTIONS.items()
+        if section in ours.per_start and section in against.per_start
+    }

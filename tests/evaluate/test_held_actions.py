@@ -2,22 +2,23 @@ import numpy as np
 import pytest
 from tests.evaluate.synthetic import SPACE, FakeEngine, FakeRecording, moving
 
-from reverie.evaluate import measure
+from reverie.evaluate import held_actions
+from reverie.evaluate.held_actions import PAIRS, Rate, held_metrics, motion_rate
 from reverie.evaluate.rollout import pick_starts, roll
-from reverie.evaluate.scripts import PAIRS
 from reverie.types import ActionSpace, Clip
 
 
 def obedience_of(engine: FakeEngine, swap: bool = False) -> dict[str, float]:
     """The row of an engine over 2 starts; swap: every action is carried out as its opposite."""
-    collected = measure.Obedience(fov_deg=73.5)
+    rates = []
     for _ in range(2):
         for pair in PAIRS:
             for side in (0, 1):
                 held = PAIRS[pair][1 - side if swap else side]
                 picture = np.asarray(roll(engine, np.zeros((64, 112, 3), np.uint8), [held.action] * 8, 0)[1])
-                collected.add(pair, side, roll(engine, picture, [held.action] * 8, 0)[1:])
-    return collected.figures()
+                video = roll(engine, picture, [held.action] * 8, 0)[1:]
+                rates.append(Rate(pair, side, motion_rate(pair, video, fov_deg=73.5)))
+    return held_metrics(rates)
 
 
 def test_a_world_that_obeys_gets_full_marks() -> None:
@@ -37,36 +38,46 @@ def test_a_world_that_does_the_opposite_or_nothing_gets_none() -> None:
 
 def test_real_windows_are_found_by_what_the_player_did() -> None:
     clip = FakeRecording([81]).clip(0, 0, 81)
-    found = [(pair, side) for pair, side, _ in measure.real_windows(clip, SPACE)]
+    found = [(pair, side) for pair, side, _ in held_actions.real_windows(clip, SPACE)]
     assert found == [("walk", 0), ("turn", 1), ("turn", 0), ("walk", 1)]
-    assert all(frames.shape[0] == measure.WINDOW_FRAMES + 1 for _, _, frames in measure.real_windows(clip, SPACE))
+    assert all(
+        frames.shape[0] == held_actions.WINDOW_FRAMES + 1 for _, _, frames in held_actions.real_windows(clip, SPACE)
+    )
 
 
 def test_walks_against_a_wall_are_left_out_where_poses_tell() -> None:
     clip = FakeRecording([81]).clip(0, 0, 81)
     poses = np.zeros((81, 5), np.float32)
     standing = Clip(clip.frames, clip.actions, poses=poses)
-    assert {pair for pair, _, _ in measure.real_windows(standing, SPACE)} == {"turn"}
+    assert {pair for pair, _, _ in held_actions.real_windows(standing, SPACE)} == {"turn"}
     walking = Clip(clip.frames, clip.actions, poses=poses + np.arange(81, dtype=np.float32)[:, None] * 10)
-    assert {pair for pair, _, _ in measure.real_windows(walking, SPACE)} == {"turn", "walk"}
+    assert {pair for pair, _, _ in held_actions.real_windows(walking, SPACE)} == {"turn", "walk"}
 
 
 def test_the_ruler_passes_on_the_recording_it_was_made_for() -> None:
-    collected = measure.Obedience(fov_deg=73.5)
-    for start in pick_starts(FakeRecording([200, 200]), 2, 101, seed=0):
-        for pair, side, frames in measure.real_windows(start.clip, SPACE):
-            collected.add(pair, side, frames)
-    row = collected.figures(paired=False)
+    rates = [
+        Rate(pair, side, motion_rate(pair, frames, fov_deg=73.5))
+        for start in pick_starts(FakeRecording([200, 200]), 2, 101, seed=0)
+        for pair, side, frames in held_actions.real_windows(start.clip, SPACE)
+    ]
+    row = held_metrics(rates, paired=False)
     assert row["turn"] == row["walk_clips"] == 1.0
 
 
 def test_the_controls_stand_still_and_lag() -> None:
     frames = moving(5, x_px=1.0)
-    assert np.array_equal(measure.delayed(frames)[1:], frames[:-1])
-    assert all(np.array_equal(frame, frames[0]) for frame in measure.static(frames))
+    assert np.array_equal(held_actions.delay(frames)[1:], frames[:-1])
+    assert all(np.array_equal(frame, frames[0]) for frame in held_actions.freeze(frames))
 
 
 def test_only_what_the_space_can_say_is_asked() -> None:
-    assert measure.pair_names(SPACE, quick=False) == list(PAIRS)
-    assert measure.pair_names(SPACE, quick=True) == ["turn", "walk"]
-    assert measure.pair_names(ActionSpace(("forward", "back"), mouse=False), quick=False) == ["walk"]
+    assert held_actions.pair_names(SPACE) == list(PAIRS)
+    assert held_actions.pair_names(ActionSpace(("forward", "back"), mouse=False)) == ["walk"]
+    assert held_actions.pair_names(ActionSpace(("left", "right"), mouse=False)) == ["strafe"]
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_are_opposites(name: str) -> None:
+    first, second = (SPACE.encode([held.action])[0] for held in PAIRS[name])
+    assert not np.array_equal(first, second)
+    assert np.array_equal(first[4:], -second[4:])

@@ -5,7 +5,7 @@ import pytest
 from tests.evaluate.synthetic import moving
 
 from reverie.errors import CheckpointError, DeviceError
-from reverie.evaluate.subject import chunk_bounds, open_subject
+from reverie.evaluate.model_under_test import chunk_bounds, open_model
 
 RIVAL = """
 from tests.evaluate.synthetic import FakeEngine
@@ -21,40 +21,38 @@ def test_anybodys_model_behind_one_file(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     script.write_text(RIVAL)
-    subject = open_subject(f"{script}:{folder}", device="cpu")
-    assert subject.name == "weights"
-    assert subject.block_frames == 4
-    assert subject.rebuild(moving(3)) is None, "it has no tokenizer"
-    assert open_subject(f"{script}:{folder}", device="cpu").fingerprint == subject.fingerprint
+    model = open_model(f"{script}:{folder}", device="cpu")
+    assert model.name == "weights"
+    assert model.block_frames == 4
+    assert model.tokenizer is None, "it has no tokenizer"
+    assert open_model(f"{script}:{folder}", device="cpu").fingerprint == model.fingerprint
     (folder / "config.json").write_text('{"steps": 2}')
-    assert open_subject(f"{script}:{folder}", device="cpu").fingerprint != subject.fingerprint
+    assert open_model(f"{script}:{folder}", device="cpu").fingerprint != model.fingerprint
 
 
 def test_a_rival_that_is_missing_or_broken_is_told(tmp_path: Path) -> None:
     script = tmp_path / "rival.py"
     with pytest.raises(CheckpointError, match=r"a rival is named as path/to/rival\.py:FOLDER"):
-        open_subject(f"{script}:{tmp_path}")
+        open_model(f"{script}:{tmp_path}")
     script.write_text("import nothing_of_that_name")
     with pytest.raises(CheckpointError, match="cannot be imported: ModuleNotFoundError"):
-        open_subject(f"{script}:{tmp_path}")
+        open_model(f"{script}:{tmp_path}")
     with pytest.raises(CheckpointError, match="train the rival first"):
-        open_subject(f"{script}:{tmp_path / 'none'}")
+        open_model(f"{script}:{tmp_path / 'none'}")
     script.write_text("x = 1")
     with pytest.raises(CheckpointError, match="has no load"):
-        open_subject(f"{script}:{tmp_path}")
+        open_model(f"{script}:{tmp_path}")
     script.write_text("def load(folder, device): return 3")
     with pytest.raises(CheckpointError, match="has no open"):
-        open_subject(f"{script}:{tmp_path}")
+        open_model(f"{script}:{tmp_path}")
     with pytest.raises(DeviceError, match="unknown device 'tpu'"):
-        open_subject(f"{script}:{tmp_path}", device="tpu")
+        open_model(f"{script}:{tmp_path}", device="tpu")
 
 
 def test_reconstruction_is_the_stream_of_the_whole(tiny_model: Path) -> None:
-    subject = open_subject(str(tiny_model), device="cpu", dtype="float32")
+    model = open_model(str(tiny_model), device="cpu", dtype="float32")
     frames = moving(19, size=(32, 64))
-    rebuilt, of_less = subject.rebuild(frames), subject.rebuild(frames[:14])
-    assert rebuilt is not None
-    assert of_less is not None
+    rebuilt, of_less = model.rebuild(frames), model.rebuild(frames[:14])
     assert rebuilt.shape == frames.shape
     assert np.array_equal(rebuilt[:14], of_less)
 

@@ -12,65 +12,73 @@ from reverie.errors import DataError
 from reverie.types import FPS, MAX_TURN_DEG, Action, ActionSpace
 
 Rows = npt.NDArray[np.float32]
+"""Actions as rows of an action space, (f, size)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class ActionMapping:
     """Mapping from the actions of a recording to those of a model.
 
-    common: the actions that both have, in the recording's order.  dropped: keys of the recording that the model lacks.
+    common: the actions that both have, in the recording's order.
     turn_scale: degrees of the model for one of the recording, whose field of view may be another.
     """
 
     model: ActionSpace
     data: ActionSpace
     common: ActionSpace
-    dropped: tuple[str, ...]
     turn_scale: float = 1.0
 
-    def say(self, action: Action) -> Action:
-        """Maps an action of the game to the model's action space."""
-        said = self.model.restrict(action)
-        pitch, yaw = (max(-MAX_TURN_DEG, min(MAX_TURN_DEG, turn * self.turn_scale)) for turn in said.mouse)
-        return Action(said.keys, (pitch, yaw))
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Keys of the recording that the model lacks."""
+        return tuple(key for key in self.data.keys if key not in self.model.keys)
 
-    def actions(self, rows: Rows) -> list[Action]:
-        """Rows of the recording -> actions of the model."""
-        return [self.say(action) for action in self.data.decode(rows)]
+    def map_action(self, action: Action) -> Action:
+        """Maps an action of the game to the model's action space."""
+        mapped = self.model.restrict(action)
+        pitch, yaw = (max(-MAX_TURN_DEG, min(MAX_TURN_DEG, turn * self.turn_scale)) for turn in mapped.mouse)
+        return Action(mapped.keys, (pitch, yaw))
+
+    def map_rows(self, rows: Rows) -> list[Action]:
+        """Maps rows of the recording to actions of the model."""
+        return [self.map_action(action) for action in self.data.decode(rows)]
 
     def notes(self) -> list[str]:
         """Lists remarks for the report; empty if the action spaces are the same."""
-        notes = []
-        if self.dropped:
-            notes.append(f"The model lacks {', '.join(self.dropped)}: dropped from the recorded actions.")
         unasked = [key for key in self.model.keys if key not in self.data.keys]
-        if unasked:
-            notes.append(f"The recording lacks {', '.join(unasked)}: never pressed in recorded actions.")
-        if self.model.mouse and not self.data.mouse:
-            notes.append("The recording has no mouse: the model is never turned.")
-        if abs(self.turn_scale - 1) > 0.01:
-            notes.append(f"The model sees another field of view: recorded turns are said {self.turn_scale:.2f} times.")
-        return notes
+        notes = {
+            f"The model lacks {', '.join(self.dropped)}: dropped from the recorded actions.": self.dropped,
+            f"The recording lacks {', '.join(unasked)}: never pressed in recorded actions.": unasked,
+            "The recording has no mouse: the model is never turned.": self.model.mouse and not self.data.mouse,
+            f"The model sees another field of view: recorded turns are said {self.turn_scale:.2f} times.": (
+                abs(self.turn_scale - 1) > 0.01
+            ),
+        }
+        return [note for note, applies in notes.items() if applies]
 
 
-def fit_actions(model: ActionSpace, data: ActionSpace, name: str = "the dataset", turn_scale: float = 1.0) -> Fit:
-    """Raises DataError where the recording turns and the model cannot, or no key is shared."""
+def match_actions(
+    model: ActionSpace, data: ActionSpace, name: str = "the dataset", turn_scale: float = 1.0
+) -> ActionMapping:
+    """Maps a recording's actions to a model's.
+
+    Raises DataError where the recording turns and the model cannot, or no key is shared.
+    """
     if data.mouse and not model.mouse:
         raise DataError(
             f"{name} has a mouse, the model has none (keys {', '.join(model.keys)}); "
             "evaluate the model on a recording of its own game"
         )
-    keys = tuple(key for key in data.keys if key in model.keys)
-    if data.keys and not keys:
+    common = shared_space(data, model)
+    if data.keys and not common.keys:
         raise DataError(
             f"the model takes the keys {', '.join(model.keys) or 'none'}, {name} holds {', '.join(data.keys)}: none is "
             "shared; evaluate it on a recording of its own game"
         )
-    dropped = tuple(key for key in data.keys if key not in model.keys)
-    return Fit(model, data, ActionSpace(keys, model.mouse and data.mouse), dropped, turn_scale)
+    return ActionMapping(model, data, common, turn_scale)
 
 
-def check_pictures(
+def check_frames(
     model_size: tuple[int, int], data_size: tuple[int, int], model_fps: float = FPS, data_fps: float = FPS
 ) -> None:
     """Raises DataError unless the recording has the model's frame size and frame rate."""
@@ -106,8 +114,8 @@ def match_idm(data: ActionSpace, spaces: Sequence[ActionSpace], index: int, num_
     if len(alike) == 1:
         return alike[0]
     if len(spaces) == num_data and index in (alike or range(len(spaces))):
-        usable = shared_space(data, spaces[index]) if spaces[index].mouse == data.mouse else None
-        return index if usable is not None and usable.size else None
+        is_usable = spaces[index].mouse == data.mouse and shared_space(data, spaces[index]).size
+        return index if is_usable else None
     if alike:
         raise DataError(
             f"{len(alike)} of the inverse-dynamics models have the actions {', '.join(data.names)}; "

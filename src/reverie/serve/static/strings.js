@@ -62,6 +62,7 @@ export const TEXT = {
   noPasses: "a real game makes none",
   slower: (fps, own) => `the world now shows ${fps} of its ${own} frames a second: its time goes slower`,
   noSuchStart: "the link's start is not here; another one begins",
+  noSuchModel: (asked, here) => `the link's model, ${asked}, is not on this server; ${here} plays`,
   linkCopied: "the link is copied: it opens this start with this seed",
   linkToCopy: "This link opens this start with this seed:",
   latencyParts: ({ waitMs, makeMs, networkMs, showMs }) =>

@@ -34,6 +34,11 @@ export class Views extends EventTarget {
     return this.#offered.length > 0;
   }
 
+  /** Whether the world that is shown can go back: a real game cannot. */
+  get canGoBack() {
+    return !this.isOffered || this.view === "dream";
+  }
+
   /** Shows the dream of what is on the screen, or the game where the dream is. */
   swap() {
     this.#ask(this.view === "game" ? "dream" : "game");

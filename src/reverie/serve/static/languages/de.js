@@ -59,6 +59,7 @@ export const TEXT = {
   noPasses: "ein echtes Spiel macht keine",
   slower: (fps, own) => `die Welt zeigt jetzt ${fps} ihrer ${own} Bilder je Sekunde: ihre Zeit geht langsamer`,
   noSuchStart: "den Start des Links gibt es hier nicht; ein anderer beginnt",
+  noSuchModel: (asked, here) => `das Modell des Links, ${asked}, gibt es auf diesem Server nicht; es spielt ${here}`,
   linkCopied: "der Link ist kopiert: er öffnet diesen Start mit diesem Startwert",
   linkToCopy: "Dieser Link öffnet diesen Start mit diesem Startwert:",
   latencyParts: ({ waitMs, makeMs, networkMs, showMs }) =>

@@ -90,6 +90,10 @@ def test_a_dream_beside_its_game_is_rewound_saved_and_loaded(page: playwright.Pa
         page.keyboard.press("g")
         until(lambda: shows(page, "red"), "the dream")
         page.wait_for_selector("#timeline", state="visible")
+        stage, timeline = (page.locator(name).bounding_box() for name in ("#stage", "#timeline"))
+        assert stage is not None
+        assert timeline is not None
+        assert stage["y"] + stage["height"] <= timeline["y"], "the slider lies below the picture"
         page.keyboard.down("ArrowRight")
         until(lambda: toys.dreams[0].frame > 20, "a turn")
         page.keyboard.up("ArrowRight")
@@ -102,10 +106,14 @@ def test_a_dream_beside_its_game_is_rewound_saved_and_loaded(page: playwright.Pa
         page.keyboard.press("v")
         page.wait_for_selector("#compare", state="visible")
         assert not page.is_visible("#timeline")
-        page.click("#keep")
-        page.fill("#save-name", "both at the wall")
-        page.click("#save")
-        page.click("#saves-list li:has-text('both at the wall') button:has-text('Play on')")
+        page.keyboard.press("o")
+        page.keyboard.press("Tab")
+        page.keyboard.type("both at the wall")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#saves-list li:has-text('both at the wall')")
+        for _ in range(3):  # save, open a file, play on
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
         page.wait_for_selector("body[data-state=playing]")
         page.wait_for_selector("#compare", state="visible")
         until(lambda: page.evaluate(HALVES, "screen")[0] == 2 * RESOLUTION[1], "both again")

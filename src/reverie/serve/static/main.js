@@ -246,7 +246,8 @@ connection.addEventListener("lost", ({ detail: { final, reason, code, title } })
   input.release();
   input.unlock();
   meters.reset();
-  if (final) hud.state("failed", { title: title ?? TEXT.refused, text: reason });
+  const refused = code === "taken" ? TEXT.elsewhere : TEXT.refused;
+  if (final) hud.state("failed", { title: title ?? refused, text: reason });
   else hud.state("lost", { title: TEXT.connecting, text: reason ?? TEXT.lost });
 });
 

@@ -58,7 +58,9 @@ export class Views extends EventTarget {
     if (view !== "both") this.#single = view;
     if (this.view === "game" && view !== "game") {
       this.#trail = [];
+      this.#draw();
       byId("psnr").textContent = "–";
+      byId("judged").textContent = "";
       byId("drift").replaceChildren(...Object.keys(TEXT.collapses).map((kind) => bar(kind, null)));
     }
     this.view = view;

@@ -2,7 +2,7 @@
 
     python tools/screenshots.py OUTPUT_FOLDER [NAME ...]
 
-NAME: sessions, wrong, swap, german, queue, phone; all by default.  Needs playwright, Chromium, and for `swap` the games.
+NAME: sessions, wrong, swap, german, queue, phone; all by default.  Needs playwright, Chromium and, for `swap`, games.
 """
 
 from __future__ import annotations

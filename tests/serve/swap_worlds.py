@@ -159,9 +159,12 @@ class SwapToys(FakeSource):
         actions = list(file.script.actions()) if file.script else []
         return dream, [tuple(actions[i : i + 4]) for i in range(0, len(actions), 4)], []
 
-    def open_beside(self, file: SessionFile, session: ToyDream) -> tuple[SwapWorld, list[str]]:
-        world = self.open(None, file.seed)
-        world.reset(file.seed)
+    def open_beside(
+        self, file: SessionFile, session: ToyDream, current: SwapWorld | None = None
+    ) -> tuple[SwapWorld, list[str]]:
+        world = current or self.open(None, file.seed)
+        if world is not current:
+            world.reset(file.seed)
         return world, world.take_up(session, session.began.frame, session.began.frame, file.game)
 
     def _dream(self, at: Moment, seed: int, passes: int) -> tuple[ToyDream, Frames]:

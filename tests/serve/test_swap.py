@@ -183,7 +183,7 @@ def test_a_game_that_cannot_be_asked_leaves_the_dream() -> None:
     file = saved(world)
     world.close()
     again, notices = loaded(toys, file)
-    assert notices == ["wall cannot be asked to stand somewhere; it begins again; the dream goes on"]
+    assert notices == ["wall cannot be asked to stand somewhere; the dream goes on"]
     assert again.view == "dream"
     np.testing.assert_array_equal(again.shown[0], draw(8.0, DREAM_TINT))
     again.close()
@@ -196,7 +196,7 @@ def test_another_game_is_named(toys: SwapToys) -> None:
     assert file.game is not None
     other = replace(file, game=replace(file.game, name="door", options="place=2"))
     again, notices = loaded(toys, other)
-    assert notices == ["saved beside door place=2, and wall is played here; it begins again; the dream goes on"]
+    assert notices == ["saved beside door place=2, and wall is played here; the dream goes on"]
     again.close()
     alone, notices = loaded(toys, replace(file, game=None))
     assert (notices, alone.view) == ([], "dream")

@@ -130,6 +130,7 @@ def test_a_saved_session_of_both_opens_as_it_was(source: SwapSource, engine: Eng
         assert (file.num_frames > 1) == (view != "game")
 
         answer = http.post("/saves", content=saves.read_bytes(card["id"])).json()
+        world = http.app.state.host.sessions.played[0].world  # type: ignore[attr-defined]
         shown = []
         for save in (card["id"], answer["id"]):  # from its state, and generated again
             client.say("load", save=save)
@@ -143,6 +144,7 @@ def test_a_saved_session_of_both_opens_as_it_was(source: SwapSource, engine: Eng
             assert message.width == engine.resolution[1] * (1 + (view == "both"))
             shown.append(message)
         assert shown[0].payload == shown[1].payload
+        assert http.app.state.host.sessions.played[0].world is world, "its game goes on"  # type: ignore[attr-defined]
         if view == "dream":
             client.say("pause", paused=False)
             played(client, 8)

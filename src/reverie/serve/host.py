@@ -240,10 +240,10 @@ class Host:
         except (DataError, ImageError, CheckpointError) as error:
             raise Refusal(ErrorCode.BAD_SESSION, one_line(error)) from None
 
-    def open_beside(self, file: SessionFile, session: Timeline) -> tuple[Rewindable, list[str]]:
+    def open_beside(self, file: SessionFile, session: Timeline, current: World | None) -> tuple[Rewindable, list[str]]:
         """A saved session with the game that is played beside it here, see `HasGame`; alone where there is none."""
         if isinstance(self._source, HasGame):
-            return self._source.open_beside(file, session)
+            return self._source.open_beside(file, session, current)
         return session, [] if file.game is None else [f"{file.game.name} is not played here; the dream of it goes on"]
 
     def start_of(self, file: SessionFile) -> str | None:

@@ -75,12 +75,16 @@ async def resume(host: Host, token: str) -> Opened:
 
 
 async def load(
-    host: Host, save_id: str, tell: Callable[[Loading], Awaitable[None]], is_wanted: Callable[[], bool]
+    host: Host,
+    save_id: str,
+    tell: Callable[[Loading], Awaitable[None]],
+    is_wanted: Callable[[], bool],
+    current: Held | None = None,
 ) -> Opened:
     """A saved session at its end: from its state, or where that is not there, by generating it again.
 
-    tell: gets the progress; is_wanted: asked between blocks.  Raises Refusal, and Superseded when it is not wanted any
-    more.
+    tell: gets the progress; is_wanted: asked between blocks; current: the player's session.  Raises Refusal, and
+    Superseded when it is not wanted any more.
     """
     file = await asyncio.to_thread(host.saves.read, save_id)
     state = await asyncio.to_thread(host.saves.read_state, save_id)
@@ -95,16 +99,19 @@ async def load(
                     told_s = time.monotonic()
                     await tell(Loading(number / len(blocks)))
                 await host.call(partial(session.step, block))
-        world, first, lines = await host.call(partial(_open_beside, host, file, session))
+        world, first, lines = await host.call(partial(_open_beside, host, file, session, current))
     except BaseException:
         host.later(session.close)
         raise
-    return Opened(Held(world, host.start_of(file), world.seed, new_token()), first, notices + lines)
+    token = current.token if current and world is current.world else new_token()
+    return Opened(Held(world, host.start_of(file), world.seed, token), first, notices + lines)
 
 
-def _open_beside(host: Host, file: SessionFile, session: Timeline) -> tuple[Rewindable, Frames, list[str]]:
+def _open_beside(
+    host: Host, file: SessionFile, session: Timeline, current: Held | None
+) -> tuple[Rewindable, Frames, list[str]]:
     """The world of a saved session, the frame that it stands at, and lines for its player."""
-    world, lines = host.open_beside(file, session)
+    world, lines = host.open_beside(file, session, current.world if current else None)
     return world, world.shown, lines
 
 

@@ -383,7 +383,7 @@ class Player:
             case Resume(session):
                 return await resume(self._host, session)
             case Load(save_id):
-                return await load(self._host, save_id, self._send, lambda: self._command is None)
+                return await load(self._host, save_id, self._send, lambda: self._command is None, held)
             case Start(start, seed, passes):
                 return await open_start(self._host, None, start, seed, passes)
             case _:

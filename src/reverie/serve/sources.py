@@ -174,10 +174,13 @@ class HasFiles(Protocol):
 class HasGame(Protocol):
     """A Source that plays a real game beside its sessions."""
 
-    def open_beside(self, file: SessionFile, session: Timeline) -> tuple[Rewindable, list[str]]:
+    def open_beside(
+        self, file: SessionFile, session: Timeline, current: World | None = None
+    ) -> tuple[Rewindable, list[str]]:
         """Opens the game beside a saved session that stands at its end, on the generation thread.
 
-        Returns the world of both, as it was saved as far as that can be, and lines for the player.
+        current: the player's world, whose game may be played on.  Returns the world of both, as it was saved as far as
+        that can be, and lines for the player.
         """
         ...
 

@@ -188,7 +188,7 @@ class SwapWorld:
         before, notices = self._view, []
         at = self._moments[-1 - min(back, len(self._moments) - 1)] if self._moments else self._latest
         if view != "dream" and before == "dream":
-            notices = self._place(at.pose, "goes on where it was left")
+            notices = self._place(at.pose, "the game goes on where it was left")
         if view == "game":
             self._end_dream()
         elif before == "game" or notices:
@@ -227,7 +227,7 @@ class SwapWorld:
         """Goes on with a dream as it was saved, and has the game stand where it stood; lines for the player.
 
         real: (H, W, 3), the frame that the dream began in; first: the same as the dream shows it.  Where the game
-        cannot stand there, it begins again, and the dream is shown.
+        cannot stand there, it stays where it is, and the dream is shown.
         """
         self._end_dream()
         self._dream, self._num_dreams, self._start = dream, 1, (real, first)
@@ -265,25 +265,24 @@ class SwapWorld:
 
     def _place_as(self, state: GameState | None) -> list[str]:
         """Has the game stand where it was saved; lines for the player where it does not."""
-        begins = "begins again; the dream goes on"
         if state is None:
             return []
         if (state.name, state.options) != (self._name, self._options):
             saved, here = (" ".join(filter(None, game)) for game in
                            ((state.name, state.options), (self._name, self._options)))  # fmt: skip
-            return [f"saved beside {saved}, and {here} is played here; it {begins}"]
-        return self._place(None if state.pose is None else np.array(state.pose, np.float32), begins)
+            return [f"saved beside {saved}, and {here} is played here; the dream goes on"]
+        return self._place(None if state.pose is None else np.array(state.pose, np.float32), "the dream goes on")
 
     def _place(self, pose: Pose | None, instead: str) -> list[str]:
         """Has the game stand at a pose; lines for the player where it does not, with what it does instead."""
         if not isinstance(self._game, PlaceableWorld):
-            return [f"{self._name} cannot be asked to stand somewhere; it {instead}"]
+            return [f"{self._name} cannot be asked to stand somewhere; {instead}"]
         if pose is None or self._latest.pose is None:
-            return [f"{self._dream_name} does not tell where its camera is; {self._name} {instead}"]
+            return [f"{self._dream_name} does not tell where its camera is; {instead}"]
         try:
             self._stand(self._game.stand(pose))
         except WorldError as error:
-            return [f"{' '.join(str(error).split())}; {self._name} {instead}"]
+            return [f"{' '.join(str(error).split())}; {instead}"]
         return []
 
     def _stand(self, frames: Frames) -> None:

@@ -11,7 +11,7 @@ from reverie.errors import WorldError
 from reverie.serve.protocol import VIEWS
 from reverie.serve.sources import GameSource, ModelSource, Picture, Progress, WorldSpec
 from reverie.serve.swap import Dream, Moment, SwapWorld
-from reverie.types import Action, Camera, Frames
+from reverie.types import Action, Camera, Frames, World
 
 if TYPE_CHECKING:
     from reverie.engine.loading.scenes import LoadedScene
@@ -85,16 +85,20 @@ class SwapSource:
         """The dream of a saved session, see `HasFiles`."""
         return self._model.open_file(file)
 
-    def open_beside(self, file: SessionFile, session: Timeline) -> tuple[SwapWorld, list[str]]:
-        """The game beside it, see `HasGame`."""
+    def open_beside(
+        self, file: SessionFile, session: Timeline, current: World | None = None
+    ) -> tuple[SwapWorld, list[str]]:
+        """The game beside it, see `HasGame`.  A current one of the same episode goes on: beginning takes seconds."""
         seed = file.seed if file.game is None else file.game.seed
-        world = self.open(None, seed)
+        world = current if isinstance(current, SwapWorld) else self.open(None, seed)
         try:
-            world.reset(seed, session.passes)
+            if world is not current or (world.seed, world.passes) != (seed, session.passes):
+                world.reset(seed, session.passes)
             real, first = session.session.picture[0], session.session.first_frame[0]
             return world, world.take_up(session, real, first, file.game)
         except Exception:
-            world.close()
+            if world is not current:
+                world.close()
             raise
 
     def open_dream(self, at: Moment, seed: int, passes: int | None = None) -> tuple[Dream, Frames]:

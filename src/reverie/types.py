@@ -30,6 +30,9 @@ x, y, z: metres, a right-handed frame with z up.  yaw: degrees from north (+y) t
 along +y at yaw 0 and along +x at yaw 90.  pitch: degrees upwards.  roll: degrees that the head leans to the right.
 """
 
+VIEWS = ("game", "dream", "both")
+"""Views of a game and its generated counterpart: either, or both side by side in one frame."""
+
 GEOMETRY_SHAPE = (64, 112)
 """(h, w) of the depth and the body mask of a frame: half the size of the frames."""
 
@@ -124,6 +127,19 @@ class ActionSpace:
     def restrict(self, action: Action) -> Action:
         """The part of `action` that this space has: unknown keys dropped, the mouse dropped where there is none."""
         return Action(action.keys & self._index.keys(), action.mouse if self.mouse else (0.0, 0.0))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Camera:
+    """The camera that an image was taken with.
+
+    pose: (6,), in the order of POSE_NAMES; fov_deg: horizontal field of view; pixel_aspect: the vertical focal
+    length over the horizontal one.
+    """
+
+    pose: Pose
+    fov_deg: float
+    pixel_aspect: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -341,6 +341,12 @@ def test_all_text_can_be_read_on_white_snow(page: playwright.Page, source: FakeS
         page.wait_for_selector("#help[open]")
         told = contrasts(page, "#help th, #help td:not(:empty), #help h2, #help button")
         assert {text: round(value, 1) for text, value in told.items() if value < 4.5} == {}
+        page.keyboard.press("Escape")
+        page.keyboard.press("Comma")
+        page.wait_for_selector("#settings[open]")
+        told = contrasts(page, "#settings label, #settings .row > span, #settings h2, #settings button")
+        assert len(told) > 4
+        assert {text: round(value, 1) for text, value in told.items() if value < 4.5} == {}
         page.close()
 
 

@@ -82,5 +82,8 @@ def test_the_language_is_chosen_in_the_settings_and_stays(page: playwright.Page)
         page.wait_for_selector("body[data-state=paused]")
         assert page.inner_text("#veil-text").startswith("klicken")
         page.keyboard.press("h")
-        assert "neu beginnen" in page.inner_text("#help")
+        told = page.inner_text("#help")
+        assert "neu beginnen" in told
+        assert "linker Daumen hoch" in told
+        assert not re.search(r"\b(or|stick|thumb|button|mouse|look)\b", told), "nothing is left in English"
         page.close()

@@ -54,6 +54,30 @@ def test_another_model_is_chosen_and_what_does_not_fit_says_so(playing: playwrig
     assert playing.inner_text("#model") in ("dawn", "dusk")
 
 
+def test_a_link_opens_its_model_or_says_that_it_is_not_here(playing: playwright.Page, sources):
+    playing.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    playing.click("#tune")
+    playing.select_option("#models", "dusk")
+    playing.wait_for_function("() => document.getElementById('model').textContent === 'dusk'")
+    playing.wait_for_selector("body[data-state=playing]")
+    playing.click("#tune")
+    playing.click("#copy-link")
+    until(lambda: "&model=dusk" in playing.evaluate("navigator.clipboard.readText()"), "the link")
+    link = playing.evaluate("navigator.clipboard.readText()")
+    other = playing.context.new_page()
+    other.goto(link)
+    other.wait_for_selector("body[data-state=playing]")
+    assert other.inner_text("#model") == "dusk", "and not the first"
+    seed = sources["dusk"].worlds[-1].seed
+    assert f"seed={seed}" in link
+    gone = link.replace("model=dusk", "model=dawn-2")
+    other.evaluate("(link) => { location.href = link; }", gone)  # as it is pasted into the tab
+    until(lambda: "the link's model, dawn-2, is not on this server" in other.inner_text("#message"), "a line")
+    other.wait_for_selector("body[data-state=playing]")
+    assert sources[other.inner_text("#model")].worlds[-1].seed == seed
+    other.goto("about:blank")
+
+
 def test_one_model_is_no_choice(page: playwright.Page):  # noqa: F811
     with running(FakeSource()) as port:
         page.goto(f"http://127.0.0.1:{port}/")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.e2e.test_page_for_all import contrasts
 from tests.serve.fake_source import FakeSource, running
 from tests.serve.small_model import small_engine
 
@@ -173,7 +174,7 @@ def test_a_fork_keeps_the_other_way(playing: playwright.Page, saves: SaveFolder)
     until(lambda: not playing.is_disabled("#fork"), "a moment to fork at")
     length = moment(playing)[1]
     playing.click("#fork")
-    assert "the other way is kept as before the fork" in message(playing)
+    assert "the other way is kept as “before the fork" in message(playing)
     playing.wait_for_selector("body[data-state=playing]")
     (card,) = saves.cards()
     assert card.seconds == (length - 1) / 25
@@ -206,6 +207,18 @@ def test_saving_loading_exporting_and_deleting(playing: playwright.Page, saves: 
     playing.click("#saves-list button:has-text('Really delete?')")
     playing.wait_for_selector("#saves-list p")
     assert saves.cards() == []
+
+
+def test_saved_sessions_and_the_time_can_be_read(playing: playwright.Page):
+    walk(playing, 20)
+    playing.keyboard.press("BracketLeft")
+    playing.wait_for_selector("body.sought")
+    until(lambda: not playing.is_disabled("#fork"), "a moment to fork at")
+    time_of_it = contrasts(playing, "#timeline output, #fork")
+    save_as(playing, "by the door")
+    told = contrasts(playing, "#saves h2, #saves b, #saves span, #saves button")
+    assert len(told) >= 8
+    assert {text: round(value, 1) for text, value in (time_of_it | told).items() if value < 4.5} == {}
 
 
 def test_typing_a_name_plays_no_keys(playing: playwright.Page):

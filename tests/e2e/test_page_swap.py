@@ -80,6 +80,52 @@ def test_g_swaps_the_game_and_its_dream_and_v_shows_both(page: playwright.Page) 
         page.close()
 
 
+def test_a_dream_beside_its_game_is_rewound_saved_and_loaded(page: playwright.Page) -> None:
+    toys = SwapToys()
+    with running(toys) as port:
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.wait_for_selector("body[data-state=playing]")
+        until(lambda: shows(page, "green"), "the game")
+        assert not page.is_visible("#timeline"), "a game cannot go back"
+        page.keyboard.press("g")
+        until(lambda: shows(page, "red"), "the dream")
+        page.wait_for_selector("#timeline", state="visible")
+        stage, timeline = (page.locator(name).bounding_box() for name in ("#stage", "#timeline"))
+        assert stage is not None
+        assert timeline is not None
+        assert stage["y"] + stage["height"] <= timeline["y"], "the slider lies below the picture"
+        page.keyboard.down("ArrowRight")
+        until(lambda: toys.dreams[0].frame > 20, "a turn")
+        page.keyboard.up("ArrowRight")
+        page.keyboard.press("BracketLeft")
+        page.wait_for_selector("body.sought[data-state=paused]")
+        until(lambda: toys.dreams[0].frame == 1, "the dream's start")
+        page.keyboard.press("BracketRight")
+        until(lambda: toys.dreams[0].frame > 20, "the dream's end")
+        at = float(toys.dreams[0].pose[3])
+        page.keyboard.press("v")
+        page.wait_for_selector("#compare", state="visible")
+        assert not page.is_visible("#timeline")
+        page.keyboard.press("o")
+        page.keyboard.press("Tab")
+        page.keyboard.type("both at the wall")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#saves-list li:has-text('both at the wall')")
+        for _ in range(3):  # save, open a file, play on
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("body[data-state=playing]")
+        page.wait_for_selector("#compare", state="visible")
+        until(lambda: page.evaluate(HALVES, "screen")[0] == 2 * RESOLUTION[1], "both again")
+        assert (len(toys.games), len(toys.dreams)) == (1, 2), "the game goes on, another dream begins"
+        assert float(toys.games[0].pose[3]) == pytest.approx(at), "the game stands where it was saved"
+        page.reload()
+        page.wait_for_selector("body[data-state=playing]")
+        page.wait_for_selector("#compare", state="visible")
+        assert len(toys.dreams) == 2, "a reload goes on"
+        page.close()
+
+
 def test_a_game_that_cannot_be_placed_says_so(page: playwright.Page) -> None:
     with running(SwapToys(ToyGame)) as port:
         page.goto(f"http://127.0.0.1:{port}/")

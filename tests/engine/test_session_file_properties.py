@@ -19,7 +19,7 @@ from tests.damage import ANY, Damage, examples
 
 from reverie.engine.media.image_worker import load_untrusted_session
 from reverie.engine.sessions.script import parse
-from reverie.engine.sessions.session_file import SessionFile, encode_png, encode_thumbnail, read_thumbnail
+from reverie.engine.sessions.session_file import GameState, SessionFile, encode_png, encode_thumbnail, read_thumbnail
 from reverie.errors import DataError
 
 SIZE = (32, 64)
@@ -106,14 +106,16 @@ dates = st.datetimes(timezones=st.none() | st.timezones()).map(str) | st.sampled
 
 @examples(150)
 @given(st.sampled_from(["version", "kind", "frames", "model", "seed", "keys", "mouse", "scene", "title", "created",
-                        "last_frame"]), json_values | dates)  # fmt: skip
+                        "last_frame", "camera", "game"]), json_values | dates)  # fmt: skip
 def test_any_field_is_read_and_written_again_or_refused(name: str, value: object) -> None:
     loaded = read(changed(lambda head: head.update({name: value})))
     if isinstance(loaded, str):
         check_told(loaded)
     else:
         again = SessionFile.from_bytes(loaded.to_bytes())
-        assert replace(again, created=0, title="") == replace(loaded, created=0, title="")
+        assert (again.camera is None) == (loaded.camera is None)
+        same = {"created": 0, "title": "", "camera": None}
+        assert replace(again, **same) == replace(loaded, **same)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +130,37 @@ def test_any_field_is_read_and_written_again_or_refused(name: str, value: object
 )  # fmt: skip
 def test_actions_that_are_none(script: str) -> None:
     assert "not a session that can be read" in refusal(archive({**parts(), "actions.json": script}))
+
+
+POSE = [1.0, -2.5, 1.6, 350.0, -3.0, 0.0]
+CAMERA = {"pose": POSE, "fov_deg": 90.0, "pixel_aspect": 1.0}
+GAME = {"name": "city", "options": "place=2", "seed": 7, "pose": POSE, "view": "both"}
+
+
+def test_the_camera_and_the_game_are_written_and_read() -> None:
+    scene = {"fingerprint": "alley/0123456789ab", "start": 0}
+    loaded = SessionFile.from_bytes(changed(lambda head: head.update(camera=CAMERA, game=GAME, scene=scene)))
+    again = SessionFile.from_bytes(loaded.to_bytes())
+    assert again.camera is not None
+    assert (again.camera.pose.tolist(), again.camera.fov_deg) == (np.float32(POSE).tolist(), 90.0)
+    assert again.game == GameState(name="city", options="place=2", seed=7, pose=tuple(POSE), view="both")
+    assert again.scene is not None
+    without = changed(lambda head: head.update(scene=scene))
+    assert "both with a camera" in refusal(without)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("pose", POSE[:5]), ("pose", [*POSE[:5], float("nan")]), ("pose", [*POSE[:5], 1e9]), ("pose", [*POSE[:5], True]),
+     ("view", "both "), ("view", ["both"]), ("name", ""), ("options", "x" * 999), ("fov_deg", float("inf")),
+     ("fov_deg", True), ("pixel_aspect", 0)],
+)  # fmt: skip
+def test_a_camera_or_game_that_is_none(field: str, value: object) -> None:
+    changes = {"camera": CAMERA, "game": GAME}
+    for name, facts in changes.items():
+        if field in facts:
+            said = refusal(changed(lambda head, name=name, facts=facts: head.update({name: {**facts, field: value}})))
+            assert f"its {field} is not of the expected form" in said
 
 
 def test_frames_that_the_head_does_not_say() -> None:

@@ -406,7 +406,7 @@ def rewrite(path: Path, head=lambda head: None, **parts: bytes | None) -> None:
         (lambda path: rewrite(path, lambda head: head.update(created="now")), "its created is not"),
         (lambda path: rewrite(path, lambda head: head.update(scene={"fingerprint": "../x/0123456789ab", "start": 0})),
          "its fingerprint is not"),
-        (lambda path: rewrite(path, start=None), "expected one of start.png and scene"),
+        (lambda path: rewrite(path, start=None), "expected start.png or scene"),
         (lambda path: rewrite(path, start=b"no image"), "not a picture that can be read"),
         (lambda path: rewrite(path, actions=b"[]"), "at least one segment"),
         (lambda path: rewrite(path, actions=b'[{"keys": ["fly"], "frames": 12}]'), "played with tiny; load that model"),

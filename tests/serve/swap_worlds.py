@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from PIL import Image
 from tests.serve.fake_source import RESOLUTION, SPACE, FakeSource
 
+from reverie.engine.sessions.script import ActionScript
+from reverie.engine.sessions.session_file import SessionFile, encode_png
 from reverie.errors import WorldError
 from reverie.serve.protocol import VIEWS
 from reverie.serve.sources import Picture, Progress, WorldSpec
 from reverie.serve.swap import Moment, SwapWorld
-from reverie.types import Action, Frames, Pose
+from reverie.types import Action, Camera, Frames, Pose
 
 GAME_TINT, DREAM_TINT = (0.2, 1.0, 0.2), (1.0, 0.2, 0.2)
 WALL_YAW = 60.0
@@ -25,6 +30,11 @@ def draw(yaw: float, tint: tuple[float, float, float]) -> Picture:
     stripes = 120 + 60 * np.sin(x / 5.0) + 40 * np.sin(x / 17.0)
     wall = np.broadcast_to(stripes, RESOLUTION)[..., None] * np.array(tint)
     return wall.clip(0, 255).astype(np.uint8)
+
+
+def decode_png(data: bytes | None) -> Picture:
+    with Image.open(io.BytesIO(data or b"")) as image:
+        return np.array(image)
 
 
 class ToyGame:
@@ -75,18 +85,56 @@ class ToyDream(ToyGame):
     block_frames = 4
     tint = DREAM_TINT
 
+    seed, earliest = 0, 1
+
     def __init__(self, at: Moment) -> None:
         super().__init__()
         self.began = at
-        if at.pose is not None:
-            self.pose = at.pose.copy()
+        self.pose = np.zeros(6, np.float32) if at.pose is None else at.pose.copy()
+        self.poses = [self.pose]
+        self.frame = 1
 
     @property
     def camera(self) -> Pose | None:
         return self.pose
 
-    def step(self, action: Action) -> Frames:
-        return np.concatenate([ToyGame.step(self, action) for _ in range(4)])
+    @property
+    def last(self) -> int:
+        return len(self.poses)
+
+    @property
+    def shown(self) -> Frames:
+        return self._frame()
+
+    def step(self, action: Action | Sequence[Action]) -> Frames:  # type: ignore[override]
+        del self.poses[self.frame :], self.actions[self.frame - 1 :]
+        frames = []
+        for one in [action] * 4 if isinstance(action, Action) else action:
+            frames.append(ToyGame.step(self, one))
+            self.poses.append(self.pose)
+        self.frame += len(frames)
+        return np.concatenate(frames)
+
+    def seek(self, frame: int) -> Frames:
+        self.frame = min(max(frame, 1), self.last)
+        self.pose = self.poses[self.frame - 1]
+        return self._frame()
+
+    def snapshot(self) -> None:
+        return None
+
+    def describe(self, title: str = "") -> SessionFile:
+        done = self.actions[: self.frame - 1]
+        return SessionFile(
+            model="toy/0",
+            seed=self.seed,
+            keys=SPACE.keys,
+            mouse=True,
+            start=encode_png(self.began.frame),
+            script=ActionScript.from_actions(done) if done else None,
+            created=time.time(),
+            camera=None if self.began.pose is None else Camera(self.began.pose, self.fov_deg),
+        ).titled(title)
 
 
 class SwapToys(FakeSource):
@@ -99,11 +147,25 @@ class SwapToys(FakeSource):
         self.dreams: list[ToyDream] = []
 
     def load(self, progress: Progress) -> WorldSpec:
-        return replace(super().load(progress), kind="game", views=VIEWS)
+        return replace(super().load(progress), kind="game", views=VIEWS, rewind_s=300.0)
 
     def open(self, picture: Picture | None, seed: int) -> SwapWorld:  # type: ignore[override]
         self.games.append(self.new_game())
         return SwapWorld(self.games[-1], self._dream, name="wall", dream_name="toy", block_frames=4)
+
+    def open_file(self, file: SessionFile) -> tuple[ToyDream, list[tuple[Action, ...]], list[str]]:
+        dream = ToyDream(Moment(decode_png(file.start), file.camera and file.camera.pose))
+        self.dreams.append(dream)
+        actions = list(file.script.actions()) if file.script else []
+        return dream, [tuple(actions[i : i + 4]) for i in range(0, len(actions), 4)], []
+
+    def open_beside(
+        self, file: SessionFile, session: ToyDream, current: SwapWorld | None = None
+    ) -> tuple[SwapWorld, list[str]]:
+        world = current or self.open(None, file.seed)
+        if world is not current:
+            world.reset(file.seed)
+        return world, world.take_up(session, session.began.frame, session.began.frame, file.game)
 
     def _dream(self, at: Moment, seed: int, passes: int) -> tuple[ToyDream, Frames]:
         self.dreams.append(ToyDream(at))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
@@ -9,6 +11,7 @@ from tests.serve.fake_source import RESOLUTION, FakeSource
 from tests.serve.swap_worlds import DREAM_TINT, GAME_TINT, WALL_YAW, PlaceableGame, SwapToys, ToyGame, draw
 from tests.serve.test_server import OPEN, Client
 
+from reverie.engine.sessions.session_file import SessionFile
 from reverie.evaluate.collapse import KINDS, MIN_SECONDS
 from reverie.serve.app import create_app
 from reverie.serve.drift import DriftMeter
@@ -117,6 +120,89 @@ def test_a_restart_shows_the_game(toys: SwapToys) -> None:
     assert toys.games[0].is_closed
 
 
+# ------------------------------------------------------------------------------------------------------ saving
+
+
+def saved(world: SwapWorld) -> SessionFile:
+    """The file of a world, through its bytes."""
+    return SessionFile.from_bytes(world.describe("a walk").to_bytes())
+
+
+def loaded(toys: SwapToys, file: SessionFile) -> tuple[SwapWorld, list[str]]:
+    dream, blocks, _ = toys.open_file(file)
+    for block in blocks:
+        dream.step(block)
+    return toys.open_beside(file, dream)
+
+
+def test_one_goes_back_in_the_dream_and_the_game_follows(toys: SwapToys) -> None:
+    world = opened(toys)
+    assert (world.frame, world.earliest, world.last) == (1, 1, 1)
+    world.show("dream", 0)
+    for _ in range(3):
+        world.step(RIGHT)
+    assert (world.frame, world.earliest, world.last) == (13, 1, 13)
+    np.testing.assert_array_equal(world.seek(5)[0], draw(8.0, DREAM_TINT))
+    assert (world.frame, world.last) == (5, 13)
+    first, _ = world.show("both", 0)
+    np.testing.assert_array_equal(first[0], np.concatenate([draw(8.0, GAME_TINT), draw(8.0, DREAM_TINT)], 1))
+    assert (world.frame, world.earliest, world.last) == (5, 5, 5)
+    world.step(RIGHT)
+    shown = world.seek(1)
+    np.testing.assert_array_equal(shown[0], np.concatenate([draw(16.0, GAME_TINT), draw(16.0, DREAM_TINT)], 1))
+    assert world.frame == 9, "the game has no past"
+    world.close()
+
+
+@pytest.mark.parametrize("view", ["game", "dream", "both"])
+def test_a_saved_session_shows_what_was_shown(toys: SwapToys, view: str) -> None:
+    world = opened(toys)
+    world.step(RIGHT)
+    if view != "game":
+        world.show(view, 0)
+        world.step(RIGHT)
+    file = saved(world)
+    assert file.game is not None
+    assert (file.game.name, file.game.view, file.game.seed) == ("wall", view, 7)
+    assert file.num_frames == (1 if view == "game" else 5)
+    shown = world.shown
+    world.close()
+    again, notices = loaded(toys, file)
+    assert (notices, again.view) == ([], view)
+    np.testing.assert_array_equal(again.shown, shown)
+    assert again.step(RIGHT).shape == (4, HEIGHT, WIDTH * (1 + (view == "both")), 3)
+    again.close()
+    assert all(game.is_closed for game in toys.games)
+    assert all(dream.is_closed for dream in toys.dreams)
+
+
+def test_a_game_that_cannot_be_asked_leaves_the_dream() -> None:
+    toys = SwapToys(ToyGame)
+    world = opened(toys)
+    world.step(RIGHT)
+    file = saved(world)
+    world.close()
+    again, notices = loaded(toys, file)
+    assert notices == ["wall cannot be asked to stand somewhere; the dream goes on"]
+    assert again.view == "dream"
+    np.testing.assert_array_equal(again.shown[0], draw(8.0, DREAM_TINT))
+    again.close()
+
+
+def test_another_game_is_named(toys: SwapToys) -> None:
+    world = opened(toys)
+    file = saved(world)
+    world.close()
+    assert file.game is not None
+    other = replace(file, game=replace(file.game, name="door", options="place=2"))
+    again, notices = loaded(toys, other)
+    assert notices == ["saved beside door place=2, and wall is played here; the dream goes on"]
+    again.close()
+    alone, notices = loaded(toys, replace(file, game=None))
+    assert (notices, alone.view) == ([], "dream")
+    alone.close()
+
+
 # ------------------------------------------------------------------------------------------------------ drift
 
 
@@ -196,7 +282,7 @@ def test_views_over_the_wire(toys: SwapToys) -> None:
         assert first.width == WIDTH
         client.say("view", view="both", epoch=first.epoch, index=0)
         told, frame = frame_after(client, "view")
-        assert told == {"type": "view", "epoch": first.epoch + 1, "view": "both"}
+        assert (told["epoch"], told["view"]) == (first.epoch + 1, "both")
         assert (frame.width, frame.height) == (2 * WIDTH, HEIGHT)
         assert len(frame.payload) == 2 * WIDTH * HEIGHT * 3
         drift = client.expect("drift")

@@ -6,22 +6,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from starlette.testclient import TestClient
 from tests.scenes.yard import YardWorld, save_yard_scene
 from tests.serve.test_scenes import KEYS, save
+from tests.serve.test_server import OPEN, Client, connected
 
 from reverie import worlds
 from reverie.engine.engine import Engine, load
 from reverie.engine.loading import scenes
-from reverie.engine.loading.scenes import Camera
 from reverie.engine.localise import compare_view
-from reverie.engine.sessions.session_file import describe_session
-from reverie.errors import DataError, ImageError, WorldError
+from reverie.engine.sessions.session_file import SessionFile
+from reverie.errors import ImageError, WorldError
 from reverie.models.presets import tiny_memory
-from reverie.serve.protocol import VIEWS
+from reverie.serve.app import create_app
+from reverie.serve.protocol import VIEWS, FrameMessage
+from reverie.serve.saves import SaveFolder
 from reverie.serve.sources import GameSource, ModelSource
 from reverie.serve.swap import Moment, SwapWorld
 from reverie.serve.swap_source import SwapSource
-from reverie.types import Action, ActionSpace, Pose
+from reverie.types import Action, ActionSpace, Camera, Pose
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +52,9 @@ class Yard(YardWorld):
 
     def step(self, action: Action) -> np.ndarray:
         return self._sized(super().step(Action(mouse=action.mouse)))
+
+    def stand(self, pose: Pose) -> np.ndarray:
+        return self._sized(self.look_from(pose)[0])
 
     def _sized(self, frames: np.ndarray) -> np.ndarray:
         return scenes_image(frames[0], self.resolution)[None]
@@ -78,24 +84,92 @@ def test_the_dream_opens_in_the_scene_that_the_game_s_frame_lies_in(source: Swap
     world.reset(5)
     dream, first = source.open_dream(at(here(-2.0), engine), 0)
     assert first.shape == (1, *engine.resolution, 3)
-    assert dream.scene.startswith("alley/")  # type: ignore[attr-defined]
+    assert dream.session.scene.startswith("alley/")
     assert dream.camera is not None
     np.testing.assert_allclose(dream.camera, here(-2.0), atol=1e-5)
-    with pytest.raises(DataError, match="camera of its own has no file"):
-        describe_session(dream, None, first)  # type: ignore[arg-type]
     assert dream.step(Action()).shape[0] == engine.block_frames
     dream.close()
     far = Moment(at(here(-2.0), engine).frame, here(500.0))
     dream, _ = source.open_dream(far, 0)
-    assert dream.scene == ""  # type: ignore[attr-defined]
+    assert dream.session.scene == ""
     assert dream.camera is not None
     np.testing.assert_allclose(dream.camera, far.pose, atol=1e-4)
     dream.close()
     elsewhere = np.random.default_rng(0).integers(0, 255, (*engine.resolution, 3)).astype(np.uint8)
     dream, _ = source.open_dream(Moment(elsewhere, here(-2.0)), 0)
-    assert dream.scene == "", "another place with the same coordinates"  # type: ignore[attr-defined]
+    assert dream.session.scene == "", "another place with the same coordinates"
     dream.close()
     world.close()
+
+
+def played(client: Client, num_frames: int) -> FrameMessage:
+    """The last of so many frames, walked and turned; then it is paused."""
+    client.input(["KeyW", "ArrowRight"])
+    frames = [client.frame() for _ in range(num_frames)]
+    client.say("pause", paused=True)
+    client.expect("paused")
+    return frames[-1]
+
+
+@pytest.mark.parametrize("view", ["dream", "both", "game"])
+def test_a_saved_session_of_both_opens_as_it_was(source: SwapSource, engine: Engine, tmp_path: Path, view: str) -> None:
+    saves = SaveFolder(tmp_path / "saves", is_listed=True)
+    with TestClient(create_app(source, access=OPEN, saves=saves)) as http, connected(http) as client:
+        assert client.hello()["rewind_s"] > 0
+        client.play()
+        if view != "game":
+            client.say("view", view=view)
+            assert client.expect("view")["frame"] == 1
+        played(client, 9)
+        client.say("save", name="by the door")
+        card = client.expect("saved")
+        file = saves.read(card["id"])
+        assert file.game is not None
+        assert (file.game.name, file.game.view) == ("yard", view)
+        assert file.camera is not None
+        assert (file.num_frames > 1) == (view != "game")
+
+        answer = http.post("/saves", content=saves.read_bytes(card["id"])).json()
+        world = http.app.state.host.sessions.played[0].world  # type: ignore[attr-defined]
+        shown = []
+        for save in (card["id"], answer["id"]):  # from its state, and generated again
+            client.say("load", save=save)
+            epoch = client.expect("started")["epoch"]
+            told: list[dict] = []
+            while isinstance(message := client.next(), dict):
+                told.append(message)
+            views = [(one["epoch"], one["view"], one["frame"], one["last"]) for one in told if one["type"] == "view"]
+            assert views == ([] if view == "game" else [(epoch, view, file.num_frames, file.num_frames)])
+            assert "notice" not in [one["type"] for one in told]
+            assert message.width == engine.resolution[1] * (1 + (view == "both"))
+            shown.append(message)
+        assert shown[0].payload == shown[1].payload
+        assert http.app.state.host.sessions.played[0].world is world, "its game goes on"  # type: ignore[attr-defined]
+        if view == "dream":
+            client.say("pause", paused=False)
+            played(client, 8)
+            client.say("seek", frame=file.num_frames)
+            assert client.expect("position")["frame"] == file.num_frames
+            assert client.frame().payload == shown[1].payload
+
+
+def test_the_dream_of_a_saved_game_opens_without_it(source: SwapSource, engine: Engine, tmp_path: Path) -> None:
+    source.load(lambda share, text: None)
+    world = source.open(None, 5)
+    world.reset(5)
+    file = SessionFile.from_bytes(world.describe("the game").to_bytes())
+    world.close()
+    saves = SaveFolder(tmp_path / "saves")
+    card = saves.add(file)
+    with (
+        TestClient(create_app(ModelSource(engine), access=OPEN, saves=saves)) as http,
+        connected(http) as client,
+    ):
+        client.hello()
+        client.play()
+        client.say("load", save=card.id)
+        assert client.expect("notice")["message"] == "yard is not played here; the dream of it goes on"
+        client.frame()
 
 
 def test_a_scene_is_compared_where_it_shows_something(source: SwapSource, engine: Engine) -> None:

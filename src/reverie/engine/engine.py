@@ -15,7 +15,7 @@ from reverie.engine.loading.device import pick_device, pick_dtype, set_threads
 from reverie.engine.loading.hub import is_cached
 from reverie.engine.loading.models import find_model
 from reverie.engine.loading.random_weights import HUB_NAMES, matrix_game_2
-from reverie.engine.loading.scenes import Camera, LoadedScene, Opening, find_scene
+from reverie.engine.loading.scenes import LoadedScene, Opening, find_scene
 from reverie.engine.loading.source import open_source
 from reverie.engine.media.images import ImageSource, load_image
 from reverie.engine.runtime import Runtime
@@ -28,7 +28,7 @@ from reverie.models.dit import count_parameters
 from reverie.models.lazy_module import LazyModule
 from reverie.models.start_frames import StartFrame, read_start_frames
 from reverie.scenes.scene import Scene
-from reverie.types import Action
+from reverie.types import Action, Camera
 
 Progress = Callable[[float, str], None]
 """Callback of the loading's progress: the share done, from 0 to 1, and the current task."""

@@ -10,9 +10,10 @@ import numpy.typing as npt
 import torch
 
 from reverie.engine.engine import Engine
-from reverie.engine.loading.scenes import Camera, LoadedScene, bundled_scenes
+from reverie.engine.loading.scenes import LoadedScene, bundled_scenes
 from reverie.errors import CheckpointError, DataError
 from reverie.scenes.scene import read_scene_json
+from reverie.types import Camera
 from reverie.vision.projection import VIEW_SIZE, focal_lengths
 
 MIN_COVER = 0.5

@@ -171,6 +171,7 @@ def _add_pictures(app: FastAPI) -> None:
     async def upload(request: Request, name: str = "your picture", model: str | None = None) -> Response:
         host: Host = app.state.shelf.pick(model)
         try:
+            host.spec_for_uploads()
             async with host.upload_slot():
                 data = await read_body(request, host.limits, "picture")
                 start = await host.upload(data, name[:MAX_NAME])

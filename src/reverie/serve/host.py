@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from PIL import Image
@@ -29,6 +29,7 @@ from reverie.serve.seats import Seats
 from reverie.serve.sessions import Rewindable, Sessions
 from reverie.serve.sources import (
     HasFiles,
+    HasGame,
     HasMemory,
     HasScenes,
     Picture,
@@ -39,6 +40,9 @@ from reverie.serve.sources import (
 )
 from reverie.serve.together import Together
 from reverie.types import FPS, Action, World
+
+if TYPE_CHECKING:
+    from reverie.engine.sessions.timeline import Timeline
 
 log = logging.getLogger("reverie.serve")
 
@@ -227,7 +231,7 @@ class Host:
             return self._source.open_scene(start.place, seed)
         return self._source.open(None if start is None else start.picture, seed)
 
-    def open_file(self, file: SessionFile) -> tuple[Rewindable, list[tuple[Action, ...]], list[str]]:
+    def open_file(self, file: SessionFile) -> tuple[Timeline, list[tuple[Action, ...]], list[str]]:
         """Opens a saved session, see `HasFiles.open_file`.  Raises Refusal.  Call on the generation thread."""
         if not isinstance(self._source, HasFiles):
             raise Refusal(ErrorCode.UNAVAILABLE, f"{self.name} is a real game and plays no saved sessions")
@@ -235,6 +239,12 @@ class Host:
             return self._source.open_file(file)
         except (DataError, ImageError, CheckpointError) as error:
             raise Refusal(ErrorCode.BAD_SESSION, one_line(error)) from None
+
+    def open_beside(self, file: SessionFile, session: Timeline, current: World | None) -> tuple[Rewindable, list[str]]:
+        """A saved session with the game that is played beside it here, see `HasGame`; alone where there is none."""
+        if isinstance(self._source, HasGame):
+            return self._source.open_beside(file, session, current)
+        return session, [] if file.game is None else [f"{file.game.name} is not played here; the dream of it goes on"]
 
     def start_of(self, file: SessionFile) -> str | None:
         """Id of the start that a saved session began at; None for an image, or a scene that is not offered."""
@@ -286,8 +296,7 @@ class Host:
 
     @asynccontextmanager
     async def upload_slot(self) -> AsyncIterator[None]:
-        """A turn to upload; raises Refusal if none can be used, or too many others upload."""
-        self._spec_for_uploads()
+        """A turn to upload; raises Refusal if too many others do."""
         try:
             await asyncio.wait_for(self._uploading.acquire(), self.limits.upload_wait_s)
         except TimeoutError:
@@ -297,7 +306,8 @@ class Host:
         finally:
             self._uploading.release()
 
-    def _spec_for_uploads(self) -> WorldSpec:
+    def spec_for_uploads(self) -> WorldSpec:
+        """The world's description.  Raises Refusal where no images can be used."""
         spec = self.spec
         if spec is None:
             raise Refusal(ErrorCode.UNAVAILABLE, f"the world is not ready yet ({self.status.message}); try again soon")
@@ -309,7 +319,7 @@ class Host:
 
     async def upload(self, data: bytes, name: str) -> StartInfo:
         """Keep an own image to start in.  Raises Refusal where none can be used, ImageError for an unusable file."""
-        spec = self._spec_for_uploads()
+        spec = self.spec_for_uploads()
         async with self._decoding:  # few at a time: a large image takes much memory while it is decoded
             picture = await load_untrusted(data, spec.resolution)
         start = StartPicture(f"own-{uuid.uuid4().hex}", name, picture)

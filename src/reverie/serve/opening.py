@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 from reverie.engine.sessions.session_file import SessionFile
 from reverie.errors import ActionError, CheckpointError, DataError
@@ -16,6 +17,9 @@ from reverie.serve.saves import SaveCard, SavedState
 from reverie.serve.sessions import Held, Rewindable, new_token
 from reverie.serve.sources import HasPasses
 from reverie.types import Frames, World
+
+if TYPE_CHECKING:
+    from reverie.engine.sessions.timeline import Timeline
 
 LOADING_EVERY_S = 0.25
 
@@ -71,18 +75,22 @@ async def resume(host: Host, token: str) -> Opened:
 
 
 async def load(
-    host: Host, save_id: str, tell: Callable[[Loading], Awaitable[None]], is_wanted: Callable[[], bool]
+    host: Host,
+    save_id: str,
+    tell: Callable[[Loading], Awaitable[None]],
+    is_wanted: Callable[[], bool],
+    current: Held | None = None,
 ) -> Opened:
     """A saved session at its end: from its state, or where that is not there, by generating it again.
 
-    tell: gets the progress; is_wanted: asked between blocks.  Raises Refusal, and Superseded when it is not wanted any
-    more.
+    tell: gets the progress; is_wanted: asked between blocks; current: the player's session.  Raises Refusal, and
+    Superseded when it is not wanted any more.
     """
     file = await asyncio.to_thread(host.saves.read, save_id)
     state = await asyncio.to_thread(host.saves.read_state, save_id)
-    world, blocks, notices = await host.call(partial(host.open_file, file))
+    session, blocks, notices = await host.call(partial(host.open_file, file))
     try:
-        if state is None or not await host.call(lambda: _restore(world, file, state)):
+        if state is None or not await host.call(lambda: _restore(session, file, state)):
             told_s = 0.0
             for number, block in enumerate(blocks):
                 if not is_wanted():
@@ -90,18 +98,27 @@ async def load(
                 if time.monotonic() - told_s > LOADING_EVERY_S:
                     told_s = time.monotonic()
                     await tell(Loading(number / len(blocks)))
-                await host.call(partial(world.step, block))
-        first = await host.call(lambda: world.shown)
+                await host.call(partial(session.step, block))
+        world, first, lines = await host.call(partial(_open_beside, host, file, session, current))
     except BaseException:
-        host.later(world.close)
+        host.later(session.close)
         raise
-    return Opened(Held(world, host.start_of(file), file.seed, new_token()), first, notices)
+    token = current.token if current and world is current.world else new_token()
+    return Opened(Held(world, host.start_of(file), world.seed, token), first, notices + lines)
 
 
-def _restore(world: Rewindable, file: SessionFile, state: SavedState) -> bool:
+def _open_beside(
+    host: Host, file: SessionFile, session: Timeline, current: Held | None
+) -> tuple[Rewindable, Frames, list[str]]:
+    """The world of a saved session, the frame that it stands at, and lines for its player."""
+    world, lines = host.open_beside(file, session, current.world if current else None)
+    return world, world.shown, lines
+
+
+def _restore(session: Timeline, file: SessionFile, state: SavedState) -> bool:
     """Resumes the session from `state`; returns False if the state does not fit, such as that of another model."""
     try:
-        world.resume(file, state.snapshot, state.frame)
+        session.resume(file, state.snapshot, state.frame)
     except CheckpointError:
         return False
     return True
@@ -112,12 +129,14 @@ async def save(host: Host, world: World, name: str, whole: bool) -> SaveCard:
     if not isinstance(world, Rewindable):
         raise Refusal(ErrorCode.UNAVAILABLE, f"{host.name} is a real game, which cannot be saved")
 
-    def describe() -> tuple[SessionFile, SavedState]:
-        here = world.frame
+    def describe() -> tuple[SessionFile, SavedState | None]:
+        here, width = world.frame, world.resolution[1]
         if whole:
             world.seek(world.last)
         try:
-            return world.describe(name), SavedState(world.snapshot(), world.shown[0])
+            snapshot = world.snapshot()
+            frame = world.shown[0][:, -width:]  # of two views, the session's
+            return world.describe(name), None if snapshot is None else SavedState(snapshot, frame)
         finally:
             if whole:
                 world.seek(here)

@@ -383,7 +383,7 @@ class Player:
             case Resume(session):
                 return await resume(self._host, session)
             case Load(save_id):
-                return await load(self._host, save_id, self._send, lambda: self._command is None)
+                return await load(self._host, save_id, self._send, lambda: self._command is None, held)
             case Start(start, seed, passes):
                 return await open_start(self._host, None, start, seed, passes)
             case _:
@@ -398,9 +398,11 @@ class Player:
         self._held = held
         self._host.sessions.play(held, self.leave)
         self._new_epoch(box)
-        at = (world.frame, world.earliest, world.last) if isinstance(world, Rewindable) else (1, 1, 1)
+        at = _place_in(world)
         passes = world.passes if isinstance(world, HasPasses) else None
         await self._send(Started(self._epoch, held.start, held.seed, held.token, *at, passes))
+        if isinstance(world, Swappable) and world.view != "game":
+            await self._send(Viewed(self._epoch, world.view, *at))
         for notice in opened.notices:
             await self._send(Notice(notice))
         if self._is_paused:
@@ -434,7 +436,7 @@ class Player:
             back = max(0, self._index - 1 - command.index)
         first, notices = await self._host.call(partial(world.show, command.view, back))
         self._new_epoch(box)
-        await self._send(Viewed(self._epoch, command.view))
+        await self._send(Viewed(self._epoch, command.view, *_place_in(world)))
         for notice in notices:
             await self._send(Notice(notice))
         await self._send_frames(make_block(first, self._format, 0, began_s), Flags.FIRST)
@@ -513,6 +515,11 @@ class Player:
         if self._held is not None:
             self._host.sessions.end(self._held)
             self._held = None
+
+
+def _place_in(world: World) -> tuple[int, int, int]:
+    """Number of the frame that a session stands at, and the first and the last that can be gone to."""
+    return (world.frame, world.earliest, world.last) if isinstance(world, Rewindable) else (1, 1, 1)
 
 
 def _pace_of(spec: WorldSpec, max_fps: float | None) -> PaceConfig:

@@ -30,6 +30,7 @@ from reverie.serve.wire import Flags as Flags
 from reverie.serve.wire import Format as Format
 from reverie.serve.wire import FrameMessage as FrameMessage
 from reverie.serve.wire import Kind as Kind
+from reverie.types import VIEWS as VIEWS
 
 MAX_MESSAGE_BYTES = 16 * 1024
 """The largest text message of a client."""
@@ -41,8 +42,6 @@ MAX_SEED = 2**31 - 1
 MAX_PASSES = 1000
 MAX_MODEL_ID = 80
 
-VIEWS = ("game", "dream", "both")
-"""Views of a game and its generated counterpart: either, or both side by side in one frame."""
 MAX_SAVE_NAME = 80
 """The longest name of a saved session."""
 
@@ -395,11 +394,17 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Viewed:
-    """The answer to `view`: frames of `epoch` follow, which show `view`."""
+    """The answer to `view`: frames of `epoch` follow, which show `view`.  frame, earliest, last: as in Started.
+
+    It also follows a `started` of a session that shows another view than the game.
+    """
 
     TYPE: ClassVar = "view"
     epoch: int
     view: str
+    frame: int = 1
+    earliest: int = 1
+    last: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

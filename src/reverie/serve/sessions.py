@@ -12,9 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-import numpy as np
-import numpy.typing as npt
-
 from reverie.serve.protocol import ErrorCode, Refusal
 from reverie.types import Action, Frames, World
 
@@ -30,7 +27,10 @@ HAND_OVER_S = 5.0
 
 @runtime_checkable
 class Rewindable(World, Protocol):
-    """A World that can go back and be saved; `engine.timeline.Timeline` is one."""
+    """A World that can go back and be saved, such as `engine.sessions.timeline.Timeline`.
+
+    snapshot: of its state; None for one that its file alone opens as quickly.
+    """
 
     @property
     def frame(self) -> int: ...
@@ -44,8 +44,7 @@ class Rewindable(World, Protocol):
     def seed(self) -> int: ...
     def step(self, action: Action | Sequence[Action]) -> Frames: ...
     def seek(self, frame: int) -> Frames: ...
-    def snapshot(self) -> Snapshot: ...
-    def resume(self, file: SessionFile, snapshot: Snapshot, shown: npt.NDArray[np.uint8]) -> None: ...
+    def snapshot(self) -> Snapshot | None: ...
     def describe(self, title: str = "") -> SessionFile: ...
 
 

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from reverie.data.facts import WorldFacts
+from reverie.engine.sessions.session_file import GameState, SessionFile, encode_thumbnail
 from reverie.errors import WorldError
 from reverie.serve.protocol import Drift
+from reverie.serve.sessions import Rewindable
+from reverie.serve.sources import Picture
 from reverie.types import Action, ActionSpace, Frames, PlaceableWorld, Pose, World
+
+if TYPE_CHECKING:
+    from reverie.engine.sessions.session import Snapshot
 
 MAX_BACK_FRAMES = 64
 """A frame on a page's screen is at most so much older than the latest."""
 
 
 @runtime_checkable
-class Dream(World, Protocol):
-    """A World that reports its camera's pose."""
+class Dream(Rewindable, Protocol):
+    """A session that reports its camera's pose."""
 
     @property
     def camera(self) -> Pose | None: ...
@@ -39,6 +45,11 @@ class Swappable(World, Protocol):
         ...
 
     @property
+    def view(self) -> str:
+        """The view that is shown, one of `reverie.types.VIEWS`."""
+        ...
+
+    @property
     def drift(self) -> Drift | None:
         """The dream's latest figures; None while no dream is shown."""
         ...
@@ -48,7 +59,7 @@ class Swappable(World, Protocol):
 class Moment:
     """A frame (H, W, 3) that was shown, and where its camera was."""
 
-    frame: npt.NDArray[np.uint8]
+    frame: Picture
     pose: Pose | None
 
 
@@ -59,24 +70,33 @@ OpenDream = Callable[[Moment, int, int], tuple[Dream, Frames]]
 class SwapWorld:
     """A World: `game`, or the dream of it.
 
-    game: a game of one frame a step, or of several; name, dream_name: what to call the two; block_frames: frames of a
-    block of dreams, and so of this world's; passes: denoising passes of dreams.  While the dream alone is shown, the
-    game stands still.
+    game: a game of one frame a step, or of several; name, dream_name: what to call the two; options: the game's, as
+    session files have them; block_frames: frames of a block of dreams, and so of this world's; passes: denoising passes
+    of dreams.  While the dream alone is shown, the game stands still, and one can go back in the dream.
     """
 
     def __init__(
-        self, game: World, open_dream: OpenDream, *, name: str, dream_name: str, block_frames: int, passes: int = 1
+        self,
+        game: World,
+        open_dream: OpenDream,
+        *,
+        name: str,
+        dream_name: str,
+        block_frames: int,
+        passes: int = 1,
+        options: str = "",
     ) -> None:
         from reverie.serve.drift import DriftMeter  # torch
 
         self._game, self._open = game, open_dream
-        self._name, self._dream_name = name, dream_name
+        self._name, self._options, self._dream_name = name, options, dream_name
         self._block_frames, self._passes = block_frames, passes
         self._dream: Dream | None = None
         self._view = "game"
         self._seed = self._num_dreams = 0
         self._latest = Moment(np.zeros((*game.resolution, 3), np.uint8), None)
         self._dreamt = self._latest
+        self._start = self._latest.frame, self._latest.frame
         self._moments: deque[Moment] = deque(maxlen=MAX_BACK_FRAMES)
         self._meter = DriftMeter()
 
@@ -99,9 +119,31 @@ class SwapWorld:
         return self._passes
 
     @property
+    def seed(self) -> int:
+        return self._seed
+
+    @property
     def view(self) -> str:
-        """One of `protocol.VIEWS`."""
         return self._view
+
+    @property
+    def frame(self) -> int:
+        """Number of the frame that the dream stands at; 1 while the game alone is shown."""
+        return 1 if self._dream is None else self._dream.frame
+
+    @property
+    def earliest(self) -> int:
+        return self.frame if self._dream is None or self._view != "dream" else self._dream.earliest
+
+    @property
+    def last(self) -> int:
+        return self.frame if self._dream is None or self._view != "dream" else self._dream.last
+
+    @property
+    def shown(self) -> Frames:
+        """The frame that the world stands at, (1, H, W, 3), or (1, H, 2 W, 3)."""
+        moments = {"game": [self._latest], "dream": [self._dreamt], "both": [self._latest, self._dreamt]}[self._view]
+        return np.concatenate([one.frame for one in moments], 1)[None]
 
     @property
     def drift(self) -> Drift | None:
@@ -113,7 +155,7 @@ class SwapWorld:
         self._passes = passes or self._passes
         self._view, self._seed, self._num_dreams = "game", seed, 0
         self._stand(self._game.reset(seed))
-        return self._shown()
+        return self._begin_view()
 
     def step(self, action: Action) -> Frames:
         """The next block, (f, H, W, 3) of one view, or (f, H, 2 W, 3): the game, and the dream right of it."""
@@ -146,14 +188,57 @@ class SwapWorld:
         before, notices = self._view, []
         at = self._moments[-1 - min(back, len(self._moments) - 1)] if self._moments else self._latest
         if view != "dream" and before == "dream":
-            notices = self._place(at.pose)
+            notices = self._place(at.pose, "the game goes on where it was left")
         if view == "game":
             self._end_dream()
         elif before == "game" or notices:
             self._begin_dream(at if view == "dream" else self._latest)
         self._view = view
-        self._moments.clear()
-        return self._shown(), notices
+        return self._begin_view(), notices
+
+    def seek(self, frame: int) -> Frames:
+        """Goes to another moment of the dream, see `Timeline.seek`; nowhere while the game is shown."""
+        if self._dream is None or self._view != "dream":
+            return self.shown
+        frames = self._dream.seek(frame)
+        self._dreamt = Moment(frames[-1], self._dream.camera)
+        self._judge_anew()
+        self._begin_view()
+        return frames
+
+    def snapshot(self) -> Snapshot | None:
+        """The dream's state; None while the game alone is shown, of which there is none."""
+        return None if self._dream is None else self._dream.snapshot()
+
+    def describe(self, title: str = "") -> SessionFile:
+        """The file of the dream and the game; while the game alone is shown, of the dream that would begin now."""
+        dream = self._dream or self._open(self._latest, self._seed + self._num_dreams, self._passes)[0]
+        try:
+            file = dream.describe(title)
+        finally:
+            if self._dream is None:
+                dream.close()
+        pose = None if self._latest.pose is None else tuple(self._latest.pose.tolist())
+        game = GameState(name=self._name, options=self._options, seed=self._seed, pose=pose, view=self._view)
+        moment = self._latest if self._view == "game" else self._dreamt
+        return replace(file, game=game, thumbnail=encode_thumbnail(moment.frame))
+
+    def take_up(self, dream: Dream, real: Picture, first: Picture, state: GameState | None) -> list[str]:
+        """Goes on with a dream as it was saved, and has the game stand where it stood; lines for the player.
+
+        real: (H, W, 3), the frame that the dream began in; first: the same as the dream shows it.  Where the game
+        cannot stand there, it stays where it is, and the dream is shown.
+        """
+        self._end_dream()
+        self._dream, self._num_dreams, self._start = dream, 1, (real, first)
+        self._dreamt = Moment(dream.shown[-1], dream.camera)
+        self._judge_anew()
+        notices = self._place_as(state)
+        self._view = "dream" if notices or state is None else state.view
+        if self._view == "game":
+            self._end_dream()
+        self._begin_view()
+        return notices
 
     def memory_map(self, size: int = 192) -> npt.NDArray[np.uint8] | None:
         """The dream's, see `Session.memory_map`; None while none is shown."""
@@ -178,17 +263,26 @@ class SwapWorld:
         self._meter.add_game(played, self._latest.pose)
         return played
 
-    def _place(self, pose: Pose | None) -> list[str]:
-        """Has the game stand at a pose; lines for the player where it does not."""
-        left = f"{self._name} goes on where it was left"
+    def _place_as(self, state: GameState | None) -> list[str]:
+        """Has the game stand where it was saved; lines for the player where it does not."""
+        if state is None:
+            return []
+        if (state.name, state.options) != (self._name, self._options):
+            saved, here = (" ".join(filter(None, game)) for game in
+                           ((state.name, state.options), (self._name, self._options)))  # fmt: skip
+            return [f"saved beside {saved}, and {here} is played here; the dream goes on"]
+        return self._place(None if state.pose is None else np.array(state.pose, np.float32), "the dream goes on")
+
+    def _place(self, pose: Pose | None, instead: str) -> list[str]:
+        """Has the game stand at a pose; lines for the player where it does not, with what it does instead."""
         if not isinstance(self._game, PlaceableWorld):
-            return [f"{self._name} cannot be asked to stand somewhere; it goes on where it was left"]
+            return [f"{self._name} cannot be asked to stand somewhere; {instead}"]
         if pose is None or self._latest.pose is None:
-            return [f"{self._dream_name} does not tell where its camera is; {left}"]
+            return [f"{self._dream_name} does not tell where its camera is; {instead}"]
         try:
             self._stand(self._game.stand(pose))
         except WorldError as error:
-            return [f"{' '.join(str(error).split())}; {left}"]
+            return [f"{' '.join(str(error).split())}; {instead}"]
         return []
 
     def _stand(self, frames: Frames) -> None:
@@ -201,20 +295,24 @@ class SwapWorld:
         self._end_dream()
         self._num_dreams += 1
         self._dream, first = self._open(at, self._seed + self._num_dreams - 1, self._passes)
-        self._dreamt = Moment(first[-1], self._dream.camera)
-        self._meter.begin_dream(at.frame, first[-1], self._dreamt.pose)
+        self._dreamt, self._start = Moment(first[-1], self._dream.camera), (at.frame, first[-1])
+        self._judge_anew()
+
+    def _judge_anew(self) -> None:
+        """The dream's next frames do not follow from those that were judged."""
+        self._meter.begin_dream(*self._start, self._dreamt.pose)
 
     def _end_dream(self) -> None:
         if self._dream is not None:
             self._dream.close()
         self._dream = None
 
-    def _shown(self) -> Frames:
-        """The frame that the world stands at, (1, H, W, 3), or (1, H, 2 W, 3)."""
-        shown = {"game": [self._latest], "dream": [self._dreamt], "both": [self._latest, self._dreamt]}[self._view]
-        if len(shown) == 1:
-            self._moments.append(shown[0])
-        return np.concatenate([one.frame for one in shown], 1)[None]
+    def _begin_view(self) -> Frames:
+        """Shows the frame that the world stands at, which another view may begin in."""
+        self._moments.clear()
+        if self._view != "both":
+            self._moments.append(self._latest if self._view == "game" else self._dreamt)
+        return self.shown
 
 
 def _pose_of(game: World) -> Pose | None:

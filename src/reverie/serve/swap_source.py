@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from reverie.data.facts import WorldFacts
 from reverie.errors import WorldError
 from reverie.serve.protocol import VIEWS
 from reverie.serve.sources import GameSource, ModelSource, Picture, Progress, WorldSpec
 from reverie.serve.swap import Dream, Moment, SwapWorld
-from reverie.types import Frames, World
+from reverie.types import Action, Camera, Frames, World
 
 if TYPE_CHECKING:
     from reverie.engine.loading.scenes import LoadedScene
+    from reverie.engine.sessions.session_file import SessionFile
+    from reverie.engine.sessions.timeline import Timeline
 
 GAME_SHARE = 0.15
 """Share of the warm-up's progress bar that the game takes."""
@@ -53,11 +55,16 @@ class SwapSource:
         self._scenes = scenes_of(self._model.engine, game.name)
         self._dreams = dreams
         self._spec = replace(
-            game, block_frames=dreams.block_frames, views=VIEWS, passes=dreams.passes, own_passes=dreams.own_passes
+            game,
+            block_frames=dreams.block_frames,
+            rewind_s=dreams.rewind_s,
+            views=VIEWS,
+            passes=dreams.passes,
+            own_passes=dreams.own_passes,
         )
         return self._spec
 
-    def open(self, picture: Picture | None, seed: int) -> World:
+    def open(self, picture: Picture | None, seed: int) -> SwapWorld:
         spec, dreams = self._spec, self._dreams
         if spec is None or dreams is None:
             raise WorldError(f"{self.name} is not loaded yet; call load first")
@@ -71,11 +78,31 @@ class SwapSource:
             dream_name=dreams.name,
             block_frames=dreams.block_frames,
             passes=dreams.own_passes,
+            options=self._game.options,
         )
+
+    def open_file(self, file: SessionFile) -> tuple[Timeline, list[tuple[Action, ...]], list[str]]:
+        """The dream of a saved session, see `HasFiles`."""
+        return self._model.open_file(file)
+
+    def open_beside(
+        self, file: SessionFile, session: Timeline, current: World | None = None
+    ) -> tuple[SwapWorld, list[str]]:
+        """The game beside it, see `HasGame`.  A current one of the same episode goes on: beginning takes seconds."""
+        seed = file.seed if file.game is None else file.game.seed
+        world = current if isinstance(current, SwapWorld) else self.open(None, seed)
+        try:
+            if world is not current or (world.seed, world.passes) != (seed, session.passes):
+                world.reset(seed, session.passes)
+            real, first = session.session.picture[0], session.session.first_frame[0]
+            return world, world.take_up(session, real, first, file.game)
+        except Exception:
+            if world is not current:
+                world.close()
+            raise
 
     def open_dream(self, at: Moment, seed: int, passes: int | None = None) -> tuple[Dream, Frames]:
         """A session on a frame of the game, at the game's camera."""
-        from reverie.engine.loading.scenes import Camera
         from reverie.engine.localise import find_scene_at
 
         engine, camera, scene = self._model.engine, None, None
@@ -83,7 +110,7 @@ class SwapSource:
             camera = Camera(at.pose, *self._camera)
             scene = find_scene_at(engine, self._scenes, at.frame, camera)
         session = engine.open(at.frame, seed, scene=scene, camera=camera, passes=passes)
-        return cast(Dream, session), session.first_frame
+        return self._model.timeline(session), session.first_frame
 
     def close(self) -> None:
         self._game.close()

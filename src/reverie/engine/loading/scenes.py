@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from reverie.engine.loading.models import WEIGHTS
@@ -111,19 +110,6 @@ class LoadedScene:
             Candidates.of_scene(keyframes.to(device), ground=Ground.of(keyframes.pose.to(device))),
             f"{scene.name}/{digest.hexdigest()[:12]}",
         )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Camera:
-    """The camera that an image was taken with.
-
-    pose: (6,), see `reverie.types.POSE_NAMES`; fov_deg: horizontal field of view; pixel_aspect: the vertical focal
-    length over the horizontal one.
-    """
-
-    pose: npt.NDArray[np.float32]
-    fov_deg: float
-    pixel_aspect: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

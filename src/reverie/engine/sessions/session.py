@@ -20,7 +20,7 @@ from torch import Tensor
 from reverie import sampling
 from reverie.engine.accelerate.cuda_graphs import RecordedDecode, RecordedPasses
 from reverie.engine.accelerate.decode_stream import Coming
-from reverie.engine.loading.scenes import Camera, Opening
+from reverie.engine.loading.scenes import Opening
 from reverie.engine.runtime import Runtime
 from reverie.engine.sessions import states
 from reverie.engine.sessions.start_latents import StartStream
@@ -29,7 +29,7 @@ from reverie.models.conditioning.spatial_memory import NextStep, remembered_poin
 from reverie.models.pixels import to_frames, to_pixels, to_stored
 from reverie.models.state import ConditionChannels
 from reverie.models.tokenizer import FRAMES, DecoderState
-from reverie.types import Action, ActionSpace, Frames
+from reverie.types import Action, ActionSpace, Camera, Frames
 from reverie.vision.projection import VIEW_SIZE
 
 _KIND = "reverie.snapshot"
@@ -211,9 +211,10 @@ class Session:
         return 0 if self._opening is None else self._opening.number or 0
 
     @property
-    def is_placed(self) -> bool:
-        """Returns whether the session opened on an image with a given camera, which a session's file cannot hold."""
-        return self._start_camera is not None and (self._opening is None or self._opening.number is None)
+    def start_camera(self) -> Camera | None:
+        """Camera that the start image was given with; None for an image without one, and for a start of a scene."""
+        is_start = self._opening is not None and self._opening.number is not None
+        return None if is_start else self._start_camera
 
     @property
     def camera(self) -> npt.NDArray[np.float32] | None:

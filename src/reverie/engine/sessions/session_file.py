@@ -2,9 +2,10 @@
 
 A ZIP archive, a few tens of kilobytes for minutes of play:
 
-    session.json    kind, version, model, seed, keys, mouse, scene, title, created, frames, last_frame, passes
+    session.json    kind, version, model, seed, keys, mouse, scene, title, created, frames, last_frame; where there are
+                    such: passes, camera, game
     actions.json    an action script (`engine.script`), one action a frame; missing where nothing was played
-    start.png       the start image at the model's size; missing for a session that began in a scene
+    start.png       the start image at the model's size; missing for a session that began at a start of a scene
     thumbnail.jpg   the last frame, small; may be missing
 
 Files of strangers are read with limits on every part.  `start` stays a file's bytes until a session opens on it.
@@ -20,7 +21,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -31,7 +32,7 @@ from PIL import Image
 
 from reverie.engine.sessions.script import ActionScript, parse_json
 from reverie.errors import ActionError, DataError
-from reverie.types import Frames
+from reverie.types import POSE_NAMES, VIEWS, Camera, Frames
 
 if TYPE_CHECKING:
     from reverie.engine.engine import Engine
@@ -43,6 +44,8 @@ MAX_FILE_BYTES = 32 * 2**20
 MAX_TITLE = 80
 MAX_REASON = 240
 """Longest reason in an error message: it may quote the file."""
+MAX_OPTIONS = 400
+"""Longest text of a game's options."""
 THUMBNAIL_PX = 240
 _PARTS = {"session.json": 64 * 2**10, "actions.json": 8 * 2**20, "start.png": 16 * 2**20, "thumbnail.jpg": 2**20}
 """The parts of a file, and the most bytes of each."""
@@ -65,6 +68,25 @@ class SceneStart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GameState:
+    """A real game beside a session.
+
+    Args:
+        name: the game.
+        options: its options as text, such as `map=downtown place=2`.
+        seed: of its episode.
+        pose: (6,) of its camera, see `reverie.types.POSE_NAMES`; None for a game that does not report it.
+        view: what was shown, one of `reverie.types.VIEWS`.
+    """
+
+    name: str
+    options: str
+    seed: int
+    pose: tuple[float, ...] | None
+    view: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionFile:
     """A session that can be generated again.
 
@@ -72,14 +94,16 @@ class SessionFile:
         model: fingerprint of the engine that generated it: name, hash of the weights, number type, device.
         seed: decides the noise.
         keys, mouse: what of the model's action space it was played with.
-        start: the start image, a PNG file's bytes; None for a session that began in a scene.
-        scene: where in a scene it began; None for one that began on an image.
+        start: the start image, a PNG file's bytes; None for a session that began at a start of a scene.
+        scene: where in a scene it began; None for one outside of any.
         script: one action for each frame after the start; None where nothing was played.
         title: for people.
         created: seconds since 1970.
         last_frame: SHA-256 of the last frame's pixels; None where it is not known.
         thumbnail: the last frame as JPEG.
         passes: denoising passes of a block; None for the model's own number.
+        camera: that of the start image, which may then lie in a scene; None where it is not known.
+        game: the real game beside the session; None for a session alone.
     """
 
     model: str
@@ -94,6 +118,8 @@ class SessionFile:
     last_frame: str | None = None
     thumbnail: bytes | None = None
     passes: int | None = None
+    camera: Camera | None = None
+    game: GameState | None = None
 
     @property
     def num_frames(self) -> int:
@@ -116,6 +142,12 @@ class SessionFile:
         }
         if self.passes is not None:
             head["passes"] = self.passes
+        if (camera := self.camera) is not None:
+            head["camera"] = {
+                "pose": camera.pose.tolist(), "fov_deg": camera.fov_deg, "pixel_aspect": camera.pixel_aspect
+            }  # fmt: skip
+        if self.game is not None:
+            head["game"] = asdict(self.game)
         parts = {
             "session.json": json.dumps(head, indent=1, ensure_ascii=False).encode(),
             "actions.json": self.script and self.script.to_json().encode(),
@@ -210,16 +242,16 @@ def open_session(engine: Engine, file: SessionFile, scenes: Mapping[str, Path] |
     from reverie.engine.loading.scenes import bundled_scenes
 
     file.check(engine)
-    if file.scene is None:
-        return engine.open(file.start, seed=file.seed, passes=file.passes)
-    folders = {folder.name: folder for folder in bundled_scenes()} if scenes is None else scenes
-    folder = folders.get(file.scene.name)
-    if folder is None:
-        raise DataError(
-            f"this session began in the scene {file.scene.name!r}, which is not here; "
-            f"expected one of {', '.join(sorted(folders)) or 'none'}, or its folder with --scene"
-        )
-    return engine.open(seed=file.seed, scene=folder, start=file.scene.start, passes=file.passes)
+    folder, start = None, 0
+    if file.scene is not None:
+        folders = {folder.name: folder for folder in bundled_scenes()} if scenes is None else scenes
+        folder, start = folders.get(file.scene.name), file.scene.start
+        if folder is None:
+            raise DataError(
+                f"this session began in the scene {file.scene.name!r}, which is not here; "
+                f"expected one of {', '.join(sorted(folders)) or 'none'}, or its folder with --scene"
+            )
+    return engine.open(file.start, file.seed, scene=folder, start=start, camera=file.camera, passes=file.passes)
 
 
 def hash_frame(frame: npt.NDArray[np.uint8]) -> str:
@@ -228,25 +260,21 @@ def hash_frame(frame: npt.NDArray[np.uint8]) -> str:
 
 
 def describe_session(session: Session, script: ActionScript | None, last: Frames, title: str = "") -> SessionFile:
-    """The file of a session that has played `script` and shows `last` (f, H, W, 3).
-
-    Raises DataError for one that opened on an image with a camera.
-    """
-    if session.is_placed:
-        raise DataError("a session that opened at a camera of its own has no file; open it on an image or at a start")
-    is_scene = bool(session.scene)
+    """The file of a session that has played `script` and shows `last` (f, H, W, 3)."""
+    is_start = bool(session.scene) and session.start_camera is None
     return SessionFile(
         model=session.fingerprint,
         seed=session.seed,
         keys=session.action_space.keys,
         mouse=session.action_space.mouse,
-        start=None if is_scene else encode_png(session.picture[0]),
-        scene=SceneStart(session.scene, session.start_number) if is_scene else None,
+        start=None if is_start else encode_png(session.picture[0]),
+        scene=SceneStart(session.scene, session.start_number) if session.scene else None,
         script=script,
         created=datetime.now(UTC).timestamp(),
         last_frame=hash_frame(last[-1]),
         thumbnail=encode_thumbnail(last[-1]),
         passes=None if session.schedule == session.engine.schedule() else session.passes,
+        camera=session.start_camera,
     ).titled(title)
 
 
@@ -308,12 +336,12 @@ def _parse(parts: Mapping[str, bytes]) -> SessionFile:
     if head.get("version") != VERSION:
         raise DataError(f"it is of version {head.get('version')!r}, expected {VERSION}; update reverie")
     script = parse_json(_text(parts["actions.json"])) if "actions.json" in parts else None
-    scene = _scene(head)
-    if (scene is None) != ("start.png" in parts):
-        raise DataError("it begins on an image or in a scene: expected one of start.png and scene")
+    scene, camera = _scene(head), _camera(head)
+    if (scene is None or camera is not None) != ("start.png" in parts):
+        raise DataError("it begins on an image or in a scene: expected start.png or scene, or both with a camera")
     file = SessionFile(
         model=_field(head, "model", str, lambda text: 0 < len(text) <= 300),
-        seed=_field(head, "seed", int, lambda seed: abs(seed) < 2**63),
+        seed=_field(head, "seed", int, _is_seed),
         keys=tuple(_field(head, "keys", list, lambda keys: all(map(_is_text, keys)))),
         mouse=_field(head, "mouse", bool),
         start=parts.get("start.png"),
@@ -324,6 +352,8 @@ def _parse(parts: Mapping[str, bytes]) -> SessionFile:
         last_frame=None if head.get("last_frame") is None else _field(head, "last_frame", str, _HASH.fullmatch),
         thumbnail=parts.get("thumbnail.jpg"),
         passes=None if head.get("passes") is None else _field(head, "passes", int, lambda count: 0 < count <= 1000),
+        camera=camera,
+        game=_game(head),
     )
     if head.get("frames") != file.num_frames:
         raise DataError(f"it has {file.num_frames} frames, and its session.json says {head.get('frames')!r}")
@@ -349,6 +379,40 @@ def _scene(head: Mapping[str, Any]) -> SceneStart | None:
     )
 
 
+def _camera(head: Mapping[str, Any]) -> Camera | None:
+    if head.get("camera") is None:
+        return None
+    camera = _field(head, "camera", dict)
+    return Camera(
+        np.array(_field(camera, "pose", list, _is_pose), np.float32),
+        float(_field(camera, "fov_deg", int | float, lambda degrees: 1 < degrees < 179)),
+        float(_field(camera, "pixel_aspect", int | float, lambda aspect: 0.1 < aspect < 10)),
+    )
+
+
+def _game(head: Mapping[str, Any]) -> GameState | None:
+    if head.get("game") is None:
+        return None
+    game = _field(head, "game", dict)
+    return GameState(
+        name=_field(game, "name", str, lambda text: 0 < len(text) <= MAX_TITLE),
+        options=_field(game, "options", str, lambda text: len(text) <= MAX_OPTIONS),
+        seed=_field(game, "seed", int, _is_seed),
+        pose=None if game.get("pose") is None else tuple(map(float, _field(game, "pose", list, _is_pose))),
+        view=_field(game, "view", str, VIEWS.__contains__),
+    )
+
+
+def _is_seed(seed: int) -> bool:
+    return abs(seed) < 2**63
+
+
+def _is_pose(pose: list[Any]) -> bool:
+    """Tests for six numbers of at most a million: metres and degrees."""
+    is_number = [isinstance(value, int | float) and not isinstance(value, bool) for value in pose]
+    return len(pose) == len(POSE_NAMES) and all(is_number) and all(abs(value) <= 1e6 for value in pose)
+
+
 def _seconds(head: Mapping[str, Any]) -> float:
     text = _field(head, "created", str)
     try:
@@ -359,9 +423,9 @@ def _seconds(head: Mapping[str, Any]) -> float:
         _wrong("created", text)
 
 
-def _field(head: Mapping[str, Any], name: str, kind: type[Any], is_valid: Any = lambda _: True) -> Any:
+def _field(head: Mapping[str, Any], name: str, kind: Any, is_valid: Any = lambda _: True) -> Any:
     value = head.get(name)
-    is_kind = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    is_kind = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     if not is_kind or (kind is str and not _is_text(value)) or not is_valid(value):
         _wrong(name, value)
     return value

@@ -27,7 +27,7 @@ from reverie.engine.sessions.script import ActionScript
 from reverie.engine.sessions.session import Session, Snapshot
 from reverie.engine.sessions.session_file import SessionFile, describe_session
 from reverie.errors import CheckpointError
-from reverie.types import FPS, Action, ActionSpace, Frames
+from reverie.types import FPS, Action, ActionSpace, Frames, Pose
 
 REWIND_S = 300.0
 """Seconds that a session can be rewound."""
@@ -82,6 +82,11 @@ class Timeline:
     def passes(self) -> int:
         """Denoising passes that a block is made in."""
         return self.session.passes
+
+    @property
+    def camera(self) -> Pose | None:
+        """Pose (6,) of the last frame's camera, see `Session.camera`."""
+        return self.session.camera
 
     @property
     def frame(self) -> int:

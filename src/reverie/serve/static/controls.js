@@ -32,7 +32,7 @@ export function setWords(translate) {
 
 /** keys: {a code of the world: the code that is pressed for it}; layout: {code: what is printed there}, where known. */
 export function setKeyNames(keys, layout = new Map()) {
-  const printed = (code) => LABELS[code] ?? layout.get?.(code)?.toUpperCase() ?? code.replace(/^(Key|Digit)/, "");
+  const printed = (code) => (LABELS[code] && told(LABELS[code])) ?? layout.get?.(code)?.toUpperCase() ?? code.replace(/^(Key|Digit)/, "");
   keyNames = { of: (code) => printed(keys[code] ?? code) };
 }
 setKeyNames({});
@@ -108,13 +108,13 @@ export function helpRows(controls) {
   const name = Object.fromEntries(Object.entries(controls.directions).map(([way, code]) => [code, way]));
   const rows = controls.entries.map(({ meaning, codes, isMove, pad }) => {
     const way = codes.map((code) => name[code]).find(Boolean);
-    const buttons = [way && `stick ${way}`, pad !== null && PAD_NAMES[pad]].filter(Boolean);
-    const thumbs = [way && `left thumb ${way}`, !isMove && `button ${words(meaning)}`].filter(Boolean);
-    return { does: words(meaning), keys: codes.map(label).join(" or "), pad: buttons.join(" or "), touch: thumbs.join(" or ") };
+    const buttons = [way && `${told("stick")} ${told(way)}`, pad !== null && PAD_NAMES[pad]].filter(Boolean);
+    const thumbs = [way && `${told("left thumb")} ${told(way)}`, !isMove && `${told("button")} ${words(meaning)}`].filter(Boolean);
+    return { does: words(meaning), keys: either(codes.map(label)), pad: either(buttons), touch: either(thumbs) };
   });
   if (controls.looks) {
     const codes = Object.keys(controls.turns).filter((code) => !code.startsWith("Key")).map(label).join(", ");
-    rows.push({ does: "look around", keys: `mouse, or ${codes}`, pad: "right stick", touch: "right thumb" });
+    rows.push({ does: "look around", keys: `${told("mouse")}, ${told("or")} ${codes}`, pad: "right stick", touch: "right thumb" });
     rows.push({ does: "take the mouse, give it back", keys: "click, Esc", pad: "", touch: "" });
   }
   return rows;
@@ -136,6 +136,8 @@ export const SWAP_ROWS = [
   { does: "the real game, or its dream", keys: "G", pad: "", touch: "button Dream it" },
   { does: "both side by side", keys: "V", pad: "", touch: "button Both" },
 ];
+
+const either = (ways) => ways.join(` ${told("or")} `);
 
 function order(codes) {
   const rank = (code) => (CODES.includes(code) ? CODES.indexOf(code) : CODES.length);

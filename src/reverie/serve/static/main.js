@@ -34,7 +34,6 @@ const screen = new Screen(byId("screen"), byId("glow"));
 const input = new Input(stage);
 const meters = new Meters();
 const connection = openSource();
-connection.model = chosenModel();
 const models = new Models(byId("models"));
 const gallery = new Gallery({
   list: byId("gallery"), button: byId("add"), file: byId("file"), drop: byId("drop"),
@@ -55,6 +54,7 @@ let pausedForPanel = false;
 let isForking = false;
 let begun = null; // {start, seed} of the world that is played
 let link = readLink();
+connection.model = link?.model ?? chosenModel();
 let [shownIndex, shownMs] = [0, 0]; // the frame on the screen, and when it came there
 let loading = null; // the saved session that was asked for last
 let askedFps = null; // of this connection
@@ -101,8 +101,9 @@ const answers = {
     remember(sessionOf(world.model_id), started.session);
     gallery.mark(started.start);
     showControls(gallery.find(started.start));
-    timeline.begin(started);
     views.begin("game");
+    timeline.allow(views.canGoBack);
+    timeline.begin(started);
     setSought(false);
     setPaused(false);
     hud.state("playing");
@@ -122,6 +123,8 @@ const answers = {
     playback.reset();
     meters.reset();
     views.begin(answer.view);
+    timeline.allow(views.canGoBack);
+    timeline.begin(answer);
   },
   drift(figures) {
     const line = views.drift(figures);
@@ -179,7 +182,8 @@ function beginFirst() {
 /** Begin where the link says. */
 function followLink() {
   const start = gallery.find(link.start);
-  if (!start) hud.say(TEXT.noSuchStart, true);
+  if (link.model && link.model !== world.model_id) hud.say(TEXT.noSuchModel(link.model, world.model), true);
+  else if (!start) hud.say(TEXT.noSuchStart, true);
   begin(start ?? gallery.first, link.seed);
   link = null;
   forgetLink();
@@ -187,7 +191,7 @@ function followLink() {
 
 async function copyLink() {
   if (!begun) return;
-  const address = linkTo(begun);
+  const address = linkTo({ ...begun, model: world.model_id });
   try {
     await navigator.clipboard.writeText(address);
     hud.say(TEXT.linkCopied);
@@ -232,14 +236,18 @@ connection.addEventListener("stalled", ({ detail: silentMs }) => {
 
 connection.addEventListener("lost", ({ detail: { final, reason, code, title } }) => {
   if (code === "taken") remember(sessionOf(world?.model_id), null);
-  if (code === "unavailable") forgetModel(); // a reload finds what is there
+  if (code === "unavailable") {
+    forgetModel(); // a reload finds what is there
+    forgetLink();
+  }
   timeline.failed();
   epoch = 0;
   input.isEnabled = false;
   input.release();
   input.unlock();
   meters.reset();
-  if (final) hud.state("failed", { title: title ?? TEXT.refused, text: reason });
+  const refused = code === "taken" ? TEXT.elsewhere : TEXT.refused;
+  if (final) hud.state("failed", { title: title ?? refused, text: reason });
   else hud.state("lost", { title: TEXT.connecting, text: reason ?? TEXT.lost });
 });
 
@@ -414,6 +422,8 @@ function fork() {
   const when = new Date().toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
   connection.send(say.save(TEXT.beforeFork(when), true));
 }
+
+addEventListener("hashchange", () => readLink() && location.reload()); // a link that was pasted into this tab
 
 document.addEventListener("visibilitychange", () => {
   if (document.hidden && hud.current === "playing") togglePause();

@@ -13,6 +13,7 @@ const MAX_NAME = 80;
 export class Saves extends EventTarget {
   #store = new Store("sessions");
   #entries = [];
+  #unkept = []; // saved in this visit, and no room for them in this browser
   model = null; // that files are opened with; null for the server's own choice
 
   constructor(dialog, button) {
@@ -57,7 +58,10 @@ export class Saves extends EventTarget {
   async keep(card) {
     this.name.value = "";
     const [file, thumbnail] = await Promise.all([blobOf(`saves/${card.id}.reverie`), blobOf(`saves/${card.id}.jpg`)]);
-    if (!file || !(await this.#store.put({ ...entryOf(card), file, thumbnail }))) this.#tell("notice", TEXT.savedHereOnly);
+    if (!file || !(await this.#store.put({ ...entryOf(card), file, thumbnail }))) {
+      this.#unkept.push(entryOf(card));
+      this.#tell("notice", TEXT.savedHereOnly);
+    }
     if (this.isOpen) await this.#refresh();
   }
 
@@ -96,9 +100,9 @@ export class Saves extends EventTarget {
   async #refresh() {
     const here = await this.#store.all();
     const listed = await fetch("saves", { cache: "no-store" }).then((answer) => answer.json(), () => []);
-    const known = new Set(here.map((entry) => entry.id));
-    const others = Array.isArray(listed) ? listed.filter((card) => !known.has(card.id)) : [];
-    this.#entries = [...here, ...others].sort((a, b) => b.created_ms - a.created_ms);
+    const entries = [...here, ...this.#unkept, ...(Array.isArray(listed) ? listed : [])];
+    const first = new Map(entries.toReversed().map((entry) => [entry.id, entry]));
+    this.#entries = [...first.values()].sort((a, b) => b.created_ms - a.created_ms);
     for (const picture of this.list.querySelectorAll("img")) URL.revokeObjectURL(picture.src);
     this.list.replaceChildren(...this.#entries.map((entry) => this.#row(entry)));
     if (!this.#entries.length) this.list.append(text("p", TEXT.noSaves));
@@ -137,6 +141,7 @@ export class Saves extends EventTarget {
   }
 
   async #remove(id) {
+    this.#unkept = this.#unkept.filter((entry) => entry.id !== id);
     await this.#store.remove(id);
     await fetch(`saves/${id}`, { method: "DELETE" }).catch(() => {});
     await this.#refresh();

@@ -27,7 +27,12 @@ export class Timeline extends EventTarget {
   offer({ rewind_s: rewindS, fps }) {
     this.#fps = fps;
     this.#rewindFrames = rewindS * fps;
-    this.bar.hidden = rewindS === 0;
+    this.allow(true);
+  }
+
+  /** The world that is shown can go back, or it cannot. */
+  allow(canGoBack) {
+    this.bar.hidden = this.#rewindFrames === 0 || !canGoBack;
   }
 
   /** A world is open, or another moment has been gone to: the server's `started` or `position`. */

@@ -34,6 +34,11 @@ export class Views extends EventTarget {
     return this.#offered.length > 0;
   }
 
+  /** Whether the world that is shown can go back: a real game cannot. */
+  get canGoBack() {
+    return !this.isOffered || this.view === "dream";
+  }
+
   /** Shows the dream of what is on the screen, or the game where the dream is. */
   swap() {
     this.#ask(this.view === "game" ? "dream" : "game");
@@ -53,7 +58,9 @@ export class Views extends EventTarget {
     if (view !== "both") this.#single = view;
     if (this.view === "game" && view !== "game") {
       this.#trail = [];
+      this.#draw();
       byId("psnr").textContent = "–";
+      byId("judged").textContent = "";
       byId("drift").replaceChildren(...Object.keys(TEXT.collapses).map((kind) => bar(kind, null)));
     }
     this.view = view;

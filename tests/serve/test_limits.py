@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.serve.fake_source import SPACE, FakeSource, running
+from tests.serve.fake_source import SPACE, FakeSource, FakeWorld, running
 from tests.serve.test_pictures import file_of
 from tests.serve.test_server import Client, connected, served, still_plays
 from websockets.exceptions import ConnectionClosed
@@ -24,8 +24,10 @@ from websockets.sync.client import ClientConnection, connect
 from reverie.serve import app, transport
 from reverie.serve.bindings import InputBox, bindings_for
 from reverie.serve.host import Host, Limits
+from reverie.serve.opening import open_start
 from reverie.serve.player import MAX_REST_S, Player
 from reverie.serve.protocol import MAX_REASON_BYTES, VERSION, Input, close_reason
+from reverie.serve.sources import Picture
 
 HELLO = json.dumps({"type": "hello", "version": VERSION, "format": "rgb"})
 
@@ -230,6 +232,34 @@ def test_whoever_seeks_or_saves_rests_as_long_as_that_took(monkeypatch: pytest.M
         asyncio.run(player._rest())
     assert rests == [0.5, MAX_REST_S]
     host.close()
+
+
+def test_a_world_that_is_opened_for_a_player_who_has_left_is_closed():
+    """A game that nobody plays would run on, with its window, until the server ends."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(FakeSource):
+        def open(self, picture: Picture | None, seed: int) -> FakeWorld:
+            world = super().open(picture, seed)
+            begun.set()
+            assert go_on.wait(20)
+            return world
+
+    source = Slow()
+
+    async def leave_while_it_opens() -> None:
+        host = Host(source)
+        await host.warm_up()
+        opening = asyncio.create_task(open_start(host, None, "start-0", seed=1))
+        assert await asyncio.to_thread(begun.wait, 20)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        go_on.set()
+        await asyncio.to_thread(host.close)
+
+    asyncio.run(leave_while_it_opens())
+    assert [world.is_closed for world in source.worlds] == [True]
 
 
 # ------------------------------------------------------------------------------------------------------- messages

@@ -97,6 +97,22 @@ def test_seeking_shows_the_frame_that_was_there_and_pauses(client: Client):
     assert 45 <= again["last"] < position["last"] + 40
 
 
+def test_a_slider_that_is_moved_on_while_a_block_is_made_ends_where_it_was_left(client: Client):
+    begin(client)
+    seen = play(client, 48, ["KeyW"])
+    for frame in (9, 33, 17, 25):  # frames are still being made and sent
+        client.say("seek", frame=frame)
+    position = client.expect("position")
+    while position["frame"] != 25:
+        position = client.expect("position")
+    shown = client.frame()
+    while shown.epoch != position["epoch"]:
+        shown = client.frame()
+    assert shown.payload == seen[24]
+    client.say("pause", paused=False)
+    assert client.frame().epoch == position["epoch"], "it goes on from there"
+
+
 def test_a_session_is_made_in_as_many_passes_as_were_asked_for(client: Client, engine: Engine, saves: SaveFolder):
     client.say("start", seed=3, passes=1)
     assert client.expect("started")["passes"] == 1

@@ -204,9 +204,18 @@ class Host:
     def _progress(self, fraction: float, message: str) -> None:
         self.status = Status("warming", min(max(fraction, 0.0), 1.0), message)
 
-    async def call(self, work: Callable[[], T]) -> T:
-        """Run `work` on the generation thread when its turn comes."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    async def call(self, work: Callable[[], T], close: Callable[[T], object] | None = None) -> T:
+        """Run `work` on the generation thread when its turn comes.
+
+        close: gets what it made where nobody waits for that any more, because the player has left.
+        """
+        running = self._thread.submit(work)
+        try:
+            return await asyncio.wrap_future(running)
+        except asyncio.CancelledError:
+            if close is not None and not running.cancelled():
+                self.later(lambda: close(running.result()))
+            raise
 
     def later(self, work: Callable[[], object]) -> None:
         """Run `work` on the generation thread after all that was asked for before; nobody waits for it."""

@@ -57,9 +57,16 @@ async def open_start(host: Host, reuse: Held | None, start: str | None, seed: in
                 world.close()
             raise
 
-    world, first = await host.call(work)
+    world, first = await host.call(work, close=None if reuse else _close_opened)
     token = reuse.token if reuse else new_token() if isinstance(world, Rewindable) else None
     return Opened(Held(world, start, seed, token), first)
+
+
+def _close_opened(opened: tuple[World, *tuple[object, ...]], current: Held | None = None) -> None:
+    """Closes a world that was opened for a player who has left; not the one that they played before."""
+    world = opened[0]
+    if current is None or world is not current.world:
+        world.close()
 
 
 async def resume(host: Host, token: str) -> Opened:
@@ -99,7 +106,8 @@ async def load(
                     told_s = time.monotonic()
                     await tell(Loading(number / len(blocks)))
                 await host.call(partial(session.step, block))
-        world, first, lines = await host.call(partial(_open_beside, host, file, session, current))
+        opening = partial(_open_beside, host, file, session, current)
+        world, first, lines = await host.call(opening, close=lambda opened: _close_opened(opened, current))
     except BaseException:
         host.later(session.close)
         raise

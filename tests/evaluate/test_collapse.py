@@ -6,7 +6,7 @@ import pytest
 from tests.evaluate.synthetic import moving
 
 from reverie.errors import DataError
-from reverie.evaluate.collapse import SIGNS, Detector, collapse_kind, collapse_of, looks
+from reverie.evaluate.collapse import SIGNS, Detector, collapse_kind, collapse_of, detectors_of, look, looks
 from reverie.evaluate.folds import fold_score, mirror_score, small_grey
 from reverie.types import FPS
 
@@ -63,6 +63,22 @@ def test_a_dream_is_not_blamed_for_the_blur_of_its_tokenizer(real) -> None:
     assert collapsed_at_s(detectors[0], blurred[0]) == 0
     assert collapse_of(detectors, looks(blurred[0], blurred[0][0])) is None
     assert collapse_of(detectors, looks(np.zeros_like(blurred[0]), blurred[0][0])) == 0
+
+
+def test_a_view_that_the_scene_shows_is_no_other_place(real) -> None:
+    """Beside the way that was recorded the game is lit otherwise; a scene that looked round has seen it."""
+    beside = np.clip(real[0].astype(np.float32) * 0.5 + [0, 20, 60], 0, 255).astype(np.uint8)
+    seen = looks(beside, beside[0])
+    real_looks = [looks(clip, clip[0]) for clip in real]
+    frames = [real[0][i : i + 1] for i in range(60)] + [beside[i : i + 1] for i in range(60)]
+    views = np.stack([look(frame) for frame in frames])
+    walked, looked_round = (detectors_of(real_looks, [], [], given) for given in (None, views))
+    assert (len(walked), len(looked_round)) == (1, 2)
+    assert collapse_kind(walked, seen) == (0.0, "look")
+    assert collapse_kind(looked_round, seen) is None
+    haze = np.broadcast_to(beside.mean((1, 2), keepdims=True), beside.shape).astype(np.uint8)
+    assert collapse_kind(looked_round, looks(haze, beside[0])) is not None, "a ruined one is found all the same"
+    assert len(detectors_of(real_looks, [], [], views[:20])) == 1, "too few to tell"
 
 
 def test_a_short_recording_is_refused(real) -> None:

@@ -142,16 +142,11 @@ class Detector:
             raise DataError(
                 f"the collapse detector needs {MIN_SECONDS} s of real recording, got {len(seen)} s; record more"
             )
-        own = seen[:, :LOOK_SIZE]
-        centre = own.mean(0)
-        inverse = np.linalg.inv(np.cov(own, rowvar=False) + 1e-4 * np.eye(LOOK_SIZE)).astype(np.float64)
         usual = float(np.median(_detail(seen[:, FINE])))
         clearest = [_clearest(_haziness(clip, usual), SUSTAINED_S["haze"]) for clip in clips]
         moving = seen[:, CHANGE][np.isfinite(seen[:, CHANGE])]
         return cls(
-            centre,
-            inverse,
-            MARGIN * float(np.quantile(_distance(own, centre, inverse), QUANTILE)),
+            *_spread(seen[:, :LOOK_SIZE]),
             _symmetry_limit(seen[:, FOLD]),
             _symmetry_limit(seen[:, MIRROR]),
             usual,
@@ -168,6 +163,12 @@ class Detector:
         nothing = np.zeros((LOOK_SIZE, LOOK_SIZE))
         floors = SYMMETRY_FLOOR, SYMMETRY_FLOOR, usual, float(np.log(HAZE_RATIO)), STILL_LEVELS
         return cls(nothing[0], nothing, float("nan"), *floors)
+
+    def of_views(self, views: Looks) -> Detector:
+        """The detector of the same game whose looks are those of single views (n, LOOK_SIZE): a scene shows more of a
+        place than anybody walked past.  All else is tested by the limits that hold for every game."""
+        centre, inverse, limit = _spread(views)
+        return replace(Detector.unfitted(self.usual), centre=centre, inverse=inverse, limit=limit)
 
     def seen_through(self, real: Frames, shown: Frames) -> Detector:
         """The detector of the same game as a model's tokenizer shows it.
@@ -196,10 +197,13 @@ class Detector:
         return np.stack([_sustained(beyond[:, i], SUSTAINED_S[kind]) for i, kind in enumerate(KINDS)], 1)
 
 
-def detectors_of(real: Sequence[Looks], rebuilt: Sequence[Looks], notes: list[str]) -> list[Detector]:
-    """One of the real game, and one of the game through the model's tokenizer, each where that is 40 s or more.
+def detectors_of(
+    real: Sequence[Looks], rebuilt: Sequence[Looks], notes: list[str], views: Looks | None = None
+) -> list[Detector]:
+    """One of the real game, one of the game through the model's tokenizer, each where that is 40 s or more, and one of
+    the views of a scene, where those are 40 or more.
 
-    notes: takes a remark for the report where there is none.
+    views: looks (n, LOOK_SIZE) of the scene's keyframes; notes: takes a remark for the report where there is none.
     """
     try:
         detectors = [Detector.of(real)]
@@ -208,13 +212,16 @@ def detectors_of(real: Sequence[Looks], rebuilt: Sequence[Looks], notes: list[st
         return []
     with suppress(DataError):
         detectors.append(Detector.of(rebuilt))
+    if views is not None and len(views) >= MIN_SECONDS:
+        detectors.append(detectors[0].of_views(views))
     return detectors
 
 
 def collapse_of(detectors: Sequence[Detector], seen: Looks) -> float | None:
     """Finds the first second that every detector calls collapsed, of a video with the looks `seen`; None without one.
 
-    With a second detector for the same game after a model's tokenizer, a rollout is not blamed for its blur.
+    With a second detector for the same game after a model's tokenizer, a rollout is not blamed for its blur; with one
+    of a scene's views, not for a way that no recording took.
     """
     found = collapse_kind(detectors, seen)
     return None if found is None else found[0]
@@ -227,6 +234,13 @@ def collapse_kind(detectors: Sequence[Detector], seen: Looks) -> tuple[float, st
     kinds = np.logical_and.reduce([detector.kinds_of(seen) for detector in detectors])
     second = np.flatnonzero(kinds.any(1))[:1]
     return (float(second[0]), KINDS[int(kinds[second[0]].argmax())]) if len(second) else None
+
+
+def _spread(own: Looks) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], float]:
+    """Centre, inverse covariance and limit of looks (n, LOOK_SIZE)."""
+    centre = own.mean(0)
+    inverse = np.linalg.inv(np.cov(own, rowvar=False) + 1e-4 * np.eye(LOOK_SIZE)).astype(np.float64)
+    return centre, inverse, MARGIN * float(np.quantile(_distance(own, centre, inverse), QUANTILE))
 
 
 def _haziness(seen: Looks, usual: float) -> Looks:

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from reverie.evaluate import speed
-from reverie.evaluate.collapse import detectors_of
+from reverie.evaluate.collapse import detectors_of, look
 from reverie.evaluate.experiment import Experiment
 from reverie.evaluate.long_play import SignsResult
 from reverie.evaluate.report import GameReport, note_without_idm
 from reverie.evaluate.rollout import Tick
 from reverie.evaluate.scenes import tables, units
+from reverie.evaluate.scenes.batch import shrink
 from reverie.evaluate.scenes.streamed import MORE_STEPS, streaming_differences
 from reverie.evaluate.scenes.units import GAME, IMAGE, LED, MEMORY, OWN, REBUILT, ROWS, SceneExperiment
 from reverie.evaluate.scenes.walks import IDLE_FRAMES, TURN_FRAMES, Place, SceneSize
@@ -53,7 +54,8 @@ def evaluate_scene(experiment: Experiment, place: Place, size: SceneSize, bench:
     plays = each("long", OWN_CAMERA, SignsResult, scene.play_long, size.play_s * FPS)
     runs = {row: found.clips for row, found in plays.items()}
     real = experiment.get("real", SignsResult, lambda tick: units.real_signs(place)).clips
-    detectors = detectors_of(real, list(walks[REBUILT].signs), place.notes)
+    keyframes = np.stack([look(shrink(one[None])) for one in place.scene.scene.colour])
+    detectors = detectors_of(real, list(walks[REBUILT].signs), place.notes, keyframes)
     ruined = experiment.get("ruined", units.RuinedResult, lambda tick: units.ruined_signs(place))
     streamed = experiment.get("streamed", StreamedResult, lambda tick: measure_streams(experiment, place))
     actions = place.mapping.map_rows(place.walks[0].clip.actions)

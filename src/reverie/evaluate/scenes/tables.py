@@ -223,7 +223,8 @@ def detector(ruined: Mapping[str, Sequence[Looks]], detectors: Sequence[Detector
     )
     note = (
         "Recorded walks must not be found, ruined ones (from the fifth second on) must. Limits are set by other "
-        f"recordings of the game, and a second counts where it is beyond those of both kinds. {limits}."
+        "recordings of the game, as they are and through the tokenizer, and for looks by the scene's keyframes too; a "
+        f"second counts where it is beyond all of them. {limits}."
     )
     rows = {name: _collapses(clips, detectors) for name, clips in ruined.items()} if detectors else {}
     return Table("The collapse detector", columns, note, rows)

@@ -193,12 +193,17 @@ class View:
             raise ValueError("expected epoch and index, or neither")
 
 
+def _well_formed(text: object) -> object:
+    """Text with a question mark for each half of a character, which JSON can say and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode() if isinstance(text, str) else text
+
+
 @dataclass(frozen=True, slots=True)
 class Save:
     """Save the session under a name.  whole: with what was played after the frame that a `seek` has gone to."""
 
     TYPE: ClassVar = "save"
-    name: Annotated[str, Field(strict=True, max_length=MAX_SAVE_NAME)]
+    name: Annotated[str, BeforeValidator(_well_formed), Field(strict=True, max_length=MAX_SAVE_NAME)]
     whole: Flag = False
 
 

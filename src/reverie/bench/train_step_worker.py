@@ -23,17 +23,17 @@ import torch
 from torch import Tensor, nn
 
 from reverie.models.actions import ActionModuleConfig
-from reverie.models.config import WorldModelConfig
-from reverie.models.dit import WorldModel
+from reverie.models.dit import WorldModel, WorldModelConfig
 from reverie.models.image_encoder import ImageEncoder, ImageEncoderConfig
-from reverie.sampling import add_noise
 from reverie.train.forcing import clean_estimates, noise_like, noised_context
 from reverie.types import ActionSpace
 
 try:
+    from reverie.sampling import add_noise
     from reverie.train.batches import Batches
     from reverie.train.trainer import Task, Trainer, TrainerConfig
 except ImportError:  # an older commit
+    from reverie.flow import add_noise  # pyright: ignore[reportMissingImports]
     from reverie.train import loop  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
     Batches, Task, Trainer, TrainerConfig = loop._Batches, loop.Task, loop.Trainer, loop.TrainerConfig
@@ -117,13 +117,13 @@ class StepTask(Task):  # pyright: ignore[reportGeneralTypeIssues]  # of one of t
 def main(options: dict[str, Any]) -> None:
     task = StepTask(options["size"], options["batch"], options["clip_steps"], options["copies"])
     settings = {name: options[name] for name in ("dtype", "device", "compile") if name in options}
+    settings |= {"track": "none", "tensorboard": False}  # of one of two commits each
     known = {field.name for field in fields(TrainerConfig)}
     with tempfile.TemporaryDirectory() as folder:
         config = TrainerConfig(
             folder=Path(folder),
             steps=100_000,
             muon=True,
-            track="none",
             **{name: value for name, value in settings.items() if name in known},
         )
         trainer = Trainer(task, config)

@@ -25,15 +25,13 @@ from torch import Tensor, nn
 from reverie.models.actions import ActionModuleConfig
 from reverie.models.dit import WorldModel, WorldModelConfig
 from reverie.models.image_encoder import ImageEncoder, ImageEncoderConfig
-from reverie.train.forcing import clean_estimates, noise_like, noised_context
+from reverie.train.forcing import add_noise, clean_estimates, noise_like, noised_context
 from reverie.types import ActionSpace
 
 try:
-    from reverie.sampling import add_noise
     from reverie.train.batches import Batches
     from reverie.train.trainer import Task, Trainer, TrainerConfig
 except ImportError:  # an older commit
-    from reverie.flow import add_noise  # pyright: ignore[reportMissingImports]
     from reverie.train import loop  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
     Batches, Task, Trainer, TrainerConfig = loop._Batches, loop.Task, loop.Trainer, loop.TrainerConfig

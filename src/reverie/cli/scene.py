@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from reverie.errors import DataError
 
 if TYPE_CHECKING:
     from reverie.scenes.assemble import Facts, LookRound
+    from reverie.scenes.capture import CapturableWorld
     from reverie.scenes.recordings import Footage
     from reverie.scenes.scene import Scene
 
@@ -96,18 +97,26 @@ def scene_build(config: BuildSceneConfig) -> None:
 @contextmanager
 def _looking_round(footage: Footage, facts: Facts) -> Iterator[LookRound]:
     """Opens the recorded game at the recorded place, for `build_scene`."""
-    from reverie.scenes.capture import look_round, require_explorable
-    from reverie.worlds import open_world
+    from reverie.scenes.capture import look_round
 
     if footage.seed is None:
         raise DataError("these recordings do not say which episode of the game they are of; leave out --look-round")
-    opened = open_world(footage.game, **footage.options)
-    try:
-        opened.reset(footage.seed)
-        world = require_explorable(opened, footage.game)
+    with _explorable(footage.game, footage.options, footage.seed) as world:
         if world.map != footage.map:
             raise DataError(f"{footage.game} opens {world.map} now, not the recorded {footage.map}; record it again")
         yield partial(look_round, world, facts, footage.frames)
+
+
+@contextmanager
+def _explorable(game: str, options: Mapping[str, Any], seed: int) -> Iterator[CapturableWorld]:
+    """A game at the place of the episode `seed`.  Raises DataError for one that cannot be looked at from anywhere."""
+    from reverie.scenes.capture import require_explorable
+    from reverie.worlds import open_world
+
+    opened = open_world(game, **options)
+    try:
+        opened.reset(seed)
+        yield require_explorable(opened, game)
     finally:
         opened.close()
 
@@ -150,17 +159,15 @@ def scene_capture(config: CaptureSceneConfig) -> None:
     """Captures the scene and prints what was visited."""
     from reverie.data.game_options import parse_options
     from reverie.scenes.assemble import Facts, check_counts, describe
-    from reverie.scenes.capture import capture_scene, require_explorable
-    from reverie.worlds import open_world, world_info
+    from reverie.scenes.capture import capture_scene
+    from reverie.worlds import world_info
 
     check_counts(config.keyframes, config.starts)
     if not (config.step > 0 and config.reach > 0):
         raise DataError(f"--step and --reach must be positive metres, got {config.step:g} and {config.reach:g}")
     check_target(config.output, config.overwrite)
-    opened = open_world(config.game, **parse_options(world_info(config.game), config.set))
-    try:
-        opened.reset(config.seed)
-        world = require_explorable(opened, config.game)
+    options = parse_options(world_info(config.game), config.set)
+    with _explorable(config.game, options, config.seed) as world:
         facts = Facts(
             title=config.title or world.map or config.game,
             game=config.game,
@@ -182,8 +189,6 @@ def scene_capture(config: CaptureSceneConfig) -> None:
                 report=report,
             )
             found.scene.save(config.output)
-    finally:
-        opened.close()
     visited, total = found.standpoints
     print(f"{config.output}: {summary(found.scene, config.output)}")
     print(f"{visited} of {total} standpoints visited; views between them: {describe(found.coverage)}")

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from reverie import sampling
 from reverie.models import presets, tokenizer
 from reverie.models.conditioning.base import clip_condition, next_condition, start_condition
-from reverie.models.conditioning.spatial_memory import NextStep, SpatialMemory, window_of
+from reverie.models.conditioning.spatial_memory import NextStep, SpatialMemory
 from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, ConditionChannels, WorldState
@@ -296,7 +296,7 @@ class Player:
         world = state.world
         assert world.memory is not None
         scene = None if self.scene is None else Candidates.of_scene(self.scene, len(actions))
-        return self.memory.next(world.memory, world.last, window_of(world.actions, actions), scene)
+        return self.memory.next(world.memory, world.last, actions, scene)
 
     def play(self, state: Playing, actions: Tensor) -> Tensor:
         """Frames (b, 4, 3, H, W) of the next step."""

@@ -16,6 +16,8 @@ from reverie.errors import ActionError
 
 FPS = 25
 """Frames per second, everywhere."""
+STEP_FRAMES = 4
+"""Frames that one latent step holds (the first step of a video holds one)."""
 
 Frames = npt.NDArray[np.uint8]
 """Frames: `(f, H, W, 3)` uint8 RGB."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 import subprocess
@@ -17,10 +18,11 @@ from torch import Tensor
 
 from reverie import export
 from reverie.engine.sessions import pace
+from reverie.export.web import write_ego_motion
 from reverie.models import presets
 from reverie.models.conditioning.erasure import gone
 from reverie.models.conditioning.spatial_memory import SpatialMemory, SpatialMemoryConfig, own_keyframes
-from reverie.models.ego_motion import apply_motion, relative_motion
+from reverie.scenes.ego_motion import EgoMotionNet, apply_motion, relative_motion
 from reverie.scenes.ground import Ground
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
 from reverie.scenes.selection import median_reach, pick_keyframes, probe_points, view_promise
@@ -29,7 +31,7 @@ from reverie.types import ActionSpace
 from reverie.vision.projection import VIEW_SIZE, focal_lengths, render_views, sample_colour
 
 PLAYER = Path(export.__file__).parent / "player"
-MODULES = ("projection", "selection", "memory", "walls", "pace", "bindings", "noise")
+MODULES = ("projection", "selection", "memory", "walls", "pace", "bindings", "noise", "ego-motion")
 SIZE = (128, 224)
 FOV = 75.0
 FILLS = [False, False, True, False, True]
@@ -204,6 +206,54 @@ def test_the_motion_between_two_poses_is_the_engines() -> None:
     assert got == pytest.approx(relative_motion(before, after).tolist(), abs=1e-5)
 
 
+@torch.inference_mode()
+def test_the_camera_is_led_as_the_engines_is(tmp_path: Path) -> None:
+    """By a network of a scene, which reads some numbers of a row, over three blocks that follow each other."""
+    torch.manual_seed(0)
+    network = EgoMotionNet(3, 24, columns=[4, 0, 3])
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    described = write_ego_motion(tmp_path, network)
+    history, motion, pitch = torch.randn(1, 24, 5), torch.randn(1, 24, 6), torch.tensor([[7.0, -2.0]])
+    ahead, rows = torch.randn(1, 8, 14) + 2, torch.randn(3, 1, 4, 5)
+    given = {
+        "described": described,
+        "bytes": list(gzip.decompress((tmp_path / "ego-motion.bin.gz").read_bytes())),
+        "actions": history.flatten().tolist(), "motions": motion.flatten().tolist(),
+        "tilt": pitch[0].tolist(), "ahead": ahead.flatten().tolist(), "rows": rows.flatten(1).tolist(),
+    }  # fmt: skip
+    wanted = []
+    for block in rows:
+        made = network(torch.cat([history, block], 1), motion, pitch, ahead)
+        wanted.append(made.flatten().tolist())
+        history, motion = torch.cat([history[:, 4:], block], 1), torch.cat([motion[:, 4:], made], 1)
+    got = run(
+        """
+        import { EgoMotion } from "ego-motion.js";
+        import { SpatialMemory } from "memory.js";
+        const egoMotion = new EgoMotion(given.described, Uint8Array.from(given.bytes));
+        const config = { keyframes: 1, drawn: 1, write_below: 0, own_preference: 1, fov_deg: 80, pixel_aspect: 1 };
+        const memory = new SpatialMemory(config, { width: 112, height: 64 }, null, null, egoMotion, 5);
+        const n = 64 * 112;
+        const found = { depth: new Float32Array(n).fill(4), hidden: new Uint8Array(n), ahead: given.ahead };
+        memory.open(found, new Uint8Array(3 * n));
+        memory.actions.set(given.actions);
+        memory.motion.set(given.motions);
+        const taken = given.rows.map((rows) => {
+          memory.camera = Float32Array.of(0, 0, 0, 0, ...given.tilt);
+          const motions = memory.predictMotion(rows);
+          memory.commit({ ...memory.next(motions, rows), motions }, found, new Uint8Array(3 * n));
+          return [...motions];
+        });
+        console.log(JSON.stringify(taken));
+        """,
+        given,
+    )
+    for one, other in zip(wanted, got, strict=True):
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-4)
+    assert write_ego_motion(tmp_path, None) is None
+
+
 class Scripted(torch.nn.Module):
     """A depth network that finds what it is told, and no body."""
 
@@ -288,7 +338,7 @@ def test_a_session_goes_where_the_engines_goes_and_remembers_what_it_remembers()
     grey = torch.zeros(1, 3, *VIEW_SIZE)
     memory.open(state, grey, fov_deg=torch.tensor([rooms.FOV_DEG]))
     start, blocks = depth.depth.flatten().tolist(), []
-    last, actions = torch.zeros(1, *preset.world.latent), torch.zeros(1, 12, preset.world.action_space.size)
+    last, actions = torch.zeros(1, *preset.world.latent), torch.zeros(1, 4, preset.world.action_space.size)
     wanted: list[dict[str, Any]] = []
     for motions in scripted_motions():
         memory.predict_motion = lambda *_, motions=motions: motions[None]  # type: ignore[method-assign]

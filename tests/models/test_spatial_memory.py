@@ -21,12 +21,11 @@ from reverie.models.conditioning.spatial_memory import (
     pack_channels,
     pooled,
     remembered_points,
-    window_of,
 )
 from reverie.models.dit import WorldModel
-from reverie.models.ego_motion import relative_motion
 from reverie.models.schedule import Schedule
 from reverie.models.state import SpatialMemoryState
+from reverie.scenes.ego_motion import EgoMotionNet, relative_motion
 from reverie.scenes.keyframes import Candidates, Keyframes
 from reverie.vision.projection import VIEW_SIZE, focal_lengths
 
@@ -76,7 +75,7 @@ def last(batch: int = 1) -> Tensor:
 
 
 def actions(batch: int = 1) -> Tensor:
-    return torch.zeros(batch, 12, PRESET.world.action_space.size)
+    return torch.zeros(batch, 4, PRESET.world.action_space.size)
 
 
 def scene(value: int, yaw: float = 0.0) -> Candidates:
@@ -188,6 +187,42 @@ def test_motions_are_applied_one_after_another(memory: SpatialMemory, monkeypatc
     x = sum(0.5 * math.sin(math.radians(yaw)) for yaw in (90, 100, 110, 120))
     assert step.poses[0, 3, 0] == pytest.approx(x, abs=1e-4)
     torch.testing.assert_close(step.motions, motions)
+
+
+def test_the_last_second_of_actions_and_motions_is_told(memory: SpatialMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[Tensor, ...]] = []
+
+    def listen(*inputs: Tensor) -> Tensor:
+        told.append(tuple(x.clone() for x in inputs))
+        return torch.full((1, 4, 6), 0.01 * len(told))
+
+    monkeypatch.setattr(memory.ego_motion, "forward", listen)
+    state = opened(memory)
+    for number in range(8):
+        step = memory.next(state, last(), actions() + number)
+        memory.commit(state, step, frame(0.5).expand(1, 4, 3, *SIZE))
+    rows, motion, _, ahead = told[-1]
+    assert rows[0, :, 0].tolist() == [float(n) for n in range(1, 8) for _ in range(4)]
+    torch.testing.assert_close(motion[0, :, 2], torch.tensor([0.01 * n for n in range(2, 8) for _ in range(4)]))
+    assert ahead.shape == (1, 8, 14)
+    assert told[0][0][:, :24].abs().max() == 0, "a session begins without a past"
+
+
+def test_in_a_scene_one_moves_as_there(memory: SpatialMemory) -> None:
+    network = EgoMotionNet(1, 8, columns=[2]).requires_grad_(False)
+    torch.nn.init.ones_(network.skip.weight)
+    torch.nn.init.zeros_(network.skip.bias)
+    torch.nn.init.zeros_(network.mlp[4].bias)  # type: ignore[arg-type]
+    there = scene(0)
+    state, pressed = opened(memory), actions()
+    pressed[..., 2] = 0.25
+    elsewhere = memory.next(state, last(), pressed, there).motions
+    motions = memory.next(state, last(), pressed, there._replace(ego_motion=network)).motions
+    assert motions[0, 0, 0] == pytest.approx(0.1)  # four frames of a quarter, in usual motions
+    assert not torch.allclose(motions, elsewhere)
+    pressed[..., 1] = 1.0
+    again = memory.next(state, last(), pressed, there._replace(ego_motion=network)).motions
+    assert torch.equal(again, motions), "a key that the scene's game does not have does nothing"
 
 
 def test_known_poses_give_their_motions(memory: SpatialMemory) -> None:
@@ -347,11 +382,6 @@ def test_the_view_encoder_fits_any_latent_grid() -> None:
         assert encoder(torch.randn(2, 4, 3, *VIEW_SIZE)).shape == (2, *latent)
     views = torch.randn(1, 4, 3, *VIEW_SIZE)
     assert torch.equal(ViewEncoder((16, 16, 28)).inputs(views), views.flatten(1, 2))
-
-
-def test_the_window_is_the_last_twelve_rows() -> None:
-    before, following = torch.arange(8.0).view(1, 8, 1), torch.arange(8.0, 12.0).view(1, 4, 1)
-    assert window_of(before, following).flatten().tolist() == list(range(12))
 
 
 def test_a_model_with_a_memory_needs_its_channels() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from reverie.errors import DataError
 from reverie.scenes import recordings
 from reverie.scenes.assemble import make_keyframes
 from reverie.scenes.build import measure_coverage, render_from
+from reverie.scenes.ego_motion import relative_motion
 from reverie.scenes.recordings import read_footage
 from reverie.scenes.scene import Scene
 from reverie.train.spatial.packs import list_episodes, read_episode
@@ -58,6 +61,54 @@ def test_a_scene_built_of_recordings_shows_what_it_was_not_built_of(recording: P
         make_keyframes(scene.colour, 2 * scene.depth, scene.hidden, scene.pose + 0.7, focal), held_out, focal
     )
     assert good.psnr_db > bad.psnr_db + 2
+
+
+def test_one_moves_in_a_scene_as_in_its_recordings(
+    recording: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = Scene.load(built).ego_motion
+    assert network is not None
+    rows = torch.zeros(1, 28, Dataset(recording).action_space.size)
+    rows[..., 0], rows[..., -1] = 1.0, 5.0  # forward, turning as in the recording
+    poses = torch.from_numpy(Dataset(recording).poses(0))  # type: ignore[arg-type]
+    motion = relative_motion(poses[20:44], poses[21:45])[None]
+    made = network(rows, motion, torch.zeros(1, 2), torch.full((1, 8, 14), 1.5))
+    assert made[0, :, 3].mean() == pytest.approx(5.0, abs=1.0)
+    copy = shutil.copytree(built, tmp_path / "yard")
+    (copy / "ego-motion.safetensors").unlink()
+    assert cli.main(["scene", "ego-motion", str(copy), str(recording), "--epochs", "20"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"on held-out walks, after a second: [\d.]+ of [\d.]+ m off", told)
+    assert Scene.load(copy).ego_motion is not None
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [(["--epochs", "0"], "--epochs must be 1 to 100000, got 0"), ([], "the recordings are of a game with")],
+)
+def test_ego_motion_of_another_game_or_none(
+    recording: Path, built: Path, tmp_path: Path, args: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(built, tmp_path / "yard")
+    raw = json.loads((copy / "scene.json").read_text())
+    (copy / "ego-motion.safetensors").unlink()
+    (copy / "scene.json").write_text(json.dumps({**raw, "keys": ["jump"]}))
+    assert cli.main(["scene", "ego-motion", str(copy), str(recording), *args]) == 2
+    assert says in capsys.readouterr().err
+    assert not (copy / "ego-motion.safetensors").exists()
+
+
+def test_a_scene_without_an_ego_motion_of_its_own(
+    tmp_path: Path, recording: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    args = ["scene", "build", "--keyframes", "9", "--starts", "1"]
+    assert cli.main([*args, str(recording), "-o", str(tmp_path / "none"), "--epochs", "0"]) == 0
+    assert "ego-motion" not in capsys.readouterr().out
+    short = record_yard(tmp_path / "short", episodes=3, frames=13)
+    assert cli.main([*args, str(short), "-o", str(tmp_path / "short-scene")]) == 0
+    assert "no ego-motion of its own: expected an episode of at least 5 latent steps" in capsys.readouterr().out
+    for name in ("none", "short-scene"):
+        assert Scene.load(tmp_path / name).ego_motion is None
 
 
 def test_starts_are_recorded_frames_apart_from_each_other(recording: Path, built: Path) -> None:

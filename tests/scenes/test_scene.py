@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
@@ -13,15 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import save_file
 from tests.damage import ANY, Damage, examples
 from tests.scenes.rooms import around, look
 
 from reverie.errors import DataError
 from reverie.scenes import scene
+from reverie.scenes.ego_motion import FILE, EgoMotionNet
 from reverie.scenes.scene import COLOUR_QUALITY, KEYFRAMES, Scene, Start
+from reverie.types import ActionSpace
 
 COUNT = 4
 
@@ -88,6 +93,54 @@ def test_a_saved_scene_is_the_scene(saved: Path) -> None:
     assert [start.title for start in loaded.starts] == ["by the door", "at the window"]
     np.testing.assert_allclose(loaded.start(1).pose, made.starts[1].pose, atol=1e-4)
     assert np.abs(loaded.start(1).image.astype(int) - made.starts[1].image).mean() < 4
+
+
+def test_its_ego_motion_is_saved_with_it(folder: Path) -> None:
+    assert Scene.load(folder).ego_motion is None, "a scene without is sound"
+    torch.manual_seed(0)
+    network = EgoMotionNet(4, 8)
+    torch.nn.init.normal_(network.mlp[4].weight)  # type: ignore[arg-type]
+    made = dataclasses.replace(make_scene(), ego_motion=network)
+    made.save(folder)
+    found = Scene.load(folder).ego_motion
+    assert found is not None
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], tensor, atol=1e-3, rtol=1e-3)
+    make_scene().save(folder)
+    assert Scene.load(folder).ego_motion is None, "what is saved again is what is there"
+
+
+def test_its_ego_motion_reads_its_own_controls_of_a_models_actions() -> None:
+    made = dataclasses.replace(make_scene(), ego_motion=EgoMotionNet(4, 8))
+    found = made.ego_motion_for(ActionSpace(("back", "left", "forward", "jump")))
+    assert found is not None
+    assert found.columns == [2, 1, 4, 5]
+    assert made.ego_motion_for(ActionSpace(("left", "forward"), mouse=False)) is None, "it could not be told to turn"
+    assert make_scene().ego_motion_for(ActionSpace(("left", "forward"))) is None
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        (b"no tensors", "no ego-motion network of 4 action numbers"),
+        ({"mlp.0.weight": torch.zeros(3, 3)}, "mlp.0.bias"),
+        (EgoMotionNet(5, 8).state_dict(), "size mismatch|loading state_dict"),
+        ({name: x * float("nan") for name, x in EgoMotionNet(4, 8).state_dict().items()}, "not those of a network"),
+        ({**EgoMotionNet(4, 8).state_dict(), "more": torch.zeros(1)}, "loading state_dict"),
+        ({**EgoMotionNet(4, 8).state_dict(), "mlp.0.bias": torch.zeros(2_000)}, "not those of a network"),
+        ({"mlp.0.bias": torch.zeros(3 * 2**20)}, "larger than 8 MiB"),
+    ],
+)
+def test_a_damaged_or_foreign_ego_motion(folder: Path, weights: bytes | dict[str, torch.Tensor], says: str) -> None:
+    path = folder / FILE
+    if isinstance(weights, bytes):
+        path.write_bytes(weights)
+    else:
+        save_file(weights, path)
+    with pytest.raises(DataError, match=says) as caught:
+        Scene.load(folder)
+    assert "\n" not in str(caught.value)
+    assert "reverie scene ego-motion" in str(caught.value)
 
 
 def test_nothing_else_is_left_in_the_folder(saved: Path) -> None:

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from reverie import sampling
 from reverie.errors import CheckpointError
-from reverie.models.actions import STEP_FRAMES
 from reverie.models.adapters import clip, layouts, matrix_game, wan_vae
 from reverie.models.clip_vision import ClipVision
 from reverie.models.conditioning.base import next_condition
@@ -31,6 +30,7 @@ from reverie.models.state import ConditionChannels
 from reverie.models.wan_vae import WanVAE
 from reverie.models.weights import TensorFile, fill
 from reverie.paths import own_files
+from reverie.types import STEP_FRAMES
 
 TOLERANCE = 1e-4
 """The largest absolute difference, in float32, that counts as the same numbers."""

@@ -36,7 +36,7 @@ class Command:
 
     def verb(self) -> Callable[[Any], Any]:
         """Imports the function that does it: of `train world` it is `train_world` in `reverie.cli.train`."""
-        module, function = self.name.split()[0], self.name.replace(" ", "_")
+        module, function = self.name.split()[0], self.name.replace(" ", "_").replace("-", "_")
         suffix = "_" if iskeyword(module) else ""
         return _import(f"{__name__}.{module}{suffix}:{function}{suffix}")
 
@@ -59,6 +59,7 @@ COMMANDS = (
     Command("data push", "push a recording to the Hugging Face Hub", "reverie.cli.data:PushDatasetConfig"),
     Command("data pull", "download a recording from the Hub", "reverie.cli.data:PullDatasetConfig"),
     Command("scene build", "build a scene from recordings", "reverie.cli.scene:BuildSceneConfig"),
+    Command("scene ego-motion", "fit how one moves in a scene", "reverie.cli.scene:EgoMotionConfig"),
     Command("scene capture", "capture a scene of a game", "reverie.cli.scene:CaptureSceneConfig"),
     Command("scene check", "validate a scene and measure it", "reverie.cli.scene:CheckSceneConfig"),
     Command("scene list", "list the bundled scenes", "reverie.cli.scene:ListScenesConfig"),
@@ -68,6 +69,7 @@ COMMANDS = (
     Command("train tokenizer", "train the video tokenizer", "reverie.train.tokenizer:TrainTokenizerConfig"),
     Command("train world", "train the world model", "reverie.train.recipe:TrainWorldConfig"),
     Command("train nano", "train nano, from recordings to a model folder", "reverie.cli.train:TrainNanoConfig"),
+    Command("train ego-motion", "train how one moves in a model", "reverie.cli.train:TrainEgoMotionConfig"),
     Command("train idm", "train the model that names actions from pictures", "reverie.train.idm:TrainIdmConfig"),
     Command("train reward", "train a reward for dreams as environments", "reverie.train.reward:TrainRewardConfig"),
     Command("distill init", "make a few-step student of a teacher", "reverie.train.distill_init:DistillInitConfig"),

@@ -1,11 +1,11 @@
-"""`reverie scene build | capture | check | list | push | pull`: scenes of one's own recordings and of games."""
+"""`reverie scene build | ego-motion | capture | check | list | push | pull`: scenes of recordings and of games."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,10 +16,14 @@ from reverie.errors import DataError
 if TYPE_CHECKING:
     from reverie.scenes.assemble import Facts, LookRound
     from reverie.scenes.capture import CapturableWorld
+    from reverie.scenes.ego_motion import EgoMotionNet
     from reverie.scenes.recordings import Footage
     from reverie.scenes.scene import Scene
+    from reverie.train.spatial.ego_motion import Drift
 
 Output = Annotated[Path, alias("-o")]
+
+MAX_EPOCHS = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,9 @@ class BuildSceneConfig:
     look_round: bool = False
     """Open the game and look round where it was recorded, so that what nobody looked at is known too (city, temple,
     vizdoom and minetest)."""
+    epochs: int = 60
+    """Passes through the recorded walks to fit the scene's own ego-motion; with 0 one moves as the
+    model has learnt."""
     overwrite: bool = False
     """Replace a scene that is there."""
 
@@ -63,6 +70,7 @@ def scene_build(config: BuildSceneConfig) -> None:
     from reverie.scenes.recordings import read_footage
 
     check_counts(config.keyframes, config.starts)
+    _check_epochs(config.epochs, 0)
     check_target(config.output, config.overwrite)
     with _progress() as report:
         footage = read_footage(
@@ -83,15 +91,82 @@ def scene_build(config: BuildSceneConfig) -> None:
                 footage.frames,
                 config.keyframes,
                 config.starts,
-                lambda share, text: report(0.3 + 0.6 * share, text),
+                lambda share, text: report(0.3 + 0.4 * share, text),
                 look,
             )
-        report(0.9, "measuring coverage of held-out frames")
+        report(0.7, "measuring coverage of held-out frames")
         shown = make_keyframes(scene.colour, scene.depth, scene.hidden, scene.pose, facts.focal)
         covered = coverage_of(shown, footage.held_out, facts.focal)
+        network, told = None, ""
+        if config.epochs:
+            report(0.8, "fitting ego-motion")
+            network, told = _fit_ego_motion(config)
+        scene = replace(scene, ego_motion=network)
         scene.save(config.output)
     print(f"{config.output}: {summary(scene, config.output)}")
-    print(f"held-out frames: {covered}")
+    print(f"held-out frames: {covered}{told}")
+
+
+def _fit_ego_motion(config: BuildSceneConfig) -> tuple[EgoMotionNet | None, str]:
+    """The scene's own network, and a line about it; without one, a line that says why."""
+    from reverie.train.spatial.walks import fit_ego_motion, read_walks
+
+    try:
+        walks = read_walks(config.recordings, config.fov, config.seed)
+        network, drifts = fit_ego_motion(walks, config.epochs)
+    except DataError as error:
+        return None, f"\nno ego-motion of its own: {error}"
+    return network, f"\nego-motion on held-out walks, after a second: {_told(drifts)}"
+
+
+def _told(drifts: Mapping[str, Drift]) -> str:
+    return "; ".join(map(str, drifts.values())) or "not measured, they are too short"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EgoMotionConfig:
+    """Fit a scene's own ego-motion to recordings of its game, so that one moves in it as one moves there.
+
+    `reverie scene build` does so too; this does it again, or longer, or for a scene that was captured.
+
+    Example: reverie scene ego-motion scenes/my-level recordings/vizdoom --epochs 400
+    """
+
+    scene: Annotated[Path, positional()]
+    """The scene's folder; its file `ego-motion.safetensors` is written."""
+    recordings: Annotated[tuple[Path, ...], positional()]
+    """Folders of LeRobot datasets, of that game, with camera poses and depth."""
+    epochs: int = 60
+    """Passes through the recorded walks."""
+    fov: float | None = None
+    """Horizontal field of view in degrees, where the recordings do not hold it."""
+    seed: int = 0
+    """Decides which episodes are held out, where none is marked."""
+
+
+def scene_ego_motion(config: EgoMotionConfig) -> None:
+    """Fits the network, writes it beside the scene and prints how far it leads the camera astray."""
+    from reverie.scenes.ego_motion import write_network
+    from reverie.scenes.scene import read_head
+    from reverie.train.spatial.walks import fit_ego_motion, read_walks
+    from reverie.types import ActionSpace
+
+    _check_epochs(config.epochs, 1)
+    head = read_head(config.scene)
+    walks = read_walks(config.recordings, config.fov, config.seed)
+    if walks.action_space != (own := ActionSpace(head.keys, head.mouse)):
+        raise DataError(
+            f"the recordings are of a game with {', '.join(walks.action_space.names)}, the scene of one with "
+            f"{', '.join(own.names)}; take recordings of the scene's game"
+        )
+    network, drifts = fit_ego_motion(walks, config.epochs)
+    write_network(config.scene, network)
+    print(f"{config.scene}, on held-out walks, after a second: {_told(drifts)}")
+
+
+def _check_epochs(epochs: int, low: int) -> None:
+    if not low <= epochs <= MAX_EPOCHS:
+        raise DataError(f"--epochs must be {low} to {MAX_EPOCHS}, got {epochs}")
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from reverie.data.poses import Conversion, conversion_for
 from reverie.data.video import read_video
 from reverie.errors import ActionError, DataError
 from reverie.paths import is_inside, local_path, own_files
-from reverie.types import FPS, ActionSpace, Clip
+from reverie.types import FPS, ActionSpace, Clip, ClipDepth
 
 CODEBASE_VERSION = "v3.0"
 VIDEO_KEY = "observation.images.screen"
@@ -247,17 +247,29 @@ class Dataset:
                 f" {entry.overlaps}; mend its from_timestamp"
             )
         rows = self.rows(episode).slice(start, length)
-        actions = _matrix(rows, "action", self.action_space.size, entry.data_file)
-        if not np.isfinite(actions).all():
-            row = start + int(np.argmin(np.isfinite(actions).all(axis=1)))
-            raise DataError(f"{entry.data_file}: episode {entry.index} has actions that are not numbers, frame {row}")
+        actions = self.actions(episode)[start : start + length]
         rate = float(self.info["fps"])
         frames = read_video(entry.video_file, start, length, rate, self.resolution, entry.video_from_s)
-        found = None
-        if depth and entry.depth_file is not None:
-            table = check_table(self._table(entry.depth_file, "depth"), entry.depth_file)
-            found = read_clip_depth(table, entry.depth_file, entry.index, start, length)
+        found = self.depth(episode, start, length) if depth else None
         return Clip(frames, actions, self.fps, self._poses_of(rows, entry.data_file), found)
+
+    def actions(self, episode: int) -> npt.NDArray[np.float32]:
+        """The action rows of an episode, (f, a).  Raises DataError as `rows`, and for what is no number."""
+        entry = self.episodes[episode]
+        actions = _matrix(self.rows(episode), "action", self.action_space.size, entry.data_file)
+        if not np.isfinite(actions).all():
+            row = int(np.argmin(np.isfinite(actions).all(axis=1)))
+            raise DataError(f"{entry.data_file}: episode {entry.index} has actions that are not numbers, frame {row}")
+        return actions
+
+    def depth(self, episode: int, start: int = 0, length: int | None = None) -> ClipDepth | None:
+        """The depth of frames `start` to `start + length` of an episode; None where none was recorded."""
+        entry = self.episodes[episode]
+        if entry.depth_file is None:
+            return None
+        table = check_table(self._table(entry.depth_file, "depth"), entry.depth_file)
+        length = entry.length - start if length is None else length
+        return read_clip_depth(table, entry.depth_file, entry.index, start, length)
 
     def rows(self, episode: int) -> pa.Table:
         """All rows of an episode, by frame.

@@ -1,16 +1,15 @@
 """The networks of one block as ONNX graphs.
 
     open     picture -> its latent; keys and values of its image tokens
-    motion   last latent, action window, last motions, tilt, depth ahead -> motions of the next four frames
     view     rendered views, last latent -> condition channels, base
     pass     one evaluation of the transformer: noisy latent, level, condition, past -> output; the step's own `present`
     decode   latent, carries -> four frames, carries
     detail   frames, rendered views at full size -> frames with the fine detail of the views
     depth    last frame -> depth, body mask, depth ahead
 
-What lies between them (noise, rings, choice and rendering of keyframes) is the player's (`page/`).  State is the
-caller's: a graph takes it and returns what is new.  `past` and `present` hold the keys and values of every attention
-layer of a step as one row of numbers, so that a ring is a table, and committing a step writes one row.
+What lies between them (noise, rings, the camera's way, choice and rendering of keyframes) is the player's (`player/`).
+State is the caller's: a graph takes it and returns what is new.  `past` and `present` hold the keys and values of every
+attention layer of a step as one row of numbers, so that a ring is a table, and committing a step writes one row.
 
 Legend: t past steps, r numbers of a row of the past, (c u v) a latent step, a numbers in an action row, d width.
 """
@@ -34,10 +33,10 @@ from reverie.models.conditioning.detail import add_detail
 from reverie.models.conditioning.spatial_memory import SpatialMemory
 from reverie.models.depth import BODY_LOGIT
 from reverie.models.dit import WorldModel
-from reverie.models.ego_motion import AHEAD_GRID, MOTION_FRAMES, depth_ahead
 from reverie.models.schedule import Schedule
 from reverie.models.state import Condition, RotaryTables, TimestepEmbedding, WorldState
 from reverie.models.tokenizer import VideoTokenizer
+from reverie.scenes.ego_motion import depth_ahead
 from reverie.vision.projection import VIEW_SIZE
 
 OPSET = 18
@@ -165,17 +164,6 @@ def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0]
 
 
-class MotionGraph(nn.Module):
-    """Exports `EgoMotionNet`."""
-
-    def __init__(self, memory: SpatialMemory) -> None:
-        super().__init__()
-        self.ego_motion = memory.ego_motion
-
-    def forward(self, last: Tensor, actions: Tensor, motion: Tensor, tilt: Tensor, ahead: Tensor) -> tuple[Tensor, ...]:
-        return (self.ego_motion(last, actions, motion, tilt, ahead),)
-
-
 class ViewGraph(nn.Module):
     """colour (1, 4, 3, h, w); cover, inverse_depth (1, 4, h, w); last (1, c, u, v); drawn (1,), 0 where no keyframe was
     drawn -> channels, base."""
@@ -238,7 +226,6 @@ def graphs_of(bundle: ModelBundle) -> dict[str, Graph]:
     world, (height, width), (h, w) = model.config, config.resolution, VIEW_SIZE
     latent, picture = torch.randn(1, *world.latent), torch.rand(1, 3, height, width) * 2 - 1
     actions = torch.rand(1, WINDOW_FRAMES, world.action_space.size)
-    motions, ahead = torch.randn(1, MOTION_FRAMES, 6), torch.randn(1, *AHEAD_GRID)
     views = {
         "colour": torch.rand(1, 4, 3, h, w),
         "cover": torch.rand(1, 4, h, w),
@@ -249,11 +236,6 @@ def graphs_of(bundle: ModelBundle) -> dict[str, Graph]:
     opened = ("latent", "image") if world.image.blocks else ("latent",)
     return {
         "open": Graph(OpenGraph(bundle), {"picture": picture}, opened),
-        "motion": Graph(
-            MotionGraph(memory),
-            {"last": latent, "actions": actions, "motion": motions, "tilt": torch.randn(1, 2), "ahead": ahead},
-            ("motions",),
-        ),
         "view": Graph(ViewGraph(memory), {**views, "last": latent, "drawn": torch.ones(1)}, ("channels", "base")),
         "pass": Graph(PassGraph(model), _pass_inputs(model, latent, actions), ("out", "present"), ("past",)),
         "decode": Graph(

@@ -33,14 +33,15 @@ from reverie.export.runtime import find_archive, unpack_runtime
 from reverie.models.actions import WINDOW_FRAMES
 from reverie.models.checkpoint import ModelBundle
 from reverie.models.config import WorldModelConfig
-from reverie.models.ego_motion import AHEAD_GRID
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.nn.rope import split_pairs
 from reverie.paths import local_path
+from reverie.scenes.ego_motion import EgoMotionNet
 from reverie.scenes.scene import KEYFRAMES, Scene
 from reverie.serve import protocol
 from reverie.serve.host import describe, welcome
 from reverie.serve.sources import ModelSource, StartPicture, WorldSpec
+from reverie.types import ActionSpace
 from reverie.vision.depth_codec import encode_depth
 from reverie.vision.projection import VIEW_SIZE
 
@@ -96,7 +97,7 @@ def export_web(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as temporary:
         page = Path(temporary) / "page"
-        places = _write_starts(page, starts)
+        places = _write_starts(page, starts, engine.action_space)
         runtime = unpack_runtime(found, page / "runtime")
         _write_model(page, engine.bundle, replace(spec, starts=starts), places, runtime, tell)
         _write_page(page)
@@ -123,8 +124,11 @@ def _taken(
     return tuple(start for start in starts if start.place is None or start.place.folder.name in wanted)
 
 
-def _write_starts(page: Path, starts: tuple[StartPicture, ...]) -> dict[str, Any]:
-    """Writes start images and scenes.  Returns for starts in scenes the scene's folder and the camera's pose, by id."""
+def _write_starts(page: Path, starts: tuple[StartPicture, ...], space: ActionSpace) -> dict[str, Any]:
+    """Writes start images and scenes, for actions of a model.
+
+    Returns for starts in scenes the scene's folder and the camera's pose, by id.
+    """
     (page / "starts").mkdir(parents=True)
     places: dict[str, Any] = {}
     scenes: dict[Path, Scene] = {}
@@ -136,7 +140,7 @@ def _write_starts(page: Path, starts: tuple[StartPicture, ...]) -> dict[str, Any
         name = f"scenes/{source.name}"
         if source not in scenes:
             scenes[source] = Scene.load(source)
-            write_scene(scenes[source], source, page / name)
+            write_scene(scenes[source], source, page / name, space)
         pose = scenes[source].start(start.place.start).pose
         places[start.id] = {"scene": name, "pose": [float(value) for value in pose]}
     return places
@@ -146,11 +150,11 @@ def _image_of(start: StartPicture) -> str:
     return f"starts/{start.id}.png"
 
 
-def write_scene(scene: Scene, source: Path, folder: Path) -> None:
+def write_scene(scene: Scene, source: Path, folder: Path, space: ActionSpace) -> None:
     """Writes a scene, read from `source`, as the player reads it.
 
     The keyframes' WebP colours one after another, with their offsets; in one gzip file the depth (8 bits of its
-    logarithm) and hidden pixels (0 or 1) of each.
+    logarithm) and hidden pixels (0 or 1) of each.  space: of the model's actions.
     """
     import pyarrow.parquet as pq
 
@@ -169,8 +173,18 @@ def write_scene(scene: Scene, source: Path, folder: Path) -> None:
         "pixel_aspect": scene.pixel_aspect,
         "offsets": offsets,
         "poses": [[float(value) for value in pose] for pose in scene.pose],
+        "ego_motion": write_ego_motion(folder, scene.ego_motion_for(space)),
     }
     (folder / "scene.json").write_text(json.dumps(head), encoding="utf-8")
+
+
+def write_ego_motion(folder: Path, network: EgoMotionNet | None) -> dict[str, Any] | None:
+    """Writes a network's weights, float32 one after another.  Returns what the player needs beside them."""
+    if network is None:
+        return None
+    numbers = np.concatenate([tensor.float().numpy().ravel() for tensor in network.state_dict().values()])
+    (folder / "ego-motion.bin.gz").write_bytes(gzip.compress(numbers.astype("<f4").tobytes(), mtime=0))
+    return {"columns": network.columns, "width": network.width}
 
 
 def _write_model(
@@ -191,7 +205,16 @@ def _write_model(
             f"the graphs of {spec.name} weigh {num_bytes / 2**20:.0f} MiB; expected at most "
             f"{MAX_MODEL_BYTES / 2**20:.0f}: play it with `reverie play`"
         )
-    described = {**model_json(bundle), **_welcome_json(spec), "graphs": sizes, "places": places, "runtime": runtime}
+    assert bundle.memory is not None
+    ego_motion = write_ego_motion(page / "model", bundle.memory.ego_motion)
+    described = {
+        **model_json(bundle),
+        "ego_motion": ego_motion,
+        **_welcome_json(spec),
+        "graphs": sizes,
+        "places": places,
+        "runtime": runtime,
+    }
     (page / MODEL).write_text(json.dumps(described), encoding="utf-8")
 
 
@@ -208,7 +231,6 @@ def model_json(bundle: ModelBundle) -> dict[str, Any]:
         "height": height,
         "latent": list(world.latent),
         "view": list(VIEW_SIZE),
-        "ahead": list(AHEAD_GRID),
         "dim": world.dim,
         "window": world.window,
         "sink": world.sink,

@@ -18,9 +18,8 @@ from reverie.errors import ShapeError
 from reverie.nn.attention import Memory, attend_few, is_few
 from reverie.nn.norm import RMSNorm
 from reverie.nn.rope import rotate
+from reverie.types import STEP_FRAMES
 
-STEP_FRAMES = 4
-"""Frames that one latent step holds (the first step of a video holds one)."""
 WINDOW_FRAMES = 12
 """Length of a step's action window: the rows of its own 4 frames and of the 8 before."""
 

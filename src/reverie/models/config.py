@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from reverie.errors import ShapeError
-from reverie.models.actions import STEP_FRAMES, ActionModuleConfig, BeforeStart
-from reverie.types import ActionSpace
+from reverie.models.actions import ActionModuleConfig, BeforeStart
+from reverie.types import STEP_FRAMES, ActionSpace
 
 Conditioning = Literal["first_frame", "previous_latent", "spatial_memory"]
 MASK_CHANNELS = 4

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from reverie.errors import ShapeError
-from reverie.models.actions import STEP_FRAMES, WINDOW_FRAMES, ActionModuleConfig
+from reverie.models.actions import WINDOW_FRAMES, ActionModuleConfig
 from reverie.models.blocks import Block, Pass, modulate
 from reverie.models.config import WorldModelConfig
 from reverie.models.state import Condition, RotaryTables, TimestepEmbedding, WorldState
@@ -29,6 +29,7 @@ from reverie.nn.attention import ClipMemory, Memory, Visibility
 from reverie.nn.cache import KVCache
 from reverie.nn.precision import exact, exact_dtype
 from reverie.nn.rope import rotary_table, split_pairs
+from reverie.types import STEP_FRAMES
 
 MOUSE_SCALE = 0.25
 """Mouse rotations are multiplied by it before they enter the timestep embedding."""

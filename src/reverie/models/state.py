@@ -75,10 +75,10 @@ class SpatialMemoryState:
     colour: (b, K, 3, H, W) uint8; depth: (b, K, h, w) metres; hidden: (b, K, h, w) bool, pixels not to be drawn; pose:
     (b, K, 6); probes: (b, K, p, 3) world points and seen: (b, K, p) for the choice of keyframes; reach: (b, K) metres;
     valid: (b, K) bool; written: (b,) int64, keyframes written so far; camera: (b, 6) pose of the last frame; motion:
-    (b, 8, 6) motions of the last frames; focal: (b, 2) pixels; ahead: (b, 8, 14) log depth of the last frame; trail:
-    (b, 256, 2) where the camera was after the last steps, oldest first, for the map; seen_through: (b, r, bytes)
-    uint8, for each pixel of the scene's keyframes, then of the session's own, and a spare one, two bits: how many times
-    in succession it was seen through.
+    (b, 24, 6) and actions: (b, 24, a), of the last frames; focal: (b, 2) pixels; ahead: (b, 8, 14) log depth of the
+    last frame; trail: (b, 256, 2) where the camera was after the last steps, oldest first, for the map; seen_through:
+    (b, r, bytes) uint8, for each pixel of the scene's keyframes, then of the session's own, and a spare one, two bits:
+    how many times in succession it was seen through.
     """
 
     colour: Tensor
@@ -92,6 +92,7 @@ class SpatialMemoryState:
     written: Tensor
     camera: Tensor
     motion: Tensor
+    actions: Tensor
     focal: Tensor
     ahead: Tensor
     trail: Tensor

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from reverie.scenes.ego_motion import EgoMotionNet
 from reverie.scenes.ground import Ground
 from reverie.scenes.selection import median_reach, pick_keyframes, probe_points, view_promise
 
@@ -62,20 +63,34 @@ class Keyframes:
 
 class Candidates(NamedTuple):
     """The keyframes that each session may be shown: members (b, m) of `keyframes`, usable (b, m) bool; is_whole: the
-    members are all keyframes in their order, for every session, so that choosing among them copies nothing; ground: of
-    the scene that they are."""
+    members are all keyframes in their order, for every session, so that choosing among them copies nothing; ground,
+    ego_motion: of the scene that they are, where it has them."""
 
     keyframes: Keyframes
     members: Tensor
     usable: Tensor
     is_whole: bool = False
     ground: Ground | None = None
+    ego_motion: EgoMotionNet | None = None
 
     @classmethod
-    def of_scene(cls, keyframes: Keyframes, batch: int = 1, ground: Ground | None = None) -> Candidates:
-        """All keyframes of one scene for every session; without a ground its sessions may go anywhere."""
+    def of_scene(
+        cls,
+        keyframes: Keyframes,
+        batch: int = 1,
+        ground: Ground | None = None,
+        ego_motion: EgoMotionNet | None = None,
+    ) -> Candidates:
+        """All keyframes of one scene for every session.
+
+        Without a ground its sessions may go anywhere, without an ego-motion network they move as the model has learnt.
+        """
         members = torch.arange(len(keyframes), device=keyframes.pose.device).expand(batch, -1)
-        return cls(keyframes, members, torch.ones_like(members, dtype=torch.bool), True, ground)
+        return cls(keyframes, members, torch.ones_like(members, dtype=torch.bool), True, ground, ego_motion)
+
+    def for_sessions(self, batch: int) -> Candidates:
+        """The same scene for so many sessions."""
+        return Candidates.of_scene(self.keyframes, batch, self.ground, self.ego_motion)
 
     def all(self, name: str) -> Tensor:
         """A field of all members, (b, m, ...); with a batch of one where they are the same for every session."""

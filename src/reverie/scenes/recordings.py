@@ -168,11 +168,7 @@ def _opened_with(dataset: Dataset, number: int) -> tuple[str | None, int | None,
 
 def _read_split(episodes: Sequence[tuple[Dataset, int]], seed: int, report: Report | None) -> tuple[Stack, Stack]:
     """The frames to build from, and those held out: marked episodes, else one in eight, else the last eighth."""
-    marked = [is_held_out(dataset, number) for dataset, number in episodes]
-    if not any(marked) or all(marked):
-        order = np.random.default_rng(seed).permutation(len(episodes))
-        count = -(-len(episodes) // HELD_OUT_EVERY) if len(episodes) > 1 else 0
-        marked = [bool(number < count) for number in order]
+    marked = mark_held_out(episodes, seed)
     parts: tuple[list[Stack], list[Stack]] = ([], [])
     total = sum(dataset.episodes[number].length for dataset, number in episodes)
     for i, (dataset, number) in enumerate(episodes):
@@ -190,6 +186,16 @@ def _read_split(episodes: Sequence[tuple[Dataset, int]], seed: int, report: Repo
         if len(stack[3]) < 2:
             raise DataError(f"expected at least 2 frames with depth {name}, got {len(stack[3])}; record a longer walk")
     return train, held_out
+
+
+def mark_held_out(episodes: Sequence[tuple[Dataset, int]], seed: int) -> list[bool]:
+    """Marks the episodes that are held out: as they are marked, else one in eight, and none of a single one."""
+    marked = [is_held_out(dataset, number) for dataset, number in episodes]
+    if not any(marked) or all(marked):
+        order = np.random.default_rng(seed).permutation(len(episodes))
+        count = -(-len(episodes) // HELD_OUT_EVERY) if len(episodes) > 1 else 0
+        marked = [bool(number < count) for number in order]
+    return marked
 
 
 def _read_episode(dataset: Dataset, number: int, limit: int) -> Stack:

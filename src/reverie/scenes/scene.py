@@ -3,6 +3,7 @@
 scene.json          kind, version, title, game, fov_deg, pixel_aspect, keys, mouse, licence, starts
 keyframes.parquet   a row each: colour (WebP), depth (PNG, 8 bits of its logarithm), hidden (PNG, 1 bit), pose
 start-00.webp ...   start images, with their poses in scene.json
+ego-motion.safetensors   how one moves here; left out, one moves as the model has learnt
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from PIL import Image
 
 from reverie.errors import DataError
 from reverie.paths import local_path
-from reverie.types import Frames
+from reverie.scenes.ego_motion import EgoMotionNet, for_columns, read_network, write_network
+from reverie.types import ActionSpace, Frames
 from reverie.vision.depth_codec import decode_depth, encode_depth
 from reverie.vision.projection import VIEW_SIZE
 
@@ -55,7 +57,7 @@ class Scene:
     """Keyframes of one place.
 
     colour: (n, H, W, 3) uint8; depth: (n, h, w) metres; hidden: (n, h, w) bool, pixels that are not drawn; pose:
-    (n, 6).  keys, mouse: the controls of the game that it was captured in.
+    (n, 6).  keys, mouse: the controls of the game that it was captured in; ego_motion: how one moves there under them.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Scene:
     depth: npt.NDArray[np.float32]
     hidden: npt.NDArray[np.bool_]
     pose: npt.NDArray[np.float32]
+    ego_motion: EgoMotionNet | None = None
 
     @property
     def resolution(self) -> tuple[int, int]:
@@ -83,6 +86,13 @@ class Scene:
     def start(self, index: int) -> Start:
         """Raises DataError for a start that the scene does not have."""
         return pick_start(self.name, self.starts, index)
+
+    def ego_motion_for(self, space: ActionSpace) -> EgoMotionNet | None:
+        """Its own ego-motion network for a model's action rows; None without one, or for a model without its mouse."""
+        if self.ego_motion is None or (self.mouse and not space.mouse):
+            return None
+        names = ActionSpace(self.keys, self.mouse).names
+        return for_columns(self.ego_motion, [space.names.index(name) for name in names])
 
     def save(self, folder: Path) -> None:
         """Writes the folder; `scene.json`, which makes it a scene, last."""
@@ -99,6 +109,7 @@ class Scene:
         temporary = folder / f".{KEYFRAMES}.{os.getpid()}.tmp"
         pq.write_table(pa.table(rows), local_path(temporary), compression="zstd")
         os.replace(temporary, folder / KEYFRAMES)
+        write_network(folder, self.ego_motion)
         starts = []
         for i, start in enumerate(self.starts):
             image = f"start-{i:02d}.webp"
@@ -124,7 +135,9 @@ class Scene:
     def load(cls, folder: str | Path) -> Scene:
         """Raises DataError, in one line with the file and the row, for a folder that is no sound scene."""
         folder = Path(folder)
-        return cls(folder.resolve().name, *read_head(folder), *_read_keyframes(folder / KEYFRAMES))
+        head = read_head(folder)
+        network = read_network(folder, len(head.keys) + 2 * head.mouse)
+        return cls(folder.resolve().name, *head, *_read_keyframes(folder / KEYFRAMES), network)
 
 
 class Head(NamedTuple):

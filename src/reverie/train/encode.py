@@ -23,7 +23,6 @@ from torch import Tensor
 
 from reverie.data.dataset import Dataset, check_rate
 from reverie.errors import DataError
-from reverie.models.actions import STEP_FRAMES
 from reverie.models.checkpoint import write_json_atomic
 from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
@@ -31,7 +30,7 @@ from reverie.models.wan_vae import WanVAE
 from reverie.models.weights import fingerprint
 from reverie.train.display import SILENT, Display
 from reverie.train.warm_start import StartEncoder
-from reverie.types import ActionSpace, Clip
+from reverie.types import STEP_FRAMES, ActionSpace, Clip
 
 VERSION = 2
 CHUNK_STEPS = 16

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from reverie.errors import TrainError
-from reverie.models.actions import STEP_FRAMES
 from reverie.models.conditioning.base import clip_condition
 from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, ConditionChannels
 from reverie.nn.attention import Visibility
 from reverie.sampling import add_noise, clean_estimate
+from reverie.types import STEP_FRAMES
 
 OLDEST_STEPS = 100_000
 """Age of the first step up to which training goes: about four hours of play."""

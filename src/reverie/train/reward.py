@@ -20,7 +20,6 @@ from reverie.argument_markers import alias
 from reverie.data.dataset import Dataset
 from reverie.data.rewards import read_rewards
 from reverie.errors import DataError, TrainError
-from reverie.models.actions import STEP_FRAMES
 from reverie.models.reward import RewardConfig, RewardNet, save_reward, tokenizer_fingerprint
 from reverie.train.config import trainer_config
 from reverie.train.device import pick_device
@@ -30,6 +29,7 @@ from reverie.train.task import Task
 from reverie.train.tokenizer import read_tokenizer
 from reverie.train.tracking import Track
 from reverie.train.trainer import Trainer
+from reverie.types import STEP_FRAMES
 
 HELD_OUT_EVERY = 5
 """Without held-out episodes in a recording, every so many-th of it is held out."""

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 
 from reverie.errors import DataError, TrainError
-from reverie.models.actions import STEP_FRAMES
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.dit import WorldModel, count_parameters
 from reverie.models.image_encoder import ImageEncoder
@@ -57,6 +56,7 @@ from reverie.train.task import Task
 from reverie.train.tokenizer import read_tokenizer
 from reverie.train.trainer import Trainer
 from reverie.train.warm_start import StartEncoder, check_recordings, open_start, take_weights
+from reverie.types import STEP_FRAMES
 
 PURE_NOISE = 0.1
 """Share of the blocks that are trained at noise level 1."""

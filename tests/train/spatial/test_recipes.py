@@ -14,10 +14,9 @@ import torch
 from tests.scenes.rooms import keyframes
 from tests.train.spatial.made_up import SIZE, SPACE, write_pack
 from tests.train.spatial.tokenizers import write_model
-from torch import Tensor
 
 from reverie.engine.engine import load
-from reverie.errors import DataError, TrainError
+from reverie.errors import TrainError
 from reverie.models import presets
 from reverie.models.checkpoint import ModelBundle, ModelConfig, load_model
 from reverie.models.schedule import Schedule
@@ -26,7 +25,7 @@ from reverie.scenes.scene import Scene, Start
 from reverie.train import recipes
 from reverie.train.recipes import new_bundle, run
 from reverie.train.spatial import geometry
-from reverie.train.spatial.geometry import EgoMotionWalks, camera_error, check_depth, fit_view_encoder, train_depth
+from reverie.train.spatial.geometry import check_depth, fit_view_encoder, train_depth
 from reverie.train.spatial.plans import (
     Recipe,
     RecordingPlan,
@@ -104,40 +103,6 @@ def test_a_store_holds_every_step_of_every_episode(store: Store) -> None:
     # motions are those of the poses, and none leads across episodes
     assert store.motion[[0, 11, 22, 33]].abs().max() == 0
     assert store.motion[1:11, :, 0].amax() == pytest.approx(0.06, abs=1e-3)
-    assert set(EgoMotionWalks(store, 1).steps) == {i for i in range(44) if i % 11 >= 2}
-    assert set(EgoMotionWalks(store, 6).steps) == {i for i in range(44) if 2 <= i % 11 <= 5}
-    with pytest.raises(DataError, match="at least 42 latent steps"):
-        EgoMotionWalks(store, 40)
-
-
-class Coasting(torch.nn.Module):
-    """Goes on as the camera went in the last frame."""
-
-    scale = torch.ones(6)
-
-    def forward(self, latent: Tensor, actions: Tensor, motion: Tensor, tilt: Tensor, ahead: Tensor) -> Tensor:
-        assert latent.shape[1:] == PRESET.world.latent
-        assert actions.shape[1:] == (12, SPACE.size)
-        return motion[:, -1:].expand(-1, 4, -1)
-
-
-def test_ego_motion_goes_on_from_its_own_motions(store: Store) -> None:
-    store.ahead = torch.zeros(store.count, 8, 14)
-    made, recorded = EgoMotionWalks(store, 3).unroll(Coasting(), torch.tensor([3, 14]))  # type: ignore[arg-type]
-    assert torch.equal(made, store.motion[[2, 13], -1][:, None, None].expand(2, 3, 4, 6))
-    assert torch.equal(recorded[:, 1], store.motion[[4, 15]])
-    fresh, _ = EgoMotionWalks(store, 3).unroll(Coasting(), torch.tensor([3]), torch.ones(1).bool())  # type: ignore[arg-type]
-    assert fresh.abs().max() == 0, "nothing is known of what was before a session"
-
-
-def test_camera_error_grows_along_a_wrong_turn() -> None:
-    straight = torch.zeros(1, 8, 6)
-    straight[..., 0] = 0.5
-    turned = straight.clone()
-    turned[:, 0, 3] = 90.0
-    error = camera_error(turned, straight)
-    assert error[0, 0, 3] == 90
-    torch.testing.assert_close(error[0, -1, :2], torch.tensor([3.5, 0.0]) - torch.tensor([0.0, 3.5]), atol=1e-5, rtol=0)
 
 
 def test_a_whole_clip_is_encoded_as_it_is_streamed(store: Store, given: Given, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import torch
 from reverie.engine.loading.models import WEIGHTS
 from reverie.errors import CheckpointError, DataError
 from reverie.models.checkpoint import ModelConfig
+from reverie.models.weights import fingerprint as weights_fingerprint
 from reverie.scenes.ground import Ground
 from reverie.scenes.keyframes import Candidates, Keyframes
 from reverie.scenes.scene import Scene, Start, pick_start, read_head
@@ -105,11 +106,11 @@ class LoadedScene:
             focal,
         )
         digest = hashlib.sha256(scene.pose.tobytes() + scene.depth.tobytes() + scene.colour.tobytes())
-        return cls(
-            scene,
-            Candidates.of_scene(keyframes.to(device), ground=Ground.of(keyframes.pose.to(device))),
-            f"{scene.name}/{digest.hexdigest()[:12]}",
-        )
+        if (network := scene.ego_motion_for(config.action_space)) is not None:
+            network = network.to(device)
+            digest.update(weights_fingerprint(network.state_dict()).encode())
+        candidates = Candidates.of_scene(keyframes.to(device), 1, Ground.of(keyframes.pose.to(device)), network)
+        return cls(scene, candidates, f"{scene.name}/{digest.hexdigest()[:12]}")
 
 
 @dataclass(frozen=True, slots=True)

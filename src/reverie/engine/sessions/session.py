@@ -25,7 +25,7 @@ from reverie.engine.runtime import Runtime
 from reverie.engine.sessions import states
 from reverie.engine.sessions.start_latents import StartStream
 from reverie.errors import ActionError, CheckpointError, WorldError
-from reverie.models.conditioning.spatial_memory import NextStep, remembered_points, window_of
+from reverie.models.conditioning.spatial_memory import NextStep, remembered_points
 from reverie.models.pixels import to_frames, to_pixels, to_stored
 from reverie.models.state import ConditionChannels
 from reverie.models.tokenizer import FRAMES, DecoderState
@@ -347,7 +347,7 @@ class Session:
         if memory is None or state is None:
             return None
         scene = None if self._opening is None else self._opening.loaded.candidates
-        return memory.next(state, self._world.last, window_of(self._world.actions, actions), scene)
+        return memory.next(state, self._world.last, actions, scene)
 
     def _decode_and_remember(self, step: NextStep) -> Callable[[Tensor], Tensor]:
         """Decoding, after which the memory has the block's last frame: the next block's view needs it."""

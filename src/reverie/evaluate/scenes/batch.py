@@ -20,12 +20,11 @@ from reverie import sampling
 from reverie.engine.engine import Engine
 from reverie.engine.loading.scenes import LoadedScene
 from reverie.errors import CheckpointError
-from reverie.models.conditioning.spatial_memory import NextStep, SpatialMemory, window_of
-from reverie.models.ego_motion import MOTION_FRAMES, depth_ahead
+from reverie.models.conditioning.spatial_memory import NextStep, SpatialMemory, move_camera
 from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.state import SpatialMemoryState
 from reverie.models.tokenizer import FRAMES
-from reverie.scenes.keyframes import Candidates
+from reverie.scenes.ego_motion import depth_ahead
 from reverie.types import Action, Frames
 from reverie.vision.projection import VIEW_SIZE
 
@@ -63,8 +62,7 @@ class Batch:
         self._memory: SpatialMemory = engine.bundle.memory
         self._candidates = None
         if scene is not None:
-            keyframes, ground = scene.candidates.keyframes, scene.candidates.ground
-            self._candidates = Candidates.of_scene(keyframes, len(images), ground)
+            self._candidates = scene.candidates.for_sessions(len(images))
         self._generator = torch.Generator(engine.device).manual_seed(seed % 2**63)
         self._open(images, scene, poses)
 
@@ -102,7 +100,7 @@ class Batch:
         Returns frames (b, 4, H, W, 3), of the memory alone (b, 4, h, w, 3), and the poses (b, 4, 6) of their cameras.
         """
         world, memory, engine = self._world, self._memory, self._engine
-        step = memory.next(self._keyframes, world.last, window_of(world.actions, rows), self._candidates, poses)
+        step = memory.next(self._keyframes, world.last, rows, self._candidates, poses)
         if self._alone:
             self._look_on(step, rows)
             return Played(_stored(step.view.colour).cpu().numpy(), step.poses.cpu().numpy())
@@ -120,8 +118,7 @@ class Batch:
         num_kept = world.actions.shape[1]
         world.actions.copy_(torch.cat([world.actions, rows.to(world.actions)], 1)[:, -num_kept:])
         world.step += 1
-        state.camera.copy_(step.poses[:, -1])
-        state.motion.copy_(torch.cat([state.motion, step.motions], 1)[:, -MOTION_FRAMES:])
+        move_camera(state, step)
         dtype = next(self._memory.depth.parameters()).dtype
         state.ahead.copy_(depth_ahead(self._memory.depth(step.view.colour[:, -1].clamp(-1, 1).to(dtype))[0]))
 

@@ -14,7 +14,6 @@ from reverie.engine.engine import Engine
 from reverie.engine.loading.scenes import LoadedScene
 from reverie.evaluate.scenes.batch import Poses
 from reverie.models.conditioning.base import clip_condition, next_condition
-from reverie.models.conditioning.spatial_memory import window_of
 from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.state import ConditionChannels
 from reverie.nn.attention import Visibility
@@ -63,7 +62,7 @@ def streaming_differences(
     latents, parts, noisy, streamed = [z], [], [], []
     for i in range(0, 4 * steps, 4):
         block = rows[:, i : i + 4]
-        step = memory.next(keyframes, state.last, window_of(state.actions, block), candidates)
+        step = memory.next(keyframes, state.last, block, candidates)
         noise = torch.randn(z.shape, generator=generator, device=engine.device).to(z.dtype)
         sigma = torch.full((1, 1), SIGMA, device=engine.device)
         streamed.append(model(noise, sigma, next_condition(model, block, state, step.parts), state))

@@ -23,7 +23,7 @@ from reverie.evaluate.rollout import Tick
 from reverie.evaluate.scenes.batch import Batch, Poses, shrink
 from reverie.evaluate.scenes.walks import IDLE_FRAMES, TURN_FRAMES, Place, SceneSize, Walk
 from reverie.evaluate.store import Record
-from reverie.models.ego_motion import apply_motion, relative_motion
+from reverie.scenes.ego_motion import apply_motion, relative_motion
 from reverie.types import FPS, Action, Frames
 
 Errors = npt.NDArray[np.floating]

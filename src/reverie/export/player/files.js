@@ -1,5 +1,6 @@
 // Images and scenes, read into what sessions take.
 
+import { EgoMotion } from "./ego-motion.js";
 import { fetchBytes, unpacked } from "./networks.js";
 import { VIEW, focalLengths } from "./projection.js";
 import { probe } from "./selection.js";
@@ -29,7 +30,13 @@ export async function readImage(source, { width, height }) {
   return rgb(context, width, height);
 }
 
-/** A scene {fovDeg, pixelAspect, keyframes} from its folder.  size: {width, height} of its colours. */
+/** An ego-motion network {columns, width} whose weights lie in `folder`; null for none. */
+export async function readEgoMotion(described, folder) {
+  if (!described) return null;
+  return new EgoMotion(described, await unpacked(await fetchBytes(new URL("ego-motion.bin.gz", folder))));
+}
+
+/** A scene {fovDeg, pixelAspect, keyframes, egoMotion} from its folder.  size: {width, height} of its colours. */
 export async function readScene(folder, { width, height }) {
   const head = JSON.parse(new TextDecoder().decode(await fetchBytes(new URL("scene.json", folder))));
   const [colours, packed] = await Promise.all(
@@ -51,7 +58,8 @@ export async function readScene(folder, { width, height }) {
     const keyframe = { colour: rgb(context, width, height), depth, hidden, pose, preference: 1 };
     keyframes.push({ ...keyframe, ...probe(keyframe, focal) });
   }
-  return { fovDeg: head.fov_deg, pixelAspect: head.pixel_aspect, keyframes };
+  const egoMotion = await readEgoMotion(head.ego_motion, folder);
+  return { fovDeg: head.fov_deg, pixelAspect: head.pixel_aspect, keyframes, egoMotion };
 }
 
 function rgb(context, width, height) {

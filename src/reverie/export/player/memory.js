@@ -2,13 +2,13 @@
 // models/conditioning/spatial_memory.py, with what is drawn chosen and rendered here and the networks left to the caller.
 
 import { Erasure, isFarther, matchScale } from "./erasure.js";
+import { HISTORY_FRAMES } from "./ego-motion.js";
 import { Ground } from "./ground.js";
 import { focalLengths, renderViews } from "./projection.js";
 import { chooseKeyframes, probe } from "./selection.js";
 import { headingPose, stopAtSurfaces } from "./walls.js";
 
 const STEP_FRAMES = 4;
-const MOTION_FRAMES = 8;
 
 export class SpatialMemory {
   #own = []; // keyframes, by slot
@@ -19,25 +19,40 @@ export class SpatialMemory {
 
   /**
    * config: of the model; size: {width, height} of frames.
-   * scene: {fovDeg, pixelAspect, keyframes} or null; pose: of the start image's camera.
+   * scene: {fovDeg, pixelAspect, keyframes, egoMotion} or null; pose: of the start image's camera.
+   * egoMotion: the model's, for scenes that have none of their own; actionSize: numbers of an action row.
    */
-  constructor(config, size, scene = null, pose = null) {
+  constructor(config, size, scene = null, pose = null, egoMotion = null, actionSize = 0) {
     this.config = config;
     this.size = size;
+    this.egoMotion = scene?.egoMotion ?? egoMotion;
+    this.actionSize = actionSize;
     this.scene = scene?.keyframes ?? [];
     this.preference = scene ? config.own_preference : 1; // of own keyframes, beside a scene's
     this.ground = scene ? new Ground(scene.keyframes) : null;
     this.focal = focalLengths(scene?.fovDeg ?? config.fov_deg, scene?.pixelAspect ?? config.pixel_aspect);
     this.camera = Float32Array.from(pose ?? [0, 0, 0, 0, 0, 0]);
-    this.motion = new Float32Array(MOTION_FRAMES * 6);
+    this.motion = new Float32Array(HISTORY_FRAMES * 6);
+    this.actions = new Float32Array(HISTORY_FRAMES * actionSize);
     this.ahead = null;
   }
 
+  /** Motions (4 x 6 numbers) of the next block under 4 action rows. */
+  predictMotion(rows) {
+    return this.egoMotion.predict({
+      actions: Float32Array.of(...this.actions, ...rows),
+      size: this.actionSize,
+      motions: this.motion,
+      tilt: this.camera.subarray(4, 6),
+      ahead: this.ahead,
+    });
+  }
+
   /**
-   * The next block, of predicted `motions` (4 x 6 numbers): its poses, which walls and the end of a scene's ground stop, their
-   * motions, the rendered views, and the keyframes that are drawn in them.
+   * The next block, of predicted `motions` under 4 action `rows`: its poses, which walls and the end of a scene's ground
+   * stop, their motions, the rendered views, and the keyframes that are drawn in them.
    */
-  next(motions) {
+  next(motions, rows = []) {
     const wanted = [];
     for (let i = 0, pose = this.camera; i < STEP_FRAMES; i++) {
       pose = applyMotion(pose, motions.subarray(6 * i, 6 * i + 6));
@@ -47,7 +62,7 @@ export class SpatialMemory {
     const free = stopAtSurfaces(this.camera, wanted, surfaces, this.focal);
     const step = this.#render(this.ground ? this.ground.hold(this.camera, free) : free);
     const taken = step.poses.map((pose, i) => relativeMotion(i ? step.poses[i - 1] : this.camera, pose));
-    return { ...step, motions: Float32Array.of(...taken.flat()) };
+    return { ...step, rows, motions: Float32Array.of(...taken.flat()) };
   }
 
   #render(poses) {
@@ -77,11 +92,11 @@ export class SpatialMemory {
   }
 
   /** Advances by the block that `next` foresaw; geometry: of its last frame, colour: that frame's RGB bytes. */
-  commit({ poses, motions, view, chosen }, { depth: measured, hidden, ahead }, colour) {
+  commit({ poses, rows, motions, view, chosen }, { depth: measured, hidden, ahead }, colour) {
     this.ahead = ahead;
     this.camera = poses.at(-1);
-    this.motion.copyWithin(0, motions.length);
-    this.motion.set(motions, this.motion.length - motions.length);
+    moveOn(this.motion, motions);
+    moveOn(this.actions, rows);
     const n = measured.length;
     const shown = view.inverseDepth.subarray(-n);
     const cover = view.cover.subarray(-n);
@@ -109,6 +124,12 @@ export class SpatialMemory {
     this.#own[slot] = { ...keyframe, ...probe(keyframe, this.focal) };
     this.written++;
   }
+}
+
+/** Takes new numbers in at the end; the oldest go. */
+function moveOn(history, values) {
+  history.copyWithin(0, values.length);
+  history.set(values, history.length - values.length);
 }
 
 /** The pose after a frame's motion [forward, right, up, yaw, pitch, roll]. */

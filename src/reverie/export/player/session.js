@@ -1,7 +1,6 @@
 // A session: a generated world being played.  The data flow of one block:
 //
-//   motion   last latent, actions, last motions, depth ahead -> motions of the next 4 frames
-//   memory   -> their poses, the keyframes that promise most, rendered into the views
+//   memory   actions, last motions, depth ahead -> poses of the next 4 frames, the keyframes that promise most, rendered into the views
 //   view     views, last latent -> condition channels and the latent that the output is a residual to
 //   pass     noise -> clean latent, once for each noise level of the schedule
 //   decode   clean latent -> 4 frames
@@ -39,10 +38,11 @@ class Past {
 }
 
 export class Session {
-  /** model: model.json; networks: its graphs. */
-  constructor(model, networks) {
+  /** model: model.json; networks: its graphs; egoMotion: its own, for scenes that have none. */
+  constructor(model, networks, egoMotion) {
     this.model = model;
     this.networks = networks;
+    this.egoMotion = egoMotion;
     this.size = model.width * model.height;
   }
 
@@ -64,7 +64,7 @@ export class Session {
     const idle = new Float32Array(model.action_frames * model.action_size);
     await this.#commit(opened.latent, idle, condition, draw(opened.latent.length));
     const first = (await this.#decode(opened.latent)).at(-1);
-    this.memory = new SpatialMemory(model.memory, model, scene, pose);
+    this.memory = new SpatialMemory(model.memory, model, scene, pose, this.egoMotion, model.action_size);
     this.memory.open(await this.#measure(first), first);
     return first;
   }
@@ -74,16 +74,9 @@ export class Session {
    * Settles once the state has been advanced too.
    */
   async play(rows, show) {
-    const { model, networks, memory } = this;
+    const { networks, memory, model } = this;
     const actions = Float32Array.of(...this.rows, ...rows);
-    const { motions } = await networks.run("motion", {
-      last: this.#latent(this.last),
-      actions: this.#actions(actions),
-      motion: { data: memory.motion, dims: [1, memory.motion.length / 6, 6] },
-      tilt: { data: memory.camera.slice(4, 6), dims: [1, 2] },
-      ahead: { data: memory.ahead, dims: [1, ...model.ahead] },
-    });
-    const next = memory.next(motions);
+    const next = memory.next(memory.predictMotion(rows), rows);
     const planes = (data, ...channels) => ({ data, dims: [1, STEP_FRAMES, ...channels, ...model.view] });
     const condition = await networks.run("view", {
       colour: planes(next.view.colour, 3),

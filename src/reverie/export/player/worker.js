@@ -2,7 +2,7 @@
 //
 // It takes {type: load | start | step} and answers {type: progress | ready | opened | frames | stepped | failed}.
 
-import { readImage, readScene } from "./files.js";
+import { readEgoMotion, readImage, readScene } from "./files.js";
 import { Networks, pickBackend } from "./networks.js";
 import { Session } from "./session.js";
 
@@ -10,6 +10,7 @@ const MAX_THREADS = 8;
 
 let model = null;
 let networks = null;
+let egoMotion = null;
 let session = null;
 let scenes = {}; // the one that was played last, by name
 let last = Promise.resolve();
@@ -24,6 +25,7 @@ const acts = {
     const { graphs, runtime: sizes } = model;
     const loaded = await Networks.load({ graphs, base, runtime, sizes, backend: picked, threads: used, progress });
     networks = loaded.networks;
+    egoMotion = await readEgoMotion(model.ego_motion, base);
     postMessage({ type: "ready", backend: loaded.backend, threads: used, problem: loaded.problem ?? null });
   },
 
@@ -32,7 +34,7 @@ const acts = {
     const size = { width: model.width, height: model.height };
     const bytes = await readImage(image, size);
     if (scene && !scenes[scene.folder]) scenes = { [scene.folder]: await readScene(new URL(scene.folder, self.location), size) };
-    session = new Session(model, networks);
+    session = new Session(model, networks, egoMotion);
     let at = 0;
     const draw = noise && ((count) => noise.slice(at, (at += count)));
     const opening = { image: bytes, seed, scene: scene && scenes[scene.folder], pose: scene?.pose ?? null };

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from reverie.errors import CheckpointError
-from reverie.models.actions import STEP_FRAMES, WINDOW_FRAMES, ActionModuleConfig
+from reverie.models.actions import WINDOW_FRAMES, ActionModuleConfig
 from reverie.models.config import ActionConditioningConfig, ImageAttentionConfig, WorldModelConfig
 from reverie.models.schedule import Schedule, shifted
 from reverie.models.weights import TensorFile
 from reverie.nn.norm import EPS
-from reverie.types import ActionSpace
+from reverie.types import STEP_FRAMES, ActionSpace
 
 KEYS: dict[int, tuple[str, ...]] = {
     4: ("forward", "back", "left", "right"),

@@ -13,10 +13,11 @@ from einops import rearrange
 from torch import Tensor
 
 from reverie.errors import ShapeError
-from reverie.models.actions import STEP_FRAMES, WINDOW_FRAMES, action_windows, rows_before_start
+from reverie.models.actions import WINDOW_FRAMES, action_windows, rows_before_start
 from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, ConditionChannels, WorldState
+from reverie.types import STEP_FRAMES
 
 NO_CHANNELS = "a model that is conditioned on {} needs its condition channels for each step"
 

@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reverie.models.actions import STEP_FRAMES, WINDOW_FRAMES
 from reverie.models.conditioning.detail import add_detail
 from reverie.models.conditioning.erasure import (
     ROW_BYTES,
@@ -30,19 +29,19 @@ from reverie.models.conditioning.erasure import (
 )
 from reverie.models.conditioning.walls import heading_pose, stop_at_surfaces, surface_points
 from reverie.models.depth import BODY_LOGIT, DepthNet
-from reverie.models.ego_motion import (
+from reverie.models.pixels import to_bytes
+from reverie.models.state import ConditionChannels, SpatialMemoryState
+from reverie.scenes.ego_motion import (
     AHEAD_GRID,
-    MOTION_FRAMES,
+    HISTORY_FRAMES,
     EgoMotionNet,
     apply_motion,
     depth_ahead,
     relative_motion,
 )
-from reverie.models.pixels import to_bytes
-from reverie.models.state import ConditionChannels, SpatialMemoryState
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
 from reverie.scenes.selection import NUM_PROBES, median_reach, probe_points
-from reverie.types import ActionSpace
+from reverie.types import STEP_FRAMES, ActionSpace
 from reverie.vision.projection import FAR, VIEW_SIZE, View, focal_lengths, render_views, sample_colour, unproject
 
 INVERSE_DEPTH_SCALE = 4.0
@@ -72,10 +71,11 @@ class SpatialMemoryConfig:
 
 
 class NextStep(NamedTuple):
-    """The condition of the next step, and what `commit` needs of it: poses (b, 4, 6), motions
+    """The condition of the next step, and what `commit` needs of it: actions (b, 4, a), poses (b, 4, 6), motions
     (b, 4, 6), the view and the keyframes that it was rendered from."""
 
     parts: ConditionChannels
+    actions: Tensor
     poses: Tensor
     motions: Tensor
     view: View
@@ -108,10 +108,10 @@ class SpatialMemory(nn.Module):
 
     def __init__(self, config: SpatialMemoryConfig, action_space: ActionSpace, latent: tuple[int, int, int]) -> None:
         super().__init__()
-        self.config, self.latent = config, latent
+        self.config, self.latent, self.action_size = config, latent, action_space.size
         self.view_encoder = ViewEncoder(latent)
         self.depth = DepthNet()
-        self.ego_motion = EgoMotionNet(action_space.size, len(action_space.keys), latent[0])
+        self.ego_motion = EgoMotionNet(action_space.size)
 
     def init_state(
         self, batch: int, size: tuple[int, int], device: torch.device | str = "cpu", scene_keyframes: int = 0
@@ -136,7 +136,8 @@ class SpatialMemory(nn.Module):
             valid=zeros(count, dtype=torch.bool),
             written=zeros(dtype=torch.int64),
             camera=zeros(6),
-            motion=zeros(MOTION_FRAMES, 6),
+            motion=zeros(HISTORY_FRAMES, 6),
+            actions=zeros(HISTORY_FRAMES, self.action_size),
             focal=zeros(2),
             ahead=zeros(*AHEAD_GRID),
             trail=zeros(TRAIL_STEPS, 2),
@@ -178,12 +179,12 @@ class SpatialMemory(nn.Module):
     ) -> NextStep:
         """The condition of the next step; `state` is left alone.
 
-        last: (b, c, u, v) the last latent; actions: (b, 12, a) its action window; scene: keyframes beside the
-        session's own; poses: (b, 4, 6) of the next frames where they are known, else they are predicted.
+        last: (b, c, u, v) the last latent; actions: (b, 4, a) of the next frames; scene: keyframes beside the session's
+        own; poses: (b, 4, 6) of the next frames where they are known, else they are predicted.
         """
         if poses is None:
             path = [state.camera]
-            for motion in self.predict_motion(state, last, actions).unbind(1):
+            for motion in self.predict_motion(state, actions, scene).unbind(1):
                 path.append(apply_motion(path[-1], motion))
             poses = self.stop_at_walls(state, torch.stack(path[1:], 1), scene)
             if scene is not None and scene.ground is not None:
@@ -191,13 +192,16 @@ class SpatialMemory(nn.Module):
         view, choice = self.render(state, poses, scene)
         motions = relative_motion(torch.cat([state.camera[:, None], poses[:, :-1]], 1), poses)
         parts = self.channels(view.colour, view.cover, view.inverse_depth, last, choice.valid.any(1))
-        return NextStep(parts, poses, motions, view, choice)
+        return NextStep(parts, actions, poses, motions, view, choice)
 
-    def predict_motion(self, state: SpatialMemoryState, last: Tensor, actions: Tensor) -> Tensor:
-        """Motions of the next four frames, (b, 4, 6)."""
-        dtype = next(self.ego_motion.parameters()).dtype
-        inputs = (last, actions, state.motion, state.camera[:, 4:6], state.ahead)
-        return self.ego_motion(*(x.to(dtype) for x in inputs)).float()
+    def predict_motion(self, state: SpatialMemoryState, actions: Tensor, scene: Candidates | None) -> Tensor:
+        """Motions of the next four frames, (b, 4, 6), as one moves in the scene, where it has a network of its own."""
+        own = None if scene is None else scene.ego_motion
+        network = self.ego_motion if own is None else own
+        dtype = next(network.parameters()).dtype
+        rows = torch.cat([state.actions, actions.to(state.actions)], 1)
+        inputs = (rows, state.motion, state.camera[:, 4:6], state.ahead)
+        return network(*(x.to(dtype) for x in inputs)).float()
 
     def stop_at_walls(self, state: SpatialMemoryState, poses: Tensor, scene: Candidates | None) -> Tensor:
         """The next poses, (b, 4, 6), stopped by what the memory shows in their way."""
@@ -246,9 +250,7 @@ class SpatialMemory(nn.Module):
         """
         depth, hidden = self._measure(state, frames[:, -1])
         frames = self._with_detail(state, step, frames, hidden)
-        state.camera.copy_(step.poses[:, -1])
-        state.motion.copy_(torch.cat([state.motion[:, STEP_FRAMES:], step.motions], 1))
-        state.trail.copy_(torch.cat([state.trail[:, 1:], state.camera[:, None, :2]], 1))
+        move_camera(state, step)
         with torch.autocast(frames.device.type, enabled=False):
             depth = match_scale(depth, hidden, step.view)
             count_seen_through(state.seen_through, step.choice, depth, hidden, state.camera, state.focal)
@@ -301,6 +303,14 @@ class SpatialMemory(nn.Module):
         return torch.where(state.written < count, state.written, 1 + (state.written - 1) % max(1, count - 1))
 
 
+def move_camera(state: SpatialMemoryState, step: NextStep) -> None:
+    """The camera stands where the step leads; its motions and actions are the last ones."""
+    state.camera.copy_(step.poses[:, -1])
+    state.motion.copy_(torch.cat([state.motion[:, STEP_FRAMES:], step.motions], 1))
+    state.actions.copy_(torch.cat([state.actions[:, STEP_FRAMES:], step.actions.to(state.actions)], 1))
+    state.trail.copy_(torch.cat([state.trail[:, 1:], state.camera[:, None, :2]], 1))
+
+
 def own_keyframes(state: SpatialMemoryState) -> Candidates:
     """A session's own keyframes, of all sessions in one row."""
     names = [field.name for field in fields(Keyframes)]
@@ -350,11 +360,6 @@ def pooled(cover: Tensor, inverse_depth: Tensor, latent: tuple[int, int, int]) -
 def pack_channels(cover: Tensor, base: Tensor, last: Tensor, inverse_depth: Tensor) -> ConditionChannels:
     """The one definition of the channels' order.  All (b, ., u, v), of one step."""
     return ConditionChannels(torch.cat([cover, base, last, inverse_depth], 1)[:, None], base[:, None])
-
-
-def window_of(actions: Tensor, following: Tensor) -> Tensor:
-    """The action window (b, 12, a) of the next step: `actions` (b, 8, a) before it, `following` (b, 4, a) its own."""
-    return torch.cat([actions, following.to(actions)], 1)[:, -WINDOW_FRAMES:]
 
 
 def _find_known(step: NextStep, depth: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Training of the geometry networks: depth, ego-motion, and the closed-form view encoder."""
+"""Training of the geometry networks: depth, and the closed-form view encoder."""
 
 from __future__ import annotations
 
@@ -10,27 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reverie.errors import DataError
-from reverie.models.actions import STEP_FRAMES
 from reverie.models.conditioning.spatial_memory import SpatialMemory, ViewEncoder
 from reverie.models.depth import BODY_LOGIT, DepthNet
-from reverie.models.ego_motion import MOTION_SCALE, EgoMotionNet, apply_motion
 from reverie.models.pixels import to_pixels
+from reverie.train.spatial.ego_motion import check_ego_motion, lr_at, train_ego_motion
 from reverie.train.spatial.store import Store, half_size
 
-MAX_MOTION = 60.0
-"""A step with a motion of more usual ones than this is a jump (a respawn), not a motion."""
-CHECKED_STEPS = 6
-"""Steps of own motions, about a second, after which the camera is compared."""
-UNROLLED_STEPS = 1
-"""Steps that the ego-motion network goes on from its own motions in training: at equal time, 8 were worse than 1."""
-
 Say = Callable[[str], None]
-
-
-def lr_at(fraction: float, step: int, peak: float) -> float:
-    """Warm-up over 40 steps, then linearly to zero."""
-    return peak * (1 - fraction) * min(1.0, (step + 1) / 40)
 
 
 def train_depth(network: DepthNet, store: Store, seconds: float, batch: int = 64) -> int:
@@ -90,129 +76,6 @@ def check_depth(network: DepthNet, store: Store) -> dict[str, dict[str, float]]:
     return found
 
 
-class EgoMotionWalks:
-    """Recorded walks of `num_steps` latent steps, along which the network goes on from its own motions.
-
-    steps: numpy, where they may begin: not at an episode's start, and without jumps.
-    """
-
-    def __init__(self, store: Store, num_steps: int) -> None:
-        self.store, self.num_steps = store, num_steps
-        begin = np.arange(2, store.count - num_steps + 1)
-        jump = (store.motion.abs() / store.motion.new_tensor(MOTION_SCALE)).amax((1, 2)).cpu().numpy() >= MAX_MOTION
-        jumps = np.concatenate([[0], np.cumsum(jump)])
-        same = store.episode[begin - 2] == store.episode[begin + num_steps - 1]
-        self.steps = begin[same & (jumps[begin + num_steps] == jumps[begin - 1])]
-        if not len(self.steps):
-            raise DataError(
-                f"expected an episode of at least {num_steps + 2} latent steps ({4 * num_steps + 5} frames) without a "
-                "jump, got none; record longer ones"
-            )
-
-    def unroll(
-        self, network: EgoMotionNet, step: Tensor, fresh: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Motions made and recorded, (b, j, 4, 6) each, of the steps from `step` (b,) on.
-
-        fresh: (b,) bool, the step before is a session's first: nothing is known yet.  generator: of what disturbs the
-        inputs as play does; None: they are as recorded.
-        """
-        d = self.store
-        new = (torch.zeros(len(step), dtype=torch.bool, device=d.device) if fresh is None else fresh)[:, None, None]
-
-        def noise(like: Tensor) -> Tensor:
-            if generator is None:
-                return torch.zeros_like(like)
-            return torch.randn(like.shape, device=d.device, generator=generator)
-
-        level = 0.4 * noise(d.motion[step][:, :1, :1, None]).abs().clamp(max=1)
-        history = torch.where(new, 0.0, torch.cat([d.actions[step - 2], d.actions[step - 1]], 1))
-        motion = torch.where(new, 0.0, torch.cat([d.motion[step - 2], d.motion[step - 1]], 1))
-        motion = motion * (1 + 0.1 * noise(motion[:, :1, :1])) + 0.15 * network.scale * noise(motion)
-        tilt, made = d.pose[step - 1, 3, 4:6], []
-        for j in range(self.num_steps):
-            i = step + j
-            latent = d.z[i - 1].float()
-            if j == 0:
-                latent = torch.where(new[..., None], d.still[i - 1].float(), latent)
-            actions = torch.cat([history, d.actions[i]], 1)
-            ahead = d.ahead[i - 1] + 0.1 * noise(d.ahead[i - 1])
-            made.append(network(latent + level * noise(latent), actions, motion, tilt, ahead))
-            history, motion = actions[:, STEP_FRAMES:], torch.cat([motion[:, STEP_FRAMES:], made[-1]], 1)
-            tilt = tilt + made[-1][..., 4:6].sum(1)
-        return torch.stack(made, 1), torch.stack([d.motion[step + j] for j in range(self.num_steps)], 1)
-
-
-def camera_error(made: Tensor, recorded: Tensor) -> Tensor:
-    """Poses after every frame of motions (b, n, 6), made minus recorded, both from the origin: (b, n, 6)."""
-    pose = torch.zeros(2, len(made), 6, device=made.device)
-    errors = []
-    for motion in torch.stack([made, recorded]).unbind(2):
-        pose = apply_motion(pose, motion)
-        errors.append(pose[0] - pose[1])
-    return torch.stack(errors, 1)
-
-
-def ego_motion_loss(made: Tensor, recorded: Tensor, scale: Tensor) -> Tensor:
-    """Loss of each frame's motion, and of the camera pose after every step; motions (b, j, 4, 6) of a walk."""
-    frame = (made - recorded) / scale
-    off = camera_error(made.flatten(1, 2), recorded.flatten(1, 2))[:, STEP_FRAMES - 1 :: STEP_FRAMES]
-    gone = torch.arange(1, made.shape[1] + 1, device=made.device)[:, None] * STEP_FRAMES
-    off = off / (scale * gone.sqrt())
-    return sum(F.smooth_l1_loss(x, torch.zeros_like(x), beta=0.3) for x in (frame, off))  # type: ignore[return-value]
-
-
-def train_ego_motion(network: EgoMotionNet, store: Store, seconds: float, batch: int = 64) -> int:
-    """Fits the ego-motion network to recorded walks, going on from its own motions.  Returns the number of updates."""
-    walks, device = EgoMotionWalks(store, UNROLLED_STEPS), store.device
-    optimizer = torch.optim.AdamW(network.parameters(), 2e-3, weight_decay=0.01)
-    share = 1 / np.bincount(store.game, minlength=len(store.games)).clip(1)[store.game[walks.steps]]
-    bounds = torch.from_numpy(np.cumsum(share / share.sum())).float().to(device)
-    steps = torch.from_numpy(walks.steps).to(device)
-    generator = torch.Generator(device).manual_seed(1)
-    started, count = time.monotonic(), 0
-    while (spent := time.monotonic() - started) < seconds:
-        for group in optimizer.param_groups:
-            group["lr"] = lr_at(spent / seconds, count, 2e-3)
-        drawn = torch.rand(2, batch, device=device, generator=generator)
-        k = steps[torch.searchsorted(bounds, drawn[0]).clamp(max=len(steps) - 1)]
-        made, recorded = walks.unroll(network, k, drawn[1] < 0.1, generator)
-        _step(ego_motion_loss(made, recorded, network.scale), network, optimizer)
-        count += 1
-    network.eval().requires_grad_(False)
-    return count
-
-
-@torch.no_grad()
-def check_ego_motion(
-    network: EgoMotionNet, store: Store, num_steps: int = CHECKED_STEPS
-) -> dict[str, dict[str, float]]:
-    """The camera after `num_steps` of its own motions, for each game: metres gone and off, degrees of yaw off."""
-    found = {}
-    walks = EgoMotionWalks(store, num_steps)
-    for number, name in enumerate(store.games):
-        mine = torch.from_numpy(walks.steps[store.game[walks.steps] == number][::5])
-        if not len(mine):
-            continue
-        parts = [walks.unroll(network, part) for part in mine.to(store.device).split(256)]
-        found[name] = _drift(*(torch.cat(part).flatten(1, 2) for part in zip(*parts, strict=True)))
-    return found
-
-
-def _drift(made: Tensor, recorded: Tensor) -> dict[str, float]:
-    """Metres gone, and the last camera's error.  made, recorded: (n, t, 6) motions."""
-    off = camera_error(made, recorded)[:, -1]
-    way = camera_error(recorded, torch.zeros_like(recorded))[:, -1, :3].norm(dim=1)
-    off_m, yaw = off[:, :3].norm(dim=1), ((off[:, 3] + 180) % 360 - 180).abs()
-    return {
-        "way_m": way.mean().item(),
-        "off_m": off_m.mean().item(),
-        "off_m_median": _median(off_m),
-        "yaw_deg": yaw.mean().item(),
-        "yaw_deg_median": _median(yaw),
-    }
-
-
 @torch.no_grad()
 def fit_view_encoder(encoder: ViewEncoder, store: Store, samples: int = 4000, ridge: float = 1e-3) -> float:
     """Least squares from four half-size frames to the tokenizer's latent.  Returns the share left unexplained."""
@@ -254,9 +117,9 @@ def train_ego_motion_of(
     memory: SpatialMemory, train: Store, held_out: Store, seconds: float, say: Say, batch: int
 ) -> None:
     """Trains the ego-motion network, and fits the view encoder.  Both stores have their depth measured."""
-    updates = train_ego_motion(memory.ego_motion, train, seconds, batch)
-    for name, figures in check_ego_motion(memory.ego_motion, held_out).items():
-        say(f"ego-motion {name}, {updates} updates: " + _words(figures))
+    updates = train_ego_motion(memory.ego_motion, train.motions(), seconds=seconds, batch=batch)
+    for name, drift in check_ego_motion(memory.ego_motion, held_out.motions(), held_out.games).items():
+        say(f"ego-motion {name}, {updates} updates, after a second: {drift}")
     say(f"view encoder: {fit_view_encoder(memory.view_encoder, train):.4f} of the variance unexplained")
 
 

@@ -13,14 +13,12 @@ from reverie.data.video import write_video
 from reverie.errors import DataError
 from reverie.scenes.recordings import game_of, is_held_out, open_recordings, place_of
 from reverie.train.spatial.packs import PackInfo, write_episode
-from reverie.types import Clip
+from reverie.types import STEP_FRAMES, Clip
 
 CRF, PIXELS = 21, "yuv444p"
 """Quality and pixel format of a pack's video: colours at full resolution, for the networks' inputs are small."""
 MIN_FRAMES = 33
 """Shorter episodes are left out: training clips are longer."""
-STEP_FRAMES = 4
-"""Frames of a latent step; depth images lie on its boundaries."""
 
 
 def pack(

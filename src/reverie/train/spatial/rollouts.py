@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from reverie import sampling
 from reverie.models.checkpoint import ModelBundle
-from reverie.models.conditioning.spatial_memory import is_recorded, window_of
+from reverie.models.conditioning.spatial_memory import is_recorded
 from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.schedule import Schedule
 from reverie.scenes.keyframes import Candidates
@@ -81,9 +81,8 @@ def roll_out(
         frames.append(shown)
         for t in range(1, steps):
             rows = store.actions[begin + t]
-            window = window_of(state.actions, rows)
             poses = None if own_camera else store.pose[begin + t]
-            step = memory.next(keyframes, state.last, window, scene, poses)
+            step = memory.next(keyframes, state.last, rows, scene, poses)
             z = sampling.advance(world, rows, schedule, state, generator, step.parts).float()[:, 0].clamp(-8, 8)
             shown = tokenizer.decode(z[:, None], decoder).float()
             memory.commit(keyframes, step, shown)

@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reverie.errors import DataError
-from reverie.models.actions import STEP_FRAMES
 from reverie.models.depth import BODY_LOGIT, DepthNet
-from reverie.models.ego_motion import depth_ahead, relative_motion
 from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
+from reverie.scenes.ego_motion import depth_ahead, relative_motion
 from reverie.scenes.keyframes import Keyframes
+from reverie.train.spatial.ego_motion import Motions
 from reverie.train.spatial.latent_cache import LatentCache
 from reverie.train.spatial.packs import PackedEpisode, PackInfo, list_episodes, read_episodes
-from reverie.types import ActionSpace
+from reverie.types import STEP_FRAMES, ActionSpace
 from reverie.vision.projection import VIEW_SIZE, focal_lengths
 
 ENCODED_STEPS = 26
@@ -195,6 +195,10 @@ class Store:
         motion = motion.unflatten(0, (self.count, STEP_FRAMES))
         motion[torch.tensor(self.first[:-1], device=self.device)] = 0
         return motion
+
+    def motions(self) -> Motions:
+        """The motions of all steps; depth must have been measured."""
+        return Motions(self.actions, self.motion, self.pose[:, -1, 4:6], self.ahead, self.episode, self.game)
 
     def autocast(self) -> torch.autocast:
         """bfloat16 on a GPU, float32 on a CPU."""

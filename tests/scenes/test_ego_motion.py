@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from reverie.models.ego_motion import AHEAD_GRID, EgoMotionNet, apply_motion, depth_ahead, relative_motion
+from reverie.scenes.ego_motion import AHEAD_GRID, EgoMotionNet, apply_motion, depth_ahead, relative_motion
 
 SPREAD = torch.tensor([20.0, 20.0, 3.0, 170.0, 40.0, 10.0])
 
@@ -52,29 +52,27 @@ def test_a_turn_across_north_is_small() -> None:
 
 def test_the_network_takes_a_step_and_gives_four_motions() -> None:
     torch.manual_seed(0)
-    network = EgoMotionNet(6, 4)
-    latent, actions, tilt = torch.randn(3, 16, 16, 28), torch.randn(3, 12, 6), torch.randn(3, 2)
-    motion, ahead = torch.randn(3, 8, 6) * 0.1, torch.randn(3, *AHEAD_GRID)
-    made = network(latent, actions, motion, tilt, ahead)
-    assert made.shape == (3, 4, 6)
+    network = EgoMotionNet(6)
+    inputs = [torch.randn(3, 28, 6), torch.randn(3, 24, 6) * 0.1, torch.randn(3, 2), torch.randn(3, *AHEAD_GRID)]
+    assert network(*inputs).shape == (3, 4, 6)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    full = network(latent, actions, motion, tilt, ahead)
-    for i, changed in enumerate((latent + 1, actions + 1, motion + 0.1, tilt + 5, ahead + 1)):
-        inputs = [latent, actions, motion, tilt, ahead]
-        inputs[i] = changed
-        assert not torch.allclose(network(*inputs), full), "every input counts"
-    alone = network(*(x[1:2] for x in (latent, actions, motion, tilt, ahead)))
+    full = network(*inputs)
+    for i in range(len(inputs)):
+        changed = [x + 1 if i == j else x for j, x in enumerate(inputs)]
+        assert not torch.allclose(network(*changed), full), "every input counts"
+    alone = network(*(x[1:2] for x in inputs))
     torch.testing.assert_close(full[1:2], alone, atol=1e-4, rtol=1e-4)
 
 
-def test_games_without_a_mouse() -> None:
-    network = EgoMotionNet(4, 4)
-    made = network(
-        torch.zeros(1, 16, 4, 8), torch.zeros(1, 12, 4), torch.zeros(1, 8, 6), torch.zeros(1, 2),
-        torch.zeros(1, *AHEAD_GRID),
-    )  # fmt: skip
-    assert made.shape == (1, 4, 6)
+def test_of_longer_rows_it_reads_its_own_numbers() -> None:
+    torch.manual_seed(0)
+    network, wider = EgoMotionNet(2), EgoMotionNet(2, columns=[3, 1])
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    wider.load_state_dict(network.state_dict())
+    actions, rest = torch.randn(1, 28, 5), (torch.randn(1, 24, 6), torch.zeros(1, 2), torch.zeros(1, *AHEAD_GRID))
+    assert torch.equal(wider(actions, *rest), network(actions[..., [3, 1]], *rest))
 
 
 def test_depth_ahead_is_a_mean_of_cells() -> None:

@@ -209,10 +209,10 @@ def test_the_last_second_of_actions_and_motions_is_told(memory: SpatialMemory, m
 
 
 def test_in_a_scene_one_moves_as_there(memory: SpatialMemory) -> None:
-    network = EgoMotionNet(1, 8, columns=[2]).requires_grad_(False)
+    network = EgoMotionNet(1, 8, columns=[2]).eval().requires_grad_(False)
     torch.nn.init.ones_(network.skip.weight)
     torch.nn.init.zeros_(network.skip.bias)
-    torch.nn.init.zeros_(network.mlp[4].bias)  # type: ignore[arg-type]
+    torch.nn.init.zeros_(network.last.bias)
     there = scene(0)
     state, pressed = opened(memory), actions()
     pressed[..., 2] = 0.25
@@ -229,7 +229,7 @@ def test_known_poses_give_their_motions(memory: SpatialMemory) -> None:
     """What the network would have to predict: poses that are predicted and given back are the same step."""
     state = opened(memory)
     torch.nn.init.normal_(memory.ego_motion.skip.weight, std=0.1)
-    torch.nn.init.normal_(memory.ego_motion.mlp[4].weight, std=0.1)  # type: ignore[arg-type]
+    torch.nn.init.normal_(memory.ego_motion.last.weight, std=0.1)
     predicted = memory.next(state, last(), actions() + 1)
     given = memory.next(state, last(), actions() + 1, poses=predicted.poses)
     assert predicted.motions.abs().max() > 0.01

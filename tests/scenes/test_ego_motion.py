@@ -52,7 +52,7 @@ def test_a_turn_across_north_is_small() -> None:
 
 def test_the_network_takes_a_step_and_gives_four_motions() -> None:
     torch.manual_seed(0)
-    network = EgoMotionNet(6)
+    network = EgoMotionNet(6).eval()
     inputs = [torch.randn(3, 28, 6), torch.randn(3, 24, 6) * 0.1, torch.randn(3, 2), torch.randn(3, *AHEAD_GRID)]
     assert network(*inputs).shape == (3, 4, 6)
     for parameter in network.parameters():
@@ -67,7 +67,7 @@ def test_the_network_takes_a_step_and_gives_four_motions() -> None:
 
 def test_of_longer_rows_it_reads_its_own_numbers() -> None:
     torch.manual_seed(0)
-    network, wider = EgoMotionNet(2), EgoMotionNet(2, columns=[3, 1])
+    network, wider = EgoMotionNet(2).eval(), EgoMotionNet(2, columns=[3, 1]).eval()
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     wider.load_state_dict(network.state_dict())

@@ -99,7 +99,7 @@ def test_its_ego_motion_is_saved_with_it(folder: Path) -> None:
     assert Scene.load(folder).ego_motion is None, "a scene without is sound"
     torch.manual_seed(0)
     network = EgoMotionNet(4, 8)
-    torch.nn.init.normal_(network.mlp[4].weight)  # type: ignore[arg-type]
+    torch.nn.init.normal_(network.last.weight)
     made = dataclasses.replace(make_scene(), ego_motion=network)
     made.save(folder)
     found = Scene.load(folder).ego_motion
@@ -123,12 +123,12 @@ def test_its_ego_motion_reads_its_own_controls_of_a_models_actions() -> None:
     ("weights", "says"),
     [
         (b"no tensors", "no ego-motion network of 4 action numbers"),
-        ({"mlp.0.weight": torch.zeros(3, 3)}, "mlp.0.bias"),
+        ({"hidden.0.weight": torch.zeros(3, 3)}, "hidden.0.bias"),
         (EgoMotionNet(5, 8).state_dict(), "size mismatch|loading state_dict"),
         ({name: x * float("nan") for name, x in EgoMotionNet(4, 8).state_dict().items()}, "not those of a network"),
         ({**EgoMotionNet(4, 8).state_dict(), "more": torch.zeros(1)}, "loading state_dict"),
-        ({**EgoMotionNet(4, 8).state_dict(), "mlp.0.bias": torch.zeros(2_000)}, "not those of a network"),
-        ({"mlp.0.bias": torch.zeros(3 * 2**20)}, "larger than 8 MiB"),
+        ({**EgoMotionNet(4, 8).state_dict(), "hidden.0.bias": torch.zeros(2_000)}, "not those of a network"),
+        ({"hidden.0.bias": torch.zeros(3 * 2**20)}, "larger than 8 MiB"),
     ],
 )
 def test_a_damaged_or_foreign_ego_motion(folder: Path, weights: bytes | dict[str, torch.Tensor], says: str) -> None:

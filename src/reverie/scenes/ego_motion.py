@@ -31,6 +31,8 @@ HISTORY_FRAMES = HISTORY_STEPS * STEP_FRAMES
 """Frames whose actions and motions are given, about a second: as long as a jump or a turn takes."""
 AHEAD_GRID = (8, 14)
 """Cells of the log depth of the last frame, which shows the walls."""
+DROPOUT = 0.2
+"""Half an hour of a game is little: without it, walks are learnt by heart."""
 
 FILE = "ego-motion.safetensors"
 MAX_BYTES = 8 * 2**20
@@ -70,15 +72,10 @@ class EgoMotionNet(nn.Module):
         self.width, self.columns = width, list(range(action_size) if columns is None else columns)
         told = (HISTORY_FRAMES + STEP_FRAMES) * action_size + HISTORY_FRAMES * 6
         inputs = told + 2 + AHEAD_GRID[0] * AHEAD_GRID[1]
-        self.mlp = nn.Sequential(
-            nn.Linear(inputs, width),
-            nn.SiLU(),
-            nn.Linear(width, width),
-            nn.SiLU(),
-            nn.Linear(width, STEP_FRAMES * 6),
-        )
+        self.hidden = nn.ModuleList([nn.Linear(inputs, width), nn.Linear(width, width)])
+        self.last = nn.Linear(width, STEP_FRAMES * 6)
         self.skip = nn.Linear(told, STEP_FRAMES * 6)
-        nn.init.zeros_(self.mlp[4].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.skip.weight)
         self.register_buffer("scale", torch.tensor(MOTION_SCALE, device="cpu"), persistent=False)
 
@@ -90,8 +87,10 @@ class EgoMotionNet(nn.Module):
         """
         past = (motion / self.scale).clamp(-30, 30) * 0.3
         told = torch.cat([actions[..., self.columns].flatten(1), past.flatten(1)], 1)
-        inputs = torch.cat([told, tilt / 20, ahead.flatten(1) - 2], 1)
-        return (self.mlp(inputs) + self.skip(told)).unflatten(1, (STEP_FRAMES, 6)) * self.scale
+        x = torch.cat([told, tilt / 20, ahead.flatten(1) - 2], 1)
+        for layer in self.hidden:
+            x = F.silu(layer(F.dropout(x, DROPOUT, self.training)))
+        return (self.last(x) + self.skip(told)).unflatten(1, (STEP_FRAMES, 6)) * self.scale
 
 
 def depth_ahead(log_depth: Tensor) -> Tensor:
@@ -120,7 +119,7 @@ def read_network(folder: Path, action_size: int) -> EgoMotionNet | None:
             raise ValueError(f"it is larger than {MAX_BYTES >> 20} MiB")
         with safe_open(path, framework="pt") as file:
             weights: dict[str, Tensor] = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-        width = len(weights["mlp.0.bias"])
+        width = len(weights["hidden.0.bias"])
         if not 1 <= width <= MAX_WIDTH or not all(bool(tensor.isfinite().all()) for tensor in weights.values()):
             raise ValueError("its numbers are not those of a network")
         network = EgoMotionNet(action_size, width)

@@ -29,8 +29,16 @@ NEAR = 0.15
 
 DEPTH_TOLERANCE = (1.07, 0.12)
 """A point is visible if its depth is at most `a * nearest + b` of the pixel's nearest point."""
-CRACK_WIDTH = 2
-"""Passes over cracks: a surface may come nearer until its points are this many pixels and one apart."""
+GAP_REACHES = (8, 8, 2)
+"""Pixels to either side in which the points around a gap are looked for, in each pass over gaps: powers of two.  Far
+ones find surfaces that are right before the camera, near ones those beside something nearer."""
+SMALL_GAP, GAP_SPREAD = 3, 4.0
+"""Points this many pixels apart, and this many times what coming nearer has drawn them apart, have a gap between."""
+SAME_SURFACE = 1.4
+"""Points of one surface are at most so many times as far."""
+LOG_LEVELS, DISTANCE_BITS = 1024, 4
+PER_PIXEL = (30 << DISTANCE_BITS) + 1
+"""A point counts as three percent farther for each pixel that it is away."""
 RENEWED_FROM = 2.0
 """A surface that was seen from more than this many times as far is seen anew."""
 MAX_SCALE = 4.0
@@ -290,8 +298,9 @@ def _nearest_points(
     index = (best & (1 << 21) - 1) | ~(best >> 31)  # -1 in holes
     first = (torch.arange(b * v, device=device) * m).view(-1, 1, 1)
     z = z.flatten().index_select(0, (index.clamp(min=0) + first).flatten()).view_as(index) + (index < 0) * NOWHERE
-    for _ in range(CRACK_WIDTH):
-        index, z = _close_cracks(index, z)
+    sources = depth.flatten(1)[:, None].expand(b, v, m).reshape(b * v, m)
+    for reach in GAP_REACHES:
+        index, z = _close_gaps(index, z, sources, reach)
     found, index = (index >= 0).float(), index.clamp(min=0).long()
     at = (index + first).flatten()
     source = (index.view(b, v, -1) + (torch.arange(b, device=device) * m).view(-1, 1, 1)).flatten()
@@ -302,24 +311,52 @@ def _nearest_points(
     return Points(*(a.view(b, v, h, w) for a in (index, found, z, source_depth, right, down)))
 
 
-def _close_cracks(index: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Fills one-pixel cracks of a surface that has come nearer from its neighbours' points.
+def _close_gaps(index: Tensor, z: Tensor, source_depth: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """Fills the gaps of a surface that has come nearer, between its points to the left and right or above and below.
 
-    A crack is a pixel without a point, or with one far behind, that has nearer neighbours on opposite sides.
-    index, z: (views, h, w).
+    A gap is a pixel without a point, or with one far behind, between points of one surface that are as far apart as
+    coming nearer has drawn them.  index, z: (views, h, w); source_depth: (views, m) of all points.
     """
-    padded = F.pad(z, (1, 1, 1, 1), value=NOWHERE)
-    points = F.pad(index, (1, 1, 1, 1), value=-1)
-    h, w = z.shape[-2:]
+    first = torch.arange(len(index), device=z.device).view(-1, 1, 1) * source_depth.shape[1]
     factor, slack = DEPTH_TOLERANCE
-    for (a, b), (c, d) in (((1, 0), (1, 2)), ((0, 1), (2, 1)), ((0, 0), (2, 2)), ((0, 2), (2, 0))):
-        one, other = padded[:, a : a + h, b : b + w], padded[:, c : c + h, d : d + w]
-        far = torch.maximum(one, other)
-        crack = (far * factor + slack < z) & (far < BEYOND)
-        neighbour = _select(one <= other, points[:, a : a + h, b : b + w], points[:, c : c + h, d : d + w])
-        z = _select(crack, torch.minimum(one, other).view(torch.int32), z.view(torch.int32)).view(torch.float32)
-        index = _select(crack, neighbour, index)
+    for dim in (-1, -2):
+        source = source_depth.flatten().index_select(0, (index.clamp(min=0) + first).flatten()).view_as(z)
+        (one, left), (other, right) = (_nearest_beside(z, dim, sign, reach) for sign in (1, -1))
+        near, far, gap = torch.minimum(one, other), torch.maximum(one, other), left + right
+        here = torch.arange(z.shape[dim], device=z.device).view(-1, *[1] * (-1 - dim))
+        spread = source / z  # pixels from one point to the next
+        apart = torch.minimum(spread.gather(dim, here - left), spread.gather(dim, here + right))
+        is_gap = (far < BEYOND) & (far * factor + slack < z)
+        is_gap &= (gap <= SMALL_GAP) | ((gap <= 1 + GAP_SPREAD * apart) & (far <= near * SAME_SURFACE))
+        at = here + torch.where(left <= right, -left, right) * is_gap
+        z, index = z.gather(dim, at), index.gather(dim, at)
     return index, z
+
+
+def _nearest_beside(z: Tensor, dim: int, sign: int, reach: int) -> tuple[Tensor, Tensor]:
+    """Depth of the nearest point among the `reach` pixels before each pixel (sign 1) or after it (-1) along an axis,
+    and its distance in pixels, int64; of a surface's points the one beside counts as nearest.  Where there is none,
+    a depth above `BEYOND` and no distance.
+
+    Logarithm of the depth and distance are one integer: a minimum finds both, of twice as many pixels each time.
+    """
+    levels = (z.clamp(max=NOWHERE).log() * LOG_LEVELS).round().int() << DISTANCE_BITS
+    none = round(math.log(NOWHERE) * LOG_LEVELS) << DISTANCE_BITS
+    best, step = _shifted(levels, dim, sign, none) + PER_PIXEL, 1
+    while step < reach:
+        best = torch.minimum(best, _shifted(best, dim, sign * step, none) + step * PER_PIXEL)
+        step *= 2
+    distance = best & ((1 << DISTANCE_BITS) - 1)
+    depth = (((best - distance * PER_PIXEL) >> DISTANCE_BITS) / LOG_LEVELS).exp()
+    return depth, distance.long() * (depth < BEYOND)
+
+
+def _shifted(a: Tensor, dim: int, pixels: int, fill: int) -> Tensor:
+    """`a` moved along an axis; what comes in is `fill`."""
+    size = a.shape[dim]
+    edge = torch.full_like(a.narrow(dim, 0, abs(pixels)), fill)
+    kept = a.narrow(dim, max(0, -pixels), size - abs(pixels))
+    return torch.cat([edge, kept] if pixels > 0 else [kept, edge], dim)
 
 
 def _select(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ export const FAR = 95;
 const SKY = 3000;
 const NEAR = 0.15;
 const [FACTOR, SLACK] = [1.07, 0.12];
-const CRACK_WIDTH = 2;
+const GAP_REACHES = [8, 8, 2];
+const [SMALL_GAP, GAP_SPREAD, SAME_SURFACE] = [3, 4, 1.4];
+const [LOG_LEVELS, PER_PIXEL] = [1024, 30]; // a point counts as three percent farther for each pixel that it is away
 const RENEWED_FROM = 2;
 const EMPTY = 0x7fffffff;
 const POINT_BITS = 21;
@@ -171,13 +173,16 @@ function nearestPoints(keyframes, points, pose, focal) {
       depth[p] = key === EMPTY ? Infinity : pz[index[p]];
     }
   }
-  for (let pass = 0; pass < CRACK_WIDTH; pass++) closeCracks(index, depth);
+  const depthOf = (i) => {
+    const own = keyframes[Math.floor(i / n)].depth[i % n];
+    return own > FAR ? SKY : own;
+  };
+  for (const reach of GAP_REACHES) closeGaps(index, depth, depthOf, reach);
   const [offset, sourceDepth, scale] = [new Float32Array(2 * n), new Float32Array(n), new Float32Array(n)];
   for (let p = 0; p < n; p++) {
     const i = index[p];
     if (i < 0) continue;
-    const own = keyframes[Math.floor(i / n)].depth[i % n];
-    sourceDepth[p] = own > FAR ? SKY : own;
+    sourceDepth[p] = depthOf(i);
     scale[p] = Math.min(depth[p] / sourceDepth[p], MAX_SCALE);
     offset[2 * p] = ((p % w) - px[i]) * scale[p];
     offset[2 * p + 1] = (Math.floor(p / w) - py[i]) * scale[p];
@@ -197,22 +202,37 @@ export function dilated(mask, h = VIEW.h, w = VIEW.w) {
   return out;
 }
 
-/** Fills one-pixel cracks of a surface that has come nearer from its neighbours' points. */
-function closeCracks(index, depth) {
+/**
+ * Fills the gaps of a surface that has come nearer, between its points to the left and right, then above and below.  A
+ * gap is a pixel without a point, or with one far behind, between points of one surface that are as far apart as coming
+ * nearer has drawn them.  sourceDepth: of a point in its keyframe.
+ */
+function closeGaps(index, depth, sourceDepth, reach) {
   const { h, w } = VIEW;
-  const [oldDepth, oldIndex] = [depth.slice(), index.slice()];
-  const at = (row, column) => (row < 0 || row >= h || column < 0 || column >= w ? -1 : row * w + column);
-  for (const [dy, dx] of [[0, -1], [-1, 0], [-1, -1], [-1, 1]]) {
-    for (let row = 0, p = 0; row < h; row++) {
-      for (let column = 0; column < w; column++, p++) {
-        const [i, j] = [at(row + dy, column + dx), at(row - dy, column - dx)];
-        if (i < 0 || j < 0) continue;
-        const [one, other] = [oldDepth[i], oldDepth[j]];
-        const far = Math.max(one, other);
-        if (far === Infinity || !(far * FACTOR + SLACK < depth[p])) continue;
-        depth[p] = Math.min(one, other);
-        index[p] = one <= other ? oldIndex[i] : oldIndex[j];
+  for (const [step, size] of [[1, w], [w, h]]) {
+    const [oldDepth, oldIndex] = [depth.slice(), index.slice()];
+    const levels = Int32Array.from(oldDepth, (z) => Math.round(Math.log(z) * LOG_LEVELS));
+    const spread = (p) => sourceDepth(oldIndex[p]) / oldDepth[p]; // pixels from one point to the next
+    const beside = (p, sign, room) => {
+      let [best, found] = [Infinity, 0];
+      for (let distance = 1; distance <= Math.min(reach, room); distance++) {
+        const at = p - sign * distance * step;
+        const cost = levels[at] + PER_PIXEL * distance;
+        if (oldIndex[at] >= 0 && cost < best) [best, found] = [cost, distance];
       }
+      return [Math.exp((best - PER_PIXEL * found) / LOG_LEVELS), found];
+    };
+    for (let p = 0; p < h * w; p++) {
+      const place = step === 1 ? p % w : Math.floor(p / w);
+      const [one, left] = beside(p, 1, place);
+      const [other, right] = left ? beside(p, -1, size - 1 - place) : [0, 0];
+      const [near, far, gap] = [Math.min(one, other), Math.max(one, other), left + right];
+      if (!left || !right || !(far * FACTOR + SLACK < oldDepth[p])) continue;
+      const [before, after] = [p - left * step, p + right * step];
+      const apart = Math.min(spread(before), spread(after));
+      if (gap > SMALL_GAP && !(gap <= 1 + GAP_SPREAD * apart && far <= near * SAME_SURFACE)) continue;
+      const at = left <= right ? before : after;
+      [depth[p], index[p]] = [oldDepth[at], oldIndex[at]];
     }
   }
 }

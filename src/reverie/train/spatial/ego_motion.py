@@ -33,7 +33,7 @@ CHECKED_STEPS = 6
 UNROLLED_STEPS = 4
 """Steps that the network goes on from its own motions in training."""
 FRESH_SHARE = 0.2
-"""Share of walks of which less than the whole history is known: a session begins without any."""
+"""Share of the walks drawn that begin within a history of an episode's start: a session begins without any."""
 MOTION_NOISE, SPEED_NOISE, AHEAD_NOISE = 0.05, 0.005, 0.1
 """Noise on the inputs, which play disturbs too: usual motions, share of a motion, log depth."""
 PEAK_LR, MIN_UPDATES = 2e-3, 100
@@ -142,9 +142,6 @@ def unroll(
         return torch.randn(shape, device=device, generator=generator)
 
     known = d.known_steps(step)
-    if generator is not None:
-        drawn = torch.rand(2, b, device=device, generator=generator)
-        known = torch.where(drawn[0] < FRESH_SHARE, (drawn[1] * (known + 1)).long(), known)
     before = torch.arange(-HISTORY_STEPS, 0, device=device)
     is_known = (before >= -known[:, None])[..., None, None]
     at = (step[:, None] + before).clamp(min=0)
@@ -197,9 +194,8 @@ def train_ego_motion(
     """
     steps, device = d.walks(UNROLLED_STEPS), d.motion.device
     optimizer = torch.optim.AdamW(network.parameters(), PEAK_LR, weight_decay=0.01)
-    share = 1 / np.bincount(d.game[steps])[d.game[steps]]
-    bounds = torch.from_numpy(np.cumsum(share / share.sum())).float().to(device)
     begin = torch.from_numpy(steps).to(device)
+    bounds = torch.from_numpy(np.cumsum(_shares(d, begin))).float().to(device)
     generator = torch.Generator(device).manual_seed(1)
     updates = max(epochs * len(steps) / batch, MIN_UPDATES)
     started, count = time.monotonic(), 0
@@ -216,6 +212,15 @@ def train_ego_motion(
         count += 1
     network.eval().requires_grad_(False)
     return count
+
+
+def _shares(d: Motions, steps: Tensor) -> npt.NDArray[np.float64]:
+    """Shares of walks drawn that begin at each step: games alike, and of each `FRESH_SHARE` near an episode's start."""
+    is_fresh = (d.known_steps(steps) < HISTORY_STEPS).cpu().numpy()
+    group = 2 * d.game[steps.cpu().numpy()] + is_fresh
+    count = np.bincount(group)
+    share = np.where(is_fresh, FRESH_SHARE, 1 - FRESH_SHARE) / count[group]
+    return share / share.sum()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ OPEN_SHARE = 0.35
 """A start faces at least this share of the scene's usual distance: a wall before one's nose is no start."""
 NEAR_FRACTION = 0.12
 """Fraction of the usual distance below which a surface counts as right before the camera."""
+UNUSUAL_TILT_DEG = 8.0
+"""A start looks at most so much farther up or down than players usually did."""
 MAX_STARTS = 32
 DIRECTIONS = ("north", "north-east", "east", "south-east", "south", "south-west", "west", "north-west")
 
@@ -136,7 +138,7 @@ def make_scene(facts: Facts, keyframes: Keyframes, starts: tuple[Start, ...]) ->
 
 @torch.no_grad()
 def place_starts(facts: Facts, scene: Keyframes, frames: Keyframes, count: int) -> tuple[Start, ...]:
-    """Chooses frames to start from: well covered all round, facing open space, far from each other."""
+    """Chooses frames to start from: well covered all round, level, facing open space, far from each other."""
     step = max(1, len(frames) // (START_CANDIDATES * count))
     tried = torch.arange(0, len(frames), step)
     poses = frames.pose[tried].repeat_interleave(len(AROUND_DEG), 0).clone()
@@ -148,7 +150,8 @@ def place_starts(facts: Facts, scene: Keyframes, frames: Keyframes, count: int) 
     usual = float(scene.reach.nanmedian().nan_to_num(1.0))
     middle = frames.depth[tried].clamp(max=FAR).flatten(1).median(1).values
     blocked = 0.5 * (middle < OPEN_SHARE * usual).float() + 2 * too_near(frames.depth[tried], usual)
-    score = 0.5 * ahead + 0.5 * around - blocked
+    tilted = (frames.pose[tried, 4] - frames.pose[:, 4].median()).abs() > UNUSUAL_TILT_DEG
+    score = 0.5 * ahead + 0.5 * around - blocked - tilted.float()
     # Greedy: the best first, then what is well covered and far, in place and direction, from those taken.
     at = frames.pose[tried, :3]
     yaw = torch.deg2rad(frames.pose[tried, 3])

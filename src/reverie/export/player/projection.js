@@ -10,7 +10,9 @@ const NEAR = 0.15;
 const [FACTOR, SLACK] = [1.07, 0.12];
 const GAP_REACHES = [8, 8, 2];
 const [SMALL_GAP, GAP_SPREAD, SAME_SURFACE] = [3, 4, 1.4];
-const [LOG_LEVELS, PER_PIXEL] = [1024, 30]; // a point counts as three percent farther for each pixel that it is away
+const [LOG_LEVELS, DISTANCE_BITS, DISTANCE_MASK] = [1024, 4, 15];
+const PER_PIXEL = (30 << DISTANCE_BITS) + 1; // a point counts as three percent farther for each pixel that it is away
+const [NO_LEVEL, BEYOND_LEVEL] = [1e12, 1e6].map((depth) => Math.round(Math.log(depth) * LOG_LEVELS));
 const RENEWED_FROM = 2;
 const EMPTY = 0x7fffffff;
 const POINT_BITS = 21;
@@ -209,32 +211,51 @@ export function dilated(mask, h = VIEW.h, w = VIEW.w) {
  */
 function closeGaps(index, depth, sourceDepth, reach) {
   const { h, w } = VIEW;
+  const levelOf = (best) => (best - (best & DISTANCE_MASK) * PER_PIXEL) >> DISTANCE_BITS;
   for (const [step, size] of [[1, w], [w, h]]) {
     const [oldDepth, oldIndex] = [depth.slice(), index.slice()];
-    const levels = Int32Array.from(oldDepth, (z) => Math.round(Math.log(z) * LOG_LEVELS));
+    const levels = new Int32Array(h * w);
+    for (let p = 0; p < h * w; p++) levels[p] = oldIndex[p] < 0 ? NO_LEVEL : Math.round(Math.log(oldDepth[p]) * LOG_LEVELS);
+    const [before, after] = [nearestBeside(levels, step, size, 1, reach), nearestBeside(levels, step, size, -1, reach)];
     const spread = (p) => sourceDepth(oldIndex[p]) / oldDepth[p]; // pixels from one point to the next
-    const beside = (p, sign, room) => {
-      let [best, found] = [Infinity, 0];
-      for (let distance = 1; distance <= Math.min(reach, room); distance++) {
-        const at = p - sign * distance * step;
-        const cost = levels[at] + PER_PIXEL * distance;
-        if (oldIndex[at] >= 0 && cost < best) [best, found] = [cost, distance];
-      }
-      return [Math.exp((best - PER_PIXEL * found) / LOG_LEVELS), found];
-    };
     for (let p = 0; p < h * w; p++) {
-      const place = step === 1 ? p % w : Math.floor(p / w);
-      const [one, left] = beside(p, 1, place);
-      const [other, right] = left ? beside(p, -1, size - 1 - place) : [0, 0];
-      const [near, far, gap] = [Math.min(one, other), Math.max(one, other), left + right];
-      if (!left || !right || !(far * FACTOR + SLACK < oldDepth[p])) continue;
-      const [before, after] = [p - left * step, p + right * step];
-      const apart = Math.min(spread(before), spread(after));
-      if (gap > SMALL_GAP && !(gap <= 1 + GAP_SPREAD * apart && far <= near * SAME_SURFACE)) continue;
-      const at = left <= right ? before : after;
-      [depth[p], index[p]] = [oldDepth[at], oldIndex[at]];
+      const [one, other] = [levelOf(before[p]), levelOf(after[p])];
+      if (Math.max(one, other) >= levels[p] || Math.max(one, other) >= BEYOND_LEVEL) continue;
+      const far = Math.exp(Math.max(one, other) / LOG_LEVELS);
+      if (!(far * FACTOR + SLACK < oldDepth[p])) continue;
+      const [left, right] = [before[p] & DISTANCE_MASK, after[p] & DISTANCE_MASK];
+      const [i, j] = [p - left * step, p + right * step];
+      if (left + right > SMALL_GAP) {
+        if (far > Math.exp(Math.min(one, other) / LOG_LEVELS) * SAME_SURFACE) continue;
+        if (left + right > 1 + GAP_SPREAD * Math.min(spread(i), spread(j))) continue;
+      }
+      const at = left <= right ? i : j;
+      depth[p] = oldDepth[at];
+      index[p] = oldIndex[at];
     }
   }
+}
+
+/**
+ * The nearest of the `reach` points before each pixel (sign 1) or after it (-1) along an axis: the level of its depth,
+ * which grows with its distance, and the distance, as one integer, so that a minimum finds both.
+ */
+function nearestBeside(levels, step, size, sign, reach) {
+  const n = levels.length;
+  const best = new Int32Array(n);
+  const take = (p, from, pixels, kept) => {
+    const place = step === 1 ? p % size : Math.floor(p / step);
+    const inside = sign > 0 ? place >= pixels : place + pixels < size;
+    best[p] = Math.min(kept, (inside ? from[p - sign * pixels * step] : NO_LEVEL << DISTANCE_BITS) + pixels * PER_PIXEL);
+  };
+  const packed = levels.map((level) => level << DISTANCE_BITS);
+  for (let p = 0; p < n; p++) take(p, packed, 1, EMPTY);
+  // Of twice as many pixels each time, in the order in which what is read has not been written yet.
+  for (let pixels = 1; pixels < reach; pixels *= 2) {
+    if (sign > 0) for (let p = n - 1; p >= 0; p--) take(p, best, pixels, best[p]);
+    else for (let p = 0; p < n; p++) take(p, best, pixels, best[p]);
+  }
+  return best;
 }
 
 /** Bilinear samples of the keyframes' colours, (3 h w) in [-1, 1]; at the point itself where hidden pixels, and those

@@ -99,8 +99,16 @@ class ViewEncoder(nn.Module):
         return joined if joined.shape[-2:] == self.size else F.interpolate(joined, self.size, mode="area")
 
     def forward(self, colour: Tensor) -> Tensor:
-        """colour: (b, 4, 3, h, w) in [-1, 1].  Returns (b, c, u, v)."""
-        return self.conv(self.inputs(colour)).clamp(-BASE_RANGE, BASE_RANGE)
+        """colour: (b, 4, 3, h, w) in [-1, 1].  Returns (b, c, u, v), float32.
+
+        In float32 whatever the model computes in: of this convolution in bfloat16, torch 2.13 makes something else on
+        processors with AMX.
+        """
+        weight, bias = self.conv.weight.float(), self.conv.bias
+        assert bias is not None
+        with torch.autocast(colour.device.type, enabled=False):
+            x = F.conv2d(self.inputs(colour.float()), weight, bias.float(), self.conv.stride, self.conv.padding)  # type: ignore[arg-type]
+        return x.clamp(-BASE_RANGE, BASE_RANGE)
 
 
 class SpatialMemory(nn.Module):
@@ -238,7 +246,7 @@ class SpatialMemory(nn.Module):
         colour, cover, inverse_depth: of the view; last: (b, c, u, v); drawn: (b,) bool.
         """
         dtype = last.dtype
-        latent = self.view_encoder(colour.to(self.view_encoder.conv.weight.dtype)).to(dtype)
+        latent = self.view_encoder(colour).to(dtype)
         base = torch.where(drawn.view(-1, 1, 1, 1), latent, last)
         pooled_cover, inverse = pooled(cover, inverse_depth, self.latent)
         return pack_channels(pooled_cover.to(dtype), base, last, inverse.to(dtype))

@@ -2,7 +2,7 @@
 
 import { VIEW, unproject } from "./projection.js";
 
-const BODY_RADIUS = 0.5;
+const BODY_RADIUS = 0.3;
 const STRAYS = 3;
 const ANGLES_DEG = [0, 20, -20, 40, -40, 60, -60, 80, -80];
 const PLACES = 6;

@@ -12,7 +12,7 @@ from reverie.models.conditioning.erasure import gone
 from reverie.scenes.keyframes import Choice
 from reverie.vision.projection import clip_far, pixel_rays, rotation
 
-BODY_RADIUS = 0.5
+BODY_RADIUS = 0.3
 """Metres that the camera keeps from surfaces; it may be nearer where a session begins so."""
 STRIDE = 2
 """Every so many pixels of a keyframe's depth, across and down, is a point."""

@@ -357,3 +357,28 @@ def test_what_fills_never_hides_what_it_is_nearer_than() -> None:
     assert (hides.colour[left] < 0).all(), "without the rule the nearer one hides the other"
     assert (fills.colour[left] > 0.4).all()
     assert (fills.colour[right] < 0).all()
+
+
+def test_a_wall_right_before_the_camera_is_a_wall() -> None:
+    """Seven times as near its points are seven pixels apart, and what lies behind does not show between them."""
+    colour = texture()
+    view = render(colour, flat(4.2), pose(y=3.6))
+    assert view.cover[..., 8:-8, 8:-8].min() == 1
+    torch.testing.assert_close(view.inverse_depth[..., 8:-8, 8:-8], torch.full((1, 1, H - 16, W - 16), 1 / 0.6))
+    enlarged = torch.nn.functional.interpolate(half(colour)[:, 0], scale_factor=7, mode="bilinear")
+    middle = enlarged[:, :, 3 * H : 4 * H, 3 * W : 4 * W]
+    assert (view.colour[:, 0] - middle)[..., 8:-8, 8:-8].abs().mean() < 0.05
+    behind = torch.cat([flat(4.2), flat(12.0)], 1)
+    both = torch.cat([colour, torch.zeros_like(colour)], 1)
+    view = render(both, behind, pose(y=3.6))
+    assert (view.keyframe[..., 8:-8, 8:-8] == 0).all()
+
+
+def test_what_lies_between_two_things_is_no_gap() -> None:
+    """Two posts four metres away, six pixels apart, nothing between them, seen from a step nearer."""
+    depth, hidden = flat(4.0), torch.ones(1, 1, H, W, dtype=torch.bool)
+    hidden[..., 48:52] = hidden[..., 58:62] = False
+    row = render(texture(), depth, pose(y=0.2), hidden=hidden).cover[0, 0, H // 2]
+    assert row[48:51].all()
+    assert row[59:62].all()
+    assert not row[52:58].any()

@@ -14,6 +14,8 @@ from reverie import cli
 from reverie.cli.display import TrainingDisplay, tell
 from reverie.train import budget
 from reverie.train.config import TrainerConfig
+from reverie.train.idm import TrainIdmConfig
+from reverie.train.reward import TrainRewardConfig
 from reverie.train.task import Task
 from reverie.train.trainer import Trainer
 
@@ -53,6 +55,21 @@ def test_what_comes_on_top_is_said_first(capsys: pytest.CaptureFixture[str]) -> 
     assert "0.6 h of recordings" in capsys.readouterr().err
     budget.announce(Options(None), tell)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "hours"),
+    [
+        (TrainIdmConfig(data=Path("a"), output=Path("o"), minutes=1), 2),
+        (TrainIdmConfig(data=Path("a"), output=Path("o"), held_out=Path("b"), minutes=1), 4),
+        (TrainRewardConfig(data=Path("a"), output=Path("o"), tokenizer=Path("t"), minutes=1), 2),
+    ],
+)
+def test_a_training_of_one_recording_says_it_too(
+    options: TrainIdmConfig | TrainRewardConfig, hours: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    budget.announce(options, tell)
+    assert f"preparing {hours} h of recordings" in capsys.readouterr().err
 
 
 def test_how_long_it_took_is_said_once(

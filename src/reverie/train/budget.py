@@ -24,15 +24,15 @@ class _Command:
 def announce(options: Any, tell: Callable[[str], None]) -> None:
     """Note that a command begins; with a budget in minutes, tell what comes on top of it.
 
-    options: of the command; of them `minutes`, `data`, `held_out`, `max_hours` and `held_out_hours` count, where it has
-    them.
+    options: of the command; of them `minutes`, `data` and `held_out` (a folder or several), `max_hours` and
+    `held_out_hours` count, where it has them.
     """
     _Command.began_s = time.monotonic()
     minutes = getattr(options, "minutes", None)
     if minutes is None or os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
         return
     hours = _hours(options.data, getattr(options, "max_hours", None))
-    hours += _hours(getattr(options, "held_out", ()), getattr(options, "held_out_hours", None))
+    hours += _hours(getattr(options, "held_out", None), getattr(options, "held_out_hours", None))
     tell(
         f"--minutes {minutes:g} counts training steps and the figures between them.  On top come, before: reading and "
         f"preparing {hours:.2g} h of recordings (what is encoded is kept: a second run skips it) and the first "
@@ -46,12 +46,12 @@ def take_preparation_s() -> float | None:
     return None if began_s is None else time.monotonic() - began_s
 
 
-def _hours(folders: Sequence[Path], most: float | None) -> float:
+def _hours(folders: Path | Sequence[Path] | None, most: float | None) -> float:
     """Hours of these recordings, `most` of each; one that cannot be read counts nothing here, and is refused later."""
     from reverie.data.dataset import Dataset  # needs more packages than a training from packs
 
     total = 0.0
-    for folder in folders:
+    for folder in [folders] if isinstance(folders, Path) else folders or ():
         try:
             dataset = Dataset(folder)
         except DataError:

@@ -22,6 +22,7 @@ from reverie.engine.engine import Engine, load
 from reverie.errors import CheckpointError, DataError, ReverieError, TrainError
 from reverie.models import presets
 from reverie.models.checkpoint import ModelBundle, ModelConfig, load_model, save_model
+from reverie.models.compiled_blocks import TRAINING_PIECES, compile_pieces, num_compiled
 from reverie.models.dit import count_parameters
 from reverie.models.schedule import Schedule
 from reverie.train.forcing import start_channels
@@ -205,6 +206,27 @@ def test_low_rank_in_half_precision_with_activations_worked_out_again(options: d
     assert all(torch.equal(x, y) for x, y in zip(*grads, strict=True))
     with pytest.raises(TrainError, match="leave --shard out"):
         Shards(task.model, task.blocks(), Ranks(), CPU)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's doing
+def test_low_rank_is_compiled_like_the_model_itself(options: dict[str, Any]) -> None:
+    """The pieces of the frozen network around the adapters, once each."""
+    torch._dynamo.reset()
+    task = tuned_task(TrainWorldConfig(**options, steps=1, lora=2), CPU)
+    awaken(task.model)
+    batch = task.batch(np.random.default_rng(0))
+
+    def gradients() -> list[torch.Tensor]:
+        task.model.zero_grad()
+        task.loss(batch, torch.Generator().manual_seed(0))[0].backward()
+        return [p.grad.clone() for p in task.model.parameters() if p.grad is not None]
+
+    expected = gradients()
+    assert compile_pieces(*task.networks(), backend="eager", pieces=TRAINING_PIECES) > 0
+    torch.testing.assert_close(gradients(), expected, rtol=1e-4, atol=1e-5)
+    compiled = num_compiled()
+    gradients()
+    assert num_compiled() == compiled > 0
 
 
 def test_what_is_merged_is_what_was_adapted(published: Path) -> None:

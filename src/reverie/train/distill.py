@@ -74,8 +74,13 @@ class DistillConfig:
     decay: float = 0.3
     seed: int = 0
     device: str = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What is computed in; auto is bfloat16 on a GPU that has it, else float32."""
+    compile: bool = False
+    """Compile the blocks of student, teacher and critic."""
     accumulate: int = 1
+    workers: int = 1
+    """Threads that make batches ahead."""
     shard: bool = False
     remat: bool = False
     checkpoint_minutes: float = 4.0
@@ -122,6 +127,9 @@ class DistillTask(Task):
 
     def blocks(self) -> list[nn.Module]:
         return self.student.shard_units()
+
+    def networks(self) -> list[nn.Module]:
+        return [self.model, self.teacher.world]
 
     def tokens(self, batch: Batch) -> int:
         return count_tokens(self.student, batch.rows)

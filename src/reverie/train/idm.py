@@ -72,6 +72,8 @@ class TrainIdmConfig:
     seed: int = 0
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+    """Compile the network."""
     track: Track = "auto"
     """Tracker of figures besides log.jsonl; auto is TensorBoard if it is installed."""
     workers: int = 2

@@ -83,9 +83,12 @@ class TrainWorldConfig:
     decay: float = 0.4
     seed: int = 0
     device: str = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What is computed in; auto is bfloat16 on a GPU that has it, else float32."""
     compile: bool = False
     accumulate: int = 1
+    workers: int = 1
+    """Threads that make batches ahead."""
     shard: bool = False
     remat: bool = False
     checkpoint_minutes: float = 4.0

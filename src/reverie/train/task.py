@@ -60,8 +60,12 @@ class Task(ABC):
         """Factor on the learning rate for the parameter of this name."""
         return 1.0
 
+    def networks(self) -> list[nn.Module]:
+        """The networks that compute in `loss`, whose known pieces are compiled: `model`, and frozen ones beside it."""
+        return [self.model]
+
     def compile(self) -> None:
-        """Compile the heavy part, in place.  Called if the model has none of the known pieces."""
+        """Compile the heavy part, in place.  Called if the networks have none of the known pieces."""
         self.model.compile()
 
     def blocks(self) -> list[nn.Module]:

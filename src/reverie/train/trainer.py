@@ -123,7 +123,7 @@ class Trainer:
         """Pieces whose shapes never change, so that each is compiled once for all blocks of its kind."""
         check_compiler(self.device)
         self._flex = flex_works(self.device)
-        if compile_pieces(self.task.model, pieces=TRAINING_PIECES) == 0:
+        if compile_pieces(*self.task.networks(), pieces=TRAINING_PIECES) == 0:
             self.task.compile()
 
     @contextmanager

@@ -111,9 +111,8 @@ class WorldTask(Task):
     def remat(self) -> None:
         self.world.remat = True
 
-    def compile(self) -> None:
-        for block in self.world.blocks:
-            block.compile()
+    def networks(self) -> list[nn.Module]:
+        return [self.world]  # `model` of a low-rank adaptation holds the adapters alone
 
     def settle(self) -> None:
         """Moves the frozen modules to the training's device."""

@@ -6,7 +6,6 @@ sees of the recordings (`models.idm.look`) is worked out once and kept beside th
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -25,10 +24,10 @@ from reverie.data.dataset import Dataset
 from reverie.data.loader import ClipLoader
 from reverie.data.workers import worker_pool
 from reverie.errors import DataError, TrainError
-from reverie.models.checkpoint import write_json_atomic
 from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, save_idm, ways
 from reverie.train.config import trainer_config
 from reverie.train.display import SILENT, Display
+from reverie.train.kept_arrays import Arrays, kept_arrays
 from reverie.train.task import Task
 from reverie.train.tracking import Track
 from reverie.train.trainer import Trainer
@@ -253,21 +252,19 @@ def load_looks(
 ) -> Looks:
     """`clips` random clips as the model's input, from `cache` if it holds them."""
     wanted = {
-        "data": str(dataset.path.resolve()),
+        "dataset": dataset.fingerprint,
         "frames": dataset.num_frames,
         "clips": clips,
         "clip_frames": config.clip_frames,
         "seed": seed,
     }
-    stamp = cache / "looks.json"
-    if not (stamp.is_file() and json.loads(stamp.read_text()) == wanted):
-        cache.mkdir(parents=True, exist_ok=True)
+
+    def make() -> Arrays:
         loader = ClipLoader(dataset, config.clip_frames, clips, seed=seed, workers=0)
         made = _look_at(dataset, loader.picks(0), config.clip_frames, config.workers, display)
-        for field, arrays in zip(Looks.FIELDS, zip(*made, strict=True), strict=True):
-            np.save(cache / f"{field}.npy", np.stack(arrays))
-        write_json_atomic(stamp, wanted)
-    return Looks(**{field: np.load(cache / f"{field}.npy", mmap_mode="r") for field in Looks.FIELDS})
+        return dict(zip(Looks.FIELDS, map(np.stack, zip(*made, strict=True)), strict=True))
+
+    return Looks(**kept_arrays(cache / "looks.json", wanted, Looks.FIELDS, make))
 
 
 _Made = tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8], npt.NDArray[np.float32]]

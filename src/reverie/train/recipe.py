@@ -91,7 +91,10 @@ class TrainWorldConfig:
     """Threads that make batches ahead."""
     shard: bool = False
     remat: bool = False
+    max_shard_mb: float | None = None
+    """Largest file of the model's weights; larger ones are sharded as on the Hugging Face Hub."""
     checkpoint_minutes: float = 4.0
+    """Between checkpoints, and exports of the model so far."""
     validate_minutes: float = 8.0
     track: Track = "auto"
     """Tracker of figures and sheets besides log.jsonl; auto is TensorBoard if it is installed."""

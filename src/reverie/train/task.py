@@ -48,6 +48,12 @@ class Task(ABC):
     def sample(self, folder: Path, step: int) -> None:  # noqa: B027  # optional
         """Writes images to look at into `folder`.  Called after `validate`, in the same way."""
 
+    def export_so_far(self, folder: Path, summary: dict[str, Any]) -> None:  # noqa: B027  # optional
+        """Writes the model into `folder` as it is: a training that is cut off leaves one.
+
+        Called after each checkpoint, with the averaged weights.  The training goes on: nothing may be changed.
+        """
+
     def export(self, folder: Path, summary: dict[str, Any]) -> None:  # noqa: B027  # optional
         """Write the finished model into `folder`.  Called once at the end with the averaged weights."""
 

@@ -284,13 +284,20 @@ def time_tokenizer(tokenizer: VideoTokenizer, clips: Frames, rounds: int = 15) -
     tokenizer.decode(z, decoder)
     times: dict[str, list[float]] = {"encode": [], "decode": []}
     for _ in range(rounds):
-        started = time.perf_counter()
+        started = _now(video.device)
         z = tokenizer.encode(video[:, 1:5], encoder)
-        middle = time.perf_counter()
+        middle = _now(video.device)
         tokenizer.decode(z, decoder)
         times["encode"].append(middle - started)
-        times["decode"].append(time.perf_counter() - middle)
+        times["decode"].append(_now(video.device) - middle)
     return {name: round(1e3 * float(np.median(values)), 2) for name, values in times.items()}
+
+
+def _now(device: torch.device) -> float:
+    """Seconds of a clock, once the device has done its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _video(clip: Frames, device: torch.device) -> Tensor:

@@ -195,7 +195,7 @@ def _run(command: Command, args: list[str]) -> int:
 
 
 def _device_failures(name: str) -> AbstractContextManager[None]:
-    """Of trainings and what comes before them: a GPU that fails is told in one line."""
+    """Turns a GPU's failure into one line, in trainings and in what comes before them."""
     if not name.startswith(("train ", "distill ", "encode")):
         return nullcontext()
     from reverie.train.guards import device_failures

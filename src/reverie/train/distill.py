@@ -76,7 +76,7 @@ class DistillConfig:
     seed: int = 0
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What is computed in; auto is bfloat16 on a GPU that has it, else float32."""
+    """Number type of the computation; auto is bfloat16 on a GPU that has it, else float32."""
     compile: bool = False
     """Compile the blocks of student, teacher and critic."""
     accumulate: int = 1

@@ -26,6 +26,7 @@ from reverie.data.workers import worker_pool
 from reverie.errors import DataError, TrainError
 from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, save_idm, ways
 from reverie.train.config import trainer_config
+from reverie.train.device import num_cores
 from reverie.train.display import SILENT, Display
 from reverie.train.kept_arrays import Arrays, kept_arrays
 from reverie.train.task import Task
@@ -75,8 +76,8 @@ class TrainIdmConfig:
     """Compile the network."""
     track: Track = "auto"
     """Tracker of figures besides log.jsonl; auto is TensorBoard if it is installed."""
-    workers: int = 2
-    """Processes that look at the recording."""
+    workers: int | None = None
+    """Processes that look at the recording (default: one for each core, at most 16)."""
 
     def __post_init__(self) -> None:
         if self.clip_frames < 2 * EDGE_STEPS + 8 or min(self.clips, self.held_out_clips, self.batch) < 1:
@@ -260,8 +261,9 @@ def load_looks(
     }
 
     def make() -> Arrays:
+        workers = min(16, num_cores()) if config.workers is None else config.workers
         loader = ClipLoader(dataset, config.clip_frames, clips, seed=seed, workers=0)
-        made = _look_at(dataset, loader.picks(0), config.clip_frames, config.workers, display)
+        made = _look_at(dataset, loader.picks(0), config.clip_frames, workers, display)
         return dict(zip(Looks.FIELDS, map(np.stack, zip(*made, strict=True)), strict=True))
 
     return Looks(**kept_arrays(cache / "looks.json", wanted, Looks.FIELDS, make))

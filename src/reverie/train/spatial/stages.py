@@ -31,7 +31,7 @@ MIN_REMINDER_S = 60.0
 
 
 DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-"""Of a disk that is full, limited, read-only or broken."""
+"""Error numbers of a disk that is full, limited, read-only or broken."""
 
 
 class Stages:

@@ -35,6 +35,13 @@ TRAINING = (
     "reverie.train.throughput",
     "reverie.models.checkpoint",
 )
+EVERYTHING = """
+from pkgutil import walk_packages
+import reverie
+parts = ("bench", "cli", "data", "engine", "evaluate", "models", "nn", "scenes", "train", "vision")
+modules = [m.name for m in walk_packages(reverie.__path__, "reverie.") if m.name.split(".")[1] in parts]
+assert len(modules) > 200, len(modules)
+"""
 SCRIPT = """
 import sys
 from importlib import import_module
@@ -44,6 +51,7 @@ class Block:
         if name.split(".")[0] in blocked:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Block())
+#
 for name in modules:
     import_module(name)
 """
@@ -51,6 +59,14 @@ for name in modules:
 
 def test_bench_and_training_import_without_the_rest() -> None:
     words = [sys.executable, "-c", SCRIPT, ",".join(BLOCKED), ",".join(BENCH + TRAINING)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_every_module_that_trains_measures_or_plays_imports_without_videos_games_or_a_server() -> None:
+    """On a GPU machine that has torch, and what reads a recording's tables."""
+    blocked = "av,gymnasium,fastapi,uvicorn,torchao,mslk,tyro,docstring_parser,typeguard"
+    words = [sys.executable, "-c", SCRIPT.replace("#\n", EVERYTHING), blocked, ""]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
 

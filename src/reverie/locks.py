@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 if sys.platform == "win32":
     import msvcrt
@@ -26,3 +30,20 @@ else:
     def lock(handle: int) -> None:
         """Locks an open file, given by its number.  Raises OSError at once if another process holds the lock."""
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+WAIT_S = 0.2
+"""Between two looks at a lock that another process holds."""
+
+
+@contextmanager
+def waiting(path: Path) -> Iterator[None]:
+    """Holds the lock on the file `path`, which is made where it is missing; waits while another process has it."""
+    with path.open("a") as file:
+        while True:
+            try:
+                lock(file.fileno())
+                break
+            except (BlockingIOError, PermissionError):  # the second on Windows
+                time.sleep(WAIT_S)
+        yield

@@ -157,10 +157,20 @@ def test_a_converted_folder_plays_the_same(folder, engine, picture, tmp_path, dt
     assert load(target, device="cpu", dtype="float32", decoder="tiny").open(picture).step(FORWARD).shape[0] == 9
 
 
+def test_a_converted_folder_in_shards(folder, engine, picture, tmp_path) -> None:
+    target = tmp_path / "mine"
+    words = ["convert", str(folder), str(target), "--variant", "universal", "--resolution", *map(str, RESOLUTION)]
+    assert cli.main([*words, "--dtype", "float32", "--max-shard-mb", "0.1"]) == 0
+    assert len(list(target.glob("dit-*-of-*.safetensors"))) > 1
+    mine = load(target, device="cpu", dtype="float32")
+    assert np.array_equal(play(mine.open(picture, seed=5), 2), play(engine.open(picture, seed=5), 2))
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["SRC", "DST", "--dtype", "int3"], "unknown dtype 'int3'"),
+        (["SRC", "DST", "--max-shard-mb", "0"], "--max-shard-mb must be above zero, got 0"),
         (["SRC", "SRC"], "is there already"),
         (["EMPTY", "DST"], "holds no published Matrix-Game 2.0 weights"),
         (["SRC", "DST", "--variant", "doom"], "no variant 'doom'"),

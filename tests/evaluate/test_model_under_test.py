@@ -30,6 +30,14 @@ def test_anybodys_model_behind_one_file(tmp_path: Path) -> None:
     assert open_model(f"{script}:{folder}", device="cpu").fingerprint != model.fingerprint
 
 
+def test_a_model_of_ours_runs_as_it_is_written(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where playing compiles and captures: an evaluation opens a session for every clip."""
+    monkeypatch.setattr("reverie.engine.engine.pick_mode", lambda mode, device: asked.append(mode) or "eager")
+    asked: list[str] = []
+    assert open_model(str(tiny_model), device="cpu", dtype="float32").engine.mode == "eager"
+    assert asked == ["eager"]
+
+
 def test_a_rival_that_is_missing_or_broken_is_told(tmp_path: Path) -> None:
     script = tmp_path / "rival.py"
     with pytest.raises(CheckpointError, match=r"a rival is named as path/to/rival\.py:FOLDER"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.train.test_tasks_on_a_gpu import TASKS
 
 from reverie.bench.train_step_worker import StepTask
 from reverie.models import compiled_blocks, tokenizer
@@ -17,6 +19,12 @@ from reverie.models.tokenizer import VideoTokenizer
 from reverie.nn import attention
 from reverie.train import trainer as trainer_module
 from reverie.train.config import TrainerConfig
+from reverie.train.distill_decoder import DistillDecoderConfig
+from reverie.train.distill_dmd import DistillDmdConfig
+from reverie.train.distill_init import DistillInitConfig
+from reverie.train.idm import TrainIdmConfig
+from reverie.train.recipe import TrainWorldConfig
+from reverie.train.tokenizer import TrainTokenizerConfig
 from reverie.train.trainer import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's doing
@@ -104,3 +112,43 @@ def test_a_task_without_pieces_compiles_itself(tmp_path: Path, monkeypatch: pyte
 def test_many_shapes_are_allowed() -> None:
     compile_pieces(torch.nn.Linear(2, 2), backend="eager")
     assert torch._dynamo.config.recompile_limit >= compiled_blocks.RECOMPILE_LIMIT >= 17
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name not in ("idm", "reward")])
+def test_every_task_has_its_networks_compiled_once(name: str, tmp_path: Path) -> None:
+    """Teachers and critics among them; the numbers stay."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    made = TASKS[name](tmp_path)
+    batch = made.batch(np.random.default_rng(0))
+
+    def gradients() -> list[torch.Tensor]:
+        made.model.zero_grad()
+        loss, _ = made.loss(batch, torch.Generator().manual_seed(0))
+        loss.backward()
+        return [loss.detach(), *(p.grad.clone() for p in made.model.parameters() if p.grad is not None)]
+
+    expected = gradients()
+    assert num_compiled() == 0
+    assert compile_pieces(*made.networks(), backend="eager", pieces=TRAINING_PIECES) > 0
+    torch.testing.assert_close(gradients(), expected, rtol=1e-4, atol=1e-5)
+    compiled = num_compiled()
+    assert compiled > 0
+    gradients()
+    assert num_compiled() == compiled
+    assert not torch._dynamo.utils.counters["frames"].get("recompile_limit", 0)
+
+
+def test_who_offers_compilation() -> None:
+    kinds = (
+        TrainTokenizerConfig,
+        TrainWorldConfig,
+        TrainIdmConfig,
+        DistillInitConfig,
+        DistillDmdConfig,
+        DistillDecoderConfig,
+    )
+    for kind in kinds:
+        defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+        assert defaults["compile"] is False, kind
+        assert defaults["dtype"] == "auto", kind

@@ -1,9 +1,14 @@
 """Recordings as latents: what is encoded, kept and read again."""
 
 import dataclasses
+import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +25,8 @@ from reverie.data.dataset import Dataset
 from reverie.errors import DataError
 from reverie.models.pixels import to_pixels
 from reverie.models.tokenizer import VideoTokenizer, tiny
-from reverie.train.encode import LatentClips, load_latents
+from reverie.train import encode
+from reverie.train.encode import LatentClips, decoding_threads, load_latents
 from reverie.train.latents import Clips, load_clips
 from reverie.train.tokenizer import read_tokenizer
 
@@ -88,6 +94,106 @@ def test_a_recording_that_cannot_be_read_stops_the_encoding(
     with pytest.raises(DataError, match="the shard is cut short"):
         load_latents(data, tokenizer, tmp_path / "kept", CPU, threads=2)
     assert not (tmp_path / "kept/latents.json").exists()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("name", ["z.npy", "latents.json"])
+@pytest.mark.parametrize("damage", [cut, Path.unlink])
+def test_damaged_latents_are_made_again(
+    tokenizer: VideoTokenizer, tmp_path: Path, name: str, damage: Callable[[Path], None]
+) -> None:
+    data = write_recording(tmp_path / "walk", (32, 64), num_frames=30)
+    before = np.array(load_latents(data, tokenizer, tmp_path / "kept", CPU).z)
+    damage(tmp_path / "kept" / name)
+    assert np.array_equal(load_latents(data, tokenizer, tmp_path / "kept", CPU).z, before)
+    assert not list((tmp_path / "kept").glob("*partial*"))
+
+
+def test_a_kill_between_two_encodings_leaves_no_mixture(
+    tokenizer: VideoTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Latents of another tokenizer, half written over, are never taken for those of the one before."""
+    data = write_recording(tmp_path / "walk", (32, 64), num_frames=30)
+    before = np.array(load_latents(data, tokenizer, tmp_path / "kept", CPU).z)
+    torch.manual_seed(1)
+    other = VideoTokenizer(tiny()).eval().requires_grad_(False)
+    with monkeypatch.context() as patch:
+        patch.setattr("reverie.train.kept_arrays.write_json_atomic", failing(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            load_latents(data, other, tmp_path / "kept", CPU)
+    assert not np.array_equal(np.load(tmp_path / "kept/z.npy"), before)
+    assert np.array_equal(load_latents(data, tokenizer, tmp_path / "kept", CPU).z, before)
+
+
+def test_one_of_several_processes_encodes(
+    tokenizer: VideoTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those of torchrun, here threads: each opens the lock's file for itself."""
+    data = write_recording(tmp_path / "walk", (32, 64), num_frames=30)
+    real, calls = encode._encode, []
+
+    def slow(*given: Any) -> Any:
+        calls.append(None)
+        time.sleep(0.3)
+        return real(*given)
+
+    monkeypatch.setattr(encode, "_encode", slow)
+    with ThreadPoolExecutor(3) as pool:
+        jobs = [pool.submit(load_latents, data, tokenizer, tmp_path / "kept", CPU) for _ in range(3)]
+        found = [job.result() for job in jobs]
+    assert len(calls) == 1
+    assert all(np.array_equal(one.z, found[0].z) for one in found)
+
+
+def failing(error: BaseException) -> Callable[..., None]:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "said"),
+    [
+        ("reverie.train.kept_arrays.np.save", OSError(28, "No space left on device"), "No space left .*; free some"),
+        (
+            "reverie.train.encode._EncodedRows.add",
+            torch.AcceleratorError("CUDA error: unspecified launch failure\nmore"),
+            r"the GPU failed in reverie encode \(CUDA error: unspecified launch failure\); what was finished is kept",
+        ),
+    ],
+)
+def test_an_encoding_that_fails_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    function: str,
+    error: BaseException,
+    said: str,
+) -> None:
+    data = write_recording(tmp_path / "walk", (32, 64), num_frames=30)
+    words = ["encode", str(data), "--tokenizer", str(write_model(tmp_path / "model", SPACE))]
+    with monkeypatch.context() as patch:
+        patch.setattr(function, failing(error))
+        assert main([*words, "-o", str(tmp_path / "latents")]) == 2
+    told = capsys.readouterr().err
+    assert re.search(said, told)
+    assert told.count("\n") == 1
+    assert main([*words, "-o", str(tmp_path / "latents")]) == 0
+
+
+def test_encoding_in_half_precision_as_on_a_gpu(
+    tokenizer: VideoTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_recording(tmp_path / "walk", (32, 64), num_frames=81)
+    whole = load_latents(data, tokenizer, tmp_path / "whole", CPU)
+    monkeypatch.setattr(encode, "half_on_gpu", lambda _: torch.autocast("cpu", torch.bfloat16))
+    half = load_latents(data, tokenizer, tmp_path / "half", CPU, threads=1)
+    assert 0 < np.abs(whole.z.astype(np.float32) - half.z).max() < 0.1
+    assert decoding_threads() >= 2
 
 
 def test_encode_keeps_what_a_training_then_reads(

@@ -23,7 +23,7 @@ from reverie.errors import DeviceError, TrainError
 from reverie.models import presets
 from reverie.models.dit import WorldModel
 from reverie.nn.attention import Visibility, attend_steps
-from reverie.train import optimizers
+from reverie.train import checkpoints, optimizers
 from reverie.train.batches import move, pinned, tensors_of
 from reverie.train.checkpoints import Checkpoints, FolderLock
 from reverie.train.config import TrainerConfig
@@ -225,6 +225,58 @@ def test_a_gpu_that_fails_is_one_line_and_the_run_goes_on(tmp_path: Path, error:
     error = RuntimeError("shapes do not fit")
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         Trainer(Failing(), config(tmp_path / "ours")).run()
+
+
+@pytest.mark.parametrize("function", ["load_file", "save_file"])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUDA error: gone")])
+def test_a_gpu_that_fails_at_a_checkpoint_does_not_blame_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, error: RuntimeError
+) -> None:
+    """Nobody is told to delete a sound checkpoint, or that the disk is full."""
+    Trainer(Line(), config(tmp_path, steps=2)).run()
+
+    def failing(*_: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, function, failing)
+        with pytest.raises(TrainError, match=r"the GPU failed in training \(CUDA .*run the same command to go on"):
+            Trainer(Line(), config(tmp_path, steps=4)).run()
+    task = Line()
+    Trainer(task, config(tmp_path, steps=4)).run()
+    assert task.calls == 2
+
+
+class Exported(Line):
+    """Notes what is exported after each checkpoint.  full: the disk is."""
+
+    full = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.so_far: list[tuple[int, bool, list[Tensor]]] = []
+
+    def export_so_far(self, folder: Path, summary: dict[str, Any]) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+        self.so_far.append((summary["steps"], self.model.training, weights(self)))
+
+
+def test_the_model_so_far_is_exported_with_each_checkpoint(tmp_path: Path) -> None:
+    task, told = Exported(), []
+    trainer = Trainer(
+        task, config(tmp_path, steps=3, checkpoint_minutes=0.0), lambda progress: told.append(progress.step)
+    )
+    trainer.run()
+    assert [step for step, *_ in task.so_far] == told == [1, 2, 3]
+    assert not any(training for _, training, _ in task.so_far)
+    assert same(task.so_far[-1][2], trainer.average.tensors)
+    assert not same(task.so_far[-1][2], weights(task))
+    task = Exported()
+    task.full = True
+    with pytest.raises(TrainError, match=r"cannot write the model to .*No space left .*its checkpoint is kept: free"):
+        Trainer(task, config(tmp_path / "full", steps=3, checkpoint_minutes=0.0)).run()
+    assert Checkpoints(tmp_path / "full").latest() is not None
 
 
 def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:

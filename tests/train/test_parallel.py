@@ -15,16 +15,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.evaluate.conftest import write_recording
 from torch import Tensor, nn
 
 from reverie.errors import TrainError
-from reverie.models import presets
-from reverie.models.checkpoint import save_weights
+from reverie.models import presets, tokenizer
+from reverie.models.checkpoint import load_model, save_weights
 from reverie.models.dit import WorldModel
+from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.config import TrainerConfig
 from reverie.train.forcing import Past, clean_estimates, noise_like
 from reverie.train.parallel import Ranks, Shards
 from reverie.train.task import Task
+from reverie.train.tokenizer import save_tokenizer
 from reverie.train.trainer import Trainer
 
 STEPS = 6
@@ -221,3 +224,19 @@ def test_only_sharded_trainings_need_blocks_and_adamw(tmp_path: Path) -> None:
         config(tmp_path, shard=True, muon=True)
     with pytest.raises(TrainError, match="no blocks that can be sharded"):
         Shards(nn.Linear(2, 2), [], Ranks(), torch.device("cpu"))
+
+
+def test_the_command_line_under_torchrun(tmp_path: Path) -> None:
+    """Two processes encode a recording once, train, and leave one model."""
+    data = write_recording(tmp_path / "walk", (32, 64), num_frames=41)
+    torch.manual_seed(0)
+    (tmp_path / "tokenizer").mkdir()
+    save_tokenizer(tmp_path / "tokenizer", VideoTokenizer(tokenizer.tiny()), {})
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "reverie"]
+    words = ["train", "world", "--data", str(data), "--tokenizer", str(tmp_path / "tokenizer"), "--preset", "tiny"]
+    words += ["-o", str(tmp_path / "run"), "--steps", "2", "--batch", "2", "--clip-steps", "4", "--device", "cpu"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run([*run, *words], env=environment, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert load_model(tmp_path / "run/model").config.summary["processes"] == 2
+    assert max(json.loads(line)["step"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()) == 2

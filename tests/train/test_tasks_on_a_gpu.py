@@ -15,17 +15,21 @@ from tests.train.pretend_gpu import is_there, pretended_gpu
 from tests.train.test_distill import common, students_turn
 from tests.train.test_idm import SPACE as IDM_SPACE
 from tests.train.test_idm import made_up
+from tests.train.test_reward import config_of
+from tests.train.test_reward import made_up as make_steps
 from tests.train.test_tokenizer import make_clips, make_config
 from tests.train.test_world import clips, task
 
 from reverie.models.checkpoint import ModelBundle, load_model
 from reverie.models.idm import IDMConfig, InverseDynamics
+from reverie.models.reward import RewardNet
 from reverie.models.tokenizer import VideoTokenizer, tiny
 from reverie.train.batches import move
 from reverie.train.distill_decoder import DecoderTask, DistillDecoderConfig
 from reverie.train.distill_dmd import DistillDmdConfig, DmdTask
 from reverie.train.distill_init import DistillInitConfig, InitTask
 from reverie.train.idm import IdmTask, TrainIdmConfig
+from reverie.train.reward import RewardTask, TrainRewardConfig
 from reverie.train.task import Task
 from reverie.train.tokenizer import TokenizerTask
 from reverie.train.world import WorldTask
@@ -68,6 +72,12 @@ def idm(folder: Path) -> Task:
     return IdmTask(model, config, made_up(8, 0), made_up(4, 1))
 
 
+def reward(folder: Path) -> Task:
+    steps = make_steps(40, 0)
+    config = TrainRewardConfig(data=folder, tokenizer=folder, output=folder, batch=4)
+    return RewardTask(RewardNet(config_of(steps)), config, steps, make_steps(10, 1))
+
+
 TASKS: dict[str, Callable[[Path], Task]] = {
     "world": world,
     "init-ode": lambda folder: init(folder, "ode"),
@@ -79,6 +89,7 @@ TASKS: dict[str, Callable[[Path], Task]] = {
     ),
     "decoder": decoder,
     "idm": idm,
+    "reward": reward,
 }
 
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from tests.evaluate.conftest import write_recording
 from tests.models.adapters.folders import RESOLUTION, make_published
+from tests.train.pretend_gpu import is_there, pretended_gpu
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -22,8 +23,11 @@ from reverie.engine.engine import Engine, load
 from reverie.errors import CheckpointError, DataError, ReverieError, TrainError
 from reverie.models import presets
 from reverie.models.checkpoint import ModelBundle, ModelConfig, load_model, save_model
+from reverie.models.compiled_blocks import TRAINING_PIECES, compile_pieces, num_compiled
 from reverie.models.dit import count_parameters
 from reverie.models.schedule import Schedule
+from reverie.train import encode
+from reverie.train.batches import move
 from reverie.train.forcing import start_channels
 from reverie.train.latents import Clips
 from reverie.train.lora import LowRank, adapt, merge
@@ -129,6 +133,35 @@ def test_openings_are_conditions_of_a_session(options: dict[str, Any], published
     assert task.world.config.actions.mouse.scale == 1 / 15
 
 
+@pytest.mark.parametrize("lora", [0, 2])
+def test_a_tuning_step_stays_on_the_device(options: dict[str, Any], lora: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = tuned_task(TrainWorldConfig(**options, steps=1, lora=lora), CPU)
+    with pretended_gpu(monkeypatch) as gpu:
+        task.device = gpu
+        task.model.to(gpu)
+        task.world.to(gpu)
+        task.bundle.tokenizer.to(gpu)
+        batch = move(task.batch(np.random.default_rng(0)), gpu)
+        loss, scalars = task.loss(batch, torch.Generator(gpu).manual_seed(0))
+        loss.backward()
+        assert is_there(loss)
+        assert all(is_there(value) for value in scalars.values() if isinstance(value, torch.Tensor))
+        task.model.eval()
+        with torch.no_grad():
+            assert np.isfinite(list(task.validate().values())).all()
+
+
+def test_starts_are_encoded_in_half_precision_too(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU."""
+    whole = tuned_task(TrainWorldConfig(**options, steps=1), CPU).train.parts[0]
+    monkeypatch.setattr(encode, "half_on_gpu", lambda _: torch.autocast("cpu", torch.bfloat16))
+    given = options | {"latents": options["output"] / "half"}
+    half = tuned_task(TrainWorldConfig(**given, steps=1), CPU).train.parts[0]
+    for name in ("z", "still", "tokens", "grey"):
+        exact, found = (getattr(part, name).astype(np.float32) for part in (whole, half))
+        assert 0 < np.abs(found - exact).max() < 0.1 * np.abs(exact).max() + 0.05, name
+
+
 def test_latents_without_starts_are_refused_by_a_model_that_generates_its_start(options: dict[str, Any]) -> None:
     config = TrainWorldConfig(**options, steps=1)
     task = tuned_task(config, CPU)
@@ -205,6 +238,27 @@ def test_low_rank_in_half_precision_with_activations_worked_out_again(options: d
     assert all(torch.equal(x, y) for x, y in zip(*grads, strict=True))
     with pytest.raises(TrainError, match="leave --shard out"):
         Shards(task.model, task.blocks(), Ranks(), CPU)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's doing
+def test_low_rank_is_compiled_like_the_model_itself(options: dict[str, Any]) -> None:
+    """The pieces of the frozen network around the adapters, once each."""
+    torch._dynamo.reset()
+    task = tuned_task(TrainWorldConfig(**options, steps=1, lora=2), CPU)
+    awaken(task.model)
+    batch = task.batch(np.random.default_rng(0))
+
+    def gradients() -> list[torch.Tensor]:
+        task.model.zero_grad()
+        task.loss(batch, torch.Generator().manual_seed(0))[0].backward()
+        return [p.grad.clone() for p in task.model.parameters() if p.grad is not None]
+
+    expected = gradients()
+    assert compile_pieces(*task.networks(), backend="eager", pieces=TRAINING_PIECES) > 0
+    torch.testing.assert_close(gradients(), expected, rtol=1e-4, atol=1e-5)
+    compiled = num_compiled()
+    gradients()
+    assert num_compiled() == compiled > 0
 
 
 def test_what_is_merged_is_what_was_adapted(published: Path) -> None:

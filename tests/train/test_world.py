@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from reverie.errors import DataError, TrainError
+from reverie.errors import CheckpointError, DataError, TrainError
 from reverie.models import presets
 from reverie.models.checkpoint import load_model
 from reverie.models.tokenizer import VideoTokenizer
@@ -112,6 +112,32 @@ def test_a_killed_training_goes_on_bit_for_bit(tmp_path: Path) -> None:
     Trainer(again, half_config).run()
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(tensor, again.model.state_dict()[name]), name
+
+
+def test_a_training_that_is_cut_off_leaves_a_model_in_shards(tmp_path: Path) -> None:
+    world = task(tmp_path, max_shard_mb=0.05)
+    real, calls = world.loss, []
+
+    def dies(batch: object, generator: torch.Generator) -> object:
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(batch, generator)  # type: ignore[arg-type]
+
+    world.loss = dies  # type: ignore[method-assign, assignment]
+    options = dataclasses.replace(trainer(tmp_path, 6), checkpoint_minutes=0.0, validate_first=False)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(world, options).run()
+    bundle = load_model(tmp_path / "model")
+    assert bundle.config.summary["steps"] == 2
+    assert len(list((tmp_path / "model").glob("dit-*-of-*.safetensors"))) > 1
+    assert (tmp_path / "model/dit.safetensors.index.json").is_file()
+    average = Trainer(task(tmp_path), trainer(tmp_path, 6))
+    average._resume()
+    for mine, kept in zip(bundle.model.parameters(), average.average.tensors, strict=False):
+        torch.testing.assert_close(mine, kept, rtol=1e-2, atol=1e-2)  # bfloat16
+    with pytest.raises(CheckpointError, match="--max-shard-mb must be above zero, got -1"):
+        task(tmp_path / "none", max_shard_mb=-1.0).export_so_far(tmp_path / "none", {})
 
 
 def test_hidden_actions_and_own_predictions_train_too(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from keyword import iskeyword
@@ -188,8 +189,18 @@ def _run(command: Command, args: list[str]) -> int:
         return stop.code if isinstance(stop.code, int) else 2
     if command.name.startswith(("train ", "distill ")):
         use_malloc_hints(config.device)
-    result = command.verb()(config)
+    with _device_failures(command.name):
+        result = command.verb()(config)
     return result if isinstance(result, int) else 0
+
+
+def _device_failures(name: str) -> AbstractContextManager[None]:
+    """Turns a GPU's failure into one line, in trainings and in what comes before them."""
+    if not name.startswith(("train ", "distill ", "encode")):
+        return nullcontext()
+    from reverie.train.guards import device_failures
+
+    return device_failures(f"in reverie {name}", "what was finished is kept")
 
 
 def _import(place: str) -> Any:

@@ -30,6 +30,8 @@ class ConvertConfig:
     """A TAEHV decoder, taew2_1.pth, to take along."""
     dtype: str = "bfloat16"
     """bfloat16 or float32."""
+    max_shard_mb: float | None = None
+    """Largest file of weights; larger ones are sharded as on the Hugging Face Hub."""
 
 
 def convert(config: ConvertConfig) -> None:
@@ -47,6 +49,7 @@ def convert(config: ConvertConfig) -> None:
             resolution=config.resolution,
             tiny_decoder=config.tiny_decoder,
             dtype=config.dtype,
+            max_shard_mb=config.max_shard_mb,
             tell=status.update,
         )
     size_mib = sum(file.stat().st_size for file in config.target.iterdir()) / 2**20

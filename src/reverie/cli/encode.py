@@ -25,13 +25,13 @@ class EncodeConfig:
     """Folder of the latents; each dataset has its own below it."""
     max_hours: float | None = None
     """Hours of each dataset, at most; the training must be given the same."""
-    threads: int = 2
-    """Threads that decode videos ahead."""
+    threads: int | None = None
+    """Threads that decode videos ahead (default: two less than there are cores, from 2 to 16)."""
     device: str = "auto"
     """auto, cuda or cpu."""
 
     def __post_init__(self) -> None:
-        if self.threads < 1:
+        if self.threads is not None and self.threads < 1:
             raise DataError(f"--threads must be at least 1, got {self.threads}")
         if not self.data:
             raise DataError("expected at least one recording, got none; name the folder of a LeRobot dataset")

@@ -96,6 +96,8 @@ class TrainNanoConfig:
     """auto, cuda or cpu."""
     compile: bool | None = None
     """Compile the transformer's pieces (default: on a GPU)."""
+    max_shard_mb: float | None = None
+    """Largest file of the model's weights; larger ones are sharded as on the Hugging Face Hub."""
 
     def __post_init__(self) -> None:
         if self.data and self.packs:
@@ -107,9 +109,9 @@ class TrainNanoConfig:
 def train_nano(config: TrainNanoConfig) -> None:
     """Trains every stage that is not done yet, with a line a stage."""
     from reverie.cli.display import TrainingDisplay
-    from reverie.train.device import pick_device
+    from reverie.train.device import num_cores, pick_device
     from reverie.train.recipes import run
-    from reverie.train.spatial.machine import gpu_memory_gib, num_cores
+    from reverie.train.spatial.machine import gpu_memory_gib
     from reverie.train.spatial.plans import GAMES, recipe_named
 
     recipe = recipe_named(config.recipe, gpu_memory_gib() or 80.0, num_cores(), refine=config.start is not None)
@@ -129,6 +131,7 @@ def train_nano(config: TrainNanoConfig) -> None:
         say=partial(print, flush=True),
         games=config.games or GAMES,
         display=TrainingDisplay(),
+        max_shard_mb=config.max_shard_mb,
     )
 
 

@@ -88,12 +88,13 @@ def chunk_bounds(num_frames: int) -> Iterator[tuple[int, int]]:
 def open_model(model: str, device: str = "auto", dtype: str = "auto") -> ModelUnderTest:
     """Opens `nano`, a model folder, a hub id, or `path/to/rival.py:FOLDER`, a module with `load(folder, device=...)`.
 
+    Its code runs as it is written: an evaluation opens a session for every clip, and each would be captured anew.
     Raises CheckpointError, DeviceError.
     """
     script, colon, folder = model.partition(".py:")
     if colon:
         return _open_rival(Path(f"{script}.py"), Path(folder), device)
-    engine = load(model, device=device, dtype=dtype)
+    engine = load(model, device=device, dtype=dtype, mode="eager")
     return ModelUnderTest(
         engine.name,
         engine.fingerprint,

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import json
 import os
+import shutil
 import types
 import typing
 from collections.abc import Callable
@@ -178,6 +179,28 @@ def save_model(
     for name, module in modules.items():
         save_weights(folder / file_of(name), module, dtype, shard_bytes=shard_bytes)
     save_config(folder, bundle.config, card)
+
+
+def replace_model(folder: Path, bundle: ModelBundle, **options: Any) -> None:
+    """Writes a model folder beside `folder` and puts it in place: a reader, or a kill, never meets parts of two.
+
+    options: of `save_model`.
+    """
+    partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
+    for rest in (partial, old):
+        shutil.rmtree(rest, ignore_errors=True)
+    save_model(partial, bundle, **options)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def shard_bytes_of(max_shard_mb: float | None) -> int | None:
+    """Bytes of the largest shard, of an option in MB.  Raises CheckpointError for a size that is none."""
+    if max_shard_mb is not None and not max_shard_mb > 0:
+        raise CheckpointError(f"--max-shard-mb must be above zero, got {max_shard_mb:g}")
+    return None if max_shard_mb is None else max(1, round(max_shard_mb * 10**6))
 
 
 def save_config(folder: Path, config: ModelConfig, card: str = "") -> None:

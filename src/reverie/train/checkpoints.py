@@ -32,6 +32,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from reverie.errors import TrainError
 from reverie.locks import lock
+from reverie.train.device import is_device_failure
 
 KEPT = 2
 """Checkpoints that stay on disk."""
@@ -147,6 +148,8 @@ class Checkpoints:
                     _flush(path)
                 partial.rename(target)
         except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:
+            if is_device_failure(error):
+                raise
             raise TrainError(
                 f"cannot write the checkpoint {target}: {_reason(error)} ({_free_mib(self._folder)} there); "
                 "free some space and run the same command to go on"
@@ -171,6 +174,8 @@ class Checkpoints:
                 f"the checkpoint {path} is of another model or optimizer ({_reason(error)}); give another folder"
             ) from error
         except (*_DAMAGE, CheckpointException) as error:
+            if is_device_failure(error):
+                raise
             raise TrainError(
                 f"{path} is damaged ({_reason(error)}); delete it to resume from the one before"
             ) from error
@@ -217,6 +222,8 @@ def _load_plain(
         else:
             _spread(optimizers, dict(model.named_parameters()), optimizer_names[0], states[0]["state"])
     except (RuntimeError, KeyError, ValueError) as error:
+        if is_device_failure(error):
+            raise
         raise _Another(_reason(error)) from error
 
 

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from reverie.errors import DeviceError
+
+FAILURES = ("CUDA error", "CUDA out of memory", "cuDNN error", "CUBLAS_STATUS", "NCCL error")
+"""Beginnings of torch's messages when a GPU fails."""
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
+
+
+def is_device_failure(error: BaseException) -> bool:
+    """Tests whether an error is a GPU's: one that has vanished, hangs, or has no memory left."""
+    known = isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError)
+    return known or (isinstance(error, RuntimeError) and str(error).startswith(FAILURES))
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -21,6 +39,11 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in ("float32", "bfloat16"):
         raise DeviceError(f"cannot train in {name!r}; expected auto, float32 or bfloat16")
     return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def half_on_gpu(device: torch.device) -> torch.autocast:
+    """Autocast to bfloat16 on a GPU; elsewhere float32 stays."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
 
 
 @contextmanager

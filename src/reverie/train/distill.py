@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from reverie.argument_markers import alias
 from reverie.errors import TrainError
-from reverie.models.checkpoint import ModelBundle, load_model, save_model
+from reverie.models.checkpoint import ModelBundle, load_model, save_model, shard_bytes_of
 from reverie.models.dit import WorldModel
 from reverie.models.pixels import to_pixels
+from reverie.models.start_frames import INDEX
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.sampling import Schedule, add_noise
 from reverie.train.batches import move
@@ -74,10 +75,17 @@ class DistillConfig:
     decay: float = 0.3
     seed: int = 0
     device: str = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number type of the computation; auto is bfloat16 on a GPU that has it, else float32."""
+    compile: bool = False
+    """Compile the blocks of student, teacher and critic."""
     accumulate: int = 1
+    workers: int = 1
+    """Threads that make batches ahead."""
     shard: bool = False
     remat: bool = False
+    max_shard_mb: float | None = None
+    """Largest file of the model's weights; larger ones are sharded as on the Hugging Face Hub."""
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 8.0
     track: Track = "auto"
@@ -123,6 +131,9 @@ class DistillTask(Task):
     def blocks(self) -> list[nn.Module]:
         return self.student.shard_units()
 
+    def networks(self) -> list[nn.Module]:
+        return [self.model, self.teacher.world]
+
     def tokens(self, batch: Batch) -> int:
         return count_tokens(self.student, batch.rows)
 
@@ -145,6 +156,16 @@ class DistillTask(Task):
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:
         """The finished model folder, at `folder`/model."""
+        self._save(folder / "model", summary)
+        add_start_frames(folder / "model", self.config.data, start=self.config.teacher)
+
+    def export_so_far(self, folder: Path, summary: dict[str, Any]) -> None:
+        """The model folder, at `folder`/model."""
+        self._save(folder / "model", summary)
+        if not (folder / "model" / INDEX).is_file():
+            add_start_frames(folder / "model", self.config.data, start=self.config.teacher)
+
+    def _save(self, folder: Path, summary: dict[str, Any]) -> None:
         config = dataclasses.replace(
             self.bundle.config,
             name=self.config.name,
@@ -152,8 +173,7 @@ class DistillTask(Task):
             summary={"distilled": summary},
         )
         bundle = ModelBundle(config, self.student, self.bundle.tokenizer, self.bundle.image_encoder)
-        save_model(folder / "model", bundle)
-        add_start_frames(folder / "model", self.config.data, start=self.config.teacher)
+        save_model(folder, bundle, shard_bytes=shard_bytes_of(self.config.max_shard_mb))
 
     @staticmethod
     def few_steps(

@@ -66,6 +66,8 @@ class DistillDecoderConfig:
     seed: int = 0
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+    """Compile the tokenizer's blocks."""
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 4.0
     track: Track = "auto"

@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from reverie.errors import TrainError
 from reverie.train.checkpoints import Progress
+from reverie.train.device import is_device_failure
 from reverie.train.parallel import Ranks, local
 
 NORMS_KEPT = 100
@@ -84,10 +85,6 @@ def clip_gradients(parameters: list[nn.Parameter], norm: Tensor, most: float) ->
     torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))  # pyright: ignore[reportPrivateImportUsage]
 
 
-DEVICE_FAILURES = ("CUDA error", "CUDA out of memory", "cuDNN error", "CUBLAS_STATUS", "NCCL error")
-"""Beginnings of torch's messages when a GPU fails."""
-
-
 @contextmanager
 def device_failures(where: str, kept: str) -> Iterator[None]:
     """Raises TrainError, in one line, where a GPU fails.
@@ -97,10 +94,10 @@ def device_failures(where: str, kept: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if not is_device_failure(error):
+            raise
         first = (str(error).splitlines() or [""])[0]
         is_memory = isinstance(error, torch.OutOfMemoryError)
-        if not is_memory and not isinstance(error, torch.AcceleratorError) and not first.startswith(DEVICE_FAILURES):
-            raise
         advice = "end what else uses its memory, or take less at once, and " if is_memory else ""
         raise TrainError(f"the GPU failed {where} ({first}); {kept}: {advice}run the same command to go on") from error
 

@@ -6,7 +6,6 @@ sees of the recordings (`models.idm.look`) is worked out once and kept beside th
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -25,10 +24,11 @@ from reverie.data.dataset import Dataset
 from reverie.data.loader import ClipLoader
 from reverie.data.workers import worker_pool
 from reverie.errors import DataError, TrainError
-from reverie.models.checkpoint import write_json_atomic
 from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, save_idm, ways
 from reverie.train.config import trainer_config
+from reverie.train.device import num_cores
 from reverie.train.display import SILENT, Display
+from reverie.train.kept_arrays import Arrays, kept_arrays
 from reverie.train.task import Task
 from reverie.train.tracking import Track
 from reverie.train.trainer import Trainer
@@ -72,10 +72,12 @@ class TrainIdmConfig:
     seed: int = 0
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+    """Compile the network."""
     track: Track = "auto"
     """Tracker of figures besides log.jsonl; auto is TensorBoard if it is installed."""
-    workers: int = 2
-    """Processes that look at the recording."""
+    workers: int | None = None
+    """Processes that look at the recording (default: one for each core, at most 16)."""
 
     def __post_init__(self) -> None:
         if self.clip_frames < 2 * EDGE_STEPS + 8 or min(self.clips, self.held_out_clips, self.batch) < 1:
@@ -251,21 +253,20 @@ def load_looks(
 ) -> Looks:
     """`clips` random clips as the model's input, from `cache` if it holds them."""
     wanted = {
-        "data": str(dataset.path.resolve()),
+        "dataset": dataset.fingerprint,
         "frames": dataset.num_frames,
         "clips": clips,
         "clip_frames": config.clip_frames,
         "seed": seed,
     }
-    stamp = cache / "looks.json"
-    if not (stamp.is_file() and json.loads(stamp.read_text()) == wanted):
-        cache.mkdir(parents=True, exist_ok=True)
+
+    def make() -> Arrays:
+        workers = min(16, num_cores()) if config.workers is None else config.workers
         loader = ClipLoader(dataset, config.clip_frames, clips, seed=seed, workers=0)
-        made = _look_at(dataset, loader.picks(0), config.clip_frames, config.workers, display)
-        for field, arrays in zip(Looks.FIELDS, zip(*made, strict=True), strict=True):
-            np.save(cache / f"{field}.npy", np.stack(arrays))
-        write_json_atomic(stamp, wanted)
-    return Looks(**{field: np.load(cache / f"{field}.npy", mmap_mode="r") for field in Looks.FIELDS})
+        made = _look_at(dataset, loader.picks(0), config.clip_frames, workers, display)
+        return dict(zip(Looks.FIELDS, map(np.stack, zip(*made, strict=True)), strict=True))
+
+    return Looks(**kept_arrays(cache / "looks.json", wanted, Looks.FIELDS, make))
 
 
 _Made = tuple[npt.NDArray[np.float16], npt.NDArray[np.uint8], npt.NDArray[np.float32]]

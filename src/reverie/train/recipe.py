@@ -83,12 +83,18 @@ class TrainWorldConfig:
     decay: float = 0.4
     seed: int = 0
     device: str = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number type of the computation; auto is bfloat16 on a GPU that has it, else float32."""
     compile: bool = False
     accumulate: int = 1
+    workers: int = 1
+    """Threads that make batches ahead."""
     shard: bool = False
     remat: bool = False
+    max_shard_mb: float | None = None
+    """Largest file of the model's weights; larger ones are sharded as on the Hugging Face Hub."""
     checkpoint_minutes: float = 4.0
+    """Between checkpoints, and exports of the model so far."""
     validate_minutes: float = 8.0
     track: Track = "auto"
     """Tracker of figures and sheets besides log.jsonl; auto is TensorBoard if it is installed."""

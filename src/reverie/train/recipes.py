@@ -23,19 +23,28 @@ import torch
 from torch import nn
 
 from reverie.errors import CheckpointError, TrainError
-from reverie.models.checkpoint import ModelBundle, ModelConfig, from_json, load_model, load_weights, save_weights
+from reverie.models.checkpoint import (
+    ModelBundle,
+    ModelConfig,
+    from_json,
+    load_model,
+    load_weights,
+    save_weights,
+    shard_bytes_of,
+)
 from reverie.models.conditioning.spatial_memory import SpatialMemory
 from reverie.models.presets import PRESETS, Preset
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer
 from reverie.models.weights import fingerprint
 from reverie.train.checkpoints import Checkpoints, FolderLock, Progress
 from reverie.train.config import TrainerConfig
-from reverie.train.device import pick_device
+from reverie.train.device import matrix_precision, num_cores, pick_device
 from reverie.train.display import SILENT, Display, PlainLines
+from reverie.train.parallel import Ranks
 from reverie.train.spatial.figures import contact_sheet
 from reverie.train.spatial.geometry import train_depth_of, train_ego_motion_of
 from reverie.train.spatial.latent_cache import LatentCache
-from reverie.train.spatial.machine import check_data_fits, check_machine, disk_needed_gib, gpu_memory_gib, num_cores
+from reverie.train.spatial.machine import check_data_fits, check_machine, disk_needed_gib, gpu_memory_gib
 from reverie.train.spatial.packs import PackSummary, check_packs
 from reverie.train.spatial.plans import GAMES, Recipe, changed_plan, cpu_hours, recipe_named, rehearsal
 from reverie.train.spatial.stages import Stages, training_seconds
@@ -61,12 +70,14 @@ def run(
     datasets: Sequence[Path] = (),
     games: Sequence[str] = GAMES,
     display: Display = SILENT,
+    max_shard_mb: float | None = None,
 ) -> dict[str, Any]:
     """Runs every stage that is not done yet; returns the figures.
 
     packs, held_out: where there are none, `datasets` are packed, and where there are none either, `games` are recorded.
     say: called with each line of the log, which begins with the seconds of this start.  display: shows the training.
     start: a model folder of the same sizes to go on from: its geometry networks are taken as they are.
+    max_shard_mb: largest file of the model's weights.
     Raises TrainError where the budget is too small for what comes first, for a folder that was begun otherwise, and
     for a GPU that fails; DataError for packs that cannot be used.
     """
@@ -74,11 +85,13 @@ def run(
         raise TrainError(
             "packs to train on and held-out packs go together; give both --packs and --held-out, or neither"
         )
+    if Ranks.from_environment().count > 1:
+        raise TrainError("a recipe runs in one process, on one GPU; start it without torchrun")
+    shard_bytes = shard_bytes_of(max_shard_mb)
     on = pick_device(device)
     torch.manual_seed(0)
-    torch.set_float32_matmul_precision("high")
     torch.backends.cuda.enable_cudnn_sdp(False)  # its masked attention was not checked against ours
-    with FolderLock(output):
+    with FolderLock(output), matrix_precision(on):
         say = _log(output, say)
         begun = _Begun(recipe, tokenizer_from, start)
         found = begun.check(packs, held_out) if packs else None
@@ -87,8 +100,12 @@ def run(
         )
         first = () if packs else ("pack",) if datasets else ("record", "pack")
         names = (*first, "encode", *(() if start else ("depth", "ego-motion")), "views", "training", "sheets")
-        data: dict[str, Any] = {"packs": found.identity} if found else {"datasets": [path.name for path in datasets]}
-        data |= {} if packs or datasets else {"games": list(games)}
+        data: dict[str, Any] = {"packs": found.identity} if found else {"games": list(games)}
+        config = begun.bundle.config
+        if datasets and not packs:
+            from reverie.train.spatial.gather import check_datasets
+
+            data = {"datasets": check_datasets(datasets, config.resolution, config.action_space)}
         given = begun.identity | {"recipe": _plain(recipe), "data": data}
         stages = Stages(output, names, given, recipe.seconds, say)
         if stages.is_done("sheets"):
@@ -98,14 +115,13 @@ def run(
             from reverie.train.spatial.gather import check_games, gather_packs
 
             if not datasets and not stages.is_done("record"):
-                check_games(games)
+                check_games(games, config.resolution)
             packs, held_out = gather_packs(recipe, datasets, games, output, num_cores(), stages, say)
             found = begun.check(packs, held_out)
         assert found is not None
         check_data_fits(found.steps, found.episodes, begun.preset, recipe, on)
-        return _Run(recipe, begun.bundle, stages, output, on, use_compiler, say, display, is_new=start is None).run(
-            packs, held_out
-        )
+        made = _Run(recipe, begun.bundle, stages, output, on, use_compiler, say, display, start is None, shard_bytes)
+        return made.run(packs, held_out)
 
 
 class _Begun:
@@ -144,10 +160,11 @@ class _Run:
         say: Say,
         display: Display,
         is_new: bool,
+        shard_bytes: int | None,
     ) -> None:
         assert bundle.memory is not None
         self.recipe, self.bundle, self.memory, self.stages, self.output = recipe, bundle, bundle.memory, stages, output
-        self.device, self.use_compiler, self.is_new = device, use_compiler, is_new
+        self.device, self.use_compiler, self.is_new, self.shard_bytes = device, use_compiler, is_new, shard_bytes
         self.say, self.display = say, display
 
     def run(self, packs: Sequence[Path], held_out: Sequence[Path]) -> dict[str, Any]:
@@ -165,7 +182,7 @@ class _Run:
             made = standard_views(train, held, self.memory, recipe.keyframes, self.say, recipe.half_known)
         views, held_views, scene = made
         with stages.stage("training"):
-            task = SpatialTask(bundle, train, held, recipe.plan, views, held_views, scene, self.say)
+            task = SpatialTask(bundle, train, held, recipe.plan, views, held_views, scene, self.say, self.shard_bytes)
             trainer = self._trainer(task)
             metrics = trainer.run()
             self.say("trained: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items()))
@@ -224,8 +241,7 @@ class _Run:
     def _trainer(self, task: SpatialTask) -> Trainer:
         recipe, on, folder = self.recipe, self.device, self.output / "run"
 
-        def export(progress: Progress) -> None:
-            task.sample(folder / "samples", progress.step)
+        def tell(progress: Progress) -> None:
             left = progress.elapsed_s / 60 * (1 / max(task.progress, 1e-3) - 1)
             self.say(
                 f"training: step {progress.step}, {100 * task.progress:.0f} %, {left:.1f} minutes left, then sheets; "
@@ -252,7 +268,7 @@ class _Run:
             validate_first=False,
             track="none",
         )
-        return Trainer(task, config, export, self.display)
+        return Trainer(task, config, tell, self.display)
 
     def _sheets(self, trainer: Trainer, held: Store, scene: Any) -> dict[str, Any]:
         recipe = self.recipe
@@ -355,6 +371,7 @@ def main() -> None:
     parser.add_argument("--no-sheets", action="store_true", help="no contact sheets at the end")
     parser.add_argument("--limit", type=int, help="episodes of each pack")
     parser.add_argument("--start", type=Path, help="a model folder to go on from")
+    parser.add_argument("--max-shard-mb", type=float, help="largest file of the model's weights")
     parser.add_argument("--plan", nargs="+", default=[], metavar="NAME=NUMBER", help="fields of the training's plan")
     options = parser.parse_args()
     name = options.recipe or f"gpu-{options.minutes:g}min"
@@ -380,6 +397,7 @@ def main() -> None:
         partial(print, flush=True),
         start=options.start,
         display=PlainLines(partial(print, file=sys.stderr, flush=True)),
+        max_shard_mb=options.max_shard_mb,
     )
 
 

@@ -48,6 +48,12 @@ class Task(ABC):
     def sample(self, folder: Path, step: int) -> None:  # noqa: B027  # optional
         """Writes images to look at into `folder`.  Called after `validate`, in the same way."""
 
+    def export_so_far(self, folder: Path, summary: dict[str, Any]) -> None:  # noqa: B027  # optional
+        """Writes the model into `folder` as it is: a training that is cut off leaves one.
+
+        Called after each checkpoint, with the averaged weights.  The training goes on: nothing may be changed.
+        """
+
     def export(self, folder: Path, summary: dict[str, Any]) -> None:  # noqa: B027  # optional
         """Write the finished model into `folder`.  Called once at the end with the averaged weights."""
 
@@ -60,8 +66,12 @@ class Task(ABC):
         """Factor on the learning rate for the parameter of this name."""
         return 1.0
 
+    def networks(self) -> list[nn.Module]:
+        """The networks that compute in `loss`, whose known pieces are compiled: `model`, and frozen ones beside it."""
+        return [self.model]
+
     def compile(self) -> None:
-        """Compile the heavy part, in place.  Called if the model has none of the known pieces."""
+        """Compile the heavy part, in place.  Called if the networks have none of the known pieces."""
         self.model.compile()
 
     def blocks(self) -> list[nn.Module]:

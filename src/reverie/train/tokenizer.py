@@ -7,7 +7,6 @@ neighbouring pixels at three scales, and on differences between frames; the deco
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from reverie.models.checkpoint import (
 from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
 from reverie.train.config import trainer_config
-from reverie.train.device import pick_dtype
+from reverie.train.device import num_cores, pick_dtype
 from reverie.train.display import SILENT, Display
 from reverie.train.pca import fit_linear
 from reverie.train.task import Task
@@ -194,9 +193,8 @@ def train_tokenizer(config: TrainTokenizerConfig, display: Display = SILENT) -> 
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     length = max(17, config.clip_frames)
-    decoders = min(8, os.cpu_count() or 1) if config.pool_clips >= CLIPS_WORTH_WORKERS else 0
     datasets, held = ([Dataset(path) for path in paths] for paths in (config.data, config.held_out or config.data))
-    pool = read_pool(datasets, config.pool_clips, max(33, config.clip_frames), config.seed, decoders)
+    pool = read_pool(datasets, config.pool_clips, max(33, config.clip_frames), config.seed)
     held_out = read_pool(held, HELD_OUT_CLIPS, length, seed=0)
     if config.start is None:
         tokenizer = VideoTokenizer(PRESETS[config.preset]())
@@ -209,8 +207,8 @@ def train_tokenizer(config: TrainTokenizerConfig, display: Display = SILENT) -> 
     return Trainer(TokenizerTask(tokenizer, config, pool, held_out), options, display=display).run()
 
 
-def read_pool(datasets: Sequence[Dataset], clips: int, length: int, seed: int, workers: int = 0) -> Frames:
-    """Random clips `(n, length, H, W, 3)`, as many of each dataset, decoded by `workers` processes.
+def read_pool(datasets: Sequence[Dataset], clips: int, length: int, seed: int) -> Frames:
+    """Random clips `(n, length, H, W, 3)`, as many of each dataset, decoded by several processes where they are many.
 
     Raises DataError if no episode is long enough, or the datasets differ in resolution.
     """
@@ -220,6 +218,7 @@ def read_pool(datasets: Sequence[Dataset], clips: int, length: int, seed: int, w
                 f"{dataset.path} has pictures of {dataset.resolution}, {datasets[0].path} of {datasets[0].resolution}; "
                 "record them at one resolution"
             )
+    workers = min(8, num_cores()) if clips >= CLIPS_WORTH_WORKERS else 0
     pool = []
     for dataset in datasets:
         with ClipLoader(dataset, length, batch=1, seed=seed, workers=workers) as loader:
@@ -284,13 +283,20 @@ def time_tokenizer(tokenizer: VideoTokenizer, clips: Frames, rounds: int = 15) -
     tokenizer.decode(z, decoder)
     times: dict[str, list[float]] = {"encode": [], "decode": []}
     for _ in range(rounds):
-        started = time.perf_counter()
+        started = _now(video.device)
         z = tokenizer.encode(video[:, 1:5], encoder)
-        middle = time.perf_counter()
+        middle = _now(video.device)
         tokenizer.decode(z, decoder)
         times["encode"].append(middle - started)
-        times["decode"].append(time.perf_counter() - middle)
+        times["decode"].append(_now(video.device) - middle)
     return {name: round(1e3 * float(np.median(values)), 2) for name, values in times.items()}
+
+
+def _now(device: torch.device) -> float:
+    """Seconds of a clock, once the device has done its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _video(clip: Frames, device: torch.device) -> Tensor:

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
@@ -57,7 +58,7 @@ class Trainer:
         on_checkpoint: Callable[[Progress], None] | None = None,
         display: Display = SILENT,
     ) -> None:
-        """on_checkpoint: called after each checkpoint of a single process with the averaged weights in the model."""
+        """on_checkpoint: called after each checkpoint, once the model so far is exported."""
         self.task, self.config, self.on_checkpoint, self.display = task, config, on_checkpoint, display
         self.ranks = Ranks.from_environment()
         self.device = self.ranks.device(pick_device(config.device))
@@ -113,17 +114,14 @@ class Trainer:
                     raise TrainError(f"stopped at step {self.progress.step}; run the same command to go on")
                 metrics = self._validate(report)
                 self._save()
-                with self.averaged_weights():
-                    if self.ranks.is_first:
-                        self.task.export(config.folder, self._summary(metrics))
-                self.ranks.barrier()
+                self._export(metrics)
                 return metrics
 
     def _compile(self) -> None:
         """Pieces whose shapes never change, so that each is compiled once for all blocks of its kind."""
         check_compiler(self.device)
         self._flex = flex_works(self.device)
-        if compile_pieces(self.task.model, pieces=TRAINING_PIECES) == 0:
+        if compile_pieces(*self.task.networks(), pieces=TRAINING_PIECES) == 0:
             self.task.compile()
 
     @contextmanager
@@ -161,9 +159,9 @@ class Trainer:
                 minutes = self.ranks.same((now - last_save) / 60, (now - last_validation) / 60)
                 if minutes[0] >= config.checkpoint_minutes:
                     self._save()
-                    if self.on_checkpoint is not None and self.ranks.count == 1:
-                        with self.averaged_weights():
-                            self.on_checkpoint(self.progress)
+                    self._export(None)
+                    if self.on_checkpoint is not None and self.ranks.is_first:
+                        self.on_checkpoint(self.progress)
                     last_save = time.monotonic()
                 if minutes[1] >= config.validate_minutes:
                     self._validate(report)
@@ -287,6 +285,22 @@ class Trainer:
         (failed,) = self.ranks.same(float(failure is not None))
         if failure or failed:
             raise failure or TrainError("the first process could not write the checkpoint; it says why")
+
+    def _export(self, metrics: dict[str, float] | None) -> None:
+        """Has the first process write the model: the finished one, or without figures what there is so far."""
+        folder = self.config.folder
+        with self.averaged_weights():
+            if self.ranks.is_first:
+                write = self.task.export_so_far if metrics is None else self.task.export
+                try:
+                    write(folder, self._summary(metrics or {}))
+                except (OSError, SafetensorError) as error:
+                    reason = (str(error) or type(error).__name__).splitlines()[0]
+                    raise TrainError(
+                        f"cannot write the model to {folder} ({reason}); its checkpoint is kept: free some space and "
+                        "run the same command to go on"
+                    ) from error
+        self.ranks.barrier()
 
     def _summary(self, metrics: dict[str, float]) -> dict[str, Any]:
         """Summary of the training for a model card."""

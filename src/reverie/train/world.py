@@ -22,12 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from reverie.errors import DataError, TrainError
-from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
+from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model, shard_bytes_of
 from reverie.models.dit import WorldModel, count_parameters
 from reverie.models.image_encoder import ImageEncoder
 from reverie.models.lazy_module import release_memory
 from reverie.models.pixels import to_pixels
 from reverie.models.presets import PRESETS, Preset
+from reverie.models.start_frames import INDEX
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.sampling import add_noise
 from reverie.train.batches import move
@@ -111,9 +112,8 @@ class WorldTask(Task):
     def remat(self) -> None:
         self.world.remat = True
 
-    def compile(self) -> None:
-        for block in self.world.blocks:
-            block.compile()
+    def networks(self) -> list[nn.Module]:
+        return [self.world]  # `model` of a low-rank adaptation holds the adapters alone
 
     def settle(self) -> None:
         """Moves the frozen modules to the training's device."""
@@ -245,10 +245,21 @@ class WorldTask(Task):
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:
         """The finished model folder, at `folder`/model.  What was adapted is merged, for good."""
+        merge(self.world)
+        self._save(folder / "model", summary)
+        add_start_frames(folder / "model", self.config.data)
+
+    def export_so_far(self, folder: Path, summary: dict[str, Any]) -> None:
+        """The model folder, at `folder`/model.  Of low-rank matrices there is none before they are merged."""
+        if not self.config.lora:
+            self._save(folder / "model", summary)
+            if not (folder / "model" / INDEX).is_file():
+                add_start_frames(folder / "model", self.config.data)
+
+    def _save(self, folder: Path, summary: dict[str, Any]) -> None:
         config = self.bundle.config
         if self.config.tunes:
             summary = config.summary | {"tuned": summary | {"lora": self.config.lora}}
-        merge(self.world)
         config = replace(
             config,
             name=self.recipe.name,
@@ -256,8 +267,8 @@ class WorldTask(Task):
             summary=summary,
             mouse_fov_deg=self.recipe.fov_deg,
         )
-        save_model(folder / "model", replace(self.bundle, config=config))
-        add_start_frames(folder / "model", self.config.data)
+        shard_bytes = shard_bytes_of(self.config.max_shard_mb)
+        save_model(folder, replace(self.bundle, config=config), shard_bytes=shard_bytes)
 
 
 def new_bundle(preset: Preset, config: TrainWorldConfig, tokenizer: VideoTokenizer) -> ModelBundle:

@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
+from tests.evaluate.conftest import write_recording
 from tests.train.spatial.made_up import SPACE, write_pack
 from tests.train.spatial.tokenizers import write_model
 
-from reverie.errors import DataError, DeviceError, ReverieError, TrainError
+from reverie.errors import CheckpointError, DataError, DeviceError, ReverieError, TrainError
+from reverie.models.checkpoint import load_model
 from reverie.models.presets import PRESETS
 from reverie.train import recipes
 from reverie.train.checkpoints import FolderLock
@@ -27,6 +30,7 @@ from reverie.train.spatial import stages as stages_module
 from reverie.train.spatial.plans import Recipe, tiny
 from reverie.train.spatial.stages import Stages, training_seconds
 from reverie.train.spatial.task import SpatialTask
+from reverie.types import ActionSpace
 
 GPU_IS_GONE = "CUDA error: unspecified launch failure\nCUDA kernel errors might be asynchronously reported"
 RECIPE = dataclasses.replace(tiny(), steps=6, sheet_steps=0, export_minutes=1e-4)
@@ -166,6 +170,19 @@ def test_a_gpu_with_too_little_memory_is_refused(tmp_path: Path, monkeypatch: py
         machine.check_data_fits(10_000, 100, preset, fits, gpu)
 
 
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: no space")])
+def test_a_disk_that_is_full_is_one_line(tmp_path: Path, error: Exception) -> None:
+    stages = Stages(tmp_path, ["pack"], {}, 60, lambda _: None)
+    with (
+        pytest.raises(TrainError, match=r"disk failed in the stage pack \(.*pace.*\); finished .*: free some space"),
+        stages.stage("pack"),
+    ):
+        raise error
+    assert not stages.is_done("pack")
+    with pytest.raises(FileNotFoundError), stages.stage("pack"):
+        (tmp_path / "none").read_text()
+
+
 def test_other_errors_are_not_taken_for_a_gpus(tmp_path: Path) -> None:
     stages = Stages(tmp_path, ["a"], {}, 60, lambda _: None)
     with pytest.raises(RuntimeError, match="shapes do not fit"), stages.stage("a"):
@@ -229,6 +246,61 @@ def test_recordings_of_another_resolution_or_game_are_refused(given: Path, tmp_p
         begin(given, tmp_path / "run", packs=other)
 
 
+def test_recordings_are_looked_at_before_they_are_packed(
+    given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tall = write_recording(tmp_path / "tall" / "walk", (48, 64), RECORDED, num_frames=30)
+    flying = write_recording(tmp_path / "flying" / "walk", (32, 64), ActionSpace(("fly", "left")), num_frames=30)
+    walk = write_recording(tmp_path / "right" / "walk", (32, 64), RECORDED, num_frames=30)
+
+    def start(data: Path) -> None:
+        run(RECIPE, [], [], given / "tokenizer", tmp_path / "run", "cpu", datasets=[data])
+
+    for data, said in (
+        (tall, "walk is 48x64, the model takes 32x64; record at that resolution"),
+        (flying, "walk has the key fly, the model has forward, left"),
+        (tmp_path / "none", "none"),
+    ):
+        with pytest.raises(DataError, match=said) as told:
+            start(data)
+        assert "\n" not in str(told.value)
+        assert not (tmp_path / "run" / "stages.json").exists(), "nothing was begun"
+    monkeypatch.setattr("reverie.train.spatial.gather.gather_packs", failing(0, KeyboardInterrupt(), lambda *_: None))
+    with pytest.raises(KeyboardInterrupt):
+        start(walk)
+    longer = write_recording(tmp_path / "longer" / "walk", (32, 64), RECORDED, num_frames=34)
+    with pytest.raises(TrainError, match=r"was begun with data datasets \[\[.walk., .*got .*run it as it was begun"):
+        start(longer)
+
+
+RECORDED = ActionSpace(("forward", "left"))
+
+
+def test_weights_are_written_and_read_in_shards(given: Path, tmp_path: Path) -> None:
+    short = dataclasses.replace(RECIPE, steps=2)
+    begin(given, tmp_path / "first", short, max_shard_mb=0.05)
+    model = tmp_path / "first/run/model"
+    shards = sorted(model.glob("dit-*-of-*.safetensors"))
+    assert len(shards) > 1
+    assert max(path.stat().st_size for path in shards) < 60_000
+    assert load_model(model).config.memory is not None
+    assert any(line.startswith("done") for line in begin(given, tmp_path / "second", short, start=model))
+    whole = shards[1].read_bytes()
+    for damage, said in ((cut, "is not a readable safetensors file"), (Path.unlink, "is missing, one of")):
+        shards[1].write_bytes(whole)
+        damage(shards[1])
+        with pytest.raises(CheckpointError, match=f"{shards[1].name} {said}") as told:
+            begin(given, tmp_path / "third", short, start=model)
+        assert "\n" not in str(told.value)
+        assert not (tmp_path / "third" / "stages.json").exists(), "nothing was begun"
+
+
+def test_a_recipe_is_one_process(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TrainError, match="a recipe runs in one process, on one GPU; start it without torchrun"):
+        begin(given, tmp_path)
+
+
 BUNDLED = Path(recipes.__file__).parents[1] / "weights" / "nano"
 
 
@@ -252,5 +324,8 @@ def test_machines_that_are_too_small_are_refused(given: Path, tmp_path: Path, mo
 def test_games_that_cannot_be_recorded_here_are_refused(given: Path, tmp_path: Path) -> None:
     with pytest.raises(ReverieError, match="unknown game 'chess'"):
         run(RECIPE, [], [], given / "tokenizer", tmp_path, "cpu", games=("chess",))
+    with pytest.raises(DataError, match="the game yard is 64x112, the model takes 32x64; record at that resolution"):
+        run(RECIPE, [], [], given / "tokenizer", tmp_path / "run", "cpu", games=("yard",))
+    assert not list((tmp_path / "run").glob("rec*")), "nothing was recorded"
     with pytest.raises(TrainError, match="give both --packs and --held-out"):
         run(RECIPE, [given / "room"], [], given / "tokenizer", tmp_path, "cpu")

@@ -89,5 +89,5 @@ def test_every_stage_stays_on_the_device(tmp_path: Path, monkeypatch: pytest.Mon
         with torch.no_grad():
             assert np.isfinite(list(task.validate().values())).all()
             contact_sheet(bundle, held, scene, plan.schedule, tmp_path, 5)
-            task.sample(tmp_path / "samples", 1)
+            task.export_so_far(tmp_path, {})
     assert load_model(tmp_path / "model").config.action_space == SPACE

@@ -21,25 +21,28 @@ def convert(
     resolution: tuple[int, int] | None = None,
     tiny_decoder: Path | None = None,
     dtype: str = "bfloat16",
+    max_shard_mb: float | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Writes the model folder, one network after another.  Raises CheckpointError before anything large is read.
 
     source: a folder in the published layout, or a hub id; target: a folder that does not exist, or is empty.
     variant: universal, gta or templerun; resolution: (H, W) in pixels, multiples of 16; tiny_decoder: a TAEHV decoder
-    to take along; dtype: bfloat16 or float32; tell: gets a line for each step.
+    to take along; dtype: bfloat16 or float32; max_shard_mb: largest file of weights; tell: gets a line for each
+    step.
     """
     import torch
 
     from reverie.engine.loading.models import find_model
     from reverie.models.adapters.published import is_published, open_published
-    from reverie.models.checkpoint import file_of, save_config, save_weights
+    from reverie.models.checkpoint import file_of, save_config, save_weights, shard_bytes_of
 
     dtypes = {"bfloat16": torch.bfloat16, "float32": torch.float32}
     if dtype not in dtypes:
         raise CheckpointError(f"unknown dtype {dtype!r}; expected {' or '.join(dtypes)}")
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise CheckpointError(f"{target} is there already; give a folder that is empty or does not exist")
+    shard_bytes = shard_bytes_of(max_shard_mb)
     folder = find_model(source, variant, tell)
     if not is_published(folder):
         raise CheckpointError(f"{folder} holds no published Matrix-Game 2.0 weights, so there is nothing to convert")
@@ -56,7 +59,7 @@ def convert(
         tell(f"converting the {name.replace('_', ' ')}")
         module = read("cpu", dtypes[dtype])
         if module is not None:
-            save_weights(target / file_of(name), module)
+            save_weights(target / file_of(name), module, shard_bytes=shard_bytes)
         del module
     save_config(target, published.config, _card(published.config, source, dtype))
 

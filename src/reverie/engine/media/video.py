@@ -9,8 +9,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-import av
-import av.error
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -60,6 +58,8 @@ class VideoWriter:
 
     def __init__(self, path: Path, resolution: tuple[int, int], log: dict[str, Any]) -> None:
         self.path = check_output(path, *_CODECS)
+        import av  # not where videos are neither read nor written
+
         codec = _CODECS[path.suffix.lower()]
         self._partial = _partial(path)
         self._container = av.open(local_path(self._partial), "w", options=codec.container)
@@ -71,6 +71,8 @@ class VideoWriter:
         self._stream.pix_fmt = "yuv420p"
 
     def write(self, frames: Frames) -> None:
+        import av
+
         for frame in frames:
             self._container.mux(self._stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
 
@@ -127,6 +129,8 @@ def _partial(path: Path) -> Path:
 
 def read_log(path: str | Path) -> dict[str, Any]:
     """The log that `open_video` put into a video.  Raises DataError for any other file."""
+    import av.error
+
     try:
         log = json.loads(_read_comment(path))
     except (OSError, ValueError, av.error.FFmpegError) as error:
@@ -140,12 +144,16 @@ def _read_comment(path: str | Path) -> str:
     if Path(path).suffix.lower() == ".gif":
         with Image.open(path, formats=("GIF",)) as image:
             return bytes(image.info.get("comment", b"")).decode()
+    import av
+
     with av.open(local_path(path)) as container:
         return next((text for name, text in container.metadata.items() if name.lower() == "comment"), "")
 
 
 def read_frames(path: str | Path) -> npt.NDArray[np.uint8]:
     """All frames of a video, `(f, H, W, 3)`."""
+    import av
+
     with av.open(local_path(path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return np.stack(frames).astype(np.uint8, copy=False)

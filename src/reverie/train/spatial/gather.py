@@ -11,7 +11,7 @@ from reverie.data.game_options import options_of
 from reverie.errors import DataError, WorldError
 from reverie.train.spatial.plans import Recipe, RecordingPlan
 from reverie.train.spatial.stages import Stages
-from reverie.types import FPS
+from reverie.types import FPS, ActionSpace
 from reverie.worlds import install_command, missing, world_info
 
 
@@ -38,14 +38,48 @@ def place_of_game(game: str, number: int) -> Place:
     return Place(game, number, (f"place={number}",) if "place" in options_of(world_info(game)) else ())
 
 
-def check_games(games: Sequence[str]) -> None:
-    """Raises WorldError, with what to install, for games that this machine cannot play."""
+def check_games(games: Sequence[str], resolution: tuple[int, int]) -> None:
+    """Checks games before they are recorded.  resolution: (H, W) of the model.
+
+    Raises WorldError, with what to install, for games that this machine cannot play; DataError for games of another
+    resolution.
+    """
     infos = [world_info(game) for game in games]
     if lacking := [info for info in infos if missing(info)]:
         names = ", ".join(info.name for info in lacking)
         raise WorldError(
             f"there is no data and these games cannot be recorded here: {names}; {install_command(lacking)}, or give "
             "--packs and --held-out, or --data"
+        )
+    for info in infos:
+        size = getattr(info.target, "resolution", None)  # of a game's class; others are seen when they are packed
+        if isinstance(size, tuple):
+            _check_size(f"the game {info.name}", size, resolution)
+
+
+def check_datasets(datasets: Sequence[Path], resolution: tuple[int, int], space: ActionSpace) -> list[list[str]]:
+    """Checks recordings before anything is made of them; returns name and fingerprint of each.
+
+    resolution: (H, W) of the model; space: its actions.
+    Raises DataError for recordings that are missing, of another resolution, or with other keys.
+    """
+    from reverie.data.dataset import Dataset
+
+    found = []
+    for path in datasets:
+        dataset = Dataset(path)
+        _check_size(str(path), dataset.resolution, resolution)
+        if unknown := [key for key in dataset.action_space.keys if key not in space.keys]:
+            raise DataError(f"{path} has the key {unknown[0]}, the model has {', '.join(space.keys)}")
+        found.append([path.resolve().name, dataset.fingerprint])
+    return found
+
+
+def _check_size(what: str, size: tuple[int, ...], resolution: tuple[int, int]) -> None:
+    if size != resolution:
+        raise DataError(
+            f"{what} is {size[0]}x{size[1]}, the model takes {resolution[0]}x{resolution[1]}; record at that "
+            "resolution, or take the preset of this one"
         )
 
 

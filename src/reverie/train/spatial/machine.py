@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -10,18 +9,11 @@ import torch
 
 from reverie.errors import DeviceError, TrainError
 from reverie.models.presets import Preset
+from reverie.train.device import num_cores
 from reverie.train.spatial.plans import Recipe
 from reverie.vision.projection import VIEW_SIZE
 
 GIB = 2**30
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        return os.cpu_count() or 1
 
 
 def gpu_memory_gib() -> float:

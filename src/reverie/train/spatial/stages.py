@@ -7,6 +7,7 @@ stages.json     given: the recipe, data and model that the folder was begun with
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import threading
@@ -15,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from reverie.errors import TrainError
 from reverie.models.checkpoint import write_json_atomic
@@ -25,6 +28,10 @@ BEAT_S = 5.0
 
 MIN_REMINDER_S = 60.0
 """Between lines about the remaining time; else a hundredth of the budget."""
+
+
+DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Error numbers of a disk that is full, limited, read-only or broken."""
 
 
 class Stages:
@@ -113,7 +120,7 @@ class Stages:
         began = time.monotonic()
         self.current = name
         self.say(self.describe(name))
-        with self._beating(name), self.device_failures():
+        with self._beating(name), self.device_failures(), self._disk_failures():
             yield
         if not self.is_done(name):
             self._write("done", name, round(time.monotonic() - began, 2))
@@ -139,6 +146,20 @@ class Stages:
         finally:
             ended.set()
             thread.join()
+
+    @contextmanager
+    def _disk_failures(self) -> Iterator[None]:
+        """Raises TrainError, in one line, where the disk is full or fails."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            if isinstance(error, OSError) and error.errno not in DISK_FAILURES:
+                raise
+            raise TrainError(
+                f"the disk failed in the stage {self.current} ({reason}); finished stages and checkpoints are kept in "
+                f"{self.folder}: free some space and run the same command to go on"
+            ) from error
 
     def device_failures(self) -> AbstractContextManager[None]:
         """Raises TrainError, in one line that states that nothing is lost, if a GPU fails."""

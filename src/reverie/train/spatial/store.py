@@ -21,6 +21,7 @@ from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.scenes.ego_motion import depth_ahead, relative_motion
 from reverie.scenes.keyframes import Keyframes
+from reverie.train.device import half_on_gpu
 from reverie.train.spatial.ego_motion import Motions
 from reverie.train.spatial.latent_cache import LatentCache
 from reverie.train.spatial.packs import PackedEpisode, PackInfo, list_episodes, read_episodes
@@ -202,7 +203,7 @@ class Store:
 
     def autocast(self) -> torch.autocast:
         """bfloat16 on a GPU, float32 on a CPU."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        return half_on_gpu(self.device)
 
     @torch.no_grad()
     def measure_depth(self, network: DepthNet, batch: int = 512) -> None:

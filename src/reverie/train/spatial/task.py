@@ -11,7 +11,6 @@ Legend: b batch, t steps of a clip, (c u v) a latent step, a numbers in an actio
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from reverie import sampling
-from reverie.models.checkpoint import ModelBundle, save_model
+from reverie.models.checkpoint import ModelBundle, replace_model
 from reverie.models.schedule import Schedule
 from reverie.models.state import ConditionChannels
 from reverie.train.noise_levels import draw_large_steps, draw_noise_levels
@@ -112,9 +111,12 @@ class SpatialTask(Task):
         held_views: Mapping[str, ViewSet],
         scene: ScenePool,
         say: Callable[[str], None] = lambda line: None,
+        shard_bytes: int | None = None,
     ) -> None:
-        """views: conditions of the training steps, and how often each set is drawn."""
+        """views: conditions of the training steps, and how often each set is drawn; shard_bytes: of exported weights,
+        as `save_model` takes it."""
         assert bundle.memory is not None
+        self.shard_bytes = shard_bytes
         self.bundle, self.store, self.held_out, self.plan, self.say = bundle, train, held_out, plan, say
         self.world, encoder = bundle.model, bundle.image_encoder
         assert isinstance(encoder, nn.Module)
@@ -359,28 +361,19 @@ class SpatialTask(Task):
         self.say("held out: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
         return means
 
-    def sample(self, folder: Path, step: int) -> None:
-        """The averaged weights so far, as a model folder: a run that is cut off loses little.  What squared error made
-        alone stays beside what the discriminator made of it."""
+    def export_so_far(self, folder: Path, summary: dict[str, Any]) -> None:
+        """The model folder so far.  What squared error made alone stays beside what the discriminator made of it."""
         if self.discriminator is not None and self.progress < self.plan.adversarial_from:
-            self._save(folder.parent / "model-before-discriminator", {"steps": step})
-        self._save(folder.parent / "model", {"steps": step})
+            self._save(folder / "model-before-discriminator", summary)
+        self._save(folder / "model", summary)
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:
         """The finished model folder, at `folder`/model."""
         self._save(folder / "model", summary)
 
     def _save(self, folder: Path, summary: dict[str, Any]) -> None:
-        """Writes a model folder beside and puts it in place: a reader, or a kill, never meets parts of two."""
         config = replace(self.bundle.config, schedule=self.plan.schedule, summary=summary)
-        partial, old = folder.with_name(f".{folder.name}.partial"), folder.with_name(f".{folder.name}.old")
-        for rest in (partial, old):
-            shutil.rmtree(rest, ignore_errors=True)
-        save_model(partial, replace(self.bundle, config=config))
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        replace_model(folder, replace(self.bundle, config=config), shard_bytes=self.shard_bytes)
 
 
 def _importance(sigma: Tensor) -> Tensor:

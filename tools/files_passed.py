@@ -48,7 +48,7 @@ class Trace:
 
 def follow_action(trace: Trace, folder: Path) -> None:
     from starlette.testclient import TestClient
-    from tests.serve.small_model import small_engine
+    from tests.helpers.small_model import small_engine
     from tests.serve.test_server import OPEN, connected
 
     from reverie.models.presets import tiny_memory
@@ -72,7 +72,7 @@ def follow_clip(trace: Trace, folder: Path) -> None:
     import numpy as np
     import torch
     from tests.e2e.test_road import Lighthouse
-    from tests.serve.small_model import small_engine
+    from tests.helpers.small_model import small_engine
 
     from reverie.data.record import RecordConfig, record
     from reverie.models.presets import tiny

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.serve.fake_source import FakeSource, running
+from tests.helpers.fake_source import FakeSource, running
 
 from reverie.serve.access import Access
 from reverie.serve.host import Limits

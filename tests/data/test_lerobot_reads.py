@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.scenes.yard import record_yard
+from tests.helpers.yard_scene import record_yard
 
 from reverie.data.dataset import Dataset
 
@@ -40,7 +40,7 @@ def run_lerobot(tmp_path: Path, *words: str) -> dict[str, np.ndarray]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     env |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
     mode, folder, *rest = words
-    script = Path(__file__).parent / "lerobot_reader.py"
+    script = Path(__file__).parents[1] / "helpers/lerobot_reader.py"
     done = subprocess.run([PYTHON, str(script), mode, folder, str(out), *rest], env=env, capture_output=True, text=True)
     if mode == "stream" and "torchcodec" in done.stderr:
         pytest.skip("LeRobot streams by torchcodec alone, which does not load there")

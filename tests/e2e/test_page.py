@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.serve.fake_source import FakeSource, running
+from tests.helpers.fake_source import FakeSource, running
 
 import reverie
 from reverie.serve.sources import ModelSource

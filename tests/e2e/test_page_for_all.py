@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests.e2e.test_page import CHROMIUM, MEAN_COLOUR, a_picture, browser, page, playwright, until, upload
-from tests.serve.fake_source import RESOLUTION, FakeSource, running
+from tests.helpers.fake_source import RESOLUTION, FakeSource, running
 
 from reverie.serve.host import Limits
 from reverie.types import ActionSpace

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.test_page import CHROMIUM, browser, page, playwright
-from tests.serve.fake_source import FakeSource, running
+from tests.helpers.fake_source import FakeSource, running
 
 from reverie.serve import protocol
 

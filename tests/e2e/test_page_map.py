@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from tests.serve.fake_source import FakeSource, FakeWorld, running
+from tests.helpers.fake_source import FakeSource, FakeWorld, running
 
 from reverie.serve.sources import Picture
 

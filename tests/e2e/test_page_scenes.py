@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.serve.fake_source import FakeSource, FakeWorld, running
+from tests.helpers.fake_source import FakeSource, FakeWorld, running
 
 from reverie.serve.sources import Progress, ScenePlace, StartPicture, WorldSpec
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from tests.e2e.test_page_for_all import contrasts
-from tests.serve.fake_source import FakeSource, running
-from tests.serve.small_model import small_engine
+from tests.helpers.fake_source import FakeSource, running
+from tests.helpers.small_model import small_engine
 
 from reverie.engine.engine import Engine
 from reverie.engine.sessions.script import parse_json

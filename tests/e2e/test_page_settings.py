@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.e2e.test_page_sessions import CHROMIUM, browser, engine, page, until  # noqa: F401  # fixtures
-from tests.serve.fake_source import FakeSource, running
+from tests.helpers.fake_source import FakeSource, running
 
 from reverie.engine.engine import Engine
 from reverie.engine.sessions.session import Session

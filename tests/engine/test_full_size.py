@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tests.models.adapters.folders import CLIP_NAME, VARIANTS
-from tests.models.adapters.naive import make_config, make_weights
+from tests.helpers.naive_matrix_game import make_config, make_weights
+from tests.helpers.published_folders import CLIP_NAME, VARIANTS
 from torch import Tensor, nn
 
 from reverie.models.adapters import clip, wan_vae

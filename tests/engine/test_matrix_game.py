@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.models.adapters.folders import RESOLUTION, VARIANTS, make_published
-from tests.models.adapters.naive import make_config
+from tests.helpers.naive_matrix_game import make_config
+from tests.helpers.published_folders import RESOLUTION, VARIANTS, make_published
 
 from reverie import cli, sampling
 from reverie.engine.engine import Engine, load

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.evaluate.synthetic import SPACE, FakeRecording
+from tests.helpers.synthetic_recordings import SPACE, FakeRecording
 
 from reverie.data.video import write_video
 from reverie.data.writer import DatasetWriter, picture_statistics

@@ -41,7 +41,7 @@ def finished(
         root = tmp_path_factory.mktemp("reports")
         script = root / "fake.py"
         script.write_text(
-            "from tests.evaluate.synthetic import FakeEngine\n"
+            "from tests.helpers.synthetic_recordings import FakeEngine\n"
             "def load(folder, device='cpu'):\n"
             "    engine = FakeEngine(resolution=(32, 64))\n"
             "    engine.name = 'fake'\n"

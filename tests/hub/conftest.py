@@ -8,7 +8,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 from PIL import Image
-from tests.hub.fake_hub import WRITER, FakeHub
+from tests.helpers.fake_hub import WRITER, FakeHub
 
 from reverie.hub import client
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model

@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import constants
-from tests.hub.fake_hub import READER, FakeHub, Repository
+from tests.helpers import toy_world
+from tests.helpers.fake_hub import READER, FakeHub, Repository
 
 import reverie
 from reverie import cli
@@ -30,11 +31,6 @@ SCENE = Path(reverie.__file__).parent / "weights/scenes/temple-run"
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-    import toy_world
-
     toy_world.register(lambda table, name, info: table.__setitem__(name, info))
     return toy_world.record_toy(tmp_path_factory.mktemp("toy") / "set", frames=120)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.serve.fake_source import SPACE, FakeSource, FakeWorld, running
+from tests.helpers.fake_source import SPACE, FakeSource, FakeWorld, running
 from tests.serve.test_pictures import file_of
 from tests.serve.test_server import Client, connected, served, still_plays
 from websockets.exceptions import ConnectionClosed

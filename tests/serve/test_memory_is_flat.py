@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.serve.small_model import small_engine
+from tests.helpers.small_model import small_engine
 
 from reverie.engine.sessions.chunks import Chunks
 from reverie.engine.sessions.session import Snapshot

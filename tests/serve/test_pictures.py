@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
-from tests.serve.fake_source import RESOLUTION, FakeSource
+from tests.helpers.fake_source import RESOLUTION, FakeSource
 
 from reverie.serve.access import Access
 from reverie.serve.app import create_app

@@ -20,8 +20,8 @@ import pytest
 import uvicorn
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
-from tests.serve.fake_source import FakeSource, running
-from tests.serve.small_model import small_engine
+from tests.helpers.fake_source import FakeSource, running
+from tests.helpers.small_model import small_engine
 from tests.serve.test_server import OPEN, connected
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect

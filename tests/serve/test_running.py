@@ -7,7 +7,7 @@ import socket
 import urllib.request
 
 import pytest
-from tests.serve.fake_source import FakeSource, running
+from tests.helpers.fake_source import FakeSource, running
 from websockets.sync.client import connect
 
 from reverie.cli.play import PlayConfig, play

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from starlette.testclient import TestClient
-from tests.scenes.yard import save_yard_scene
+from tests.helpers.yard_scene import save_yard_scene
 from tests.serve.test_server import OPEN, connected
 
 from reverie import cli

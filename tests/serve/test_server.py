@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from starlette.testclient import TestClient, WebSocketTestSession
 from starlette.websockets import WebSocketDisconnect
-from tests.serve.fake_source import RESOLUTION, FakeSource
+from tests.helpers.fake_source import RESOLUTION, FakeSource
 
 from reverie.errors import CheckpointError
 from reverie.serve.access import Access

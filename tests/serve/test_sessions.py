@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from starlette.testclient import TestClient
-from tests.serve.small_model import small_engine
+from tests.helpers.small_model import small_engine
 from tests.serve.test_server import OPEN, Client, connected
 
 from reverie.engine.engine import Engine

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
-from tests.serve.fake_source import FakeSource
-from tests.serve.small_model import small_engine
+from tests.helpers.fake_source import FakeSource
+from tests.helpers.small_model import small_engine
 from tests.serve.test_server import OPEN, Client, connected
 
 from reverie.cli.serve import ServeConfig, serve

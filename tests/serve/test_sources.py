@@ -117,7 +117,7 @@ def test_dreams_are_stepped_together(model_folder: Path):
     first, second, third, fourth = source.step_together(worlds, actions)
     for ours, expected in ((first, alone[0]), (second, alone[1])):
         assert isinstance(ours, np.ndarray)
-        assert np.abs(ours.astype(int) - expected.astype(int)).max() <= 2  # as tests/engine/test_batch.py has it
+        assert np.abs(ours.astype(int) - expected.astype(int)).max() <= 2  # as in sessions/test_batch.py
     assert wrapped.actions == [actions[1]]
     assert np.array_equal(wrapped.frames[0], second)  # type: ignore[arg-type]
     assert isinstance(third, np.ndarray)

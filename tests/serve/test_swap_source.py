@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
-from tests.scenes.yard import YardWorld, save_yard_scene
+from tests.helpers.yard_scene import YardWorld, save_yard_scene
 from tests.serve.test_scenes import KEYS, save
 from tests.serve.test_server import OPEN, Client, connected
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from tests.serve.fake_source import FakeSource, FakeWorld
+from tests.helpers.fake_source import FakeSource, FakeWorld
 from tests.serve.test_server import connected, served
 
 from reverie.errors import WorldError

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from tests.models.adapters.naive import make_config
+from tests.helpers.naive_matrix_game import make_config
 from torch import Tensor
 
 from reverie import sampling

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.data import toy_world
-from tests.evaluate.synthetic import moving
+from tests.helpers import toy_world
+from tests.helpers.synthetic_recordings import moving
 
 from reverie.errors import CheckpointError, DataError, TrainError
 from reverie.models.idm import WEIGHTS, IDMConfig, InverseDynamics, Views, load_idm, look, save_idm

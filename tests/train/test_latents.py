@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from tests.evaluate.conftest import write_recording
-from tests.evaluate.synthetic import SPACE
-from tests.train.spatial.tokenizers import write_model
+from tests.helpers.synthetic_recordings import SPACE
+from tests.helpers.untrained_models import write_model
 from tests.train.test_world import recording
 
 from reverie.cli import main

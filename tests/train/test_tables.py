@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.train.pretend_gpu import is_there, pretended_gpu
+from tests.helpers.pretend_gpu import is_there, pretended_gpu
 from tests.train.test_world import recording, task
 from torch import Tensor
 

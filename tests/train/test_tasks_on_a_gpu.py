@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.train.pretend_gpu import is_there, pretended_gpu
+from tests.helpers.pretend_gpu import is_there, pretended_gpu
 from tests.train.test_distill import common, students_turn
 from tests.train.test_idm import SPACE as IDM_SPACE
 from tests.train.test_idm import made_up

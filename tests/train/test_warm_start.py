@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tests.evaluate.conftest import write_recording
-from tests.models.adapters.folders import RESOLUTION, make_published
+from tests.helpers.published_folders import RESOLUTION, make_published
 from torch import nn
 from torch.nn.utils import parametrize
 

@@ -11,7 +11,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from samples import FRONT, actions_by_frame, bring, encode, lerobot_set, numbers, pairs, rows, scene
+from tests.helpers.import_samples import (
+    FRONT,
+    actions_by_frame,
+    bring,
+    encode,
+    lerobot_set,
+    numbers,
+    pairs,
+    rows,
+    scene,
+)
 
 from reverie.data import removal
 from reverie.data.audit import problems

@@ -9,7 +9,18 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from samples import FRONT, SIZE, actions_by_frame, bring, encode, lerobot_set, numbers, pairs, scene, shaking
+from tests.helpers.import_samples import (
+    FRONT,
+    SIZE,
+    actions_by_frame,
+    bring,
+    encode,
+    lerobot_set,
+    numbers,
+    pairs,
+    scene,
+    shaking,
+)
 
 from reverie.data.container import frame_times
 from reverie.data.dataset import Dataset

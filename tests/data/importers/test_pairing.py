@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from samples import FRONT, bring, lerobot_set, pairs
+from tests.helpers.import_samples import FRONT, bring, lerobot_set, pairs
 
 from reverie.cli import main
 from reverie.data.audit import problems

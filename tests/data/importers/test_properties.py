@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import FRONT, actions_by_frame, bring, encode, lerobot_set, numbers, scene
-from tests.damage import ANY, CUT, FLIP, Damage, examples
+from tests.helpers.damage import ANY, CUT, FLIP, Damage, examples
+from tests.helpers.import_samples import FRONT, actions_by_frame, bring, encode, lerobot_set, numbers, scene
 
 from reverie.data.container import frame_times
 from reverie.data.dataset import Dataset

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from samples import actions_by_frame, bring, jsonl, pairs, scene, write
+from tests.helpers.import_samples import actions_by_frame, bring, jsonl, pairs, scene, write
 
 from reverie.data.dataset import Dataset
 from reverie.data.importers.take import parse_json, read_lines

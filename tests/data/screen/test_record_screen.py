@@ -35,7 +35,7 @@ def lamp() -> Iterator[tuple[str, subprocess.Popen[str]]]:
     )
     assert server.stdout is not None
     display = f":{server.stdout.readline().strip()}"
-    script = Path(__file__).with_name("lamp.py")
+    script = Path(__file__).parents[2] / "helpers/lamp_window.py"
     window = subprocess.Popen([sys.executable, str(script), display], stdout=subprocess.PIPE, text=True)
     try:
         assert window.stdout is not None

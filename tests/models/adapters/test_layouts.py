@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.models.adapters.folders import CLIP_NAME, CLIP_WIDTH, RESOLUTION, VAE_CLIP
-from tests.models.adapters.naive import make_config, make_weights
+from tests.helpers.naive_matrix_game import make_config, make_weights
+from tests.helpers.published_folders import CLIP_NAME, CLIP_WIDTH, RESOLUTION, VAE_CLIP
 from torch import Tensor
 
 from reverie.engine.loading.convert import convert

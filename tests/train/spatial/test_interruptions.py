@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from tests.train.spatial.made_up import SPACE, write_pack
-from tests.train.spatial.tokenizers import write_model
+from tests.helpers.made_up_packs import SPACE, write_pack
+from tests.helpers.untrained_models import write_model
 
 from reverie.errors import DataError, DeviceError, ReverieError, TrainError
 from reverie.models.presets import PRESETS

@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tests.train.pretend_gpu import is_there, pretended_gpu
-from tests.train.spatial.made_up import SPACE, write_pack
-from tests.train.spatial.tokenizers import write_model
+from tests.helpers.made_up_packs import SPACE, write_pack
+from tests.helpers.pretend_gpu import is_there, pretended_gpu
+from tests.helpers.untrained_models import write_model
 
 from reverie.models.checkpoint import load_model
 from reverie.models.tokenizer import VideoTokenizer

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tests.scenes.rooms import keyframes
-from tests.train.spatial.made_up import SIZE, SPACE, write_pack
-from tests.train.spatial.tokenizers import write_model
+from tests.helpers.made_up_packs import SIZE, SPACE, write_pack
+from tests.helpers.rendered_room import keyframes
+from tests.helpers.untrained_models import write_model
 
 from reverie.engine.engine import load
 from reverie.errors import TrainError

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from tests.train.spatial.made_up import SIZE
-from tests.train.spatial.tokenizers import write_model
-from tests.train.spatial.toy_game import SPACE
+from tests.helpers.made_up_packs import SIZE
+from tests.helpers.toy_game import SPACE
+from tests.helpers.untrained_models import write_model
 
 from reverie.engine.engine import load
 from reverie.types import Action
@@ -24,7 +24,7 @@ def start(*words: str) -> subprocess.Popen[str]:
     """The command line with the toy game, in a process of its own."""
     path = os.pathsep.join([str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.train.spatial.toy_game", *words],
+        [sys.executable, "-m", "tests.helpers.toy_game", *words],
         env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tests.scenes.rooms import FOV_DEG, look
+from tests.helpers.rendered_room import FOV_DEG, look
 
 from reverie.train.spatial.packs import PackInfo, write_episode
 from reverie.types import ActionSpace

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
-from tests.damage import ANY, Damage, examples
+from tests.helpers.damage import ANY, Damage, examples
 
 from reverie.engine.sessions.session import Snapshot
 from reverie.errors import CheckpointError

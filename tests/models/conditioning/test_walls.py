@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.scenes.rooms import FOCAL, HALF, around, keyframes
+from tests.helpers.rendered_room import FOCAL, HALF, around, keyframes
 from torch import Tensor
 
 from reverie.models import presets

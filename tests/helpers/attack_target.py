@@ -1,4 +1,4 @@
-"""A real server of the toy dream in a process of its own:  python -m tests.attacks.server MAX_PLAYERS [PORT]
+"""A real server of the toy dream in a process of its own:  python -m tests.helpers.attack_target MAX_PLAYERS [PORT]
 
 Prints its port, serves until its standard input closes, then prints as JSON how long the longest callback of the event
 loop took, in milliseconds of its thread's processor time (which other processes on the machine do not change).
@@ -14,7 +14,7 @@ import time
 from asyncio import events
 
 import uvicorn
-from tests.attacks.rewinding import RewindingSource
+from tests.helpers.rewinding_source import RewindingSource
 
 from reverie.serve import app
 from reverie.serve.host import Limits

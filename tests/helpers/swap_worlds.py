@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 from PIL import Image
-from tests.serve.fake_source import RESOLUTION, SPACE, FakeSource
+from tests.helpers.fake_source import RESOLUTION, SPACE, FakeSource
 
 from reverie.engine.sessions.script import ActionScript
 from reverie.engine.sessions.session_file import SessionFile, encode_png

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.damage import ANY, Damage, examples
+from tests.helpers.damage import ANY, Damage, examples
 
 from reverie.engine.sessions.script import ActionScript, Segment, load_script, parse, parse_json
 from reverie.errors import ActionError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from tests.serve.fake_source import FakeSource, FakeWorld
+from tests.helpers.fake_source import FakeSource, FakeWorld
 
 from reverie.engine.sessions.script import ActionScript
 from reverie.engine.sessions.session_file import SessionFile, encode_png

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tests.damage import ANY, Damage, examples
+from tests.helpers.damage import ANY, Damage, examples
 
 from reverie.engine.media.image_worker import load_untrusted_session
 from reverie.engine.sessions.script import parse

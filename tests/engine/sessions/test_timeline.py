@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.scenes.yard import save_yard_scene
-from tests.serve.small_model import small_engine
+from tests.helpers.small_model import small_engine
+from tests.helpers.yard_scene import save_yard_scene
 
 import reverie
 from reverie import cli

@@ -1,4 +1,4 @@
-"""A window that is white while `w` or a mouse button is held, and black otherwise.  `python lamp.py :5`"""
+"""A window that is white while `w` or a mouse button is held, and black otherwise.  `python lamp_window.py :5`"""
 
 import sys
 

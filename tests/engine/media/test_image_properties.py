@@ -14,7 +14,15 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from tests.engine.icc import ADOBE_RGB, DISPLAY_P3, SRGB, expected_srgb, grey_profile, rgb_profile, srgb_curve
+from tests.helpers.colour_profiles import (
+    ADOBE_RGB,
+    DISPLAY_P3,
+    SRGB,
+    expected_srgb,
+    grey_profile,
+    rgb_profile,
+    srgb_curve,
+)
 
 import reverie
 from reverie.engine.media.image_worker import load_untrusted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.models.adapters.naive import make_config
+from tests.helpers.naive_matrix_game import make_config
 from torch.utils.flop_counter import FlopCounterMode
 
 from reverie.engine.loading import flops

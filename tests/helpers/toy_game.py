@@ -1,4 +1,4 @@
-"""`python -m tests.train.spatial.toy_game WORDS...`: the command line with a toy game that it can record."""
+"""`python -m tests.helpers.toy_game WORDS...`: the command line with a toy game that it can record."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 import cv2
 import numpy as np
-from tests.train.spatial.made_up import SIZE
+from tests.helpers.made_up_packs import SIZE
 
 from reverie import cli
 from reverie.types import ActionSpace, Frames
@@ -32,7 +32,7 @@ INFO = WorldInfo("toy", "a walled yard", ToyGame)
 
 
 def main() -> int:
-    from tests.train.spatial.toy_game import INFO as info  # by its own name: workers import it
+    from tests.helpers.toy_game import INFO as info  # by its own name: workers import it
 
     WORLDS[info.name] = info
     return cli.main(sys.argv[1:])

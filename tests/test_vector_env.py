@@ -56,7 +56,7 @@ def walk(num_envs: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 def assert_close(ours: np.ndarray, theirs: np.ndarray) -> None:
     assert ours.shape == theirs.shape
-    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 2  # as tests/engine/test_batch.py has it
+    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 2  # as in sessions/test_batch.py
 
 
 @pytest.mark.parametrize("mode", list(AutoresetMode))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tests.models.adapters.naive import make_config, make_weights
+from tests.helpers.naive_matrix_game import make_config, make_weights
 from torch import Tensor
 
-VAE_CLIP = Path(__file__).parents[2] / "data" / "golden" / "vae_clip"
+VAE_CLIP = Path(__file__).parents[1] / "data" / "golden" / "vae_clip"
 RESOLUTION = (32, 48)
 CLIP_WIDTH, CLIP_TOKENS = 32, 5
 CLIP_NAME = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"

@@ -51,7 +51,7 @@ def attacked_server(max_players: int = 8, port: int = 0) -> Iterator[Server]:
     After the block `errors` has what it wrote to its terminal, and `longest_ms` the time of its longest callback.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.attacks.server", str(max_players), str(port)],
+        [sys.executable, "-m", "tests.helpers.attack_target", str(max_players), str(port)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

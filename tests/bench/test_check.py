@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.models.adapters.naive import make_config, write_golden
+from tests.helpers.naive_matrix_game import make_config, write_golden
 
 from reverie.bench.reference_check import TOLERANCE, check_rollout, check_vae
 from reverie.cli.reference_check import main
 from reverie.errors import CheckpointError
 
-GOLDEN = Path(__file__).parents[2] / "data" / "golden"
+GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 needs_rollouts = pytest.mark.skipif(
     not (GOLDEN / "universal").is_dir(), reason="the sdist leaves the reference's rollouts out; run this in a checkout"
 )

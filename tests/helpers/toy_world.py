@@ -1,6 +1,6 @@
 """A world that costs nothing: a white column goes by as the player turns, and a dark bar as it walks.
 
-Also a script: `python toy_world.py FOLDER FRAMES [PROCESSES]` records it, for tests that kill the recorder.
+`python -m tests.helpers.toy_world FOLDER FRAMES [PROCESSES]` records it, for tests that kill the recorder.
 """
 
 from __future__ import annotations
@@ -134,8 +134,13 @@ def record_toy(out: Path, frames: int, **changes: Any) -> Path:
     return out
 
 
+def start_recorder(*words: str) -> subprocess.Popen[bytes]:
+    """Starts this module as a script, in a process of its own."""
+    return subprocess.Popen([sys.executable, "-m", "tests.helpers.toy_world", *words], cwd=Path(__file__).parents[2])
+
+
 if __name__ == "__main__":
-    import toy_world  # under its own name, so that workers find the class
+    from tests.helpers import toy_world  # under its own name, so that workers find the class
 
     toy_world.register(lambda table, name, info: table.__setitem__(name, info))
     toy_world.record_toy(Path(sys.argv[1]), int(sys.argv[2]), processes=int([*sys.argv, "0"][3]))

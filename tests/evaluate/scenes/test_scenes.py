@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.scenes.yard import YardWorld, record_yard, save_yard_scene
+from tests.helpers.yard_scene import YardWorld, record_yard, save_yard_scene
 
 from reverie.cli import main
 from reverie.cli.evaluate import EvaluateConfig, evaluate

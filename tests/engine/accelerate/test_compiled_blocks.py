@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.models.adapters.folders import RESOLUTION, make_published
+from tests.helpers.published_folders import RESOLUTION, make_published
 from torch import Tensor
 
 from reverie import cli

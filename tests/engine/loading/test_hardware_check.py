@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.models.adapters.folders import RESOLUTION, make_published
+from tests.helpers.published_folders import RESOLUTION, make_published
 
 from reverie import cli
 from reverie.engine.engine import load

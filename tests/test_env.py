@@ -1,64 +1,41 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from tests.helpers.counting_world import CountingWorld
 
 import reverie.env
 from reverie.env import DreamEnv, gym_action_space, to_action
 from reverie.errors import ActionError
-from reverie.types import FPS, Action, ActionSpace, Frames
-
-
-class ToyWorld:
-    """A world whose pictures tell the seed, the time and the actions of the block."""
-
-    action_space = ActionSpace(("forward", "back"))
-    resolution = (16, 32)
-    block_frames = 4
-
-    def reset(self, seed: int) -> Frames:
-        self.value = np.random.default_rng(seed).integers(256, size=(1, 16, 32, 3), dtype=np.uint8)
-        return self.value.copy()
-
-    def step(self, action: Action | Sequence[Action]) -> Frames:
-        self.actions = [action] * 4 if isinstance(action, Action) else list(action)
-        assert len(self.actions) == 4
-        rows = self.action_space.encode(self.actions)
-        self.value = self.value + rows.sum().astype(np.uint8) + np.uint8(1)
-        return np.repeat(self.value, 4, axis=0)
-
-    def close(self) -> None:
-        pass
+from reverie.types import FPS, Action, ActionSpace
 
 
 @pytest.mark.filterwarnings("ignore:.*symmetric and normalized")  # our turns are in degrees, on purpose
 @pytest.mark.filterwarnings("ignore:.*Not able to test alternative render modes")
 @pytest.mark.parametrize("per_frame", [False, True])
 def test_passes_gymnasiums_checker(per_frame: bool) -> None:
-    check_env(DreamEnv(ToyWorld(), per_frame=per_frame, render_mode="rgb_array"))
+    check_env(DreamEnv(CountingWorld(), per_frame=per_frame, render_mode="rgb_array"))
 
 
 def test_is_registered() -> None:
     assert reverie.env  # importing it registers
-    env = gymnasium.make("Reverie/Dream-v0", world=ToyWorld(), max_steps=3, disable_env_checker=True)
+    env = gymnasium.make("Reverie/Dream-v0", world=CountingWorld(), max_steps=3, disable_env_checker=True)
     env.reset(seed=0)
     ends = [env.step(env.action_space.sample())[2:4] for _ in range(3)]
     assert ends == [(False, False), (False, False), (False, True)]
 
 
 def test_seeds_repeat_and_differ() -> None:
-    env = DreamEnv(ToyWorld())
+    env = DreamEnv(CountingWorld())
     first, second, third = (env.reset(seed=seed)[0] for seed in (1, 1, 2))
     assert np.array_equal(first, second)
     assert not np.array_equal(first, third)
 
 
 def test_an_action_is_held_for_the_block() -> None:
-    world = ToyWorld()
+    world = CountingWorld()
     env = DreamEnv(world)
     env.reset(seed=0)
     picture, reward, terminated, truncated, info = env.step({"keys": np.array([1, 0]), "mouse": np.array([0, 3.0])})
@@ -69,7 +46,7 @@ def test_an_action_is_held_for_the_block() -> None:
 
 
 def test_one_action_per_frame() -> None:
-    world = ToyWorld()
+    world = CountingWorld()
     env = DreamEnv(world, per_frame=True)
     env.reset(seed=0)
     mouse = np.zeros((4, 2), np.float32)
@@ -79,7 +56,7 @@ def test_one_action_per_frame() -> None:
 
 
 def test_what_is_returned_belongs_to_the_caller() -> None:
-    env = DreamEnv(ToyWorld(), render_mode="rgb_array")
+    env = DreamEnv(CountingWorld(), render_mode="rgb_array")
     picture, _ = env.reset(seed=0)
     picture[:] = 0
     assert env.render().any()
@@ -93,17 +70,17 @@ def test_worlds_without_keys_or_mouse() -> None:
 
 def test_another_picture_needs_a_model() -> None:
     with pytest.raises(ActionError, match="made from a model"):
-        DreamEnv(ToyWorld()).reset(options={"image": np.zeros((16, 32, 3), np.uint8)})
+        DreamEnv(CountingWorld()).reset(options={"image": np.zeros((16, 32, 3), np.uint8)})
 
 
 def test_an_unknown_render_mode() -> None:
     with pytest.raises(ValueError, match="human"):
-        DreamEnv(ToyWorld(), render_mode="human")
+        DreamEnv(CountingWorld(), render_mode="human")
 
 
 def test_one_picture_a_step_is_shown_for_the_block() -> None:
     """What RecordVideo writes, one picture a step at `render_fps`, lasts as long as the play did."""
-    env = gymnasium.make("Reverie/Dream-v0", world=ToyWorld(), render_mode="rgb_array", disable_env_checker=True)
+    env = gymnasium.make("Reverie/Dream-v0", world=CountingWorld(), render_mode="rgb_array", disable_env_checker=True)
     env.reset(seed=0)
     frames = pictures = 0
     for _ in range(5):

@@ -18,7 +18,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import RecordVideo
 from gymnasium.wrappers.vector import RecordVideo as RecordVectorVideo
-from tests.test_env import ToyWorld
+from tests.helpers.counting_world import CountingWorld
 
 import reverie.env
 from reverie.bench.players import random_engine
@@ -221,7 +221,7 @@ def test_hooks_see_the_camera_before_and_after() -> None:
     """Of a game as of a dream: what the reward of a walk is made of."""
     steps: list[Step] = []
 
-    class Walk(ToyWorld):
+    class Walk(CountingWorld):
         pose = np.zeros(6, np.float32)
 
         def step(self, action: Any) -> Any:
@@ -303,7 +303,7 @@ def test_a_learned_reward_that_does_not_fit(options, learned, tmp_path) -> None:
     with pytest.raises(CheckpointError, match="train one first"):
         DreamEnv(**options, reward=str(tmp_path / "nothing"))
     with pytest.raises(WorldError, match="judges dreams, and this world is none"):
-        DreamEnv(ToyWorld(), reward=learned)
+        DreamEnv(CountingWorld(), reward=learned)
     config = json.loads((learned / "config.json").read_text())
     config["reward"]["tokenizer"] = "0" * 16
     (learned / "config.json").write_text(json.dumps(config))

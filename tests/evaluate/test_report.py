@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tests.evaluate.conftest import write_recording
+from tests.helpers.synthetic_recordings import write_recording
 
 from reverie.cli import main
 from reverie.cli.evaluate import EvaluateConfig, evaluate

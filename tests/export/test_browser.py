@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import functools
 import http.server
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,14 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.helpers.browser import PIXELS, chromium, needs_browser, playwright
 
 from reverie.engine.engine import Engine
 from reverie.types import Action
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
+pytestmark = needs_browser
 
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--mute-audio"]
 WEBGPU = ["--enable-unsafe-webgpu", "--enable-features=Vulkan", "--use-webgpu-adapter=swiftshader"]
@@ -40,7 +37,6 @@ RECORD_PROGRESS = """addEventListener("DOMContentLoaded", () => {
   const note = () => window.progress.push([bar.hidden ? null : Number(bar.ariaValueNow), text.textContent]);
   new MutationObserver(note).observe(bar, { attributes: true });
 });"""
-PIXELS = 'document.getElementById("screen").toDataURL()'
 
 PLAY = """async ({ start, place, noise, rows, backend }) => {
   const at = (path) => String(new URL(path, location.href));
@@ -102,14 +98,12 @@ def site(page: Path, tmp_path: Path) -> Iterator[Site]:
 def opened(*flags: str) -> Iterator[playwright.Page]:
     """A fresh browser's page; whatever goes wrong inside it, or leaves this machine, fails the test."""
     problems: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, *flags])
+    with chromium([*FLAGS, *flags]) as browser:
         tab = browser.new_page(viewport={"width": 1000, "height": 640})
         tab.set_default_timeout(120_000)
         tab.on("pageerror", lambda error: problems.append(str(error)))
         tab.on("request", lambda request: problems.append(request.url) if "//127.0.0.1:" not in request.url else None)
         yield tab
-        browser.close()
     assert [problem for problem in problems if not problem.startswith(("data:", "blob:"))] == []
 
 

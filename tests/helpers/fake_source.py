@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import uvicorn
@@ -145,3 +146,28 @@ def running(
         thread.join(20)
         listener.close()
         assert not thread.is_alive()
+
+
+ROOM = 100.0
+
+
+class Sized(FakeSource):
+    """A fake model that takes memory of `room`, in which the loaded ones lie."""
+
+    def __init__(self, name: str, num_bytes: float, loaded: dict[str, float], **options: Any) -> None:
+        super().__init__(name=name, **options)
+        self.num_bytes, self.loaded, self.threads = num_bytes, loaded, []
+
+    def memory(self) -> tuple[float, float] | None:
+        return self.num_bytes, ROOM - sum(self.loaded.values())
+
+    def load(self, progress: Progress) -> WorldSpec:
+        self.threads.append(threading.current_thread().name)
+        spec = super().load(progress)
+        self.loaded[self.name] = self.num_bytes
+        assert sum(self.loaded.values()) <= ROOM
+        return spec
+
+    def close(self) -> None:
+        super().close()
+        self.loaded.pop(self.name, None)

@@ -10,10 +10,12 @@ from PIL import Image
 
 from reverie.engine.engine import Engine, load
 from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
-from reverie.models.presets import Preset, tiny
+from reverie.models.presets import Preset, tiny, tiny_memory
 from reverie.models.start_frames import STARTS
 from reverie.sampling import Schedule
+from reverie.types import ActionSpace
 
+ONE_PASS = Schedule((1.0,), renoise=True, context_sigma=0.1)
 TWO_PASSES = Schedule((1.0, 0.5), renoise=True, context_sigma=0.1)
 
 
@@ -50,14 +52,27 @@ def save_small_model(
     return folder
 
 
-def save_start_image(folder: Path) -> None:
-    """Gives a model folder one start image, of colour ramps."""
+def add_start_image(folder: Path, image: Image.Image) -> None:
+    """Gives a model folder the start image `dusk`."""
     (folder / STARTS).mkdir(exist_ok=True)
-    image = Image.linear_gradient("L").resize((64, 48))
-    Image.merge("RGB", (image, image.rotate(90).resize((64, 48)), image)).save(folder / STARTS / "dusk.png")
+    image.save(folder / STARTS / "dusk.png")
+
+
+def save_fresh_model(folder: Path, preset: Preset, schedule: Schedule = ONE_PASS) -> Path:
+    """Saves an untrained model with one start image, of one colour."""
+    save_small_model(folder, preset, schedule, noise=0.0)
+    add_start_image(folder, Image.new("RGB", (64, 48), (200, 100, 50)))
+    return folder
+
+
+def save_untrained_model(folder: Path, space: ActionSpace) -> Path:
+    """Saves an untrained model of the preset tiny-memory, for trainings that need a tokenizer."""
+    return save_small_model(folder, tiny_memory(space), Schedule((1.0,)), noise=0.0)
 
 
 def small_engine(folder: Path, preset: Preset) -> Engine:
-    """Saves a model with random weights in `folder`, with one start image, and loads it."""
-    save_start_image(save_small_model(folder, preset))
+    """Saves a model with random weights in `folder`, with a start image of colour ramps, and loads it."""
+    save_small_model(folder, preset)
+    ramp = Image.linear_gradient("L").resize((64, 48))
+    add_start_image(folder, Image.merge("RGB", (ramp, ramp.rotate(90).resize((64, 48)), ramp)))
     return load(folder, device="cpu", dtype="float32")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from reverie.types import Action, ActionSpace, Clip, Frames
+from reverie.data.video import write_video
+from reverie.data.writer import DatasetWriter, picture_statistics
+from reverie.types import FPS, Action, ActionSpace, Clip, Frames
 
 SPACE = ActionSpace(("forward", "back", "left", "right"), mouse=True)
 PX_PER_DEG = 1.5
@@ -124,3 +127,16 @@ class FakeRecording:
         frames = [dream._frame(Action())]
         frames += [dream._frame(action) for action in actions[:-1]]
         return Clip(np.stack(frames), SPACE.encode(actions))
+
+
+def write_recording(folder: Path, size: tuple[int, int], space: ActionSpace = SPACE, num_frames: int = 120) -> Path:
+    """A dataset of two episodes of a fake world, `size` (H, W), its actions' names those of `space`."""
+    recording = FakeRecording([num_frames] * 2, size=size)
+    with DatasetWriter(folder, space, size, FPS) as writer:
+        for episode in range(2):
+            clip = recording.clip(episode, 0, num_frames)
+            video = writer.partial / "episode.mp4"
+            write_video(video, clip.frames, FPS)
+            meta = {"map": f"M{episode}", "heldout": True}
+            writer.add(video, clip.actions[:, : space.size], None, picture_statistics(clip.frames), meta)
+    return folder

@@ -16,6 +16,8 @@ from reverie.scenes.scene import Scene, Start
 from reverie.types import POSE_NAMES, Action, Frames, Geometry, Pose
 from reverie.worlds.yard import FOV_DEG, HALF_M, Yard
 
+KEYS = ("forward", "left", "right")
+
 
 class YardWorld(Yard):
     """The yard of `Yard` in one colouring.  body: whether the player is in the frame."""

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 from tests.helpers.fake_source import SPACE, FakeSource, FakeWorld, running
-from tests.serve.test_pictures import file_of
-from tests.serve.test_server import Client, connected, served, still_plays
+from tests.helpers.image_files import file_of
+from tests.helpers.server_client import Client, connected, served, still_plays
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 from tests.helpers.fake_source import RESOLUTION, FakeSource
+from tests.helpers.image_files import file_of
 
 from reverie.serve.access import Access
 from reverie.serve.app import create_app
@@ -15,12 +16,6 @@ from reverie.serve.host import Limits
 
 HEIGHT, WIDTH = RESOLUTION
 OPEN = Access(hosts=frozenset({"testserver"}))
-
-
-def file_of(mode: str = "RGB", size: tuple[int, int] = (300, 200), kind: str = "PNG", colour: object = None) -> bytes:
-    buffer = io.BytesIO()
-    Image.new(mode, size, colour).save(buffer, kind)  # type: ignore[arg-type]
-    return buffer.getvalue()
 
 
 @pytest.fixture

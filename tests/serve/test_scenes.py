@@ -8,48 +8,25 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 from starlette.testclient import TestClient
-from tests.helpers.yard_scene import save_yard_scene
-from tests.serve.test_server import OPEN, connected
+from tests.helpers.server_client import OPEN, connected
+from tests.helpers.small_model import save_fresh_model
+from tests.helpers.yard_scene import KEYS, save_yard_scene
 
 from reverie import cli
 from reverie.engine.engine import Engine, load
 from reverie.engine.loading import scenes
 from reverie.engine.sessions.session import Session
 from reverie.errors import CheckpointError, DataError, ServeError
-from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
-from reverie.models.presets import Preset, tiny, tiny_memory
-from reverie.models.start_frames import STARTS
-from reverie.sampling import Schedule
+from reverie.models.presets import tiny, tiny_memory
 from reverie.serve.app import create_app
 from reverie.serve.choose import source_of
 from reverie.serve.sources import ModelSource
 
-KEYS = ("forward", "left", "right")
-
-
-def save(folder: Path, preset: Preset) -> Path:
-    torch.manual_seed(0)
-    config = ModelConfig(
-        name=folder.name,
-        resolution=preset.resolution,
-        schedule=Schedule((1.0,), renoise=True, context_sigma=0.1),
-        world=preset.world,
-        tokenizer=preset.tokenizer,
-        image_encoder=preset.image_encoder,
-        memory=preset.memory,
-    )
-    save_model(folder, ModelBundle.new(config), card="# tiny\n")
-    (folder / STARTS).mkdir(exist_ok=True)
-    Image.new("RGB", (64, 48), (200, 100, 50)).save(folder / STARTS / "dusk.png")
-    return folder
-
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save(tmp_path_factory.mktemp("models") / "tiny-memory", tiny_memory())
+    return save_fresh_model(tmp_path_factory.mktemp("models") / "tiny-memory", tiny_memory())
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +105,7 @@ def test_a_tile_of_a_scene_opens_a_session_in_it(engine: Engine, monkeypatch: py
 
 @pytest.mark.usefixtures("bundled")
 def test_a_model_without_memory_shows_no_scenes(tmp_path: Path) -> None:
-    engine = load(save(tmp_path / "tiny", tiny()), device="cpu", dtype="float32")
+    engine = load(save_fresh_model(tmp_path / "tiny", tiny()), device="cpu", dtype="float32")
     spec = source_for(engine).load(lambda share, text: None)
     assert [start.name for start in spec.starts] == ["dusk"]
     with pytest.raises(CheckpointError, match="tiny has no spatial memory, so it opens no scenes"):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from tests.helpers.fake_source import FakeSource, FakeWorld
-from tests.serve.test_server import connected, served
+from tests.helpers.server_client import connected, served
 
 from reverie.errors import WorldError
 from reverie.serve.host import Host

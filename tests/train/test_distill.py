@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.train.test_world import PRESET, clips, recording, task, trainer
+from tests.helpers.distillation import common, seeded, students_turn
+from tests.helpers.latent_clips import PRESET, clips, recording, task, trainer
 
 from reverie import sampling
 from reverie.errors import ShapeError, TrainError
@@ -35,11 +36,6 @@ def teacher(teacher_folder: Path) -> ModelBundle:
     return load_model(teacher_folder)
 
 
-def common(folder: Path) -> dict[str, object]:
-    paths = {"teacher": folder, "data": (folder,), "output": folder}
-    return {**paths, "sigmas": (1.0, 0.5), "clip_steps": 5, "batch": 4, "steps": 1}
-
-
 @pytest.mark.parametrize("method", ["ode", "consistency"])
 def test_a_start_makes_few_steps_better(method: str, teacher: ModelBundle, tmp_path: Path) -> None:
     """One step comes near to what the teacher makes in many."""
@@ -58,16 +54,6 @@ def test_a_start_makes_few_steps_better(method: str, teacher: ModelBundle, tmp_p
     assert made.config.summary["distilled"]["steps"] == 50
 
 
-def students_turn(dmd: DmdTask) -> None:
-    """Choose a step in which the student learns."""
-    share = 1 / (1 + dmd.config.critic_updates)
-    dmd.step_seed = next(seed for seed in range(1000) if torch.rand((), generator=_seeded(seed)).item() < share)
-
-
-def _seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 @pytest.mark.parametrize("shift", [0.3, -0.3])
 def test_matching_distributions_pulls_a_student_back(shift: float, teacher: ModelBundle, tmp_path: Path) -> None:
     """A student all of whose pictures are too light, and a critic that knows it: the gradient makes them darker."""
@@ -81,7 +67,7 @@ def test_matching_distributions_pulls_a_student_back(shift: float, teacher: Mode
     slopes = []
     for seed in range(6):
         dmd.model.zero_grad()
-        loss, scalars = dmd.loss(dmd.batch(np.random.default_rng(seed)), _seeded(seed))
+        loss, scalars = dmd.loss(dmd.batch(np.random.default_rng(seed)), seeded(seed))
         loss.backward()
         assert "score_gap" in scalars
         assert all(p.grad is None for p in dmd.critic.parameters())
@@ -107,7 +93,7 @@ def test_a_critic_that_knows_no_difference_moves_nothing(teacher: ModelBundle, t
     config = DistillDmdConfig(**common(tmp_path), rollout_blocks=4, critic_first=0.0)  # type: ignore[arg-type]
     dmd = DmdTask(config, teacher, clips(), clips(seed=1))
     students_turn(dmd)
-    loss, scalars = dmd.loss(dmd.batch(np.random.default_rng(0)), _seeded(0))
+    loss, scalars = dmd.loss(dmd.batch(np.random.default_rng(0)), seeded(0))
     loss.backward()
     assert float(scalars["score_gap"]) == pytest.approx(0, abs=1e-6)
     assert max(p.grad.abs().max().item() for p in dmd.student.parameters() if p.grad is not None) < 1e-6

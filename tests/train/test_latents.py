@@ -10,10 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tests.evaluate.conftest import write_recording
-from tests.helpers.synthetic_recordings import SPACE
-from tests.helpers.untrained_models import write_model
-from tests.train.test_world import recording
+from tests.helpers.latent_clips import recording
+from tests.helpers.small_model import save_untrained_model
+from tests.helpers.synthetic_recordings import SPACE, write_recording
 
 from reverie.cli import main
 from reverie.data.dataset import Dataset
@@ -94,7 +93,7 @@ def test_encode_keeps_what_a_training_then_reads(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_recording(tmp_path / "walk", (32, 64), num_frames=30)
-    folder, kept = write_model(tmp_path / "model", SPACE), tmp_path / "latents"
+    folder, kept = save_untrained_model(tmp_path / "model", SPACE), tmp_path / "latents"
     words = ["encode", str(data), "--tokenizer", str(folder), "-o", str(kept)]
     assert main([*words, "--threads", "3"]) == 0
     assert f"{kept / 'walk'}: {8 * Dataset(data).num_episodes} steps" in capsys.readouterr().out

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.helpers.distillation import common, students_turn
+from tests.helpers.latent_clips import clips, task
+from tests.helpers.made_up_looks import SPACE as IDM_SPACE
+from tests.helpers.made_up_looks import made_up
+from tests.helpers.moving_waves import make_clips, make_config
 from tests.helpers.pretend_gpu import is_there, pretended_gpu
-from tests.train.test_distill import common, students_turn
-from tests.train.test_idm import SPACE as IDM_SPACE
-from tests.train.test_idm import made_up
-from tests.train.test_tokenizer import make_clips, make_config
-from tests.train.test_world import clips, task
 
 from reverie.models.checkpoint import ModelBundle, load_model
 from reverie.models.idm import IDMConfig, InverseDynamics

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from tests.helpers.made_up_packs import SPACE, write_pack
-from tests.helpers.untrained_models import write_model
+from tests.helpers.small_model import save_untrained_model
 
 from reverie.errors import DataError, DeviceError, ReverieError, TrainError
 from reverie.models.presets import PRESETS
@@ -37,7 +37,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("given")
     write_pack(folder / "room", 3)
     write_pack(folder / "held" / "room", 1, seed=1)
-    write_model(folder / "tokenizer", SPACE)
+    save_untrained_model(folder / "tokenizer", SPACE)
     return folder
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from tests.helpers.made_up_packs import SPACE, write_pack
 from tests.helpers.pretend_gpu import is_there, pretended_gpu
-from tests.helpers.untrained_models import write_model
+from tests.helpers.small_model import save_untrained_model
 
 from reverie.models.checkpoint import load_model
 from reverie.models.tokenizer import VideoTokenizer
@@ -57,7 +57,7 @@ def test_every_stage_stays_on_the_device(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(geometry, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
     packs, held_packs = write_pack(tmp_path / "room", 3), write_pack(tmp_path / "held" / "room", 1, seed=1)
     recipe = tiny()
-    bundle = new_bundle(recipe, write_model(tmp_path / "tokenizer", SPACE))
+    bundle = new_bundle(recipe, save_untrained_model(tmp_path / "tokenizer", SPACE))
     memory, tokenizer = bundle.memory, bundle.tokenizer
     assert memory is not None
     assert isinstance(tokenizer, VideoTokenizer)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from tests.helpers.made_up_packs import SIZE, SPACE, write_pack
 from tests.helpers.rendered_room import keyframes
-from tests.helpers.untrained_models import write_model
+from tests.helpers.small_model import save_untrained_model
 
 from reverie.engine.engine import load
 from reverie.errors import TrainError
@@ -78,7 +78,7 @@ class Given:
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Given:
     folder = tmp_path_factory.mktemp("packs")
-    write_model(folder / "tokenizer", SPACE)
+    save_untrained_model(folder / "tokenizer", SPACE)
     packs, held_out = write_pack(folder / "room", 4), write_pack(folder / "held" / "room", 1, seed=1)
     return Given(packs, held_out, folder / "tokenizer")
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 from tests.helpers.made_up_packs import SIZE
+from tests.helpers.small_model import save_untrained_model
 from tests.helpers.toy_game import SPACE
-from tests.helpers.untrained_models import write_model
 
 from reverie.engine.engine import load
 from reverie.types import Action
@@ -35,7 +35,7 @@ def start(*words: str) -> subprocess.Popen[str]:
 
 
 def test_a_killed_recipe_goes_on_to_a_model_that_plays(tmp_path: Path) -> None:
-    tokenizer, run = write_model(tmp_path / "tokenizer", SPACE), tmp_path / "run"
+    tokenizer, run = save_untrained_model(tmp_path / "tokenizer", SPACE), tmp_path / "run"
     words = ["train", "nano", "--recipe", "tiny", "--games", "toy", "--tokenizer", str(tokenizer), "-o", str(run)]
     process, lines = start(*words), []
     assert process.stdout is not None

@@ -46,3 +46,25 @@ def engine(model_folder: Path) -> Engine:
 @pytest.fixture(scope="session")
 def picture() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (32, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as Matrix-Game 2.0 was published, at toy size."""
+    from tests.helpers.published_folders import make_published
+
+    return make_published(tmp_path_factory.mktemp("published"))
+
+
+@pytest.fixture
+def fresh(request: pytest.FixtureRequest, model_folder: Path, published: Path) -> Engine:
+    """An engine of this test's own: our model, or Matrix-Game 2's shape with the full or the tiny decoder."""
+    from tests.helpers.published_folders import RESOLUTION
+
+    from reverie.engine.engine import load
+
+    if request.param == "own":
+        return load(model_folder, device="cpu", dtype="float32")
+    decoder = "tiny" if request.param.endswith("tiny") else "full"
+    options = {"variant": "universal", "resolution": RESOLUTION, "decoder": decoder}
+    return load(published, device="cpu", dtype="float32", **options)

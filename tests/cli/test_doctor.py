@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from reverie import cli
 from reverie.cli import doctor
 from reverie.errors import WorldError
 from reverie.worlds import WORLDS, WorldInfo, open_world
@@ -29,3 +30,21 @@ def test_opening_a_missing_game_says_how_to_install_it(monkeypatch: pytest.Monke
     monkeypatch.setitem(WORLDS, "apt", info)
     with pytest.raises(WorldError, match="needs no-such-game, not installed here; sudo apt install game"):
         open_world("apt")
+
+
+def test_the_doctor_tells(capsys) -> None:
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for word in ("python", "torch", "cores", "memory free", "float32", "bfloat16", "yard", "chromium", "models"):
+        assert word in out
+
+
+def test_the_doctor_finds_what_is_missing(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    monkeypatch.setattr(doctor, "chromium", lambda: None)
+    rows = dict(doctor.extras())
+    assert 'pip install "reverie-world[cluster]"' in rows["ray"]
+    assert rows["chromium"].startswith("missing")
+    monkeypatch.setenv("COLUMNS", "200")
+    assert cli.main(["doctor"]) == 0
+    assert 'pip install "reverie-world[cluster]"' in capsys.readouterr().out  # brackets are no markup

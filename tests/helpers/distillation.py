@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from reverie.models.checkpoint import ModelBundle
 from reverie.train.distill_dmd import DmdTask
 
 
@@ -22,3 +23,10 @@ def students_turn(dmd: DmdTask) -> None:
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def folder_of(teacher: ModelBundle, folder: Path) -> Path:
+    from reverie.models.checkpoint import save_model
+
+    save_model(folder / "copy", teacher, dtype=None)
+    return folder / "copy"

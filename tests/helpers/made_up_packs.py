@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tests.helpers.rendered_room import FOV_DEG, look
 
+from reverie.models import presets
+from reverie.models.checkpoint import ModelConfig
+from reverie.models.schedule import Schedule
 from reverie.train.spatial.packs import PackInfo, write_episode
+from reverie.train.spatial.store import Store
 from reverie.types import ActionSpace
 from reverie.vision.projection import VIEW_SIZE
 
@@ -58,3 +63,25 @@ def write_pack(folder: Path, episodes: int = 2, frames: int = 41, seed: int = 0)
             f"room {number % 2}",
         )
     return folder
+
+
+PRESET = presets.tiny_memory(SPACE)
+
+
+@dataclass
+class Given:
+    packs: Path
+    held_out: Path
+    tokenizer: Path
+
+
+def load_model_config(store: Store) -> ModelConfig:
+    return ModelConfig(
+        name="tiny",
+        resolution=SIZE,
+        schedule=Schedule((1.0,)),
+        world=PRESET.world,
+        tokenizer=store.tokenizer.config,
+        image_encoder=PRESET.image_encoder,
+        memory=PRESET.memory,
+    )

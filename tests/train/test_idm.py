@@ -9,14 +9,12 @@ import pytest
 import torch
 from tests.helpers import toy_world
 from tests.helpers.made_up_looks import SPACE, made_up
-from tests.helpers.synthetic_recordings import moving
 
 from reverie.errors import CheckpointError, DataError, TrainError
-from reverie.models.idm import WEIGHTS, IDMConfig, InverseDynamics, Views, load_idm, look, save_idm
+from reverie.models.idm import WEIGHTS, IDMConfig, InverseDynamics, Views, load_idm, save_idm
 from reverie.train.config import TrainerConfig
 from reverie.train.idm import IdmTask, TrainIdmConfig, mirror, small_turns, train_idm, turn_field, turned
 from reverie.train.trainer import Trainer
-from reverie.types import ActionSpace
 from reverie.vision.optical_flow import Flow, camera_turn_deg
 
 
@@ -57,18 +55,6 @@ def test_a_mirror_turns_left_into_right() -> None:
     back = mirror(flow, pictures, rows, SPACE)
     for twice, once in zip(back, (looks.flow[0], looks.pictures[0], looks.rows[0]), strict=True):
         np.testing.assert_array_equal(twice, once)
-
-
-def test_what_it_sees_of_a_shift() -> None:
-    views = look(moving(5, 3.0, size=(128, 224)))
-    assert views.flow.shape == (4, 3, 16, 28)
-    assert views.pictures.shape == (5, 3, 32, 56)
-    assert float(np.median(views.flow[:, 0])) == pytest.approx(-3.0, abs=0.4)
-
-
-def test_labels_fit_the_frames() -> None:
-    model = InverseDynamics(IDMConfig(action_space=ActionSpace(("left",), mouse=False), width=32)).eval()
-    assert model.label(moving(9, 1.0, size=(64, 112))).shape == (8, 1)
 
 
 def test_a_run_on_a_recording(toy_dataset: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from reverie import cli
-from reverie.cli import doctor
 from reverie.engine.loading import hub, models
 from reverie.engine.loading.source import open_source
 from reverie.errors import CheckpointError
@@ -46,24 +45,6 @@ def test_no_models(monkeypatch, tmp_path, capsys) -> None:
     monkeypatch.setattr(models, "WEIGHTS", tmp_path)
     assert cli.main(["models"]) == 0
     assert "train world" in capsys.readouterr().out
-
-
-def test_the_doctor_tells(capsys) -> None:
-    assert cli.main(["doctor"]) == 0
-    out = capsys.readouterr().out
-    for word in ("python", "torch", "cores", "memory free", "float32", "bfloat16", "yard", "chromium", "models"):
-        assert word in out
-
-
-def test_the_doctor_finds_what_is_missing(monkeypatch, capsys) -> None:
-    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
-    monkeypatch.setattr(doctor, "chromium", lambda: None)
-    rows = dict(doctor.extras())
-    assert 'pip install "reverie-world[cluster]"' in rows["ray"]
-    assert rows["chromium"].startswith("missing")
-    monkeypatch.setenv("COLUMNS", "200")
-    assert cli.main(["doctor"]) == 0
-    assert 'pip install "reverie-world[cluster]"' in capsys.readouterr().out  # brackets are no markup
 
 
 def test_sharded_folders_are_whole_models(model_folder, tmp_path, monkeypatch) -> None:

@@ -5,105 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import threading
 import time
 import tracemalloc
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from tests.helpers.fake_source import SPACE, FakeSource, FakeWorld, running
 from tests.helpers.image_files import file_of
+from tests.helpers.raw_clients import HELLO, close_code, expect, is_closed, is_ready, raw, until, websocket
 from tests.helpers.server_client import Client, connected, served, still_plays
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
 
-from reverie.serve import app, transport
 from reverie.serve.bindings import InputBox, bindings_for
 from reverie.serve.host import Host, Limits
 from reverie.serve.opening import open_start
 from reverie.serve.player import MAX_REST_S, Player
 from reverie.serve.protocol import MAX_REASON_BYTES, VERSION, Input, close_reason
 from reverie.serve.sources import Picture
-
-HELLO = json.dumps({"type": "hello", "version": VERSION, "format": "rgb"})
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
-        time.sleep(0.02)
-
-
-def health(port: int) -> dict:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=20) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as warming_up:
-        return json.load(warming_up)
-
-
-def is_ready(port: int) -> bool:
-    with contextlib.suppress(OSError):
-        return health(port)["status"] == "ready"
-    return False
-
-
-_sockets: list[socket.socket] = []
-
-
-@pytest.fixture(autouse=True)
-def no_socket_stays() -> Iterator[None]:
-    yield
-    while _sockets:
-        _sockets.pop().close()
-
-
-def raw(port: int, text: bytes = b"", receive_buffer: int | None = None) -> socket.socket:
-    client = socket.socket()
-    _sockets.append(client)
-    client.settimeout(30)
-    if receive_buffer is not None:
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    client.connect(("127.0.0.1", port))
-    client.sendall(text)
-    return client
-
-
-def is_closed(client: socket.socket, seconds: float = 30.0) -> bool:
-    """Whether the server ends the connection within `seconds`."""
-    client.settimeout(seconds)
-    try:
-        while client.recv(65_536):
-            pass
-    except TimeoutError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def websocket(port: int) -> ClientConnection:
-    return connect(f"ws://127.0.0.1:{port}/ws", ping_interval=None, compression=None, max_size=None)
-
-
-def expect(ws: ClientConnection, kind: str) -> dict:
-    while True:
-        message = ws.recv(timeout=30)
-        if isinstance(message, str) and json.loads(message)["type"] == kind:
-            return json.loads(message)
-
-
-def close_code(ws: ClientConnection) -> int | None:
-    with contextlib.suppress(ConnectionClosed):
-        while True:
-            ws.recv(timeout=30)
-    return None if ws.protocol.close_rcvd is None else ws.protocol.close_rcvd.code
-
 
 # --------------------------------------------------------------------------------------------------------- places
 
@@ -310,146 +230,6 @@ def client_of():
 
 
 # --------------------------------------------------------------------------------------------------------- sockets
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "REQUEST_HEAD_S", 0.5)
-    monkeypatch.setattr(transport, "REQUEST_S", 1.0)
-    monkeypatch.setattr(transport, "CLOSE_S", 0.5)
-
-
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b"GET / HTTP/1.1\r\nHost: 127.0",
-        b"GET /" + b"x" * 2000,
-        b"POST /upload HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nabc",
-    ],
-    ids=["nothing", "half a head", "half a line", "half a body"],
-)
-def test_a_request_that_never_comes_is_given_up(text: bytes):
-    with running(FakeSource()) as port:
-        until(lambda: is_ready(port), "the warm-up")
-        assert is_closed(raw(port, text))
-        assert health(port)["status"] == "ready"
-
-
-@pytest.mark.usefixtures("impatient")
-def test_a_half_request_after_a_whole_one_is_given_up():
-    with running(FakeSource()) as port:
-        client = raw(port, b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        assert client.recv(4096).startswith(b"HTTP/1.1 ")
-        client.sendall(b"GET /health HT")
-        assert is_closed(client)
-
-
-@pytest.mark.usefixtures("impatient")
-def test_an_answer_that_nobody_reads_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    with (tmp_path / "large.bin").open("wb") as file:
-        file.truncate(64 * 2**20)
-    monkeypatch.setattr(app, "STATIC", tmp_path)
-    with running(FakeSource()) as port:
-        until(lambda: is_ready(port), "the warm-up")
-        client = raw(port, b"GET /static/large.bin HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
-        time.sleep(2)
-        taken = 0
-        with contextlib.suppress(OSError):
-            while data := client.recv(2**20):
-                taken += len(data)
-        assert taken < 60 * 2**20
-        assert health(port)["status"] == "ready"
-
-
-def test_an_endless_head_is_refused():
-    with running(FakeSource()) as port:
-        client = raw(port, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")
-        with contextlib.suppress(OSError):
-            for _ in range(1000):
-                client.sendall(b"X-A: " + b"a" * 1000 + b"\r\n")
-        assert is_closed(client)
-
-
-def test_many_idle_sockets_make_room(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(transport, "MAX_CONNECTIONS", 20)
-    with running(FakeSource()) as port:
-        until(lambda: is_ready(port), "the warm-up")
-        idle = [raw(port) for _ in range(60)]
-        assert health(port)["status"] == "ready"
-        assert all(is_closed(client) for client in idle[:30])
-
-
-def handshake(port: int, receive_buffer: int | None = None) -> socket.socket:
-    client = raw(
-        port,
-        b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
-        receive_buffer,
-    )
-    assert client.recv(1000).startswith(b"HTTP/1.1 101")
-    return client
-
-
-def frame(opcode: int, payload: bytes = b"", fin: bool = True) -> bytes:
-    assert len(payload) < 126
-    return bytes([opcode | (0x80 if fin else 0), 0x80 | len(payload)]) + bytes(4) + payload
-
-
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize(
-    "data",
-    [
-        frame(0x9) * 5000,
-        frame(0x1, fin=False) + frame(0x0, fin=False) * 5000,
-        frame(0x1, b"\xff\xfe"),
-        frame(0x1, b"{", fin=False) + frame(0x9) + frame(0x0, b"\xff"),
-        frame(0x3),
-        b"\xff\x00\x13 no websocket frame at all",
-        frame(0x1, b"{}") * 2000,
-    ],
-    ids=["pings", "empty fragments", "no utf-8", "no utf-8 in parts", "no opcode", "garbage", "messages"],
-)
-def test_frames_that_no_browser_sends(data: bytes, caplog: pytest.LogCaptureFixture):
-    with running(FakeSource()) as port:
-        until(lambda: is_ready(port), "the warm-up")
-        client = handshake(port)
-        with contextlib.suppress(OSError):
-            client.sendall(data)
-        assert is_closed(client)
-        with websocket(port) as good:
-            good.send(HELLO)
-            expect(good, "welcome")
-    assert [record for record in caplog.records if record.exc_info] == []
-
-
-def test_large_messages_come_whole_in_any_portions():
-    """What is read in portions is put together again, also across the pauses of reading."""
-    padding = "x" * 10_000
-    with running(FakeSource()) as port, websocket(port) as ws:
-        ws.send(HELLO)
-        expect(ws, "welcome")
-        for number in range(30):
-            ws.send(json.dumps({"type": "ping", "time_ms": number, "padding": padding}))
-        assert [expect(ws, "pong")["time_ms"] for _ in range(30)] == list(range(30))
-
-
-def test_a_player_who_reads_nothing_loses_the_place():
-    limits = Limits(max_players=1, send_s=0.5)
-    with running(FakeSource(), limits) as port:
-        until(lambda: is_ready(port), "the warm-up")
-        client = handshake(port, receive_buffer=4096)
-        client.sendall(frame(0x1, HELLO.encode()) + frame(0x1, b'{"type":"start"}'))
-        until(lambda: health(port)["players"] == 1, "the place to be taken")
-        text = json.dumps({"type": "played", "epoch": 1, "index": 10**6})
-
-        def is_free() -> bool:
-            with contextlib.suppress(OSError):
-                client.sendall(frame(0x1, text.encode()))  # says that it shows what it never reads
-            return health(port)["players"] == 0
-
-        until(is_free, "the place to be free", 120.0)
 
 
 # --------------------------------------------------------------------------------------------------------- uploads

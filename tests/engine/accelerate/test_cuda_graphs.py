@@ -5,72 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from tests.helpers.published_folders import RESOLUTION, make_published
+from tests.helpers.recorded_play import BACK, FORWARD, NUM_BLOCKS, Again, Captured, picture_for, play, tape_up
 from torch import Tensor
 
-from reverie import cli
 from reverie.engine.accelerate.cuda_graphs import CudaTape, CudaTapes, Recorder, Recording, cuda_tapes
-from reverie.engine.engine import Engine, load, pick_mode
-from reverie.errors import DeviceError
-from reverie.models.compiled_blocks import PIECES, check_compiler, compile_pieces, num_compiled, restore_pieces
-from reverie.types import Action
-
-FORWARD = Action(frozenset({"forward"}), (0.0, 3.0))
-BACK = Action(frozenset({"back"}), (1.0, -5.0))
-NUM_BLOCKS = 8
-
-
-class Again:
-    """A tape for machines without CUDA graphs: it does the work again, on the memory that it was recorded with."""
-
-    def __init__(self, work: Callable[[], Tensor]) -> None:
-        self.work = work
-        self.plays = 0
-        self.output = torch.zeros(())
-
-    def replay(self) -> None:
-        self.plays += 1
-        self.output = self.work()
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory) -> Path:
-    return make_published(tmp_path_factory.mktemp("published"))
-
-
-@pytest.fixture
-def fresh(request, model_folder, published) -> Engine:
-    """An engine of this test's own: our model, or Matrix-Game 2's shape with the full or the tiny decoder."""
-    if request.param == "own":
-        return load(model_folder, device="cpu", dtype="float32")
-    decoder = "tiny" if request.param.endswith("tiny") else "full"
-    options = {"variant": "universal", "resolution": RESOLUTION, "decoder": decoder}
-    return load(published, device="cpu", dtype="float32", **options)
-
-
-def play(session, num_blocks: int = NUM_BLOCKS, start: int = 0) -> np.ndarray:
-    return np.concatenate([session.step((FORWARD, BACK)[(start + i) % 2]) for i in range(num_blocks)])
-
-
-def picture_for(engine: Engine) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (*engine.resolution, 3), dtype=np.uint8)
-
-
-def tape_up(engine: Engine) -> list[Again]:
-    """Let the engine's sessions record."""
-    tapes: list[Again] = []
-
-    def record(work: Callable[[], Tensor]) -> Again:
-        tapes.append(Again(work))
-        return tapes[-1]
-
-    engine._recorders = {"passes": record, "decode": record}
-    return tapes
+from reverie.engine.engine import load
+from reverie.models.compiled_blocks import compile_pieces, num_compiled
 
 
 @pytest.mark.parametrize("fresh", ["own", "matrix-game-2", "matrix-game-2-tiny"], indirect=True)
@@ -144,77 +88,6 @@ def test_frames_may_be_fetched_later(fresh) -> None:
     assert np.array_equal(np.concatenate([block.frames() for block in coming]), expected)
 
 
-@pytest.mark.parametrize("fresh", ["own", "matrix-game-2"], indirect=True)
-def test_compiled_pieces_make_the_same_frames(fresh) -> None:
-    picture = picture_for(fresh)
-    expected = play(fresh.open(picture), 4)
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    compile_pieces(fresh.bundle.model, fresh.decoder, backend="aot_eager")
-    got = play(fresh.open(picture), 4)  # until the window is full
-    assert np.abs(got.astype(int) - expected).max() <= 1
-    num_graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
-    play(fresh.open(picture), 5)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == num_graphs  # the window fills: nothing anew
-    restore_pieces(fresh.bundle.model, fresh.decoder)
-    assert not any(name in m.__dict__ for m in fresh.bundle.model.modules() for _, name in PIECES)
-    assert np.array_equal(play(fresh.open(picture), 4), expected)
-
-
-def test_blocks_share_what_is_compiled(model_folder) -> None:
-    """However deep the model, a piece is compiled once for each kind of block."""
-    engine = load(model_folder, device="cpu", dtype="float32")
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    compile_pieces(engine.bundle.model, backend="aot_eager")
-    session = engine.open(picture_for(engine))
-    play(session, 3)
-    # What is in a block can differ (image, mouse, keyboard), and the start picture's own step has its own shape.
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2 * (len(PIECES) + 1)
-
-
-def test_modes(monkeypatch, model_folder, capsys) -> None:
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert pick_mode("auto", cpu) == "eager"
-    assert pick_mode("eager", cuda) == "eager"
-    with pytest.raises(DeviceError, match="there is no mode 'turbo'; expected auto, eager or compiled"):
-        pick_mode("turbo", cpu)
-    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
-    assert pick_mode("auto", cuda) == "eager"
-    with pytest.raises(DeviceError, match="needs Triton"):
-        pick_mode("compiled", cuda)
-    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: True)
-    assert pick_mode("auto", cuda) == "compiled"
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    with pytest.raises(DeviceError, match="needs a C\\+\\+ compiler; install g\\+\\+"):
-        check_compiler(cpu)
-    assert cli.main(["bench", "--model", str(model_folder), "--mode", "turbo", "--seconds", "1"]) == 2
-    assert "no mode 'turbo'" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, by torch
-def test_inductor_on_this_machine(model_folder, tmp_path, monkeypatch) -> None:
-    try:
-        check_compiler(torch.device("cpu"))
-    except DeviceError as error:
-        pytest.skip(str(error))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    torch._dynamo.reset()
-    expected = play(load(model_folder, device="cpu", dtype="float32").open(np.zeros((32, 64, 3), np.uint8)))
-    told: list[str] = []
-    engine = load(
-        model_folder,
-        device="cpu",
-        dtype="float32",
-        mode="compiled",
-        progress=lambda share, text: told.append(text),
-    )
-    assert engine.mode == "compiled"
-    assert any("compiling" in text for text in told)
-    assert np.abs(play(engine.open(np.zeros((32, 64, 3), np.uint8))).astype(int) - expected).max() <= 1
-
-
 @pytest.mark.gpu
 def test_cuda_graphs_make_the_same_frames(model_folder) -> None:
     """In bfloat16: of compiled float32 inductor warns that tensor cores are left idle, which here is an error."""
@@ -230,14 +103,6 @@ def test_cuda_graphs_make_the_same_frames(model_folder) -> None:
         assert session._decode.recorder.num_tapes == 1
         session.close()
     assert all(engine.new_record(name).failure is None for name in ("passes", "decode"))
-
-
-class Captured(Again):
-    """As a CUDA graph is made: the work is done once while it is recorded."""
-
-    def __init__(self, work: Callable[[], Tensor]) -> None:
-        super().__init__(work)
-        work()
 
 
 @pytest.mark.parametrize("fresh", ["own", "matrix-game-2"], indirect=True)

@@ -17,7 +17,7 @@ from tests.helpers.toy_game import SPACE
 from reverie.engine.engine import load
 from reverie.types import Action
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 
 
 def start(*words: str) -> subprocess.Popen[str]:

@@ -1,7 +1,7 @@
 """The published geometry, 1.6 billion parameters, with random weights: what it takes to load it and to dream a block.
 
 Writes 6 GB into pytest's temporary folder and removes them; takes minutes, most of them the block.  Run it with
-`pytest -m slow tests/engine/test_full_size.py -s` to see the figures.
+`pytest -m slow tests/engine/test_engine_full_size.py -s` to see the figures.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 LeRobot wants a Python and packages of its own, so it lives in an environment that REVERIE_LEROBOT_PYTHON names:
 
     python3.12 -m venv lerobot && lerobot/bin/pip install 'lerobot[dataset]==0.6.1'
-    REVERIE_LEROBOT_PYTHON=$PWD/lerobot/bin/python make test ARGS=tests/data/test_lerobot_reads.py
+    REVERIE_LEROBOT_PYTHON=$PWD/lerobot/bin/python make test ARGS=tests/data/test_writer_lerobot.py
 """
 
 from __future__ import annotations

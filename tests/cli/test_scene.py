@@ -15,7 +15,6 @@ from tests.helpers.yard_scene import YardWorld, record_yard, save_yard_scene
 from reverie import cli
 from reverie.data.dataset import Dataset
 from reverie.engine.loading import scenes as bundled
-from reverie.errors import DataError
 from reverie.scenes import recordings
 from reverie.scenes.assemble import make_keyframes
 from reverie.scenes.build import measure_coverage, render_from
@@ -174,25 +173,6 @@ def test_a_field_of_view_may_be_given(tmp_path: Path) -> None:
     ]
     assert cli.main(args) == 0
     assert Scene.load(tmp_path / "s").fov_deg == 80.0
-
-
-def test_a_scene_is_one_place(tmp_path: Path) -> None:
-    record_yard(tmp_path / "a", 2, 41, map_name="north")
-    record_yard(tmp_path / "b", 1, 41, map_name="south")
-    both = [tmp_path / "a", tmp_path / "b"]
-    assert read_footage(both).place == "north"
-    small = read_footage(both, place="south")
-    assert small.place == "south"
-    assert len(small.frames) + len(small.held_out) == 11
-    with pytest.raises(DataError, match="no place 'west' in these recordings; they have north, south"):
-        read_footage(both, place="west")
-
-
-def test_recordings_of_other_cameras_are_not_mixed(tmp_path: Path) -> None:
-    record_yard(tmp_path / "a", 1, 41)
-    record_yard(tmp_path / "b", 1, 41, notes={"world": "yard", "fov_deg": 60.0})
-    with pytest.raises(DataError, match=r"field of view is 60.0, but 80.0 in .*use recordings of one game"):
-        read_footage([tmp_path / "a", tmp_path / "b"])
 
 
 def test_a_scene_is_not_written_over_by_mistake(
@@ -354,10 +334,3 @@ def test_a_pack_needs_depth_where_it_promises_it(
     assert "got none of 0" in capsys.readouterr().err
     assert cli.main(["data", "pack", str(recording), "-o", str(tmp_path / "q")]) == 2
     assert "not empty; name another folder" in capsys.readouterr().err
-
-
-def test_every_eighth_episode_is_held_out_where_none_is_marked(recording: Path, tmp_path: Path) -> None:
-    record_yard(tmp_path / "nine", 9, 41)
-    for part, count in (("train", 8), ("held-out", 1)):
-        assert cli.main(["data", "pack", str(tmp_path / "nine"), "-o", str(tmp_path / part), "--part", part]) == 0
-        assert len(list_episodes([tmp_path / part])) == count

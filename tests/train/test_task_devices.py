@@ -1,6 +1,6 @@
 """A step, and the figures, of every training task on a device that is not the CPU: nothing is left behind.
 
-The task with a spatial memory: `spatial/test_on_a_gpu.py`.
+The task with a spatial memory: `spatial/test_task_devices.py`.
 """
 
 from __future__ import annotations

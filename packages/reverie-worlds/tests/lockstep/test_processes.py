@@ -9,11 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from game_processes import SIZE, Start, descendants, is_alive, open_fds, wait_until_gone
 
 from reverie.errors import WorldError
 from reverie_worlds.lockstep import LockstepGame
-
-from .conftest import SIZE, Start, descendants, is_alive, open_fds, wait_until_gone
 
 PARENT = """
 import os, sys, threading

@@ -22,6 +22,7 @@ from reverie.engine.loading.hub import pull_model, push_model
 from reverie.engine.loading.models import find_model
 from reverie.errors import CheckpointError, DataError, HubError, ReverieError
 from reverie.hub.cards import licence_metadata, with_metadata
+from reverie.hub.options import PushOptions
 from reverie.models.checkpoint import load_model, save_model
 from reverie.scenes.hub import pull_scene, push_scene
 from reverie.scenes.scene import Scene
@@ -44,7 +45,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_model_goes_to_the_hub_and_comes_back(hub: FakeHub, model: Path, tmp_path: Path) -> None:
-    push_model(model, "somebody/tiny", message="first")
+    push_model(model, "somebody/tiny", PushOptions(message="first"))
     there = hub.repositories["model", "somebody/tiny"]
     assert there.commits == ["first"]
     assert set(there.files) == set(files_of(model)) - {"notes.txt"}

@@ -159,10 +159,10 @@ class Engine(Runtime):
         Raises CheckpointError for a model that is not a folder of our own, HubError if the Hub refuses.
         """
         from reverie.engine.loading.hub import push_model
+        from reverie.hub.options import PushOptions
 
-        return push_model(
-            self.folder, repository, private=private, message=commit_message, revision=revision, token=token
-        )
+        options = PushOptions(private=private, message=commit_message, revision=revision)
+        return push_model(self.folder, repository, options, token=token)
 
     def open(
         self,

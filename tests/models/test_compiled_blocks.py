@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.helpers.recorded_play import picture_for, play
+from tests.helpers.captured_play import picture_for, play
 
 from reverie.engine.engine import load
 from reverie.errors import DeviceError

@@ -246,7 +246,7 @@ class Engine(Runtime):
         progress(0.0, doing)
         session = self.open(np.broadcast_to(ramp, (*self.resolution, 3)))
         per_window = -(-self.bundle.config.world.window // self.bundle.config.world.block)
-        num_blocks = per_window + 2 + per_window * bool(self._recorders)  # each place in the ring is recorded once
+        num_blocks = per_window + 2 + per_window * bool(self._captures)  # each place in the ring is recorded once
         for block in range(num_blocks):
             session.step(Action())
             progress((block + 1) / num_blocks, doing)

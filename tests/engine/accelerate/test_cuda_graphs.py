@@ -9,10 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from tests.helpers.recorded_play import BACK, FORWARD, NUM_BLOCKS, Again, Captured, picture_for, play, tape_up
+from tests.helpers.captured_play import BACK, FORWARD, NUM_BLOCKS, Again, Captured, capture_again, picture_for, play
 from torch import Tensor
 
-from reverie.engine.accelerate.cuda_graphs import CudaTape, CudaTapes, Recorder, Recording, cuda_tapes
+from reverie.engine.accelerate.cuda_graphs import (
+    CountedCapture,
+    CudaGraph,
+    CudaGraphCapture,
+    GraphRunner,
+    cuda_graph_capture,
+)
 from reverie.engine.engine import load
 from reverie.models.compiled_blocks import compile_pieces, num_compiled
 
@@ -21,27 +27,27 @@ from reverie.models.compiled_blocks import compile_pieces, num_compiled
 def test_recorded_equals_done(fresh) -> None:
     picture = picture_for(fresh)
     expected = play(fresh.open(picture, seed=4))
-    tapes = tape_up(fresh)
+    graphs = capture_again(fresh)
     first = play(fresh.open(picture, seed=4))  # its first run of each kind is done: that is the warm-up
     assert np.array_equal(first, expected)
-    tapes.clear()
+    graphs.clear()
     assert np.array_equal(play(fresh.open(picture, seed=4)), expected)
     world = fresh.bundle.config.world
     places = world.window // np.gcd(world.window, world.block)
-    assert len(tapes) == places + 1  # one for each place in the ring, and one that decodes
+    assert len(graphs) == places + 1  # one for each place in the ring, and one that decodes
     is_first_step_given = not world.generates_start
     filling = -(
         -(world.window - world.block - is_first_step_given) // world.block
     )  # blocks that see less than the rest
     plays = [NUM_BLOCKS - filling, NUM_BLOCKS - int(world.generates_start)]  # of passes; of decoding
-    assert sum(tape.plays for tape in tapes) == sum(plays)
+    assert sum(graph.plays for graph in graphs) == sum(plays)
 
 
 @pytest.mark.parametrize("fresh", ["own", "matrix-game-2-tiny"], indirect=True)
 def test_recorded_sessions_can_be_rewound_split_and_saved(fresh) -> None:
     picture = picture_for(fresh)
     expected = play(fresh.open(picture, seed=4), 11)
-    tape_up(fresh)
+    capture_again(fresh)
     play(fresh.open(picture))
     session = fresh.open(picture, seed=4)
     num_frames = len(play(session, 5))
@@ -73,7 +79,7 @@ def test_what_cannot_be_recorded_is_done(fresh) -> None:
 
     picture = picture_for(fresh)
     expected = play(fresh.open(picture))
-    fresh._recorders = {"passes": refuse}
+    fresh._captures = {"passes": refuse}
     with pytest.warns(UserWarning, match="passes cannot be recorded as a CUDA graph, and runs without: operation not"):
         assert np.array_equal(play(fresh.open(picture)), expected)
 
@@ -99,10 +105,10 @@ def test_cuda_graphs_make_the_same_frames(model_folder) -> None:
         session = engine.open(picture, seed=4)
         got = play(session)
         assert np.abs(got.astype(int) - expected).mean() < 4
-        assert session._passes.recorder.num_tapes > 1
-        assert session._decode.recorder.num_tapes == 1
+        assert session._passes.runner.num_graphs > 1
+        assert session._decode.runner.num_graphs == 1
         session.close()
-    assert all(engine.new_record(name).failure is None for name in ("passes", "decode"))
+    assert all(engine.new_capture(name).failure is None for name in ("passes", "decode"))
 
 
 @pytest.mark.parametrize("fresh", ["own", "matrix-game-2"], indirect=True)
@@ -116,12 +122,12 @@ def test_nothing_is_compiled_while_recording(fresh, monkeypatch) -> None:
 
     def record(work: Callable[[], Tensor]) -> Captured:
         before = num_compiled()
-        tape = Captured(work)
+        graph = Captured(work)
         compiled_in.append(num_compiled() - before)
-        return tape
+        return graph
 
-    recordings = {name: Recording(record) for name in ("passes", "decode")}
-    fresh._recorders = recordings  # type: ignore[assignment]
+    captures = {name: CountedCapture(record) for name in ("passes", "decode")}
+    fresh._captures = captures  # type: ignore[assignment]
     play(fresh.open(picture))
     before = num_compiled()
     assert before > 0
@@ -131,41 +137,41 @@ def test_nothing_is_compiled_while_recording(fresh, monkeypatch) -> None:
     assert len(compiled_in) >= 3
     assert not any(compiled_in)
     world = fresh.bundle.config.world
-    assert recordings["passes"].num_recorded >= world.window // np.gcd(world.window, world.block)
-    assert recordings["decode"].num_recorded >= 1
-    assert all(recording.failure is None for recording in recordings.values())
-    assert all(len(done) == 0 for done in (session._passes.recorder._done_again, session._decode.recorder._done_again))
-    assert session._passes.recorder.num_tapes == world.window // np.gcd(world.window, world.block)
+    assert captures["passes"].num_captured >= world.window // np.gcd(world.window, world.block)
+    assert captures["decode"].num_captured >= 1
+    assert all(capture.failure is None for capture in captures.values())
+    assert all(len(done) == 0 for done in (session._passes.runner._done_again, session._decode.runner._done_again))
+    assert session._passes.runner.num_graphs == world.window // np.gcd(world.window, world.block)
 
 
 def test_what_must_be_compiled_is_done_again_and_then_recorded() -> None:
-    """A recording that meets a shape that was never compiled is put off by one run, and nothing is warned of."""
+    """A capture that meets a shape that was never compiled is put off by one run, and nothing is warned of."""
     torch._dynamo.reset()
     double = torch.compile(lambda x: 2 * x, dynamic=False, backend="aot_eager")
-    recording = Recording(Captured)
-    recorder = Recorder(recording, set())
+    capture = CountedCapture(Captured)
+    runner = GraphRunner(capture, set())
 
     def work(inputs: list[Tensor]) -> Tensor:
         return double(inputs[0][:size])
 
-    x, tapes = torch.arange(6.0), []
+    x, graphs = torch.arange(6.0), []
     for size in (6, 6, 5, 5, 5):
-        assert torch.equal(recorder.run("doubling", size, work, [x]), 2 * x[:size])
-        tapes.append(recorder.num_tapes)
-    assert tapes == [0, 1, 1, 2, 2]  # the first run warms up; 5 is met while recording, compiled, recorded, played
-    assert recording.num_recorded == 2
-    assert recording.failure is None
+        assert torch.equal(runner.run("doubling", size, work, [x]), 2 * x[:size])
+        graphs.append(runner.num_graphs)
+    assert graphs == [0, 1, 1, 2, 2]  # the first run warms up; 5 is met while capturing, compiled, captured, replayed
+    assert capture.num_captured == 2
+    assert capture.failure is None
 
 
 def test_inputs_of_any_strides_are_one_shape_to_compiled_code() -> None:
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     double = torch.compile(lambda x: 2 * x, dynamic=False, backend="aot_eager")
-    recorder = Recorder(Recording(Captured), set())
+    runner = GraphRunner(CountedCapture(Captured), set())
     windows = torch.arange(8.0).unfold(0, 4, 2)  # they overlap
     for x in (windows, windows.contiguous(), windows.t().contiguous().t()):
-        assert torch.equal(recorder.run("doubling", 0, lambda inputs: double(inputs[0]), [x]), 2 * x)
-    assert recorder.num_tapes == 1
+        assert torch.equal(runner.run("doubling", 0, lambda inputs: double(inputs[0]), [x]), 2 * x)
+    assert runner.num_graphs == 1
     assert num_compiled() == 1
 
 
@@ -173,19 +179,19 @@ def test_what_is_given_up_is_told_of_once() -> None:
     def refuse(work: Callable[[], Tensor]) -> Again:
         raise RuntimeError("operation not permitted when stream is capturing\nmore lines")
 
-    recording = Recording(refuse)
-    recorder = Recorder(recording, set())
+    capture = CountedCapture(refuse)
+    runner = GraphRunner(capture, set())
     x = torch.ones(2)
-    recorder.run("passes", 0, lambda inputs: inputs[0] + 1, [x])
+    runner.run("passes", 0, lambda inputs: inputs[0] + 1, [x])
     with pytest.warns(UserWarning, match="passes cannot be recorded"):
-        assert torch.equal(recorder.run("passes", 0, lambda inputs: inputs[0] + 1, [x]), x + 1)
-    assert torch.equal(recorder.run("passes", 0, lambda inputs: inputs[0] + 1, [x]), x + 1)  # and now without a word
-    assert recording.failure == "passes: operation not permitted when stream is capturing"
-    assert recording.num_recorded == 0
+        assert torch.equal(runner.run("passes", 0, lambda inputs: inputs[0] + 1, [x]), x + 1)
+    assert torch.equal(runner.run("passes", 0, lambda inputs: inputs[0] + 1, [x]), x + 1)  # and now without a word
+    assert capture.failure == "passes: operation not permitted when stream is capturing"
+    assert capture.num_captured == 0
 
 
 class FakeCuda:
-    """What `CudaTapes` asks of torch.cuda, written down."""
+    """What `CudaGraphCapture` asks of torch.cuda, written down."""
 
     def __init__(self, monkeypatch) -> None:
         self.log: list[str] = []
@@ -233,12 +239,12 @@ class FakeCuda:
             "set_stream": lambda stream: setattr(self, "stream", stream),
         }.items():
             monkeypatch.setattr(torch.cuda, name, fake)
-        monkeypatch.setattr(CudaTapes, "device", "cpu")
+        monkeypatch.setattr(CudaGraphCapture, "device", "cpu")
 
 
 def test_each_recorder_has_a_warm_stream_a_pool_and_an_anchor(monkeypatch) -> None:
     cuda = FakeCuda(monkeypatch)
-    passes, decode = cuda_tapes(), cuda_tapes()
+    passes, decode = cuda_graph_capture(), cuda_graph_capture()
     assert cuda.log == []  # nothing before there is something to record
     passes(lambda: torch.ones(1))
     decode(lambda: torch.ones(1))
@@ -248,11 +254,11 @@ def test_each_recorder_has_a_warm_stream_a_pool_and_an_anchor(monkeypatch) -> No
         "product on stream 2", "waited", "captured on stream 2 into pool 2", "captured on stream 2 into pool 2",
         "captured on stream 1 into pool 1",
     ]  # fmt: skip
-    assert (passes.num_recorded, decode.num_recorded) == (2, 1)  # anchors are not counted
+    assert (passes.num_captured, decode.num_captured) == (2, 1)  # anchors are not counted
     cuda.log.clear()
     in_thread(lambda: passes(lambda: torch.ones(1)))
     assert cuda.log == ["product on stream 1", "waited", "captured on stream 1 into pool 1"]
-    assert isinstance(passes._record._anchor, CudaTape)  # type: ignore[attr-defined]
+    assert isinstance(passes._capture._anchor, CudaGraph)  # type: ignore[attr-defined]
 
 
 def in_thread(work: Callable[[], object]) -> None:
@@ -262,24 +268,24 @@ def in_thread(work: Callable[[], object]) -> None:
 
 def test_every_thread_warms_up_for_itself() -> None:
     """Libraries set themselves up once a thread, which cannot be recorded."""
-    recorder, x = Recorder(Recording(Captured), set()), torch.ones(2)
+    runner, x = GraphRunner(CountedCapture(Captured), set()), torch.ones(2)
 
     def run() -> None:
-        recorder.run("passes", len(tapes), lambda inputs: inputs[0] + 1, [x])
-        tapes.append(recorder.num_tapes)
+        runner.run("passes", len(graphs), lambda inputs: inputs[0] + 1, [x])
+        graphs.append(runner.num_graphs)
 
-    tapes: list[int] = []
+    graphs: list[int] = []
     for work in (run, run, lambda: in_thread(run), run):
         work()
-    assert tapes == [0, 1, 1, 2]
+    assert graphs == [0, 1, 1, 2]
 
 
 def test_a_failed_capture_leaves_the_callers_stream(monkeypatch) -> None:
     cuda = FakeCuda(monkeypatch)
-    passes = cuda_tapes()
+    passes = cuda_graph_capture()
     passes(lambda: torch.ones(1))
     cuda.refuse = True
     with pytest.raises(RuntimeError, match="previous error during capture"):
         passes(lambda: torch.ones(1))
     assert cuda.stream == "the caller's"
-    assert passes.num_recorded == 1
+    assert passes.num_captured == 1

@@ -19,7 +19,7 @@ NUM_BLOCKS = 8
 
 
 class Again:
-    """A tape for machines without CUDA graphs: it does the work again, on the memory that it was recorded with."""
+    """A captured graph for machines without CUDA: it does the work again, on the memory that it was captured with."""
 
     def __init__(self, work: Callable[[], Tensor]) -> None:
         self.work = work
@@ -39,16 +39,16 @@ def picture_for(engine: Engine) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (*engine.resolution, 3), dtype=np.uint8)
 
 
-def tape_up(engine: Engine) -> list[Again]:
+def capture_again(engine: Engine) -> list[Again]:
     """Let the engine's sessions record."""
-    tapes: list[Again] = []
+    graphs: list[Again] = []
 
     def record(work: Callable[[], Tensor]) -> Again:
-        tapes.append(Again(work))
-        return tapes[-1]
+        graphs.append(Again(work))
+        return graphs[-1]
 
-    engine._recorders = {"passes": record, "decode": record}
-    return tapes
+    engine._captures = {"passes": record, "decode": record}
+    return graphs
 
 
 class Captured(Again):

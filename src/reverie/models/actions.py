@@ -96,7 +96,7 @@ class MouseModule(nn.Module):
     def forward(self, x: Tensor, mouse: Tensor, time: Tensor, memory: Memory, layer: int) -> Tensor:
         """x: (b, t, n, d); mouse: (b, t, 12, 2) degrees; time: (t, pairs, 2) rotary table.  Returns x, updated."""
         q, k, v = self.project_qkv(x, mouse, time)
-        seen = memory.seen(layer, k, v) if is_few(q) else None
+        seen = memory.visible_keys_values(layer, k, v) if is_few(q) else None
         return self.project_out(x, memory.attend(layer, q, k, v)) if seen is None else self.project_out_few(x, q, *seen)
 
     def project_qkv(self, x: Tensor, mouse: Tensor, time: Tensor) -> tuple[Tensor, ...]:

@@ -117,10 +117,10 @@ def _fit_ego_motion(config: BuildSceneConfig) -> tuple[EgoMotionNet | None, str]
         network, drifts = fit_ego_motion(walks, config.epochs)
     except DataError as error:
         return None, f"\nno ego-motion of its own: {error}"
-    return network, f"\nego-motion on held-out walks, after a second: {_told(drifts)}"
+    return network, f"\nego-motion on held-out walks, after a second: {_format_drifts(drifts)}"
 
 
-def _told(drifts: Mapping[str, Drift]) -> str:
+def _format_drifts(drifts: Mapping[str, Drift]) -> str:
     return "; ".join(map(str, drifts.values())) or "not measured, they are too short"
 
 
@@ -162,7 +162,7 @@ def scene_ego_motion(config: EgoMotionConfig) -> None:
         )
     network, drifts = fit_ego_motion(walks, config.epochs)
     write_network(config.scene, network)
-    print(f"{config.scene}, on held-out walks, after a second: {_told(drifts)}")
+    print(f"{config.scene}, on held-out walks, after a second: {_format_drifts(drifts)}")
 
 
 def _check_epochs(epochs: int, low: int) -> None:

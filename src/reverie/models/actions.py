@@ -49,22 +49,24 @@ def rows_before_start(rows: Tensor, before: BeforeStart) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActionModuleConfig:
-    """One kind of action module: the blocks that hold it and its size.
-
-    blocks: indices of transformer blocks; heads * head_dim: its attention width; time_pairs: number pairs that time
-    turns; hidden: width of the per-frame key embedding (keyboard only); scale: what a value is multiplied by first;
-    gain: whether queries and keys have a learned gain after their
-    norm, as FastVideo's trainings of Matrix-Game 2.0 have.
-    """
+    """One kind of action module: the blocks that hold it and its size."""
 
     blocks: tuple[int, ...]
+    """Indices of transformer blocks."""
     heads: int
+    """Attention heads."""
     head_dim: int
+    """Width of a head."""
     time_pairs: int = 4
+    """Pairs of numbers that time rotates."""
     theta: float = 256.0
+    """Base of the rotary positions in time."""
     hidden: int = 32
+    """Width of the per-frame key embedding (keyboard only)."""
     scale: float = 1.0
+    """Factor of a value before anything else."""
     gain: bool = False
+    """Queries and keys have a learned gain after their norm, as in FastVideo's trainings of Matrix-Game 2.0."""
 
 
 def _norm(config: ActionModuleConfig) -> RMSNorm | None:

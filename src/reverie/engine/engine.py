@@ -80,7 +80,7 @@ def load(
     tell(0.1, "looking at the machine")
     set_threads()
     picked_dtype = pick_dtype(settings.dtype, picked_device)
-    if hardware_check.is_foreign(source.config):
+    if hardware_check.is_matrix_game(source.config):
         found = hardware_check.read_machine(picked_device)
         say(hardware_check.check(source.config, settings, picked_dtype, found, source.files))
     elif preset is not None:

@@ -70,7 +70,7 @@ class SpatialMemoryConfig:
     fov_deg: float = 80.0
     """Horizontal field of view."""
     pixel_aspect: float = 1.0
-    """Width of a pixel over its height."""
+    """Vertical focal length over the horizontal one, in pixels."""
 
 
 class NextStep(NamedTuple):

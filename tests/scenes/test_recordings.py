@@ -34,7 +34,7 @@ def test_recordings_of_other_cameras_are_not_mixed(tmp_path: Path) -> None:
         read_footage([tmp_path / "a", tmp_path / "b"])
 
 
-def test_every_eighth_episode_is_held_out_where_none_is_marked(recording: Path, tmp_path: Path) -> None:
+def test_every_eighth_episode_is_held_out_where_none_is_marked(tmp_path: Path) -> None:
     record_yard(tmp_path / "nine", 9, 41)
     for part, count in (("train", 8), ("held-out", 1)):
         assert cli.main(["data", "pack", str(tmp_path / "nine"), "-o", str(tmp_path / part), "--part", part]) == 0

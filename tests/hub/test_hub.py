@@ -22,7 +22,7 @@ from reverie.engine.loading.hub import pull_model, push_model
 from reverie.engine.loading.models import find_model
 from reverie.errors import CheckpointError, DataError, HubError, ReverieError
 from reverie.hub.cards import licence_metadata, with_metadata
-from reverie.hub.options import PushOptions
+from reverie.hub.push_options import PushOptions
 from reverie.models.checkpoint import load_model, save_model
 from reverie.scenes.hub import pull_scene, push_scene
 from reverie.scenes.scene import Scene

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from reverie.argument_markers import alias, positional
 from reverie.errors import DataError
-from reverie.hub.options import PushOptions
+from reverie.hub.push_options import PushOptions
 from reverie.types import FPS
 
 if TYPE_CHECKING:

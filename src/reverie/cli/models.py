@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from reverie.argument_markers import alias, positional
-from reverie.hub.options import PushOptions
+from reverie.hub.push_options import PushOptions
 
 if TYPE_CHECKING:
     from reverie.engine.loading.models import BundledModel

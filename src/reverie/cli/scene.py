@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from reverie.argument_markers import alias, positional, repeated
 from reverie.errors import DataError
-from reverie.hub.options import PushOptions
+from reverie.hub.push_options import PushOptions
 
 if TYPE_CHECKING:
     from reverie.scenes.assemble import Facts, LookRound

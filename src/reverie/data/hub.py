@@ -11,7 +11,7 @@ from reverie.data.poses import recorded_world
 from reverie.errors import DataError
 from reverie.hub import client
 from reverie.hub.cards import card_of, licence_metadata, size_category
-from reverie.hub.options import DEFAULT, PushOptions
+from reverie.hub.push_options import DEFAULT, PushOptions
 
 DATASET_FILES = ("meta/*", "data/*", "videos/*", "depth/*", "README.md")
 """Patterns of the files of a dataset."""

@@ -159,7 +159,7 @@ class Engine(Runtime):
         Raises CheckpointError for a model that is not a folder of our own, HubError if the Hub refuses.
         """
         from reverie.engine.loading.hub import push_model
-        from reverie.hub.options import PushOptions
+        from reverie.hub.push_options import PushOptions
 
         options = PushOptions(private=private, message=commit_message, revision=revision)
         return push_model(self.folder, repository, options, token=token)

@@ -24,7 +24,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import get_session
 
 from reverie.errors import HubError, ReverieError
-from reverie.hub.options import PushOptions
+from reverie.hub.push_options import PushOptions
 
 Kind = Literal["model", "dataset"]
 

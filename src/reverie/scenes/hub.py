@@ -8,7 +8,7 @@ from typing import Any
 from reverie.errors import DataError
 from reverie.hub import client
 from reverie.hub.cards import card_of, licence_metadata
-from reverie.hub.options import DEFAULT, PushOptions
+from reverie.hub.push_options import DEFAULT, PushOptions
 from reverie.scenes.scene import KEYFRAMES, Scene, read_scene_json
 
 SCENE_FILES = ("scene.json", KEYFRAMES, "start-*.webp", "README.md")

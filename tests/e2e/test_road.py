@@ -96,7 +96,9 @@ def test_the_whole_road_and_every_stage_gets_somewhere(
     )
     run_distillation(student, DmdTask)
     before, after = first_and_last(student.output)
-    assert after["rollout_mse"] < 1.1 * before["rollout_mse"]  # a step or two of its own: it must not do harm
+    # In so few steps it must do something and no harm (1.06 was seen); that it mends is for train/test_distill_dmd.py.
+    assert before["rollout_mse"] != after["rollout_mse"] < 1.1 * before["rollout_mse"]
+    assert 0.9 < after["spread_ratio"] < 1.1  # 0.96 before, 1.01 after
     decoder = DistillDecoderConfig(
         teacher=student.output / "model",
         data=data,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from reverie import cli
+from reverie.cli import use_malloc_hints
 from reverie.errors import ReverieError
 
 
@@ -133,3 +134,16 @@ def test_commands_that_train_set_the_memory_first(monkeypatch: pytest.MonkeyPatc
     for name in ("train given", "bench train", "distill given"):
         assert cli._run(cli.Command(name, "", f"{__name__}:Given"), ["--device", name]) == 0
     assert asked == ["train given", "distill given"]
+
+
+def test_malloc_hints_start_the_command_again_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr(os, "execve", lambda path, argv, environment: started.append(environment))
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    use_malloc_hints("cpu")
+    assert started[0]["MALLOC_TOP_PAD_"] == "268435456"
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
+    use_malloc_hints("cpu")
+    assert len(started) == 1

@@ -1,10 +1,12 @@
 """Holds the import direction of the package by reading every module's syntax tree.
 
-types, errors, paths <- nn <- models <- flow <- {train, engine} <- bench <- {evaluate, serve, env} <- cli
+types, errors, paths <- nn <- models <- sampling <- {train, engine} <- bench <- {evaluate, serve, env} <- cli
 No files import each other in a circle, imports for type checking and inside functions included; only cli prints.
 worlds, the registry of games, needs types and errors only; the games themselves are a distribution of their own, and
 no module here imports it; train, evaluate and serve may use data; engine and train never meet;
 serve/protocol and worlds are free of torch; types imports errors alone, errors, paths and locks nothing of ours.
+
+Tests lie where their module lies, and import from tests.helpers, never from each other.
 """
 
 from __future__ import annotations
@@ -70,6 +72,30 @@ evaluation's."""
 
 PRINTS = {"reverie.train.recipes"}
 """Modules outside `cli` that may print: the program for machines that have torch and little else."""
+
+ROOT = SRC.parent
+TESTS = {
+    ROOT / "tests": SRC / "reverie",
+    ROOT / "packages/reverie-worlds/tests": ROOT / "packages/reverie-worlds/src/reverie_worlds",
+}
+"""Folders of tests, with the package that each mirrors."""
+
+OF_NO_MODULE = {"attacks", "e2e"} | {
+    f"test_{name}.py"
+    for name in (
+        "distribution",
+        "docs",
+        "few_packages",
+        "games",
+        "imports",
+        "laws",
+        "platforms",
+        "prose",
+        "readme",
+        "rivals",
+    )
+}
+"""Tests that are of no single module."""
 
 TORCH_FREE = ("worlds", "types", "errors", "serve.protocol")
 TORCH = {"torch", "torchvision", "torchaudio"}
@@ -159,6 +185,45 @@ def test_only_the_command_line_prints() -> None:
 def test_printing_is_seen(code: str) -> None:
     assert is_talkative(code)
     assert not is_talkative('"print"\nrich = 1\n')
+
+
+@pytest.mark.parametrize("tests", TESTS, ids=lambda tests: tests.parent.name)
+def test_tests_import_from_helpers_alone(tests: Path) -> None:
+    problems = [problem for path in sorted(tests.rglob("*.py")) for problem in imported_tests(path)]
+    assert not problems, "code that tests share belongs to tests/helpers:\n" + "\n".join(problems)
+
+
+@pytest.mark.parametrize("tests", TESTS, ids=lambda tests: tests.parent.name)
+def test_tests_lie_where_their_module_lies(tests: Path) -> None:
+    found = [path.relative_to(tests) for path in tests.rglob("test_*.py")]
+    strays = sorted(str(path) for path in found if is_stray(path, TESTS[tests]))
+    assert not strays, "name them after a module of that folder of the package:\n" + "\n".join(strays)
+
+
+@pytest.mark.parametrize(
+    ("code", "imported"),
+    [
+        ("from tests.train.test_world import task", "tests.train.test_world"),
+        ("def f():\n    import tests.engine.conftest", "tests.engine.conftest"),
+        ("from tests import e2e", "tests.e2e"),
+        ("from test_loop import Line", "test_loop"),
+        ("import conftest", "conftest"),
+    ],
+)
+def test_a_test_that_imports_a_test_is_seen(code: str, imported: str, tmp_path: Path) -> None:
+    path = tmp_path / "test_thing.py"
+    path.write_text(f"from tests import helpers\nfrom tests.helpers.damage import ANY\n{code}")
+    assert [problem.rpartition(" ")[2] for problem in imported_tests(path)] == [imported]
+
+
+def test_a_stray_test_is_seen(tmp_path: Path) -> None:
+    for name in ("models/conditioning/walls.py", "models/conditioning/__init__.py", "models/dit.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    right = ["models/conditioning/test_walls.py", "models/test_dit_laws.py", "models/test_conditioning.py"]
+    right += ["models/test_models.py", "e2e/test_page.py", "test_docs.py"]
+    wrong = ["models/test_walls.py", "models/test_dits.py", "nn/test_dit.py", "test_thing.py"]
+    assert [name for name in right + wrong if is_stray(Path(name), tmp_path)] == wrong
 
 
 def module_of(path: Path) -> str:
@@ -279,3 +344,32 @@ def circles(imports: dict[str, set[str]]) -> list[list[str]]:
         reached[start] = seen
     members = {name: sorted(other for other in seen if name in reached[other]) for name, seen in reached.items()}
     return [list(circle) for circle in sorted({tuple(circle) for circle in members.values() if circle})]
+
+
+def imported_tests(path: Path) -> list[str]:
+    """Every import of a test module or a conftest in one file, one line each."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [f"tests.{name}" for name in names] if node.module == "tests" else [node.module or ""]
+        for name in names:
+            parts = name.split(".")
+            is_helper = parts[:2] == ["tests", "helpers"]
+            if not is_helper and (parts[0] in ("tests", "conftest") or parts[0].startswith("test_")):
+                found.append(f"{path}:{node.lineno}: imports {name}")
+    return found
+
+
+def is_stray(test: Path, package: Path) -> bool:
+    """Returns whether `test`, a path below the tests, is named after no module of that folder of `package`.
+
+    `test_dit.py` and `test_dit_anything.py` are of `dit.py`, or of the folder `dit`; `models/test_models.py` is of the
+    whole folder `models`.
+    """
+    if test.parts[0] in OF_NO_MODULE:
+        return False
+    folder = package / test.parent
+    name = test.stem.removeprefix("test_") + "_"
+    modules = [folder.name, *(entry.stem for entry in folder.glob("*") if entry.name != "__init__.py")]
+    return not any(name.startswith(f"{module.strip('_')}_") for module in modules if folder.is_dir())

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from reverie import sampling
+from reverie.engine.loading.models import find_model
 from reverie.models import presets, tokenizer
+from reverie.models.checkpoint import read_config
 from reverie.models.conditioning.base import clip_condition, next_condition, start_condition
 from reverie.models.conditioning.spatial_memory import NextStep, SpatialMemory
 from reverie.models.config import WorldModelConfig
@@ -350,6 +352,26 @@ every_network = pytest.mark.parametrize("name", [name for name in SUBJECTS if na
 every_smooth = pytest.mark.parametrize("name", [name for name in SUBJECTS if "playing" not in name])
 every_loop = pytest.mark.parametrize("name", LOOPS)
 every_seed = pytest.mark.parametrize("seed", [0, 1])
+
+
+def switches(config: WorldModelConfig) -> dict[str, object]:
+    """Everything of a network that is there or not, rather than larger or smaller."""
+    modules = {"keyboard": config.actions.keyboard, "mouse": config.actions.mouse}
+    return {
+        "conditioning": config.conditioning,
+        "predicts": config.predicts,
+        "modulation": config.actions.modulation,
+        "positions": (config.positions.learned, config.positions.local_start),
+        **{name: (module is not None, module is not None and module.gain) for name, module in modules.items()},
+        **{name: bool(getattr(config, name)) for name in ("sink", "step_sizes", "refine")},
+    }
+
+
+def test_the_laws_hold_for_what_is_bundled() -> None:
+    """The small model of the subjects differs from nano in its sizes alone."""
+    bundled = read_config(find_model("nano"))
+    assert switches(presets.tiny_memory().world) == switches(bundled.world)
+    assert bundled.memory is not None
 
 
 def stream(subject: Subject, state: Any, inputs: list[Any], chunking: tuple[int, ...] | None = None) -> Tensor:

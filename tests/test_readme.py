@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -160,13 +161,19 @@ def test_linked_files_exist(name: str) -> None:
     assert not missing
 
 
-def test_files_of_the_tree_exist() -> None:
+def test_files_of_the_tree_exist_and_no_part_of_the_package_is_missing() -> None:
     tree = blocks(CONTRIBUTING, "")[0]
-    names = [re.match(r"((?:[\w/]+(?:/|\.py) *)+)", line.strip()) for line in tree.splitlines()]
-    paths = [path for name in names if name for path in name[1].split()]
+    names = [re.match(r"((?:[\w/*]+(?:/|\.py),? +)+)", line.strip() + " ") for line in tree.splitlines()]
+    paths = [path.strip(",/") for name in names if name for path in name[1].split()]
     assert len(paths) > 12
-    homes = (ROOT, ROOT / "src/reverie")
-    assert [name for name in paths if not any((home / name).exists() for home in homes)] == []
+    package = ROOT / "src/reverie"
+    assert [path for path in paths if not [*ROOT.glob(path), *package.glob(path)]] == []
+    parts = {path.name for path in package.iterdir() if (path / "__init__.py").is_file() or path.suffix == ".py"}
+    parts |= {f"engine/{room.parent.name}" for room in package.glob("engine/*/__init__.py")}
+    unnamed = {
+        part for part in parts - {"__init__.py", "__main__.py"} if not any(fnmatch(part, path) for path in paths)
+    }
+    assert unnamed == set()
 
 
 @pytest.mark.parametrize("name", ["AGENTS.md", ".github/workflows/ci.yml"])

@@ -48,8 +48,8 @@ class Trace:
 
 def follow_action(trace: Trace, folder: Path) -> None:
     from starlette.testclient import TestClient
-    from tests.serve.small_model import small_engine
-    from tests.serve.test_server import OPEN, connected
+    from tests.helpers.server_client import OPEN, connected
+    from tests.helpers.small_model import small_engine
 
     from reverie.models.presets import tiny_memory
     from reverie.serve.app import create_app
@@ -71,8 +71,8 @@ def follow_action(trace: Trace, folder: Path) -> None:
 def follow_clip(trace: Trace, folder: Path) -> None:
     import numpy as np
     import torch
-    from tests.e2e.test_road import Lighthouse
-    from tests.serve.small_model import small_engine
+    from tests.helpers.lighthouse import Lighthouse
+    from tests.helpers.small_model import small_engine
 
     from reverie.data.record import RecordConfig, record
     from reverie.models.presets import tiny

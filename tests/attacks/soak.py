@@ -25,8 +25,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.attacks.attacks import fuzz
-from tests.attacks.harness import GoodPlayer, Server, attacked_server
+from tests.helpers.attacked_server import GoodPlayer, Server, attacked_server
+from tests.helpers.attacks import fuzz
 
 NUM_PLAYERS = 4
 RESTART_S = 240.0

@@ -9,8 +9,8 @@ import random
 import sys
 import time
 
-from tests.attacks.attacks import ATTACKS, Attack
-from tests.attacks.harness import GoodPlayer, attacked_server
+from tests.helpers.attacked_server import GoodPlayer, attacked_server
+from tests.helpers.attacks import ATTACKS, Attack
 
 QUIET_S = 10.0
 

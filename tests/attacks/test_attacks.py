@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from tests.attacks.attacks import ATTACKS, random_message
-from tests.attacks.harness import GoodPlayer, Server, attacked_server
+from tests.helpers.attacked_server import GoodPlayer, Server, attacked_server
+from tests.helpers.attacks import ATTACKS, random_message
 
 from reverie.errors import ProtocolError
 from reverie.serve.protocol import parse

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from tests.serve.fake_source import FakeSource, running
+from tests.helpers.browser import chromium, needs_browser, playwright
+from tests.helpers.fake_source import FakeSource, running
 
 from reverie.serve.access import Access
 from reverie.serve.host import Limits
 from reverie.serve.protocol import VERSION
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
+pytestmark = needs_browser
 FLAGS = ["--no-sandbox", "--disable-gpu", "--mute-audio", "--host-resolver-rules=MAP evil.example 127.0.0.1"]
 
 CONNECT = """async ([url, version]) => {
@@ -62,10 +59,8 @@ FETCHES = """async (base) => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium(FLAGS) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

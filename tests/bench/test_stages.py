@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.models.adapters.folders import RESOLUTION, make_published
+from tests.helpers.published_folders import RESOLUTION, make_published
 
 from reverie import cli
 from reverie.bench import blocks
@@ -22,7 +22,7 @@ from reverie.bench.stages import Rates, Stage, Stopwatch, play_blocks, stages_of
 from reverie.cli import bench_log
 from reverie.engine import engine as engine_module
 from reverie.engine import runtime
-from reverie.engine.accelerate.cuda_graphs import Recording
+from reverie.engine.accelerate.cuda_graphs import CountedCapture
 from reverie.engine.engine import Engine, load
 from reverie.engine.loading import flops
 from reverie.models.adapters import published
@@ -206,7 +206,7 @@ def test_graphs_stand_in_the_figures(toy, monkeypatch, capsys) -> None:
 
     def set_mode(self, mode: str) -> None:
         real(self, mode)
-        self._recorders = {} if mode == "eager" else {"passes": Recording(Again), "decode": Recording(refuse)}
+        self._captures = {} if mode == "eager" else {"passes": CountedCapture(Again), "decode": CountedCapture(refuse)}
 
     monkeypatch.setattr(Engine, "set_mode", set_mode)
     monkeypatch.setattr(Engine, "warm_up", lambda self, progress: None)

@@ -1,13 +1,9 @@
 """Makes the toy world known to these tests."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import toy_world
+from tests.helpers import toy_world
 
 
 @pytest.fixture(autouse=True)

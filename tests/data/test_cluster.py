@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_world import record_toy, toy_config
+from tests.helpers.toy_world import record_toy, toy_config
 
 import reverie
 from reverie.data.dataset import Dataset
 from reverie.data.record import record
 from reverie.errors import WorldError
 
-WORKERS_PATH = os.pathsep.join(str(folder) for folder in (Path(reverie.__file__).parents[1], Path(__file__).parent))
+WORKERS_PATH = os.pathsep.join(str(folder) for folder in (Path(reverie.__file__).parents[1], Path(__file__).parents[2]))
 """Of Ray's workers: the sources under test, whichever are installed, and the toy world."""
 
 

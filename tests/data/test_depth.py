@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from toy_world import record_toy, toy_config
+from tests.helpers.toy_world import record_toy, toy_config
 
 from reverie.data.audit import examine
 from reverie.data.dataset import Dataset
@@ -154,8 +154,8 @@ def test_a_writer_killed_before_the_table_leaves_a_dataset_that_reads(recording:
     """The depth of an episode that was never listed is swept away by the next writer."""
     script = f"""
 import os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-import toy_world
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from tests.helpers import toy_world
 from reverie.data import writer
 from reverie.data.record import record
 from reverie.worlds import WORLDS, WorldInfo

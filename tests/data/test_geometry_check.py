@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from toy_world import toy_config
+from tests.helpers.toy_world import toy_config
 
 from reverie.cli import main
 from reverie.data.dataset import Dataset

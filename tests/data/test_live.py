@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toy_world import ToyWorld
+from tests.helpers.toy_world import ToyWorld
 
 from reverie.data import live
 from reverie.data.dataset import Dataset

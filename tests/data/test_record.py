@@ -4,8 +4,6 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import toy_world
-from toy_world import record_toy, toy_config
+from tests.helpers import toy_world
+from tests.helpers.toy_world import record_toy, start_recorder, toy_config
 
 from reverie.data.dataset import VIDEO_KEY, Dataset
 from reverie.data.game_options import parse_options
@@ -74,8 +72,7 @@ def test_an_episode_ends_where_the_level_does() -> None:
 
 
 def test_killed_recorder_leaves_a_dataset_that_reads_and_continues(tmp_path: Path) -> None:
-    script = str(Path(toy_world.__file__))
-    process = subprocess.Popen([sys.executable, script, str(tmp_path), "1000000"])
+    process = start_recorder(str(tmp_path), "1000000")
     table = tmp_path / "meta/episodes/chunk-000/file-000.parquet"
     deadline = time.monotonic() + 60
     while not (table.exists() and Dataset(tmp_path).num_episodes >= 3) and time.monotonic() < deadline:
@@ -117,7 +114,7 @@ def wait_until(what: Callable[[], object], seconds: float = 60.0) -> bool:
 def test_killed_recorder_leaves_no_processes_and_nothing_half_written(tmp_path: Path) -> None:
     out = tmp_path / "set"
     table = out / "meta/episodes/chunk-000/file-000.parquet"
-    process = subprocess.Popen([sys.executable, str(Path(toy_world.__file__)), str(out), "1000000", "2"])
+    process = start_recorder(str(out), "1000000", "2")
     try:
         assert wait_until(lambda: table.exists() and Dataset(out).num_episodes >= 3)
         workers = alive_in_group(process.pid)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.scenes.yard import record_yard
+from tests.helpers.yard_scene import record_yard
 
 from reverie import cli
 from reverie.data.dataset import Dataset

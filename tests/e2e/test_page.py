@@ -2,66 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import json
-import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PIL import Image
-from tests.serve.fake_source import FakeSource, running
+from tests.helpers.browser import MEAN_COLOUR, a_picture, moves, needs_browser, playwright, until, upload
+from tests.helpers.fake_source import FakeSource, running
 
 import reverie
 from reverie.serve.sources import ModelSource
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
+pytestmark = needs_browser
 
 NANO = Path(reverie.__file__).parent / "weights" / "nano" / "config.json"
 GOLDEN = Path(__file__).parents[1] / "serve" / "golden.json"
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--mute-audio",
-]
-
-MEAN_COLOUR = """() => {
-  const canvas = document.getElementById("screen");
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  const sum = [0, 0, 0];
-  for (let i = 0; i < data.length; i += 4) for (let c = 0; c < 3; c++) sum[c] += data[i + c];
-  return sum.map((value) => value / (data.length / 4));
-}"""
-
-PIXELS = 'document.getElementById("screen").toDataURL()'
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: playwright.Browser) -> Iterator[playwright.Page]:
-    """A fresh page; whatever goes wrong inside it, or leaves this machine, fails the test."""
-    context = browser.new_context(viewport={"width": 1000, "height": 640})
-    page = context.new_page()
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    page.on("request", lambda request: problems.append(request.url) if "//127.0.0.1:" not in request.url else None)
-    yield page
-    context.close()
-    assert [problem for problem in problems if not problem.startswith(("data:", "blob:"))] == []
 
 
 @pytest.fixture
@@ -79,36 +36,8 @@ def playing(page: playwright.Page, source: FakeSource) -> Iterator[playwright.Pa
         page.close()
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
-    """Wait for a condition that the machine's load may delay."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
-        time.sleep(0.05)
-
-
 def brightness(page: playwright.Page) -> float:
     return sum(page.evaluate(MEAN_COLOUR))
-
-
-def moves(page: playwright.Page, seconds: float) -> bool:
-    """Whether the picture changes within `seconds`."""
-    before = page.evaluate(PIXELS)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if page.evaluate(PIXELS) != before:
-            return True
-    return False
-
-
-def a_picture(colour: tuple[int, int, int], size: tuple[int, int] = (320, 200)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def upload(page: playwright.Page, name: str, data: bytes) -> None:
-    page.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": data})
 
 
 def message(page: playwright.Page) -> str:

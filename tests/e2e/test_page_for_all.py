@@ -3,21 +3,17 @@ its help; and own pictures after a reload."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from tests.e2e.test_page import CHROMIUM, MEAN_COLOUR, a_picture, browser, page, playwright, until, upload
-from tests.serve.fake_source import RESOLUTION, FakeSource, running
+from tests.helpers.browser import MEAN_COLOUR, a_picture, contrasts, needs_browser, playwright, until, upload
+from tests.helpers.fake_source import RESOLUTION, FakeSource, running
 
 from reverie.serve.host import Limits
 from reverie.types import ActionSpace
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
-__all__ = ["browser", "page"]  # fixtures
+pytestmark = needs_browser
 
 MOVES = ("forward", "back", "left", "right")
 SPACE = ActionSpace((*MOVES, "attack", "use", "jump", "crouch"))
@@ -54,22 +50,6 @@ OVERLAPPING = """(selectors) => {
     }
   }
   return found;
-}"""
-COLOURS = """(selector) => {
-  const isShown = (one) => one.checkVisibility({ opacityProperty: true, visibilityProperty: true });
-  const found = [];
-  for (const one of [...document.querySelectorAll(selector)].filter(isShown)) {
-    const box = one.getBoundingClientRect();
-    const inView = Math.min(box.right, box.bottom, innerWidth - box.left, innerHeight - box.top);
-    if (Math.min(box.width, box.height, inView) < 6) continue;
-    found.push([one.innerText || one.title, getComputedStyle(one).color.match(/[\\d.]+/g).map(Number), box.toJSON()]);
-  }
-  return found;
-}"""
-BARE = """() => {
-  const sheet = new CSSStyleSheet();
-  sheet.replaceSync("* { color: transparent !important; transition: none !important } svg { visibility: hidden }");
-  document.adoptedStyleSheets = [sheet];
 }"""
 
 
@@ -298,33 +278,6 @@ def test_the_gallery_opens_in_low_windows(page: playwright.Page, source: FakeSou
 
 
 # ---------------------------------------------------------------------------------------------------- contrast
-
-
-def luminance(colour: Any) -> Any:
-    """Of sRGB values 0..255 in the last axis, as WCAG 2 defines it."""
-    c = np.asarray(colour, np.float64) / 255
-    linear = np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4)
-    return linear @ [0.2126, 0.7152, 0.0722]
-
-
-def contrasts(page: playwright.Page, selector: str) -> dict[str, float]:
-    """Of each visible element, by its text: of its colour with the pixel behind it that is nearest to it in light."""
-    resting = "document.getAnimations().every((one) => one.playState !== 'running')"
-    until(lambda: page.evaluate(resting), "what fades in to have come")
-    found = page.evaluate(COLOURS, selector)
-    page.evaluate(BARE)
-    shot = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
-    page.evaluate("document.adoptedStyleSheets = []")
-    result: dict[str, float] = {}
-    for text, colour, box in found:
-        x, y = int(box["x"]) + 2, int(box["y"]) + 2
-        behind = luminance(shot[y : int(box["bottom"]) - 2, x : int(box["right"]) - 2].reshape(-1, 3))
-        alpha = colour[3] if len(colour) == 4 else 1.0
-        own = luminance(colour[:3])
-        assert alpha == 1.0, f"{text!r} is see-through"
-        light, dark = np.maximum(own, behind) + 0.05, np.minimum(own, behind) + 0.05
-        result[text] = min(result.get(text, 99.0), float(np.percentile(light / dark, 2)))  # a rounded corner is no text
-    return result
 
 
 @pytest.mark.parametrize("size", [(1280, 720), (640, 360), (390, 844)])

@@ -10,12 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from tests.e2e.test_page import CHROMIUM, browser, page, playwright
-from tests.serve.fake_source import FakeSource, running
+from tests.helpers.browser import needs_browser, playwright
+from tests.helpers.fake_source import FakeSource, running
 
 from reverie.serve import protocol
 
-__all__ = ["browser", "page"]  # fixtures
 STATIC = Path(protocol.__file__).parent / "static"
 NAMED = {"title", "aria-label", "placeholder", "alt"}
 UNTRANSLATED = {"Reverie", "fps", "p95", "–", "Reverie needs JavaScript to show its world."}
@@ -67,7 +66,7 @@ def test_a_language_has_every_word(code: str) -> None:
     assert sorted(said - set(found["words"]) - UNTRANSLATED) == []
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
+@needs_browser
 def test_the_language_is_chosen_in_the_settings_and_stays(page: playwright.Page) -> None:
     with running(FakeSource()) as port:
         page.goto(f"http://127.0.0.1:{port}/")

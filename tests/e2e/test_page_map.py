@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-
 import numpy as np
-import pytest
-from tests.serve.fake_source import FakeSource, FakeWorld, running
+from tests.helpers.browser import needs_browser, playwright
+from tests.helpers.fake_source import FakeSource, FakeWorld, running
 
 from reverie.serve.sources import Picture
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
+pytestmark = needs_browser
 
 
 class RememberingWorld(FakeWorld):
@@ -26,17 +20,6 @@ class RememberingSource(FakeSource):
     def open(self, picture: Picture | None, seed: int) -> FakeWorld:
         assert picture is not None
         return RememberingWorld(self, picture)
-
-
-@pytest.fixture
-def page() -> Iterator[playwright.Page]:
-    with playwright.sync_playwright() as driver:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
-        page = browser.new_page(viewport={"width": 1000, "height": 640})
-        page.set_default_timeout(60_000)
-        yield page
-        browser.close()
 
 
 def test_a_key_shows_the_map_and_hides_it_again(page: playwright.Page) -> None:

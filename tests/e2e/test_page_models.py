@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.test_page_sessions import CHROMIUM, browser, page, until  # noqa: F401  # fixtures
-from tests.serve.fake_source import FakeSource, running
-from tests.serve.test_shelf import Sized
+from tests.helpers.browser import needs_browser, playwright, until
+from tests.helpers.fake_source import FakeSource, Sized, running
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
+pytestmark = needs_browser
+
+
+@pytest.fixture
+def viewport() -> dict[str, int]:
+    return {"width": 1200, "height": 760}
 
 
 @pytest.fixture
@@ -20,7 +23,7 @@ def sources() -> dict[str, FakeSource]:
 
 
 @pytest.fixture
-def playing(page: playwright.Page, sources: dict[str, FakeSource]) -> Iterator[playwright.Page]:  # noqa: F811
+def playing(page: playwright.Page, sources: dict[str, FakeSource]) -> Iterator[playwright.Page]:
     with running(sources) as port:
         page.goto(f"http://127.0.0.1:{port}/")
         page.wait_for_selector("body[data-state=playing]")
@@ -78,7 +81,7 @@ def test_a_link_opens_its_model_or_says_that_it_is_not_here(playing: playwright.
     other.goto("about:blank")
 
 
-def test_one_model_is_no_choice(page: playwright.Page):  # noqa: F811
+def test_one_model_is_no_choice(page: playwright.Page):
     with running(FakeSource()) as port:
         page.goto(f"http://127.0.0.1:{port}/")
         page.wait_for_selector("body[data-state=playing]")

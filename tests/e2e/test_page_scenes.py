@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pytest
-from tests.serve.fake_source import FakeSource, FakeWorld, running
+from tests.helpers.browser import needs_browser, playwright
+from tests.helpers.fake_source import FakeSource, FakeWorld, running
 
 from reverie.serve.sources import Progress, ScenePlace, StartPicture, WorldSpec
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
+pytestmark = needs_browser
 
 GREEN = np.full((64, 112, 3), (20, 140, 60), np.uint8)
 
@@ -41,17 +36,6 @@ class SceneSource(FakeSource):
     def open_scene(self, place: ScenePlace, seed: int) -> FakeWorld:
         self.opened.append(place)
         return self.open(GREEN, seed)
-
-
-@pytest.fixture
-def page() -> Iterator[playwright.Page]:
-    with playwright.sync_playwright() as driver:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
-        page = browser.new_page(viewport={"width": 1000, "height": 640})
-        page.set_default_timeout(60_000)
-        yield page
-        browser.close()
 
 
 def test_scenes_come_first_and_show_the_keys_of_their_game(page: playwright.Page) -> None:

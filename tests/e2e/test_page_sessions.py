@@ -2,57 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.e2e.test_page_for_all import contrasts
-from tests.serve.fake_source import FakeSource, running
-from tests.serve.small_model import small_engine
+from tests.helpers.browser import PIXELS, contrasts, needs_browser, playwright, until
+from tests.helpers.fake_source import FakeSource, running
 
 from reverie.engine.engine import Engine
 from reverie.engine.sessions.script import parse_json
 from reverie.engine.sessions.session_file import SessionFile
-from reverie.models.presets import tiny
 from reverie.serve.saves import SaveFolder
 from reverie.serve.sources import ModelSource
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
-
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--mute-audio"]
-PIXELS = 'document.getElementById("screen").toDataURL()'
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return small_engine(tmp_path_factory.mktemp("models") / "tiny", tiny())
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[playwright.Browser]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
+pytestmark = needs_browser
 
 
 @pytest.fixture
-def page(browser: playwright.Browser) -> Iterator[playwright.Page]:
-    """A fresh page; an error inside it fails the test."""
-    context = browser.new_context(viewport={"width": 1200, "height": 760}, accept_downloads=True)
-    page = context.new_page()
-    page.set_default_timeout(20_000)
-    problems: list[str] = []
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    yield page
-    context.close()
-    assert problems == []
+def viewport() -> dict[str, int]:
+    return {"width": 1200, "height": 760}
 
 
 @pytest.fixture
@@ -72,13 +41,6 @@ def playing(page: playwright.Page, address: str) -> Iterator[playwright.Page]:
     page.wait_for_selector("body[data-state=playing]")
     yield page
     page.goto("about:blank")  # gives its place up before the server ends
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds:g} s for {what}"
-        time.sleep(0.05)
 
 
 def moment(page: playwright.Page) -> tuple[float, float]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from tests.e2e.test_page_sessions import CHROMIUM, browser, engine, page, until  # noqa: F401  # fixtures
-from tests.serve.fake_source import FakeSource, running
+from tests.helpers.browser import needs_browser, playwright, until
+from tests.helpers.fake_source import FakeSource, running
 
 from reverie.engine.engine import Engine
 from reverie.engine.sessions.session import Session
 from reverie.serve.sources import ModelSource
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
+pytestmark = needs_browser
+
+
+@pytest.fixture
+def viewport() -> dict[str, int]:
+    return {"width": 1200, "height": 760}
 
 
 @pytest.fixture
@@ -22,7 +26,7 @@ def source() -> FakeSource:
 
 
 @pytest.fixture
-def playing(page: playwright.Page, source: FakeSource) -> Iterator[playwright.Page]:  # noqa: F811
+def playing(page: playwright.Page, source: FakeSource) -> Iterator[playwright.Page]:
     with running(source) as port:
         page.goto(f"http://127.0.0.1:{port}/")
         page.wait_for_selector("body[data-state=playing]")
@@ -30,7 +34,7 @@ def playing(page: playwright.Page, source: FakeSource) -> Iterator[playwright.Pa
         page.goto("about:blank")
 
 
-def turn(page: playwright.Page, source: FakeSource, down: int) -> float:  # noqa: F811
+def turn(page: playwright.Page, source: FakeSource, down: int) -> float:
     """Pitch that a movement of the mouse gives, in degrees, summed over its blocks."""
     page.mouse.click(600, 300)
     page.wait_for_selector("body.locked")
@@ -44,7 +48,7 @@ def turn(page: playwright.Page, source: FakeSource, down: int) -> float:  # noqa
     return sum(action.mouse[0] * 4 for action in source.actions[before:])
 
 
-def close(page: playwright.Page) -> None:  # noqa: F811
+def close(page: playwright.Page) -> None:
     page.click("#settings-close")
     page.wait_for_selector("body[data-state=playing]")
 
@@ -138,7 +142,7 @@ def test_a_world_that_makes_no_passes_says_so(playing: playwright.Page):
     assert playing.inner_text("#passes option") == "1: no other is known here"
 
 
-def test_passes_of_new_worlds(page: playwright.Page, engine: Engine, monkeypatch: pytest.MonkeyPatch):  # noqa: F811
+def test_passes_of_new_worlds(page: playwright.Page, engine: Engine, monkeypatch: pytest.MonkeyPatch):
     opened: list[Session] = []
     plain = engine.open
     monkeypatch.setattr(engine, "open", lambda *where, **how: opened.append(plain(*where, **how)) or opened[-1])
@@ -189,7 +193,7 @@ def test_a_link_opens_a_start_with_a_seed(playing: playwright.Page, source: Fake
     other.goto("about:blank")
 
 
-def test_a_link_to_nowhere_says_so(page: playwright.Page, source: FakeSource):  # noqa: F811
+def test_a_link_to_nowhere_says_so(page: playwright.Page, source: FakeSource):
     with running(source) as port:
         page.goto(f"http://127.0.0.1:{port}/#start=gone&seed=x")
         page.wait_for_selector("body[data-state=playing]")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.e2e.test_page import CHROMIUM, MEAN_COLOUR, a_picture, browser, moves, page, playwright, until
-from tests.serve.fake_source import RESOLUTION, FakeSource, running
-from tests.serve.swap_worlds import SwapToys, ToyGame
+from tests.helpers.browser import MEAN_COLOUR, a_picture, moves, needs_browser, playwright, until
+from tests.helpers.fake_source import RESOLUTION, FakeSource, running
+from tests.helpers.swap_worlds import SwapToys, ToyGame
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: apt install chromium")
-__all__ = ["browser", "page"]  # fixtures
+pytestmark = needs_browser
 
 HALVES = """(id) => {
   const canvas = document.getElementById(id);

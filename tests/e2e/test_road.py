@@ -2,10 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from tests.helpers.lighthouse import Lighthouse
 
 import reverie
 from reverie.data.dataset import Dataset
@@ -21,37 +21,8 @@ from reverie.train.distill_init import DistillInitConfig, InitTask
 from reverie.train.recipe import TrainWorldConfig
 from reverie.train.tokenizer import TrainTokenizerConfig, train_tokenizer
 from reverie.train.world import train_world
-from reverie.types import Action, ActionSpace, Frames
+from reverie.types import Action
 from reverie.worlds import WORLDS, WorldInfo
-
-
-class Lighthouse:
-    """A bright column on a dark shore; turning moves it, walking widens it."""
-
-    action_space = ActionSpace(("forward", "back", "left", "right"))
-    resolution = (32, 64)
-    block_frames = 1
-    finished = False
-
-    def __init__(self, **options: Any) -> None:
-        self.reset(0)
-
-    def reset(self, seed: int) -> Frames:
-        self._yaw, self._size = float(seed % 20 - 10), 6.0
-        return self._draw()
-
-    def step(self, action: Action) -> Frames:
-        self._yaw += action.mouse[1]
-        self._size = float(np.clip(self._size + ("forward" in action.keys) - ("back" in action.keys), 3, 20))
-        return self._draw()
-
-    def close(self) -> None:
-        pass
-
-    def _draw(self) -> Frames:
-        x = np.arange(64) - 31.5 + 0.7 * (self._yaw % 90 - 45)
-        light = 40 + 180 * (np.abs(x) < self._size)
-        return np.broadcast_to(light[None, None, :, None], (1, 32, 64, 3)).astype(np.uint8)
 
 
 @pytest.fixture
@@ -125,7 +96,9 @@ def test_the_whole_road_and_every_stage_gets_somewhere(
     )
     run_distillation(student, DmdTask)
     before, after = first_and_last(student.output)
-    assert after["rollout_mse"] < 1.1 * before["rollout_mse"]  # a step or two of its own: it must not do harm
+    # In so few steps it must do something and no harm (1.06 was seen); that it mends is for train/test_distill_dmd.py.
+    assert before["rollout_mse"] != after["rollout_mse"] < 1.1 * before["rollout_mse"]
+    assert 0.9 < after["spread_ratio"] < 1.1  # 0.96 before, 1.01 after
     decoder = DistillDecoderConfig(
         teacher=student.output / "model",
         data=data,

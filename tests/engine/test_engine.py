@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 import reverie
-from reverie.engine.engine import load
+from reverie import cli
+from reverie.engine.engine import load, pick_mode
 from reverie.engine.loading import device as devices
 from reverie.errors import CheckpointError, DeviceError, ImageError
+from reverie.models.compiled_blocks import check_compiler
 from reverie.types import Action
 
 
@@ -154,3 +156,22 @@ def test_the_machine_can_be_measured() -> None:
     assert devices.num_cores() >= 1
     assert devices.cpu_name()
     assert devices.rss_mib() > 0
+
+
+def test_modes(monkeypatch, model_folder, capsys) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert pick_mode("auto", cpu) == "eager"
+    assert pick_mode("eager", cuda) == "eager"
+    with pytest.raises(DeviceError, match="there is no mode 'turbo'; expected auto, eager or compiled"):
+        pick_mode("turbo", cpu)
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: False)
+    assert pick_mode("auto", cuda) == "eager"
+    with pytest.raises(DeviceError, match="needs Triton"):
+        pick_mode("compiled", cuda)
+    monkeypatch.setattr("torch.utils._triton.has_triton", lambda: True)
+    assert pick_mode("auto", cuda) == "compiled"
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(DeviceError, match="needs a C\\+\\+ compiler; install g\\+\\+"):
+        check_compiler(cpu)
+    assert cli.main(["bench", "--model", str(model_folder), "--mode", "turbo", "--seconds", "1"]) == 2
+    assert "no mode 'turbo'" in capsys.readouterr().err

@@ -6,45 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.evaluate.synthetic import SPACE, FakeRecording
+from tests.helpers.small_model import save_small_model
+from tests.helpers.synthetic_recordings import SPACE, write_recording
 
-from reverie.data.video import write_video
-from reverie.data.writer import DatasetWriter, picture_statistics
-from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.idm import IDMConfig, InverseDynamics, save_idm
 from reverie.models.presets import tiny
 from reverie.sampling import Schedule
-from reverie.types import FPS, ActionSpace
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    preset = tiny()
-    config = ModelConfig(
-        name="tiny",
-        resolution=preset.resolution,
-        schedule=Schedule((1.0,)),
-        world=preset.world,
-        tokenizer=preset.tokenizer,
-        image_encoder=preset.image_encoder,
-    )
     folder = tmp_path_factory.mktemp("model") / "tiny"
-    save_model(folder, ModelBundle.new(config))
-    return folder
-
-
-def write_recording(folder: Path, size: tuple[int, int], space: ActionSpace = SPACE, num_frames: int = 120) -> Path:
-    """A dataset of two episodes of a fake world, `size` (H, W), its actions' names those of `space`."""
-    recording = FakeRecording([num_frames] * 2, size=size)
-    with DatasetWriter(folder, space, size, FPS) as writer:
-        for episode in range(2):
-            clip = recording.clip(episode, 0, num_frames)
-            video = writer.partial / "episode.mp4"
-            write_video(video, clip.frames, FPS)
-            meta = {"map": f"M{episode}", "heldout": True}
-            writer.add(video, clip.actions[:, : space.size], None, picture_statistics(clip.frames), meta)
-    return folder
+    return save_small_model(folder, schedule=Schedule((1.0,)), noise=0.0)
 
 
 @pytest.fixture(scope="session")

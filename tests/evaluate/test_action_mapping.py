@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from tests.evaluate.synthetic import SPACE
+from tests.helpers.synthetic_recordings import SPACE
 
 from reverie.errors import DataError
 from reverie.evaluate.action_mapping import check_frames, columns_of, match_actions, match_idm, shared_space

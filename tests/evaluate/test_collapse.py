@@ -3,7 +3,7 @@ import dataclasses
 import cv2
 import numpy as np
 import pytest
-from tests.evaluate.synthetic import moving
+from tests.helpers.synthetic_recordings import moving
 
 from reverie.errors import DataError
 from reverie.evaluate.collapse import SIGNS, Detector, collapse_kind, collapse_of, detectors_of, look, looks

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.evaluate.synthetic import moving
+from tests.helpers.synthetic_recordings import moving
 
 from reverie.errors import ShapeError
 from reverie.evaluate import consistency, metrics

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from tests.evaluate.synthetic import SPACE, FakeEngine, FakeRecording, moving
+from tests.helpers.synthetic_recordings import SPACE, FakeEngine, FakeRecording, moving
 
 from reverie.evaluate import held_actions
 from reverie.evaluate.held_actions import PAIRS, Rate, held_metrics, motion_rate

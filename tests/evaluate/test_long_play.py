@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from tests.evaluate.synthetic import moving
+from tests.helpers.synthetic_recordings import moving
 
 from reverie.evaluate import long_play
 from reverie.evaluate.collapse import Detector

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from tests.evaluate.synthetic import moving
+from tests.helpers.synthetic_recordings import moving
 
 from reverie.errors import ShapeError
 from reverie.evaluate import metrics

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.evaluate.synthetic import moving
+from tests.helpers.synthetic_recordings import moving
 
 from reverie.errors import CheckpointError, DeviceError
 from reverie.evaluate.model_under_test import chunk_bounds, open_model
 
 RIVAL = """
-from tests.evaluate.synthetic import FakeEngine
+from tests.helpers.synthetic_recordings import FakeEngine
 def load(folder, device="cpu"):
     engine = FakeEngine()
     engine.name = folder.name

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from tests.evaluate.synthetic import SPACE, FakeRecording
+from tests.helpers.synthetic_recordings import SPACE, FakeRecording
 
 from reverie.errors import DataError
 from reverie.evaluate import plan

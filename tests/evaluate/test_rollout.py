@@ -3,7 +3,7 @@ import operator
 
 import numpy as np
 import pytest
-from tests.evaluate.synthetic import FakeEngine, FakeRecording
+from tests.helpers.synthetic_recordings import FakeEngine, FakeRecording
 
 from reverie.errors import DataError
 from reverie.evaluate.rollout import pick_starts, roll

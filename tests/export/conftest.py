@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.helpers.small_model import save_small_model
 
 from reverie.engine.engine import Engine, load
 from reverie.export.runtime import cached_archive
 from reverie.models import presets
-from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.schedule import Schedule
 from reverie.models.start_frames import NewStartFrame, write_start_frames
 from reverie.scenes.scene import Scene, Start
@@ -24,24 +24,8 @@ from reverie.vision.projection import VIEW_SIZE
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     """Every part of nano, with weights that let the past, actions and noise reach its frames."""
-    torch.manual_seed(0)
-    preset = presets.tiny_memory()
-    config = ModelConfig(
-        name="tiny",
-        resolution=preset.resolution,
-        schedule=Schedule((1.0, 0.5), context_sigma=0.06),
-        world=preset.world,
-        tokenizer=preset.tokenizer,
-        image_encoder=preset.image_encoder,
-        memory=preset.memory,
-    )
-    bundle = ModelBundle.new(config)
-    with torch.no_grad():
-        for module in bundle.modules().values():
-            for parameter in module.parameters():
-                parameter.add_(torch.randn_like(parameter), alpha=0.05)
     folder = tmp_path_factory.mktemp("web") / "tiny"
-    save_model(folder, bundle)
+    save_small_model(folder, presets.tiny_memory(), Schedule((1.0, 0.5), context_sigma=0.06), noise=0.05, card="")
     write_start_frames(folder, [NewStartFrame(_image(1), "a patch"), NewStartFrame(_image(2), "another")])
     return load(folder, device="cpu", dtype="float32")
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.scenes import rooms
+from tests.helpers import rendered_room as rooms
 from torch import Tensor
 
 from reverie import export

@@ -5,14 +5,12 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-import torch
 from huggingface_hub import constants
 from PIL import Image
-from tests.hub.fake_hub import WRITER, FakeHub
+from tests.helpers.fake_hub import WRITER, FakeHub
+from tests.helpers.small_model import save_small_model
 
 from reverie.hub import client
-from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
-from reverie.models.presets import tiny
 from reverie.sampling import Schedule
 
 
@@ -22,22 +20,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     It has been shaken, so that actions reach its frames.
     """
-    preset = tiny()
-    config = ModelConfig(
-        name="tiny",
-        resolution=preset.resolution,
-        schedule=Schedule((1.0,)),
-        world=preset.world,
-        tokenizer=preset.tokenizer,
-        image_encoder=preset.image_encoder,
-    )
-    torch.manual_seed(0)
-    bundle = ModelBundle.new(config)
-    with torch.no_grad():
-        for parameter in (one for module in bundle.modules().values() for one in module.parameters()):
-            parameter.add_(torch.randn_like(parameter), alpha=0.08)
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(folder, bundle, card="---\ntags: [mine]\n---\n# Tiny\n", shard_bytes=100_000)
+    card = "---\ntags: [mine]\n---\n# Tiny\n"
+    save_small_model(folder, schedule=Schedule((1.0,)), card=card, shard_bytes=100_000)
     (folder / "starts").mkdir()
     Image.new("RGB", (64, 32), (90, 60, 40)).save(folder / "starts/room.png")
     (folder / "notes.txt").write_text("private")

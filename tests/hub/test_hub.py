@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import constants
-from tests.hub.fake_hub import READER, FakeHub, Repository
+from tests.helpers import toy_world
+from tests.helpers.fake_hub import READER, FakeHub, Repository
 
 import reverie
 from reverie import cli
@@ -21,6 +22,7 @@ from reverie.engine.loading.hub import pull_model, push_model
 from reverie.engine.loading.models import find_model
 from reverie.errors import CheckpointError, DataError, HubError, ReverieError
 from reverie.hub.cards import licence_metadata, with_metadata
+from reverie.hub.push_options import PushOptions
 from reverie.models.checkpoint import load_model, save_model
 from reverie.scenes.hub import pull_scene, push_scene
 from reverie.scenes.scene import Scene
@@ -30,11 +32,6 @@ SCENE = Path(reverie.__file__).parent / "weights/scenes/temple-run"
 
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import sys
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-    import toy_world
-
     toy_world.register(lambda table, name, info: table.__setitem__(name, info))
     return toy_world.record_toy(tmp_path_factory.mktemp("toy") / "set", frames=120)
 
@@ -48,7 +45,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_model_goes_to_the_hub_and_comes_back(hub: FakeHub, model: Path, tmp_path: Path) -> None:
-    push_model(model, "somebody/tiny", message="first")
+    push_model(model, "somebody/tiny", PushOptions(message="first"))
     there = hub.repositories["model", "somebody/tiny"]
     assert there.commits == ["first"]
     assert set(there.files) == set(files_of(model)) - {"notes.txt"}

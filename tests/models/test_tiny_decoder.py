@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.models.adapters.folders import make_taehv
+from tests.helpers.published_folders import make_taehv
 from torch import Tensor
 
 from reverie.errors import CheckpointError, ShapeError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.scenes.rooms import FOCAL, around, keyframes
+from tests.helpers.rendered_room import FOCAL, around, keyframes
 
 from reverie.errors import DataError
 from reverie.scenes.build import choose_views, hide_moving, measure_coverage, render_from

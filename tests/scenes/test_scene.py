@@ -19,8 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
-from tests.damage import ANY, Damage, examples
-from tests.scenes.rooms import around, look
+from tests.helpers.damage import ANY, Damage, examples
+from tests.helpers.rendered_room import around, look
 
 from reverie.errors import DataError
 from reverie.scenes import scene

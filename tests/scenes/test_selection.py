@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.scenes.rooms import FOCAL, around, keyframes, walk
+from tests.helpers.rendered_room import FOCAL, around, keyframes, walk
 from torch import Tensor
 
 from reverie.scenes.keyframes import Candidates, Keyframes

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
-from tests.serve.fake_source import FakeSource
+from tests.helpers.fake_source import FakeSource
 
 from reverie.cli.play import PlayConfig
 from reverie.cli.serve import ServeConfig

@@ -7,7 +7,7 @@ import io
 
 import numpy as np
 from PIL import Image
-from tests.serve.fake_source import FakeSource
+from tests.helpers.fake_source import FakeSource
 
 from reverie.serve.memory_map import EVERY_S, SIZE_PX, MapRequests, draw_map
 

@@ -20,9 +20,9 @@ import pytest
 import uvicorn
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
-from tests.serve.fake_source import FakeSource, running
-from tests.serve.small_model import small_engine
-from tests.serve.test_server import OPEN, connected
+from tests.helpers.fake_source import FakeSource, running
+from tests.helpers.server_client import OPEN, connected
+from tests.helpers.small_model import small_engine
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -87,7 +87,7 @@ def test_a_visitor_stays_with_its_replica_and_the_next_goes_to_the_other():
 
 
 def test_uploads_go_to_the_replica_that_plays_them():
-    from tests.serve.test_pictures import file_of
+    from tests.helpers.image_files import file_of
 
     with fronted([FakeSource(), FakeSource()]) as (http, _):
         http.get("/")

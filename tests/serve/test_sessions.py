@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from starlette.testclient import TestClient
-from tests.serve.small_model import small_engine
-from tests.serve.test_server import OPEN, Client, connected
+from tests.helpers.server_client import OPEN, Client, connected
+from tests.helpers.small_model import small_engine
 
 from reverie.engine.engine import Engine
 from reverie.engine.sessions.script import parse_json

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
-from tests.serve.fake_source import FakeSource
-from tests.serve.small_model import small_engine
-from tests.serve.test_server import OPEN, Client, connected
+from tests.helpers.fake_source import Sized
+from tests.helpers.server_client import OPEN, Client, connected
+from tests.helpers.small_model import small_engine
 
 from reverie.cli.serve import ServeConfig, serve
 from reverie.engine.engine import load
@@ -23,31 +23,7 @@ from reverie.serve.app import create_app
 from reverie.serve.choose import models_of, name_of, sources_of
 from reverie.serve.host import Limits
 from reverie.serve.protocol import VERSION
-from reverie.serve.sources import ModelSource, Progress, WorldSpec
-
-ROOM = 100.0
-
-
-class Sized(FakeSource):
-    """A fake model that takes memory of `room`, in which the loaded ones lie."""
-
-    def __init__(self, name: str, num_bytes: float, loaded: dict[str, float], **options: Any) -> None:
-        super().__init__(name=name, **options)
-        self.num_bytes, self.loaded, self.threads = num_bytes, loaded, []
-
-    def memory(self) -> tuple[float, float] | None:
-        return self.num_bytes, ROOM - sum(self.loaded.values())
-
-    def load(self, progress: Progress) -> WorldSpec:
-        self.threads.append(threading.current_thread().name)
-        spec = super().load(progress)
-        self.loaded[self.name] = self.num_bytes
-        assert sum(self.loaded.values()) <= ROOM
-        return spec
-
-    def close(self) -> None:
-        super().close()
-        self.loaded.pop(self.name, None)
+from reverie.serve.sources import ModelSource
 
 
 @pytest.fixture

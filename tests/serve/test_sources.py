@@ -7,19 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 from starlette.testclient import TestClient
-from tests.serve.test_server import OPEN, Client, connected
+from tests.helpers.server_client import OPEN, Client, connected
+from tests.helpers.small_model import TWO_PASSES, save_fresh_model
 
 from reverie.data import live
 from reverie.data.dataset import Dataset
 from reverie.engine.sessions.session import Session
 from reverie.errors import CheckpointError, ServeError, WorldError
-from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model
 from reverie.models.presets import tiny
-from reverie.models.start_frames import STARTS
-from reverie.sampling import Schedule
 from reverie.serve.app import create_app
 from reverie.serve.choose import source_of
 from reverie.serve.sources import GameSource, ModelSource, PlaysTogether, Source
@@ -30,21 +26,7 @@ from reverie.worlds import WORLDS, WorldInfo
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny untrained model with one start picture."""
-    torch.manual_seed(0)
-    preset = tiny()
-    config = ModelConfig(
-        name="tiny",
-        resolution=preset.resolution,
-        schedule=Schedule((1.0, 0.5), renoise=True, context_sigma=0.1),
-        world=preset.world,
-        tokenizer=preset.tokenizer,
-        image_encoder=preset.image_encoder,
-    )
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_model(folder, ModelBundle.new(config), card="# tiny\n")
-    (folder / STARTS).mkdir(exist_ok=True)
-    Image.new("RGB", (64, 48), (200, 100, 50)).save(folder / STARTS / "dusk.png")
-    return folder
+    return save_fresh_model(tmp_path_factory.mktemp("models") / "tiny", tiny(), TWO_PASSES)
 
 
 def play_through_the_server(source: Source) -> list[int]:
@@ -117,7 +99,7 @@ def test_dreams_are_stepped_together(model_folder: Path):
     first, second, third, fourth = source.step_together(worlds, actions)
     for ours, expected in ((first, alone[0]), (second, alone[1])):
         assert isinstance(ours, np.ndarray)
-        assert np.abs(ours.astype(int) - expected.astype(int)).max() <= 2  # as tests/engine/test_batch.py has it
+        assert np.abs(ours.astype(int) - expected.astype(int)).max() <= 2  # as in sessions/test_batch.py
     assert wrapped.actions == [actions[1]]
     assert np.array_equal(wrapped.frames[0], second)  # type: ignore[arg-type]
     assert isinstance(third, np.ndarray)

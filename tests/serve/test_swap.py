@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
-from tests.serve.fake_source import RESOLUTION, FakeSource
-from tests.serve.swap_worlds import DREAM_TINT, GAME_TINT, WALL_YAW, PlaceableGame, SwapToys, ToyGame, draw
-from tests.serve.test_server import OPEN, Client
+from tests.helpers.fake_source import RESOLUTION, FakeSource
+from tests.helpers.server_client import OPEN, Client
+from tests.helpers.swap_worlds import DREAM_TINT, GAME_TINT, WALL_YAW, PlaceableGame, SwapToys, ToyGame, draw
 
 from reverie.engine.sessions.session_file import SessionFile
 from reverie.evaluate.collapse import KINDS, MIN_SECONDS

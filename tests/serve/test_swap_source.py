@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from starlette.testclient import TestClient
-from tests.scenes.yard import YardWorld, save_yard_scene
-from tests.serve.test_scenes import KEYS, save
-from tests.serve.test_server import OPEN, Client, connected
+from tests.helpers.server_client import OPEN, Client, connected
+from tests.helpers.small_model import save_fresh_model
+from tests.helpers.yard_scene import KEYS, YardWorld, save_yard_scene
 
 from reverie import worlds
 from reverie.engine.engine import Engine, load
@@ -29,7 +29,11 @@ from reverie.types import Action, ActionSpace, Camera, Pose
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return load(save(tmp_path_factory.mktemp("models") / "tiny-memory", tiny_memory()), device="cpu", dtype="float32")
+    return load(
+        save_fresh_model(tmp_path_factory.mktemp("models") / "tiny-memory", tiny_memory()),
+        device="cpu",
+        dtype="float32",
+    )
 
 
 @pytest.fixture

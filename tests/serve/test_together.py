@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from tests.serve.fake_source import FakeSource, FakeWorld
-from tests.serve.test_server import connected, served
+from tests.helpers.fake_source import FakeSource, FakeWorld
+from tests.helpers.server_client import connected, served
 
 from reverie.errors import WorldError
 from reverie.serve.host import Host

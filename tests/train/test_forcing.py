@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 import torch
-from tests.models.adapters.naive import make_config
+from tests.helpers.latent_clips import PRESET, clips
+from tests.helpers.naive_matrix_game import make_config
 from torch import Tensor
 
 from reverie import sampling
@@ -14,13 +15,14 @@ from reverie.errors import TrainError
 from reverie.models import presets
 from reverie.models.actions import WINDOW_FRAMES
 from reverie.models.adapters import matrix_game
+from reverie.models.checkpoint import ModelBundle
 from reverie.models.conditioning.base import next_condition
 from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, ConditionChannels
 from reverie.nn.attention import Visibility
 from reverie.sampling import Schedule
-from reverie.train.forcing import Past, check_clip_steps, clean_estimates, given_steps, start_channels
+from reverie.train.forcing import Guided, Past, check_clip_steps, clean_estimates, given_steps, start_channels
 
 CLEAN = Schedule((1.0, 0.5), renoise=True)
 
@@ -137,3 +139,14 @@ def test_what_nobody_asks_of_the_context_changes_nothing(layers: int) -> None:
     for whole, part in zip(*found, strict=True):
         torch.testing.assert_close(part, whole, rtol=1e-5, atol=1e-5 * float(whole.abs().max()))
     assert found[0][0].std() > 0.01
+
+
+def test_guidance_moves_away_from_what_knows_no_actions(teacher: ModelBundle) -> None:
+    z, rows, picture, _ = clips().spread(2, 5)
+    image = teacher.image_encoder(picture.float() / 127.5 - 1)
+    sigma = torch.ones(2, 4)
+    given = (Past(z, z, torch.zeros(2, 5)), torch.randn(2, 4, *PRESET.world.latent), sigma)
+    plain, hidden, strong = (Guided(teacher.model, s)(*given, rows, image) for s in (1.0, 0.0, 2.0))
+    assert torch.equal(plain, clean_estimates(teacher.model, *given, rows, image))
+    torch.testing.assert_close(strong, 2 * plain - hidden, atol=1e-4, rtol=1e-4)
+    assert (plain - hidden).abs().max() > 1e-3

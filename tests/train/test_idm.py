@@ -7,18 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.data import toy_world
-from tests.evaluate.synthetic import moving
+from tests.helpers import toy_world
+from tests.helpers.made_up_looks import SPACE, made_up
 
 from reverie.errors import CheckpointError, DataError, TrainError
-from reverie.models.idm import WEIGHTS, IDMConfig, InverseDynamics, Views, load_idm, look, save_idm
+from reverie.models.idm import WEIGHTS, IDMConfig, InverseDynamics, Views, load_idm, save_idm
 from reverie.train.config import TrainerConfig
-from reverie.train.idm import IdmTask, Looks, TrainIdmConfig, mirror, small_turns, train_idm, turn_field, turned
+from reverie.train.idm import IdmTask, TrainIdmConfig, mirror, small_turns, train_idm, turn_field, turned
 from reverie.train.trainer import Trainer
-from reverie.types import ActionSpace
 from reverie.vision.optical_flow import Flow, camera_turn_deg
-
-SPACE = ActionSpace(("left", "right", "jump"))
 
 
 @pytest.fixture
@@ -26,30 +23,6 @@ def toy_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small recording: 3 episodes of 40 frames."""
     toy_world.register(monkeypatch.setitem)
     return toy_world.record_toy(tmp_path / "recording", frames=120)
-
-
-def made_up(clips: int, seed: int, steps: int = 24) -> Looks:
-    """Turning right moves the picture to the left; a jump brightens it two frames later; left and right shear it."""
-    rng = np.random.default_rng(seed)
-    rows = np.zeros((clips, steps, SPACE.size), np.float32)
-    flow = rng.normal(0, 0.2, (clips, steps, 3, 16, 28)).astype(np.float16)
-    pictures = rng.integers(90, 110, (clips, steps + 1, 3, 32, 56)).astype(np.uint8)
-    for c in range(clips):
-        for first in range(0, steps, 6):
-            part = slice(first, first + 6)
-            yaw, pitch = rng.choice([-3.0, 0.0, 3.0], 2)
-            side, jump = rng.integers(3), rng.random() < 0.4
-            rows[c, part, 3:] = pitch, yaw
-            flow[c, part, 0] -= yaw
-            flow[c, part, 1] += pitch
-            if side < 2:
-                rows[c, part, side] = 1
-                flow[c, part, 0, :8] += 4 * (0.5 - side)
-                flow[c, part, 0, 8:] -= 4 * (0.5 - side)
-            if jump:
-                rows[c, part, 2] = 1
-                pictures[c, first + 2 : first + 8] += 80
-    return Looks(flow, pictures, rows)
 
 
 def test_it_learns_keys_and_turns(tmp_path: Path) -> None:
@@ -82,18 +55,6 @@ def test_a_mirror_turns_left_into_right() -> None:
     back = mirror(flow, pictures, rows, SPACE)
     for twice, once in zip(back, (looks.flow[0], looks.pictures[0], looks.rows[0]), strict=True):
         np.testing.assert_array_equal(twice, once)
-
-
-def test_what_it_sees_of_a_shift() -> None:
-    views = look(moving(5, 3.0, size=(128, 224)))
-    assert views.flow.shape == (4, 3, 16, 28)
-    assert views.pictures.shape == (5, 3, 32, 56)
-    assert float(np.median(views.flow[:, 0])) == pytest.approx(-3.0, abs=0.4)
-
-
-def test_labels_fit_the_frames() -> None:
-    model = InverseDynamics(IDMConfig(action_space=ActionSpace(("left",), mouse=False), width=32)).eval()
-    assert model.label(moving(9, 1.0, size=(64, 112))).shape == (8, 1)
 
 
 def test_a_run_on_a_recording(toy_dataset: Path, tmp_path: Path) -> None:

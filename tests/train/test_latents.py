@@ -15,10 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tests.evaluate.conftest import write_recording
-from tests.evaluate.synthetic import SPACE
-from tests.train.spatial.tokenizers import write_model
-from tests.train.test_world import recording
+from tests.helpers.latent_clips import recording
+from tests.helpers.small_model import save_untrained_model
+from tests.helpers.synthetic_recordings import SPACE, write_recording
 
 from reverie.cli import main
 from reverie.data.dataset import Dataset
@@ -175,7 +174,7 @@ def test_an_encoding_that_fails_is_one_line(
     said: str,
 ) -> None:
     data = write_recording(tmp_path / "walk", (32, 64), num_frames=30)
-    words = ["encode", str(data), "--tokenizer", str(write_model(tmp_path / "model", SPACE))]
+    words = ["encode", str(data), "--tokenizer", str(save_untrained_model(tmp_path / "model", SPACE))]
     with monkeypatch.context() as patch:
         patch.setattr(function, failing(error))
         assert main([*words, "-o", str(tmp_path / "latents")]) == 2
@@ -200,7 +199,7 @@ def test_encode_keeps_what_a_training_then_reads(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_recording(tmp_path / "walk", (32, 64), num_frames=30)
-    folder, kept = write_model(tmp_path / "model", SPACE), tmp_path / "latents"
+    folder, kept = save_untrained_model(tmp_path / "model", SPACE), tmp_path / "latents"
     words = ["encode", str(data), "--tokenizer", str(folder), "-o", str(kept)]
     assert main([*words, "--threads", "3"]) == 0
     assert f"{kept / 'walk'}: {8 * Dataset(data).num_episodes} steps" in capsys.readouterr().out

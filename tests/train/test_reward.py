@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from tests.helpers.made_up_rewards import SIZE, reward_config, rewarded_steps
 
 from reverie import cli
 from reverie.data.dataset import Dataset
@@ -17,16 +18,15 @@ from reverie.data.rewards import DONE, REWARD, read_rewards, write_rewards
 from reverie.data.video import write_video
 from reverie.data.writer import DatasetWriter, picture_statistics
 from reverie.errors import CheckpointError, DataError, TrainError
-from reverie.models.reward import LearnedReward, RewardConfig, RewardNet, load_reward, tokenizer_fingerprint
+from reverie.models.reward import LearnedReward, RewardNet, load_reward, tokenizer_fingerprint
 from reverie.models.tokenizer import VideoTokenizer, tiny
 from reverie.train.config import TrainerConfig
 from reverie.train.encode import LatentClips
-from reverie.train.reward import RewardedSteps, RewardTask, TrainRewardConfig, load_steps, split_steps
+from reverie.train.reward import RewardTask, TrainRewardConfig, load_steps, split_steps
 from reverie.train.tokenizer import save_tokenizer
 from reverie.train.trainer import Trainer
 from reverie.types import ActionSpace, Clip
 
-SIZE = (32, 48)
 SPACE = ActionSpace(("forward",))
 
 
@@ -65,27 +65,10 @@ def tokenizer(tmp_path: Path) -> Path:
     return tmp_path / "tokenizer"
 
 
-def made_up(num_steps: int, seed: int) -> RewardedSteps:
-    """What is bright on the left is worth more; a bright second channel, a third of the time, ends the episode."""
-    rng = np.random.default_rng(seed)
-    z = rng.normal(size=(num_steps + 1, 16, 4, 6)).astype(np.float16)
-    ends = rng.random(num_steps) < 0.3
-    z[1:, 1] += np.where(ends, 1, -1)[:, None, None].astype(np.float16)
-    reward = 3 * z[1:, 0, :, :3].astype(np.float32).mean((1, 2)) + 0.5
-    return RewardedSteps(z, 1 + np.arange(num_steps), reward, ends, np.zeros(num_steps, np.int32), True)
-
-
-def config_of(steps: RewardedSteps) -> RewardConfig:
-    return RewardConfig(
-        latent=(16, 4, 6), resolution=SIZE, tokenizer="x", mean=float(steps.reward.mean()),
-        scale=float(steps.reward.std()), has_ends=True, width=16,
-    )  # fmt: skip
-
-
 def test_it_learns_what_latents_show(tmp_path: Path) -> None:
-    steps, held_out = made_up(2000, 0), made_up(200, 1)
+    steps, held_out = rewarded_steps(2000, 0), rewarded_steps(200, 1)
     options = TrainRewardConfig(data=tmp_path, tokenizer=tmp_path, output=tmp_path, batch=64)
-    task = RewardTask(RewardNet(config_of(steps)), options, steps, held_out)
+    task = RewardTask(RewardNet(reward_config(steps)), options, steps, held_out)
     with torch.inference_mode():
         before = task.validate()
     assert before["reward.mse"] == pytest.approx(before["reward.constant_mse"], rel=1e-4)
@@ -122,7 +105,7 @@ def test_a_step_has_the_rewards_that_lead_to_its_frames(recording: Path, tokeniz
 
 
 def test_whole_episodes_are_held_out(recording: Path) -> None:
-    steps = replace(made_up(10, 0), episode=np.array([0] * 4 + [1] * 3 + [2] * 3, np.int32))
+    steps = replace(rewarded_steps(10, 0), episode=np.array([0] * 4 + [1] * 3 + [2] * 3, np.int32))
     dataset = Dataset(recording)
     train, held = split_steps(steps, dataset)
     assert (set(train.episode), set(held.episode)) == ({0, 1}, {2})
@@ -194,7 +177,9 @@ def test_a_folder_that_is_no_reward(tokenizer: Path, tmp_path: Path) -> None:
     torch.manual_seed(1)
     other = VideoTokenizer(tiny())
     assert tokenizer_fingerprint(other) == tokenizer_fingerprint(other.bfloat16())
-    learned = LearnedReward(RewardNet(replace(config_of(made_up(9, 0)), tokenizer=tokenizer_fingerprint(other))))
+    learned = LearnedReward(
+        RewardNet(replace(reward_config(rewarded_steps(9, 0)), tokenizer=tokenizer_fingerprint(other)))
+    )
     learned.check(other, SIZE)
     with pytest.raises(CheckpointError, match="latents of the tokenizer"):
         learned.check(VideoTokenizer(tiny()), SIZE)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.train.pretend_gpu import is_there, pretended_gpu
-from tests.train.test_world import recording, task
+from tests.helpers.latent_clips import recording, task
+from tests.helpers.pretend_gpu import is_there, pretended_gpu
 from torch import Tensor
 
 from reverie.train import batches, tables

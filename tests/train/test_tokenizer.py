@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.helpers.moving_waves import H, W, make_clips, make_config, moving_waves
 from torch import Tensor
 
 from reverie.errors import CheckpointError, DataError, TrainError
@@ -16,7 +17,6 @@ from reverie.train import tokenizer as training
 from reverie.train.pca import fit_components, fit_linear
 from reverie.train.tokenizer import (
     TokenizerTask,
-    TrainTokenizerConfig,
     edge_error,
     load_tokenizer,
     normalise,
@@ -26,19 +26,6 @@ from reverie.train.tokenizer import (
     train_tokenizer,
 )
 from reverie.types import Clip, Frames
-
-H, W = 32, 48
-
-
-def moving_waves(seed: int, frames: int) -> Frames:
-    """Smooth coloured waves that drift: video that 16 numbers a patch can say well.  `(f, H, W, 3)`."""
-    rng = np.random.default_rng(seed)
-    t, y, x = np.meshgrid(np.arange(frames), np.arange(H), np.arange(W), indexing="ij")
-    waves = [
-        np.sin(2 * np.pi * (fx * x + fy * y + ft * t + phase))
-        for fx, fy, ft, phase in rng.uniform(-1, 1, (3, 4)) * (0.04, 0.04, 0.03, 1)
-    ]
-    return np.round(np.stack(waves, -1) * 100 + 127).astype(np.uint8)
 
 
 @dataclass
@@ -62,23 +49,12 @@ class FakeDataset:
         return Clip(frames, np.zeros((length, 0), np.float32))
 
 
-def make_clips(count: int) -> Frames:
-    return np.stack([moving_waves(seed, 17) for seed in range(count)])
-
-
 def video(clip: Frames) -> Tensor:
     return to_pixels(torch.from_numpy(clip[None]).permute(0, 1, 4, 2, 3))
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
     return -10 * float(torch.log10((a - b).square().mean() / 4))
-
-
-def make_config(tmp_path: Path, **changes: Any) -> TrainTokenizerConfig:
-    settings: dict[str, Any] = {"preset": "tiny", "steps": 3, "batch": 2, "crop": (16, 32), "pool_clips": 4}
-    return TrainTokenizerConfig(
-        data=(tmp_path / "data",), output=tmp_path / "run", device="cpu", **(settings | changes)
-    )
 
 
 @torch.no_grad()

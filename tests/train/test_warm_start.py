@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.evaluate.conftest import write_recording
-from tests.models.adapters.folders import RESOLUTION, make_published
-from tests.train.pretend_gpu import is_there, pretended_gpu
+from tests.helpers.pretend_gpu import is_there, pretended_gpu
+from tests.helpers.published_folders import RESOLUTION, make_published
+from tests.helpers.synthetic_recordings import write_recording
 from torch import nn
 from torch.nn.utils import parametrize
 

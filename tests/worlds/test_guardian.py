@@ -52,14 +52,14 @@ time.sleep(600)
 
 WORKER = """
 import os, sys, time
-from reverie.data.workers import Crew
+from reverie.data.workers import WorkerPool
 
 def start_a_game(said):
     os.write(said, b"%d" % os.getpid())
     time.sleep(600)
 
 if __name__ == "__main__":
-    with Crew(1, start_a_game, (1,), 600.0):
+    with WorkerPool(1, start_a_game, (1,), 600.0):
         time.sleep(600)
 """
 """Its worker hangs while its game starts."""

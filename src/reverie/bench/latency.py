@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reverie.engine.accelerate.cuda_graphs import Recording
+from reverie.engine.accelerate.cuda_graphs import CountedCapture
 from reverie.engine.engine import Engine, load
 from reverie.engine.loading import device as machine
 from reverie.engine.loading.load_options import LoadOptions
@@ -142,17 +142,17 @@ class GraphCount:
     """The CUDA graphs that an engine's sessions record from now on."""
 
     def __init__(self, engine: Engine) -> None:
-        records = {name: engine.new_record(name) for name in ("passes", "decode")}
-        self._records = {name: record for name, record in records.items() if isinstance(record, Recording)}
-        self._before = {name: record.num_recorded for name, record in self._records.items()}
+        captures = {name: engine.new_capture(name) for name in ("passes", "decode")}
+        self._captures = {name: one for name, one in captures.items() if isinstance(one, CountedCapture)}
+        self._before = {name: one.num_captured for name, one in self._captures.items()}
 
     def recorded(self) -> dict[str, int]:
         """By what was recorded; empty where nothing is."""
-        return {name: record.num_recorded - self._before[name] for name, record in self._records.items()}
+        return {name: one.num_captured - self._before[name] for name, one in self._captures.items()}
 
     def refused(self) -> str | None:
         """Joins the reasons why a session runs without CUDA graphs into one line; None where no capture failed."""
-        reasons = [record.failure for record in self._records.values() if record.failure is not None]
+        reasons = [record.failure for record in self._captures.values() if record.failure is not None]
         return "; ".join(reasons) or None
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from reverie.engine.accelerate.decode_stream import Coming
+from reverie.engine.accelerate.decode_stream import FrameFuture
 from reverie.engine.engine import Engine
 from reverie.engine.loading import flops
 from reverie.engine.loading.device import measure_matmul_gflops, synchronize
@@ -174,10 +174,10 @@ def play_blocks(
     space = session.action_space
     script = [[space.restrict(a) for a in block] for block in parse(WALK).blocks(session.block_frames)]
 
-    def submit(block: int) -> Coming:
+    def submit(block: int) -> FrameFuture:
         return session.submit(script[block % len(script)][: session.next_frames])
 
-    coming: Coming | None = None
+    coming: FrameFuture | None = None
     for block in range(num_blocks):
         began, cpu = time.perf_counter(), time.process_time()
         now = coming or submit(block)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from reverie.argument_markers import alias, positional
 from reverie.errors import DataError
+from reverie.hub.push_options import PushOptions
 from reverie.types import FPS
 
 if TYPE_CHECKING:
@@ -300,7 +301,7 @@ def data_view(config: ViewConfig) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PushDatasetConfig:
+class PushDatasetConfig(PushOptions):
     """Push a recording to the Hugging Face Hub, in one commit, with a card; LeRobot reads it from there.
 
     Log in first, with `hf auth login` or HF_TOKEN.
@@ -314,28 +315,13 @@ class PushDatasetConfig:
     """OWNER/NAME; made if it is not there."""
     licence: str = ""
     """The licence of the frames, for the card."""
-    private: bool = False
-    """If the repository is made now, only its owner sees it."""
-    message: str = ""
-    """The commit's message; a short one if left out."""
-    revision: str | None = None
-    """The branch to commit to; the main one if left out."""
 
 
 def data_push(config: PushDatasetConfig) -> None:
     """Pushes the dataset and prints its address."""
     from reverie.data.hub import push_dataset
 
-    print(
-        push_dataset(
-            config.dataset,
-            config.repository,
-            licence=config.licence,
-            private=config.private,
-            message=config.message,
-            revision=config.revision,
-        )
-    )
+    print(push_dataset(config.dataset, config.repository, config, licence=config.licence))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

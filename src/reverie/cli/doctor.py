@@ -100,7 +100,7 @@ def model_needs(config: DoctorConfig) -> Rows:
         ("to read", _gib_of(files) if files else "unknown: no files here"),
         *memory_estimate.rows(need),
     ]
-    if not hardware_check.is_foreign(model):
+    if not hardware_check.is_matrix_game(model):
         return rows
     fitting = memory_estimate.fitting(model, found.free_bytes, found.device_type)
     return [*rows, ("preset to use", fitting or "none fits")]

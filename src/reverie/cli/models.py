@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from reverie.argument_markers import alias, positional
+from reverie.hub.push_options import PushOptions
 
 if TYPE_CHECKING:
     from reverie.engine.loading.models import BundledModel
@@ -47,7 +48,7 @@ def models(config: ModelsConfig) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PushModelConfig:
+class PushModelConfig(PushOptions):
     """Push a model folder to the Hugging Face Hub, in one commit, with a card that the Hub understands.
 
     Log in first, with `hf auth login` or HF_TOKEN.
@@ -59,12 +60,6 @@ class PushModelConfig:
     """A model folder, or a bundled model's name."""
     repository: Annotated[str, positional()]
     """OWNER/NAME; made if it is not there."""
-    private: bool = False
-    """If the repository is made now, only its owner sees it."""
-    message: str = ""
-    """The commit's message; a short one if left out."""
-    revision: str | None = None
-    """The branch to commit to; the main one if left out."""
 
 
 def models_push(config: PushModelConfig) -> None:
@@ -72,10 +67,7 @@ def models_push(config: PushModelConfig) -> None:
     from reverie.engine.loading.hub import push_model
     from reverie.engine.loading.models import find_model
 
-    folder = find_model(config.model)
-    print(
-        push_model(folder, config.repository, private=config.private, message=config.message, revision=config.revision)
-    )
+    print(push_model(find_model(config.model), config.repository, config))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

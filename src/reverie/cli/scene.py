@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from reverie.argument_markers import alias, positional, repeated
 from reverie.errors import DataError
+from reverie.hub.push_options import PushOptions
 
 if TYPE_CHECKING:
     from reverie.scenes.assemble import Facts, LookRound
@@ -116,10 +117,10 @@ def _fit_ego_motion(config: BuildSceneConfig) -> tuple[EgoMotionNet | None, str]
         network, drifts = fit_ego_motion(walks, config.epochs)
     except DataError as error:
         return None, f"\nno ego-motion of its own: {error}"
-    return network, f"\nego-motion on held-out walks, after a second: {_told(drifts)}"
+    return network, f"\nego-motion on held-out walks, after a second: {_format_drifts(drifts)}"
 
 
-def _told(drifts: Mapping[str, Drift]) -> str:
+def _format_drifts(drifts: Mapping[str, Drift]) -> str:
     return "; ".join(map(str, drifts.values())) or "not measured, they are too short"
 
 
@@ -161,7 +162,7 @@ def scene_ego_motion(config: EgoMotionConfig) -> None:
         )
     network, drifts = fit_ego_motion(walks, config.epochs)
     write_network(config.scene, network)
-    print(f"{config.scene}, on held-out walks, after a second: {_told(drifts)}")
+    print(f"{config.scene}, on held-out walks, after a second: {_format_drifts(drifts)}")
 
 
 def _check_epochs(epochs: int, low: int) -> None:
@@ -327,7 +328,7 @@ def scene_list(config: ListScenesConfig) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PushSceneConfig:
+class PushSceneConfig(PushOptions):
     """Push a scene to the Hugging Face Hub, in one commit, with a card.
 
     Log in first, with `hf auth login` or HF_TOKEN.
@@ -339,20 +340,13 @@ class PushSceneConfig:
     """The scene's folder."""
     repository: Annotated[str, positional()]
     """OWNER/NAME; made if it is not there."""
-    private: bool = False
-    """If the repository is made now, only its owner sees it."""
-    message: str = ""
-    """The commit's message; a short one if left out."""
-    revision: str | None = None
-    """The branch to commit to; the main one if left out."""
 
 
 def scene_push(config: PushSceneConfig) -> None:
     """Pushes the scene and prints its address."""
     from reverie.scenes.hub import push_scene
 
-    given = {"private": config.private, "message": config.message, "revision": config.revision}
-    print(push_scene(config.scene, config.repository, **given))
+    print(push_scene(config.scene, config.repository, config))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,6 +11,7 @@ from reverie.data.poses import recorded_world
 from reverie.errors import DataError
 from reverie.hub import client
 from reverie.hub.cards import card_of, licence_metadata, size_category
+from reverie.hub.push_options import DEFAULT, PushOptions
 
 DATASET_FILES = ("meta/*", "data/*", "videos/*", "depth/*", "README.md")
 """Patterns of the files of a dataset."""
@@ -19,11 +20,9 @@ DATASET_FILES = ("meta/*", "data/*", "videos/*", "depth/*", "README.md")
 def push_dataset(
     folder: Path,
     repository: str,
+    options: PushOptions = DEFAULT,
     *,
     licence: str = "",
-    private: bool = False,
-    message: str = "",
-    revision: str | None = None,
     token: str | None = None,
 ) -> str:
     """Pushes a recording to the Hub in one commit; returns its address.
@@ -43,10 +42,9 @@ def push_dataset(
         repository,
         "dataset",
         files,
-        message=message or f"{dataset.num_episodes} episodes, {dataset.num_frames} frames",
+        options,
+        message=f"{dataset.num_episodes} episodes, {dataset.num_frames} frames",
         replaced=DATASET_FILES,
-        private=private,
-        revision=revision,
         token=token,
         tag=str(dataset.info["codebase_version"]),
     )

@@ -21,7 +21,7 @@ from reverie.argument_markers import alias, positional, repeated
 from reverie.data.episode import DiskFull, Draft, Job, Outcome, Recorder, Rejected, play_episode
 from reverie.data.facts import WorldFacts
 from reverie.data.game_options import options_of, parse_options
-from reverie.data.workers import Crew, Lost
+from reverie.data.workers import TaskFailure, WorkerPool
 from reverie.data.writer import DatasetWriter
 from reverie.errors import DataError, WorldError
 from reverie.types import FPS, POSE_NAMES, HasGeometry, World
@@ -160,9 +160,9 @@ def _elsewhere(config: RecordConfig, job: Job, seeds: Iterator[int], partial: Pa
     again: list[int] = []
     lost: dict[int, int] = {}
     tasks = (again.pop() if again else next(seeds) for _ in itertools.count())
-    with Crew(config.processes, _make_worker, (job, partial), config.hang_seconds) as crew:
-        for result in crew.results(tasks):
-            if not isinstance(result, Lost):
+    with WorkerPool(config.processes, _make_worker, (job, partial), config.hang_seconds) as pool:
+        for result in pool.results(tasks):
+            if not isinstance(result, TaskFailure):
                 yield result
                 continue
             seed = result.task

@@ -31,7 +31,7 @@ def worker_pool(processes: int, start: Callable[..., Cleanup | None], args: tupl
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
+class TaskFailure:
     """A task whose worker died or was stopped because it took too long."""
 
     task: Any
@@ -47,7 +47,7 @@ class _Worker:
     deadline: float = 0.0
 
 
-class Crew:
+class WorkerPool:
     """Workers that may die: a task is lost with its worker, and the rest goes on with a new one.
 
     make: called in each worker with `args`; returns what answers a task, and what cleans up.  limit_s: a worker that
@@ -66,19 +66,19 @@ class Crew:
         self._workers: list[_Worker] = []
         try:
             for _ in range(processes):
-                self._workers.append(self._hire())
+                self._workers.append(self._spawn())
         except BaseException:
             self.close()
             raise
 
-    def __enter__(self) -> Crew:
+    def __enter__(self) -> WorkerPool:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def results(self, tasks: Iterator[Any]) -> Iterator[Any]:
-        """Yields the workers' results, or Lost, in the order in which they finish; each worker always has a task."""
+        """Yields results, or TaskFailures, in the order in which workers finish; each worker always has a task."""
         while True:
             for worker in self._workers:
                 if not worker.is_busy:
@@ -99,7 +99,7 @@ class Crew:
             _kill_group(worker.process)
         self._workers = []
 
-    def _hire(self) -> _Worker:
+    def _spawn(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
             target=_serve, args=(os.getpid(), theirs, self._make, self._args), daemon=True, name="reverie-recorder"
@@ -135,8 +135,8 @@ class Crew:
                 continue
             _kill_group(worker.process)
             worker.pipe.close()
-            self._workers[place] = self._hire()
-            answers.append(Lost(worker.task, reason))
+            self._workers[place] = self._spawn()
+            answers.append(TaskFailure(worker.task, reason))
         return list(answers)
 
 

@@ -80,7 +80,7 @@ def load(
     tell(0.1, "looking at the machine")
     set_threads()
     picked_dtype = pick_dtype(settings.dtype, picked_device)
-    if hardware_check.is_foreign(source.config):
+    if hardware_check.is_matrix_game(source.config):
         found = hardware_check.read_machine(picked_device)
         say(hardware_check.check(source.config, settings, picked_dtype, found, source.files))
     elif preset is not None:
@@ -159,10 +159,10 @@ class Engine(Runtime):
         Raises CheckpointError for a model that is not a folder of our own, HubError if the Hub refuses.
         """
         from reverie.engine.loading.hub import push_model
+        from reverie.hub.push_options import PushOptions
 
-        return push_model(
-            self.folder, repository, private=private, message=commit_message, revision=revision, token=token
-        )
+        options = PushOptions(private=private, message=commit_message, revision=revision)
+        return push_model(self.folder, repository, options, token=token)
 
     def open(
         self,
@@ -246,7 +246,7 @@ class Engine(Runtime):
         progress(0.0, doing)
         session = self.open(np.broadcast_to(ramp, (*self.resolution, 3)))
         per_window = -(-self.bundle.config.world.window // self.bundle.config.world.block)
-        num_blocks = per_window + 2 + per_window * bool(self._recorders)  # each place in the ring is recorded once
+        num_blocks = per_window + 2 + per_window * bool(self._captures)  # each place in the ring is recorded once
         for block in range(num_blocks):
             session.step(Action())
             progress((block + 1) / num_blocks, doing)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from reverie.engine.accelerate.cuda_graphs import Record, cuda_tapes
-from reverie.engine.accelerate.decode_stream import CudaLane, HereLane, Lane
+from reverie.engine.accelerate.cuda_graphs import Capture, cuda_graph_capture
+from reverie.engine.accelerate.decode_stream import CudaDecodeStream, DecodeStream, InlineDecoding
 from reverie.engine.accelerate.quantise import Quality, quantise
 from reverie.errors import CheckpointError
 from reverie.models.checkpoint import ModelBundle
@@ -44,10 +44,10 @@ class Runtime:
         self.decoder = pick_decoder(bundle, decoder)
         self.weights_hash = hash_files(files)
         self.lock = threading.RLock()
-        self.lane: Lane = HereLane()
+        self.decode_stream: DecodeStream = InlineDecoding()
         self.warm: set[Hashable] = set()
         self.weights, self.mode = "full", "eager"
-        self._recorders: dict[str, Record] = {}
+        self._captures: dict[str, Capture] = {}
 
     def set_mode(self, mode: str) -> None:
         """`eager`: as written.  `compiled`: the transformer's pieces compiled; on a GPU blocks are recorded too and
@@ -57,27 +57,27 @@ class Runtime:
         """
         networks = [self.bundle.model, self.decoder]
         restore_pieces(*networks)
-        self.mode, self.lane, self.warm, self._recorders = mode, HereLane(), set(), {}
+        self.mode, self.decode_stream, self.warm, self._captures = mode, InlineDecoding(), set(), {}
         if mode == "eager":
             return
         compile_pieces(*networks)
         if self.device.type == "cuda":
-            self.lane = CudaLane(self.device)
+            self.decode_stream = CudaDecodeStream(self.device)
             # Passes and decoding run side by side, so their CUDA graphs must not share memory.
-            self._recorders = {name: cuda_tapes() for name in ("passes", "decode")}
+            self._captures = {name: cuda_graph_capture() for name in ("passes", "decode")}
 
     @contextlib.contextmanager
     def unrecorded(self) -> Iterator[None]:
         """Sessions that are opened meanwhile record nothing."""
-        before, self._recorders = self._recorders, {}
+        before, self._captures = self._captures, {}
         try:
             yield
         finally:
-            self._recorders = before
+            self._captures = before
 
-    def new_record(self, name: str) -> Record | None:
-        """Returns a new recorder for a session's `passes` or `decode`; None where nothing is recorded."""
-        return self._recorders.get(name)
+    def new_capture(self, name: str) -> Capture | None:
+        """Returns the capture for a session's `passes` or `decode`; None where nothing is captured."""
+        return self._captures.get(name)
 
     @property
     def name(self) -> str:

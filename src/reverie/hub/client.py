@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import get_session
 
 from reverie.errors import HubError, ReverieError
+from reverie.hub.push_options import PushOptions
 
 Kind = Literal["model", "dataset"]
 
@@ -57,11 +58,10 @@ def push(
     repository: str,
     kind: Kind,
     files: Mapping[str, Path | bytes],
+    options: PushOptions,
     *,
     message: str,
     replaced: Sequence[str] = (),
-    private: bool = False,
-    revision: str | None = None,
     token: str | None = None,
     tag: str | None = None,
 ) -> str:
@@ -70,9 +70,8 @@ def push(
     Args:
         repository: OWNER/NAME.
         files: path in the repository -> file, or its content.
+        message: of the commit, where `options` has none.
         replaced: patterns (see `is_match`) of paths that are removed from the repository unless they are in `files`.
-        private: whether a repository that is made here is private.
-        revision: the branch to commit to, made if it is not there; the main one by default.
         token: of the account; the stored one by default.
         tag: put on the commit, and taken off an older one.
 
@@ -81,7 +80,8 @@ def push(
     _require_hub(repository)
     api = HfApi(token=token)
     with explained(repository, kind):
-        repository = api.create_repo(repository, repo_type=kind, private=private or None, exist_ok=True).repo_id
+        private, revision = options.private or None, options.revision
+        repository = api.create_repo(repository, repo_type=kind, private=private, exist_ok=True).repo_id
         if revision is not None:
             api.create_branch(repository, branch=revision, repo_type=kind, exist_ok=True)
         there = api.list_repo_files(repository, repo_type=kind, revision=revision)
@@ -95,7 +95,7 @@ def push(
                 ),
                 *(CommitOperationDelete(name) for name in stale),
             ],
-            commit_message=message,
+            commit_message=options.message or message,
             repo_type=kind,
             revision=revision,
         )

@@ -49,22 +49,24 @@ def rows_before_start(rows: Tensor, before: BeforeStart) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActionModuleConfig:
-    """One kind of action module: the blocks that hold it and its size.
-
-    blocks: indices of transformer blocks; heads * head_dim: its attention width; time_pairs: number pairs that time
-    turns; hidden: width of the per-frame key embedding (keyboard only); scale: what a value is multiplied by first;
-    gain: whether queries and keys have a learned gain after their
-    norm, as FastVideo's trainings of Matrix-Game 2.0 have.
-    """
+    """One kind of action module: the blocks that hold it and its size."""
 
     blocks: tuple[int, ...]
+    """Indices of transformer blocks."""
     heads: int
+    """Attention heads."""
     head_dim: int
+    """Width of a head."""
     time_pairs: int = 4
+    """Pairs of numbers that time rotates."""
     theta: float = 256.0
+    """Base of the rotary positions in time."""
     hidden: int = 32
+    """Width of the per-frame key embedding (keyboard only)."""
     scale: float = 1.0
+    """Factor of a value before anything else."""
     gain: bool = False
+    """Queries and keys have a learned gain after their norm, as in FastVideo's trainings of Matrix-Game 2.0."""
 
 
 def _norm(config: ActionModuleConfig) -> RMSNorm | None:
@@ -95,11 +97,11 @@ class MouseModule(nn.Module):
 
     def forward(self, x: Tensor, mouse: Tensor, time: Tensor, memory: Memory, layer: int) -> Tensor:
         """x: (b, t, n, d); mouse: (b, t, 12, 2) degrees; time: (t, pairs, 2) rotary table.  Returns x, updated."""
-        q, k, v = self.enter(x, mouse, time)
-        seen = memory.seen(layer, k, v) if is_few(q) else None
-        return self.leave(x, memory.attend(layer, q, k, v)) if seen is None else self.leave_few(x, q, *seen)
+        q, k, v = self.project_qkv(x, mouse, time)
+        seen = memory.visible_keys_values(layer, k, v) if is_few(q) else None
+        return self.project_out(x, memory.attend(layer, q, k, v)) if seen is None else self.project_out_few(x, q, *seen)
 
-    def enter(self, x: Tensor, mouse: Tensor, time: Tensor) -> tuple[Tensor, ...]:
+    def project_qkv(self, x: Tensor, mouse: Tensor, time: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values, (b n, heads, t, head width)."""
         b, t, n, _ = x.shape
         turns = (mouse * self.config.scale).to(x.dtype).flatten(2).unsqueeze(2).expand(b, t, n, -1)
@@ -109,14 +111,14 @@ class MouseModule(nn.Module):
         k = rotate(_normalise(k, self.img_attn_k_norm), time)
         return tuple(rearrange(y, "r t h d -> r h t d") for y in (q, k, v))
 
-    def leave(self, x: Tensor, out: Tensor) -> Tensor:
+    def project_out(self, x: Tensor, out: Tensor) -> Tensor:
         """x with what was found, (b n, heads, t, head width), added."""
         return x + self.proj_mouse(rearrange(out, "(b n) h t d -> b t n (h d)", b=x.shape[0]))
 
-    def leave_few(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def project_out_few(self, x: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attends with `q` to keys and values (b n, heads, context steps, head width), then projects out as `leave`
         does."""
-        return self.leave(x, attend_few(q, k, v))
+        return self.project_out(x, attend_few(q, k, v))
 
 
 class KeyboardModule(nn.Module):
@@ -136,9 +138,9 @@ class KeyboardModule(nn.Module):
 
     def forward(self, x: Tensor, keys: Tensor, time: Tensor, memory: Memory, layer: int) -> Tensor:
         """x: (b, t, n, d); keys: (b, t, 12, keys) of 0 and 1; time: (t, pairs, 2) rotary table.  Returns x, updated."""
-        return self.leave(x, memory.attend(layer, *self.enter(x, keys, time)))
+        return self.project_out(x, memory.attend(layer, *self.project_qkv(x, keys, time)))
 
-    def enter(self, x: Tensor, keys: Tensor, time: Tensor) -> tuple[Tensor, ...]:
+    def project_qkv(self, x: Tensor, keys: Tensor, time: Tensor) -> tuple[Tensor, ...]:
         """Queries (b, heads, t n, head width), keys and values (b, heads, t, head width)."""
         heads = self.config.heads
         embedded = self.keyboard_embed((keys * self.config.scale).to(x.dtype)).flatten(2)
@@ -149,6 +151,6 @@ class KeyboardModule(nn.Module):
         k, v = (rearrange(y, "b t h d -> b h t d") for y in (k, v))
         return rearrange(q, "b t n h d -> b h (t n) d"), k, v
 
-    def leave(self, x: Tensor, out: Tensor) -> Tensor:
+    def project_out(self, x: Tensor, out: Tensor) -> Tensor:
         """x with what was found, (b, heads, t n, head width), added."""
         return x + self.proj_keyboard(rearrange(out, "b h (t n) d -> b t n (h d)", t=x.shape[1]))

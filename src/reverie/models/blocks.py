@@ -119,12 +119,12 @@ class Block(nn.Module):
         """
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (e + self.modulation).to(x.dtype).unsqueeze(3).unbind(2)
         layer = self.layer
-        out = shared.memory.attend(layer, *self.enter(x, scale_a, shift_a, shared.table))
+        out = shared.memory.attend(layer, *self.project_qkv(x, scale_a, shift_a, shared.table))
         if first:
             out = out[:, :, first * x.shape[2] :]
             x, gate_a, scale_f, shift_f, gate_f = (y[:, first:] for y in (x, gate_a, scale_f, shift_f, gate_f))
         k, v = (None, None) if self.image_index is None else shared.image[self.image_index]
-        x = self.leave(x, out, gate_a, k, v)
+        x = self.project_out(x, out, gate_a, k, v)
         if self.mouse is not None and shared.mouse_time is not None:
             layer += 1
             x = self.mouse(x, shared.rows[..., self.num_keys :], shared.mouse_time, shared.memory, layer)
@@ -133,11 +133,11 @@ class Block(nn.Module):
             x = self.keyboard(x, shared.rows[..., : self.num_keys], shared.key_time, shared.memory, layer)
         return self.feed_forward(x, scale_f, shift_f, gate_f)
 
-    def enter(self, x: Tensor, scale: Tensor, shift: Tensor, table: Tensor) -> tuple[Tensor, ...]:
+    def project_qkv(self, x: Tensor, scale: Tensor, shift: Tensor, table: Tensor) -> tuple[Tensor, ...]:
         """Projects modulated tokens to queries, keys and values of self-attention."""
         return self.self_attn.queries_keys_values(modulate(x, scale, shift), table)
 
-    def leave(self, x: Tensor, out: Tensor, gate: Tensor, k: Tensor | None, v: Tensor | None) -> Tensor:
+    def project_out(self, x: Tensor, out: Tensor, gate: Tensor, k: Tensor | None, v: Tensor | None) -> Tensor:
         """Adds the output projection of self-attention; then, with `k` and `v`, cross-attention to the start image."""
         x = torch.addcmul(x, gate, self.self_attn.output(out, x.shape[1]))
         return x if self.cross_attn is None or k is None or v is None else self.cross_attn(x, k, v)

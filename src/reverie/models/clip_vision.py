@@ -25,15 +25,20 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClipVisionConfig:
-    """size: pixels of the square image; patch: pixels of a token's side; layers: those that are used; hidden: width
-    within a layer's MLP."""
+    """Shape of the image tower."""
 
     size: int = 224
+    """Pixels of the square image's side."""
     patch: int = 14
+    """Pixels of a token's side."""
     width: int = 1280
+    """Width of a token."""
     heads: int = 16
+    """Attention heads of a layer."""
     layers: int = 31
+    """Layers that are used."""
     hidden: int = 5120
+    """Width within a layer's MLP."""
 
     def __post_init__(self) -> None:
         if self.size % self.patch or self.width % self.heads:

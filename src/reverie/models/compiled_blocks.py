@@ -30,14 +30,14 @@ Piece = tuple[type[nn.Module], str]
 """A class of modules and the name of one of its methods."""
 
 PIECES: tuple[Piece, ...] = (
-    (Block, "enter"),
-    (Block, "leave"),
+    (Block, "project_qkv"),
+    (Block, "project_out"),
     (Block, "feed_forward"),
-    (MouseModule, "enter"),
-    (MouseModule, "leave"),
-    (MouseModule, "leave_few"),
-    (KeyboardModule, "enter"),
-    (KeyboardModule, "leave"),
+    (MouseModule, "project_qkv"),
+    (MouseModule, "project_out"),
+    (MouseModule, "project_out_few"),
+    (KeyboardModule, "project_qkv"),
+    (KeyboardModule, "project_out"),
     (RMSNorm, "activated"),
 )
 """Methods that are compiled: of the transformer, and the one chain of small operations in the Wan decoder."""

@@ -21,6 +21,7 @@ class ImageAttentionConfig:
     dim: int
     """Width of a token."""
     tokens: int
+    """Number of tokens."""
     blocks: tuple[int, ...]
     """Indices of the transformer blocks that attend to them."""
 
@@ -30,7 +31,9 @@ class ActionConditioningConfig:
     """Ways in which actions reach the network."""
 
     keyboard: ActionModuleConfig | None
+    """The module of keys; None for a model without."""
     mouse: ActionModuleConfig | None
+    """The module of the mouse; None for a model without."""
     modulation: bool = False
     """Actions are also in the timestep embedding, and so in the modulation."""
     idle_key: str | None = None
@@ -54,14 +57,19 @@ class WorldModelConfig:
     """Everything that decides the shape of a world model."""
 
     action_space: ActionSpace
+    """Keys and mouse that the model is played with."""
     latent: tuple[int, int, int]
     """(c, h, w) of a latent step."""
     patch: tuple[int, int] = (2, 2)
     """Latent cells of a token, down and across."""
     dim: int
+    """Width of a token."""
     ffn_dim: int
+    """Width within a block's feed-forward layers."""
     layers: int
+    """Transformer blocks."""
     heads: int
+    """Attention heads of a block."""
     window: int
     """Latent steps that attention reaches, the block at hand included."""
     sink: int = 0
@@ -69,14 +77,19 @@ class WorldModelConfig:
     block: int
     """Latent steps generated together."""
     image: ImageAttentionConfig
+    """Cross-attention to the start image."""
     actions: ActionConditioningConfig
+    """Ways in which actions reach the network."""
     positions: PositionConfig = PositionConfig()
+    """Positions of tokens."""
     freq_dim: int = 256
     """Width of the sinusoidal embedding of noise levels."""
     step_sizes: int = 0
     """Step sizes, each half of the one before, beginning with 1, that the network is conditioned on (0: none)."""
     conditioning: Conditioning = "previous_latent"
+    """Content of the condition channels: the start frame, the latent before, or a view of the spatial memory."""
     predicts: Literal["velocity", "clean"] = "velocity"
+    """Output of the network: velocity, or the clean latent itself."""
     refine: int = 0
     """Width of a convolutional network after the head, against patch borders, 0 for none."""
 

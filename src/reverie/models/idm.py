@@ -51,15 +51,16 @@ SIGNS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IDMConfig:
-    """Sizes.  width: channels of a step.  layers: residual convolutions over time, of 5 steps each.
-
-    dead_zone_deg: turns below this count as none, on each axis.
-    """
+    """Sizes of the inverse-dynamics model."""
 
     action_space: ActionSpace
+    """Actions that it names."""
     width: int = 128
+    """Channels of a step."""
     layers: int = 4
+    """Residual convolutions over time, of 5 steps each."""
     dead_zone_deg: float = 0.15
+    """Turns below this count as none, on each axis."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,12 @@ from reverie.errors import ShapeError
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageEncoderConfig:
-    """size: (height, width) that images are resized to, multiples of 16; width: channels of a token."""
+    """Shape of the encoder."""
 
     size: tuple[int, int]
+    """(height, width) that images are resized to, multiples of 16."""
     width: int
+    """Channels of a token."""
 
     def __post_init__(self) -> None:
         if self.size[0] % 16 or self.size[1] % 16:

@@ -37,16 +37,22 @@ GRID = (2, 4)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardConfig:
-    """latent: (c, u, v) of a step; resolution: (H, W) of its frames, pixels; tokenizer: `tokenizer_fingerprint`; mean,
-    scale: mean and standard deviation of a step's reward; has_ends: whether recordings mark where episodes end."""
+    """Sizes of a learned reward, and the model that it is of."""
 
     latent: tuple[int, int, int]
+    """(c, u, v) of a latent step."""
     resolution: tuple[int, int]
+    """(H, W) of its frames, pixels."""
     tokenizer: str
+    """`tokenizer_fingerprint` of the tokenizer whose latents it reads."""
     mean: float = 0.0
+    """Mean reward of a step."""
     scale: float = 1.0
+    """Standard deviation of a step's reward."""
     has_ends: bool = False
+    """Recordings mark where episodes end."""
     width: int = 32
+    """Channels of the network."""
 
 
 class RewardNet(nn.Module):

@@ -176,7 +176,7 @@ class RowsMemory:
         parts = zip(self.rows, *(x.chunk(len(self.rows)) for x in (q, k, v)), strict=True)
         return torch.cat([memory.attend(layer, *part) for memory, *part in parts])
 
-    def seen(self, layer: int, k: Tensor, v: Tensor) -> None:
+    def visible_keys_values(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Each row attends to its own context."""
 
 

@@ -24,11 +24,14 @@ from reverie.nn.conv import TemporalConv2d
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TinyDecoderConfig:
-    """widths: channels of the three stages and of the last layer; blocks: of a stage; channels: of a latent."""
+    """Shape of the decoder."""
 
     widths: tuple[int, int, int, int] = (256, 128, 64, 64)
+    """Channels of the three stages and of the last layer."""
     blocks: int = 3
+    """Blocks of a stage."""
     channels: int = 16
+    """Channels of a latent."""
 
 
 GROWTH = (1, 2, 2)

@@ -39,12 +39,19 @@ class TokenizerConfig:
     """
 
     encoder_coarse: int
+    """Encoder's width on the grid of 8x8 pixels."""
     encoder_middle: int
+    """Encoder's width on the grid of 4x4 pixels."""
     encoder_blocks: tuple[int, int]
+    """Encoder's residual blocks, coarse and middle."""
     decoder_coarse: int
+    """Decoder's width on the grid of 8x8 pixels."""
     decoder_middle: int
+    """Decoder's width on the grid of 4x4 pixels."""
     decoder_fine: int
+    """Decoder's width on the grid of 2x2 pixels, of one frame."""
     decoder_blocks: tuple[int, int]
+    """Decoder's residual blocks, coarse and middle."""
 
     def __post_init__(self) -> None:
         widths = (self.encoder_coarse, self.encoder_middle, self.decoder_coarse, self.decoder_middle, self.decoder_fine)

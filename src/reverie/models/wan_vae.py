@@ -32,19 +32,20 @@ STD += (3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WanVAEConfig:
-    """Shape of the VAE.
-
-    dim: channels on the grid of pixels; multipliers: of `dim` on each grid, finest first; blocks: residual blocks of a
-    grid (the decoder has one more); halves_time: whether the way to the next coarser grid also halves time; mean, std:
-    of the latents, by channel.
-    """
+    """Shape of the VAE."""
 
     dim: int = 96
+    """Channels on the grid of pixels."""
     multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    """Factors of `dim` on each grid, finest first."""
     blocks: int = 2
+    """Residual blocks of a grid; the decoder has one more."""
     halves_time: tuple[bool, ...] = (False, True, True)
+    """The way to the next coarser grid halves time too."""
     mean: tuple[float, ...] = MEAN
+    """Mean of the latents, by channel."""
     std: tuple[float, ...] = STD
+    """Standard deviation of the latents, by channel."""
 
     def __post_init__(self) -> None:
         if len(self.multipliers) != 4 or len(self.halves_time) != 3 or sum(self.halves_time) != 2:

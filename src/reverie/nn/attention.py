@@ -316,7 +316,7 @@ class Memory(Protocol):
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
 
-    def seen(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor] | None:
+    def visible_keys_values(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor] | None:
         """The keys and values that all queries attend to, those at hand among them; None where queries differ."""
         ...
 
@@ -330,7 +330,7 @@ class ClipMemory:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attend_steps(q, k, v, self.visibility)
 
-    def seen(self, layer: int, k: Tensor, v: Tensor) -> None:
+    def visible_keys_values(self, layer: int, k: Tensor, v: Tensor) -> None:
         """Each step attends to the keys that the mask allows."""
 
 
@@ -344,7 +344,7 @@ class RingMemory:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attend(q, *self._seen(layer, k, v, q.requires_grad))
 
-    def seen(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def visible_keys_values(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         return self._seen(layer, k, v)
 
     def _seen(self, layer: int, k: Tensor, v: Tensor, has_gradient: bool = False) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 from reverie.errors import DataError
 from reverie.hub import client
 from reverie.hub.cards import card_of, licence_metadata
+from reverie.hub.push_options import DEFAULT, PushOptions
 from reverie.scenes.scene import KEYFRAMES, Scene, read_scene_json
 
 SCENE_FILES = ("scene.json", KEYFRAMES, "start-*.webp", "README.md")
@@ -17,10 +18,8 @@ SCENE_FILES = ("scene.json", KEYFRAMES, "start-*.webp", "README.md")
 def push_scene(
     folder: Path,
     repository: str,
+    options: PushOptions = DEFAULT,
     *,
-    private: bool = False,
-    message: str = "",
-    revision: str | None = None,
     token: str | None = None,
 ) -> str:
     """Pushes a scene to the Hub in one commit; returns its address.
@@ -36,10 +35,9 @@ def push_scene(
         repository,
         "dataset",
         files,
-        message=message or f"Scene {scene.title}",
+        options,
+        message=f"Scene {scene.title}",
         replaced=SCENE_FILES,
-        private=private,
-        revision=revision,
         token=token,
     )
 

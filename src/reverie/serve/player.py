@@ -290,7 +290,7 @@ class Player:
         while True:
             self._wake.clear()
             if self._command is not None:
-                await self._guard(self._obey(box))
+                await self._guard(self._run_command(box))
             elif self._save is not None:
                 await self._guard(self._keep())
             elif self._held is not None and self._map.take(self._clock()):
@@ -345,7 +345,7 @@ class Player:
             self._close_world()
         await self._send(Error(code, text, fatal=False))
 
-    async def _obey(self, box: InputBox) -> None:
+    async def _run_command(self, box: InputBox) -> None:
         """Carry out the latest command: its first frame opens a new epoch."""
         if isinstance(self._command, Seek | View):
             await self._rest()

@@ -343,13 +343,16 @@ async def _health(replica: Replica) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaConfig:
-    """Settings of each replica.  source: makes the source, in the replica's process; saves: the folder that all
-    share."""
+    """Settings of each replica."""
 
     source: Callable[[], Source]
+    """Makes the source, in the replica's process."""
     limits: Limits
+    """Limits of one replica."""
     saves: Path
+    """The folder that all share."""
     num_replicas: int
+    """Number of processes."""
 
 
 class Keeper:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import after, bring, numbers, rows, scene, shaking, write
+from tests.helpers.import_samples import after, bring, numbers, rows, scene, shaking, write
 
 from reverie.data.checks import agreement
 from reverie.errors import DataError

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from samples import SIZE, after, bring, jsonl, numbers, rows, scene, shaking, write
+from tests.helpers.import_samples import SIZE, after, bring, jsonl, numbers, rows, scene, shaking, write
 
 from reverie.data.dataset import Dataset
 from reverie.errors import DataError

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from samples import after, bring, numbers, rows, scene, shaking, write
+from tests.helpers.import_samples import after, bring, numbers, rows, scene, shaking, write
 
 from reverie.errors import DataError
 

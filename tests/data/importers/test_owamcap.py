@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from samples import after, bring, numbers, rows, scene, shaking, write
+from tests.helpers.import_samples import after, bring, numbers, rows, scene, shaking, write
 
 from reverie.errors import DataError
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from samples import SIZE, numbers, scene, write
+from tests.helpers.import_samples import SIZE, numbers, scene, write
 
 from reverie.data.importers.resample import resample, resample_stretch, stretches
 from reverie.data.importers.take import WALKER, Track

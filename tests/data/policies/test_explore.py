@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from toy_world import ToyWorld
+from tests.helpers.toy_world import ToyWorld
 
 from reverie.data.policies import Seen, seen_now
 from reverie.data.policies.explore import FLICK_LIMIT, PITCH_LIMIT, Clearance, ExploringPolicy

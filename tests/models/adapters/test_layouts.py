@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.models.adapters.folders import CLIP_NAME, CLIP_WIDTH, RESOLUTION, VAE_CLIP
-from tests.models.adapters.naive import make_config, make_weights
+from tests.helpers.naive_matrix_game import make_config, make_weights
+from tests.helpers.published_folders import CLIP_NAME, CLIP_WIDTH, RESOLUTION, VAE_CLIP
 from torch import Tensor
 
 from reverie.engine.loading.convert import convert
@@ -218,9 +218,9 @@ def test_gains_that_fastvideo_trained_are_applied(tmp_path: Path) -> None:
         x, turns, time = (
             torch.randn(*shape, generator=generator) for shape in ((1, 3, 4, 128), (1, 3, 12, 2), (3, 4, 2))
         )
-        q_, k_, _ = block.mouse.enter(x, turns, time)
+        q_, k_, _ = block.mouse.project_qkv(x, turns, time)
         outputs[name] = q_ @ k_.mT
-        asked, answers, _ = block.keyboard.enter(x, torch.ones(1, 3, 12, 6), time)
+        asked, answers, _ = block.keyboard.project_qkv(x, torch.ones(1, 3, 12, 6), time)
         outputs[name + " keys"] = asked @ answers.mT
     for part in ("", " keys"):
         torch.testing.assert_close(outputs["cancel" + part], outputs["ones" + part])

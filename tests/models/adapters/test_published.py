@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tests.models.adapters.folders import CLIP_NAME, RESOLUTION, VAE_CLIP, make_published
+from tests.helpers.published_folders import CLIP_NAME, RESOLUTION, VAE_CLIP, make_published
 
 from reverie.errors import CheckpointError, ShapeError
 from reverie.models.adapters import published

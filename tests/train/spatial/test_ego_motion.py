@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.scenes.yard import record_yard
+from tests.helpers.yard_scene import record_yard
 from torch import Tensor
 
 from reverie.data.dataset import Dataset

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.scenes.rooms import look
-from tests.train.spatial.made_up import EVERY, SIZE, SPACE, write_pack
+from tests.helpers.made_up_packs import EVERY, SIZE, SPACE, write_pack
+from tests.helpers.rendered_room import look
 
 from reverie.errors import DataError
 from reverie.train.spatial.packs import PackInfo, list_episodes, read_episode, read_episodes, write_episode

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from game_processes import SIZE, Start
 
 from reverie.errors import WorldError
 from reverie_worlds.lockstep import LockstepGame
-
-from .conftest import SIZE, Start
 
 UPPER, MIDDLE, LOWER = (8, 8), (32, 8), (60, 8)
 

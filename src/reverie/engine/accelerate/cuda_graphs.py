@@ -1,16 +1,16 @@
-"""Work of a session that is the same for every block, recorded once and played again: CUDA graphs.
+"""Work of a session that is the same for every block, captured once and replayed: CUDA graphs.
 
 A block of a large model is thousands of small launches; Python needs longer for them than a fast card for the work.
 Once the window is full, every block does the same to the same memory: only what goes in differs, and which slots of the
-ring it writes.  So the passes are recorded once for each place in the ring (`window / block` of them), decoding once,
+ring it writes.  So the passes are captured once for each place in the ring (`window / block` of them), decoding once,
 and from then on a block is two launches.  What comes before, a session's first blocks, runs as it is written.
 
-    passes = RecordedPasses(record, warm)      # does what `sampling.passes` does
-    frames = RecordedDecode(decoder, state, record, warm)(z)
+    passes = CapturedPasses(capture, warm)      # does what `sampling.passes` does
+    frames = CapturedDecode(decoder, state, capture, warm)(z)
 
-`record` makes a Tape of some work; `cuda_tapes` gives the one for CUDA.  `warm` holds the kinds of work that have run
-before, in any session of an engine: compilers and libraries set themselves up at a first run, which cannot be recorded,
-and some of them (cuBLAS, cuDNN) once for each thread.
+`capture` makes a CapturedGraph of some work; `cuda_graph_capture` gives the one for CUDA.  `warm` holds the kinds of
+work that have run before, in any session of an engine: compilers and libraries set themselves up at a first run, which
+cannot be captured, and some of them (cuBLAS, cuDNN) once for each thread.
 """
 
 from __future__ import annotations
@@ -35,37 +35,37 @@ from reverie.models.wan_vae import WanVAE
 from reverie.nn.cache import ring_slot
 
 
-class Tape(Protocol):
-    """Recorded work.  replay: do it again, on the same memory; output: what it gives, overwritten each time."""
+class CapturedGraph(Protocol):
+    """Captured work.  replay: do it again, on the same memory; output: its result, overwritten each time."""
 
     output: Tensor
 
     def replay(self) -> None: ...
 
 
-Record = Callable[[Callable[[], Tensor]], Tape]
-"""Records work without doing it."""
+Capture = Callable[[Callable[[], Tensor]], CapturedGraph]
+"""Captures work without doing it."""
 
 
-class Recording:
-    """A `Record` that keeps count of what it did.
+class CountedCapture:
+    """A `Capture` that keeps count of what it did.
 
-    num_recorded: tapes made so far; failure: why a session gave recording up and went on without, None while none has.
+    num_captured: graphs made so far; failure: why a session gave capturing up and went on without, None while none has.
     """
 
-    def __init__(self, record: Record) -> None:
-        self._record = record
-        self.num_recorded = 0
+    def __init__(self, capture: Capture) -> None:
+        self._capture = capture
+        self.num_captured = 0
         self.failure: str | None = None
 
-    def __call__(self, work: Callable[[], Tensor]) -> Tape:
-        tape = self._record(work)
-        self.num_recorded += 1
-        return tape
+    def __call__(self, work: Callable[[], Tensor]) -> CapturedGraph:
+        graph = self._capture(work)
+        self.num_captured += 1
+        return graph
 
 
-class CudaTape:
-    """A CUDA graph.  Tapes of one pool share memory, so they must not run at the same time.
+class CudaGraph:
+    """A CUDA graph.  Graphs of one pool share memory, so they must not run at the same time.
 
     stream: what it is captured on; where the capture fails, the stream of before is the current one again.
     """
@@ -86,13 +86,13 @@ class CudaTape:
         self._graph.replay()
 
 
-class CudaTapes:
-    """Records CUDA graphs that share one pool of memory, on a stream of their own.
+class CudaGraphCapture:
+    """Captures CUDA graphs that share one pool of memory, on a stream of their own.
 
-    The stream and the pool are made at the first recording, on the device that is then the current one:
+    The stream and the pool are made at the first capture, on the device that is then the current one:
     - cuBLAS takes a workspace for each stream at its first product there and keeps it for good.  Taken inside a capture
       it would lie in the pool, and be shared with whoever else captures on the same stream while the two are replayed
-      side by side.  So a stream of one's own, and a product on it beforehand, in every thread that records: threads
+      side by side.  So a stream of one's own, and a product on it beforehand, in every thread that captures: threads
       have handles of their own.
     - When a session is closed its graphs die.  A pool that no graph uses any more but that still holds memory can never
       be captured into again (torch 2.11: an assertion).  So one tiny graph, the anchor, stays.
@@ -103,18 +103,18 @@ class CudaTapes:
     def __init__(self) -> None:
         self._stream: Any = None
         self._pool: Any = None
-        self._anchor: CudaTape | None = None
+        self._anchor: CudaGraph | None = None
         self._threads: set[object] = set()
 
-    def __call__(self, work: Callable[[], Tensor]) -> CudaTape:
+    def __call__(self, work: Callable[[], Tensor]) -> CudaGraph:
         if self._stream is None:
             self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
         if this_thread() not in self._threads:
             self._take_workspaces()
             self._threads.add(this_thread())
         if self._anchor is None:
-            self._anchor = CudaTape(lambda: torch.ones(1, device=self.device) + 1, self._pool, self._stream)
-        return CudaTape(work, self._pool, self._stream)
+            self._anchor = CudaGraph(lambda: torch.ones(1, device=self.device) + 1, self._pool, self._stream)
+        return CudaGraph(work, self._pool, self._stream)
 
     def _take_workspaces(self) -> None:
         with torch.cuda.stream(self._stream):
@@ -124,9 +124,9 @@ class CudaTapes:
         torch.cuda.synchronize()
 
 
-def cuda_tapes() -> Recording:
-    """A recorder of CUDA graphs with a stream and a pool of its own."""
-    return Recording(CudaTapes())
+def cuda_graph_capture() -> CountedCapture:
+    """Returns a capture of CUDA graphs with a stream and a pool of its own."""
+    return CountedCapture(CudaGraphCapture())
 
 
 _thread = threading.local()
@@ -143,33 +143,33 @@ RECOMPILES = "fail_on_recompile"
 """torch's stance in which what is not compiled yet raises an error that names this word, instead of being compiled."""
 
 
-class Recorder:
-    """Records work at its second run and plays it from then on.
+class GraphRunner:
+    """Captures work at its second run and replays it from then on.
 
     Inputs are copied to memory of their own, outputs from it; both are small beside what lies between.  The first run
-    is done on the copies too, so that compiled code meets the same shapes and strides as while recording.  Nothing is
-    ever compiled while recording: kernels are timed when they first run, and that ends a capture.  What would have to
-    be compiled is done once more first, and then recorded.
+    is done on the copies too, so that compiled code meets the same shapes and strides as while capturing.  Nothing is
+    ever compiled while capturing: kernels are timed when they first run, and that ends a capture.  What would have to
+    be compiled is done once more first, and then captured.
     """
 
-    def __init__(self, record: Record, warm: set[Hashable]) -> None:
-        self._record: Record | None = record
+    def __init__(self, capture: Capture, warm: set[Hashable]) -> None:
+        self._capture: Capture | None = capture
         self._warm = warm
         self._inputs: dict[Hashable, list[Tensor]] = {}
-        self._tapes: dict[Hashable, Tape] = {}
+        self._graphs: dict[Hashable, CapturedGraph] = {}
         self._done_again: set[Hashable] = set()
 
     @property
-    def num_tapes(self) -> int:
-        return len(self._tapes)
+    def num_graphs(self) -> int:
+        return len(self._graphs)
 
     def run(self, kind: str, key: Hashable, work: Callable[[list[Tensor]], Tensor], inputs: Sequence[Tensor]) -> Tensor:
-        """`work(inputs)`, done or played.
+        """Returns `work(inputs)`, done or replayed.
 
         kind: what is warm after one run; key: work of one key launches the same on the same memory.
         """
-        record = self._record
-        if record is None:
+        capture = self._capture
+        if capture is None:
             return work(list(inputs))
         shapes = tuple((x.shape, x.dtype) for x in inputs)
         if shapes not in self._inputs:
@@ -181,25 +181,25 @@ class Recorder:
         if warm not in self._warm:
             self._warm.add(warm)
             return work(own)
-        if key not in self._tapes:
+        if key not in self._graphs:
             try:
                 with torch.compiler.set_stance(RECOMPILES), _current(own[0].device):
-                    self._tapes[key] = record(lambda: work(own))
+                    self._graphs[key] = capture(lambda: work(own))
             except RuntimeError as error:
                 if RECOMPILES in str(error) and key not in self._done_again:
                     self._done_again.add(key)
                 else:
                     self._give_up(kind, error)
                 return work(own)
-        tape = self._tapes[key]
-        tape.replay()
-        return tape.output.clone()
+        graph = self._graphs[key]
+        graph.replay()
+        return graph.output.clone()
 
     def _give_up(self, kind: str, error: RuntimeError) -> None:
         warnings.warn(f"{kind} cannot be recorded as a CUDA graph, and runs without: {error}", stacklevel=3)
-        if isinstance(self._record, Recording):
-            self._record.failure = f"{kind}: {str(error).splitlines()[0]}"
-        self._record = None
+        if isinstance(self._capture, CountedCapture):
+            self._capture.failure = f"{kind}: {str(error).splitlines()[0]}"
+        self._capture = None
 
 
 def _current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
@@ -207,12 +207,12 @@ def _current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
-class RecordedPasses:
+class CapturedPasses:
     """`sampling.passes` for one session's state."""
 
-    def __init__(self, record: Record | None, warm: set[Hashable]) -> None:
-        """record: None to record nothing, and only have what is told of noise levels worked out once."""
-        self.recorder = None if record is None else Recorder(record, warm)
+    def __init__(self, capture: Capture | None, warm: set[Hashable]) -> None:
+        """capture: None to capture nothing, and only embed the noise levels once."""
+        self.runner = None if capture is None else GraphRunner(capture, warm)
         self._levels: sampling.Embeddings | None = None
         self._has_levels = False
 
@@ -222,7 +222,7 @@ class RecordedPasses:
         if not self._has_levels:
             self._levels, self._has_levels = sampling.constant_embeddings(model, schedule, state), True
         config, step = model.config, state.step
-        if self.recorder is None or step + config.block < config.window:
+        if self.runner is None or step + config.block < config.window:
             return sampling.passes(model, cond, schedule, state, noise, self._levels)
         rotary = model.with_rotary(cond).rotary
         assert rotary is not None
@@ -243,42 +243,42 @@ class RecordedPasses:
 
         base = [] if cond.base is None else [cond.base]
         inputs = [cond.channels, cond.actions, *base, *tables, *noise]
-        z = self.recorder.run("passes", ring_slot(step, config.window, config.sink), work, inputs)
+        z = self.runner.run("passes", ring_slot(step, config.window, config.sink), work, inputs)
         set_step(state, step + config.block)
         return z
 
 
 def set_step(state: WorldState, step: int) -> None:
-    """Let a state and its rings stand at `step`: a tape moves no Python numbers."""
+    """Let a state and its rings stand at `step`: a graph moves no Python numbers."""
     state.step = step
     for cache in state.caches:
         cache.step = step
 
 
-class RecordedDecode:
+class CapturedDecode:
     """Latents to frames for one session's stream."""
 
     def __init__(
         self,
         decoder: VideoTokenizer | WanVAE | TinyDecoder,
         state: DecoderState,
-        record: Record | None,
+        capture: Capture | None,
         warm: set[Hashable],
     ) -> None:
-        self.recorder = None if record is None else Recorder(record, warm)
+        self.runner = None if capture is None else GraphRunner(capture, warm)
         self._decoder, self._state = decoder, state
 
     def __call__(self, z: Tensor) -> Tensor:
         """(1, t, c, h, w) -> (f, H, W, 3) uint8, on the same device."""
         steps = self._state.steps
-        if self.recorder is None or steps == 0:
+        if self.runner is None or steps == 0:
             return self._decode([z])
 
         def work(inputs: list[Tensor]) -> Tensor:
             self._state.steps = steps
             return self._decode(inputs)
 
-        frames = self.recorder.run("decode", z.shape[1], work, [z])
+        frames = self.runner.run("decode", z.shape[1], work, [z])
         self._state.steps = steps + z.shape[1]
         return frames
 

@@ -11,37 +11,37 @@ from torch import Tensor
 from reverie.types import Frames
 
 
-class Coming(Protocol):
-    """Frames on their way."""
+class FrameFuture(Protocol):
+    """Frames that may still be on their way."""
 
     def frames(self) -> Frames:
         """Wait for them: (f, H, W, 3) uint8, owned by the caller."""
         ...
 
 
-class Lane(Protocol):
-    """Does work on a block's latents."""
+class DecodeStream(Protocol):
+    """Decodes a block's latents, beside other work or not."""
 
-    def start(self, work: Callable[[Tensor], Tensor], z: Tensor) -> Coming:
-        """`work(z)`, frames (f, H, W, 3) uint8 on the device, begun.  Work of one lane runs in the order of starts."""
+    def start(self, work: Callable[[Tensor], Tensor], z: Tensor) -> FrameFuture:
+        """Starts `work(z)`, frames (f, H, W, 3) uint8 on the device.  Work of one stream runs in order."""
         ...
 
-    def settle(self) -> None:
+    def join(self) -> None:
         """Orders all later work after the decoding that was started."""
         ...
 
 
-class HereLane:
-    """Everything at once: what a CPU does."""
+class InlineDecoding:
+    """Decodes in `start`, as on a CPU."""
 
-    def start(self, work: Callable[[Tensor], Tensor], z: Tensor) -> Coming:
-        return _Arrived(work(z))
+    def start(self, work: Callable[[Tensor], Tensor], z: Tensor) -> FrameFuture:
+        return _ReadyFrames(work(z))
 
-    def settle(self) -> None:
+    def join(self) -> None:
         """Nothing is ever on its way."""
 
 
-class _Arrived:
+class _ReadyFrames:
     def __init__(self, frames: Tensor) -> None:
         self._frames = frames
 
@@ -49,14 +49,14 @@ class _Arrived:
         return self._frames.cpu().numpy()
 
 
-class CudaLane:
-    """A stream of its own; frames go to pinned memory without stopping anyone."""
+class CudaDecodeStream:
+    """Decodes on a CUDA stream of its own; frames go to pinned memory without stopping anyone."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)
 
-    def start(self, work: Callable[[Tensor], Tensor], z: Tensor) -> Coming:
+    def start(self, work: Callable[[Tensor], Tensor], z: Tensor) -> FrameFuture:
         self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             frames = work(z)
@@ -65,13 +65,13 @@ class CudaLane:
             done = torch.cuda.Event()
             done.record(self._stream)
         z.record_stream(self._stream)  # its memory is not to be given away before it has been read
-        return _OnItsWay(host, done)
+        return _PendingFrames(host, done)
 
-    def settle(self) -> None:
+    def join(self) -> None:
         torch.cuda.current_stream(self._device).wait_stream(self._stream)
 
 
-class _OnItsWay:
+class _PendingFrames:
     def __init__(self, host: Tensor, done: torch.cuda.Event) -> None:
         self._host, self._done = host, done
 

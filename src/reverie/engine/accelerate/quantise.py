@@ -79,7 +79,7 @@ class Quality:
         )
 
 
-def is_small_enough_to_shrink(name: str, module: nn.Module) -> bool:
+def is_quantisable(name: str, module: nn.Module) -> bool:
     """Returns whether a layer of a `WorldModel` gets quantised weights."""
     if not isinstance(module, nn.Linear) or not name.startswith("blocks."):
         return False
@@ -87,12 +87,12 @@ def is_small_enough_to_shrink(name: str, module: nn.Module) -> bool:
     return min(widths) >= MIN_WIDTH and not any(width % 16 for width in widths)
 
 
-def num_shrinking(model: WorldModel) -> int:
+def num_quantisable(model: WorldModel) -> int:
     """Numbers in the weights that would get smaller."""
     return sum(
         module.weight.numel()  # type: ignore[union-attr,operator]
         for name, module in model.named_modules()
-        if is_small_enough_to_shrink(name, module)
+        if is_quantisable(name, module)
     )
 
 
@@ -122,9 +122,9 @@ def quantise(model: WorldModel, kind: str, device: torch.device, dtype: torch.dt
     """
     config = check(kind, device)
     before, bytes_before = probe(model, device, dtype), _num_bytes(model)
-    _torchao().quantize_(model, config, filter_fn=lambda module, name: is_small_enough_to_shrink(name, module))
+    _torchao().quantize_(model, config, filter_fn=lambda module, name: is_quantisable(name, module))
     after = probe(model, device, dtype)
-    layers = sum(is_small_enough_to_shrink(name, module) for name, module in model.named_modules())
+    layers = sum(is_quantisable(name, module) for name, module in model.named_modules())
     quality = Quality(kind, layers, bytes_before, _num_bytes(model), relative_error(after, before), gated)
     if gated and not quality.error <= KINDS[kind].limit:
         raise DeviceError(f"refused: {quality}; load the model without --weights {kind}")

@@ -50,10 +50,10 @@ def num_parameters(make: Callable[[Any], nn.Module], config: Any) -> int:
 
 
 @lru_cache(maxsize=16)
-def num_shrinking(config: WorldModelConfig) -> int:
+def num_quantisable(config: WorldModelConfig) -> int:
     """Numbers in the transformer's weights that smaller kinds make smaller."""
     with torch.device("meta"):
-        return quantise.num_shrinking(WorldModel(config))
+        return quantise.num_quantisable(WorldModel(config))
 
 
 def count_operations(run: Callable[[], object]) -> int:

@@ -83,7 +83,7 @@ def oldest_capability(architectures: Iterable[str]) -> tuple[int, int] | None:
     return divmod(min(numbers), 10) if numbers else None
 
 
-def is_foreign(config: ModelConfig) -> bool:
+def is_matrix_game(config: ModelConfig) -> bool:
     """Returns whether a model is of Matrix-Game 2.0's kind, large enough to be checked and to need presets."""
     return isinstance(config.tokenizer, WanVAEConfig)
 
@@ -127,7 +127,7 @@ def memory_to_load(
         return None
     source = open_source(find_model(model, variant), variant)
     found = read_machine(pick_device(device))
-    if not is_foreign(source.config):
+    if not is_matrix_game(source.config):
         return 2 * sum(file.stat().st_size for file in source.files) + WORKING_BYTES, found.free_bytes
     chosen = settings(preset, "auto", decoder, weights)
     dtype = pick_dtype(chosen.dtype, torch.device(found.device))

@@ -22,6 +22,7 @@ from reverie.errors import CheckpointError
 from reverie.hub import client
 from reverie.hub.cards import card_of, licence_metadata
 from reverie.hub.client import find_obstacle, first_line
+from reverie.hub.push_options import DEFAULT, PushOptions
 from reverie.models.adapters.published import CLIP_FILES, DEFAULT_VARIANT, FOLDERS, TINY_FILES, VAE_FILES
 from reverie.models.checkpoint import GEOMETRY, KIND, TINY_DECODER, WEIGHTS, ModelConfig, file_of, read_config
 from reverie.models.start_frames import INDEX, STARTS, listed_files, read_start_frames
@@ -71,10 +72,8 @@ def fetch(repository: str, variant: str | None, tell: Callable[[str], None] = la
 def push_model(
     folder: Path,
     repository: str,
+    options: PushOptions = DEFAULT,
     *,
-    private: bool = False,
-    message: str = "",
-    revision: str | None = None,
     token: str | None = None,
 ) -> str:
     """Pushes a model folder to the Hub in one commit; returns its address.
@@ -89,10 +88,9 @@ def push_model(
         repository,
         "model",
         files,
-        message=message or f"Model {config.name}",
+        options,
+        message=f"Model {config.name}",
         replaced=MODEL_FILES,
-        private=private,
-        revision=revision,
         token=token,
     )
 

@@ -106,7 +106,7 @@ def needed(config: ModelConfig, settings: Settings, dtype: torch.dtype, device_t
         decoding = max(decoding, frames * height * width * config.tiny_decoder.widths[3])
     saved = 0
     if settings.weights != "full":
-        saved = flops.num_shrinking(config.world) * (8 * size - KINDS[settings.weights].bits) // 8
+        saved = flops.num_quantisable(config.world) * (8 * size - KINDS[settings.weights].bits) // 8
     encoder = flops.num_parameters(new_image_encoder, config.image_encoder)
     return Need(
         weights=weights * size - saved,

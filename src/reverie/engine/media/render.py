@@ -18,7 +18,7 @@ from reverie.overlay import Picture, add_keys, contact_sheet, strip_height
 from reverie.types import FPS, Action, Frames
 
 if TYPE_CHECKING:
-    from reverie.engine.accelerate.decode_stream import Coming
+    from reverie.engine.accelerate.decode_stream import FrameFuture
     from reverie.engine.engine import Engine
     from reverie.engine.sessions.session import Session
 
@@ -53,7 +53,7 @@ def rollout(session: Session, script: ActionScript | None) -> Iterator[tuple[Fra
     """
     yield session.first_frame, [Action()]
     left = list(script.actions()) if script else []
-    coming: deque[tuple[Coming, list[Action]]] = deque()
+    coming: deque[tuple[FrameFuture, list[Action]]] = deque()
     while left or coming:
         while left and len(coming) < 2:  # a GPU generates the next block while this one is decoded
             num_frames = session.next_frames

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from reverie import sampling
-from reverie.engine.accelerate.decode_stream import Coming
+from reverie.engine.accelerate.decode_stream import FrameFuture
 from reverie.engine.sessions.session import BlockPlan, Session
 from reverie.errors import WorldError
 from reverie.models.schedule import Schedule
@@ -153,7 +153,7 @@ def _condition(row: _Row) -> None:
     row.parts = row.session.condition(row.plan)
 
 
-def _show(row: _Row) -> Coming:
+def _show(row: _Row) -> FrameFuture:
     assert row.z is not None
     return row.session.show(row.plan, row.z)
 

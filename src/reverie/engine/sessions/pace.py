@@ -33,17 +33,16 @@ _DEVIATION_SMOOTHING = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaceConfig:
-    """Frame rate and limits that a world is played with.
-
-    block_frames: frames made together; fps: frames shown a second.
-    margin_s: slack for timers, encoding and the screen's refresh.
-    lead_s: when a block is begun, at most this much (and always at least one block) may be waiting to be shown.
-    """
+    """Frame rate and limits that a world is played with."""
 
     block_frames: int
+    """Frames made together."""
     fps: float = FPS
+    """Frames shown a second."""
     margin_s: float = 0.03
+    """Slack for timers, encoding and the screen's refresh."""
     lead_s: float = 0.12
+    """Frames that may wait to be shown when a block is begun, in seconds; at least one block may."""
 
     def __post_init__(self) -> None:
         if self.block_frames < 1 or not self.fps > 0 or self.margin_s < 0 or self.lead_s < 0:

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from reverie import sampling
-from reverie.engine.accelerate.cuda_graphs import RecordedDecode, RecordedPasses
-from reverie.engine.accelerate.decode_stream import Coming
+from reverie.engine.accelerate.cuda_graphs import CapturedDecode, CapturedPasses
+from reverie.engine.accelerate.decode_stream import FrameFuture
 from reverie.engine.loading.scenes import Opening
 from reverie.engine.runtime import Runtime
 from reverie.engine.sessions import states
@@ -231,7 +231,7 @@ class Session:
         state = self._world.memory
         if state is None:
             return None
-        self._lane.settle()
+        self._decode_stream.join()
         with self._engine.lock:
             points = remembered_points(state, None if self._opening is None else self._opening.loaded.candidates)
             points, camera, trail = (x.cpu().numpy() for x in (points, state.camera[0], state.trail[0]))
@@ -271,7 +271,7 @@ class Session:
         passes: denoising passes of a block from now on, one of `Engine.pass_counts`; None for as many as before.
         """
         self._check_open()
-        self._lane.settle()
+        self._decode_stream.join()
         if passes not in (None, self.passes):
             self.schedule = self._engine.schedule(passes)
             self._prepare()  # what was recorded is of other passes
@@ -292,7 +292,7 @@ class Session:
         """
         return self.submit(action).frames()
 
-    def submit(self, action: Action | Sequence[Action]) -> Coming:
+    def submit(self, action: Action | Sequence[Action]) -> FrameFuture:
         """Starts a `step` and returns without waiting on a GPU: the next block may be generated while the frames are
         decoded."""
         return self._advance(action)
@@ -302,7 +302,7 @@ class Session:
         return self._advance(action, sampling.known_passes(latents)).frames()
 
     @torch.inference_mode()
-    def _advance(self, action: Action | Sequence[Action], run: sampling.Passes | None = None) -> Coming:
+    def _advance(self, action: Action | Sequence[Action], run: sampling.Passes | None = None) -> FrameFuture:
         bundle = self._engine.bundle
         plan = self.plan(action)
         run = self._passes if run is None else run
@@ -331,13 +331,14 @@ class Session:
         like = self._world.last[:, None].expand(-1, self._engine.bundle.config.world.block, -1, -1, -1)
         return sampling.noise_like(like, self._generator)
 
-    def show(self, plan: BlockPlan, z: Tensor) -> Coming:
+    def show(self, plan: BlockPlan, z: Tensor) -> FrameFuture:
         """The last part of `submit`: decodes the block that the network state has been advanced by.
 
         z: (1, block, c, h, w) its latents.
         """
         self._latents = z
-        coming = self._lane.start(self._decode if plan.view is None else self._decode_and_remember(plan.view), z)
+        decode = self._decode if plan.view is None else self._decode_and_remember(plan.view)
+        coming = self._decode_stream.start(decode, z)
         self._num_frames += plan.num_frames
         return coming
 
@@ -383,7 +384,7 @@ class Session:
         copy: without it the tensors are the session's own, and change with its next step.
         """
         self._check_open()
-        self._lane.settle()
+        self._decode_stream.join()
         tensors, numbers = states.flatten(self.state)
         return Snapshot(
             model=self._engine.fingerprint,
@@ -428,7 +429,7 @@ class Session:
                 f"the snapshot's picture is {snapshot.picture.shape}, expected {self._picture.shape}; it was made by"
                 " another model"
             )
-        self._lane.settle()
+        self._decode_stream.join()
         states.fill(self.state, snapshot.tensors, snapshot.numbers)
         self._generator.set_state(snapshot.tensors[_NOISE])
         if not np.array_equal(snapshot.picture, self._picture):
@@ -440,7 +441,7 @@ class Session:
     def fork(self) -> Session:
         """A second session that goes on from here on its own.  Constant data (the start image) is shared."""
         self._check_open()
-        self._lane.settle()
+        self._decode_stream.join()
         twin = object.__new__(Session)
         twin.__dict__.update(self.__dict__)
         twin._world, twin._decoder = self._world.clone(), self._decoder.clone()
@@ -456,7 +457,7 @@ class Session:
         """
         with self._engine.lock:
             if self._is_open:
-                self._lane.settle()
+                self._decode_stream.join()
             self._is_open = False
             for name in ("_world", "_decoder", "_z0", "_image", "_start", "_passes", "_decode", "_latents"):
                 self.__dict__.pop(name, None)
@@ -464,9 +465,9 @@ class Session:
     def _prepare(self) -> None:
         """Creates the objects that run on the session's own state."""
         engine = self._engine
-        self._lane = engine.lane
-        self._passes = RecordedPasses(engine.new_record("passes"), engine.warm)
-        self._decode = RecordedDecode(engine.decoder, self._decoder, engine.new_record("decode"), engine.warm)
+        self._decode_stream = engine.decode_stream
+        self._passes = CapturedPasses(engine.new_capture("passes"), engine.warm)
+        self._decode = CapturedDecode(engine.decoder, self._decoder, engine.new_capture("decode"), engine.warm)
 
     @torch.inference_mode()
     def _start_from(self, picture: npt.NDArray[np.uint8]) -> None:

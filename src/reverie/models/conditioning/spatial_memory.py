@@ -55,19 +55,22 @@ MAP_STRIDE = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpatialMemoryConfig:
-    """keyframes: how many of its own a session keeps; drawn: keyframes that a view is rendered from; write_below: a
-    frame becomes a keyframe if the memory covers less of it; scene_drawn: how many of those drawn are chosen among the
-    scene's alone, while they add anything; own_preference: how much a session's own keyframes count beside a scene's
-    for the others, because what was generated is softer than recorded frames; fov_deg, pixel_aspect: the camera of
-    images that come without one."""
+    """Sizes of a session's memory, and the camera of images that come without one."""
 
     keyframes: int = 48
+    """Keyframes of its own that a session keeps."""
     drawn: int = 6
+    """Keyframes that a view is rendered from."""
     write_below: float = 0.93
+    """A frame becomes a keyframe if the memory covers less of it."""
     scene_drawn: int = 4
+    """Drawn keyframes that are chosen among the scene's alone, while they add anything."""
     own_preference: float = 0.6
+    """Weight of own keyframes beside a scene's among the others: generated frames are softer than recorded ones."""
     fov_deg: float = 80.0
+    """Horizontal field of view."""
     pixel_aspect: float = 1.0
+    """Vertical focal length over the horizontal one, in pixels."""
 
 
 class NextStep(NamedTuple):

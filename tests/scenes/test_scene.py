@@ -110,6 +110,16 @@ def test_its_ego_motion_is_saved_with_it(folder: Path) -> None:
     assert Scene.load(folder).ego_motion is None, "what is saved again is what is there"
 
 
+def test_a_scene_says_whether_it_has_walls(folder: Path) -> None:
+    assert Scene.load(folder).walls
+    dataclasses.replace(make_scene(), walls=False).save(folder)
+    assert not Scene.load(folder).walls
+    raw = json.loads((folder / "scene.json").read_text())
+    del raw["walls"]
+    (folder / "scene.json").write_text(json.dumps(raw))
+    assert Scene.load(folder).walls, "older ones do not say"
+
+
 def test_its_ego_motion_reads_its_own_controls_of_a_models_actions() -> None:
     made = dataclasses.replace(make_scene(), ego_motion=EgoMotionNet(4, 8))
     found = made.ego_motion_for(ActionSpace(("back", "left", "forward", "jump")))

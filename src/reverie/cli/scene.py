@@ -69,6 +69,7 @@ def scene_build(config: BuildSceneConfig) -> None:
     """Builds the scene and prints how well it covers held-out frames."""
     from reverie.scenes.assemble import Facts, build_scene, check_counts, coverage_of, make_keyframes
     from reverie.scenes.recordings import read_footage
+    from reverie.train.spatial.wall_check import has_walls, recorded_steps
 
     check_counts(config.keyframes, config.starts)
     _check_epochs(config.epochs, 0)
@@ -102,10 +103,14 @@ def scene_build(config: BuildSceneConfig) -> None:
         if config.epochs:
             report(0.8, "fitting ego-motion")
             network, told = _fit_ego_motion(config)
-        scene = replace(scene, ego_motion=network)
+        report(0.95, "checking walls")
+        steps = recorded_steps(config.recordings, footage.place, config.fov, config.seed)
+        scene = replace(scene, ego_motion=network, walls=has_walls(shown, facts.focal, steps))
         scene.save(config.output)
     print(f"{config.output}: {summary(scene, config.output)}")
     print(f"held-out frames: {covered}{told}")
+    if not scene.walls:
+        print("recorded cameras went through surfaces, so none stops the camera here")
 
 
 def _fit_ego_motion(config: BuildSceneConfig) -> tuple[EgoMotionNet | None, str]:

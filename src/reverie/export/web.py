@@ -173,6 +173,7 @@ def write_scene(scene: Scene, source: Path, folder: Path, space: ActionSpace) ->
         "pixel_aspect": scene.pixel_aspect,
         "offsets": offsets,
         "poses": [[float(value) for value in pose] for pose in scene.pose],
+        "walls": scene.walls,
         "ego_motion": write_ego_motion(folder, scene.ego_motion_for(space)),
     }
     (folder / "scene.json").write_text(json.dumps(head), encoding="utf-8")

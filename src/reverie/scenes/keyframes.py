@@ -64,7 +64,7 @@ class Keyframes:
 class Candidates(NamedTuple):
     """The keyframes that each session may be shown: members (b, m) of `keyframes`, usable (b, m) bool; is_whole: the
     members are all keyframes in their order, for every session, so that choosing among them copies nothing; ground,
-    ego_motion: of the scene that they are, where it has them."""
+    ego_motion, walls: of the scene that they are."""
 
     keyframes: Keyframes
     members: Tensor
@@ -72,6 +72,7 @@ class Candidates(NamedTuple):
     is_whole: bool = False
     ground: Ground | None = None
     ego_motion: EgoMotionNet | None = None
+    walls: bool = True
 
     @classmethod
     def of_scene(
@@ -80,17 +81,19 @@ class Candidates(NamedTuple):
         batch: int = 1,
         ground: Ground | None = None,
         ego_motion: EgoMotionNet | None = None,
+        walls: bool = True,
     ) -> Candidates:
         """All keyframes of one scene for every session.
 
-        Without a ground its sessions may go anywhere, without an ego-motion network they move as the model has learnt.
+        Without a ground its sessions may go anywhere, without an ego-motion network they move as the model has learnt,
+        without walls surfaces do not stop them.
         """
         members = torch.arange(len(keyframes), device=keyframes.pose.device).expand(batch, -1)
-        return cls(keyframes, members, torch.ones_like(members, dtype=torch.bool), True, ground, ego_motion)
+        return cls(keyframes, members, torch.ones_like(members, dtype=torch.bool), True, ground, ego_motion, walls)
 
     def for_sessions(self, batch: int) -> Candidates:
         """The same scene for so many sessions."""
-        return Candidates.of_scene(self.keyframes, batch, self.ground, self.ego_motion)
+        return Candidates.of_scene(self.keyframes, batch, self.ground, self.ego_motion, self.walls)
 
     def all(self, name: str) -> Tensor:
         """A field of all members, (b, m, ...); with a batch of one where they are the same for every session."""

@@ -1,6 +1,6 @@
 """Scenes on disk: a folder with `scene.json`, `keyframes.parquet` and start images.
 
-scene.json          kind, version, title, game, fov_deg, pixel_aspect, keys, mouse, licence, starts
+scene.json          kind, version, title, game, fov_deg, pixel_aspect, keys, mouse, licence, starts, walls
 keyframes.parquet   a row each: colour (WebP), depth (PNG, 8 bits of its logarithm), hidden (PNG, 1 bit), pose
 start-00.webp ...   start images, with their poses in scene.json
 ego-motion.safetensors   how one moves here; left out, one moves as the model has learnt
@@ -57,7 +57,8 @@ class Scene:
     """Keyframes of one place.
 
     colour: (n, H, W, 3) uint8; depth: (n, h, w) metres; hidden: (n, h, w) bool, pixels that are not drawn; pose:
-    (n, 6).  keys, mouse: the controls of the game that it was captured in; ego_motion: how one moves there under them.
+    (n, 6).  keys, mouse: the controls of the game that it was captured in; ego_motion: how one moves there under them;
+    walls: whether surfaces stop the camera, as they do not where it follows a player through gates.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Scene:
     hidden: npt.NDArray[np.bool_]
     pose: npt.NDArray[np.float32]
     ego_motion: EgoMotionNet | None = None
+    walls: bool = True
 
     @property
     def resolution(self) -> tuple[int, int]:
@@ -126,6 +128,7 @@ class Scene:
             "mouse": self.mouse,
             "licence": self.licence,
             "starts": starts,
+            "walls": self.walls,
         }
         temporary = folder / f".scene.json.{os.getpid()}.tmp"
         temporary.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
@@ -137,7 +140,8 @@ class Scene:
         folder = Path(folder)
         head = read_head(folder)
         network = read_network(folder, len(head.keys) + 2 * head.mouse)
-        return cls(folder.resolve().name, *head, *_read_keyframes(folder / KEYFRAMES), network)
+        walls = read_scene_json(folder).get("walls", True) is not False
+        return cls(folder.resolve().name, *head, *_read_keyframes(folder / KEYFRAMES), network, walls)
 
 
 class Head(NamedTuple):

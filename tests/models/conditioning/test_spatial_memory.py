@@ -225,6 +225,16 @@ def test_in_a_scene_one_moves_as_there(memory: SpatialMemory) -> None:
     assert torch.equal(again, motions), "a key that the scene's game does not have does nothing"
 
 
+def test_walls_stop_nobody_where_a_scene_has_none(memory: SpatialMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "predict_motion", lambda *_: torch.tensor([1.2, 0, 0, 0, 0, 0]).expand(1, 4, 6))
+    state, room = opened(memory), scene(0)  # a wall four metres ahead
+    stopped = memory.next(state, last(), actions(), room).poses
+    free = memory.next(state, last(), actions(), room._replace(walls=False)).poses
+    assert stopped[0, -1, 1] < 4.0
+    assert free[0, -1, 1] == pytest.approx(4.8)
+    assert not room._replace(walls=False).for_sessions(2).walls
+
+
 def test_known_poses_give_their_motions(memory: SpatialMemory) -> None:
     """What the network would have to predict: poses that are predicted and given back are the same step."""
     state = opened(memory)

@@ -109,7 +109,8 @@ class LoadedScene:
         if (network := scene.ego_motion_for(config.action_space)) is not None:
             network = network.to(device)
             digest.update(weights_fingerprint(network.state_dict()).encode())
-        candidates = Candidates.of_scene(keyframes.to(device), 1, Ground.of(keyframes.pose.to(device)), network)
+        ground = Ground.of(keyframes.pose.to(device))
+        candidates = Candidates.of_scene(keyframes.to(device), 1, ground, network, scene.walls)
         return cls(scene, candidates, f"{scene.name}/{digest.hexdigest()[:12]}")
 
 

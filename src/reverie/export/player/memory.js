@@ -19,7 +19,7 @@ export class SpatialMemory {
 
   /**
    * config: of the model; size: {width, height} of frames.
-   * scene: {fovDeg, pixelAspect, keyframes, egoMotion} or null; pose: of the start image's camera.
+   * scene: {fovDeg, pixelAspect, keyframes, egoMotion, walls} or null; pose: of the start image's camera.
    * egoMotion: the model's, for scenes that have none of their own; actionSize: numbers of an action row.
    */
   constructor(config, size, scene = null, pose = null, egoMotion = null, actionSize = 0) {
@@ -29,6 +29,7 @@ export class SpatialMemory {
     this.actionSize = actionSize;
     this.scene = scene?.keyframes ?? [];
     this.preference = scene ? config.own_preference : 1; // of own keyframes, beside a scene's
+    this.walls = scene?.walls ?? true;
     this.ground = scene ? new Ground(scene.keyframes) : null;
     this.focal = focalLengths(scene?.fovDeg ?? config.fov_deg, scene?.pixelAspect ?? config.pixel_aspect);
     this.camera = Float32Array.from(pose ?? [0, 0, 0, 0, 0, 0]);
@@ -58,11 +59,15 @@ export class SpatialMemory {
       pose = applyMotion(pose, motions.subarray(6 * i, 6 * i + 6));
       wanted.push(pose);
     }
-    const surfaces = this.#drawn(this.#choose(headingPose(this.camera, wanted)));
-    const free = stopAtSurfaces(this.camera, wanted, surfaces, this.focal);
+    const free = this.walls ? this.#stopAtWalls(wanted) : wanted;
     const step = this.#render(this.ground ? this.ground.hold(this.camera, free) : free);
     const taken = step.poses.map((pose, i) => relativeMotion(i ? step.poses[i - 1] : this.camera, pose));
     return { ...step, rows, motions: Float32Array.of(...taken.flat()) };
+  }
+
+  #stopAtWalls(wanted) {
+    const surfaces = this.#drawn(this.#choose(headingPose(this.camera, wanted)));
+    return stopAtSurfaces(this.camera, wanted, surfaces, this.focal);
   }
 
   #render(poses) {

@@ -197,7 +197,9 @@ class SpatialMemory(nn.Module):
             path = [state.camera]
             for motion in self.predict_motion(state, actions, scene).unbind(1):
                 path.append(apply_motion(path[-1], motion))
-            poses = self.stop_at_walls(state, torch.stack(path[1:], 1), scene)
+            poses = torch.stack(path[1:], 1)
+            if scene is None or scene.walls:
+                poses = self.stop_at_walls(state, poses, scene)
             if scene is not None and scene.ground is not None:
                 poses = scene.ground.hold(state.camera, poses)
         view, choice = self.render(state, poses, scene)

@@ -21,7 +21,8 @@ MOVED_M = (0.05, 3.0)
 """Metres of a step that is neither standing nor a jump."""
 DRAWN = 6
 MOST_BLOCKED = 0.01
-"""Share of recorded steps that walls may cut to less than half: in the temple, whose camera follows a runner through gates, it is 0.012."""
+"""Share of recorded steps that walls may cut to less than half.  One is too many for who runs: in the temple, whose
+camera follows a runner through gates, it is 0.012."""
 
 
 def has_walls(keyframes: Keyframes, focal: Tensor, steps: Tensor) -> bool:

@@ -241,6 +241,7 @@ def test_the_camera_is_led_as_the_engines_is(tmp_path: Path) -> None:
         memory.motion.set(given.motions);
         const taken = given.rows.map((rows) => {
           memory.camera = Float32Array.of(0, 0, 0, 0, ...given.tilt);
+          memory.ahead = given.ahead;
           const motions = memory.predictMotion(rows);
           memory.commit({ ...memory.next(motions, rows), motions }, found, new Uint8Array(3 * n));
           return [...motions];
@@ -359,7 +360,11 @@ def test_a_session_goes_where_the_engines_goes_and_remembers_what_it_remembers()
         memory.commit(state, step, grey.expand(1, 4, -1, -1, -1))
         of_scene = Choice((scene, own_keyframes(state)), torch.arange(3)[None], torch.ones(1, 3, dtype=torch.bool))
         lost = gone(state.seen_through, of_scene)
-        wanted[-1] |= {"written": int(state.written), "gone": int(lost.sum())}
+        wanted[-1] |= {
+            "written": int(state.written),
+            "gone": int(lost.sum()),
+            "ahead": state.ahead[0].flatten().clone(),
+        }
         blocks.append({"motions": motions.flatten().tolist(), "depth": depth.depth.flatten().tolist()})
     got = run(
         """
@@ -379,7 +384,8 @@ def test_a_session_goes_where_the_engines_goes_and_remembers_what_it_remembers()
           const cover = next.view.cover.reduce((a, b) => a + b) / next.view.cover.length;
           const { poses, motions: taken } = next;
           const gone = keyframes.reduce((sum, one) => sum + memory.hidden(one).reduce((a, b) => a + b), 0);
-          return { poses: poses.map((pose) => [...pose]), motion: [...taken], cover, gone, written: memory.written };
+          const ahead = [...memory.ahead];
+          return { poses: poses.map((pose) => [...pose]), motion: [...taken], cover, gone, ahead, written: memory.written };
         });
         console.log(JSON.stringify(told));
         """,
@@ -397,6 +403,7 @@ def test_a_session_goes_where_the_engines_goes_and_remembers_what_it_remembers()
         assert other["cover"] == pytest.approx(one["cover"], abs=2e-3), f"block {number}"
         assert other["gone"] == pytest.approx(one["gone"], abs=20), f"block {number}"
         assert other["written"] == one["written"], f"block {number}"
+        torch.testing.assert_close(torch.tensor(other["ahead"]), one["ahead"], atol=0.02, rtol=0, msg=f"block {number}")
     assert sum(one["is_held"] for one in wanted) > 2, "the edge of the scene stops it"
     assert wanted[-1]["written"] > 4, "the oldest own keyframe is overwritten"
     assert wanted[-1]["gone"] > 100, "points of the scene are deleted"

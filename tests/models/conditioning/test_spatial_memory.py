@@ -225,6 +225,19 @@ def test_in_a_scene_one_moves_as_there(memory: SpatialMemory) -> None:
     assert torch.equal(again, motions), "a key that the scene's game does not have does nothing"
 
 
+def test_what_is_ahead_is_what_the_view_shows(memory: SpatialMemory) -> None:
+    """The depth network says four metres everywhere; the scene knows better, but for what is far behind the camera."""
+    state, there = opened(memory), scene(0)
+    there.keyframes.depth[..., :56] = 3.0
+    there.keyframes.depth[..., 56:] = 500.0
+    step = memory.next(state, last(), actions(), there, poses())
+    memory.commit(state, step, frame(0.5).expand(1, 4, 3, *SIZE))
+    assert state.ahead[0, :, :6].exp().mean() == pytest.approx(3.0, rel=1e-3)
+    assert state.ahead[0, :, -6:].exp().mean() == pytest.approx(400.0, rel=1e-3)
+    memory.commit(state, memory.next(state, last(), actions(), poses=poses(yaw=150)), frame(0.5).expand(1, 4, 3, *SIZE))
+    assert state.ahead.exp().mean() == pytest.approx(4.0, rel=1e-3)
+
+
 def test_walls_stop_nobody_where_a_scene_has_none(memory: SpatialMemory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "predict_motion", lambda *_: torch.tensor([1.2, 0, 0, 0, 0, 0]).expand(1, 4, 6))
     state, room = opened(memory), scene(0)  # a wall four metres ahead

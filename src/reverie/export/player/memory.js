@@ -4,11 +4,13 @@
 import { Erasure, isFarther, matchScale } from "./erasure.js";
 import { HISTORY_FRAMES } from "./ego-motion.js";
 import { Ground } from "./ground.js";
-import { focalLengths, renderViews } from "./projection.js";
+import { VIEW, focalLengths, renderViews } from "./projection.js";
 import { chooseKeyframes, probe } from "./selection.js";
 import { headingPose, stopAtSurfaces } from "./walls.js";
 
 const STEP_FRAMES = 4;
+const AHEAD_GRID = [8, 14];
+const MAX_AHEAD_M = 400; // of sky
 
 export class SpatialMemory {
   #own = []; // keyframes, by slot
@@ -97,8 +99,7 @@ export class SpatialMemory {
   }
 
   /** Advances by the block that `next` foresaw; geometry: of its last frame, colour: that frame's RGB bytes. */
-  commit({ poses, rows, motions, view, chosen }, { depth: measured, hidden, ahead }, colour) {
-    this.ahead = ahead;
+  commit({ poses, rows, motions, view, chosen }, { depth: measured, hidden }, colour) {
     this.camera = poses.at(-1);
     moveOn(this.motion, motions);
     moveOn(this.actions, rows);
@@ -106,6 +107,8 @@ export class SpatialMemory {
     const shown = view.inverseDepth.subarray(-n);
     const cover = view.cover.subarray(-n);
     const depth = matchScale(measured, hidden, shown);
+    // What the view shows is known better than what is measured of a generated frame.
+    this.ahead = depthAhead(depth.map((value, i) => (cover[i] && !hidden[i] ? 1 / Math.max(shown[i], 1 / MAX_AHEAD_M) : value)));
     this.#erasure.count(chosen, depth, hidden, this.camera, this.focal);
     // What was generated is renewed from less than half as far; what was recorded is never hidden by it.
     const unseen = Uint8Array.from(hidden);
@@ -129,6 +132,18 @@ export class SpatialMemory {
     this.#own[slot] = { ...keyframe, ...probe(keyframe, this.focal) };
     this.written++;
   }
+}
+
+/** Means of log depth on a coarse grid: what is ahead. */
+function depthAhead(depth) {
+  const [rows, columns] = AHEAD_GRID;
+  const [down, across] = [VIEW.h / rows, VIEW.w / columns];
+  const means = new Float32Array(rows * columns);
+  depth.forEach((value, i) => {
+    const [row, column] = [Math.floor(i / VIEW.w / down), Math.floor((i % VIEW.w) / across)];
+    means[row * columns + column] += Math.log(value) / (down * across);
+  });
+  return means;
 }
 
 /** Takes new numbers in at the end; the oldest go. */

@@ -47,6 +47,8 @@ from reverie.vision.projection import FAR, VIEW_SIZE, View, focal_lengths, rende
 INVERSE_DEPTH_SCALE = 4.0
 """Inverse depths are about 0.1 per metre: brought to the size of latents."""
 BASE_RANGE = 6.0
+MAX_AHEAD_M = 400.0
+"""Depth of sky, of what is ahead."""
 TRAIL_STEPS = 256
 """Steps whose places are kept, for the map: 41 s."""
 MAP_STRIDE = 4
@@ -266,6 +268,7 @@ class SpatialMemory(nn.Module):
         move_camera(state, step)
         with torch.autocast(frames.device.type, enabled=False):
             depth = match_scale(depth, hidden, step.view)
+            state.ahead.copy_(depth_ahead(_seen_depth(depth, hidden, step.view).log()))
             count_seen_through(state.seen_through, step.choice, depth, hidden, state.camera, state.focal)
             stays, known = _find_known(step, depth)
             write = (~known & ~hidden).float().mean((1, 2)) > 1 - self.config.write_below
@@ -373,6 +376,13 @@ def pooled(cover: Tensor, inverse_depth: Tensor, latent: tuple[int, int, int]) -
 def pack_channels(cover: Tensor, base: Tensor, last: Tensor, inverse_depth: Tensor) -> ConditionChannels:
     """The one definition of the channels' order.  All (b, ., u, v), of one step."""
     return ConditionChannels(torch.cat([cover, base, last, inverse_depth], 1)[:, None], base[:, None])
+
+
+def _seen_depth(depth: Tensor, hidden: Tensor, view: View) -> Tensor:
+    """Depth (b, h, w) of a block's last frame: the view's where it shows what is there, else as it was measured."""
+    inverse = view.inverse_depth[:, -1]
+    shown = (view.cover[:, -1] > 0) & ~hidden
+    return torch.where(shown, inverse.clamp(min=1 / MAX_AHEAD_M).reciprocal(), depth)
 
 
 def _find_known(step: NextStep, depth: Tensor) -> tuple[Tensor, Tensor]:

@@ -385,7 +385,8 @@ def test_a_session_goes_where_the_engines_goes_and_remembers_what_it_remembers()
           const { poses, motions: taken } = next;
           const gone = keyframes.reduce((sum, one) => sum + memory.hidden(one).reduce((a, b) => a + b), 0);
           const ahead = [...memory.ahead];
-          return { poses: poses.map((pose) => [...pose]), motion: [...taken], cover, gone, ahead, written: memory.written };
+          const { written } = memory;
+          return { poses: poses.map((pose) => [...pose]), motion: [...taken], cover, gone, ahead, written };
         });
         console.log(JSON.stringify(told));
         """,

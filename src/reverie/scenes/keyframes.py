@@ -75,25 +75,19 @@ class Candidates(NamedTuple):
     walls: bool = True
 
     @classmethod
-    def of_scene(
-        cls,
-        keyframes: Keyframes,
-        batch: int = 1,
-        ground: Ground | None = None,
-        ego_motion: EgoMotionNet | None = None,
-        walls: bool = True,
-    ) -> Candidates:
+    def of_scene(cls, keyframes: Keyframes, batch: int = 1, ground: Ground | None = None) -> Candidates:
         """All keyframes of one scene for every session.
 
         Without a ground its sessions may go anywhere, without an ego-motion network they move as the model has learnt,
         without walls surfaces do not stop them.
         """
         members = torch.arange(len(keyframes), device=keyframes.pose.device).expand(batch, -1)
-        return cls(keyframes, members, torch.ones_like(members, dtype=torch.bool), True, ground, ego_motion, walls)
+        return cls(keyframes, members, torch.ones_like(members, dtype=torch.bool), True, ground)
 
     def for_sessions(self, batch: int) -> Candidates:
         """The same scene for so many sessions."""
-        return Candidates.of_scene(self.keyframes, batch, self.ground, self.ego_motion, self.walls)
+        everyone = Candidates.of_scene(self.keyframes, batch)
+        return self._replace(members=everyone.members, usable=everyone.usable)
 
     def all(self, name: str) -> Tensor:
         """A field of all members, (b, m, ...); with a batch of one where they are the same for every session."""

@@ -321,7 +321,8 @@ def _close_gaps(index: Tensor, z: Tensor, source_depth: Tensor, reach: int) -> t
     factor, slack = DEPTH_TOLERANCE
     for dim in (-1, -2):
         source = source_depth.flatten().index_select(0, (index.clamp(min=0) + first).flatten()).view_as(z)
-        (one, left), (other, right) = (_nearest_beside(z, dim, sign, reach) for sign in (1, -1))
+        levels = (z.clamp(max=NOWHERE).log() * LOG_LEVELS).round().int() << DISTANCE_BITS
+        (one, left), (other, right) = (_nearest_beside(levels, dim, sign, reach) for sign in (1, -1))
         near, far, gap = torch.minimum(one, other), torch.maximum(one, other), left + right
         here = torch.arange(z.shape[dim], device=z.device).view(-1, *[1] * (-1 - dim))
         spread = source / z  # pixels from one point to the next
@@ -333,14 +334,14 @@ def _close_gaps(index: Tensor, z: Tensor, source_depth: Tensor, reach: int) -> t
     return index, z
 
 
-def _nearest_beside(z: Tensor, dim: int, sign: int, reach: int) -> tuple[Tensor, Tensor]:
+def _nearest_beside(levels: Tensor, dim: int, sign: int, reach: int) -> tuple[Tensor, Tensor]:
     """Depth of the nearest point among the `reach` pixels before each pixel (sign 1) or after it (-1) along an axis,
     and its distance in pixels, int64; of a surface's points the one beside counts as nearest.  Where there is none,
     a depth above `BEYOND` and no distance.
 
-    Logarithm of the depth and distance are one integer: a minimum finds both, of twice as many pixels each time.
+    levels: int32 logarithms of depth, with room below for the distance: a minimum finds both, of twice as many pixels
+    each time.
     """
-    levels = (z.clamp(max=NOWHERE).log() * LOG_LEVELS).round().int() << DISTANCE_BITS
     none = round(math.log(NOWHERE) * LOG_LEVELS) << DISTANCE_BITS
     best, step = _shifted(levels, dim, sign, none) + PER_PIXEL, 1
     while step < reach:
@@ -357,11 +358,6 @@ def _shifted(a: Tensor, dim: int, pixels: int, fill: int) -> Tensor:
     edge = torch.full_like(a.narrow(dim, 0, abs(pixels)), fill)
     kept = a.narrow(dim, max(0, -pixels), size - abs(pixels))
     return torch.cat([edge, kept] if pixels > 0 else [kept, edge], dim)
-
-
-def _select(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
-    """`torch.where` of 32-bit integers, by their bits."""
-    return no ^ ((yes ^ no) & -mask.int())
 
 
 def sample_colour(colour: Tensor, hidden: Tensor, points: Points) -> Tensor:

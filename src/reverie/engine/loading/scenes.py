@@ -110,7 +110,8 @@ class LoadedScene:
             network = network.to(device)
             digest.update(weights_fingerprint(network.state_dict()).encode())
         ground = Ground.of(keyframes.pose.to(device))
-        candidates = Candidates.of_scene(keyframes.to(device), 1, ground, network, scene.walls)
+        candidates = Candidates.of_scene(keyframes.to(device), ground=ground)
+        candidates = candidates._replace(ego_motion=network, walls=scene.walls)
         return cls(scene, candidates, f"{scene.name}/{digest.hexdigest()[:12]}")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from reverie.errors import DataError
 from reverie.scenes.ego_motion import (
@@ -24,6 +24,7 @@ from reverie.scenes.ego_motion import (
     apply_motion,
     relative_motion,
 )
+from reverie.train.spatial.fitting import lr_at, take_step
 from reverie.types import STEP_FRAMES
 
 MAX_MOTION = 60.0
@@ -37,11 +38,6 @@ FRESH_SHARE = 0.2
 MOTION_NOISE, SPEED_NOISE, AHEAD_NOISE = 0.05, 0.005, 0.1
 """Noise on the inputs, which play disturbs too: usual motions, share of a motion, log depth."""
 PEAK_LR, MIN_UPDATES = 2e-3, 100
-
-
-def lr_at(fraction: float, step: int, peak: float) -> float:
-    """Warm-up over 40 steps, then linearly to zero."""
-    return peak * (1 - fraction) * min(1.0, (step + 1) / 40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +119,8 @@ class Motions:
 
     def known_steps(self, step: Tensor) -> Tensor:
         """Counts the steps before `step` (b,) that are of the same episode, at most `HISTORY_STEPS`: (b,)."""
-        first = np.searchsorted(self.episode, self.episode)  # episodes lie one after another
-        return (step - torch.from_numpy(first).to(step.device)[step]).clamp(max=HISTORY_STEPS)
+        first = np.searchsorted(self.episode, self.episode[step.cpu().numpy()])  # episodes lie one after another
+        return (step - torch.from_numpy(first).to(step.device)).clamp(max=HISTORY_STEPS)
 
 
 def unroll(
@@ -205,10 +201,7 @@ def train_ego_motion(
         drawn = torch.rand(batch, device=device, generator=generator)
         k = begin[torch.searchsorted(bounds, drawn).clamp(max=len(begin) - 1)]
         made, recorded = unroll(network, d, k, UNROLLED_STEPS, generator)
-        optimizer.zero_grad()
-        ego_motion_loss(made, recorded, network.scale).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+        take_step(ego_motion_loss(made, recorded, network.scale), network, optimizer)
         count += 1
     network.eval().requires_grad_(False)
     return count

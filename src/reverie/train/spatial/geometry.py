@@ -8,12 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from reverie.models.conditioning.spatial_memory import SpatialMemory, ViewEncoder
 from reverie.models.depth import BODY_LOGIT, DepthNet
 from reverie.models.pixels import to_pixels
-from reverie.train.spatial.ego_motion import check_ego_motion, lr_at, train_ego_motion
+from reverie.train.spatial.ego_motion import check_ego_motion, train_ego_motion
+from reverie.train.spatial.fitting import lr_at, take_step
 from reverie.train.spatial.store import Store, half_size
 
 Say = Callable[[str], None]
@@ -43,7 +44,7 @@ def train_depth(network: DepthNet, store: Store, seconds: float, batch: int = 64
         error = log_depth - y
         slope = (error[:, :, 1:] - error[:, :, :-1]).abs().mean() + (error[:, 1:] - error[:, :-1]).abs().mean()
         loss = error.abs().mean() + 0.5 * slope + 0.3 * F.binary_cross_entropy_with_logits(logits, mask)
-        _step(loss, network, optimizer)
+        take_step(loss, network, optimizer)
         step += 1
     network.eval().requires_grad_(False)
     return step
@@ -129,10 +130,3 @@ def _words(figures: dict[str, float]) -> str:
 
 def _median(values: Tensor) -> float:
     return values.float().median().item() if values.numel() else float("nan")
-
-
-def _step(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-    optimizer.step()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from reverie.models.conditioning.erasure import ROW_BYTES
+from reverie.models.conditioning.spatial_memory import SpatialMemoryConfig
 from reverie.models.conditioning.walls import heading_pose, stop_at_surfaces, surface_points
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
 from reverie.scenes.recordings import open_recordings, place_of
@@ -19,7 +20,6 @@ STEPS = 600
 """Recorded steps that are looked at, at most."""
 MOVED_M = (0.05, 3.0)
 """Metres of a step that is neither standing nor a jump."""
-DRAWN = 6
 MOST_BLOCKED = 0.01
 """Share of recorded steps that walls may cut to less than half.  One is too many for who runs: in the temple, whose
 camera follows a runner through gates, it is 0.012."""
@@ -35,10 +35,11 @@ def blocked_share(keyframes: Keyframes, focal: Tensor, steps: Tensor) -> float:
     """Share of the recorded steps (n, 5, 6) that walls cut to less than half; 0 without a step."""
     scene = Candidates.of_scene(keyframes)
     counts = torch.zeros(1, len(keyframes), ROW_BYTES, dtype=torch.uint8)
+    drawn_keyframes = SpatialMemoryConfig().drawn
     blocked = 0
     for step in steps:
         camera, poses = step[None, 0], step[None, 1:]
-        choice = Choice.best([scene], [1.0], heading_pose(camera, poses), focal[None], DRAWN)
+        choice = Choice.best([scene], [1.0], heading_pose(camera, poses), focal[None], drawn_keyframes)
         points, drawn = surface_points(choice, counts, focal[None])
         stopped = stop_at_surfaces(camera, poses, points, drawn)
         wanted, gone = (end[0, -1, :2] - camera[0, :2] for end in (poses, stopped))

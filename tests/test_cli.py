@@ -113,6 +113,9 @@ def test_idle_threads_sleep_unless_told_otherwise(monkeypatch) -> None:
     assert "GOMP_SPINCOUNT" not in os.environ
     monkeypatch.delenv("OMP_WAIT_POLICY")
     cli.main(["--version"])
+    assert os.environ["GOMP_SPINCOUNT"] == "10000"
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    cli.main(["train", "--help"])
     assert os.environ["GOMP_SPINCOUNT"] == "1000"
     monkeypatch.setenv("GOMP_SPINCOUNT", "5")
     cli.main(["--version"])

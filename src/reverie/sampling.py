@@ -127,7 +127,7 @@ def commit(
     them as it is, for the condition of the next, where noise would pile up."""
     sigma = schedule.context_sigma
     x = z if eps is None else add_noise(z, eps, sigma)
-    model(x, _embedded(sigma, x, levels), cond, state, commit=True)
+    model(x, _embedded(sigma, x, levels), cond, state, commit=True, first=x.shape[1])  # nothing is asked of it
     state.last.copy_(z[:, -1])
     state.step += z.shape[1]
 

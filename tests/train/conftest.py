@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,9 +15,17 @@ from tests.helpers.small_model import save_untrained_model
 
 from reverie.models.checkpoint import ModelBundle, load_model
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.train.spatial import geometry
+from reverie.train.spatial import depth
 from reverie.train.spatial.store import Store
 from reverie.train.trainer import Trainer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_amx() -> Iterator[None]:
+    """`auto` is float32, on every processor; tests that train in bfloat16 say so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -51,4 +60,4 @@ def store(given: Given) -> Store:
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Geometry's clock goes on by a second an update: as many updates on every machine."""
     seconds = itertools.count()
-    monkeypatch.setattr(geometry, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    monkeypatch.setattr(depth, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))

@@ -17,7 +17,9 @@ def test_the_number_type_is_the_devices(monkeypatch: pytest.MonkeyPatch, tmp_pat
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     assert pick_dtype("auto", cuda) == torch.bfloat16
-    assert pick_dtype("auto", cpu) == torch.float32
+    for has_amx, expected in ((False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has_amx=has_amx: has_amx)
+        assert pick_dtype("auto", cpu) == expected
     assert (pick_dtype("float32", cuda), pick_dtype("bfloat16", cpu)) == (torch.float32, torch.bfloat16)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
     assert pick_dtype("auto", cuda) == torch.float32

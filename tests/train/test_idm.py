@@ -99,10 +99,12 @@ def test_small_turns_are_held_and_some_are_none() -> None:
     assert 0.3 < turns[turns != 0].std() < 0.5
 
 
-def test_added_turns_change_flow_and_labels_alike() -> None:
+@pytest.mark.parametrize("is_half", [False, True])
+def test_added_turns_change_flow_and_labels_alike(is_half: bool) -> None:
     flow, rows = torch.zeros(16, 24, 3, 16, 28, dtype=torch.float16), torch.zeros(16, 24, SPACE.size)
     field = torch.from_numpy(turn_field(90.0))
-    moved, said = turned(flow, rows, field, torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_half):
+        moved, said = turned(flow, rows, field, torch.Generator().manual_seed(0))
     is_turned = said[..., -1].abs().amax(1) > 0
     assert 3 < is_turned.sum() < 13
     middle = moved[:, :, 0, :, 13:15].float().mean((2, 3))

@@ -189,7 +189,7 @@ def test_encoding_in_half_precision_as_on_a_gpu(
 ) -> None:
     data = write_recording(tmp_path / "walk", (32, 64), num_frames=81)
     whole = load_latents(data, tokenizer, tmp_path / "whole", CPU)
-    monkeypatch.setattr(encode, "half_on_gpu", lambda _: torch.autocast("cpu", torch.bfloat16))
+    monkeypatch.setattr(encode, "fast_autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
     half = load_latents(data, tokenizer, tmp_path / "half", CPU, threads=1)
     assert 0 < np.abs(whole.z.astype(np.float32) - half.z).max() < 0.1
     assert decoding_threads() >= 2

@@ -56,9 +56,12 @@ RECIPE = Recipe(
 )
 
 
+@pytest.mark.parametrize("has_amx", [False, True])
 def test_every_line_of_a_recipe_runs_and_its_model_plays(
-    given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: None
+    given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: None, has_amx: bool
 ) -> None:
+    """In float32, and in bfloat16."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
     lines: list[str] = []
     figures = run(RECIPE, [given.packs], [given.held_out], given.tokenizer, tmp_path, "cpu", say=lines.append)
     said = "\n".join(lines)

@@ -154,7 +154,7 @@ def test_a_tuning_step_stays_on_the_device(options: dict[str, Any], lora: int, m
 def test_starts_are_encoded_in_half_precision_too(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU."""
     whole = tuned_task(TrainWorldConfig(**options, steps=1), CPU).train.parts[0]
-    monkeypatch.setattr(encode, "half_on_gpu", lambda _: torch.autocast("cpu", torch.bfloat16))
+    monkeypatch.setattr(encode, "fast_autocast", lambda _: torch.autocast("cpu", torch.bfloat16))
     given = options | {"latents": options["output"] / "half"}
     half = tuned_task(TrainWorldConfig(**given, steps=1), CPU).train.parts[0]
     for name in ("z", "still", "tokens", "grey"):

@@ -70,7 +70,7 @@ COMMANDS = (
     Command("train tokenizer", "train the video tokenizer", "reverie.train.tokenizer:TrainTokenizerConfig"),
     Command("train world", "train the world model", "reverie.train.recipe:TrainWorldConfig"),
     Command("train nano", "train nano, from recordings to a model folder", "reverie.cli.train:TrainNanoConfig"),
-    Command("train ego-motion", "train how one moves in a model", "reverie.cli.train:TrainEgoMotionConfig"),
+    Command("train geometry", "train a model's depth and ego-motion", "reverie.cli.train:TrainGeometryConfig"),
     Command("train idm", "train the model that names actions from pictures", "reverie.train.idm:TrainIdmConfig"),
     Command("train reward", "train a reward for dreams as environments", "reverie.train.reward:TrainRewardConfig"),
     Command("distill init", "make a few-step student of a teacher", "reverie.train.distill_init:DistillInitConfig"),
@@ -92,6 +92,8 @@ COMMANDS = (
 )
 
 
+LONG_COMMANDS = ("train", "distill", "encode", "evaluate")
+"""Commands that run for long beside other work, with large operations."""
 MALLOC_HINTS = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",
     "MALLOC_TRIM_THRESHOLD_": "8589934592",
@@ -105,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.  `argv` defaults to the process's own arguments."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
-    _let_threads_sleep()
+    _let_threads_sleep(args)
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # what Apple's GPU lacks runs on the CPU; before torch
     args = [arg for arg in args if arg != "--debug"]
     try:
@@ -131,14 +133,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _let_threads_sleep() -> None:
-    """Make idle OpenMP threads sleep after some microseconds instead of spinning for milliseconds.
+def _let_threads_sleep(args: list[str]) -> None:
+    """Makes idle OpenMP threads sleep after a fraction of a millisecond instead of spinning for several.
 
-    Where a browser, a game or a second training shares the cores, spinning threads hold up the very one they wait for:
-    a block then took four to eight times as long (bench/RESULTS.md).  Must be said before torch is imported.
+    Where a browser, a game or a second training shares the cores, spinning threads hold up the very one they wait for.
+    Threads that sleep at once cost a small model's block a third of its speed (docs/LOG.md), a training nothing: its
+    operations are long.  Must be said before torch is imported.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        is_long = args[:1] and args[0] in LONG_COMMANDS
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000" if is_long else "10000")
 
 
 def use_malloc_hints(device: str) -> None:

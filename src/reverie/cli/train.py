@@ -1,4 +1,4 @@
-"""`reverie train tokenizer | world | nano | ego-motion | idm | reward`."""
+"""`reverie train tokenizer | world | nano | geometry | idm | reward`."""
 
 from __future__ import annotations
 
@@ -136,12 +136,12 @@ def train_nano(config: TrainNanoConfig) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainEgoMotionConfig:
-    """Train a model's ego-motion again: how one moves where there is no scene, or one without ego-motion of its own.
+class TrainGeometryConfig:
+    """Train a model's geometry networks again, on recordings of games: depth, and how one moves where no scene says it.
 
-    Of each recording every eighth episode is held out, and told how far the camera is led astray in it.
+    Of each recording every eighth episode is held out, and told how far depth and camera are off in it.
 
-    Example: reverie train ego-motion nano recordings/walk recordings/doom --epochs 200 -o models/nano
+    Example: reverie train geometry nano recordings/walk recordings/doom --depth-minutes 60 -o models/nano
     """
 
     model: Annotated[str, positional()]
@@ -150,33 +150,57 @@ class TrainEgoMotionConfig:
     """LeRobot datasets with camera poses and depth, one a game; each is drawn equally often."""
     output: Annotated[Path, alias("-o")]
     """The new model folder."""
+    depth_minutes: float = 20.0
+    """Minutes of training for the depth network, which goes on from what it is; 0 leaves it."""
+    depth_batch: int = 16
+    """Images of an update of the depth network; 64 suit a GPU."""
     epochs: int = 200
-    """Passes through the recorded walks."""
+    """Passes through the recorded walks for the ego-motion network, which begins anew; 0 leaves it."""
     device: str = "auto"
     """auto, cuda or cpu."""
 
+    def __post_init__(self) -> None:
+        if self.depth_minutes < 0 or self.epochs < 0 or not (self.depth_minutes or self.epochs):
+            raise TrainError(
+                "--depth-minutes and --epochs must be at least 0, and one of them more, got "
+                f"{self.depth_minutes:g} and {self.epochs}"
+            )
+        if self.depth_batch < 1:
+            raise TrainError(f"--depth-batch must be at least 1, got {self.depth_batch}")
 
-def train_ego_motion(config: TrainEgoMotionConfig) -> None:
-    """Writes a copy of the model with another ego-motion network, and prints its drift for each game."""
+
+def train_geometry(config: TrainGeometryConfig) -> None:
+    """Writes a copy of the model with other geometry networks, and prints their errors for each game."""
     import torch
 
     from reverie.engine.loading.models import find_model
     from reverie.models.checkpoint import file_of, load_model, save_weights
     from reverie.train.device import pick_device
+    from reverie.train.spatial.depth import check_depth, read_depth_images, train_depth
     from reverie.train.spatial.walks import fit_ego_motion, read_walks
 
     device = pick_device(config.device)
-    if config.epochs < 1:
-        raise TrainError(f"--epochs must be at least 1, got {config.epochs}")
     if config.output.exists():
         raise TrainError(f"{config.output} is there already; name another folder with -o")
     folder = find_model(config.model)
     bundle = load_model(folder)
-    if bundle.memory is None:
-        raise TrainError(f"{bundle.config.name} has no spatial memory, so it has no ego-motion; take another model")
-    walks = read_walks(config.recordings, space=bundle.config.action_space)
-    bundle.memory.ego_motion, drifts = fit_ego_motion(walks, config.epochs, bundle.memory.ego_motion.width, device)
+    memory = bundle.memory
+    if memory is None:
+        raise TrainError(f"{bundle.config.name} has no spatial memory, so it has no geometry; take another model")
+    if config.epochs:
+        walks = read_walks(config.recordings, space=bundle.config.action_space)
+        memory.ego_motion, drifts = fit_ego_motion(walks, config.epochs, memory.ego_motion.width, device)
+        for name, drift in drifts.items():
+            print(f"{name}, after a second: {drift}", flush=True)
+    if config.depth_minutes:
+        train, held_out, names = read_depth_images(config.recordings)
+        memory.depth.to(device)
+        before = check_depth(memory.depth, held_out.to(device), names)
+        updates = train_depth(memory.depth, train.to(device), 60 * config.depth_minutes, config.depth_batch)
+        after = check_depth(memory.depth, held_out.to(device), names)
+        memory.depth.cpu()
+        print(f"depth: {updates} updates of {config.depth_batch} images")
+        for name, errors in after.items():
+            print(f"{name}: {errors}; before: {before[name]}")
     shutil.copytree(folder, config.output)
-    save_weights(config.output / file_of("memory"), bundle.memory, torch.float16)
-    for name, drift in drifts.items():
-        print(f"{name}, after a second: {drift}")
+    save_weights(config.output / file_of("memory"), memory, torch.float16)

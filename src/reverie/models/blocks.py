@@ -120,6 +120,8 @@ class Block(nn.Module):
         shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = (e + self.modulation).to(x.dtype).unsqueeze(3).unbind(2)
         layer = self.layer
         out = shared.memory.attend(layer, *self.project_qkv(x, scale_a, shift_a, shared.table))
+        if first == x.shape[1]:
+            return x[:, first:]
         if first:
             out = out[:, :, first * x.shape[2] :]
             x, gate_a, scale_f, shift_f, gate_f = (y[:, first:] for y in (x, gate_a, scale_f, shift_f, gate_f))

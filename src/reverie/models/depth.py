@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from reverie.errors import ShapeError
 
+MIN_DEPTH_M, MAX_DEPTH_M = 0.05, 400.0
+"""Depths are held to this range before their logarithm is taken; the sky is at its end."""
 MEAN_LOG_DEPTH = 2.3
 """Depths are about 10 m: the network predicts the logarithm around this."""
 BODY_LOGIT = -1.0

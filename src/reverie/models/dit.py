@@ -182,6 +182,8 @@ class WorldModel(nn.Module):
         )
         recompute = self.remat and state is None and torch.is_grad_enabled()  # a ring has moved on by then
         hidden, embedding = self._run_blocks(hidden, level, shared, first, recompute), level.embedding[:, first:]
+        if not hidden.shape[1]:
+            return x[:, first:]
         shift, scale = (embedding.unsqueeze(2) + self.head_modulation).to(hidden.dtype).unsqueeze(3).unbind(2)
         out = self.head(modulate(hidden, scale, shift))
         out = rearrange(out, "b t (h w) (p q c) -> b t c (h p) (w q)", h=config.grid[0], p=p, q=q).to(x.dtype)

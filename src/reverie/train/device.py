@@ -29,21 +29,22 @@ def is_device_failure(error: BaseException) -> bool:
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Selects autocast's data type; `auto` is bfloat16 on a GPU that has it, else float32.
+    """Selects autocast's data type; `auto` is bfloat16 on a GPU that has it and on a CPU with AMX, else float32.
 
     Raises DeviceError for another name.
     """
     if name == "auto":
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if has_bf16 else torch.float32
+        on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        on_cpu = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if on_gpu or on_cpu else torch.float32
     if name not in ("float32", "bfloat16"):
         raise DeviceError(f"cannot train in {name!r}; expected auto, float32 or bfloat16")
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def half_on_gpu(device: torch.device) -> torch.autocast:
-    """Autocast to bfloat16 on a GPU; elsewhere float32 stays."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+def fast_autocast(device: torch.device) -> torch.autocast:
+    """Autocast to bfloat16 where `pick_dtype` takes it by itself; elsewhere float32 stays."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=pick_dtype("auto", device) == torch.bfloat16)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
 from reverie.models.weights import fingerprint
-from reverie.train.device import half_on_gpu, num_cores
+from reverie.train.device import fast_autocast, num_cores
 from reverie.train.display import SILENT, Display
 from reverie.train.kept_arrays import Arrays, kept_arrays
 from reverie.train.warm_start import StartEncoder
@@ -195,7 +195,7 @@ def _encode(
     display: Display = SILENT,
 ) -> Arrays:
     done, rows = 0, _EncodedRows(tokenizer, start_encoder)
-    with display.bar("encoding", budget_frames) as show, torch.inference_mode(), half_on_gpu(device):
+    with display.bar("encoding", budget_frames) as show, torch.inference_mode(), fast_autocast(device):
         for part, clip in _read_ahead(dataset, _parts(dataset, budget_frames), threads):
             rows.add(part, clip, device)
             if part.last == part.num_steps:

@@ -198,8 +198,9 @@ def turned(flow: Tensor, rows: Tensor, field: Tensor, generator: torch.Generator
     """
     extra = small_turns(len(rows), rows.shape[1], generator)
     extra = extra * (torch.rand(len(rows), 1, 1, generator=generator, device=rows.device) < 0.5)
-    uv = flow[:, :, :2] + torch.einsum("btk,kchw->btchw", extra, field).to(flow.dtype)
-    return torch.cat((uv, flow[:, :, 2:]), 2), torch.cat((rows[..., :-2], rows[..., -2:] + extra), -1)
+    uv, trust = flow.float().split((2, 1), 2)  # autocast on a CPU joins no float16
+    uv = uv + torch.einsum("btk,kchw->btchw", extra, field).float()
+    return torch.cat((uv, trust), 2), torch.cat((rows[..., :-2], rows[..., -2:] + extra), -1)
 
 
 def small_turns(clips: int, steps: int, generator: torch.Generator) -> Tensor:

@@ -46,7 +46,7 @@ from reverie.train.spatial.geometry import train_depth_of, train_ego_motion_of
 from reverie.train.spatial.latent_cache import LatentCache
 from reverie.train.spatial.machine import check_data_fits, check_machine, disk_needed_gib, gpu_memory_gib
 from reverie.train.spatial.packs import PackSummary, check_packs
-from reverie.train.spatial.plans import GAMES, Recipe, changed_plan, cpu_hours, recipe_named, rehearsal
+from reverie.train.spatial.plans import GAMES, Recipe, changed_plan, recipe_named, rehearsal
 from reverie.train.spatial.stages import Stages, training_seconds
 from reverie.train.spatial.store import Store
 from reverie.train.spatial.task import SpatialTask
@@ -260,7 +260,7 @@ class _Run:
             decay=0.5,
             ema=recipe.ema,
             device=str(on),
-            dtype="bfloat16" if on.type == "cuda" else "float32",
+            dtype="auto",
             compile=self.use_compiler,
             skip_above=100.0,
             checkpoint_minutes=recipe.export_minutes,
@@ -378,7 +378,7 @@ def main() -> None:
     if options.rehearse:
         recipe = rehearsal(options.minutes)
     elif options.cpu:
-        recipe = cpu_hours(options.minutes / 60, num_cores())
+        recipe = recipe_named(f"cpu-{options.minutes:g}min", cores=num_cores(), refine=options.start is not None)
     else:
         recipe = recipe_named(name, gpu_memory_gib() or 80.0, num_cores(), refine=options.start is not None)
     if options.no_sheets:

@@ -89,9 +89,9 @@ class Points(NamedTuple):
     def divided(self) -> Points:
         """Four pixels for each, two across and two down, (b, v, 2 h, 2 w)."""
         part = (torch.arange(2, device=self.depth.device) - 0.5) / 2
-        wide = Points(*(a.repeat_interleave(2, -1).repeat_interleave(2, -2) for a in self))
-        scale = wide.scale
         h, w = self.point.shape[-2:]
+        wide = Points(*(a[..., :, None, :, None].expand(-1, -1, h, 2, w, 2).flatten(2, 3).flatten(3) for a in self))
+        scale = wide.scale
         right = torch.addcmul(wide.right, scale, part.repeat(w))
         return wide._replace(right=right, down=torch.addcmul(wide.down, scale, part.repeat(h)[:, None]))
 
@@ -321,9 +321,9 @@ def _close_gaps(index: Tensor, z: Tensor, source_depth: Tensor, reach: int) -> t
     factor, slack = DEPTH_TOLERANCE
     for dim in (-1, -2):
         source = source_depth.flatten().index_select(0, (index.clamp(min=0) + first).flatten()).view_as(z)
-        levels = (z.clamp(max=NOWHERE).log() * LOG_LEVELS).round().int() << DISTANCE_BITS
-        (one, left), (other, right) = (_nearest_beside(levels, dim, sign, reach) for sign in (1, -1))
-        near, far, gap = torch.minimum(one, other), torch.maximum(one, other), left + right
+        levels = z.clamp(max=NOWHERE).log_().mul_(LOG_LEVELS).round_().int() << DISTANCE_BITS
+        depth, (left, right) = _nearest_beside(levels, dim, reach)
+        near, far, gap = depth.amin(0), depth.amax(0), left + right
         here = torch.arange(z.shape[dim], device=z.device).view(-1, *[1] * (-1 - dim))
         spread = source / z  # pixels from one point to the next
         apart = torch.minimum(spread.gather(dim, here - left), spread.gather(dim, here + right))
@@ -334,30 +334,27 @@ def _close_gaps(index: Tensor, z: Tensor, source_depth: Tensor, reach: int) -> t
     return index, z
 
 
-def _nearest_beside(levels: Tensor, dim: int, sign: int, reach: int) -> tuple[Tensor, Tensor]:
-    """Depth of the nearest point among the `reach` pixels before each pixel (sign 1) or after it (-1) along an axis,
-    and its distance in pixels, int64; of a surface's points the one beside counts as nearest.  Where there is none,
+def _nearest_beside(levels: Tensor, dim: int, reach: int) -> tuple[Tensor, Tensor]:
+    """Depths of the nearest points among the `reach` pixels before each pixel and after it along an axis, (2, ...),
+    and their distances in pixels, int64; of a surface's points the one beside counts as nearest.  Where there is none,
     a depth above `BEYOND` and no distance.
 
-    levels: int32 logarithms of depth, with room below for the distance: a minimum finds both, of twice as many pixels
-    each time.
+    levels: int32 logarithms of depth, with room below for the distance, so that a minimum finds both: tilted, every
+    pixel has the same ones for whoever looks at it, and a minimum of twice as many is one of two.
     """
+    size = levels.shape[dim]
+    tilt = PER_PIXEL * torch.arange(size, dtype=torch.int32, device=levels.device).view(-1, *[1] * (-1 - dim))
+    tilted = torch.stack([levels - tilt, levels + tilt])
     none = round(math.log(NOWHERE) * LOG_LEVELS) << DISTANCE_BITS
-    best, step = _shifted(levels, dim, sign, none) + PER_PIXEL, 1
+    best, step = F.pad(tilted, (*[0, 0] * (-1 - dim), reach, reach), value=none), 1
     while step < reach:
-        best = torch.minimum(best, _shifted(best, dim, sign * step, none) + step * PER_PIXEL)
-        step *= 2
+        count = best.shape[dim] - step
+        best, step = torch.minimum(best.narrow(dim, 0, count), best.narrow(dim, step, count)), 2 * step
+    before, after = best[0].narrow(dim, 0, size) + tilt, best[1].narrow(dim, reach + 1, size) - tilt
+    best = torch.stack([before, after])
     distance = best & ((1 << DISTANCE_BITS) - 1)
-    depth = (((best - distance * PER_PIXEL) >> DISTANCE_BITS) / LOG_LEVELS).exp()
+    depth = ((best - distance * PER_PIXEL) >> DISTANCE_BITS).float().div_(LOG_LEVELS).exp_()
     return depth, distance.long() * (depth < BEYOND)
-
-
-def _shifted(a: Tensor, dim: int, pixels: int, fill: int) -> Tensor:
-    """`a` moved along an axis; what comes in is `fill`."""
-    size = a.shape[dim]
-    edge = torch.full_like(a.narrow(dim, 0, abs(pixels)), fill)
-    kept = a.narrow(dim, max(0, -pixels), size - abs(pixels))
-    return torch.cat([edge, kept] if pixels > 0 else [kept, edge], dim)
 
 
 def sample_colour(colour: Tensor, hidden: Tensor, points: Points) -> Tensor:
@@ -378,20 +375,14 @@ def sample_colour(colour: Tensor, hidden: Tensor, points: Points) -> Tensor:
     target = target.long() + keyframe * (h * w)
     is_free = 1 - beside.index_select(0, target.flatten()).view_as(points.right)
     x, y = (
-        ((p + offset * is_free + 0.5) * (large / small) - 0.5).clamp(0, large - 1.001)
+        ((p + offset * is_free + 0.5) * (large / small) - 0.5).clamp(0, large - 1)
         for p, offset, large, small in ((x, points.right, width, w), (y, points.down, height, h))
     )
-    x0, y0 = x.floor(), y.floor()
-    fx, fy = ((one - floor)[:, :, None] for one, floor in ((x, x0), (y, y0)))
-    size = height * width
-    corner = keyframe.long() * (3 * size) + (y0 * width + x0).long()
-    corner = (corner[:, :, None] + (torch.arange(3, device=device) * size).view(3, 1, 1)).flatten()
-    texels = colour.reshape(-1)
-    c00, c01, c10, c11 = (
-        texels[step:].index_select(0, corner).float().view(b, -1, 3, *points.point.shape[-2:])
-        for step in (0, 1, width, width + 1)
-    )
-    out = torch.lerp(torch.lerp(c00, c01, fx), torch.lerp(c10, c11, fx), fy)
+    # All keyframes of a session, one below the other: places are held inside of theirs, so none reaches into the next.
+    below = colour.transpose(1, 2).flatten(2, 3).float()
+    grid = torch.stack([x * (2 / (width - 1)) - 1, (y + keyframe % k * height) * (2 / (k * height - 1)) - 1], -1)
+    out = F.grid_sample(below, grid.flatten(1, 2), padding_mode="border", align_corners=True)
+    out = out.unflatten(2, grid.shape[1:3]).transpose(1, 2)
     return out if colour.is_floating_point() else out / 127.5 - 1
 
 

@@ -18,7 +18,7 @@ from reverie.models.checkpoint import load_model
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.batches import move
 from reverie.train.recipes import new_bundle
-from reverie.train.spatial import geometry
+from reverie.train.spatial import depth
 from reverie.train.spatial.figures import contact_sheet
 from reverie.train.spatial.geometry import train_depth_of, train_ego_motion_of
 from reverie.train.spatial.plans import tiny
@@ -54,7 +54,7 @@ def test_what_is_left_behind_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("decode", [True, False])
 def test_every_stage_stays_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decode: bool) -> None:
     seconds = itertools.count()
-    monkeypatch.setattr(geometry, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    monkeypatch.setattr(depth, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
     packs, held_packs = write_pack(tmp_path / "room", 3), write_pack(tmp_path / "held" / "room", 1, seed=1)
     recipe = tiny()
     bundle = new_bundle(recipe, save_untrained_model(tmp_path / "tokenizer", SPACE))

@@ -17,8 +17,9 @@ from reverie.models.checkpoint import ModelBundle
 from reverie.models.pixels import to_pixels
 from reverie.models.schedule import Schedule
 from reverie.train.spatial.clips import Clips, estimate, recorded_clip, smallest_step
+from reverie.train.spatial.depth import half_size
 from reverie.train.spatial.rollouts import image_tokens, roll_out
-from reverie.train.spatial.store import Store, half_size, psnr
+from reverie.train.spatial.store import Store, psnr
 from reverie.train.spatial.views import ScenePool, ViewSet, with_previous
 
 PICKED = (0, 8, 16, 24, 36, 48, 64, 96, 128, 192, 256, 320, 396)

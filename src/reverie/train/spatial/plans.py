@@ -149,6 +149,25 @@ def cpu_hours(hours: float, cores: int = 2) -> Recipe:
     )
 
 
+def cpu_refining_hours(hours: float, cores: int = 2) -> Recipe:
+    """Some hours more on some cores, from a model: `gpu_refining_minutes` in small batches, with a small rate."""
+    recipe = gpu_refining_minutes(60 * hours, cores=cores)
+    plan = replace(
+        recipe.plan, batch=4, own_sessions=8, own_times=max(6, round(10 * hours)), own_kept=6, judged_steps=6
+    )
+    return replace(
+        cpu_hours(hours, cores),
+        plan=plan,
+        depth_seconds=0,
+        ego_seconds=0,
+        lr=2e-4,
+        ema=0.998,
+        decode=True,
+        half_known=True,
+        held_limit=2,
+    )
+
+
 def rehearsal(minutes: float) -> Recipe:
     """`gpu_minutes` at toy size on a CPU: every line of it runs."""
     return replace(
@@ -203,7 +222,7 @@ def _small_plan(clip_steps: int, own_steps: int) -> SpatialPlan:
 def recipe_named(name: str, memory_gib: float = 80.0, cores: int = 2, refine: bool = False) -> Recipe:
     """The recipe of a name such as `cpu-12h` or `gpu-10min`; `tiny` is for tests.
 
-    memory_gib: of the GPU; cores: of the machine; refine: for a GPU, to go on from a model.
+    memory_gib: of the GPU; cores: of the machine; refine: to go on from a model.
     Raises TrainError for another name.
     """
     if name == "tiny":
@@ -214,7 +233,7 @@ def recipe_named(name: str, memory_gib: float = 80.0, cores: int = 2, refine: bo
     minutes = float(found[2]) * (60 if found[3] == "h" else 1)
     if found[1] == "gpu":
         return (gpu_refining_minutes if refine else gpu_minutes)(minutes, memory_gib, cores)
-    return cpu_hours(minutes / 60, cores)
+    return (cpu_refining_hours if refine else cpu_hours)(minutes / 60, cores)
 
 
 def changed_plan(plan: SpatialPlan, settings: list[str]) -> SpatialPlan:

@@ -18,6 +18,7 @@ from reverie.models.conditioning.spatial_memory import is_recorded
 from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.schedule import Schedule
 from reverie.scenes.keyframes import Candidates
+from reverie.train.device import pick_dtype
 from reverie.train.spatial.store import Store
 
 
@@ -64,7 +65,7 @@ def roll_out(
     assert memory is not None
     assert isinstance(encoder, nn.Module)
     size = (store.last.shape[-2], store.last.shape[-1])
-    state = world.new_state(count, device, torch.bfloat16 if device.type == "cuda" else torch.float32)
+    state = world.new_state(count, device, pick_dtype("auto", device))
     decoder = tokenizer.new_decoder_state(count, *size, device)
     keyframes = memory.init_state(count, size, device)
     generator = torch.Generator(device).manual_seed(seed)

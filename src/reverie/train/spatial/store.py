@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from reverie.errors import DataError
@@ -21,7 +20,8 @@ from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.scenes.ego_motion import depth_ahead, relative_motion
 from reverie.scenes.keyframes import Keyframes
-from reverie.train.device import half_on_gpu
+from reverie.train.device import fast_autocast
+from reverie.train.spatial.depth import DepthImages, half_size
 from reverie.train.spatial.ego_motion import Motions
 from reverie.train.spatial.latent_cache import LatentCache
 from reverie.train.spatial.packs import PackedEpisode, PackInfo, list_episodes, read_episodes
@@ -30,12 +30,6 @@ from reverie.vision.projection import VIEW_SIZE, focal_lengths
 
 ENCODED_STEPS = 26
 """Latent steps that are encoded at once."""
-
-
-def half_size(frames: Tensor) -> Tensor:
-    """Frames (..., 3, H, W), uint8 or in [-1, 1], at `VIEW_SIZE` in [-1, 1]."""
-    pixels = frames.float() if frames.is_floating_point() else to_pixels(frames)
-    return F.interpolate(pixels.flatten(0, -4), VIEW_SIZE, mode="area").unflatten(0, frames.shape[:-3])
 
 
 class Store:
@@ -201,9 +195,15 @@ class Store:
         """The motions of all steps; depth must have been measured."""
         return Motions(self.actions, self.motion, self.pose[:, -1, 4:6], self.ahead, self.episode, self.game)
 
+    def depth_images(self) -> DepthImages:
+        """Real frames with the game's depth."""
+        colour = torch.cat([to_bytes(half_size(part)) for part in self.key_colour.split(512)])
+        game = self.game[self.key_step.cpu().numpy()]
+        return DepthImages(colour, self.key_depth.half(), self.key_hidden, game)
+
     def autocast(self) -> torch.autocast:
-        """bfloat16 on a GPU, float32 on a CPU."""
-        return half_on_gpu(self.device)
+        """bfloat16 where the device is fast in it."""
+        return fast_autocast(self.device)
 
     @torch.no_grad()
     def measure_depth(self, network: DepthNet, batch: int = 512) -> None:

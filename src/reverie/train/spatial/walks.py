@@ -11,6 +11,7 @@ import torch
 
 from reverie.data.dataset import Dataset
 from reverie.errors import DataError
+from reverie.models.depth import MAX_DEPTH_M, MIN_DEPTH_M
 from reverie.scenes.ego_motion import EgoMotionNet, depth_ahead
 from reverie.scenes.recordings import HELD_OUT_EVERY, game_of, mark_held_out, open_recordings
 from reverie.train.spatial.ego_motion import Drift, Motions, check_ego_motion, train_ego_motion
@@ -20,7 +21,6 @@ from reverie.types import STEP_FRAMES, ActionSpace
 WIDTH = 128
 """Width of a scene's network: it knows one game."""
 CPU = torch.device("cpu")
-MIN_DEPTH_M, MAX_DEPTH_M = 0.05, 400.0
 
 
 @dataclass(frozen=True, slots=True)

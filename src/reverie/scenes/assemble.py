@@ -38,7 +38,8 @@ Report = Callable[[float, str], None]
 """Called with the share that is done, and the work at hand."""
 
 LookRound = Callable[[Keyframes, int, Report], Keyframes]
-"""Called with the keyframes so far, how many more there may be, and a report; returns those to add."""
+"""Called with the keyframes so far, how many more there may be, and a report; returns them without what moves, and
+those that it adds."""
 
 Stack = tuple[Frames, npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.float32]]
 """colour (n, H, W, 3), depth (n, h, w), hidden (n, h, w), pose (n, 6)."""
@@ -99,20 +100,21 @@ def build_scene(
 ) -> Scene:
     """Chooses keyframes and starts among frames, and hides what moves.
 
-    look_round: adds what the frames do not show; `ROUND_SHARE` of the keyframes are left to it.
+    look_round: looks again at what was chosen, and adds what the frames do not show; `ROUND_SHARE` of the keyframes are
+    left to it.
     """
     check_counts(keyframes, starts)
     tell = report or (lambda share, text: None)
     focal = facts.focal
     tell(0.0, "choosing keyframes")
     recorded = keyframes - int(ROUND_SHARE * keyframes) if look_round else keyframes
-    chosen, every = frames.select(choose_views(frames, recorded)), frames
+    shown = frames.select(choose_views(frames, recorded))
     if look_round:
-        added = look_round(chosen, keyframes - len(chosen), lambda share, text: tell(0.1 + 0.4 * share, text))
-        chosen, every = Keyframes.join([chosen, added]), Keyframes.join([frames, added])
-    tell(0.5, "hiding what moves")
-    hidden = chosen.hidden | hide_moving(chosen, every, focal)
-    shown = Keyframes.new(chosen.colour, chosen.depth, hidden, chosen.pose, focal)
+        shown = look_round(shown, keyframes - len(shown), lambda share, text: tell(0.1 + 0.7 * share, text))
+    else:
+        tell(0.5, "hiding what moves")
+        hidden = shown.hidden | hide_moving(shown, frames, focal)
+        shown = Keyframes.new(shown.colour, shown.depth, hidden, shown.pose, focal)
     tell(0.8, "placing starts")
     return make_scene(facts, shown, place_starts(facts, shown, frames, starts))
 

@@ -150,13 +150,14 @@ def look_round(
     most: int,
     report: Report | None = None,
 ) -> Keyframes:
-    """Views in directions that recordings do not show, from where they were made.
+    """Keyframes looked at again without what moves, and views in directions that recordings do not show.
 
-    recorded: frames whose places are visited, the episode's place being theirs; shown: keyframes that are there; most:
-    keyframes to add.  A view is taken if all keyframes so far cover less than `LOOK_BELOW` of it.  Views are at the
-    usual pitch, and up where players looked up.  Returns the keyframes to add.
+    recorded: frames whose places are visited, the episode's place being theirs; shown: keyframes chosen among them;
+    most: keyframes to add.  A view is taken if all keyframes so far cover less than `LOOK_BELOW` of it.  Views are at
+    the usual pitch, and up where players looked up.  Returns `shown` without players and traffic, and those added.
     """
     tell = report or (lambda share, text: None)
+    shown = _look_again(world, facts, shown)
     level, high = recorded.pose[:, 4].quantile(torch.tensor([0.5, 0.98])).tolist()
     pitches = [level, high] if high - level > LOOK_UP_DEG else [level]
     views = [(YAW_STEP_DEG * (i + 0.5 * k), pitch) for k, pitch in enumerate(pitches) for i in range(6)]
@@ -174,7 +175,18 @@ def look_round(
         known = Keyframes.join([known, seen.select(fresh)])
         if len(known) - before == most:
             break
-    return known.select(torch.arange(before, len(known)))
+    return known
+
+
+def _look_again(world: CapturableWorld, facts: Facts, recorded: Keyframes) -> Keyframes:
+    """The same keyframes without players and traffic; as recorded where the camera is inside something now."""
+    looks = [_look(world, pose) for pose in recorded.pose.numpy()]
+    seen = _stack_looks(looks)
+    if seen is None:
+        return recorded
+    again = make_keyframes(*seen, facts.focal)
+    inside = torch.tensor([_is_inside(look[1]) for look in looks])
+    return Keyframes.join([again.select(~inside), recorded.select(inside)])
 
 
 def _has_settled(growth: list[float]) -> bool:

@@ -15,6 +15,7 @@ from reverie import cli
 from reverie.data.dataset import Dataset
 from reverie.errors import DataError
 from reverie.models.checkpoint import ModelBundle, load_model
+from reverie.train.spatial import depth
 from reverie.train.spatial.depth import DepthImages, check_depth, read_depth_images, train_depth
 from reverie.train.spatial.store import Store
 
@@ -67,6 +68,16 @@ def test_frames_with_depth_are_read_from_recordings(recording: Path) -> None:
     assert train.colour.shape[1:] == (3, *train.depth.shape[1:])
     with pytest.raises(DataError, match="expected frames with depth, got none"):
         DepthImages.join([])
+
+
+def test_of_long_recordings_images_are_spread_evenly(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _, _ = read_depth_images([recording])
+    monkeypatch.setattr(depth, "IMAGES", 16)
+    train, held_out, _ = read_depth_images([recording])
+    assert len(train.game) + len(held_out.game) == 16, "two of each of eight episodes"
+    assert torch.equal(train.depth[0], whole.depth[0])
+    per_episode = len(whole.game) // (len(train.game) // 2)
+    assert torch.equal(train.depth[1], whole.depth[per_episode - 1]), "the first and the last"
 
 
 def test_a_models_geometry_is_trained_again(

@@ -29,6 +29,8 @@ NEAR_LOG_M = 4.0
 """Logarithm of the depth in metres, 55 m, below which errors count as near: the sky is at 400 m."""
 PEAK_LR, WEIGHT_DECAY = 3e-3, 0.02
 CHECKED_AT_ONCE = 64
+IMAGES = 6000
+"""Images of a game, at most: of longer recordings they are spread evenly."""
 
 
 def half_size(frames: Tensor) -> Tensor:
@@ -80,8 +82,8 @@ class DepthErrors:
 
 
 def read_depth_images(folders: Sequence[Path], seed: int = 0) -> tuple[DepthImages, DepthImages, tuple[str, ...]]:
-    """Reads the frames that have depth, 43 KB each: those to train on, those of held-out episodes (`is_held_out`), and
-    the games' names, which are the folders'.
+    """Reads frames that have depth, at most `IMAGES` of a game and 43 KB each: those to train on, those of held-out
+    episodes (`is_held_out`), and the games' names, which are the folders'.
 
     folders: LeRobot datasets, one a game; seed: decides what is held out where nothing is marked.  Raises DataError for
     recordings without depth.
@@ -92,16 +94,19 @@ def read_depth_images(folders: Sequence[Path], seed: int = 0) -> tuple[DepthImag
         datasets, _ = open_recordings([folder])
         names.append(folder.resolve().name)
         episodes = [(d, i) for d in datasets for i, episode in enumerate(d.episodes) if episode.depth_file is not None]
+        most = -(-IMAGES // len(episodes))
         for is_held_out, (dataset, number) in zip(mark_held_out(episodes, seed), episodes, strict=True):
-            parts[is_held_out].append(_read_episode(dataset, number, game))
+            parts[is_held_out].append(_read_episode(dataset, number, game, most))
     return DepthImages.join(parts[False]), DepthImages.join(parts[True]), tuple(names)
 
 
-def _read_episode(dataset: Dataset, number: int, game: int) -> DepthImages:
+def _read_episode(dataset: Dataset, number: int, game: int, most: int) -> DepthImages:
     clip = dataset.clip(number)
     assert clip.depth is not None
-    colour = half_size(torch.from_numpy(clip.frames[clip.depth.frames]).permute(0, 3, 1, 2))
-    depth, hidden = torch.from_numpy(clip.depth.depth).half(), torch.from_numpy(clip.depth.body)
+    count = len(clip.depth.frames)
+    index = np.linspace(0, count - 1, min(count, most)).round().astype(np.intp)
+    colour = half_size(torch.from_numpy(clip.frames[clip.depth.frames[index]]).permute(0, 3, 1, 2))
+    depth, hidden = torch.from_numpy(clip.depth.depth[index]).half(), torch.from_numpy(clip.depth.body[index])
     return DepthImages(to_bytes(colour), depth, hidden, np.full(len(depth), game, np.intp))
 
 

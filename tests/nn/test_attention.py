@@ -19,7 +19,6 @@ from reverie.nn.attention import (
     picks_flex,
 )
 from reverie.nn.cache import KVCache
-from reverie.nn.norm import RMSNorm
 from reverie.nn.rope import rotary_table, rotate, split_pairs
 
 CPU = torch.device("cpu")
@@ -57,6 +56,18 @@ def test_step_attention_equals_masked_attention_and_so_do_its_gradients(
     ours = torch.autograd.grad((out * weight).sum(), (q, k, v))
     theirs = torch.autograd.grad((expected * weight).sum(), (q, k, v))
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(("q_tokens", "k_tokens"), [(1, 1), (16, 1)], ids=["mouse", "keyboard"])
+def test_written_out_attention_equals_masked_attention_and_so_do_its_gradients(q_tokens: int, k_tokens: int) -> None:
+    visibility = Visibility.teacher_forced(7, 5, sink=1, block=2)
+    q, (_, k, v) = qkv(len(visibility), q_tokens, grad=True)[0], qkv(len(visibility), k_tokens, grad=True)
+    out = attend_steps(q, k, v, visibility)
+    expected = F.scaled_dot_product_attention(q, k, v, attn_mask=visibility.mask(q_tokens, k_tokens, CPU))
+    torch.testing.assert_close(out, expected)
+    weight = torch.randn_like(out)
+    ours = torch.autograd.grad((out * weight).sum(), (q, k, v))
+    torch.testing.assert_close(ours, torch.autograd.grad((expected * weight).sum(), (q, k, v)))
 
 
 def test_who_sees_whom() -> None:
@@ -113,15 +124,6 @@ def test_rotation_leaves_the_rest_of_a_head_alone() -> None:
     out = rotate(x, rotary_table(torch.arange(4.0)[:, None], [3], 100.0))
     assert torch.equal(out[..., 6:], x[..., 6:])
     torch.testing.assert_close(out.norm(dim=-1), x.norm(dim=-1))
-
-
-def test_rms_norm() -> None:
-    norm = RMSNorm(6, offset=True)
-    x = 5 * torch.randn(3, 6)
-    torch.testing.assert_close(norm(x).square().mean(-1), torch.ones(3))
-    assert norm.bias is not None
-    torch.nn.init.constant_(norm.bias, 2.0)
-    torch.testing.assert_close(norm(x), F.rms_norm(x, (6,)) + 2)
 
 
 def test_few_keys_element_by_element() -> None:

@@ -40,16 +40,20 @@ LARGE_STEP = 256
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """Softmax attention of (b, h, n, d) queries over (b, h, m, d) keys; `mask` (n, m) is true where a query may look.
 
-    On a CPU without gradients the product is written out: in bfloat16 that is up to 2.8 times faster than the fused
-    kernel, in float32 it is the same (bench/RESULTS.md).
+    On a CPU the product is written out: in bfloat16 that is up to 2.8 times faster than the fused kernel, in float32 it
+    is the same (bench/RESULTS.md); with gradients 1.8 to 7 times, for few keys (docs/LOG.md).
     """
-    if mask is None and q.device.type == "cpu" and not (torch.is_grad_enabled() and q.requires_grad):
-        q = q * q.shape[-1] ** -0.5
-        if q.shape[1] > 1 and q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] > MAX_SCORES:  # else gigabytes
-            heads = zip(q.split(1, 1), k.split(1, 1), v.split(1, 1), strict=True)
-            return torch.cat([(q1 @ k1.transpose(-1, -2)).softmax(-1) @ v1 for q1, k1, v1 in heads], 1)
-        return (q @ k.transpose(-1, -2)).softmax(-1) @ v
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    is_large = q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] > MAX_SCORES  # gigabytes
+    if is_large and (mask is not None or (torch.is_grad_enabled() and q.requires_grad)):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    q = q * q.shape[-1] ** -0.5
+    if is_large and q.shape[1] > 1:
+        heads = zip(q.split(1, 1), k.split(1, 1), v.split(1, 1), strict=True)
+        return torch.cat([(q1 @ k1.transpose(-1, -2)).softmax(-1) @ v1 for q1, k1, v1 in heads], 1)
+    scores = q @ k.transpose(-1, -2)
+    return (scores if mask is None else scores.masked_fill(~mask, -torch.inf)).softmax(-1) @ v
 
 
 def attend_few(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -307,8 +311,8 @@ def attend_steps(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility) -> Ten
     mask = visibility.mask(q_tokens, k_tokens, q.device)
     if q.device.type == "cuda" and q.shape[0] > MAX_ROWS:
         parts = zip(q.split(MAX_ROWS), k.split(MAX_ROWS), v.split(MAX_ROWS), strict=True)
-        return torch.cat([F.scaled_dot_product_attention(*part, attn_mask=mask) for part in parts])
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return torch.cat([attend(*part, mask) for part in parts])
+    return attend(q, k, v, mask)
 
 
 class Memory(Protocol):

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from reverie.errors import ShapeError
+from reverie.nn.activation import TanhGELU
 from reverie.nn.attention import Memory, attend_few, is_few
-from reverie.nn.norm import RMSNorm
+from reverie.nn.norm import RMSNorm, rms_norm
 from reverie.nn.rope import rotate
 from reverie.types import STEP_FRAMES
 
@@ -75,7 +75,7 @@ def _norm(config: ActionModuleConfig) -> RMSNorm | None:
 
 def _normalise(x: Tensor, norm: RMSNorm | None) -> Tensor:
     """Queries or keys over the last axis; `norm` has their gain, where they have one."""
-    return F.rms_norm(x, x.shape[-1:], eps=1e-6) if norm is None else norm(x)
+    return rms_norm(x) if norm is None else norm(x)
 
 
 class MouseModule(nn.Module):
@@ -87,7 +87,7 @@ class MouseModule(nn.Module):
         width = config.heads * config.head_dim
         self.mouse_mlp = nn.Sequential(
             nn.Linear(dim + 2 * WINDOW_FRAMES, width),
-            nn.GELU(approximate="tanh"),
+            TanhGELU(),
             nn.Linear(width, width),
             nn.LayerNorm(width),
         )

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from reverie.models.actions import KeyboardModule, MouseModule
 from reverie.models.config import WorldModelConfig
+from reverie.nn.activation import TanhGELU
 from reverie.nn.attention import Memory, attend
 from reverie.nn.norm import EPS, RMSNorm
 from reverie.nn.rope import rotate
@@ -97,9 +98,7 @@ class Block(nn.Module):
         self.mouse = MouseModule(dim, mouse) if mouse and index in mouse.blocks else None
         self.keyboard = KeyboardModule(dim, self.num_keys, keyboard) if keyboard and index in keyboard.blocks else None
         self.layer = first_layer
-        self.ffn = nn.Sequential(
-            nn.Linear(dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, dim)
-        )
+        self.ffn = nn.Sequential(nn.Linear(dim, config.ffn_dim), TanhGELU(), nn.Linear(config.ffn_dim, dim))
         self.modulation = nn.Parameter(torch.randn(6, dim) / dim**0.5)
 
     @property

@@ -37,7 +37,6 @@ from reverie.data.dataset import Dataset
 from reverie.engine.media.images import load_image
 from reverie.errors import CheckpointError, DataError, TrainError
 from reverie.models.checkpoint import from_json, load_weights, save_weights, to_json, write_json_atomic
-from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.nn.attention import attend
 from reverie.nn.rope import rotary_table, rotate
@@ -46,6 +45,7 @@ from reverie.train.task import Task
 from reverie.train.tokenizer import load_tokenizer, save_tokenizer
 from reverie.train.trainer import Trainer
 from reverie.types import FPS, Action, ActionSpace, Frames
+from reverie.vision.pixels import to_frames, to_pixels
 
 KIND = "reverie.rival.oasis"
 LEVELS = 1000

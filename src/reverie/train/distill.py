@@ -23,7 +23,6 @@ from reverie.argument_markers import alias
 from reverie.errors import TrainError
 from reverie.models.checkpoint import ModelBundle, load_model, save_model, shard_bytes_of
 from reverie.models.dit import WorldModel
-from reverie.models.pixels import to_pixels
 from reverie.models.start_frames import INDEX
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.sampling import Schedule, add_noise
@@ -38,6 +37,7 @@ from reverie.train.start_frames import add_start_frames
 from reverie.train.task import Task
 from reverie.train.tracking import Track
 from reverie.train.trainer import Trainer
+from reverie.vision.pixels import to_pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from reverie.data.dataset import Dataset, check_rate
 from reverie.errors import DataError
-from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
 from reverie.models.weights import fingerprint
@@ -31,6 +30,7 @@ from reverie.train.display import SILENT, Display
 from reverie.train.kept_arrays import Arrays, kept_arrays
 from reverie.train.warm_start import StartEncoder
 from reverie.types import STEP_FRAMES, ActionSpace, Clip
+from reverie.vision.pixels import to_bytes, to_pixels
 
 VERSION = 2
 CHUNK_STEPS = 16

@@ -34,7 +34,6 @@ from reverie.models.checkpoint import (
     to_json,
     write_json_atomic,
 )
-from reverie.models.pixels import to_frames, to_pixels
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
 from reverie.train.config import trainer_config
 from reverie.train.device import num_cores, pick_dtype
@@ -44,6 +43,7 @@ from reverie.train.task import Task
 from reverie.train.tracking import Track
 from reverie.train.trainer import Trainer
 from reverie.types import Frames
+from reverie.vision.pixels import to_frames, to_pixels
 
 KIND = "reverie.tokenizer"
 PRESETS = {"nano": nano, "tiny": tiny}

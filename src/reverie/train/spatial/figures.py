@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from reverie import sampling
 from reverie.models.checkpoint import ModelBundle
-from reverie.models.pixels import to_pixels
 from reverie.models.schedule import Schedule
 from reverie.train.spatial.clips import Clips, estimate, recorded_clip, smallest_step
-from reverie.train.spatial.depth import half_size
 from reverie.train.spatial.rollouts import image_tokens, roll_out
 from reverie.train.spatial.store import Store, psnr
 from reverie.train.spatial.views import ScenePool, ViewSet, with_previous
+from reverie.vision.pixels import shrink_frames, to_pixels
 
 PICKED = (0, 8, 16, 24, 36, 48, 64, 96, 128, 192, 256, 320, 396)
 """Frames on contact sheets."""
@@ -113,7 +112,7 @@ def contact_sheet(
         film = roll_out(bundle, store, first, steps, schedule, scene, camera, keep_frames=True).frames
         assert film is not None
         for i, there in enumerate(true):
-            here = half_size(film[i][pick])
+            here = shrink_frames(film[i][pick])
             rows[i].append(torch.cat(list(here.cpu()), 2))
             figures.setdefault(kind, []).append(_compared(store.games[store.game[first[i]]], here, there))
     figures["still"] = [

@@ -1,11 +1,14 @@
-"""The two ranges that pixels have: 0 to 255 stored and sent, [-1, 1] in the networks.  Nothing else converts."""
+"""Conversion between the two ranges that pixels have, 0 to 255 stored and sent and [-1, 1] in the networks, and
+between the two sizes that frames have, the model's and that of views."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from reverie.types import Frames
+from reverie.vision.projection import VIEW_SIZE
 
 
 def to_pixels(stored: Tensor) -> Tensor:
@@ -26,3 +29,13 @@ def to_frames(video: Tensor) -> Frames:
 def to_stored(video: Tensor) -> Tensor:
     """Converts a video as `to_frames` does, but leaves it on its device."""
     return to_bytes(video).permute(0, 2, 3, 1).contiguous()
+
+
+def shrink_frames(frames: Tensor, size: tuple[int, int] = VIEW_SIZE) -> Tensor:
+    """Resamples frames to a smaller size, that of views, by area.
+
+    frames: (..., 3, H, W), uint8 or floats in [-1, 1].  Returns (..., 3, h, w) in [-1, 1], floats as they came.
+    """
+    pixels = frames if frames.is_floating_point() else to_pixels(frames)
+    small = F.interpolate(pixels.flatten(0, -4), size, mode="area")
+    return small if frames.ndim == 4 else small.unflatten(0, frames.shape[:-3])

@@ -25,7 +25,7 @@ from rich.table import Table
 from torch import Tensor
 
 from reverie import sampling
-from reverie.engine.loading.device import cpu_name
+from reverie.hardware import cpu_name
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.checkpoint import ModelBundle, load_model
 from reverie.train.latents import Clips, load_clips

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from reverie.data.dataset import Dataset, check_rate
 from reverie.errors import DataError
+from reverie.hardware import num_cores
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
 from reverie.models.weights import fingerprint
-from reverie.train.device import fast_autocast, num_cores
+from reverie.train.device import fast_autocast
 from reverie.train.display import SILENT, Display
 from reverie.train.kept_arrays import Arrays, kept_arrays
 from reverie.train.warm_start import StartEncoder

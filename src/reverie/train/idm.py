@@ -24,9 +24,9 @@ from reverie.data.dataset import Dataset
 from reverie.data.loader import ClipLoader
 from reverie.data.workers import worker_pool
 from reverie.errors import DataError, TrainError
+from reverie.hardware import num_cores
 from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, save_idm, ways
 from reverie.train.config import trainer_config
-from reverie.train.device import num_cores
 from reverie.train.display import SILENT, Display
 from reverie.train.kept_arrays import Arrays, kept_arrays
 from reverie.train.task import Task

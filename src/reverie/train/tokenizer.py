@@ -24,6 +24,7 @@ from reverie.argument_markers import alias
 from reverie.data.dataset import Dataset
 from reverie.data.loader import ClipLoader
 from reverie.errors import CheckpointError, DataError, TrainError
+from reverie.hardware import num_cores, synchronize
 from reverie.models.checkpoint import KIND as MODEL_KIND
 from reverie.models.checkpoint import (
     from_json,
@@ -36,7 +37,7 @@ from reverie.models.checkpoint import (
 )
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
 from reverie.train.config import trainer_config
-from reverie.train.device import num_cores, pick_dtype
+from reverie.train.device import pick_dtype
 from reverie.train.display import SILENT, Display
 from reverie.train.pca import fit_linear
 from reverie.train.task import Task
@@ -294,8 +295,7 @@ def time_tokenizer(tokenizer: VideoTokenizer, clips: Frames, rounds: int = 15) -
 
 def _now(device: torch.device) -> float:
     """Seconds of a clock, once the device has done its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return time.perf_counter()
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reverie.data.dataset import Dataset
 from reverie.errors import DataError
 from reverie.models.depth import BODY_LOGIT, MAX_DEPTH_M, MIN_DEPTH_M, DepthNet
-from reverie.scenes.recordings import mark_held_out, open_recordings
 from reverie.train.device import fast_autocast
 from reverie.train.spatial.fitting import lr_at, take_step
 from reverie.vision.pixels import shrink_frames, to_bytes
+
+if TYPE_CHECKING:
+    from reverie.data.dataset import Dataset
 
 NEAR_LOG_M = 4.0
 """Logarithm of the depth in metres, 55 m, below which errors count as near: the sky is at 400 m."""
@@ -81,6 +83,8 @@ def read_depth_images(folders: Sequence[Path], seed: int = 0) -> tuple[DepthImag
     folders: LeRobot datasets, one a game; seed: decides what is held out where nothing is marked.  Raises DataError for
     recordings without depth.
     """
+    from reverie.scenes.recordings import mark_held_out, open_recordings  # recipes run without what reads these
+
     parts: tuple[list[DepthImages], list[DepthImages]] = ([], [])
     names = []
     for game, folder in enumerate(folders):

@@ -36,12 +36,11 @@ from reverie.models.checkpoint import (
     write_json_atomic,
 )
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
-from reverie.train.config import trainer_config
+from reverie.train.config import SavedLoopOptions, trainer_config
 from reverie.train.device import pick_dtype
 from reverie.train.display import SILENT, Display
 from reverie.train.pca import fit_linear
 from reverie.train.task import Task
-from reverie.train.tracking import Track
 from reverie.train.trainer import Trainer
 from reverie.types import Frames
 from reverie.vision.pixels import to_frames, to_pixels
@@ -56,41 +55,30 @@ SHEET_COLUMNS = (0, 1, 2, 3, 4, 7, 10, 13, 16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainTokenizerConfig:
-    """Train a video tokenizer on a recording.  Example: reverie train tokenizer --data rec -o runs/tok --minutes 20
-
-    data, held_out: datasets in the LeRobot v3 layout, as many clips of each.  Without `held_out` figures are on the
-    data itself.
-    clip_frames: 1 + 4n.  crop: height and width of the training crops, multiples of 16.
-    pool_clips: clips decoded into memory at the start (33 frames each; at 128x224 that is 2.8 MB).
-    noise: deviation of what is added to the latents before decoding, up to this, clip by clip.
-    start: a tokenizer's or a model's folder to go on from, whatever the preset; without one, linear maps are fitted.
-    """
+class TokenizerOptions(SavedLoopOptions):
+    """Options of trainings of a tokenizer, whole or its decoder alone."""
 
     data: tuple[Path, ...]
+    """Datasets in the LeRobot v3 layout, as many clips of each."""
     output: Annotated[Path, alias("-o")]
+    """Folder of the run."""
     held_out: tuple[Path, ...] = ()
-    preset: Literal["nano", "tiny"] = "nano"
-    start: Path | None = None
-    minutes: float | None = None
-    """Time for training steps, and figures between them; preparing the recordings and the last figures come on top."""
-    steps: int | None = None
+    """Datasets for the figures; without any they are on the data itself."""
     batch: int = 6
+    """Clips of a batch."""
     clip_frames: int = 13
+    """Frames of a clip, 1 + 4n."""
     crop: tuple[int, int] = (64, 112)
+    """Height and width of the training crops, multiples of 16."""
     pool_clips: int = 768
+    """Clips decoded into memory at the start (33 frames each; at 128x224 that is 2.8 MB)."""
     lr: float = 1e-3
-    muon: bool = True
+    """Learning rate."""
     noise: float = 0.06
-    seed: int = 0
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: bool = False
-    workers: int = 1
+    """The largest deviation of noise on latents before decoding; each clip gets up to this."""
+    muon: bool = True
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 4.0
-    track: Track = "auto"
-    """Tracker of figures and sheets besides log.jsonl; auto is TensorBoard if it is installed."""
 
     def __post_init__(self) -> None:
         if self.clip_frames % 4 != 1 or self.batch < 1 or self.pool_clips < 1:
@@ -102,10 +90,22 @@ class TrainTokenizerConfig:
             raise TrainError(f"the crop must be multiples of 16, got {self.crop[0]}x{self.crop[1]}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainTokenizerConfig(TokenizerOptions):
+    """Train a video tokenizer on a recording.  Example: reverie train tokenizer --data rec -o runs/tok --minutes 20"""
+
+    preset: Literal["nano", "tiny"] = "nano"
+    """Size of a new tokenizer."""
+    start: Path | None = None
+    """A tokenizer's or a model's folder to go on from, whatever the preset; without one, linear maps are fitted."""
+    workers: int = 1
+    """Threads that make batches ahead."""
+
+
 class TokenizerTask(Task):
     """The tokenizer's batches, loss, figures and images.  `pool` and `held_out`: clips `(n, f, H, W, 3)` uint8."""
 
-    def __init__(self, tokenizer: VideoTokenizer, config: TrainTokenizerConfig, pool: Frames, held_out: Frames) -> None:
+    def __init__(self, tokenizer: VideoTokenizer, config: TokenizerOptions, pool: Frames, held_out: Frames) -> None:
         height, width = pool.shape[2:4]
         if config.crop[0] > height or config.crop[1] > width:
             raise TrainError(f"the crop {config.crop[0]}x{config.crop[1]} is larger than the data's {height}x{width}")

@@ -44,7 +44,7 @@ class TrainWorldConfig(WorldLoopOptions):
     window: int | None = None
     """Latent steps that attention reaches (default: the preset's)."""
     sink: int = 0
-    """How many of these are the first steps of a session, kept for good."""
+    """Number of these steps that are the first of a session, kept for good."""
     clip_steps: int | None = None
     """Latent steps of a training clip (default: 8, or 5 blocks)."""
     copies: int = 2
@@ -61,7 +61,7 @@ class TrainWorldConfig(WorldLoopOptions):
     self_context: float = 0.5
     """Share of batches whose context is the model's own prediction."""
     self_context_rounds: int = 3
-    """How many times over such a context is predicted, at most."""
+    """Largest number of times that such a context is predicted anew."""
     self_context_from: float = 0.5
     """Share of the budget after which such batches begin."""
     sigmas: tuple[float, ...] | None = None

@@ -14,7 +14,7 @@ from reverie.engine.loading.scenes import LoadedScene, bundled_scenes
 from reverie.errors import CheckpointError, DataError
 from reverie.scenes.scene import read_scene_json
 from reverie.types import Camera
-from reverie.vision.pixels import shrink_frames
+from reverie.vision.pixels import psnr_db, shrink_frames
 from reverie.vision.projection import focal_lengths
 
 MIN_COVER = 0.5
@@ -66,4 +66,4 @@ def compare_view(
     cover = view.cover[0, 0].float()
     share = float(cover.mean())
     error = ((view.colour[0, 0].clamp(-1, 1) - small).square().mean(0) * cover).mean() / max(share, 1e-6)
-    return share, -10 * float(torch.log10(error.clamp_min(1e-9) / 4))
+    return share, psnr_db(float(error))

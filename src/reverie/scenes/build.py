@@ -14,7 +14,7 @@ from torch import Tensor
 from reverie.errors import DataError
 from reverie.scenes.keyframes import Candidates, Keyframes
 from reverie.scenes.selection import DISTANCE_SCALE, choose_keyframes
-from reverie.vision.pixels import shrink_frames
+from reverie.vision.pixels import psnr_db, shrink_frames
 from reverie.vision.projection import View, render_views
 from reverie.vision.visibility import compare_depth
 
@@ -130,8 +130,4 @@ def measure_coverage(
         errors.append((view.colour[:, 0].clamp(-1, 1) - true).square().mean().item())
         covers.append(view.cover.mean().item())
     mean, median = float(np.mean(errors)), float(np.median(errors))
-
-    def decibel(mse: float) -> float:
-        return -10 * float(np.log10(max(mse, 1e-9) / 4))
-
-    return Coverage(float(np.mean(covers)), decibel(mean), decibel(median), len(errors))
+    return Coverage(float(np.mean(covers)), psnr_db(mean), psnr_db(median), len(errors))

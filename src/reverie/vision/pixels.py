@@ -3,6 +3,8 @@ between the two sizes that frames have, the model's and that of views."""
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,3 +41,8 @@ def shrink_frames(frames: Tensor, size: tuple[int, int] = VIEW_SIZE) -> Tensor:
     pixels = frames if frames.is_floating_point() else to_pixels(frames)
     small = F.interpolate(pixels.flatten(0, -4), size, mode="area")
     return small if frames.ndim == 4 else small.unflatten(0, frames.shape[:-3])
+
+
+def psnr_db(mse: float) -> float:
+    """Peak signal-to-noise ratio of a mean squared error of pixels in [-1, 1], dB; 96 at most."""
+    return -10 * math.log10(max(mse, 1e-9) / 4)

@@ -6,7 +6,6 @@ a row of the common action space.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -231,8 +230,3 @@ def common_actions(rows: np.ndarray, space: ActionSpace, common: ActionSpace) ->
     if space.mouse and common.mouse:
         out[:, -2:] = rows[:, -2:]
     return out
-
-
-def psnr(mse: float) -> float:
-    """dB of a mean squared error of pixels in [-1, 1]."""
-    return -10 * math.log10(max(mse, 1e-9) / 4)

@@ -33,7 +33,7 @@ def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_both_in_turn_with_a_table_and_one_line(history: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([*TINY, "--baseline", "--commit", history, "--json"]) == 0
+    assert cli.main([*TINY, "--dtype", "float32", "--baseline", "--commit", history, "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
     report = json.loads(line)
     now, before = report["now"], report["baseline"]

@@ -39,7 +39,7 @@ ALLOWED = {
     "train": NETWORK | {"data", "argument_markers", "worlds"},
     "engine": NETWORK | {"hub", "overlay", "worlds"},
     "bench": NETWORK | {"engine", "train"},
-    "evaluate": NETWORK | {"bench", "engine", "data", "overlay"},
+    "evaluate": NETWORK | {"argument_markers", "bench", "engine", "data", "overlay"},
     "serve": NETWORK | {"engine", "worlds", "data"},
     "export": NETWORK | {"engine", "serve"},
     "env": NETWORK | {"engine", "worlds"},

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelSettings:
-    """How a model is loaded: arguments of `reverie.engine.engine.load`."""
+    """Settings with which a model is loaded: arguments of `reverie.engine.engine.load`."""
 
     variant: str | None = None
     """Variant of Matrix-Game 2.0: universal, gta or templerun."""

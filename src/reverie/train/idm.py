@@ -25,7 +25,8 @@ from reverie.data.loader import ClipLoader
 from reverie.data.workers import worker_pool
 from reverie.errors import DataError, TrainError
 from reverie.hardware import num_cores
-from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, save_idm, ways
+from reverie.models.checkpoint import save_trained
+from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, ways
 from reverie.train.config import LoopOptions, trainer_config
 from reverie.train.display import SILENT, Display
 from reverie.train.kept_arrays import Arrays, kept_arrays
@@ -163,7 +164,8 @@ class IdmTask(Task):
         return figures
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:
-        save_idm(folder, self.idm, {**summary, "held_out": str(self.config.held_out or "none: figures on the data")})
+        summary = {**summary, "held_out": str(self.config.held_out or "none: figures on the data")}
+        save_trained(folder, "idm", self.idm, summary)
 
 
 def turn_field(fov_deg: float) -> npt.NDArray[np.float32]:

@@ -20,7 +20,8 @@ from reverie.argument_markers import alias
 from reverie.data.dataset import Dataset
 from reverie.data.rewards import read_rewards
 from reverie.errors import DataError, TrainError
-from reverie.models.reward import RewardConfig, RewardNet, save_reward, tokenizer_fingerprint
+from reverie.models.checkpoint import save_trained
+from reverie.models.reward import RewardConfig, RewardNet, tokenizer_fingerprint
 from reverie.train.config import LoopOptions, trainer_config
 from reverie.train.device import pick_device
 from reverie.train.display import SILENT, Display
@@ -188,7 +189,7 @@ class RewardTask(Task):
         return np.concatenate(guesses), np.concatenate(chances)
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:
-        save_reward(folder, self.net, {**summary, "data": str(self.config.data)})
+        save_trained(folder, "reward", self.net, {**summary, "data": str(self.config.data)})
 
     def data_size(self) -> int:
         return len(self.steps)

@@ -26,15 +26,7 @@ from reverie.data.loader import ClipLoader
 from reverie.errors import CheckpointError, DataError, TrainError
 from reverie.hardware import num_cores, synchronize
 from reverie.models.checkpoint import KIND as MODEL_KIND
-from reverie.models.checkpoint import (
-    from_json,
-    load_model,
-    load_weights,
-    read_trained,
-    save_weights,
-    to_json,
-    write_json_atomic,
-)
+from reverie.models.checkpoint import from_json, load_model, load_trained, save_trained
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
 from reverie.train.config import SavedLoopOptions, trainer_config
 from reverie.train.device import pick_dtype
@@ -45,7 +37,6 @@ from reverie.train.trainer import Trainer
 from reverie.types import Frames
 from reverie.vision.pixels import to_frames, to_pixels
 
-KIND = "reverie.tokenizer"
 PRESETS = {"nano": nano, "tiny": tiny}
 FIT_CLIPS = 96
 CLIPS_WORTH_WORKERS = 128
@@ -186,7 +177,7 @@ class TokenizerTask(Task):
         """Write the folder's `config.json` and `tokenizer.safetensors`, with latents brought to unit deviation."""
         normalise(self.tokenizer, self.held_out, self.device)
         timing = time_tokenizer(self.tokenizer, self.held_out)
-        save_tokenizer(folder, self.tokenizer, summary | {"step_ms": timing})
+        save_trained(folder, "tokenizer", self.tokenizer, summary | {"step_ms": timing})
 
 
 def train_tokenizer(config: TrainTokenizerConfig, display: Display = SILENT) -> dict[str, float]:
@@ -246,21 +237,11 @@ def normalise(tokenizer: VideoTokenizer, clips: Frames, device: torch.device) ->
     tokenizer.latent_std.copy_((latents - tokenizer.latent_mean.view(-1, 1, 1)).square().mean().sqrt())
 
 
-def save_tokenizer(folder: Path, tokenizer: VideoTokenizer, summary: dict[str, Any]) -> None:
-    """Write `config.json` and `tokenizer.safetensors` into `folder`."""
-    save_weights(folder / "tokenizer.safetensors", tokenizer)
-    config = {"kind": KIND, "tokenizer": to_json(tokenizer.config), "training": summary}
-    write_json_atomic(folder / "config.json", config)
-
-
 def load_tokenizer(folder: Path) -> VideoTokenizer:
-    """Read what `save_tokenizer` wrote, in eval mode.  Raises CheckpointError."""
-    missing = f"train a tokenizer first: reverie train tokenizer -o {folder}"
-    tokenizer = read_trained(
-        folder, KIND, "a tokenizer", missing, lambda raw: VideoTokenizer(from_json(TokenizerConfig, raw["tokenizer"]))
-    )
-    load_weights(folder / "tokenizer.safetensors", tokenizer)
-    return tokenizer.eval()
+    """Loads what `reverie train tokenizer` made, in eval mode.  Raises CheckpointError."""
+    return load_trained(
+        folder, "tokenizer", "a tokenizer", lambda raw: VideoTokenizer(from_json(TokenizerConfig, raw))
+    )[0]
 
 
 def read_tokenizer(folder: Path) -> VideoTokenizer:

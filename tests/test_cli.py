@@ -20,7 +20,7 @@ from reverie.errors import ReverieError
 @pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
 def test_every_command_exists_and_shows_an_example(command: cli.Command) -> None:
     assert callable(command.verb())
-    assert f"reverie {command.name}" in inspect.getdoc(command.load())
+    assert f"reverie {command.name}" in str(inspect.getdoc(command.load()))
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)

@@ -91,7 +91,7 @@ def read_depth_images(folders: Sequence[Path], seed: int = 0) -> tuple[DepthImag
         datasets, _ = open_recordings([folder])
         names.append(folder.resolve().name)
         episodes = [(d, i) for d in datasets for i, episode in enumerate(d.episodes) if episode.depth_file is not None]
-        most = -(-IMAGES // len(episodes))
+        most = -(-IMAGES // max(1, len(episodes)))
         for is_held_out, (dataset, number) in zip(mark_held_out(episodes, seed), episodes, strict=True):
             parts[is_held_out].append(_read_episode(dataset, number, game, most))
     return DepthImages.join(parts[False]), DepthImages.join(parts[True]), tuple(names)

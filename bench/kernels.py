@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
-from reverie.engine.loading.device import cpu_name
+from reverie.hardware import cpu_name
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 

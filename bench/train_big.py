@@ -25,8 +25,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from reverie.engine.loading.device import cpu_name
 from reverie.engine.loading.random_weights import RandomWeights, matrix_game_2
+from reverie.hardware import cpu_name
 from reverie.models.checkpoint import ModelConfig
 from reverie.models.dit import count_parameters
 from reverie.train.batches import move

@@ -25,11 +25,11 @@ from rich.table import Table
 from torch import Tensor
 
 from reverie import sampling
-from reverie.engine.loading.device import cpu_name
+from reverie.hardware import cpu_name
 from reverie.models.actions import STEP_FRAMES
 from reverie.models.checkpoint import ModelBundle, load_model
-from reverie.models.pixels import to_pixels
 from reverie.train.latents import Clips, load_clips
+from reverie.vision.pixels import to_pixels
 
 FPS = 25
 DREAM_S, STILL_S = (1, 4), (5, 20)

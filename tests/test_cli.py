@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import ast
 import inspect
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from itertools import pairwise
 
 import pytest
 
@@ -16,7 +20,23 @@ from reverie.errors import ReverieError
 @pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
 def test_every_command_exists_and_shows_an_example(command: cli.Command) -> None:
     assert callable(command.verb())
-    assert f"reverie {command.name}" in inspect.getdoc(command.load())
+    assert f"reverie {command.name}" in str(inspect.getdoc(command.load()))
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.name)
+def test_every_option_is_described(command: cli.Command) -> None:
+    kind = command.load()
+    described = {name for one in kind.__mro__ if is_dataclass(one) for name in described_fields(one)}
+    assert {field.name for field in fields(kind)} == described
+
+
+def described_fields(kind: type) -> Iterator[str]:
+    """Yields the fields of a dataclass that a docstring follows."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(definition, ast.ClassDef)
+    for field, text in pairwise(definition.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            yield ast.unparse(field.target)
 
 
 @dataclass(frozen=True, kw_only=True)

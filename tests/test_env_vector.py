@@ -25,7 +25,8 @@ from reverie.bench.players import random_engine
 from reverie.env import DreamEnv, Step, to_action
 from reverie.env_vector import DreamVectorEnv
 from reverie.errors import ActionError, CheckpointError, WorldError
-from reverie.models.reward import RewardConfig, RewardNet, load_reward, save_reward, tokenizer_fingerprint
+from reverie.models.checkpoint import save_trained
+from reverie.models.reward import RewardConfig, RewardNet, load_reward, tokenizer_fingerprint
 
 
 def brightness(step: Step) -> float:
@@ -268,7 +269,7 @@ def learned(engine, tmp_path) -> Path:
     )  # fmt: skip
     net = RewardNet(config)
     torch.nn.init.normal_(net.head.weight)
-    save_reward(tmp_path / "reward", net, {})
+    save_trained(tmp_path / "reward", "reward", net, {})
     return tmp_path / "reward"
 
 

@@ -1,6 +1,6 @@
 """Holds the import direction of the package by reading every module's syntax tree.
 
-types, errors, paths <- nn <- models <- sampling <- {train, engine} <- bench <- {evaluate, serve, env} <- cli
+types, errors, paths, hardware <- nn <- models <- sampling <- {train, engine} <- bench <- {evaluate, serve, env} <- cli
 No files import each other in a circle, imports for type checking and inside functions included; only cli prints.
 worlds, the registry of games, needs types and errors only; the games themselves are a distribution of their own, and
 no module here imports it; train, evaluate and serve may use data; engine and train never meet;
@@ -19,13 +19,14 @@ import pytest
 SRC = Path(__file__).parents[1] / "src"
 
 BASE = {"types", "errors", "paths", "locks"}
-NETWORK = BASE | {"nn", "vision", "scenes", "models", "sampling"}
+NETWORK = BASE | {"hardware", "nn", "vision", "scenes", "models", "sampling"}
 ALLOWED = {
     "errors": set[str](),
     "paths": set[str](),
     "locks": set[str](),
     "types": {"errors"},
     "argument_markers": set[str](),
+    "hardware": {"errors"},
     "overlay": BASE,
     "hub": BASE,
     "nn": BASE,
@@ -38,7 +39,7 @@ ALLOWED = {
     "train": NETWORK | {"data", "argument_markers", "worlds"},
     "engine": NETWORK | {"hub", "overlay", "worlds"},
     "bench": NETWORK | {"engine", "train"},
-    "evaluate": NETWORK | {"bench", "engine", "data", "overlay"},
+    "evaluate": NETWORK | {"argument_markers", "bench", "engine", "data", "overlay"},
     "serve": NETWORK | {"engine", "worlds", "data"},
     "export": NETWORK | {"engine", "serve"},
     "env": NETWORK | {"engine", "worlds"},

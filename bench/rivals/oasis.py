@@ -36,16 +36,16 @@ from reverie.cli.display import TrainingDisplay
 from reverie.data.dataset import Dataset
 from reverie.engine.media.images import load_image
 from reverie.errors import CheckpointError, DataError, TrainError
-from reverie.models.checkpoint import from_json, load_weights, save_weights, to_json, write_json_atomic
-from reverie.models.pixels import to_frames, to_pixels
+from reverie.models.checkpoint import from_json, load_weights, save_trained, save_weights, to_json, write_json_atomic
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.nn.attention import attend
 from reverie.nn.rope import rotary_table, rotate
 from reverie.train.config import TrainerConfig
 from reverie.train.task import Task
-from reverie.train.tokenizer import load_tokenizer, save_tokenizer
+from reverie.train.tokenizer import load_tokenizer
 from reverie.train.trainer import Trainer
 from reverie.types import FPS, Action, ActionSpace, Frames
+from reverie.vision.pixels import to_frames, to_pixels
 
 KIND = "reverie.rival.oasis"
 LEVELS = 1000
@@ -292,7 +292,7 @@ class OasisTask(Task):
     def export(self, folder: Path, summary: dict[str, Any]) -> None:
         save_weights(folder / "oasis.safetensors", self.oasis)
         (folder / "tokenizer").mkdir(exist_ok=True)
-        save_tokenizer(folder / "tokenizer", self.tokenizer, {})
+        save_trained(folder / "tokenizer", "tokenizer", self.tokenizer, {})
         write_json_atomic(
             folder / "config.json", {"kind": KIND, "oasis": to_json(self.oasis.config), "training": summary}
         )

@@ -144,7 +144,7 @@ def test_a_model_folders_tokenizer_serves_as_well(recording: Path, tmp_path: Pat
 
 
 def test_what_is_missing_is_named(recording: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="train a tokenizer first"):
+    with pytest.raises(CheckpointError, match="train one first"):
         train_world(TrainWorldConfig(data=(recording,), tokenizer=tmp_path / "no", output=tmp_path / "w", steps=1))
     with pytest.raises(DataError, match="no dataset at"):
         train_tokenizer(TrainTokenizerConfig(data=(tmp_path / "no",), output=tmp_path / "t", preset="tiny", steps=1))

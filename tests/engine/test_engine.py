@@ -152,10 +152,6 @@ def test_number_types() -> None:
 def test_the_machine_can_be_measured() -> None:
     cpu = torch.device("cpu")
     assert devices.measure_work_s(torch.float32, cpu, repeats=1) > 0
-    assert devices.measure_matmul_gflops(torch.float32, cpu, size=64) > 0
-    assert devices.num_cores() >= 1
-    assert devices.cpu_name()
-    assert devices.rss_mib() > 0
 
 
 def test_modes(monkeypatch, model_folder, capsys) -> None:

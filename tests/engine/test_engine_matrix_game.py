@@ -362,7 +362,7 @@ def test_a_dream_goes_on_past_the_reference_s_last_step() -> None:
 @pytest.mark.slow
 def test_a_session_of_ten_thousand_steps(engine, picture) -> None:
     """Frames and all: memory is flat, and it still obeys.  (That the numbers are right is shown above.)"""
-    from reverie.engine.loading.device import rss_mib
+    from reverie.hardware import rss_mib
 
     session = engine.open(picture)
     before, frames = 0.0, session.first_frame

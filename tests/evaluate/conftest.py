@@ -9,7 +9,8 @@ import torch
 from tests.helpers.small_model import save_small_model
 from tests.helpers.synthetic_recordings import SPACE, write_recording
 
-from reverie.models.idm import IDMConfig, InverseDynamics, save_idm
+from reverie.models.checkpoint import save_trained
+from reverie.models.idm import IDMConfig, InverseDynamics
 from reverie.models.presets import tiny
 from reverie.sampling import Schedule
 
@@ -32,5 +33,5 @@ def tiny_idm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("idm") / "judge"
     folder.mkdir()
     model = InverseDynamics(IDMConfig(action_space=SPACE, width=16, layers=1))
-    save_idm(folder, model, {"metrics": {"key.forward": 0.875}})
+    save_trained(folder, "idm", model, {"metrics": {"key.forward": 0.875}})
     return folder

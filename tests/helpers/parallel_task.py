@@ -66,5 +66,12 @@ class Dream(Task):
 
 
 def config(folder: Path, **changes: Any) -> TrainerConfig:
-    base: dict[str, Any] = {"steps": STEPS, "lr": 3e-3, "warmup_steps": 2, "ema": 0.9, "log_steps": 1}
+    base: dict[str, Any] = {
+        "steps": STEPS,
+        "lr": 3e-3,
+        "warmup_steps": 2,
+        "ema": 0.9,
+        "log_steps": 1,
+        "dtype": "float32",
+    }
     return TrainerConfig(folder=folder, device="cpu", track="none", **(base | changes))

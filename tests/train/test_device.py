@@ -42,5 +42,5 @@ def test_devices() -> None:
     with pytest.raises(DeviceError, match="unknown device 'abacus'"):
         pick_device("abacus")
     if not torch.cuda.is_available():
-        with pytest.raises(DeviceError, match="no usable NVIDIA GPU"):
+        with pytest.raises(DeviceError, match="cuda was asked for"):
             pick_device("cuda")

@@ -11,7 +11,8 @@ from tests.helpers import toy_world
 from tests.helpers.made_up_looks import SPACE, made_up
 
 from reverie.errors import CheckpointError, DataError, TrainError
-from reverie.models.idm import WEIGHTS, IDMConfig, InverseDynamics, Views, load_idm, save_idm
+from reverie.models.checkpoint import save_trained
+from reverie.models.idm import WEIGHTS, IDMConfig, InverseDynamics, Views, load_idm
 from reverie.train.config import TrainerConfig
 from reverie.train.idm import IdmTask, TrainIdmConfig, mirror, small_turns, train_idm, turn_field, turned
 from reverie.train.trainer import Trainer
@@ -78,7 +79,7 @@ def test_bad_input(toy_dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"kind": "reverie.model"}')
     with pytest.raises(CheckpointError, match="kind"):
         load_idm(tmp_path)
-    save_idm(tmp_path, InverseDynamics(IDMConfig(action_space=SPACE, width=32)), {})
+    save_trained(tmp_path, "idm", InverseDynamics(IDMConfig(action_space=SPACE, width=32)), {})
     (tmp_path / WEIGHTS).write_bytes(b"cut short")
     with pytest.raises(CheckpointError):
         load_idm(tmp_path)

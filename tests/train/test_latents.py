@@ -22,12 +22,12 @@ from tests.helpers.synthetic_recordings import SPACE, write_recording
 from reverie.cli import main
 from reverie.data.dataset import Dataset
 from reverie.errors import DataError
-from reverie.models.pixels import to_pixels
 from reverie.models.tokenizer import VideoTokenizer, tiny
 from reverie.train import encode
 from reverie.train.encode import LatentClips, decoding_threads, load_latents
 from reverie.train.latents import Clips, load_clips
 from reverie.train.tokenizer import read_tokenizer
+from reverie.vision.pixels import to_pixels
 
 CPU = torch.device("cpu")
 

@@ -20,10 +20,9 @@ from torch import nn
 
 from reverie.errors import TrainError
 from reverie.models import tokenizer
-from reverie.models.checkpoint import load_model
+from reverie.models.checkpoint import load_model, save_trained
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.parallel import Ranks, Shards
-from reverie.train.tokenizer import save_tokenizer
 from reverie.train.trainer import Trainer
 
 SCRIPT = """
@@ -174,7 +173,7 @@ def test_the_command_line_under_torchrun(tmp_path: Path) -> None:
     data = write_recording(tmp_path / "walk", (32, 64), num_frames=41)
     torch.manual_seed(0)
     (tmp_path / "tokenizer").mkdir()
-    save_tokenizer(tmp_path / "tokenizer", VideoTokenizer(tokenizer.tiny()), {})
+    save_trained(tmp_path / "tokenizer", "tokenizer", VideoTokenizer(tokenizer.tiny()), {})
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "reverie"]
     words = ["train", "world", "--data", str(data), "--tokenizer", str(tmp_path / "tokenizer"), "--preset", "tiny"]
     words += ["-o", str(tmp_path / "run"), "--steps", "2", "--batch", "2", "--clip-steps", "4", "--device", "cpu"]

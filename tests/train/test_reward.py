@@ -18,12 +18,12 @@ from reverie.data.rewards import DONE, REWARD, read_rewards, write_rewards
 from reverie.data.video import write_video
 from reverie.data.writer import DatasetWriter, picture_statistics
 from reverie.errors import CheckpointError, DataError, TrainError
+from reverie.models.checkpoint import save_trained
 from reverie.models.reward import LearnedReward, RewardNet, load_reward, tokenizer_fingerprint
 from reverie.models.tokenizer import VideoTokenizer, tiny
 from reverie.train.config import TrainerConfig
 from reverie.train.encode import LatentClips
 from reverie.train.reward import RewardTask, TrainRewardConfig, load_steps, split_steps
-from reverie.train.tokenizer import save_tokenizer
 from reverie.train.trainer import Trainer
 from reverie.types import ActionSpace, Clip
 
@@ -61,7 +61,7 @@ def recording(tmp_path: Path) -> Path:
 def tokenizer(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     (tmp_path / "tokenizer").mkdir()
-    save_tokenizer(tmp_path / "tokenizer", VideoTokenizer(tiny()), {})
+    save_trained(tmp_path / "tokenizer", "tokenizer", VideoTokenizer(tiny()), {})
     return tmp_path / "tokenizer"
 
 

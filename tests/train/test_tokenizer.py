@@ -12,6 +12,7 @@ from tests.helpers.moving_waves import H, W, make_clips, make_config, moving_wav
 from torch import Tensor
 
 from reverie.errors import CheckpointError, DataError, TrainError
+from reverie.models.checkpoint import save_trained
 from reverie.models.tokenizer import VideoTokenizer, tiny
 from reverie.train import tokenizer as training
 from reverie.train.pca import fit_components, fit_linear
@@ -21,7 +22,6 @@ from reverie.train.tokenizer import (
     load_tokenizer,
     normalise,
     read_pool,
-    save_tokenizer,
     to_pixels,
     train_tokenizer,
 )
@@ -178,7 +178,7 @@ def test_odd_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="not the config of a tokenizer"):
         load_tokenizer(tmp_path)
-    save_tokenizer(tmp_path, VideoTokenizer(tiny()), {})
+    save_trained(tmp_path, "tokenizer", VideoTokenizer(tiny()), {})
     (tmp_path / "tokenizer.safetensors").write_bytes(b"broken")
     with pytest.raises(CheckpointError, match="not a readable safetensors file"):
         load_tokenizer(tmp_path)

@@ -35,10 +35,10 @@ import torch
 
 from reverie.engine.accelerate.cuda_graphs import CountedCapture
 from reverie.engine.engine import Engine, load
-from reverie.engine.loading import device as machine
 from reverie.engine.loading.load_options import LoadOptions
 from reverie.engine.sessions.script import parse
 from reverie.engine.sessions.session import Session
+from reverie.hardware import cpu_name, rss_mib, synchronize
 from reverie.models.compiled_blocks import num_compiled
 from reverie.models.conditioning.base import next_condition
 from reverie.types import FPS, Action
@@ -170,15 +170,15 @@ def play(session: Session, seconds: float) -> tuple[np.ndarray, float]:
     space = session.action_space
     blocks = cycle([[space.restrict(action) for action in block] for block in parse(WALK).blocks(session.block_frames)])
     costs_ms: list[float] = []
-    full_after, before_mib = 50, machine.rss_mib()
+    full_after, before_mib = 50, rss_mib()
     deadline = time.perf_counter() + seconds
     while time.perf_counter() < deadline or not costs_ms:
         start = time.perf_counter()
         session.step(next(blocks)[: session.next_frames])
         costs_ms.append((time.perf_counter() - start) * 1000)
         if len(costs_ms) == full_after:
-            before_mib = machine.rss_mib()
-    return np.array(costs_ms), machine.rss_mib() - before_mib
+            before_mib = rss_mib()
+    return np.array(costs_ms), rss_mib() - before_mib
 
 
 def latency_ms(costs_ms: np.ndarray, block_frames: int) -> tuple[float, float]:
@@ -217,7 +217,7 @@ def median_ms(work: Callable[[], Any], repeats: int, device: torch.device) -> fl
     for _ in range(repeats + 2):
         start = time.perf_counter()
         work()
-        machine.synchronize(device)
+        synchronize(device)
         times.append((time.perf_counter() - start) * 1000)
     return float(np.median(times[2:]))
 
@@ -257,7 +257,7 @@ def peak_memory_mib(engine: Engine) -> float:
 
 def describe_machine(engine: Engine) -> str:
     """The hardware and software that the figures hold for."""
-    parts = [f"{machine.cpu_name()}, {torch.get_num_threads()} threads"]
+    parts = [f"{cpu_name()}, {torch.get_num_threads()} threads"]
     if engine.device.type == "cuda":
         parts.append(torch.cuda.get_device_name(engine.device))
     dtype = str(engine.dtype).removeprefix("torch.")

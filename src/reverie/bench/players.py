@@ -21,7 +21,6 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from reverie.bench.latency import WALK, describe_machine, latency_ms, open_any
 from reverie.engine.engine import Engine, load
@@ -32,6 +31,7 @@ from reverie.engine.sessions.batch import make_blocks
 from reverie.engine.sessions.script import parse
 from reverie.engine.sessions.session import Session
 from reverie.errors import CheckpointError, DeviceError
+from reverie.hardware import synchronize
 from reverie.models.checkpoint import ModelConfig
 from reverie.models.presets import PRESETS
 from reverie.models.schedule import Schedule
@@ -155,8 +155,7 @@ def _timed_round(
     else:
         for session, action in zip(sessions, actions, strict=True):
             session.step(action)
-    if engine.device.type == "cuda":
-        torch.cuda.synchronize(engine.device)
+    synchronize(engine.device)
     return (time.perf_counter() - wall) * 1000, (time.process_time() - cpu) * 1000
 
 

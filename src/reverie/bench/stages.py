@@ -26,10 +26,10 @@ import torch
 from reverie.engine.accelerate.decode_stream import FrameFuture
 from reverie.engine.engine import Engine
 from reverie.engine.loading import flops
-from reverie.engine.loading.device import measure_matmul_gflops, synchronize
 from reverie.engine.loading.flops import Work
 from reverie.engine.sessions.script import parse
 from reverie.engine.sessions.session import Session
+from reverie.hardware import measure_matmul_gflops, synchronize
 from reverie.models.clip_vision import ClipVisionConfig
 from reverie.models.lazy_module import LazyModule, release_memory
 from reverie.models.tiny_decoder import TinyDecoder

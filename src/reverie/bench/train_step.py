@@ -43,14 +43,19 @@ class BenchTrainConfig:
     """
 
     size: Literal["tiny", "nano", "wide"] = "nano"
-    """`reverie.bench.train_step_worker.SIZES`."""
+    """The network's size, of `reverie.bench.train_step_worker.SIZES`."""
     batch: int = 4
+    """Clips of a batch."""
     clip_steps: int = 8
+    """Latent steps of a clip."""
     copies: int = 2
+    """Noisy copies of a clip that share one clean copy."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Data type of autocast."""
     compile: bool = False
+    """Compile the pieces of the transformer."""
     device: str = "auto"
+    """cpu, cuda or cuda:N; auto is a GPU where there is one."""
     steps: int = 8
     """Steps to time, after the first ones."""
     baseline: bool = False

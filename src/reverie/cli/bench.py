@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from reverie.cli.loading import load_options
+from reverie.engine.loading.load_options import LoadOptions
 from reverie.types import FPS
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BenchConfig:
+class BenchConfig(LoadOptions):
     """Measure speed, latency and memory of a model on this machine.
 
     Matrix-Game 2.0 is measured block by block, each stage beside its floor (`--blocks`), without any download if asked.
@@ -32,7 +33,6 @@ class BenchConfig:
     """
 
     model: str = "nano"
-    """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either."""
     random_weights: bool = False
     """With --model matrix-game-2: make up the weights of the published sizes; nothing is downloaded.  With --players
     also of our own sizes: --model nano or small."""
@@ -40,20 +40,6 @@ class BenchConfig:
     """Measure that many players at once, who share their passes, beside the same players taking turns."""
     blocks: int | None = None
     """Number of blocks to play with Matrix-Game 2.0 (default, with random weights: 40 on a GPU, 1 on a CPU)."""
-    variant: str | None = None
-    """Variant of Matrix-Game 2.0: universal, gta or templerun."""
-    decoder: str = "auto"
-    """full, or tiny where the model has one; auto takes the preset's, else full."""
-    preset: str | None = None
-    """Memory preset of Matrix-Game 2.0: 24gb, 12gb, 8gb or fast."""
-    weights: str = "auto"
-    """Weights of the transformer: full, int8, int4 or fp8; auto takes the preset's, else full."""
-    mode: str = "auto"
-    """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    dtype: str = "auto"
-    """auto, float32 or bfloat16."""
     seconds: float = 60.0
     """Seconds to play; frame 3,000 is reached where that is long enough."""
     json: bool = False

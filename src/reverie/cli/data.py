@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from rich.console import Console
 
 from reverie.argument_markers import alias, positional
+from reverie.cli.pull_options import PullOptions
 from reverie.errors import DataError
 from reverie.hub.push_options import PushOptions
 from reverie.types import FPS
@@ -325,18 +326,11 @@ def data_push(config: PushDatasetConfig) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PullDatasetConfig:
+class PullDatasetConfig(PullOptions):
     """Download a recording in the LeRobot v3 layout from the Hugging Face Hub into a folder.
 
     Example: reverie data pull somebody/doom-walks -o recordings/doom-walks
     """
-
-    repository: Annotated[str, positional()]
-    """OWNER/NAME."""
-    output: Annotated[Path, alias("-o")]
-    """The folder to make."""
-    revision: str | None = None
-    """A branch, tag or commit; the newest if left out."""
 
 
 def data_pull(config: PullDatasetConfig) -> None:

@@ -128,16 +128,16 @@ def software() -> Rows:
 def hardware() -> Rows:
     import torch
 
-    from reverie.engine.loading import device
+    from reverie import hardware as machine
 
     rows = [
-        ("processor", device.cpu_name()),
-        ("cores", f"{device.num_cores()} to use; torch starts with {torch.get_num_threads()} threads"),
+        ("processor", machine.cpu_name()),
+        ("cores", f"{machine.num_cores()} to use; torch starts with {torch.get_num_threads()} threads"),
         (
             "instructions",
-            f"{', '.join(device.instruction_sets()) or 'unknown'}; {torch.backends.cpu.get_cpu_capability()}",
+            f"{', '.join(machine.instruction_sets()) or 'unknown'}; {torch.backends.cpu.get_cpu_capability()}",
         ),
-        ("memory free", f"{device.memory_free_mib():,.0f} MiB"),
+        ("memory free", f"{machine.memory_free_mib():,.0f} MiB"),
     ]
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
@@ -148,11 +148,12 @@ def hardware() -> Rows:
 def speeds() -> Rows:
     """Matrix products in each number type, and which one `--dtype auto` takes."""
     from reverie.engine.loading import device
+    from reverie.hardware import measure_matmul_gflops
 
     device.set_threads()
     target = device.pick_device("auto")
     speed = {
-        name: device.measure_matmul_gflops(dtype, target)
+        name: measure_matmul_gflops(dtype, target)
         for name, dtype in device.DTYPES.items()
         if name != "float16" or target.type == "cuda"
     }

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 
-from reverie.argument_markers import alias, positional
+from reverie.argument_markers import positional
 from reverie.errors import DataError
+from reverie.evaluate.config import EvaluationConfig
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from reverie.evaluate.plan import Size
-    from reverie.evaluate.run import EvaluationConfig
     from reverie.evaluate.scenes.walks import SceneSize
     from reverie.evaluate.tables import Table
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluateConfig:
+class EvaluateConfig(EvaluationConfig):
     """Measure a model against held-out recordings: does it obey, does it look real, does it last?
 
     Writes report.json, report.md, report.html, sheets and clips into the output folder.  Stopped, it goes on where it
@@ -36,35 +36,7 @@ class EvaluateConfig:
     """
 
     model: Annotated[str, positional()] = "nano"
-    """A bundled model's name, a model folder, or path/to/rival.py:FOLDER."""
-
     data: tuple[Path, ...] = ()
-    """Held-out recordings, one dataset folder for each game."""
-
-    idm: tuple[Path, ...] = ()
-    """Inverse-dynamics models of those games (`reverie train idm`), which name the actions that a video shows."""
-
-    scene: tuple[str, ...] = ()
-    """Scenes of the recorded places, by name or folder, one for each recording: the model is measured in the scene and
-    from one image, beside the memory alone, in place of everything else."""
-
-    output: Annotated[Path | None, alias("-o")] = None
-    """Folder of the report.  Default: runs/evaluate/MODEL."""
-
-    starts: int | None = None
-    """Start frames of the 4 s rollouts.  Default: 20, quick 4."""
-
-    long_s: int | None = None
-    """Seconds of the long rollouts, play and standing still.  Default: 60, quick 20."""
-
-    quick: bool = False
-    """A short look (3 minutes on two cores): for the shape of things, not for a model card."""
-
-    suite: str | None = None
-    """Also measure a published suite of actions: gameworld-76, driving, running, or the path of a JSON file."""
-
-    bench: Path | None = None
-    """Speed from the output of `reverie bench --json`, in place of a short run."""
 
     merge: tuple[Path, ...] = ()
     """Make one page of finished reports, side by side, and nothing else."""
@@ -77,24 +49,6 @@ class EvaluateConfig:
 
     blind: bool = False
     """With --ours and --against: also a page on which a person votes without knowing which is which."""
-
-    any_split: bool = False
-    """Take a recording without held-out episodes: the figures may be on what the model was trained on."""
-
-    seed: int = 0
-    """Chooses the starts and the rollouts' noise."""
-
-    videos: bool = True
-    """Write clips as MP4, the keys drawn below."""
-
-    fov_deg: float = 105.4
-    """Horizontal field of view of the frames, for recordings that do not state it (VizDoom as recorded here: 105.4)."""
-
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-
-    dtype: str = "auto"
-    """auto, float32 or bfloat16."""
 
     def __post_init__(self) -> None:
         if self.starts is not None and not 1 <= self.starts <= 10_000:
@@ -133,8 +87,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
 
 def evaluation_of(config: EvaluateConfig, **changes: Any) -> EvaluationConfig:
     """The evaluation of one model that the options name.  changes: other values of its fields."""
-    from reverie.evaluate.run import EvaluationConfig
-
     return EvaluationConfig(**{field.name: getattr(config, field.name) for field in fields(EvaluationConfig)} | changes)
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from reverie.argument_markers import alias
 from reverie.cli.loading import load_engine, load_options
+from reverie.engine.loading.load_options import LoadOptions
 from reverie.errors import ActionError, ImageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GenerateConfig:
+class GenerateConfig(LoadOptions):
     """Make a video from an image and an action script.
 
     A script holds keys and turns the camera for a time, in seconds (s) or frames (f, 25 a second); yaw and pitch are
@@ -45,17 +46,6 @@ class GenerateConfig:
     start: int = 0
     """With --scene: the number of the start to begin at."""
     model: str = "nano"
-    """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either."""
-    variant: str | None = None
-    """Variant of Matrix-Game 2.0: universal, gta or templerun."""
-    decoder: str = "auto"
-    """full, or tiny where the model has one; auto takes the preset's, else full."""
-    preset: str | None = None
-    """Memory preset of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
-    weights: str = "auto"
-    """Weights of the transformer: full, int8, int4 or fp8; auto takes the preset's, else full."""
-    mode: str = "auto"
-    """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
     seed: int | None = None
     """Decides the noise: the same seed, image and script give the same video; 0, or a .reverie file's."""
     overlay: bool = False
@@ -64,10 +54,6 @@ class GenerateConfig:
     """Enlarge the video by this whole factor."""
     sheet: Path | None = None
     """Also write a contact sheet of the video, a .png file."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-    dtype: str = "auto"
-    """auto, float32 or bfloat16."""
 
 
 def generate(config: GenerateConfig) -> None:

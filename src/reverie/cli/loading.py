@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from reverie.argument_markers import repeated
 from reverie.cli.display import tell
-from reverie.engine.loading.load_options import LoadOptions
+from reverie.engine.loading.load_options import LoadOptions, ModelSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,23 +17,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PageOptions:
+class PageOptions(ModelSettings):
     """Options of commands that serve the page: what is played there, and where it is."""
 
     model: Annotated[tuple[str, ...], repeated()] = ()
     """A bundled model's name, a model folder, published Matrix-Game 2.0 weights, or a hub id of either; by default
     nano, or with --world none.  With --world: dreams of the game, which G swaps it for.  Given several times, or as a
     folder of models: the page offers them all, and loads one when it is chosen."""
-    variant: str | None = None
-    """Variant of Matrix-Game 2.0: universal, gta or templerun."""
-    decoder: str = "auto"
-    """full, or tiny where the model has one: faster, a little coarser; auto takes the preset's, else full."""
-    preset: str | None = None
-    """Memory preset of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
-    weights: str = "auto"
-    """Weights of the transformer: full, int8, int4 or fp8; auto takes the preset's, else full."""
-    mode: str = "auto"
-    """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
     scene: str | None = None
     """Begin in this scene: a bundled one's name (`reverie scene list`), or a folder of `reverie scene build`."""
     start: int = 0
@@ -52,8 +42,6 @@ class PageOptions:
     """Another name that the page is asked for by, as behind a proxy; can be given several times."""
     saves: Path | None = None
     """Keep saved sessions in this folder; by default in the user's own."""
-    device: str = "auto"
-    """Device that the model runs on: auto, cpu or cuda."""
 
 
 def load_options(config: Any) -> LoadOptions:
@@ -75,5 +63,5 @@ def load_engine(options: LoadOptions, console: Console) -> Engine:
 
 def source_options(config: PageOptions) -> dict[str, Any]:
     """Options of `reverie.serve.choose.source_of`: how a model is loaded, and where it or a game begins."""
-    names = ("variant", "decoder", "preset", "weights", "mode", "scene", "start")
+    names = {field.name for field in fields(ModelSettings)} - {"device"} | {"scene", "start"}
     return {"settings": config.set, "say": tell, **{name: getattr(config, name) for name in names}}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from reverie.argument_markers import alias, positional
+from reverie.argument_markers import positional
+from reverie.cli.pull_options import PullOptions
 from reverie.hub.push_options import PushOptions
 
 if TYPE_CHECKING:
@@ -71,20 +71,13 @@ def models_push(config: PushModelConfig) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PullModelConfig:
+class PullModelConfig(PullOptions):
     """Download a model from the Hugging Face Hub into a folder.
 
     `reverie play --model OWNER/NAME` needs no folder: it fetches what is missing into the Hub's own cache.
 
     Example: reverie models pull somebody/my-world -o models/my-world
     """
-
-    repository: Annotated[str, positional()]
-    """OWNER/NAME."""
-    output: Annotated[Path, alias("-o")]
-    """The folder to make."""
-    revision: str | None = None
-    """A branch, tag or commit; the newest if left out."""
 
 
 def models_pull(config: PullModelConfig) -> None:

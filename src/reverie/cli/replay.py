@@ -11,6 +11,7 @@ from rich.console import Console
 from reverie.argument_markers import alias, positional
 from reverie.cli.generate import generating_bar
 from reverie.cli.loading import load_engine, load_options
+from reverie.engine.loading.load_options import ModelSettings
 from reverie.types import Frames
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReplayConfig:
+class ReplayConfig(ModelSettings):
     """Make a video of a saved session (.reverie), as it was played: the same frames, bit for bit, on the same machine.
 
     Examples: reverie replay walk.reverie -o walk.mp4;  reverie replay walk.reverie --overlay -o walk.gif
@@ -36,18 +37,6 @@ class ReplayConfig:
     """The folder of the session's scene, where it is not a bundled one."""
     model: str | None = None
     """Generate with this model instead of the one that the file names: a bundled name, a folder, or a hub id."""
-    variant: str | None = None
-    """Variant of Matrix-Game 2.0: universal, gta or templerun."""
-    decoder: str = "auto"
-    """full, or tiny where the model has one; auto takes the preset's, else full."""
-    preset: str | None = None
-    """Memory preset of Matrix-Game 2.0, by the card's memory: 24gb, 12gb, 8gb; or fast."""
-    weights: str = "auto"
-    """Weights of the transformer: full, int8, int4 or fp8; auto takes the preset's, else full."""
-    mode: str = "auto"
-    """eager, or compiled (on a GPU with CUDA graphs); auto compiles on a GPU."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
     dtype: str = "auto"
     """auto, float32 or bfloat16."""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from reverie.argument_markers import alias, positional, repeated
+from reverie.cli.pull_options import PullOptions
 from reverie.errors import DataError
 from reverie.hub.push_options import PushOptions
 
@@ -355,18 +356,11 @@ def scene_push(config: PushSceneConfig) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PullSceneConfig:
+class PullSceneConfig(PullOptions):
     """Download a scene from the Hugging Face Hub into a folder.
 
     Example: reverie scene pull somebody/my-level -o scenes/my-level
     """
-
-    repository: Annotated[str, positional()]
-    """OWNER/NAME."""
-    output: Annotated[Path, alias("-o")]
-    """The folder to make."""
-    revision: str | None = None
-    """A branch, tag or commit; the newest if left out."""
 
 
 def scene_pull(config: PullSceneConfig) -> None:

@@ -109,7 +109,8 @@ class TrainNanoConfig:
 def train_nano(config: TrainNanoConfig) -> None:
     """Trains every stage that is not done yet, with a line a stage."""
     from reverie.cli.display import TrainingDisplay
-    from reverie.train.device import num_cores, pick_device
+    from reverie.hardware import num_cores
+    from reverie.train.device import pick_device
     from reverie.train.recipes import run
     from reverie.train.spatial.machine import gpu_memory_gib
     from reverie.train.spatial.plans import GAMES, recipe_named

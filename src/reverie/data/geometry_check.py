@@ -16,6 +16,7 @@ import torch
 
 from reverie.data.dataset import Dataset
 from reverie.types import Clip
+from reverie.vision.pixels import shrink_frames
 from reverie.vision.projection import focal_lengths, render_views
 
 GAP_FRAMES = 8
@@ -230,10 +231,8 @@ class _Warper:
         self._hidden = torch.from_numpy(np.stack([pair.hidden for pair in pairs]))[:, None]
         self._target_hidden = torch.from_numpy(np.stack([pair.target_hidden for pair in pairs]))
         self._poses = np.stack([[pair.source_poses, pair.target_poses] for pair in pairs])  # (pairs, 2, 3, 6)
-        size = tuple(self._depth.shape[-2:])
-        self.still, self._target = (
-            torch.nn.functional.interpolate(image.float() / 127.5 - 1, size, mode="area") for image in (source, target)
-        )
+        size = (self._depth.shape[-2], self._depth.shape[-1])
+        self.still, self._target = (shrink_frames(image, size) for image in (source, target))
 
     def warp(self, setting: Setting) -> tuple[torch.Tensor, torch.Tensor]:
         """Images `(pairs, 3, h, w)`, and which of their pixels are visible in the source and are not of the body."""

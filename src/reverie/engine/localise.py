@@ -14,7 +14,8 @@ from reverie.engine.loading.scenes import LoadedScene, bundled_scenes
 from reverie.errors import CheckpointError, DataError
 from reverie.scenes.scene import read_scene_json
 from reverie.types import Camera
-from reverie.vision.projection import VIEW_SIZE, focal_lengths
+from reverie.vision.pixels import psnr_db, shrink_frames
+from reverie.vision.projection import focal_lengths
 
 MIN_COVER = 0.5
 """Share of the frame that a scene's keyframes must show."""
@@ -61,9 +62,8 @@ def compare_view(
     state.focal.copy_(focal_lengths(torch.tensor([camera.fov_deg]), camera.pixel_aspect))
     pose = torch.from_numpy(camera.pose).to(engine.device)
     view, _ = memory.render(state, pose.expand(1, 4, 6), loaded.candidates)
-    real = torch.from_numpy(np.array(frame)).to(engine.device).permute(2, 0, 1)[None] / 127.5 - 1
-    small = torch.nn.functional.interpolate(real, VIEW_SIZE, mode="area")[0]
+    small = shrink_frames(torch.from_numpy(np.array(frame)).to(engine.device).permute(2, 0, 1)[None])[0]
     cover = view.cover[0, 0].float()
     share = float(cover.mean())
     error = ((view.colour[0, 0].clamp(-1, 1) - small).square().mean(0) * cover).mean() / max(share, 1e-6)
-    return share, -10 * float(torch.log10(error.clamp_min(1e-9) / 4))
+    return share, psnr_db(float(error))

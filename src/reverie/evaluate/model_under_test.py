@@ -18,9 +18,9 @@ from reverie.engine.engine import Engine, load
 from reverie.engine.runtime import hash_files
 from reverie.errors import CheckpointError, DeviceError
 from reverie.evaluate.rollout import Dreamer
-from reverie.models.pixels import to_frames, to_pixels
 from reverie.paths import own_files
 from reverie.types import FPS, Frames
+from reverie.vision.pixels import to_frames, to_pixels
 
 CHUNK = 12
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from reverie.engine.loading.scenes import LoadedScene
 from reverie.engine.runtime import hash_files
 from reverie.errors import DataError
 from reverie.evaluate.action_mapping import ActionMapping, check_frames, match_actions, match_idm, shared_space
+from reverie.evaluate.config import EvaluationConfig
 from reverie.evaluate.display import Display, Silent
 from reverie.evaluate.experiment import Experiment
 from reverie.evaluate.game import evaluate_game
@@ -42,36 +43,6 @@ SHEETS = {
     "idle": ("idle-*",),
 }
 """Strips on each sheet: what was compared, in pairs, held, played and idled."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvaluationConfig:
-    """One model, the recordings that it is measured on, and how: fields as `reverie evaluate --help` explains them.
-
-    output: folder of the report, runs/evaluate/MODEL if left out.
-    """
-
-    model: str
-    data: tuple[Path, ...]
-    output: Path | None = None
-    idm: tuple[Path, ...] = ()
-    scene: tuple[str, ...] = ()
-    starts: int | None = None
-    long_s: int | None = None
-    quick: bool = False
-    suite: str | None = None
-    bench: Path | None = None
-    any_split: bool = False
-    seed: int = 0
-    videos: bool = True
-    fov_deg: float = 105.4
-    device: str = "auto"
-    dtype: str = "auto"
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the report."""
-        return self.output or Path("runs/evaluate") / Path(self.model).name
 
 
 def run(config: EvaluationConfig, size: Size | SceneSize | None = None, display: Display | None = None) -> Report:

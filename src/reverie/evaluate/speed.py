@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from reverie.bench.latency import latency_ms
-from reverie.engine.loading.device import cpu_name
 from reverie.errors import DataError
 from reverie.evaluate.experiment import Experiment
 from reverie.evaluate.rollout import Dream, next_frames
 from reverie.evaluate.store import Record
 from reverie.evaluate.tables import DREAM, Column, Metrics, Table
+from reverie.hardware import cpu_name
 from reverie.types import FPS, Action
 
 WARM_BLOCKS = 12

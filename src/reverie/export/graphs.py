@@ -37,6 +37,7 @@ from reverie.models.schedule import Schedule
 from reverie.models.state import Condition, RotaryTables, TimestepEmbedding, WorldState
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.scenes.ego_motion import depth_ahead
+from reverie.vision.pixels import shrink_frames
 from reverie.vision.projection import VIEW_SIZE
 
 OPSET = 18
@@ -211,7 +212,7 @@ class DepthGraph(nn.Module):
         self.depth = memory.depth
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
-        log_depth, body = self.depth(F.interpolate(frame, VIEW_SIZE, mode="area"))
+        log_depth, body = self.depth(shrink_frames(frame))
         return log_depth.exp(), (body > BODY_LOGIT).float(), depth_ahead(log_depth)
 
 

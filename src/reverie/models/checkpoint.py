@@ -50,6 +50,7 @@ GEOMETRY = "geometry.safetensors"
 OPTIONAL = {"tiny_decoder": TINY_DECODER, "memory": GEOMETRY}
 HINT = f"a model folder holds config.json and {', '.join(WEIGHTS.values())}"
 T = TypeVar("T")
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -324,19 +325,29 @@ def _could_be(kind: Any, value: Any) -> bool:
     )
 
 
-def read_trained(folder: Path, kind: str, what: str, missing: str, build: Callable[[dict[str, Any]], T]) -> T:
-    """Reads the `config.json` that a training of `kind` wrote into `folder`; returns what `build` makes of it.
+def save_trained(folder: Path, part: str, network: nn.Module, summary: dict[str, Any]) -> None:
+    """Writes a network that `reverie train PART` made into `folder`, which is made: `config.json`, PART.safetensors."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_weights(folder / f"{part}.safetensors", network)
+    config = {"kind": f"reverie.{part}", part: to_json(network.config), "training": summary}
+    write_json_atomic(folder / "config.json", config)
 
-    what: name of such a network; missing: advice where there is no file.  Raises CheckpointError for a file that is
-    missing, of another kind, or that `build` finds no config in.
+
+def load_trained(folder: Path, part: str, what: str, build: Callable[[Any], N]) -> tuple[N, dict[str, float]]:
+    """Reads what `save_trained` wrote.  Returns the network, in eval mode, and its figures on held-out data.
+
+    what: name of such a network; build: makes it, of its config as JSON.  Raises CheckpointError for files that are
+    missing, of another kind, or that do not fit.
     """
-    path = folder / "config.json"
+    path, kind = folder / "config.json", f"reverie.{part}"
     try:
         raw = json.loads(path.read_text())
         if raw["kind"] != kind:
             raise CheckpointError(f"{path} is of kind {raw['kind']!r}, expected {kind!r}; give the folder of {what}")
-        return build(raw)
+        network, figures = build(raw[part]), raw["training"].get("metrics", {})
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing; {missing}") from error
+        raise CheckpointError(f"{path} is missing; train one first: reverie train {part} -o {folder}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is not the config of {what}: {error}") from error
+    load_weights(folder / f"{part}.safetensors", network)
+    return network.eval(), figures

@@ -22,20 +22,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from reverie.models.checkpoint import (
-    from_json,
-    load_weights,
-    read_trained,
-    save_weights,
-    to_json,
-    write_json_atomic,
-)
+from reverie.models.checkpoint import from_json, load_trained
 from reverie.types import ActionSpace, Frames
 from reverie.vision.optical_flow import estimate_flow
 
-KIND = "reverie.idm"
 WEIGHTS = "idm.safetensors"
-
 FLOW_GRID = (16, 28)
 PICTURE_SIZE = (32, 56)
 FLOW_SCALE_PX = 4.0
@@ -182,20 +173,11 @@ def ways(turn_deg: Tensor, dead_zone_deg: float) -> Tensor:
     return (turn_deg > dead_zone_deg).long() - (turn_deg < -dead_zone_deg).long() + 1
 
 
-def save_idm(folder: Path, model: InverseDynamics, summary: dict[str, Any]) -> None:
-    """Write `config.json` and `idm.safetensors` into `folder`."""
-    save_weights(folder / WEIGHTS, model)
-    write_json_atomic(folder / "config.json", {"kind": KIND, "idm": to_json(model.config), "training": summary})
-
-
 def load_idm(folder: Path) -> tuple[InverseDynamics, dict[str, float]]:
-    """Loads a model that `save_idm` wrote, in eval mode, with its figures on held-out data.  Raises CheckpointError."""
-    model, figures = read_trained(
-        folder,
-        KIND,
-        "an inverse-dynamics model",
-        f"train one first: reverie train idm -o {folder}",
-        lambda raw: (InverseDynamics(from_json(IDMConfig, raw["idm"])), raw["training"].get("metrics", {})),
+    """Loads a model that `reverie train idm` made, in eval mode, with its figures on held-out data.
+
+    Raises CheckpointError.
+    """
+    return load_trained(
+        folder, "idm", "an inverse-dynamics model", lambda raw: InverseDynamics(from_json(IDMConfig, raw))
     )
-    load_weights(folder / WEIGHTS, model)
-    return model.eval(), figures

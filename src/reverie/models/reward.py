@@ -19,18 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from reverie.errors import CheckpointError
-from reverie.models.checkpoint import (
-    from_json,
-    load_weights,
-    read_trained,
-    save_weights,
-    to_json,
-    write_json_atomic,
-)
+from reverie.models.checkpoint import from_json, load_trained
 from reverie.models.weights import fingerprint
 
-KIND = "reverie.reward"
-WEIGHTS = "reward.safetensors"
 GRID = (2, 4)
 """Grid of the pooled features, down and across."""
 
@@ -134,21 +125,9 @@ def tokenizer_fingerprint(tokenizer: nn.Module) -> str:
     return fingerprint({name: tensor.bfloat16() for name, tensor in tokenizer.state_dict().items()})
 
 
-def save_reward(folder: Path, model: RewardNet, summary: dict[str, Any]) -> None:
-    """Writes `config.json` and `reward.safetensors` into `folder`, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_weights(folder / WEIGHTS, model)
-    write_json_atomic(folder / "config.json", {"kind": KIND, "reward": to_json(model.config), "training": summary})
-
-
 def load_reward(folder: Path) -> tuple[RewardNet, dict[str, float]]:
-    """Loads a network that `save_reward` wrote, with its figures on held-out episodes.  Raises CheckpointError."""
-    model, figures = read_trained(
-        folder,
-        KIND,
-        "a learned reward",
-        f"train one first: reverie train reward -o {folder}",
-        lambda raw: (RewardNet(from_json(RewardConfig, raw["reward"])), raw["training"].get("metrics", {})),
-    )
-    load_weights(folder / WEIGHTS, model)
-    return model, figures
+    """Loads a network that `reverie train reward` made, with its figures on held-out episodes.
+
+    Raises CheckpointError.
+    """
+    return load_trained(folder, "reward", "a learned reward", lambda raw: RewardNet(from_json(RewardConfig, raw)))

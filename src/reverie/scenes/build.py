@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from reverie.errors import DataError
 from reverie.scenes.keyframes import Candidates, Keyframes
 from reverie.scenes.selection import DISTANCE_SCALE, choose_keyframes
-from reverie.vision.projection import VIEW_SIZE, View, render_views
+from reverie.vision.pixels import psnr_db, shrink_frames
+from reverie.vision.projection import View, render_views
 from reverie.vision.visibility import compare_depth
 
 NEIGHBOURS = 8
@@ -126,12 +126,8 @@ def measure_coverage(
             usable = torch.ones(1, len(scene), dtype=torch.bool)
             usable[0, i] = False
         view = render_from(scene, held_out.pose[i : i + 1], focal, usable=usable)
-        true = F.interpolate(held_out.colour[i : i + 1].float() / 127.5 - 1, VIEW_SIZE, mode="area")
+        true = shrink_frames(held_out.colour[i : i + 1])
         errors.append((view.colour[:, 0].clamp(-1, 1) - true).square().mean().item())
         covers.append(view.cover.mean().item())
     mean, median = float(np.mean(errors)), float(np.median(errors))
-
-    def decibel(mse: float) -> float:
-        return -10 * float(np.log10(max(mse, 1e-9) / 4))
-
-    return Coverage(float(np.mean(covers)), decibel(mean), decibel(median), len(errors))
+    return Coverage(float(np.mean(covers)), psnr_db(mean), psnr_db(median), len(errors))

@@ -1,59 +1,125 @@
-"""Settings of a training (`TrainerConfig`)."""
+"""Settings of a training: the options that commands share, each documented here alone, and `TrainerConfig`.
+
+A command's own class adds what is its own, and restates an option only to give it another default.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from reverie.argument_markers import alias
 from reverie.errors import TrainError
 from reverie.train.tracking import Track
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainerConfig:
-    """Options of the training loop.  The budget is `steps` or `minutes` of wall clock, one of them, over all resumes.
+class LoopOptions:
+    """Options of every training."""
+
+    minutes: float | None = None
+    """Budget of wall clock over all resumes, or else give steps: time for training steps, and figures between them.
+    Preparing the recordings and the last figures come on top."""
+    steps: int | None = None
+    """Budget of optimizer steps over all resumes, or else give minutes."""
+    seed: int = 0
+    """Seed of all random draws."""
+    device: str = "auto"
+    """cpu, cuda or cuda:N; auto is a GPU where there is one."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Number type of the computation; auto is bfloat16 on a GPU that has it and on a CPU with AMX, else float32."""
+    track: Track = "auto"
+    """Tracker of figures and sheets besides log.jsonl; auto is TensorBoard if it is installed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedLoopOptions(LoopOptions):
+    """Options of trainings that take long enough to be watched."""
+
+    muon: bool = False
+    """Optimise matrices, and kernels reshaped to matrices, by Muon (at AdamW's scale) and the rest by AdamW, instead of
+    all by AdamW."""
+    compile: bool = False
+    """Compile the pieces of transformers, or else the task's own heavy part.  Validation, samples and exports run as
+    written, or they would be compiled for shapes of their own."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints, and exports of the model so far."""
+    validate_minutes: float = 5.0
+    """Minutes between figures on the held-out data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParallelLoopOptions(SavedLoopOptions):
+    """Options of trainings that may run in several processes."""
+
+    warmup_steps: int = 100
+    """Steps over which the learning rate rises."""
+    decay: float = 0.3
+    """Last share of the budget, over which the learning rate falls linearly to zero."""
+    ema: float = 0.999
+    """Decay of the moving average of the weights, which is what figures and models are of; 0 averages nothing."""
+    accumulate: int = 1
+    """Micro-batches of a step in each process; the global batch is batch x accumulate x processes."""
+    workers: int = 1
+    """Threads that make batches ahead."""
+    shard: bool = False
+    """With several processes, each keeps its part of the blocks (FSDP2): weights, gradients, optimizer and average."""
+    remat: bool = False
+    """Activation checkpointing of the blocks: less memory, more computation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldLoopOptions(ParallelLoopOptions):
+    """Options of trainings of worlds on encoded recordings."""
+
+    data: tuple[Path, ...]
+    """Datasets in the LeRobot v3 layout, one or several games, each drawn equally often."""
+    output: Annotated[Path, alias("-o")]
+    """Folder of the run; the model is in model below it."""
+    held_out: tuple[Path, ...] = ()
+    """Datasets for the figures; without any they are on the data itself."""
+    latents: Path | None = None
+    """Folder of encoded recordings, to share them between runs (default: in the run's folder)."""
+    max_hours: float | None = None
+    """Hours used of each dataset, at most."""
+    held_out_hours: float = 0.1
+    """Hours used of each held-out dataset, at most."""
+    batch: int = 4
+    """Clips of a batch."""
+    shift: float = 3.0
+    """Shift of the training noise levels towards 1."""
+    max_shard_mb: float | None = None
+    """Largest file of the model's weights; larger ones are sharded as on the Hugging Face Hub."""
+    checkpoint_minutes: float = 4.0
+    validate_minutes: float = 8.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerConfig(ParallelLoopOptions):
+    """Settings of the training loop.  The budget is `steps` or `minutes` of wall clock, one of them, over all resumes.
 
     Minutes count steps and the validations between them, and neither what comes before the first nor after the last.
-
-    The learning rate rises over `warmup_steps`, holds, and falls linearly to zero over the last `decay` of the budget.
-    muon: matrices, and kernels reshaped to matrices, are optimised by Muon (at AdamW's scale), the rest by AdamW.
-    skip_above: a step whose gradient norm is that many times the recent median is left out.
-    accumulate: micro-batches of a step in each process; the global batch is batch x accumulate x processes.
-    workers: threads that make batches ahead.  dtype: what autocast computes in; auto is bfloat16 on a GPU that has it,
-    else float32.  compile: the pieces of transformers (`reverie.models.compiled_blocks`) or else the task's own heavy
-    part; validation, samples and export run as written, or they would be compiled for shapes of their own.
-    shard: with several processes, each keeps its part of the task's blocks: weights, gradients, optimizer and average.
-    remat: activation checkpointing of the blocks, if the model offers it.
-    track: where figures and sheets go besides `log.jsonl` (`reverie.train.tracking`).
     """
 
     folder: Path
-    steps: int | None = None
-    minutes: float | None = None
-    seed: int = 0
+    """Folder of the run."""
     lr: float = 3e-4
+    """Learning rate between its rise and its fall."""
     betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decays of the two moments."""
     weight_decay: float = 0.01
-    muon: bool = False
-    warmup_steps: int = 100
-    decay: float = 0.3
+    """Weight decay of matrices."""
     clip: float = 1.0
+    """Largest norm of a gradient."""
     skip_above: float = 10.0
-    ema: float = 0.999
-    accumulate: int = 1
-    workers: int = 1
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: bool = False
-    shard: bool = False
-    remat: bool = False
-    checkpoint_minutes: float = 5.0
-    validate_minutes: float = 5.0
+    """Gradient norm, as a multiple of the recent median, above which a step is left out."""
     validate_first: bool = True
+    """Measure figures before the first step too."""
     log_steps: int = 20
-    track: Track = "auto"
+    """Steps between lines of the log."""
     resume: bool = True
+    """Go on from the newest checkpoint of the folder."""
 
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
@@ -74,7 +140,7 @@ class TrainerConfig:
             )
 
 
-def trainer_config(options: Any, folder: Path, **chosen: Any) -> TrainerConfig:
+def trainer_config(options: LoopOptions, folder: Path, **chosen: Any) -> TrainerConfig:
     """Builds a `TrainerConfig` from a command's options: those of its fields that `TrainerConfig` has too.
 
     chosen: other fields, or in place of options.

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 from reverie.errors import DeviceError
+from reverie.hardware import find_device
 
 FAILURES = ("CUDA error", "CUDA out of memory", "cuDNN error", "CUBLAS_STATUS", "NCCL error")
 """Beginnings of torch's messages when a GPU fails."""
-
-
-def num_cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        return os.cpu_count() or 1
 
 
 def is_device_failure(error: BaseException) -> bool:
@@ -61,13 +53,8 @@ def matrix_precision(device: torch.device) -> Iterator[None]:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is a GPU where there is one.  Raises DeviceError for a device that this machine does not have."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f"unknown device {name!r}; expected auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("cuda was asked for but this machine has no usable NVIDIA GPU; use --device cpu")
-    return device
+    """`auto`: CUDA if there is one, else the CPU, never Apple's GPU; or a name as `find_device` takes it.
+
+    Raises DeviceError as `find_device` does.
+    """
+    return find_device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)

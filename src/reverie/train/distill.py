@@ -13,22 +13,20 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from reverie.argument_markers import alias
 from reverie.errors import TrainError
 from reverie.models.checkpoint import ModelBundle, load_model, save_model, shard_bytes_of
 from reverie.models.dit import WorldModel
-from reverie.models.pixels import to_pixels
 from reverie.models.start_frames import INDEX
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.sampling import Schedule, add_noise
 from reverie.train.batches import move
-from reverie.train.config import trainer_config
+from reverie.train.config import WorldLoopOptions, trainer_config
 from reverie.train.device import pick_device
 from reverie.train.display import SILENT, Display
 from reverie.train.forcing import Guided, Past, clean_estimates, count_tokens
@@ -36,60 +34,34 @@ from reverie.train.latents import Batch, Clips, load_for
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
 from reverie.train.start_frames import add_start_frames
 from reverie.train.task import Task
-from reverie.train.tracking import Track
 from reverie.train.trainer import Trainer
+from reverie.vision.pixels import to_pixels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DistillConfig:
-    """Options of both stages of distillation.
-
-    teacher: a model folder.  data, held_out: datasets of its games.  latents: where encoded recordings are kept, to
-    share them between runs (default: in the run's folder).  sigmas, context_sigma: the student's schedule; it
-    renoises between passes.  guidance: the teacher's; 1 is none.  context_noise: the most noise that context gets.
-    """
+class DistillConfig(WorldLoopOptions):
+    """Options of both stages of distillation."""
 
     teacher: Path
-    data: tuple[Path, ...]
-    output: Annotated[Path, alias("-o")]
-    held_out: tuple[Path, ...] = ()
-    latents: Path | None = None
+    """A model folder, of the games of the data."""
     student: Path | None = None
+    """A model folder of the teacher's shape to go on from (default: the teacher)."""
     name: str = "student"
+    """The student's name."""
     sigmas: tuple[float, ...] = (1.0, 0.6)
+    """Noise levels of the student's denoising passes; it renoises between them."""
     context_sigma: float = 0.06
+    """Noise on the context of the student's sessions."""
     guidance: float = 1.0
+    """Guidance of the teacher; 1 is none."""
     context_noise: float = 0.25
-    shift: float = 3.0
-    max_hours: float | None = None
-    held_out_hours: float = 0.1
-    minutes: float | None = None
-    """Time for training steps, and figures between them; preparing the recordings and the last figures come on top."""
-    steps: int | None = None
-    batch: int = 4
+    """The most noise that context gets in training."""
     clip_steps: int = 8
+    """Latent steps of a training clip."""
     lr: float = 1e-4
+    """Learning rate of the student."""
     warmup_steps: int = 20
-    muon: bool = False
     ema: float = 0.99
-    decay: float = 0.3
-    seed: int = 0
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number type of the computation; auto is bfloat16 on a GPU that has it, else float32."""
-    compile: bool = False
-    """Compile the blocks of student, teacher and critic."""
-    accumulate: int = 1
-    workers: int = 1
-    """Threads that make batches ahead."""
-    shard: bool = False
-    remat: bool = False
-    max_shard_mb: float | None = None
-    """Largest file of the model's weights; larger ones are sharded as on the Hugging Face Hub."""
-    checkpoint_minutes: float = 4.0
-    validate_minutes: float = 8.0
-    track: Track = "auto"
-    """Tracker of figures and sheets besides log.jsonl; auto is TensorBoard if it is installed."""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.clip_steps < 2:

@@ -9,11 +9,10 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 
-from reverie.argument_markers import alias
 from reverie.data.dataset import Dataset
 from reverie.errors import TrainError
 from reverie.models.checkpoint import ModelBundle, load_model, save_model
@@ -23,8 +22,7 @@ from reverie.train.config import trainer_config
 from reverie.train.device import pick_device
 from reverie.train.display import SILENT, Display
 from reverie.train.start_frames import add_start_frames
-from reverie.train.tokenizer import TokenizerTask, TrainTokenizerConfig, read_pool, time_tokenizer
-from reverie.train.tracking import Track
+from reverie.train.tokenizer import TokenizerOptions, TokenizerTask, read_pool, time_tokenizer
 from reverie.train.trainer import Trainer
 from reverie.types import Frames
 
@@ -32,46 +30,31 @@ HELD_OUT_CLIPS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DistillDecoderConfig:
+class DistillDecoderConfig(TokenizerOptions):
     """Train a narrower decoder for a model's latents.
 
     Example: reverie distill decoder --teacher runs/student/model --data rec -o runs/fast --minutes 20
-
-    teacher: a model folder.  data, held_out: datasets of its games.  coarse, middle, fine, blocks: the new decoder's
-    widths and residual blocks, as `TokenizerConfig` has them.  The rest as in `reverie train tokenizer`.
     """
 
     teacher: Path
-    data: tuple[Path, ...]
-    output: Annotated[Path, alias("-o")]
-    held_out: tuple[Path, ...] = ()
+    """A model folder, of the games of the data."""
     coarse: int = 96
+    """Width of the new decoder's coarse blocks, as `TokenizerConfig` has it."""
     middle: int = 96
+    """Width of its middle blocks."""
     fine: int = 24
+    """Width of its fine blocks."""
     blocks: tuple[int, int] = (1, 1)
-    minutes: float | None = None
-    """Time for training steps, and figures between them; preparing the recordings and the last figures come on top."""
-    steps: int | None = None
-    batch: int = 6
-    clip_frames: int = 13
-    crop: tuple[int, int] = (64, 112)
+    """Residual blocks, coarse and middle."""
     pool_clips: int = 512
-    lr: float = 1e-3
-    muon: bool = True
-    noise: float = 0.06
     clip: float = 0.5
+    """Largest norm of a gradient."""
     warmup_steps: int = 30
+    """Steps over which the learning rate rises."""
     decay: float = 0.4
+    """Last share of the budget, over which the learning rate falls linearly to zero."""
     ema: float = 0.99
-    seed: int = 0
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: bool = False
-    """Compile the tokenizer's blocks."""
-    checkpoint_minutes: float = 4.0
-    validate_minutes: float = 4.0
-    track: Track = "auto"
-    """Tracker of figures and sheets besides log.jsonl; auto is TensorBoard if it is installed."""
+    """Decay of the moving average of the weights, which is what figures and the model are of."""
 
 
 class DecoderTask(TokenizerTask):
@@ -96,9 +79,7 @@ class DecoderTask(TokenizerTask):
         new.latent_mean.copy_(old.latent_mean)
         new.latent_std.copy_(old.latent_std)
         new.encoder.requires_grad_(False)
-        shared = {field.name for field in dataclasses.fields(TrainTokenizerConfig)}
-        options = {name: getattr(config, name) for name in shared if hasattr(config, name)}
-        super().__init__(new, TrainTokenizerConfig(**options), pool, held_out)
+        super().__init__(new, config, pool, held_out)
         self._teacher_psnr: float | None = None
 
     def validate(self) -> dict[str, float]:

@@ -36,18 +36,18 @@ class DistillDmdConfig(DistillConfig):
     """Teach a few-step student under its own rollouts.
 
     Example: reverie distill dmd --teacher runs/teacher/model --student runs/init/model --data rec -o runs/student
-
-    rollout_blocks: blocks of a rollout, which may be longer than the clips that the teacher judges (clip_steps).
-    critic_updates: of the critic for each of the student's.  critic_lr: the critic's rate, as a multiple of lr.
-    critic_first: share of the budget in which only the critic learns: before it fits the student, its score is
-    useless.  still: share of rollouts in which nothing is done.
     """
 
     rollout_blocks: int = 10
+    """Blocks of a rollout, which may be longer than the clips that the teacher judges (`clip_steps`)."""
     critic_updates: int = 4
+    """Updates of the critic for each of the student's."""
     critic_lr: float = 5.0
+    """The critic's learning rate, as a multiple of `lr`."""
     critic_first: float = 0.1
+    """Share of the budget in which only the critic learns: before it fits the student, its score is useless."""
     still: float = 0.1
+    """Share of rollouts in which nothing is done."""
     lr: float = 2e-5
 
     def __post_init__(self) -> None:

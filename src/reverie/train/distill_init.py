@@ -26,12 +26,12 @@ class DistillInitConfig(DistillConfig):
     """Start a few-step student from a many-step teacher.
 
     Example: reverie distill init --teacher runs/teacher/model --data rec -o runs/init --minutes 20
-
-    method: ode or consistency.  teacher_steps: of the teacher's path from noise.
     """
 
     method: Literal["ode", "consistency"] = "ode"
+    """ode learns the ends of the teacher's paths; consistency needs no paths."""
     teacher_steps: int = 12
+    """Steps of the teacher's path from noise."""
 
 
 class InitTask(DistillTask):

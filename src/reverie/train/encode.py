@@ -22,15 +22,16 @@ from torch import Tensor
 
 from reverie.data.dataset import Dataset, check_rate
 from reverie.errors import DataError
-from reverie.models.pixels import to_bytes, to_pixels
+from reverie.hardware import num_cores
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
 from reverie.models.weights import fingerprint
-from reverie.train.device import fast_autocast, num_cores
+from reverie.train.device import fast_autocast
 from reverie.train.display import SILENT, Display
 from reverie.train.kept_arrays import Arrays, kept_arrays
 from reverie.train.warm_start import StartEncoder
 from reverie.types import STEP_FRAMES, ActionSpace, Clip
+from reverie.vision.pixels import to_bytes, to_pixels
 
 VERSION = 2
 CHUNK_STEPS = 16

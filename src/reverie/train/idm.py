@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +24,13 @@ from reverie.data.dataset import Dataset
 from reverie.data.loader import ClipLoader
 from reverie.data.workers import worker_pool
 from reverie.errors import DataError, TrainError
-from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, save_idm, ways
-from reverie.train.config import trainer_config
-from reverie.train.device import num_cores
+from reverie.hardware import num_cores
+from reverie.models.checkpoint import save_trained
+from reverie.models.idm import FLOW_GRID, IDMConfig, InverseDynamics, look, ways
+from reverie.train.config import LoopOptions, trainer_config
 from reverie.train.display import SILENT, Display
 from reverie.train.kept_arrays import Arrays, kept_arrays
 from reverie.train.task import Task
-from reverie.train.tracking import Track
 from reverie.train.trainer import Trainer
 from reverie.types import ActionSpace
 
@@ -46,7 +46,7 @@ EDGE_STEPS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainIdmConfig:
+class TrainIdmConfig(LoopOptions):
     """Train the model that names actions from frames, by which `reverie evaluate` measures obedience.
 
     Example: reverie train idm --data rec/vizdoom --held-out rec/vizdoom-heldout -o runs/idm --minutes 10
@@ -58,24 +58,20 @@ class TrainIdmConfig:
     """Folder of the run."""
     held_out: Path | None = None
     """A held-out recording, for the figures; without it they are on the data itself, and are marked so."""
-    minutes: float | None = None
-    """Time for training steps, and figures between them; preparing the recordings and the last figures come on top."""
-    """Budget of wall clock, or `steps`."""
-    steps: int | None = None
     clips: int = 1200
     """Clips taken from the recording."""
     held_out_clips: int = 200
+    """Clips taken from the held-out recording."""
     clip_frames: int = 65
+    """Frames of a clip."""
     batch: int = 12
+    """Clips of a batch."""
     lr: float = 1.5e-3
+    """Learning rate."""
     width: int = 128
-    seed: int = 0
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Width of the network."""
     compile: bool = False
     """Compile the network."""
-    track: Track = "auto"
-    """Tracker of figures besides log.jsonl; auto is TensorBoard if it is installed."""
     workers: int | None = None
     """Processes that look at the recording (default: one for each core, at most 16)."""
 
@@ -168,7 +164,8 @@ class IdmTask(Task):
         return figures
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:
-        save_idm(folder, self.idm, {**summary, "held_out": str(self.config.held_out or "none: figures on the data")})
+        summary = {**summary, "held_out": str(self.config.held_out or "none: figures on the data")}
+        save_trained(folder, "idm", self.idm, summary)
 
 
 def turn_field(fov_deg: float) -> npt.NDArray[np.float32]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from reverie.errors import DataError
 from reverie.models.checkpoint import ModelBundle
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
+from reverie.train.config import WorldLoopOptions
 from reverie.train.display import SILENT, Display
 from reverie.train.encode import LatentClips, dataset_names, load_latents
 from reverie.train.tables import GPU_SHARE, Rows, Table
@@ -270,28 +271,8 @@ def _spaced(opens: npt.NDArray[np.int64], count: int) -> list[int]:
     return [int(opens[len(opens) * (k + 1) // (count + 1)]) for k in range(count)]
 
 
-class Recordings(Protocol):
-    """Recordings in the configuration of a stage.
-
-    data, held_out: datasets; latents: folder of encoded recordings, None: in `output`; hours: of each dataset, at most.
-    """
-
-    @property
-    def data(self) -> tuple[Path, ...]: ...
-    @property
-    def held_out(self) -> tuple[Path, ...]: ...
-    @property
-    def latents(self) -> Path | None: ...
-    @property
-    def output(self) -> Path: ...
-    @property
-    def max_hours(self) -> float | None: ...
-    @property
-    def held_out_hours(self) -> float: ...
-
-
 def load_both(
-    config: Recordings, tokenizer: VideoTokenizer | WanVAE, device: torch.device, **options: Any
+    config: WorldLoopOptions, tokenizer: VideoTokenizer | WanVAE, device: torch.device, **options: Any
 ) -> tuple[Clips, Clips]:
     """The clips to train on, served to `device`, and those to measure on: the same where none are held out.
 
@@ -308,7 +289,7 @@ def load_both(
 
 
 def load_for(
-    model: ModelBundle, config: Recordings, device: torch.device, display: Display = SILENT
+    model: ModelBundle, config: WorldLoopOptions, device: torch.device, display: Display = SILENT
 ) -> tuple[Clips, Clips]:
     """Runs `load_both` with the latents, the actions and the field of view of a finished model of our own."""
     given = {"fov_deg": model.config.mouse_fov_deg, "action_space": model.config.action_space}

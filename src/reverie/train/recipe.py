@@ -4,100 +4,77 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from reverie.argument_markers import alias
 from reverie.errors import TrainError
 from reverie.models.checkpoint import ModelConfig
 from reverie.sampling import Schedule
+from reverie.train.config import WorldLoopOptions
 from reverie.train.forcing import given_steps
-from reverie.train.tracking import Track
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainWorldConfig:
-    """Train a world model on a recording.
+class TrainWorldConfig(WorldLoopOptions):
+    """Train a world model on a recording.  The model's keys are all of the datasets', or some of the start's.
 
     Example: reverie train world --data rec --tokenizer runs/tok -o runs/world --minutes 60
     Example: reverie train world --data rec --start Matrix-Game-2.0 --lora 16 --dtype bfloat16 -o runs/mine --minutes 60
-
-    data, held_out: datasets in the LeRobot v3 layout, one or several games, each drawn equally often; the model's
-    keys are all of theirs, or some of the start's. tokenizer: a folder that `reverie train tokenizer` or a model
-    has written. max_hours, held_out_hours: how much of each is used. latents: where encoded recordings are kept, to
-    share them between runs (default: in the run's folder). start: a model folder, a world training's folder, or
-    published Matrix-Game 2.0 weights to go on from, with all their settings; with a tokenizer, a model of the same
-    preset, of which only the weights are taken, those of keys by name. variant, resolution: of published weights,
-    as for `reverie play`. lora: rank of the matrices that are trained beside the start's frozen weights; 0 trains
-    these. preset: default nano-plain, the size of nano without a spatial memory (for that, see
-    `reverie.train.recipes`). fov_deg: horizontal field of view of the model; the turns of games recorded with
-    another are scaled to it (default 105.4, or the start's; where that has none, turns stay). window: steps that
-    attention reaches (default: the preset's). sink: how many of them are the first steps of a session, kept for
-    good. clip_steps: latent steps of a training clip (default 8, or 5 blocks). copies: noisy copies of a clip that
-    share one clean copy. context_noise: the most noise that context gets (default 0.25, or none for a start whose
-    context is clean). lr: default 1.5e-3, for a start 2e-5, with lora 1e-4. muon: not used for a start. shift:
-    moves training noise levels towards 1. shard: weights over several processes (FSDP2). remat: activation
-    checkpointing. action_dropout: share of clips whose actions are hidden. by_key: share of clips that
-    are chosen by a key, each of a game's as often, because players press some keys seldom.
-    still_clips: share of clips that are made to stand still: recorded play seldom does, and standing still must not
-    degrade the image. self_context: share of batches whose context is the model's own prediction, made up to
-    self_context_rounds times over, from self_context_from of the budget on. sigmas, context_sigma: the schedule
-    that the model folder names and samples are drawn with (default 1, 0.8, 0.5 and 0.06, or the start's).
     """
 
-    data: tuple[Path, ...]
-    output: Annotated[Path, alias("-o")]
-    held_out: tuple[Path, ...] = ()
-    latents: Path | None = None
     tokenizer: Path | None = None
+    """A folder that `reverie train tokenizer` or a model has written."""
     start: Path | None = None
+    """A model folder, a world training's folder, or published Matrix-Game 2.0 weights to go on from, with all their
+    settings; with a tokenizer, a model of the same preset, of which only the weights are taken, those of keys by
+    name."""
     variant: str | None = None
+    """Variant of published weights, as for `reverie play`."""
     resolution: tuple[int, int] | None = None
+    """Height and width for published weights, as for `reverie play`."""
     lora: int = 0
+    """Rank of the matrices that are trained beside the start's frozen weights; 0 trains these."""
     preset: Literal["tiny", "nano-plain"] | None = None
+    """Size of a new model; nano-plain, the default, is nano without a spatial memory (for that, `reverie train
+    nano`)."""
     name: str | None = None
+    """The model's name (default: nano, or the start's)."""
     fov_deg: float | None = None
+    """Horizontal field of view of the model; turns of games recorded with another are scaled to it (default: 105.4, or
+    the start's; where that has none, turns stay)."""
     window: int | None = None
+    """Latent steps that attention reaches (default: the preset's)."""
     sink: int = 0
-    max_hours: float | None = None
-    held_out_hours: float = 0.1
-    minutes: float | None = None
-    """Time for training steps, and figures between them; preparing the recordings and the last figures come on top."""
-    steps: int | None = None
-    batch: int = 4
+    """Number of these steps that are the first of a session, kept for good."""
     clip_steps: int | None = None
+    """Latent steps of a training clip (default: 8, or 5 blocks)."""
     copies: int = 2
+    """Noisy copies of a clip that share one clean copy."""
     context_noise: float | None = None
-    shift: float = 3.0
+    """The most noise that context gets (default: 0.25, or none for a start whose context is clean)."""
     action_dropout: float = 0.03
+    """Share of clips whose actions are hidden."""
     by_key: float = 0.5
+    """Share of clips that are chosen by a key, each of a game's as often: players press some keys seldom."""
     still_clips: float = 0.15
+    """Share of clips that are made to stand still: recorded play seldom does, and standing still must not degrade the
+    image."""
     self_context: float = 0.5
+    """Share of batches whose context is the model's own prediction."""
     self_context_rounds: int = 3
+    """Largest number of times that such a context is predicted anew."""
     self_context_from: float = 0.5
+    """Share of the budget after which such batches begin."""
     sigmas: tuple[float, ...] | None = None
+    """Noise levels of the model's denoising passes, which samples are drawn with (default: 1, 0.8, 0.5, or the
+    start's)."""
     context_sigma: float | None = None
+    """Noise on the context of sessions (default: 0.06, or the start's)."""
     lr: float | None = None
+    """Learning rate (default: 1.5e-3, for a start 2e-5, with lora 1e-4)."""
     warmup_steps: int = 40
     muon: bool = True
-    ema: float = 0.999
+    """Optimise matrices by Muon and the rest by AdamW; a start is trained by AdamW alone, whatever this says."""
     decay: float = 0.4
-    seed: int = 0
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number type of the computation; auto is bfloat16 on a GPU that has it, else float32."""
-    compile: bool = False
-    accumulate: int = 1
-    workers: int = 1
-    """Threads that make batches ahead."""
-    shard: bool = False
-    remat: bool = False
-    max_shard_mb: float | None = None
-    """Largest file of the model's weights; larger ones are sharded as on the Hugging Face Hub."""
-    checkpoint_minutes: float = 4.0
-    """Between checkpoints, and exports of the model so far."""
-    validate_minutes: float = 8.0
-    track: Track = "auto"
-    """Tracker of figures and sheets besides log.jsonl; auto is TensorBoard if it is installed."""
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.copies < 1 or (self.clip_steps is not None and self.clip_steps < 2):

@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from reverie.errors import CheckpointError, TrainError
+from reverie.hardware import num_cores
 from reverie.models.checkpoint import (
     ModelBundle,
     ModelConfig,
@@ -38,7 +39,7 @@ from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer
 from reverie.models.weights import fingerprint
 from reverie.train.checkpoints import Checkpoints, FolderLock, Progress
 from reverie.train.config import TrainerConfig
-from reverie.train.device import matrix_precision, num_cores, pick_device
+from reverie.train.device import matrix_precision, pick_device
 from reverie.train.display import SILENT, Display, PlainLines
 from reverie.train.parallel import Ranks
 from reverie.train.spatial.figures import contact_sheet

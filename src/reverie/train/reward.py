@@ -20,14 +20,14 @@ from reverie.argument_markers import alias
 from reverie.data.dataset import Dataset
 from reverie.data.rewards import read_rewards
 from reverie.errors import DataError, TrainError
-from reverie.models.reward import RewardConfig, RewardNet, save_reward, tokenizer_fingerprint
-from reverie.train.config import trainer_config
+from reverie.models.checkpoint import save_trained
+from reverie.models.reward import RewardConfig, RewardNet, tokenizer_fingerprint
+from reverie.train.config import LoopOptions, trainer_config
 from reverie.train.device import pick_device
 from reverie.train.display import SILENT, Display
 from reverie.train.encode import load_latents
 from reverie.train.task import Task
 from reverie.train.tokenizer import read_tokenizer
-from reverie.train.tracking import Track
 from reverie.train.trainer import Trainer
 from reverie.types import STEP_FRAMES
 
@@ -37,7 +37,7 @@ CHUNK = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainRewardConfig:
+class TrainRewardConfig(LoopOptions):
     """Train a small network that predicts the reward of a generated step, and whether it ends the episode.
 
     Example: reverie train reward --data rec/doom --tokenizer models/nano -o runs/reward --minutes 2
@@ -53,16 +53,11 @@ class TrainRewardConfig:
     """A held-out recording, for the figures; without it they are on episodes of the data that are not trained on."""
     latents: Path | None = None
     """Folder of encoded recordings, to share them between runs (default: in the run's folder)."""
-    minutes: float | None = None
-    """Budget of wall clock, or `steps`."""
-    steps: int | None = None
     batch: int = 64
+    """Latent steps of a batch."""
     lr: float = 1e-3
-    seed: int = 0
-    device: str = "auto"
+    """Learning rate."""
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
-    track: Track = "auto"
-    """Tracker of figures besides log.jsonl; auto is TensorBoard if it is installed."""
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -194,7 +189,7 @@ class RewardTask(Task):
         return np.concatenate(guesses), np.concatenate(chances)
 
     def export(self, folder: Path, summary: dict[str, Any]) -> None:
-        save_reward(folder, self.net, {**summary, "data": str(self.config.data)})
+        save_trained(folder, "reward", self.net, {**summary, "data": str(self.config.data)})
 
     def data_size(self) -> int:
         return len(self.steps)

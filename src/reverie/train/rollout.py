@@ -13,12 +13,12 @@ from torch import Tensor
 
 from reverie import sampling
 from reverie.models.dit import WorldModel
-from reverie.models.pixels import to_frames
 from reverie.models.state import ConditionChannels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.models.wan_vae import WanVAE
 from reverie.sampling import Schedule
 from reverie.types import Action, ActionSpace, Frames
+from reverie.vision.pixels import to_frames
 
 SCRIPTS: Mapping[str, Action] = {
     "forward": Action(frozenset({"forward"})),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop, sdpa_flop
+
+from reverie.hardware import measure_matmul_gflops
 
 PROBE_SIZE = {"cpu": 1024, "cuda": 8192}
 """Rows of the square matrices that the peak is measured with."""
@@ -94,13 +95,4 @@ _CPU_ATTENTION = {
 @torch.no_grad()
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Operations a second of a large matrix product, the best of a few tries; takes about a tenth of a second."""
-    size = PROBE_SIZE.get(device.type, 1024)
-    a = torch.randn(size, size, device=device).to(dtype)  # a card is up to 13 % faster on equal numbers
-    best, deadline = math.inf, time.perf_counter() + 0.1
-    while math.isinf(best) or time.perf_counter() < deadline:
-        start = time.perf_counter()
-        torch.mm(a, a)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
+    return 1e9 * measure_matmul_gflops(dtype, device, PROBE_SIZE.get(device.type, 1024))

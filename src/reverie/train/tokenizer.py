@@ -24,28 +24,19 @@ from reverie.argument_markers import alias
 from reverie.data.dataset import Dataset
 from reverie.data.loader import ClipLoader
 from reverie.errors import CheckpointError, DataError, TrainError
+from reverie.hardware import num_cores, synchronize
 from reverie.models.checkpoint import KIND as MODEL_KIND
-from reverie.models.checkpoint import (
-    from_json,
-    load_model,
-    load_weights,
-    read_trained,
-    save_weights,
-    to_json,
-    write_json_atomic,
-)
-from reverie.models.pixels import to_frames, to_pixels
+from reverie.models.checkpoint import from_json, load_model, load_trained, save_trained
 from reverie.models.tokenizer import TokenizerConfig, VideoTokenizer, nano, tiny
-from reverie.train.config import trainer_config
-from reverie.train.device import num_cores, pick_dtype
+from reverie.train.config import SavedLoopOptions, trainer_config
+from reverie.train.device import pick_dtype
 from reverie.train.display import SILENT, Display
 from reverie.train.pca import fit_linear
 from reverie.train.task import Task
-from reverie.train.tracking import Track
 from reverie.train.trainer import Trainer
 from reverie.types import Frames
+from reverie.vision.pixels import to_frames, to_pixels
 
-KIND = "reverie.tokenizer"
 PRESETS = {"nano": nano, "tiny": tiny}
 FIT_CLIPS = 96
 CLIPS_WORTH_WORKERS = 128
@@ -55,41 +46,30 @@ SHEET_COLUMNS = (0, 1, 2, 3, 4, 7, 10, 13, 16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainTokenizerConfig:
-    """Train a video tokenizer on a recording.  Example: reverie train tokenizer --data rec -o runs/tok --minutes 20
-
-    data, held_out: datasets in the LeRobot v3 layout, as many clips of each.  Without `held_out` figures are on the
-    data itself.
-    clip_frames: 1 + 4n.  crop: height and width of the training crops, multiples of 16.
-    pool_clips: clips decoded into memory at the start (33 frames each; at 128x224 that is 2.8 MB).
-    noise: deviation of what is added to the latents before decoding, up to this, clip by clip.
-    start: a tokenizer's or a model's folder to go on from, whatever the preset; without one, linear maps are fitted.
-    """
+class TokenizerOptions(SavedLoopOptions):
+    """Options of trainings of a tokenizer, whole or its decoder alone."""
 
     data: tuple[Path, ...]
+    """Datasets in the LeRobot v3 layout, as many clips of each."""
     output: Annotated[Path, alias("-o")]
+    """Folder of the run."""
     held_out: tuple[Path, ...] = ()
-    preset: Literal["nano", "tiny"] = "nano"
-    start: Path | None = None
-    minutes: float | None = None
-    """Time for training steps, and figures between them; preparing the recordings and the last figures come on top."""
-    steps: int | None = None
+    """Datasets for the figures; without any they are on the data itself."""
     batch: int = 6
+    """Clips of a batch."""
     clip_frames: int = 13
+    """Frames of a clip, 1 + 4n."""
     crop: tuple[int, int] = (64, 112)
+    """Height and width of the training crops, multiples of 16."""
     pool_clips: int = 768
+    """Clips decoded into memory at the start (33 frames each; at 128x224 that is 2.8 MB)."""
     lr: float = 1e-3
-    muon: bool = True
+    """Learning rate."""
     noise: float = 0.06
-    seed: int = 0
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    compile: bool = False
-    workers: int = 1
+    """The largest deviation of noise on latents before decoding; each clip gets up to this."""
+    muon: bool = True
     checkpoint_minutes: float = 4.0
     validate_minutes: float = 4.0
-    track: Track = "auto"
-    """Tracker of figures and sheets besides log.jsonl; auto is TensorBoard if it is installed."""
 
     def __post_init__(self) -> None:
         if self.clip_frames % 4 != 1 or self.batch < 1 or self.pool_clips < 1:
@@ -101,10 +81,22 @@ class TrainTokenizerConfig:
             raise TrainError(f"the crop must be multiples of 16, got {self.crop[0]}x{self.crop[1]}")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainTokenizerConfig(TokenizerOptions):
+    """Train a video tokenizer on a recording.  Example: reverie train tokenizer --data rec -o runs/tok --minutes 20"""
+
+    preset: Literal["nano", "tiny"] = "nano"
+    """Size of a new tokenizer."""
+    start: Path | None = None
+    """A tokenizer's or a model's folder to go on from, whatever the preset; without one, linear maps are fitted."""
+    workers: int = 1
+    """Threads that make batches ahead."""
+
+
 class TokenizerTask(Task):
     """The tokenizer's batches, loss, figures and images.  `pool` and `held_out`: clips `(n, f, H, W, 3)` uint8."""
 
-    def __init__(self, tokenizer: VideoTokenizer, config: TrainTokenizerConfig, pool: Frames, held_out: Frames) -> None:
+    def __init__(self, tokenizer: VideoTokenizer, config: TokenizerOptions, pool: Frames, held_out: Frames) -> None:
         height, width = pool.shape[2:4]
         if config.crop[0] > height or config.crop[1] > width:
             raise TrainError(f"the crop {config.crop[0]}x{config.crop[1]} is larger than the data's {height}x{width}")
@@ -185,7 +177,7 @@ class TokenizerTask(Task):
         """Write the folder's `config.json` and `tokenizer.safetensors`, with latents brought to unit deviation."""
         normalise(self.tokenizer, self.held_out, self.device)
         timing = time_tokenizer(self.tokenizer, self.held_out)
-        save_tokenizer(folder, self.tokenizer, summary | {"step_ms": timing})
+        save_trained(folder, "tokenizer", self.tokenizer, summary | {"step_ms": timing})
 
 
 def train_tokenizer(config: TrainTokenizerConfig, display: Display = SILENT) -> dict[str, float]:
@@ -245,21 +237,11 @@ def normalise(tokenizer: VideoTokenizer, clips: Frames, device: torch.device) ->
     tokenizer.latent_std.copy_((latents - tokenizer.latent_mean.view(-1, 1, 1)).square().mean().sqrt())
 
 
-def save_tokenizer(folder: Path, tokenizer: VideoTokenizer, summary: dict[str, Any]) -> None:
-    """Write `config.json` and `tokenizer.safetensors` into `folder`."""
-    save_weights(folder / "tokenizer.safetensors", tokenizer)
-    config = {"kind": KIND, "tokenizer": to_json(tokenizer.config), "training": summary}
-    write_json_atomic(folder / "config.json", config)
-
-
 def load_tokenizer(folder: Path) -> VideoTokenizer:
-    """Read what `save_tokenizer` wrote, in eval mode.  Raises CheckpointError."""
-    missing = f"train a tokenizer first: reverie train tokenizer -o {folder}"
-    tokenizer = read_trained(
-        folder, KIND, "a tokenizer", missing, lambda raw: VideoTokenizer(from_json(TokenizerConfig, raw["tokenizer"]))
-    )
-    load_weights(folder / "tokenizer.safetensors", tokenizer)
-    return tokenizer.eval()
+    """Loads what `reverie train tokenizer` made, in eval mode.  Raises CheckpointError."""
+    return load_trained(
+        folder, "tokenizer", "a tokenizer", lambda raw: VideoTokenizer(from_json(TokenizerConfig, raw))
+    )[0]
 
 
 def read_tokenizer(folder: Path) -> VideoTokenizer:
@@ -294,8 +276,7 @@ def time_tokenizer(tokenizer: VideoTokenizer, clips: Frames, rounds: int = 15) -
 
 def _now(device: torch.device) -> float:
     """Seconds of a clock, once the device has done its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    synchronize(device)
     return time.perf_counter()
 
 

@@ -26,7 +26,6 @@ from reverie.models.checkpoint import ModelBundle, ModelConfig, save_model, shar
 from reverie.models.dit import WorldModel, count_parameters
 from reverie.models.image_encoder import ImageEncoder
 from reverie.models.lazy_module import release_memory
-from reverie.models.pixels import to_pixels
 from reverie.models.presets import PRESETS, Preset
 from reverie.models.start_frames import INDEX
 from reverie.models.tokenizer import VideoTokenizer
@@ -58,6 +57,7 @@ from reverie.train.tokenizer import read_tokenizer
 from reverie.train.trainer import Trainer
 from reverie.train.warm_start import StartEncoder, check_recordings, open_start, take_weights
 from reverie.types import STEP_FRAMES
+from reverie.vision.pixels import to_pixels
 
 PURE_NOISE = 0.1
 """Share of the blocks that are trained at noise level 1."""

@@ -26,13 +26,13 @@ from torch import Tensor
 
 from reverie import sampling
 from reverie.models.dit import WorldModel
-from reverie.models.pixels import to_stored
 from reverie.models.schedule import Schedule
 from reverie.models.state import Condition, RotaryTables, WorldState
 from reverie.models.tiny_decoder import TinyDecoder
 from reverie.models.tokenizer import DecoderState, VideoTokenizer
 from reverie.models.wan_vae import WanVAE
 from reverie.nn.cache import ring_slot
+from reverie.vision.pixels import to_stored
 
 
 class CapturedGraph(Protocol):

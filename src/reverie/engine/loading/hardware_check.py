@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 
-from reverie.engine.loading import device as machine
 from reverie.engine.loading.device import pick_device, pick_dtype
 from reverie.engine.loading.hub import is_cached
 from reverie.engine.loading.memory_estimate import Need, fitting, gib, needed
@@ -18,6 +17,7 @@ from reverie.engine.loading.models import bundled_models, find_model
 from reverie.engine.loading.presets import BY_SIZE, PRESETS, Settings, settings
 from reverie.engine.loading.source import open_source
 from reverie.errors import CheckpointError, DeviceError
+from reverie.hardware import cpu_name, memory_free_mib, memory_total_mib
 from reverie.models.checkpoint import ModelConfig
 from reverie.models.wan_vae import WanVAEConfig
 
@@ -52,10 +52,8 @@ class Machine:
 
 def read_machine(device: torch.device) -> Machine:
     if device.type != "cuda":
-        free, total = machine.memory_free_mib() * 2**20, machine.memory_total_mib() * 2**20
-        return Machine(
-            device="cpu", name=machine.cpu_name(), driver="no driver needed", free_bytes=free, total_bytes=total
-        )
+        free, total = memory_free_mib() * 2**20, memory_total_mib() * 2**20
+        return Machine(device="cpu", name=cpu_name(), driver="no driver needed", free_bytes=free, total_bytes=total)
     free, total = torch.cuda.mem_get_info(device)
     return Machine(
         device=str(device),

@@ -26,10 +26,10 @@ from reverie.engine.sessions import states
 from reverie.engine.sessions.start_latents import StartStream
 from reverie.errors import ActionError, CheckpointError, WorldError
 from reverie.models.conditioning.spatial_memory import NextStep, remembered_points
-from reverie.models.pixels import to_frames, to_pixels, to_stored
 from reverie.models.state import ConditionChannels
 from reverie.models.tokenizer import FRAMES, DecoderState
 from reverie.types import Action, ActionSpace, Camera, Frames
+from reverie.vision.pixels import to_frames, to_pixels, to_stored
 from reverie.vision.projection import VIEW_SIZE
 
 _KIND = "reverie.snapshot"

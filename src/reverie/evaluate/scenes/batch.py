@@ -21,11 +21,11 @@ from reverie.engine.engine import Engine
 from reverie.engine.loading.scenes import LoadedScene
 from reverie.errors import CheckpointError
 from reverie.models.conditioning.spatial_memory import NextStep, SpatialMemory, move_camera
-from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.state import SpatialMemoryState
 from reverie.models.tokenizer import FRAMES
 from reverie.scenes.ego_motion import depth_ahead
 from reverie.types import Action, Frames
+from reverie.vision.pixels import shrink_frames, to_bytes, to_pixels
 from reverie.vision.projection import VIEW_SIZE
 
 Poses = npt.NDArray[np.float32]
@@ -160,9 +160,7 @@ def shrink(frames: Frames) -> Frames:
     """Frames (..., H, W, 3) at half size, that of views; what is no larger than that as it is."""
     if frames.shape[-3] <= VIEW_SIZE[0]:
         return frames
-    pixels = _pixels(torch.from_numpy(np.array(frames)))
-    small = torch.nn.functional.interpolate(pixels.flatten(0, -4), VIEW_SIZE, mode="area")
-    return _stored(small.unflatten(0, pixels.shape[:-3])).numpy()
+    return _stored(shrink_frames(torch.from_numpy(np.array(frames)).movedim(-1, -3))).numpy()
 
 
 def _stored(pixels: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ from reverie.engine.engine import Engine
 from reverie.engine.loading.scenes import LoadedScene
 from reverie.evaluate.scenes.batch import Poses
 from reverie.models.conditioning.base import clip_condition, next_condition
-from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.state import ConditionChannels
 from reverie.nn.attention import Visibility
 from reverie.types import Action, Frames
+from reverie.vision.pixels import to_bytes, to_pixels
 
 SIGMA = 0.7
 MORE_STEPS = 6

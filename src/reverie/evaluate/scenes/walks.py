@@ -20,6 +20,7 @@ from reverie.evaluate.rollout import repeat_actions
 from reverie.evaluate.scenes.batch import Poses, shrink
 from reverie.scenes.recordings import is_held_out, place_of
 from reverie.types import FPS, Action, Clip, Frames
+from reverie.vision.pixels import psnr_db
 from reverie.vision.projection import focal_lengths
 
 DEGREES_A_METRE = 10.0
@@ -276,7 +277,7 @@ def start_views(
         if real.shape != seen.shape:  # a model of toy size
             fits_db.append(0.0)
             continue
-        fits_db.append(-10 * float(np.log10(max(float(np.square(seen - real).mean()), 1e-9) / 4)))
+        fits_db.append(psnr_db(float(np.square(seen - real).mean())))
     return cover, fits_db
 
 

@@ -29,7 +29,6 @@ from reverie.models.conditioning.erasure import (
 )
 from reverie.models.conditioning.walls import heading_pose, stop_at_surfaces, surface_points
 from reverie.models.depth import BODY_LOGIT, DepthNet
-from reverie.models.pixels import to_bytes
 from reverie.models.state import ConditionChannels, SpatialMemoryState
 from reverie.scenes.ego_motion import (
     AHEAD_GRID,
@@ -42,6 +41,7 @@ from reverie.scenes.ego_motion import (
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
 from reverie.scenes.selection import NUM_PROBES, median_reach, probe_points
 from reverie.types import STEP_FRAMES, ActionSpace
+from reverie.vision.pixels import shrink_frames, to_bytes
 from reverie.vision.projection import FAR, VIEW_SIZE, View, focal_lengths, render_views, sample_colour, unproject
 
 INVERSE_DEPTH_SCALE = 4.0
@@ -286,8 +286,7 @@ class SpatialMemory(nn.Module):
 
     def _measure(self, state: SpatialMemoryState, frame: Tensor) -> tuple[Tensor, Tensor]:
         """Depth in metres and hidden pixels (body), (b, h, w), of the last frame; the state keeps the depth ahead."""
-        half = F.interpolate(frame.clamp(-1, 1).to(next(self.depth.parameters()).dtype), VIEW_SIZE, mode="area")
-        log_depth, body = self.depth(half)
+        log_depth, body = self.depth(shrink_frames(frame.clamp(-1, 1).to(next(self.depth.parameters()).dtype)))
         state.ahead.copy_(depth_ahead(log_depth))
         return log_depth.float().exp(), body > BODY_LOGIT
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reverie.data.dataset import Dataset
 from reverie.errors import DataError
 from reverie.models.depth import BODY_LOGIT, MAX_DEPTH_M, MIN_DEPTH_M, DepthNet
-from reverie.models.pixels import to_bytes, to_pixels
-from reverie.scenes.recordings import mark_held_out, open_recordings
 from reverie.train.device import fast_autocast
 from reverie.train.spatial.fitting import lr_at, take_step
-from reverie.vision.projection import VIEW_SIZE
+from reverie.vision.pixels import shrink_frames, to_bytes
+
+if TYPE_CHECKING:
+    from reverie.data.dataset import Dataset
 
 NEAR_LOG_M = 4.0
 """Logarithm of the depth in metres, 55 m, below which errors count as near: the sky is at 400 m."""
@@ -31,12 +32,6 @@ PEAK_LR, WEIGHT_DECAY = 3e-3, 0.02
 CHECKED_AT_ONCE = 64
 IMAGES = 6000
 """Images of a game, at most: of longer recordings they are spread evenly."""
-
-
-def half_size(frames: Tensor) -> Tensor:
-    """Frames (..., 3, H, W), uint8 or in [-1, 1], at `VIEW_SIZE` in [-1, 1]."""
-    pixels = frames.float() if frames.is_floating_point() else to_pixels(frames)
-    return F.interpolate(pixels.flatten(0, -4), VIEW_SIZE, mode="area").unflatten(0, frames.shape[:-3])
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +83,15 @@ def read_depth_images(folders: Sequence[Path], seed: int = 0) -> tuple[DepthImag
     folders: LeRobot datasets, one a game; seed: decides what is held out where nothing is marked.  Raises DataError for
     recordings without depth.
     """
+    from reverie.scenes.recordings import mark_held_out, open_recordings  # recipes run without what reads these
+
     parts: tuple[list[DepthImages], list[DepthImages]] = ([], [])
     names = []
     for game, folder in enumerate(folders):
         datasets, _ = open_recordings([folder])
         names.append(folder.resolve().name)
         episodes = [(d, i) for d in datasets for i, episode in enumerate(d.episodes) if episode.depth_file is not None]
-        most = -(-IMAGES // len(episodes))
+        most = -(-IMAGES // max(1, len(episodes)))
         for is_held_out, (dataset, number) in zip(mark_held_out(episodes, seed), episodes, strict=True):
             parts[is_held_out].append(_read_episode(dataset, number, game, most))
     return DepthImages.join(parts[False]), DepthImages.join(parts[True]), tuple(names)
@@ -105,7 +102,7 @@ def _read_episode(dataset: Dataset, number: int, game: int, most: int) -> DepthI
     assert clip.depth is not None
     count = len(clip.depth.frames)
     index = np.linspace(0, count - 1, min(count, most)).round().astype(np.intp)
-    colour = half_size(torch.from_numpy(clip.frames[clip.depth.frames[index]]).permute(0, 3, 1, 2))
+    colour = shrink_frames(torch.from_numpy(clip.frames[clip.depth.frames[index]]).permute(0, 3, 1, 2))
     depth, hidden = torch.from_numpy(clip.depth.depth[index]).half(), torch.from_numpy(clip.depth.body[index])
     return DepthImages(to_bytes(colour), depth, hidden, np.full(len(depth), game, np.intp))
 
@@ -125,7 +122,11 @@ def train_depth(network: DepthNet, images: DepthImages, seconds: float, batch: i
         for group in optimizer.param_groups:
             group["lr"] = lr_at(spent / seconds, step, PEAK_LR)
         index = share.multinomial(batch, replacement=True, generator=generator)
-        colour, target, body = half_size(images.colour[index]), images.log_depth(index), images.hidden[index].float()
+        colour, target, body = (
+            shrink_frames(images.colour[index]),
+            images.log_depth(index),
+            images.hidden[index].float(),
+        )
         if step % 2:
             colour, target, body = colour.flip(-1), target.flip(-1), body.flip(-1)
         colour = colour + torch.randn(colour.shape, device=device, generator=generator) * 0.03
@@ -152,7 +153,7 @@ def check_depth(network: DepthNet, images: DepthImages, names: Sequence[str]) ->
     parts = []
     for colour in images.colour.split(CHECKED_AT_ONCE):
         with fast_autocast(device):
-            parts.append(network(half_size(colour)))
+            parts.append(network(shrink_frames(colour)))
     log_depth, logits = (torch.cat(x) for x in zip(*parts, strict=True))
     return {
         name: _errors(log_depth[mine], logits[mine], images.log_depth(mine), images.hidden[mine])

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from reverie import sampling
 from reverie.models.checkpoint import ModelBundle
-from reverie.models.pixels import to_pixels
 from reverie.models.schedule import Schedule
 from reverie.train.spatial.clips import Clips, estimate, recorded_clip, smallest_step
-from reverie.train.spatial.depth import half_size
 from reverie.train.spatial.rollouts import image_tokens, roll_out
-from reverie.train.spatial.store import Store, psnr
+from reverie.train.spatial.store import Store
 from reverie.train.spatial.views import ScenePool, ViewSet, with_previous
+from reverie.vision.pixels import psnr_db, shrink_frames, to_pixels
 
 PICKED = (0, 8, 16, 24, 36, 48, 64, 96, 128, 192, 256, 320, 396)
 """Frames on contact sheets."""
@@ -113,7 +112,7 @@ def contact_sheet(
         film = roll_out(bundle, store, first, steps, schedule, scene, camera, keep_frames=True).frames
         assert film is not None
         for i, there in enumerate(true):
-            here = half_size(film[i][pick])
+            here = shrink_frames(film[i][pick])
             rows[i].append(torch.cat(list(here.cpu()), 2))
             figures.setdefault(kind, []).append(_compared(store.games[store.game[first[i]]], here, there))
     figures["still"] = [
@@ -139,7 +138,7 @@ def _firsts(store: Store, least: int, seeds: int) -> np.ndarray:
 
 def _compared(game: str, here: Tensor, there: Tensor) -> dict[str, Any]:
     """PSNR in dB and sharpness over the game's, frame by frame."""
-    errors = [psnr(e.item()) for e in (here - there).square().mean((1, 2, 3))]
+    errors = [psnr_db(e.item()) for e in (here - there).square().mean((1, 2, 3))]
     sharp = [_sharpness(a) / _sharpness(b) for a, b in zip(here, there, strict=True)]
     return {"game": game, "psnr": [round(x, 1) for x in errors], "sharp": [round(x, 2) for x in sharp]}
 

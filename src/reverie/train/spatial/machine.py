@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
 import torch
 
 from reverie.errors import DeviceError, TrainError
+from reverie.hardware import memory_free_mib, num_cores
 from reverie.models.presets import Preset
-from reverie.train.device import num_cores
 from reverie.train.spatial.plans import Recipe
 from reverie.vision.projection import VIEW_SIZE
 
@@ -23,17 +24,8 @@ def gpu_memory_gib() -> float:
 
 def free_memory_gib() -> float:
     """Free memory in GiB, within a container's limit; infinite if the system does not report it."""
-    free = float("inf")
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024 / GIB
-        limit, used = (Path(f"/sys/fs/cgroup/memory.{name}").read_text().strip() for name in ("max", "current"))
-        if limit != "max":
-            free = min(free, (int(limit) - int(used)) / GIB)
-    except (OSError, ValueError):
-        pass
-    return free
+    free = memory_free_mib()
+    return math.inf if math.isnan(free) else free / 1024
 
 
 def bytes_per_step(preset: Preset, num_views: int) -> int:

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from reverie import sampling
 from reverie.models.checkpoint import ModelBundle
 from reverie.models.conditioning.spatial_memory import is_recorded
-from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.schedule import Schedule
 from reverie.scenes.keyframes import Candidates
 from reverie.train.device import pick_dtype
 from reverie.train.spatial.store import Store
+from reverie.vision.pixels import to_bytes, to_pixels
 
 
 @dataclass(frozen=True, slots=True)

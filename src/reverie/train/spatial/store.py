@@ -6,7 +6,6 @@ a row of the common action space.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,16 +15,16 @@ from torch import Tensor
 
 from reverie.errors import DataError
 from reverie.models.depth import BODY_LOGIT, DepthNet
-from reverie.models.pixels import to_bytes, to_pixels
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.scenes.ego_motion import depth_ahead, relative_motion
 from reverie.scenes.keyframes import Keyframes
 from reverie.train.device import fast_autocast
-from reverie.train.spatial.depth import DepthImages, half_size
+from reverie.train.spatial.depth import DepthImages
 from reverie.train.spatial.ego_motion import Motions
 from reverie.train.spatial.latent_cache import LatentCache
 from reverie.train.spatial.packs import PackedEpisode, PackInfo, list_episodes, read_episodes
 from reverie.types import STEP_FRAMES, ActionSpace
+from reverie.vision.pixels import shrink_frames, to_bytes, to_pixels
 from reverie.vision.projection import VIEW_SIZE, focal_lengths
 
 ENCODED_STEPS = 26
@@ -137,7 +136,7 @@ class Store:
         frames = np.stack([episode.frames for episode in episodes])
         video = torch.from_numpy(frames).to(self.device).permute(0, 1, 4, 2, 3)
         steps = 1 + (video.shape[1] - 1) // STEP_FRAMES
-        half = torch.cat([to_bytes(half_size(part)) for part in video.split(STEP_FRAMES * ENCODED_STEPS, 1)], 1)
+        half = torch.cat([to_bytes(shrink_frames(part)) for part in video.split(STEP_FRAMES * ENCODED_STEPS, 1)], 1)
         half = torch.cat([half[:, :1].expand(-1, STEP_FRAMES - 1, -1, -1, -1), half], 1)
         self._put("views", half.unflatten(1, (steps, STEP_FRAMES)).flatten(0, 1))
         kept = None if self.cache is None else self.cache.read(episodes, self.decode)
@@ -197,7 +196,7 @@ class Store:
 
     def depth_images(self) -> DepthImages:
         """Real frames with the game's depth."""
-        colour = torch.cat([to_bytes(half_size(part)) for part in self.key_colour.split(512)])
+        colour = torch.cat([to_bytes(shrink_frames(part)) for part in self.key_colour.split(512)])
         game = self.game[self.key_step.cpu().numpy()]
         return DepthImages(colour, self.key_depth.half(), self.key_hidden, game)
 
@@ -213,7 +212,7 @@ class Store:
         ahead = []
         for i in range(0, self.count, batch):
             with self.autocast():
-                log_depth, body = network(half_size(self.last[i : i + batch]))
+                log_depth, body = network(shrink_frames(self.last[i : i + batch]))
             depth[i : i + batch] = log_depth.exp().half()
             hidden[i : i + batch] = body > BODY_LOGIT
             ahead.append(depth_ahead(log_depth))
@@ -231,8 +230,3 @@ def common_actions(rows: np.ndarray, space: ActionSpace, common: ActionSpace) ->
     if space.mouse and common.mouse:
         out[:, -2:] = rows[:, -2:]
     return out
-
-
-def psnr(mse: float) -> float:
-    """dB of a mean squared error of pixels in [-1, 1]."""
-    return -10 * math.log10(max(mse, 1e-9) / 4)

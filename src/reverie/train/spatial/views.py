@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reverie.models.conditioning.spatial_memory import SpatialMemory, pooled
-from reverie.models.pixels import to_pixels
 from reverie.models.state import ConditionChannels
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
 from reverie.train.spatial.store import Store
+from reverie.vision.pixels import to_pixels
 from reverie.vision.projection import render_views
 
 SESSION_STEPS = (14, 18, 28, 50, 100)

@@ -103,7 +103,7 @@ def check(words: list[str]) -> None:
         spec = find_spec(module)
         assert spec is not None, shlex.join(words)
         if module.startswith("reverie.") and spec.origin:
-            source = Path(spec.origin).read_text() + (ROOT / "src/reverie/train/recipe.py").read_text()
+            source = Path(spec.origin).read_text() + (ROOT / "src/reverie/train/world_options.py").read_text()
             for option in [word[2:] for word in words[words.index("-m") + 2 :] if word.startswith("--")]:
                 name = option.removeprefix("no-").replace("-", "_")
                 assert f'"--{option}"' in source or f"    {name}: " in source, shlex.join(words)

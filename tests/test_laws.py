@@ -22,7 +22,7 @@ from reverie import sampling
 from reverie.engine.loading.models import find_model
 from reverie.models import presets, tokenizer
 from reverie.models.checkpoint import read_config
-from reverie.models.conditioning.base import clip_condition, next_condition, start_condition
+from reverie.models.conditioning.next_condition import clip_condition, next_condition, start_condition
 from reverie.models.conditioning.spatial_memory import NextStep, SpatialMemory
 from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel

@@ -6,7 +6,7 @@ import torch
 from reverie import sampling
 from reverie.errors import ShapeError
 from reverie.models import presets
-from reverie.models.conditioning.base import start_condition
+from reverie.models.conditioning.next_condition import start_condition
 from reverie.models.dit import WorldModel
 from reverie.models.schedule import pass_counts, with_passes
 from reverie.sampling import Schedule

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from reverie.errors import ShapeError
-from reverie.models.conditioning.base import next_condition, start_condition
+from reverie.models.conditioning.next_condition import next_condition, start_condition
 from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel
 from reverie.models.schedule import Schedule, shifted

@@ -18,9 +18,9 @@ from reverie.train.distill import run_distillation
 from reverie.train.distill_decoder import DistillDecoderConfig, distill_decoder
 from reverie.train.distill_dmd import DistillDmdConfig, DmdTask
 from reverie.train.distill_init import DistillInitConfig, InitTask
-from reverie.train.recipe import TrainWorldConfig
 from reverie.train.tokenizer import TrainTokenizerConfig, train_tokenizer
 from reverie.train.world import train_world
+from reverie.train.world_options import TrainWorldConfig
 from reverie.types import Action
 from reverie.worlds import WORLDS, WorldInfo
 

@@ -25,7 +25,7 @@ from reverie.models.conditioning.spatial_memory import SpatialMemory, SpatialMem
 from reverie.scenes.ego_motion import EgoMotionNet, apply_motion, relative_motion
 from reverie.scenes.ground import Ground
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
-from reverie.scenes.selection import median_reach, pick_keyframes, probe_points, view_promise
+from reverie.scenes.view_sources import median_reach, pick_keyframes, probe_points, view_promise
 from reverie.serve.bindings import bindings_for
 from reverie.types import ActionSpace
 from reverie.vision.projection import VIEW_SIZE, focal_lengths, render_views, sample_colour

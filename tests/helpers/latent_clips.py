@@ -13,8 +13,8 @@ from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.config import TrainerConfig
 from reverie.train.encode import LatentClips
 from reverie.train.latents import Clips
-from reverie.train.recipe import TrainWorldConfig
 from reverie.train.world import WorldTask, new_bundle
+from reverie.train.world_options import TrainWorldConfig
 
 PRESET = presets.tiny()
 

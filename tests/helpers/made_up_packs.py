@@ -12,8 +12,8 @@ from tests.helpers.rendered_room import FOV_DEG, look
 from reverie.models import presets
 from reverie.models.checkpoint import ModelConfig
 from reverie.models.schedule import Schedule
+from reverie.train.spatial.encoded_recordings import Store
 from reverie.train.spatial.packs import PackInfo, write_episode
-from reverie.train.spatial.store import Store
 from reverie.types import ActionSpace
 from reverie.vision.projection import VIEW_SIZE
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from reverie.engine.loading.models import WEIGHTS
 from reverie.models.checkpoint import ModelBundle, load_model
-from reverie.models.conditioning.base import next_condition
+from reverie.models.conditioning.next_condition import next_condition
 from reverie.models.state import ConditionChannels
 from reverie.vision.projection import VIEW_SIZE
 

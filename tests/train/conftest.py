@@ -16,7 +16,7 @@ from tests.helpers.small_model import save_untrained_model
 from reverie.models.checkpoint import ModelBundle, load_model
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.spatial import depth
-from reverie.train.spatial.store import Store
+from reverie.train.spatial.encoded_recordings import Store
 from reverie.train.trainer import Trainer
 
 

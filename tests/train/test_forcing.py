@@ -16,7 +16,7 @@ from reverie.models import presets
 from reverie.models.actions import WINDOW_FRAMES
 from reverie.models.adapters import matrix_game
 from reverie.models.checkpoint import ModelBundle
-from reverie.models.conditioning.base import next_condition
+from reverie.models.conditioning.next_condition import next_condition
 from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, ConditionChannels

@@ -23,9 +23,9 @@ from reverie.train.distill_decoder import DistillDecoderConfig
 from reverie.train.distill_dmd import DistillDmdConfig
 from reverie.train.distill_init import DistillInitConfig
 from reverie.train.idm import TrainIdmConfig
-from reverie.train.recipe import TrainWorldConfig
 from reverie.train.tokenizer import TrainTokenizerConfig
 from reverie.train.trainer import Trainer
+from reverie.train.world_options import TrainWorldConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's doing
 

@@ -32,9 +32,9 @@ from reverie.train.forcing import start_channels
 from reverie.train.latents import Clips
 from reverie.train.lora import LowRank, adapt, merge
 from reverie.train.parallel import Ranks, Shards
-from reverie.train.recipe import TrainWorldConfig
 from reverie.train.warm_start import open_start
 from reverie.train.world import WorldTask, train_world, tuned_task
+from reverie.train.world_options import TrainWorldConfig
 from reverie.types import Action, ActionSpace
 
 CPU = torch.device("cpu")

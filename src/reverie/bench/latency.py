@@ -40,7 +40,7 @@ from reverie.engine.sessions.script import parse
 from reverie.engine.sessions.session import Session
 from reverie.hardware import cpu_name, rss_mib, synchronize
 from reverie.models.compiled_blocks import num_compiled
-from reverie.models.conditioning.base import next_condition
+from reverie.models.conditioning.next_condition import next_condition
 from reverie.types import FPS, Action
 
 WALK = "forward 2s; forward yaw+3 1s; yaw-4 1s; forward left 1s; back pitch+1 0.4s; idle 0.6s"

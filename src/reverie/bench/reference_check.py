@@ -24,7 +24,7 @@ from reverie import sampling
 from reverie.errors import CheckpointError
 from reverie.models.adapters import clip, layouts, matrix_game, wan_vae
 from reverie.models.clip_vision import ClipVision
-from reverie.models.conditioning.base import next_condition
+from reverie.models.conditioning.next_condition import next_condition
 from reverie.models.dit import WorldModel
 from reverie.models.state import ConditionChannels
 from reverie.models.wan_vae import WanVAE

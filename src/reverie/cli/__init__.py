@@ -68,7 +68,7 @@ COMMANDS = (
     Command("scene pull", "download a scene from the Hub", "reverie.cli.scene:PullSceneConfig"),
     Command("encode", "keep recordings as a tokenizer's latents", "reverie.cli.encode:EncodeConfig"),
     Command("train tokenizer", "train the video tokenizer", "reverie.train.tokenizer:TrainTokenizerConfig"),
-    Command("train world", "train the world model", "reverie.train.recipe:TrainWorldConfig"),
+    Command("train world", "train the world model", "reverie.train.world_options:TrainWorldConfig"),
     Command("train nano", "train nano, from recordings to a model folder", "reverie.cli.train:TrainNanoConfig"),
     Command("train geometry", "train a model's depth and ego-motion", "reverie.cli.train:TrainGeometryConfig"),
     Command("train idm", "train the model that names actions from pictures", "reverie.train.idm:TrainIdmConfig"),

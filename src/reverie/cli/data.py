@@ -244,7 +244,7 @@ def data_pack(config: PackConfig) -> None:
     """Packs the recordings, with a bar on a terminal."""
     from rich.progress import Progress
 
-    from reverie.train.spatial.pack import pack
+    from reverie.train.spatial.packing import pack
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -13,9 +13,9 @@ from reverie.errors import TrainError
 
 if TYPE_CHECKING:
     from reverie.train.idm import TrainIdmConfig
-    from reverie.train.recipe import TrainWorldConfig
     from reverie.train.reward import TrainRewardConfig
     from reverie.train.tokenizer import TrainTokenizerConfig
+    from reverie.train.world_options import TrainWorldConfig
 
 BUNDLED = Path(__file__).parents[1] / "weights" / "nano"
 

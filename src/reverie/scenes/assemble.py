@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from reverie.errors import DataError
-from reverie.scenes.build import Coverage, choose_views, hide_moving, measure_coverage, render_from
 from reverie.scenes.keyframes import Keyframes
 from reverie.scenes.scene import MAX_KEYFRAMES, Scene, Start
+from reverie.scenes.scene_keyframes import Coverage, choose_scene_keyframes, hide_moving, measure_coverage, render_from
 from reverie.types import Frames
 from reverie.vision.depth_codec import decode_depth, encode_depth
 from reverie.vision.projection import FAR, focal_lengths
@@ -108,7 +108,7 @@ def build_scene(
     focal = facts.focal
     tell(0.0, "choosing keyframes")
     recorded = keyframes - int(ROUND_SHARE * keyframes) if look_round else keyframes
-    shown = frames.select(choose_views(frames, recorded))
+    shown = frames.select(choose_scene_keyframes(frames, recorded))
     if look_round:
         shown = look_round(shown, keyframes - len(shown), lambda share, text: tell(0.1 + 0.7 * share, text))
     else:

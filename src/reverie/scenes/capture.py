@@ -24,10 +24,10 @@ from reverie.scenes.assemble import (
     place_starts,
     too_near,
 )
-from reverie.scenes.build import Coverage, measure_coverage, render_from
 from reverie.scenes.keyframes import Keyframes
 from reverie.scenes.scene import Scene, Start
-from reverie.scenes.selection import DISTANCE_SCALE
+from reverie.scenes.scene_keyframes import Coverage, measure_coverage, render_from
+from reverie.scenes.view_sources import DISTANCE_SCALE
 from reverie.types import Action, ExplorableWorld, Frames, Geometry, RecordableWorld
 
 YAW_STEP_DEG = 60.0

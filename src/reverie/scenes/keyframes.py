@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reverie.scenes.ego_motion import EgoMotionNet
 from reverie.scenes.ground import Ground
-from reverie.scenes.selection import median_reach, pick_keyframes, probe_points, view_promise
+from reverie.scenes.view_sources import median_reach, pick_keyframes, probe_points, view_promise
 
 PROBED_AT_ONCE = 4096
 

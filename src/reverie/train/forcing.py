@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from reverie.errors import TrainError
-from reverie.models.conditioning.base import clip_condition
+from reverie.models.conditioning.next_condition import clip_condition
 from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, ConditionChannels

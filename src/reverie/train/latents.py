@@ -1,7 +1,4 @@
-"""Recordings as latents: a dataset is put through the tokenizer once, and kept beside the training run.
-
-`LatentClips` is one recording; `Clips` makes one source of clips of several, with one action space.
-"""
+"""Clips of recordings that `reverie.train.encode` has made latents of: one source of several, with one action space."""
 
 from __future__ import annotations
 

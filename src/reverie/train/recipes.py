@@ -42,6 +42,7 @@ from reverie.train.config import TrainerConfig
 from reverie.train.device import matrix_precision, pick_device
 from reverie.train.display import SILENT, Display, PlainLines
 from reverie.train.parallel import Ranks
+from reverie.train.spatial.encoded_recordings import Store
 from reverie.train.spatial.figures import contact_sheet
 from reverie.train.spatial.geometry import train_depth_of, train_ego_motion_of
 from reverie.train.spatial.latent_cache import LatentCache
@@ -49,7 +50,6 @@ from reverie.train.spatial.machine import check_data_fits, check_machine, disk_n
 from reverie.train.spatial.packs import PackSummary, check_packs
 from reverie.train.spatial.plans import GAMES, Recipe, changed_plan, recipe_named, rehearsal
 from reverie.train.spatial.stages import Stages, training_seconds
-from reverie.train.spatial.store import Store
 from reverie.train.spatial.task import SpatialTask
 from reverie.train.spatial.views import standard_views
 from reverie.train.trainer import Trainer

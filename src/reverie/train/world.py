@@ -49,13 +49,13 @@ from reverie.train.forcing import (
 from reverie.train.latents import Batch, Clips, load_both, with_idle_key
 from reverie.train.lora import adapt, merge
 from reverie.train.noise_levels import draw_noise_levels
-from reverie.train.recipe import Recipe, TrainWorldConfig
 from reverie.train.rollout import SCRIPTS, roll_out, save_sheet, script_rows
 from reverie.train.start_frames import add_start_frames
 from reverie.train.task import Task
 from reverie.train.tokenizer import read_tokenizer
 from reverie.train.trainer import Trainer
 from reverie.train.warm_start import StartEncoder, check_recordings, open_start, take_weights
+from reverie.train.world_options import Recipe, TrainWorldConfig
 from reverie.types import STEP_FRAMES
 from reverie.vision.pixels import to_pixels
 

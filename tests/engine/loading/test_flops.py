@@ -11,7 +11,7 @@ from reverie.engine.loading import flops
 from reverie.engine.loading.random_weights import matrix_game_2
 from reverie.models.adapters import matrix_game
 from reverie.models.clip_vision import ClipVision, ClipVisionConfig
-from reverie.models.conditioning.base import next_condition
+from reverie.models.conditioning.next_condition import next_condition
 from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel
 from reverie.models.state import ConditionChannels

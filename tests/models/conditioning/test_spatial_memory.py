@@ -12,7 +12,7 @@ from torch import Tensor
 from reverie.errors import CheckpointError, ShapeError
 from reverie.models import presets
 from reverie.models.checkpoint import ModelBundle, ModelConfig
-from reverie.models.conditioning.base import clip_condition, next_condition, previous_latents
+from reverie.models.conditioning.next_condition import clip_condition, next_condition, previous_latents
 from reverie.models.conditioning.spatial_memory import (
     INVERSE_DEPTH_SCALE,
     SpatialMemory,

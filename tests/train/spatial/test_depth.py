@@ -17,7 +17,7 @@ from reverie.errors import DataError
 from reverie.models.checkpoint import ModelBundle, load_model
 from reverie.train.spatial import depth
 from reverie.train.spatial.depth import DepthImages, check_depth, read_depth_images, train_depth
-from reverie.train.spatial.store import Store
+from reverie.train.spatial.encoded_recordings import Store
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from tests.helpers.made_up_packs import EVERY, SIZE, SPACE, write_pack
 from tests.helpers.rendered_room import look
 
 from reverie.errors import DataError
+from reverie.train.spatial.encoded_recordings import common_actions
 from reverie.train.spatial.packs import PackInfo, list_episodes, read_episode, read_episodes, write_episode
-from reverie.train.spatial.store import common_actions
 from reverie.types import ActionSpace
 
 

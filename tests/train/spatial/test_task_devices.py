@@ -19,10 +19,10 @@ from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.batches import move
 from reverie.train.recipes import new_bundle
 from reverie.train.spatial import depth
+from reverie.train.spatial.encoded_recordings import Store
 from reverie.train.spatial.figures import contact_sheet
 from reverie.train.spatial.geometry import train_depth_of, train_ego_motion_of
 from reverie.train.spatial.plans import tiny
-from reverie.train.spatial.store import Store
 from reverie.train.spatial.task import SpatialTask
 from reverie.train.spatial.views import standard_views
 

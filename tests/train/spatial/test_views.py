@@ -7,8 +7,8 @@ import torch
 from tests.helpers.made_up_packs import PRESET, load_model_config
 
 from reverie.models.checkpoint import ModelBundle
+from reverie.train.spatial.encoded_recordings import Store
 from reverie.train.spatial.geometry import fit_view_encoder
-from reverie.train.spatial.store import Store
 from reverie.train.spatial.views import ScenePool, ViewPlan, ViewSet, cut_sessions, with_previous
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from reverie import sampling
 from reverie.errors import DeviceError
-from reverie.models.conditioning.base import start_condition
+from reverie.models.conditioning.next_condition import start_condition
 from reverie.models.dit import WorldModel
 
 MIN_WIDTH = 128

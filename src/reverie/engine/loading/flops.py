@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from reverie.engine.accelerate import quantise
 from reverie.models.clip_vision import ClipVision, ClipVisionConfig
-from reverie.models.conditioning.base import next_condition
+from reverie.models.conditioning.next_condition import next_condition
 from reverie.models.config import WorldModelConfig
 from reverie.models.dit import WorldModel
 from reverie.models.state import ConditionChannels, WorldState

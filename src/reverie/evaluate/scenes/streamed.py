@@ -13,7 +13,7 @@ from reverie import sampling
 from reverie.engine.engine import Engine
 from reverie.engine.loading.scenes import LoadedScene
 from reverie.evaluate.scenes.batch import Poses
-from reverie.models.conditioning.base import clip_condition, next_condition
+from reverie.models.conditioning.next_condition import clip_condition, next_condition
 from reverie.models.state import ConditionChannels
 from reverie.nn.attention import Visibility
 from reverie.types import Action, Frames

@@ -1,4 +1,4 @@
-// Choice of the keyframes that a view is rendered from.  The same as scenes/selection.py, which describes it.
+// Choice of the keyframes that a view is rendered from.  The same as scenes/view_sources.py, which describes it.
 
 import { FAR, VIEW, projector, unproject } from "./projection.js";
 

@@ -39,7 +39,7 @@ from reverie.scenes.ego_motion import (
     relative_motion,
 )
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
-from reverie.scenes.selection import NUM_PROBES, median_reach, probe_points
+from reverie.scenes.view_sources import NUM_PROBES, median_reach, probe_points
 from reverie.types import STEP_FRAMES, ActionSpace
 from reverie.vision.pixels import shrink_frames, to_bytes
 from reverie.vision.projection import FAR, VIEW_SIZE, View, focal_lengths, render_views, sample_colour, unproject
@@ -180,7 +180,7 @@ class SpatialMemory(nn.Module):
         aspect = self.config.pixel_aspect if pixel_aspect is None else pixel_aspect
         state.focal.copy_(focal_lengths(fov, aspect))
         depth, hidden = self._measure(state, frame)
-        self._remember(state, frame, depth, hidden, torch.ones(b, dtype=torch.bool, device=frame.device))
+        self._write_keyframe(state, frame, depth, hidden, torch.ones(b, dtype=torch.bool, device=frame.device))
 
     def next(
         self,
@@ -273,7 +273,7 @@ class SpatialMemory(nn.Module):
             stays, known = _find_known(step, depth)
             write = (~known & ~hidden).float().mean((1, 2)) > 1 - self.config.write_below
             # What is first seen stays as it was: what a scene or the start image shows is not seen from here as well.
-            self._remember(state, frames[:, -1], depth, hidden | (known & stays), write)
+            self._write_keyframe(state, frames[:, -1], depth, hidden | (known & stays), write)
         return frames
 
     def _with_detail(self, state: SpatialMemoryState, step: NextStep, frames: Tensor, body: Tensor) -> Tensor:
@@ -290,7 +290,9 @@ class SpatialMemory(nn.Module):
         state.ahead.copy_(depth_ahead(log_depth))
         return log_depth.float().exp(), body > BODY_LOGIT
 
-    def _remember(self, state: SpatialMemoryState, frame: Tensor, depth: Tensor, hidden: Tensor, write: Tensor) -> None:
+    def _write_keyframe(
+        self, state: SpatialMemoryState, frame: Tensor, depth: Tensor, hidden: Tensor, write: Tensor
+    ) -> None:
         """Writes a frame as a keyframe to the next slot, where `write` (b,) is true.  depth, hidden: (b, h, w)."""
         with torch.autocast(frame.device.type, enabled=False):
             probes, seen = probe_points(depth[:, None], hidden[:, None], state.camera[:, None], state.focal)

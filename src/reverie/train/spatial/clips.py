@@ -14,7 +14,7 @@ from torch import Tensor
 from reverie.models.dit import WorldModel
 from reverie.models.state import Condition, ConditionChannels
 from reverie.train.forcing import teacher_forced
-from reverie.train.spatial.store import Store
+from reverie.train.spatial.encoded_recordings import Store
 from reverie.train.spatial.views import ViewSet
 
 

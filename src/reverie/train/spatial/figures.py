@@ -16,8 +16,8 @@ from reverie import sampling
 from reverie.models.checkpoint import ModelBundle
 from reverie.models.schedule import Schedule
 from reverie.train.spatial.clips import Clips, estimate, recorded_clip, smallest_step
+from reverie.train.spatial.encoded_recordings import Store
 from reverie.train.spatial.rollouts import image_tokens, roll_out
-from reverie.train.spatial.store import Store
 from reverie.train.spatial.views import ScenePool, ViewSet, with_previous
 from reverie.vision.pixels import psnr_db, shrink_frames, to_pixels
 

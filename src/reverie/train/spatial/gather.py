@@ -122,7 +122,7 @@ def pack_games(datasets: Sequence[Path], folder: Path, say: Callable[[str], None
     """
     from reverie.data.dataset import Dataset
     from reverie.scenes.recordings import game_of
-    from reverie.train.spatial.pack import pack
+    from reverie.train.spatial.packing import pack
 
     games: dict[str, list[Path]] = {}
     for path in datasets:

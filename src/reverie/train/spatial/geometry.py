@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from reverie.models.conditioning.spatial_memory import SpatialMemory, ViewEncoder
 from reverie.train.spatial.depth import check_depth, train_depth
 from reverie.train.spatial.ego_motion import check_ego_motion, train_ego_motion
-from reverie.train.spatial.store import Store
+from reverie.train.spatial.encoded_recordings import Store
 from reverie.vision.pixels import to_pixels
 
 Say = Callable[[str], None]

@@ -18,7 +18,7 @@ from reverie.models.conditioning.spatial_memory import is_recorded
 from reverie.models.schedule import Schedule
 from reverie.scenes.keyframes import Candidates
 from reverie.train.device import pick_dtype
-from reverie.train.spatial.store import Store
+from reverie.train.spatial.encoded_recordings import Store
 from reverie.vision.pixels import to_bytes, to_pixels
 
 

@@ -34,9 +34,9 @@ from reverie.train.spatial.clips import (
     smallest_step,
 )
 from reverie.train.spatial.discriminator import Discriminator, discriminator_loss, towards_real
+from reverie.train.spatial.encoded_recordings import Store
 from reverie.train.spatial.figures import held_out_figures
 from reverie.train.spatial.rollouts import Rollouts, image_tokens, roll_out
-from reverie.train.spatial.store import Store
 from reverie.train.spatial.views import ScenePool, ViewSet, with_previous
 from reverie.train.task import Task
 

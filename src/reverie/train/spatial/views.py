@@ -18,7 +18,7 @@ from torch import Tensor
 from reverie.models.conditioning.spatial_memory import SpatialMemory, pooled
 from reverie.models.state import ConditionChannels
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
-from reverie.train.spatial.store import Store
+from reverie.train.spatial.encoded_recordings import Store
 from reverie.vision.pixels import to_pixels
 from reverie.vision.projection import render_views
 

@@ -15,7 +15,7 @@ from reverie.models.depth import MAX_DEPTH_M, MIN_DEPTH_M
 from reverie.scenes.ego_motion import EgoMotionNet, depth_ahead
 from reverie.scenes.recordings import HELD_OUT_EVERY, game_of, mark_held_out, open_recordings
 from reverie.train.spatial.ego_motion import Drift, Motions, check_ego_motion, train_ego_motion
-from reverie.train.spatial.store import common_actions
+from reverie.train.spatial.encoded_recordings import common_actions
 from reverie.types import STEP_FRAMES, ActionSpace
 
 WIDTH = 128

@@ -9,7 +9,7 @@ from tests.helpers.rendered_room import FOCAL, around, keyframes, walk
 from torch import Tensor
 
 from reverie.scenes.keyframes import Candidates, Keyframes
-from reverie.scenes.selection import (
+from reverie.scenes.view_sources import (
     CELLS,
     NUM_PROBES,
     choose_keyframes,

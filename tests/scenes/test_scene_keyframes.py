@@ -8,8 +8,8 @@ import torch
 from tests.helpers.rendered_room import FOCAL, around, keyframes
 
 from reverie.errors import DataError
-from reverie.scenes.build import choose_views, hide_moving, measure_coverage, render_from
 from reverie.scenes.keyframes import Keyframes
+from reverie.scenes.scene_keyframes import choose_scene_keyframes, hide_moving, measure_coverage, render_from
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +25,16 @@ def held_out() -> Keyframes:
 
 
 def test_chosen_frames_are_few_distinct_and_in_order(frames: Keyframes) -> None:
-    index = choose_views(frames, 10)
+    index = choose_scene_keyframes(frames, 10)
     assert len(index) == 10
     assert index.tolist() == sorted(set(index.tolist()))
     assert index.max() < len(frames)
-    assert torch.equal(index, choose_views(frames, 10)), "the same frames are chosen again"
-    assert choose_views(frames, 1000).tolist() == list(range(len(frames)))
+    assert torch.equal(index, choose_scene_keyframes(frames, 10)), "the same frames are chosen again"
+    assert choose_scene_keyframes(frames, 1000).tolist() == list(range(len(frames)))
 
 
 def test_more_keyframes_cover_more_and_chosen_ones_more_than_the_first(frames: Keyframes, held_out: Keyframes) -> None:
-    few, many = (measure_coverage(frames.select(choose_views(frames, n)), held_out, FOCAL) for n in (3, 16))
+    few, many = (measure_coverage(frames.select(choose_scene_keyframes(frames, n)), held_out, FOCAL) for n in (3, 16))
     assert many.cover > few.cover
     assert many.cover > 0.8
     first = measure_coverage(frames.select(torch.arange(8)), held_out, FOCAL)
@@ -62,17 +62,17 @@ def test_choice_spreads_over_places_and_directions() -> None:
     poses = np.concatenate([np.repeat(around(1), 20, 0), around(4), around(1)])
     poses[-1, 1] = 3.0
     frames = keyframes(poses)
-    assert choose_views(frames, 100).tolist() == [0, 21, 22, 23, 24]
+    assert choose_scene_keyframes(frames, 100).tolist() == [0, 21, 22, 23, 24]
     up = around(1)
     up[:, 4] = 40
-    assert choose_views(keyframes(np.concatenate([around(1), up])), 2).tolist() == [0, 1]
+    assert choose_scene_keyframes(keyframes(np.concatenate([around(1), up])), 2).tolist() == [0, 1]
 
 
 def test_frames_of_nothing_but_sky_make_no_scene() -> None:
     frames = keyframes(around(3))
     sky = Keyframes.new(frames.colour, torch.full_like(frames.depth, 500.0), frames.hidden, frames.pose, FOCAL)
     with pytest.raises(DataError, match="nothing nearer than the sky"):
-        choose_views(sky, 3)
+        choose_scene_keyframes(sky, 3)
 
 
 def test_what_moves_is_hidden_and_what_stands_is_not() -> None:

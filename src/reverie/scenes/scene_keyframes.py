@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reverie.errors import DataError
 from reverie.scenes.keyframes import Candidates, Keyframes
-from reverie.scenes.selection import DISTANCE_SCALE, choose_keyframes
+from reverie.scenes.view_sources import DISTANCE_SCALE, choose_keyframes
 from reverie.vision.pixels import psnr_db, shrink_frames
 from reverie.vision.projection import View, render_views
 from reverie.vision.visibility import compare_depth
@@ -38,7 +38,7 @@ class Coverage:
 
 
 @torch.no_grad()
-def choose_views(frames: Keyframes, count: int) -> Tensor:
+def choose_scene_keyframes(frames: Keyframes, count: int) -> Tensor:
     """Chooses keyframes that spread evenly over places and directions: each is the frame farthest from all before it.
 
     A metre counts by how far the scene's surfaces are, a degree by `YAW_SCALE_DEG` and `PITCH_SCALE_DEG`.  On held-out

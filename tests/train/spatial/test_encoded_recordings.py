@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.helpers.made_up_packs import PRESET, SIZE, SPACE, Given
 
-from reverie.train.spatial.store import Store
+from reverie.train.spatial.encoded_recordings import Store
 
 
 def test_a_store_holds_every_step_of_every_episode(store: Store) -> None:
@@ -25,7 +25,7 @@ def test_a_store_holds_every_step_of_every_episode(store: Store) -> None:
 
 
 def test_a_whole_clip_is_encoded_as_it_is_streamed(store: Store, given: Given, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reverie.train.spatial.store.ENCODED_STEPS", 3)
+    monkeypatch.setattr("reverie.train.spatial.encoded_recordings.ENCODED_STEPS", 3)
     again = Store([given.packs], store.tokenizer, SPACE, torch.device("cpu"), group=1)
     torch.testing.assert_close(again.z, store.z, atol=5e-3, rtol=1e-2)
     torch.testing.assert_close(again.still, store.still, atol=5e-3, rtol=1e-2)

@@ -34,8 +34,8 @@ from reverie.train.config import TrainerConfig
 from reverie.train.encode import LatentClips
 from reverie.train.latents import Clips
 from reverie.train.optimizers import build_optimizers
-from reverie.train.world_options import TrainWorldConfig
 from reverie.train.world import WorldTask
+from reverie.train.world_options import TrainWorldConfig
 
 
 def shallow(layers: int, resolution: tuple[int, int]) -> ModelConfig:

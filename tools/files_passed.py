@@ -77,8 +77,8 @@ def follow_clip(trace: Trace, folder: Path) -> None:
     from reverie.data.record import RecordConfig, record
     from reverie.models.presets import tiny
     from reverie.train.batches import move
-    from reverie.train.world_options import TrainWorldConfig
     from reverie.train.world import new_task
+    from reverie.train.world_options import TrainWorldConfig
     from reverie.worlds import WORLDS, WorldInfo
 
     WORLDS["lighthouse"] = WorldInfo("lighthouse", "a test", Lighthouse)

@@ -59,7 +59,7 @@ class BuildSceneConfig:
     look_round: bool = False
     """Open the game and look round where it was recorded, so that what nobody looked at is known too (city, temple,
     vizdoom and minetest)."""
-    epochs: int = 60
+    epochs: int = 40
     """Passes through the recorded walks to fit the scene's own ego-motion; with 0 one moves as the
     model has learnt."""
     overwrite: bool = False
@@ -143,7 +143,7 @@ class EgoMotionConfig:
     """The scene's folder; its file `ego-motion.safetensors` is written."""
     recordings: Annotated[tuple[Path, ...], positional()]
     """Folders of LeRobot datasets, of that game, with camera poses and depth."""
-    epochs: int = 60
+    epochs: int = 40
     """Passes through the recorded walks."""
     fov: float | None = None
     """Horizontal field of view in degrees, where the recordings do not hold it."""

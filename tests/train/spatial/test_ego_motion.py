@@ -84,12 +84,16 @@ def test_inertia_is_learnt() -> None:
     train = Motions.join([walk(80, seed) for seed in range(20)])
     held_out = Motions.join([walk(80, 100 + seed) for seed in range(3)])
     before = check_ego_motion(network, held_out, ["slow"])["slow"]
-    assert train_ego_motion(network, train, epochs=40) == 40 * len(train.walks(4)) // 128 + 1
+    assert train_ego_motion(network, train, epochs=40) == 40 * len(train.walks(12)) // 128 + 1
     after = check_ego_motion(network, held_out, ["slow"])["slow"]
     assert before.off_m > 0.5 * before.way_m
     assert after.off_m < 0.1 * after.way_m
     assert after.yaw_deg < 3
     assert not any(parameter.requires_grad for parameter in network.parameters())
+    begin = torch.from_numpy(held_out.walks(60))[::5]
+    made, recorded = unroll(network, held_out, begin, 60, torch.Generator().manual_seed(0))
+    for i in range(6):
+        assert made[..., i].abs().max() < 2 * recorded[..., i].abs().max() + 0.1, "ten seconds of its own motions"
 
 
 def test_games_count_alike_however_long_they_are() -> None:

@@ -31,8 +31,9 @@ MAX_MOTION = 60.0
 """A step with a motion of more usual ones than this is a jump (a respawn), not a motion."""
 CHECKED_STEPS = 6
 """Steps of own motions, about a second, after which the camera is compared."""
-UNROLLED_STEPS = 4
-"""Steps that the network goes on from its own motions in training."""
+UNROLLED_STEPS, FEW_STEPS = 12, 4
+"""Steps that the network goes on from its own motions in training, two seconds: with fewer it never learns to come back
+from where they lead it, and may spin for good.  Where all walks are shorter, as many as they have, at least the few."""
 FRESH_SHARE = 0.2
 """Share of the walks drawn that begin within a history of an episode's start: a session begins without any."""
 MOTION_NOISE, SPEED_NOISE, AHEAD_NOISE = 0.05, 0.005, 0.1
@@ -188,7 +189,8 @@ def train_ego_motion(
     It ends after so many seconds, or so many times the steps that there are (and `MIN_UPDATES`).  Walks of each game
     are drawn equally often.  Raises DataError where all walks are too short.
     """
-    steps, device = d.walks(UNROLLED_STEPS), d.motion.device
+    unrolled = min(UNROLLED_STEPS, max(FEW_STEPS, int(np.bincount(d.episode).max()) - 1))
+    steps, device = d.walks(unrolled), d.motion.device
     optimizer = torch.optim.AdamW(network.parameters(), PEAK_LR, weight_decay=0.01)
     begin = torch.from_numpy(steps).to(device)
     bounds = torch.from_numpy(np.cumsum(_shares(d, begin))).float().to(device)
@@ -200,7 +202,7 @@ def train_ego_motion(
             group["lr"] = lr_at(done, count, PEAK_LR)
         drawn = torch.rand(batch, device=device, generator=generator)
         k = begin[torch.searchsorted(bounds, drawn).clamp(max=len(begin) - 1)]
-        made, recorded = unroll(network, d, k, UNROLLED_STEPS, generator)
+        made, recorded = unroll(network, d, k, unrolled, generator)
         take_step(ego_motion_loss(made, recorded, network.scale), network, optimizer)
         count += 1
     network.eval().requires_grad_(False)

@@ -28,7 +28,8 @@ import sys
 from pathlib import Path
 from tests.helpers.line_task import Line, config
 from reverie.train.trainer import Trainer
-Trainer(Line(pause_s=0.02), config(Path(sys.argv[1]), steps=60, muon=True, checkpoint_minutes=0.002)).run()
+options = {"steps": 60, "muon": True, "checkpoint_minutes": 0.002, "dtype": "float32"}
+Trainer(Line(pause_s=0.02), config(Path(sys.argv[1]), **options)).run()
 """
 
 
@@ -43,7 +44,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.usefixtures("one_thread")
 def test_killed_and_resumed_is_never_killed_bit_for_bit(tmp_path: Path) -> None:
-    settings = {"steps": 60, "muon": True}
+    settings = {"steps": 60, "muon": True, "dtype": "float32"}
     whole = Line()
     unbroken = Trainer(whole, config(tmp_path / "whole", **settings))
     unbroken.run()

@@ -25,7 +25,7 @@ from reverie.models.presets import PRESETS
 from reverie.train import recipes
 from reverie.train.checkpoints import FolderLock
 from reverie.train.recipes import run
-from reverie.train.spatial import geometry, machine
+from reverie.train.spatial import depth, machine
 from reverie.train.spatial import stages as stages_module
 from reverie.train.spatial.plans import Recipe, tiny
 from reverie.train.spatial.stages import Stages, training_seconds
@@ -49,7 +49,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Geometry's clock goes on by a second an update."""
     seconds = itertools.count()
-    monkeypatch.setattr(geometry, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+    monkeypatch.setattr(depth, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
 
 
 def begin(given: Path, output: Path, recipe: Recipe = RECIPE, **options: Any) -> list[str]:

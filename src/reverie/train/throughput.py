@@ -44,7 +44,8 @@ class FlopCount(TorchDispatchMode):
 
     Those are nearly all of it; element-wise work, norms and optimizers are left out, as is usual.  A product counts
     twice its multiplications.  Attention under a mask counts as what the mask lets through, whatever the kernel does:
-    so does attention by steps, which does nothing else.  What is worked out twice (`--remat`) counts twice.  Compiled
+    so does attention by steps, which does nothing else; few keys of the action modules, written out on a CPU, count as
+    what is computed, far below a hundredth of a step.  What is worked out twice (`--remat`) counts twice.  Compiled
     code is not counted.
     """
 

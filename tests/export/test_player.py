@@ -235,7 +235,7 @@ def test_the_camera_is_led_as_the_engines_is(tmp_path: Path) -> None:
         const config = { keyframes: 1, drawn: 1, write_below: 0, own_preference: 1, fov_deg: 80, pixel_aspect: 1 };
         const memory = new SpatialMemory(config, { width: 112, height: 64 }, null, null, egoMotion, 5);
         const n = 64 * 112;
-        const found = { depth: new Float32Array(n).fill(4), hidden: new Uint8Array(n), ahead: given.ahead };
+        const found = { depth: new Float32Array(n).fill(4), hidden: new Uint8Array(n) };
         memory.open(found, new Uint8Array(3 * n));
         memory.actions.set(given.actions);
         memory.motion.set(given.motions);
@@ -376,7 +376,7 @@ def test_a_session_goes_where_the_engines_goes_and_remembers_what_it_remembers()
         const scene = { fovDeg: given.config.fov_deg, pixelAspect: 1, keyframes };
         const memory = new SpatialMemory(given.config, { width: 112, height: 64 }, scene, [0, 0, 0, 0, 0, 0]);
         const [hidden, colour] = [new Uint8Array(64 * 112), new Uint8Array(3 * 64 * 112).fill(128)];
-        const found = (depth) => ({ depth: Float32Array.from(depth), hidden, ahead: null });
+        const found = (depth) => ({ depth: Float32Array.from(depth), hidden });
         memory.open(found(given.start), colour);
         const told = given.blocks.map(({ motions, depth }) => {
           const next = memory.next(Float32Array.from(motions));
@@ -417,7 +417,7 @@ def test_the_start_image_is_never_overwritten_and_the_oldest_of_the_others_goes(
         const memory = new SpatialMemory(config, { width: 224, height: 128 });
         const n = 64 * 112;
         const grey = (value) => new Uint8Array(3 * 128 * 224).fill(value);
-        const found = { depth: new Float32Array(n).fill(4), hidden: new Uint8Array(n), ahead: null };
+        const found = { depth: new Float32Array(n).fill(4), hidden: new Uint8Array(n) };
         const turned = (degrees) => new Float32Array(24).map((_, i) => (i === 3 ? degrees : 0));
         memory.open(found, grey(10));
         for (const value of [20, 30, 40]) memory.commit(memory.next(turned(100)), found, grey(value));
@@ -434,7 +434,7 @@ def test_what_is_seen_through_three_times_is_deleted() -> None:
         const config = { keyframes: 3, drawn: 3, write_below: 0.5, own_preference: 0.6, fov_deg: 80, pixel_aspect: 1 };
         const memory = new SpatialMemory(config, { width: 224, height: 128 });
         const n = 64 * 112;
-        const near = { depth: new Float32Array(n).fill(4), hidden: new Uint8Array(n), ahead: null };
+        const near = { depth: new Float32Array(n).fill(4), hidden: new Uint8Array(n) };
         // A box in the middle has left: there the frames see far, and the same as before around it.
         const isBox = (i) => Math.abs((i % 112) - 56) < 20 && Math.abs(Math.floor(i / 112) - 32) < 15;
         const without = { ...near, depth: near.depth.map((value, i) => (isBox(i) ? 40 : value)) };

@@ -25,7 +25,7 @@ from reverie.models.presets import PRESETS
 from reverie.train import recipes
 from reverie.train.checkpoints import FolderLock
 from reverie.train.recipes import run
-from reverie.train.spatial import depth, machine
+from reverie.train.spatial import machine
 from reverie.train.spatial import stages as stages_module
 from reverie.train.spatial.plans import Recipe, tiny
 from reverie.train.spatial.stages import Stages, training_seconds
@@ -36,6 +36,9 @@ GPU_IS_GONE = "CUDA error: unspecified launch failure\nCUDA kernel errors might 
 RECIPE = dataclasses.replace(tiny(), steps=6, sheet_steps=0, export_minutes=1e-4)
 
 
+pytestmark = pytest.mark.usefixtures("counted")
+
+
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("given")
@@ -43,13 +46,6 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_pack(folder / "held" / "room", 1, seed=1)
     save_untrained_model(folder / "tokenizer", SPACE)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Geometry's clock goes on by a second an update."""
-    seconds = itertools.count()
-    monkeypatch.setattr(depth, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
 
 
 def begin(given: Path, output: Path, recipe: Recipe = RECIPE, **options: Any) -> list[str]:

@@ -107,9 +107,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code.  `argv` defaults to the process's own arguments."""
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
     _let_threads_sleep(args)
     os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")  # what Apple's GPU lacks runs on the CPU; before torch
-    args = [arg for arg in args if arg != "--debug"]
     try:
         return _dispatch(args)
     except KeyboardInterrupt:
@@ -141,7 +141,7 @@ def _let_threads_sleep(args: list[str]) -> None:
     operations are long.  Must be said before torch is imported.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        is_long = args[:1] and args[0] in LONG_COMMANDS
+        is_long = bool(args) and args[0] in LONG_COMMANDS
         os.environ.setdefault("GOMP_SPINCOUNT", "1000" if is_long else "10000")
 
 

@@ -5,7 +5,7 @@
     pass     one evaluation of the transformer: noisy latent, level, condition, past -> output; the step's own `present`
     decode   latent, carries -> four frames, carries
     detail   frames, rendered views at full size -> frames with the fine detail of the views
-    depth    last frame -> depth, body mask, depth ahead
+    depth    last frame -> depth, body mask
 
 What lies between them (noise, rings, the camera's way, choice and rendering of keyframes) is the player's (`player/`).
 State is the caller's: a graph takes it and returns what is new.  `past` and `present` hold the keys and values of every
@@ -36,7 +36,6 @@ from reverie.models.dit import WorldModel
 from reverie.models.schedule import Schedule
 from reverie.models.state import Condition, RotaryTables, TimestepEmbedding, WorldState
 from reverie.models.tokenizer import VideoTokenizer
-from reverie.scenes.ego_motion import depth_ahead
 from reverie.vision.pixels import shrink_frames
 from reverie.vision.projection import VIEW_SIZE
 
@@ -205,7 +204,7 @@ class DetailGraph(nn.Module):
 
 
 class DepthGraph(nn.Module):
-    """frame (1, 3, H, W) in [-1, 1] -> depth (1, h, w) metres, hidden (1, h, w), 1 on the player's body, ahead."""
+    """frame (1, 3, H, W) in [-1, 1] -> depth (1, h, w) metres, hidden (1, h, w), 1 on the player's body."""
 
     def __init__(self, memory: SpatialMemory) -> None:
         super().__init__()
@@ -213,7 +212,7 @@ class DepthGraph(nn.Module):
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
         log_depth, body = self.depth(shrink_frames(frame))
-        return log_depth.exp(), (body > BODY_LOGIT).float(), depth_ahead(log_depth)
+        return log_depth.exp(), (body > BODY_LOGIT).float()
 
 
 def graphs_of(bundle: ModelBundle) -> dict[str, Graph]:
@@ -255,7 +254,7 @@ def graphs_of(bundle: ModelBundle) -> dict[str, Graph]:
             },
             ("shown",),
         ),
-        "depth": Graph(DepthGraph(memory), {"frame": picture}, ("depth", "hidden", "ahead")),
+        "depth": Graph(DepthGraph(memory), {"frame": picture}, ("depth", "hidden")),
     }
 
 

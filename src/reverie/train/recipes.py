@@ -261,7 +261,6 @@ class _Run:
             decay=0.5,
             ema=recipe.ema,
             device=str(on),
-            dtype="auto",
             compile=self.use_compiler,
             skip_above=100.0,
             checkpoint_minutes=recipe.export_minutes,
@@ -375,11 +374,9 @@ def main() -> None:
     parser.add_argument("--max-shard-mb", type=float, help="largest file of the model's weights")
     parser.add_argument("--plan", nargs="+", default=[], metavar="NAME=NUMBER", help="fields of the training's plan")
     options = parser.parse_args()
-    name = options.recipe or f"gpu-{options.minutes:g}min"
+    name = f"cpu-{options.minutes:g}min" if options.cpu else options.recipe or f"gpu-{options.minutes:g}min"
     if options.rehearse:
         recipe = rehearsal(options.minutes)
-    elif options.cpu:
-        recipe = recipe_named(f"cpu-{options.minutes:g}min", cores=num_cores(), refine=options.start is not None)
     else:
         recipe = recipe_named(name, gpu_memory_gib() or 80.0, num_cores(), refine=options.start is not None)
     if options.no_sheets:

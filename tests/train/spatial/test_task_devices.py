@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +16,6 @@ from reverie.models.checkpoint import load_model
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.train.batches import move
 from reverie.train.recipes import new_bundle
-from reverie.train.spatial import depth
 from reverie.train.spatial.encoded_recordings import Store
 from reverie.train.spatial.figures import contact_sheet
 from reverie.train.spatial.geometry import train_depth_of, train_ego_motion_of
@@ -52,9 +49,9 @@ def test_what_is_left_behind_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("decode", [True, False])
-def test_every_stage_stays_on_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decode: bool) -> None:
-    seconds = itertools.count()
-    monkeypatch.setattr(depth, "time", SimpleNamespace(monotonic=lambda: float(next(seconds))))
+def test_every_stage_stays_on_the_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, counted: None, decode: bool
+) -> None:
     packs, held_packs = write_pack(tmp_path / "room", 3), write_pack(tmp_path / "held" / "room", 1, seed=1)
     recipe = tiny()
     bundle = new_bundle(recipe, save_untrained_model(tmp_path / "tokenizer", SPACE))

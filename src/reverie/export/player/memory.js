@@ -93,8 +93,8 @@ export class SpatialMemory {
   }
 
   /** Begins: the start image (RGB bytes) with its measured geometry. */
-  open({ depth, hidden, ahead }, colour) {
-    this.ahead = ahead;
+  open({ depth, hidden }, colour) {
+    this.ahead = depthAhead(depth);
     this.#write(colour, depth, hidden);
   }
 

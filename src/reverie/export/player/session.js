@@ -173,7 +173,7 @@ export class Session {
     return Array.from({ length: STEP_FRAMES }, (_, i) => toBytes(planes, 3 * this.size * i, this.size));
   }
 
-  /** Depth, hidden pixels and depth ahead of a frame. */
+  /** Depth and hidden pixels of a frame. */
   #measure(frame) {
     return this.networks.run("depth", { frame: this.#picture(frame) });
   }

@@ -28,7 +28,7 @@ from reverie.models.conditioning.erasure import (
     match_scale,
 )
 from reverie.models.conditioning.walls import heading_pose, stop_at_surfaces, surface_points
-from reverie.models.depth import BODY_LOGIT, DepthNet
+from reverie.models.depth import BODY_LOGIT, MAX_DEPTH_M, DepthNet
 from reverie.models.state import ConditionChannels, SpatialMemoryState
 from reverie.scenes.ego_motion import (
     AHEAD_GRID,
@@ -47,8 +47,6 @@ from reverie.vision.projection import FAR, VIEW_SIZE, View, focal_lengths, rende
 INVERSE_DEPTH_SCALE = 4.0
 """Inverse depths are about 0.1 per metre: brought to the size of latents."""
 BASE_RANGE = 6.0
-MAX_AHEAD_M = 400.0
-"""Depth of sky, of what is ahead."""
 TRAIL_STEPS = 256
 """Steps whose places are kept, for the map: 41 s."""
 MAP_STRIDE = 4
@@ -179,7 +177,8 @@ class SpatialMemory(nn.Module):
         fov = torch.full((b,), self.config.fov_deg, device=frame.device) if fov_deg is None else fov_deg
         aspect = self.config.pixel_aspect if pixel_aspect is None else pixel_aspect
         state.focal.copy_(focal_lengths(fov, aspect))
-        depth, hidden = self._measure(state, frame)
+        depth, hidden = self._measure(frame)
+        state.ahead.copy_(depth_ahead(depth.log()))
         self._write_keyframe(state, frame, depth, hidden, torch.ones(b, dtype=torch.bool, device=frame.device))
 
     def next(
@@ -263,7 +262,7 @@ class SpatialMemory(nn.Module):
 
         frames: (b, 4, 3, H, W) in [-1, 1], as decoded.
         """
-        depth, hidden = self._measure(state, frames[:, -1])
+        depth, hidden = self._measure(frames[:, -1])
         frames = self._with_detail(state, step, frames, hidden)
         move_camera(state, step)
         with torch.autocast(frames.device.type, enabled=False):
@@ -284,10 +283,9 @@ class SpatialMemory(nn.Module):
             detail = sample_colour(choice.gather("colour"), hidden, view.points.divided())
             return add_detail(frames.float(), detail, view.cover, view.inverse_depth, body)
 
-    def _measure(self, state: SpatialMemoryState, frame: Tensor) -> tuple[Tensor, Tensor]:
-        """Depth in metres and hidden pixels (body), (b, h, w), of the last frame; the state keeps the depth ahead."""
+    def _measure(self, frame: Tensor) -> tuple[Tensor, Tensor]:
+        """Depth in metres and hidden pixels (body), (b, h, w), of a frame."""
         log_depth, body = self.depth(shrink_frames(frame.clamp(-1, 1).to(next(self.depth.parameters()).dtype)))
-        state.ahead.copy_(depth_ahead(log_depth))
         return log_depth.float().exp(), body > BODY_LOGIT
 
     def _write_keyframe(
@@ -383,7 +381,7 @@ def _seen_depth(depth: Tensor, hidden: Tensor, view: View) -> Tensor:
     """Depth (b, h, w) of a block's last frame: the view's where it shows what is there, else as it was measured."""
     inverse = view.inverse_depth[:, -1]
     shown = (view.cover[:, -1] > 0) & ~hidden
-    return torch.where(shown, inverse.clamp(min=1 / MAX_AHEAD_M).reciprocal(), depth)
+    return torch.where(shown, inverse.clamp(min=1 / MAX_DEPTH_M).reciprocal(), depth)
 
 
 def _find_known(step: NextStep, depth: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from reverie.errors import DataError
 from reverie.models.depth import BODY_LOGIT, MAX_DEPTH_M, MIN_DEPTH_M, DepthNet
 from reverie.train.device import fast_autocast
 from reverie.train.spatial.fitting import lr_at, take_step
-from reverie.vision.pixels import shrink_frames, to_bytes
+from reverie.vision.pixels import shrink_frames, to_bytes, to_pixels
 
 if TYPE_CHECKING:
     from reverie.data.dataset import Dataset
@@ -122,11 +122,7 @@ def train_depth(network: DepthNet, images: DepthImages, seconds: float, batch: i
         for group in optimizer.param_groups:
             group["lr"] = lr_at(spent / seconds, step, PEAK_LR)
         index = share.multinomial(batch, replacement=True, generator=generator)
-        colour, target, body = (
-            shrink_frames(images.colour[index]),
-            images.log_depth(index),
-            images.hidden[index].float(),
-        )
+        colour, target, body = to_pixels(images.colour[index]), images.log_depth(index), images.hidden[index].float()
         if step % 2:
             colour, target, body = colour.flip(-1), target.flip(-1), body.flip(-1)
         colour = colour + torch.randn(colour.shape, device=device, generator=generator) * 0.03
@@ -153,7 +149,7 @@ def check_depth(network: DepthNet, images: DepthImages, names: Sequence[str]) ->
     parts = []
     for colour in images.colour.split(CHECKED_AT_ONCE):
         with fast_autocast(device):
-            parts.append(network(shrink_frames(colour)))
+            parts.append(network(to_pixels(colour)))
     log_depth, logits = (torch.cat(x) for x in zip(*parts, strict=True))
     return {
         name: _errors(log_depth[mine], logits[mine], images.log_depth(mine), images.hidden[mine])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -21,6 +22,7 @@ from reverie.scenes.ego_motion import relative_motion
 from reverie.scenes.recordings import read_footage
 from reverie.scenes.scene import Scene
 from reverie.scenes.scene_keyframes import measure_coverage, render_from
+from reverie.scenes.ways import distances
 from reverie.train.spatial.packs import list_episodes, read_episode
 from reverie.vision.projection import focal_lengths
 from reverie.worlds import WORLDS, WorldInfo
@@ -79,6 +81,29 @@ def test_one_moves_in_a_scene_as_in_its_recordings(
     told = capsys.readouterr().out
     assert re.search(r"on held-out walks, after a second: [\d.]+ of [\d.]+ m off", told)
     assert Scene.load(copy).ego_motion is not None
+
+
+def test_without_a_mouse_one_stays_on_the_recorded_ways(
+    recording: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert Scene.load(built).ways is None, "who has a mouse looks anywhere"
+    tracked, scene = record_yard(tmp_path / "tracked", mouse=False), tmp_path / "scene"
+    args = ["scene", "build", str(tracked), "-o", str(scene), "--keyframes", "9", "--starts", "1", "--epochs", "1"]
+    assert cli.main(args) == 0
+    assert re.search(r"one stays within [\d.]+ m and \d+ \(in bends \d+\) degrees", capsys.readouterr().out)
+    ways = Scene.load(scene).ways
+    assert ways is not None
+    recorded = torch.from_numpy(np.concatenate([Dataset(tracked).poses(i) for i in range(3)]))  # type: ignore[misc]
+    away = distances(recorded[:, :3], torch.from_numpy(ways.poses[:, :3])).amin(1)
+    assert float((away <= ways.radius).float().mean()) > 0.95
+    (scene / "ways.parquet").unlink()
+    again = ["scene", "ego-motion", str(scene), str(tracked), "--epochs", "1"]
+    assert cli.main(again) == 0
+    np.testing.assert_array_equal(Scene.load(scene).ways.poses, ways.poses)  # type: ignore[union-attr]
+    moved = dataclasses.replace(Scene.load(scene), pose=Scene.load(scene).pose + np.float32([500, 0, 0, 0, 0, 0]))
+    moved.save(scene)
+    assert cli.main(again) == 2
+    assert "the recordings are of another place" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from reverie import export
 from reverie.engine.sessions import pace
-from reverie.export.web import write_ego_motion
+from reverie.export.web import describe_ways, write_ego_motion
 from reverie.models import presets
 from reverie.models.conditioning.erasure import gone
 from reverie.models.conditioning.spatial_memory import SpatialMemory, SpatialMemoryConfig, own_keyframes
@@ -26,12 +26,13 @@ from reverie.scenes.ego_motion import EgoMotionNet, apply_motion, relative_motio
 from reverie.scenes.ground import Ground
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
 from reverie.scenes.view_sources import median_reach, pick_keyframes, probe_points, view_promise
+from reverie.scenes.ways import RecordedWays
 from reverie.serve.bindings import bindings_for
 from reverie.types import ActionSpace
 from reverie.vision.projection import VIEW_SIZE, focal_lengths, render_views, sample_colour
 
 PLAYER = Path(export.__file__).parent / "player"
-MODULES = ("projection", "selection", "memory", "walls", "pace", "bindings", "noise", "ego-motion")
+MODULES = ("projection", "selection", "memory", "walls", "ground", "pace", "bindings", "noise", "ego-motion")
 SIZE = (128, 224)
 FOV = 75.0
 FILLS = [False, False, True, False, True]
@@ -188,7 +189,7 @@ def test_holes_are_filled_and_an_empty_memory_is_grey() -> None:
 def test_the_camera_moves_as_told() -> None:
     pose, motion = torch.tensor([1.0, 2, 3, 130, 5, -2]), torch.tensor([0.4, -0.1, 0.05, 7, -1, 0.5])
     script = """
-        import { applyMotion } from "memory.js";
+        import { applyMotion } from "ego-motion.js";
         console.log(JSON.stringify([...applyMotion(given.pose, given.motion)]));
     """
     assert run(script, {"pose": pose.tolist(), "motion": motion.tolist()}) == pytest.approx(
@@ -199,7 +200,7 @@ def test_the_camera_moves_as_told() -> None:
 def test_the_motion_between_two_poses_is_the_engines() -> None:
     before, after = torch.tensor([1.0, 2, 3, 170, 5, -2]), torch.tensor([1.3, 1.9, 3.1, -175, 4, -1])
     script = """
-        import { relativeMotion } from "memory.js";
+        import { relativeMotion } from "ego-motion.js";
         console.log(JSON.stringify(relativeMotion(given.before, given.after)));
     """
     got = run(script, {"before": before.tolist(), "after": after.tolist()})
@@ -322,6 +323,44 @@ def test_walls_stop_the_camera_where_they_stop_the_engines() -> None:
     assert sum(change < 1e-3 for change in changed) > 5
     for one, other in zip(wanted, got, strict=True):
         torch.testing.assert_close(torch.tensor(other), one, atol=1e-3, rtol=0)
+
+
+@torch.inference_mode()
+def test_a_camera_stays_on_the_ground_where_the_engines_does() -> None:
+    generator = torch.Generator().manual_seed(5)
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    keyframes = torch.cat([12 * rand(30, 2), rand(30, 1), 360 * rand(30, 1), 10 * rand(30, 2)], 1)
+    rows = torch.cat([12 * rand(80, 2), rand(80, 1), 720 * rand(80, 1) - 360], 1).round(decimals=2)
+    ways = RecordedWays(rows.numpy(), (15 + 40 * rand(80)).round(decimals=2).numpy(), 0.8)
+    wanted: list[list[list[float]]] = []
+    cases, held = [], 0
+    for known in (ways, None):
+        ground, camera = Ground.of(keyframes, known), torch.tensor([[6.0, 6.0, 0.5, 40.0, 3.0, 0.0]])
+        for _ in range(25):
+            motions = torch.cat([rand(1, 4, 2) - 0.2, 0.2 * rand(1, 4, 1) - 0.1, 24 * rand(1, 4, 3) - 12], 2)
+            path = [camera]
+            for motion in motions.unbind(1):
+                path.append(apply_motion(path[-1], motion))
+            poses = torch.stack(path[1:], 1)
+            cases.append({"ways": describe_ways(known), "camera": camera[0].tolist(), "poses": poses[0].tolist()})
+            result = ground.hold(camera, poses)
+            held += bool((result - poses).abs().max() > 0.1)
+            wanted.append(result[0].tolist())
+            camera = result[:, -1]
+    got = run(
+        """
+        import { Ground } from "ground.js";
+        const keyframes = given.keyframes.map((pose) => ({ pose }));
+        console.log(JSON.stringify(given.cases.map(({ ways, camera, poses }) =>
+          new Ground(keyframes, ways).hold(camera, poses).map((pose) => Array.from(pose)))));
+        """,
+        {"keyframes": keyframes.tolist(), "cases": cases},
+    )
+    assert held > 20
+    torch.testing.assert_close(torch.tensor(got), torch.tensor(wanted), atol=1e-3, rtol=0)
 
 
 @torch.inference_mode()

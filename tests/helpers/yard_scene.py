@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,17 @@ class YardWorld(Yard):
 
 
 def record_yard(
-    root: Path, episodes: int = 3, frames: int = 81, every: int = 4, map_name: str = "yard", **changes: Any
+    root: Path,
+    episodes: int = 3,
+    frames: int = 81,
+    every: int = 4,
+    map_name: str = "yard",
+    mouse: bool = True,
+    **changes: Any,
 ) -> Path:
     """Walks through the yard, recorded with depth of every `every`-th frame (0: none).
 
-    changes: of the writer's options, such as pose_names=().
+    mouse: whether the recording says that there is one; changes: of the writer's options, such as pose_names=().
     """
     world = YardWorld()
     options = {
@@ -60,7 +67,8 @@ def record_yard(
         "depth_every": every,
         **changes,
     }
-    with DatasetWriter(root, world.action_space, world.resolution, 25, **options) as writer:
+    space = replace(world.action_space, mouse=mouse)
+    with DatasetWriter(root, space, world.resolution, 25, **options) as writer:
         for seed in range(episodes):
             shown, actions, poses, depth = [world.reset(seed)[0]], [], [], []
             for i in range(frames):
@@ -75,7 +83,7 @@ def record_yard(
             write_video(video, pictures, 25)
             writer.add(
                 video,
-                world.action_space.encode(actions),
+                space.encode(actions if mouse else [Action(action.keys) for action in actions]),
                 np.stack(poses) if options["pose_names"] else None,
                 picture_statistics(pictures),
                 {"seed": seed, "map": map_name, "heldout": False},

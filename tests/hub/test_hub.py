@@ -114,6 +114,7 @@ def test_a_scene_goes_to_the_hub_and_comes_back(hub: FakeHub, tmp_path: Path) ->
     there = hub.repositories["dataset", "somebody/temple"]
     assert "reverie-scene" in front_matter(there.files["README.md"])["tags"]  # type: ignore[operator]
     pulled = pull_scene("somebody/temple", tmp_path / "temple")
+    assert set(files_of(pulled)) == {*files_of(SCENE), "README.md"}, "how one moves there, and where, too"
     assert (Scene.load(pulled).colour == Scene.load(SCENE).colour).all()
     assert pq.read_table(pulled / "keyframes.parquet").equals(pq.read_table(SCENE / "keyframes.parquet"))
 

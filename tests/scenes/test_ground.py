@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from reverie.scenes.ground import HEIGHT_FACTOR, REACH, SPACING, Ground
+from reverie.scenes.ground import REACH, SPACING, Ground
+from reverie.scenes.ways import HEIGHT_FACTOR, RecordedWays
 
 
 def poses(*places: tuple[float, ...]) -> Tensor:
@@ -32,7 +33,7 @@ def test_a_walk_on_the_ground_goes_where_it_wants() -> None:
 def test_a_way_out_becomes_one_along_the_edge() -> None:
     ground, camera = Ground.of(STREET), poses((0.0, 20.0, 1.7))
     for _ in range(20):  # to the right, and a little ahead
-        step = torch.tensor([1.0, 0.2, 0.0, 3.0, 0.0, 0.0])
+        step = torch.tensor([1.0, 0.4, 0.0, 3.0, 0.0, 0.0])
         wanted = camera[:, None] + step * torch.arange(1, 5).view(1, 4, 1)
         held = ground.hold(camera, wanted)
         torch.testing.assert_close(held[..., 3:], wanted[..., 3:])
@@ -91,3 +92,56 @@ def test_sessions_are_held_each_by_itself() -> None:
     both = ground.hold(cameras, wanted)
     for i in range(2):
         torch.testing.assert_close(both[i : i + 1], ground.hold(cameras[i : i + 1], wanted[i : i + 1]))
+
+
+def track(heading: float = 10.0, radius: float = 1.0) -> Ground:
+    """North for ten metres, a bend, then east for ten: recorded ways of a track."""
+    north = [(0.0, float(i), 1.0, 0.0) for i in range(11)]
+    east = [(float(i), 10.0, 1.0, 90.0) for i in range(11)]
+    rows = torch.tensor([*north, *east])
+    turns = torch.where((rows[:, 0] - 0.0).abs() + (rows[:, 1] - 10.0).abs() < 2.5, 90.0 + heading, heading)
+    ways = RecordedWays(rows.numpy(), turns.numpy(), radius)
+    return Ground.of(poses((0.0, 0.0, 1.0), (5.0, 10.0, 1.0)), ways)
+
+
+def run(ground: Ground, camera: Tensor, turn_at: int, blocks: int) -> Tensor:
+    """Runs half a metre a frame in the direction of view; from a block on it turns right by three degrees a frame."""
+    for block in range(blocks):
+        path = [camera]
+        for _ in range(4):
+            yaw = torch.deg2rad(path[-1][:, 3])
+            step = torch.stack([0.5 * yaw.sin(), 0.5 * yaw.cos()], 1)
+            turned = 3.0 * (block >= turn_at)
+            path.append(
+                torch.cat([path[-1][:, :2] + step, path[-1][:, 2:3], path[-1][:, 3:4] + turned, path[-1][:, 4:]], 1)
+            )
+        camera = ground.hold(camera, torch.stack(path[1:], 1))[:, -1]
+    return camera
+
+
+def test_on_recorded_ways_it_stays_on_the_track_and_waits_at_a_bend() -> None:
+    camera = run(track(), poses((0.0, 0.0, 1.0)), 99, 30)
+    assert float(camera[0, 1]) == pytest.approx(11.0, abs=0.05), "as far as the track is wide"
+    assert abs(float(camera[0, 0])) < 1.0
+
+
+def test_it_leaves_the_bend_when_it_is_turned() -> None:
+    camera = run(track(), poses((0.0, 0.0, 1.0)), 20, 29)  # by 108 degrees
+    assert float(camera[0, 0]) > 8
+    assert float(camera[0, 3]) == pytest.approx(100, abs=0.1), "within ten degrees of what was recorded there"
+
+
+def test_on_a_straight_its_heading_is_the_recorded_one() -> None:
+    wanted = poses(*[(0.0, 3.0 + 0.3 * i, 1.0, 20.0) for i in range(4)])[None]
+    held = track().hold(poses((0.0, 2.7, 1.0, -10.0)), wanted)
+    torch.testing.assert_close(held[0, :, 3], torch.full((4,), 10.0))
+    assert float(held[0, -1, 1]) > 3.5, "it goes on in that direction"
+
+
+def test_a_camera_that_is_turned_away_from_the_way_is_not_moved_at_once() -> None:
+    camera = poses((0.0, 3.0, 1.0, 45.0))
+    wanted = camera[:, None].repeat(1, 4, 1)
+    wanted[..., 3] += torch.tensor([1.0, 2.0, -20.0, -45.0])
+    held = track().hold(camera, wanted)
+    assert held[0, :, 3].tolist() == pytest.approx([45, 45, 23, -2], abs=1e-3)
+    torch.testing.assert_close(held[..., :3], wanted[..., :3])

@@ -26,6 +26,7 @@ from reverie.errors import DataError
 from reverie.scenes import scene
 from reverie.scenes.ego_motion import FILE, EgoMotionNet
 from reverie.scenes.scene import COLOUR_QUALITY, KEYFRAMES, Scene, Start
+from reverie.scenes.ways import RecordedWays
 from reverie.types import ActionSpace
 
 COUNT = 4
@@ -118,6 +119,21 @@ def test_a_scene_says_whether_it_has_walls(folder: Path) -> None:
     del raw["walls"]
     (folder / "scene.json").write_text(json.dumps(raw))
     assert Scene.load(folder).walls, "older ones do not say"
+
+
+def test_its_recorded_ways_are_saved_with_it(folder: Path) -> None:
+    assert Scene.load(folder).ways is None, "a scene without is sound"
+    poses = np.array([[0, 1, 2, 350], [0, 2, 2, 10]], np.float32)
+    made = dataclasses.replace(make_scene(), ways=RecordedWays(poses, np.array([10, 30], np.float32), 0.75))
+    made.save(folder)
+    found = Scene.load(folder).ways
+    assert found is not None
+    np.testing.assert_array_equal(found.poses, poses)
+    assert (found.heading.tolist(), found.radius) == ([10, 30], 0.75)
+    (folder / "ways.parquet").write_bytes(b"no")
+    assert "ways.parquet: not readable as recorded ways" in refusal(folder)
+    make_scene().save(folder)
+    assert Scene.load(folder).ways is None, "what is saved again is what is there"
 
 
 def test_its_ego_motion_reads_its_own_controls_of_a_models_actions() -> None:

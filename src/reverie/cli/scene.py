@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from reverie.scenes.ego_motion import EgoMotionNet
     from reverie.scenes.recordings import Footage
     from reverie.scenes.scene import Scene
+    from reverie.scenes.ways import RecordedWays
     from reverie.train.spatial.ego_motion import Drift
 
 Output = Annotated[Path, alias("-o")]
@@ -106,12 +107,17 @@ def scene_build(config: BuildSceneConfig) -> None:
             network, told = _fit_ego_motion(config)
         report(0.95, "checking walls")
         steps = recorded_steps(config.recordings, footage.place, config.fov, config.seed)
-        scene = replace(scene, ego_motion=network, walls=has_walls(shown, facts.focal, steps))
+        ways = (
+            _measure_ways(config.recordings, footage.place, config.fov, config.seed, scene) if not facts.mouse else None
+        )
+        scene = replace(scene, ego_motion=network, walls=has_walls(shown, facts.focal, steps), ways=ways)
         scene.save(config.output)
     print(f"{config.output}: {summary(scene, config.output)}")
     print(f"held-out frames: {covered}{told}")
     if not scene.walls:
         print("recorded cameras went through surfaces, so none stops the camera here")
+    if scene.ways is not None:
+        print(_format_ways(scene.ways))
 
 
 def _fit_ego_motion(config: BuildSceneConfig) -> tuple[EgoMotionNet | None, str]:
@@ -126,25 +132,63 @@ def _fit_ego_motion(config: BuildSceneConfig) -> tuple[EgoMotionNet | None, str]
     return network, f"\nego-motion on held-out walks, after a second: {_format_drifts(drifts)}"
 
 
+def _measure_ways(
+    recordings: Sequence[Path], place: str | None, fov_deg: float | None, seed: int, scene: Scene
+) -> RecordedWays | None:
+    """Where a scene's player may go, in a game that moves the camera behind the player; None where that is anywhere.
+
+    Raises DataError for recordings of another place than the scene's.
+    """
+    import numpy as np
+    import torch
+
+    from reverie.scenes.ground import keyframe_radius
+    from reverie.scenes.recordings import read_poses
+    from reverie.scenes.ways import distances, measure_ways
+
+    pose = torch.from_numpy(scene.pose)
+    most_m = float(keyframe_radius(pose))
+    recorded, held_out = read_poses(recordings, place, fov_deg, seed)
+    ways = measure_ways(recorded, held_out, most_m)
+    away = distances(pose[:, :3], torch.from_numpy(np.concatenate(recorded)[:, :3])).amin(1)
+    if float(away.median()) > most_m:
+        raise DataError(
+            f"the recordings are of another place: half of the keyframes are more than {most_m:.1f} m from where their "
+            "cameras were; name the scene's with --place"
+        )
+    return ways
+
+
+def _format_ways(ways: RecordedWays) -> str:
+    low, high = float(ways.heading.min()), float(ways.heading.max())
+    return (
+        f"one stays within {ways.radius:.1f} m and {low:.0f} (in bends {high:.0f}) degrees of {len(ways.poses)} "
+        "recorded poses"
+    )
+
+
 def _format_drifts(drifts: Mapping[str, Drift]) -> str:
     return "; ".join(map(str, drifts.values())) or "not measured, they are too short"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EgoMotionConfig:
-    """Fit a scene's own ego-motion to recordings of its game, so that one moves in it as one moves there.
+    """Fit a scene's own ego-motion to recordings of its place, so that one moves in it as one moves there.
 
-    `reverie scene build` does so too; this does it again, or longer, or for a scene that was captured.
+    In games that move the camera behind the player, the ways that recorded cameras went are found too: one stays on
+    them.  `reverie scene build` does so too; this does it again, or longer, or for a scene that was captured.
 
     Example: reverie scene ego-motion scenes/my-level recordings/vizdoom --epochs 400
     """
 
     scene: Annotated[Path, positional()]
-    """The scene's folder; its file `ego-motion.safetensors` is written."""
+    """The scene's folder; `ego-motion.safetensors` is written, and `ways.parquet` where players keep to a track."""
     recordings: Annotated[tuple[Path, ...], positional()]
     """Folders of LeRobot datasets, of that game, with camera poses and depth."""
     epochs: int = 40
     """Passes through the recorded walks."""
+    place: str | None = None
+    """The scene's place (map), where the recordings have several."""
     fov: float | None = None
     """Horizontal field of view in degrees, where the recordings do not hold it."""
     seed: int = 0
@@ -154,21 +198,26 @@ class EgoMotionConfig:
 def scene_ego_motion(config: EgoMotionConfig) -> None:
     """Fits the network, writes it beside the scene and prints how far it leads the camera astray."""
     from reverie.scenes.ego_motion import write_network
-    from reverie.scenes.scene import read_head
+    from reverie.scenes.scene import Scene
+    from reverie.scenes.ways import write_ways
     from reverie.train.spatial.walks import fit_ego_motion, read_walks
     from reverie.types import ActionSpace
 
     _check_epochs(config.epochs, 1)
-    head = read_head(config.scene)
+    scene = Scene.load(config.scene)
     walks = read_walks(config.recordings, config.fov, config.seed)
-    if walks.action_space != (own := ActionSpace(head.keys, head.mouse)):
+    if walks.action_space != (own := ActionSpace(scene.keys, scene.mouse)):
         raise DataError(
             f"the recordings are of a game with {', '.join(walks.action_space.names)}, the scene of one with "
             f"{', '.join(own.names)}; take recordings of the scene's game"
         )
+    ways = None if scene.mouse else _measure_ways(config.recordings, config.place, config.fov, config.seed, scene)
     network, drifts = fit_ego_motion(walks, config.epochs)
     write_network(config.scene, network)
+    write_ways(config.scene, ways)
     print(f"{config.scene}, on held-out walks, after a second: {_format_drifts(drifts)}")
+    if ways is not None:
+        print(_format_ways(ways))
 
 
 def _check_epochs(epochs: int, low: int) -> None:

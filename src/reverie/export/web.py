@@ -38,6 +38,7 @@ from reverie.nn.rope import split_pairs
 from reverie.paths import local_path
 from reverie.scenes.ego_motion import EgoMotionNet
 from reverie.scenes.scene import KEYFRAMES, Scene
+from reverie.scenes.ways import RecordedWays
 from reverie.serve import protocol
 from reverie.serve.host import describe, welcome
 from reverie.serve.sources import ModelSource, StartPicture, WorldSpec
@@ -174,9 +175,18 @@ def write_scene(scene: Scene, source: Path, folder: Path, space: ActionSpace) ->
         "offsets": offsets,
         "poses": [[float(value) for value in pose] for pose in scene.pose],
         "walls": scene.walls,
+        "ways": describe_ways(scene.ways),
         "ego_motion": write_ego_motion(folder, scene.ego_motion_for(space)),
     }
     (folder / "scene.json").write_text(json.dumps(head), encoding="utf-8")
+
+
+def describe_ways(ways: RecordedWays | None) -> dict[str, Any] | None:
+    """Recorded ways as the player reads them, to the centimetre."""
+    if ways is None:
+        return None
+    rows = np.column_stack([ways.poses, ways.heading]).astype(np.float64).round(2)
+    return {"poses": rows.tolist(), "radius": ways.radius}
 
 
 def write_ego_motion(folder: Path, network: EgoMotionNet | None) -> dict[str, Any] | None:

@@ -9,9 +9,11 @@ from reverie.errors import DataError
 from reverie.hub import client
 from reverie.hub.cards import card_of, licence_metadata
 from reverie.hub.push_options import DEFAULT, PushOptions
+from reverie.scenes import ego_motion, ways
 from reverie.scenes.scene import KEYFRAMES, Scene, read_scene_json
 
-SCENE_FILES = ("scene.json", KEYFRAMES, "start-*.webp", "README.md")
+OPTIONAL_FILES = (ego_motion.FILE, ways.FILE)
+SCENE_FILES = ("scene.json", KEYFRAMES, *OPTIONAL_FILES, "start-*.webp", "README.md")
 """Patterns of the files of a scene."""
 
 
@@ -28,9 +30,10 @@ def push_scene(
     the Hub refuses.
     """
     scene = Scene.load(folder)
-    names = ["scene.json", KEYFRAMES, *(start["image"] for start in read_scene_json(folder)["starts"])]
-    files: dict[str, Path | bytes] = {name: folder / name for name in names}
-    files["README.md"] = scene_card(scene, folder, names[2:]).encode()
+    images = [start["image"] for start in read_scene_json(folder)["starts"]]
+    optional = [name for name in OPTIONAL_FILES if (folder / name).is_file()]
+    files: dict[str, Path | bytes] = {name: folder / name for name in ("scene.json", KEYFRAMES, *optional, *images)}
+    files["README.md"] = scene_card(scene, folder, images).encode()
     return client.push(
         repository,
         "dataset",

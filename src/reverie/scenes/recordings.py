@@ -137,14 +137,7 @@ def read_footage(
     games = {game_of(dataset) for dataset in datasets}
     if len(games) > 1:
         raise DataError(f"a scene is of one game, got recordings of {', '.join(sorted(games))}; build one of each")
-    found = [(d, i) for d in datasets for i, episode in enumerate(d.episodes) if episode.depth_file is not None]
-    lengths: Counter[str] = Counter()
-    for dataset, number in found:
-        lengths[place_of(dataset, dataset.episodes[number])] += dataset.episodes[number].length
-    chosen = lengths.most_common(1)[0][0] if place is None else place
-    if chosen not in lengths:
-        raise DataError(f"there is no place {chosen!r} in these recordings; they have {', '.join(sorted(lengths))}")
-    episodes = [(d, i) for d, i in found if place_of(d, d.episodes[i]) == chosen]
+    chosen, episodes = _episodes_of(datasets, place)
     train, held_out = _read_split(episodes, seed, report)
     focal = focal_lengths(torch.tensor([angle]), datasets[0].pixel_aspect)[0]
     return Footage(
@@ -157,6 +150,38 @@ def read_footage(
         make_keyframes(*held_out, focal),
         *_opened_with(*episodes[0]),
     )
+
+
+def read_poses(
+    folders: Sequence[Path], place: str | None = None, fov_deg: float | None = None, seed: int = 0
+) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]]:
+    """Poses (frames, 6) of the episodes of one place, to build from and held out, without their images.
+
+    Arguments and what is held out are those of `read_footage`.
+    """
+    _, episodes = _episodes_of(open_recordings(folders, fov_deg)[0], place)
+    parts: tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]] = ([], [])
+    for (dataset, number), held_out in zip(episodes, mark_held_out(episodes, seed), strict=True):
+        poses = dataset.poses(number)
+        assert poses is not None
+        parts[held_out].append(poses[np.isfinite(poses).all(1)].astype(np.float32))
+    if parts[False] and not parts[True]:
+        last = parts[False].pop()
+        cut = len(last) - len(last) // HELD_OUT_EVERY
+        parts = ([*parts[False], last[:cut]], [last[cut:]])
+    return parts
+
+
+def _episodes_of(datasets: Sequence[Dataset], place: str | None) -> tuple[str, list[tuple[Dataset, int]]]:
+    """A place, by default the one with the most frames, and its episodes with depth.  Raises DataError for another."""
+    found = [(d, i) for d in datasets for i, episode in enumerate(d.episodes) if episode.depth_file is not None]
+    lengths: Counter[str] = Counter()
+    for dataset, number in found:
+        lengths[place_of(dataset, dataset.episodes[number])] += dataset.episodes[number].length
+    chosen = lengths.most_common(1)[0][0] if place is None else place
+    if chosen not in lengths:
+        raise DataError(f"there is no place {chosen!r} in these recordings; they have {', '.join(sorted(lengths))}")
+    return chosen, [(d, i) for d, i in found if place_of(d, d.episodes[i]) == chosen]
 
 
 def _opened_with(dataset: Dataset, number: int) -> tuple[str | None, int | None, dict[str, Any]]:

@@ -4,6 +4,7 @@ scene.json          kind, version, title, game, fov_deg, pixel_aspect, keys, mou
 keyframes.parquet   a row each: colour (WebP), depth (PNG, 8 bits of its logarithm), hidden (PNG, 1 bit), pose
 start-00.webp ...   start images, with their poses in scene.json
 ego-motion.safetensors   how one moves here; left out, one moves as the model has learnt
+ways.parquet        where recorded cameras were, on a track; left out, one may go anywhere near the keyframes
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from PIL import Image
 from reverie.errors import DataError
 from reverie.paths import local_path
 from reverie.scenes.ego_motion import EgoMotionNet, for_columns, read_network, write_network
+from reverie.scenes.ways import RecordedWays, read_ways, write_ways
 from reverie.types import ActionSpace, Frames
 from reverie.vision.depth_codec import decode_depth, encode_depth
 from reverie.vision.projection import VIEW_SIZE
@@ -58,7 +60,8 @@ class Scene:
 
     colour: (n, H, W, 3) uint8; depth: (n, h, w) metres; hidden: (n, h, w) bool, pixels that are not drawn; pose:
     (n, 6).  keys, mouse: the controls of the game that it was captured in; ego_motion: how one moves there under them;
-    walls: whether surfaces stop the camera, as they do not where it follows a player through gates.
+    walls: whether surfaces stop the camera, as they do not where it follows a player through gates; ways: where one may
+    go, where that is a track.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Scene:
     pose: npt.NDArray[np.float32]
     ego_motion: EgoMotionNet | None = None
     walls: bool = True
+    ways: RecordedWays | None = None
 
     @property
     def resolution(self) -> tuple[int, int]:
@@ -112,6 +116,7 @@ class Scene:
         pq.write_table(pa.table(rows), local_path(temporary), compression="zstd")
         os.replace(temporary, folder / KEYFRAMES)
         write_network(folder, self.ego_motion)
+        write_ways(folder, self.ways)
         starts = []
         for i, start in enumerate(self.starts):
             image = f"start-{i:02d}.webp"
@@ -141,7 +146,8 @@ class Scene:
         head = read_head(folder)
         network = read_network(folder, len(head.keys) + 2 * head.mouse)
         walls = read_scene_json(folder).get("walls", True) is not False
-        return cls(folder.resolve().name, *head, *_read_keyframes(folder / KEYFRAMES), network, walls)
+        keyframes = _read_keyframes(folder / KEYFRAMES)
+        return cls(folder.resolve().name, *head, *keyframes, network, walls, read_ways(folder))
 
 
 class Head(NamedTuple):

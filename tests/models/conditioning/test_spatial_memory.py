@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -26,7 +27,9 @@ from reverie.models.dit import WorldModel
 from reverie.models.schedule import Schedule
 from reverie.models.state import SpatialMemoryState
 from reverie.scenes.ego_motion import EgoMotionNet, relative_motion
+from reverie.scenes.ground import Ground
 from reverie.scenes.keyframes import Candidates, Keyframes
+from reverie.scenes.ways import RecordedWays
 from reverie.vision.projection import VIEW_SIZE, focal_lengths
 
 SIZE = (32, 64)
@@ -246,6 +249,20 @@ def test_walls_stop_nobody_where_a_scene_has_none(memory: SpatialMemory, monkeyp
     assert stopped[0, -1, 1] < 4.0
     assert free[0, -1, 1] == pytest.approx(4.8)
     assert not room._replace(walls=False).for_sessions(2).walls
+
+
+def test_who_is_stopped_by_the_end_of_the_ground_runs_on_the_spot(
+    memory: SpatialMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "predict_motion", lambda *_: torch.tensor([0.5, 0.2, 0, 0, 0, 0]).expand(1, 4, 6))
+    room, state = scene(0), opened(memory)
+    ways = RecordedWays(np.zeros((1, 4), np.float32), np.float32([10]), 0.4)
+    step = memory.next(
+        state, last(), actions(), room._replace(walls=False, ground=Ground.of(room.keyframes.pose, ways))
+    )
+    assert float(step.poses[0, :, :2].norm(dim=1).max()) == pytest.approx(0.4, abs=1e-3)
+    torch.testing.assert_close(step.motions[0, :, 0], torch.full((4,), 0.5))
+    assert float(step.motions[0, 1:, 1].abs().max()) < 0.15, "it is held to the side"
 
 
 def test_known_poses_give_their_motions(memory: SpatialMemory) -> None:

@@ -34,4 +34,4 @@ def test_steps_are_those_of_the_recording(tmp_path: Path) -> None:
     assert 20 < len(found) <= 40
     way = (found[:, -1, :2] - found[:, 0, :2]).norm(dim=1)
     assert way.min() > 0.05
-    assert not len(recorded_steps([record_yard(tmp_path / "other", episodes=2, frames=5)], "elsewhere"))
+    assert not len(recorded_steps([record_yard(tmp_path / "short", episodes=2, frames=4)], "yard"))

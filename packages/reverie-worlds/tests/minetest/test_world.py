@@ -183,6 +183,10 @@ def test_the_landscape_can_be_looked_at_from_anywhere(world: MinetestWorld) -> N
         _, geometry = world.look_from(asked)
         np.testing.assert_allclose(world.pose, asked, atol=0.02)
         assert np.median(geometry.depth) > 0.5
+    for lower in (0.6, 3.0):  # with the feet in the ground, and in the middle of it
+        asked = np.array([*places[0, :2], places[0, 2] - lower, 40.0, 0.0, 0.0], np.float32)
+        world.look_from(asked)
+        np.testing.assert_allclose(world.pose, asked, atol=0.02, err_msg="nothing pushes the camera away")
     with pytest.raises(WorldError, match="step after look_from; call reset"):
         world.step(IDLE)
     with pytest.raises(WorldError, match="a pose is six finite numbers"):

@@ -109,7 +109,9 @@ class LoadedScene:
         if (network := scene.ego_motion_for(config.action_space)) is not None:
             network = network.to(device)
             digest.update(weights_fingerprint(network.state_dict()).encode())
-        ground = Ground.of(keyframes.pose.to(device))
+        if scene.ways is not None:
+            digest.update(scene.ways.poses.tobytes())
+        ground = Ground.of(keyframes.pose.to(device), scene.ways)
         candidates = Candidates.of_scene(keyframes.to(device), ground=ground)
         candidates = candidates._replace(ego_motion=network, walls=scene.walls)
         return cls(scene, candidates, f"{scene.name}/{digest.hexdigest()[:12]}")

@@ -50,3 +50,24 @@ function linear({ weight, bias }, inputs) {
 function silu(values) {
   return values.map((value) => value / (1 + Math.exp(-value)));
 }
+
+/** The pose after a frame's motion [forward, right, up, yaw, pitch, roll]. */
+export function applyMotion(pose, motion) {
+  const yaw = (pose[3] * Math.PI) / 180;
+  const [s, c] = [Math.sin(yaw), Math.cos(yaw)];
+  return Float32Array.of(
+    pose[0] + motion[0] * s + motion[1] * c,
+    pose[1] + motion[0] * c - motion[1] * s,
+    pose[2] + motion[2],
+    ...[3, 4, 5].map((i) => pose[i] + motion[i]),
+  );
+}
+
+/** The motion from one pose to another, as 6 numbers. */
+export function relativeMotion(before, after) {
+  const yaw = (before[3] * Math.PI) / 180;
+  const [s, c] = [Math.sin(yaw), Math.cos(yaw)];
+  const step = Array.from(after, (value, i) => value - before[i]);
+  const turn = (((step[3] + 180) % 360) + 360) % 360;
+  return [step[0] * s + step[1] * c, step[0] * c - step[1] * s, step[2], turn - 180, step[4], step[5]];
+}

@@ -36,7 +36,7 @@ export async function readEgoMotion(described, folder) {
   return new EgoMotion(described, await unpacked(await fetchBytes(new URL("ego-motion.bin.gz", folder))));
 }
 
-/** A scene {fovDeg, pixelAspect, keyframes, egoMotion, walls} from its folder.  size: {width, height} of its colours. */
+/** A scene {fovDeg, pixelAspect, keyframes, egoMotion, walls, ways} from its folder.  size: {width, height} of its colours. */
 export async function readScene(folder, { width, height }) {
   const head = JSON.parse(new TextDecoder().decode(await fetchBytes(new URL("scene.json", folder))));
   const [colours, packed] = await Promise.all(
@@ -59,7 +59,8 @@ export async function readScene(folder, { width, height }) {
     keyframes.push({ ...keyframe, ...probe(keyframe, focal) });
   }
   const egoMotion = await readEgoMotion(head.ego_motion, folder);
-  return { fovDeg: head.fov_deg, pixelAspect: head.pixel_aspect, keyframes, egoMotion, walls: head.walls };
+  const { fov_deg: fovDeg, pixel_aspect: pixelAspect, walls, ways } = head;
+  return { fovDeg, pixelAspect, keyframes, egoMotion, walls, ways };
 }
 
 function rgb(context, width, height) {

@@ -1,23 +1,26 @@
 // The ground of a scene: the places near to where it was recorded, which are all that a session in it can go to.  The
 // same as scenes/ground.py, which describes it.
 
+import { applyMotion, relativeMotion } from "./ego-motion.js";
+
 const REACH = 2;
 const SAME_PLACE = 0.3;
 const SPACING = 1;
 const HEIGHT_FACTOR = 2;
 const RARE = 0.02;
 const TURN_SLACK = 0.5;
+const ANY_HEADING = Infinity;
 
 export class Ground {
-  /** keyframes: of the scene, with a pose each. */
-  constructor(keyframes) {
+  /**
+   * keyframes: of the scene, with a pose each.
+   * ways: {poses, radius}, where recorded cameras were (x, y, z, yaw, and how far one may turn from there), or null.
+   */
+  constructor(keyframes, ways = null) {
     const poses = keyframes.map((one) => one.pose);
-    this.places = poses.map(scaled);
-    const nearest = this.places
-      .map((place) => Math.min(...this.places.map((other) => distance(place, other)).filter((away) => away >= SAME_PLACE)))
-      .filter(Number.isFinite)
-      .sort((a, b) => a - b);
-    this.radius = REACH * (nearest.length ? nearest[(nearest.length - 1) >> 1] : SPACING);
+    this.poses = ways?.poses ?? poses;
+    this.heading = this.poses.map((pose) => (ways ? pose[4] : ANY_HEADING));
+    this.radius = ways?.radius ?? keyframeRadius(poses);
     const usual = [4, 5].map((i) => {
       const turns = poses.map((pose) => pose[i]).sort((a, b) => a - b);
       return [quantile(turns, RARE), quantile(turns, 1 - RARE)];
@@ -28,31 +31,51 @@ export class Ground {
 
   /** The next poses of a camera, brought back to the ground where they leave it. */
   hold(camera, poses) {
-    const limit = Math.max(this.#nearest(scaled(camera)).away, this.radius);
-    return poses.map((pose) => {
-      const held = Float32Array.from(pose);
-      const { place, away } = this.#nearest(scaled(pose));
-      if (away > limit) {
-        const at = scaled(pose);
-        for (let i = 0; i < 3; i++) held[i] = place[i] + ((at[i] - place[i]) * limit) / away;
-        held[2] /= HEIGHT_FACTOR;
+    const { away, turn, heading } = this.#nearest(camera);
+    const [radius, share] = [Math.max(away, this.radius), Math.max(Math.abs(turn) / heading, 1)];
+    const held = [camera];
+    for (const [i, pose] of poses.entries()) {
+      const motion = relativeMotion(i ? poses[i - 1] : camera, pose);
+      const next = this.#hold(applyMotion(held[i], motion), radius, share);
+      for (const j of [0, 1]) {
+        const [low, high] = [Math.min(this.low[j], camera[4 + j]), Math.max(this.high[j], camera[4 + j])];
+        next[4 + j] = Math.min(Math.max(pose[4 + j], low), high);
       }
-      for (const i of [0, 1]) {
-        const [low, high] = [Math.min(this.low[i], camera[4 + i]), Math.max(this.high[i], camera[4 + i])];
-        held[4 + i] = Math.min(Math.max(held[4 + i], low), high);
-      }
-      return held;
-    });
+      held.push(next);
+    }
+    return held.slice(1);
   }
 
-  #nearest(at) {
-    let found = { place: null, away: Infinity };
-    for (const place of this.places) {
-      const away = distance(place, at);
-      if (away < found.away) found = { place, away };
-    }
-    return found;
+  /** A pose with its place and yaw within a radius and a share of the heading. */
+  #hold(pose, radius, share) {
+    const { centre, away, turn, heading } = this.#nearest(pose);
+    if (away > radius) for (let i = 0; i < 3; i++) pose[i] = centre[i] + ((pose[i] - centre[i]) * radius) / away;
+    const limit = share * heading;
+    pose[3] += Math.min(Math.max(turn, -limit), limit) - turn;
+    return pose;
   }
+
+  /** The pose that a camera is nearest to in place and heading, how far and how far turned, and how far it may be. */
+  #nearest(camera) {
+    let found = 0;
+    let least = Infinity;
+    for (let i = 0; i < this.poses.length; i++) {
+      const [away, turn] = [distance(this.poses[i], camera), turned(camera[3] - this.poses[i][3])];
+      const apart = Math.hypot(away / this.radius, turn / this.heading[i]);
+      if (apart < least) [least, found] = [apart, i];
+    }
+    const centre = this.poses[found];
+    return { centre, away: distance(centre, camera), turn: turned(camera[3] - centre[3]), heading: this.heading[found] };
+  }
+}
+
+/** A few distances between one keyframe's place and the next. */
+function keyframeRadius(poses) {
+  const nearest = poses
+    .map((pose) => Math.min(...poses.map((other) => distance(pose, other)).filter((away) => away >= SAME_PLACE)))
+    .filter(Number.isFinite)
+    .sort((a, b) => a - b);
+  return REACH * (nearest.length ? nearest[(nearest.length - 1) >> 1] : SPACING);
 }
 
 /** The quantile of sorted numbers, between the two nearest. */
@@ -62,10 +85,11 @@ function quantile(sorted, share) {
   return below + (at - Math.floor(at)) * (above - below);
 }
 
-function scaled(pose) {
-  return [pose[0], pose[1], HEIGHT_FACTOR * pose[2]];
+/** The same turn within half a circle to either side. */
+function turned(degrees) {
+  return ((((degrees + 180) % 360) + 360) % 360) - 180;
 }
 
 function distance(a, b) {
-  return Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
+  return Math.hypot(a[0] - b[0], a[1] - b[1], HEIGHT_FACTOR * (a[2] - b[2]));
 }

@@ -2,7 +2,7 @@
 // models/conditioning/spatial_memory.py, with what is drawn chosen and rendered here and the networks left to the caller.
 
 import { Erasure, isFarther, matchScale } from "./erasure.js";
-import { HISTORY_FRAMES } from "./ego-motion.js";
+import { HISTORY_FRAMES, applyMotion, relativeMotion } from "./ego-motion.js";
 import { Ground } from "./ground.js";
 import { VIEW, focalLengths, renderViews } from "./projection.js";
 import { chooseKeyframes, probe } from "./selection.js";
@@ -21,7 +21,7 @@ export class SpatialMemory {
 
   /**
    * config: of the model; size: {width, height} of frames.
-   * scene: {fovDeg, pixelAspect, keyframes, egoMotion, walls} or null; pose: of the start image's camera.
+   * scene: {fovDeg, pixelAspect, keyframes, egoMotion, walls, ways} or null; pose: of the start image's camera.
    * egoMotion: the model's, for scenes that have none of their own; actionSize: numbers of an action row.
    */
   constructor(config, size, scene = null, pose = null, egoMotion = null, actionSize = 0) {
@@ -32,7 +32,7 @@ export class SpatialMemory {
     this.scene = scene?.keyframes ?? [];
     this.preference = scene ? config.own_preference : 1; // of own keyframes, beside a scene's
     this.walls = scene?.walls ?? true;
-    this.ground = scene ? new Ground(scene.keyframes) : null;
+    this.ground = scene ? new Ground(scene.keyframes, scene.ways) : null;
     this.focal = focalLengths(scene?.fovDeg ?? config.fov_deg, scene?.pixelAspect ?? config.pixel_aspect);
     this.camera = Float32Array.from(pose ?? [0, 0, 0, 0, 0, 0]);
     this.motion = new Float32Array(HISTORY_FRAMES * 6);
@@ -53,17 +53,20 @@ export class SpatialMemory {
 
   /**
    * The next block, of predicted `motions` under 4 action `rows`: its poses, which walls and the end of a scene's ground
-   * stop, their motions, the rendered views, and the keyframes that are drawn in them.
+   * stop, their motions with the speed ahead that the ground's end takes, the rendered views, and the keyframes that are
+   * drawn in them.
    */
   next(motions, rows = []) {
-    const wanted = [];
+    const path = [];
     for (let i = 0, pose = this.camera; i < STEP_FRAMES; i++) {
       pose = applyMotion(pose, motions.subarray(6 * i, 6 * i + 6));
-      wanted.push(pose);
+      path.push(pose);
     }
-    const free = this.walls ? this.#stopAtWalls(wanted) : wanted;
-    const step = this.#render(this.ground ? this.ground.hold(this.camera, free) : free);
-    const taken = step.poses.map((pose, i) => relativeMotion(i ? step.poses[i - 1] : this.camera, pose));
+    const wanted = this.walls ? this.#stopAtWalls(path) : path;
+    const step = this.#render(this.ground ? this.ground.hold(this.camera, wanted) : wanted);
+    // No game has such an edge: a runner who is stopped there runs on the spot, and leaves it when told to turn.
+    const taken = motionsAlong(this.camera, step.poses);
+    motionsAlong(this.camera, wanted).forEach(([ahead], i) => (taken[i][0] = ahead));
     return { ...step, rows, motions: Float32Array.of(...taken.flat()) };
   }
 
@@ -134,6 +137,11 @@ export class SpatialMemory {
   }
 }
 
+/** Motions of a camera along poses. */
+function motionsAlong(camera, poses) {
+  return poses.map((pose, i) => relativeMotion(i ? poses[i - 1] : camera, pose));
+}
+
 /** Means of log depth on a coarse grid: what is ahead. */
 function depthAhead(depth) {
   const [rows, columns] = AHEAD_GRID;
@@ -152,23 +160,3 @@ function moveOn(history, values) {
   history.set(values, history.length - values.length);
 }
 
-/** The pose after a frame's motion [forward, right, up, yaw, pitch, roll]. */
-export function applyMotion(pose, motion) {
-  const yaw = (pose[3] * Math.PI) / 180;
-  const [s, c] = [Math.sin(yaw), Math.cos(yaw)];
-  return Float32Array.of(
-    pose[0] + motion[0] * s + motion[1] * c,
-    pose[1] + motion[0] * c - motion[1] * s,
-    pose[2] + motion[2],
-    ...[3, 4, 5].map((i) => pose[i] + motion[i]),
-  );
-}
-
-/** The motion from one pose to another, as 6 numbers. */
-export function relativeMotion(before, after) {
-  const yaw = (before[3] * Math.PI) / 180;
-  const [s, c] = [Math.sin(yaw), Math.cos(yaw)];
-  const step = Array.from(after, (value, i) => value - before[i]);
-  const turn = (((step[3] + 180) % 360) + 360) % 360;
-  return [step[0] * s + step[1] * c, step[0] * c - step[1] * s, step[2], turn - 180, step[4], step[5]];
-}

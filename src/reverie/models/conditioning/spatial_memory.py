@@ -75,7 +75,7 @@ class SpatialMemoryConfig:
 
 class NextStep(NamedTuple):
     """The condition of the next step, and what `commit` needs of it: actions (b, 4, a), poses (b, 4, 6), motions
-    (b, 4, 6), the view and the keyframes that it was rendered from."""
+    (b, 4, 6) with the speed ahead that the ground's end takes, the view and the keyframes that it was rendered from."""
 
     parts: ConditionChannels
     actions: Tensor
@@ -194,19 +194,23 @@ class SpatialMemory(nn.Module):
         last: (b, c, u, v) the last latent; actions: (b, 4, a) of the next frames; scene: keyframes beside the session's
         own; poses: (b, 4, 6) of the next frames where they are known, else they are predicted.
         """
-        if poses is None:
-            path = [state.camera]
-            for motion in self.predict_motion(state, actions, scene).unbind(1):
-                path.append(apply_motion(path[-1], motion))
-            poses = torch.stack(path[1:], 1)
-            if scene is None or scene.walls:
-                poses = self.stop_at_walls(state, poses, scene)
-            if scene is not None and scene.ground is not None:
-                poses = scene.ground.hold(state.camera, poses)
+        wanted = self._wanted_poses(state, actions, scene) if poses is None else poses
+        on_ground = scene is not None and scene.ground is not None and poses is None
+        poses = scene.ground.hold(state.camera, wanted) if on_ground else wanted
+        motions = _motions(state.camera, poses)
+        # No game has such an edge: a runner who is stopped there runs on the spot, and leaves it when told to turn.
+        motions[..., 0] = _motions(state.camera, wanted)[..., 0]
         view, choice = self.render(state, poses, scene)
-        motions = relative_motion(torch.cat([state.camera[:, None], poses[:, :-1]], 1), poses)
         parts = self.channels(view.colour, view.cover, view.inverse_depth, last, choice.valid.any(1))
         return NextStep(parts, actions, poses, motions, view, choice)
+
+    def _wanted_poses(self, state: SpatialMemoryState, actions: Tensor, scene: Candidates | None) -> Tensor:
+        """The next poses (b, 4, 6) as predicted, stopped by walls."""
+        path = [state.camera]
+        for motion in self.predict_motion(state, actions, scene).unbind(1):
+            path.append(apply_motion(path[-1], motion))
+        poses = torch.stack(path[1:], 1)
+        return self.stop_at_walls(state, poses, scene) if scene is None or scene.walls else poses
 
     def predict_motion(self, state: SpatialMemoryState, actions: Tensor, scene: Candidates | None) -> Tensor:
         """Motions of the next four frames, (b, 4, 6), as one moves in the scene, where it has a network of its own."""
@@ -316,6 +320,11 @@ class SpatialMemory(nn.Module):
         """The slot of the next keyframe, (b,): the first one, the start image, is never overwritten."""
         count = self.config.keyframes
         return torch.where(state.written < count, state.written, 1 + (state.written - 1) % max(1, count - 1))
+
+
+def _motions(camera: Tensor, poses: Tensor) -> Tensor:
+    """Motions (b, f, 6) of a camera (b, 6) along poses (b, f, 6)."""
+    return relative_motion(torch.cat([camera[:, None], poses[:, :-1]], 1), poses)
 
 
 def move_camera(state: SpatialMemoryState, step: NextStep) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from reverie.models.conditioning.erasure import ROW_BYTES
 from reverie.models.conditioning.spatial_memory import SpatialMemoryConfig
 from reverie.models.conditioning.walls import heading_pose, stop_at_surfaces, surface_points
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
-from reverie.scenes.recordings import open_recordings, place_of
+from reverie.scenes.recordings import read_poses
 from reverie.types import STEP_FRAMES
 
 STEPS = 600
@@ -49,17 +50,13 @@ def blocked_share(keyframes: Keyframes, focal: Tensor, steps: Tensor) -> float:
 
 def recorded_steps(folders: Sequence[Path], place: str, fov_deg: float | None = None, seed: int = 0) -> Tensor:
     """Steps (n, 5, 6) of recorded cameras in a place that move, drawn evenly from its episodes."""
-    datasets, _ = open_recordings(folders, fov_deg)
     found = []
-    for dataset in datasets:
-        for number, episode in enumerate(dataset.episodes):
-            poses = dataset.poses(number) if place_of(dataset, episode) == place else None
-            if poses is None or len(poses) <= STEP_FRAMES:
-                continue
+    for poses in itertools.chain(*read_poses(folders, place, fov_deg, seed)):
+        if len(poses) > STEP_FRAMES:
             every = np.lib.stride_tricks.sliding_window_view(poses, STEP_FRAMES + 1, axis=0)[::STEP_FRAMES]
             found.append(every.transpose(0, 2, 1))
     steps = torch.from_numpy(np.concatenate([np.zeros((0, STEP_FRAMES + 1, 6)), *found]).astype(np.float32))
     way = (steps[:, -1, :2] - steps[:, 0, :2]).norm(dim=1)
-    steps = steps[(way > MOVED_M[0]) & (way < MOVED_M[1]) & steps.isfinite().all(2).all(1)]
+    steps = steps[(way > MOVED_M[0]) & (way < MOVED_M[1])]
     generator = torch.Generator().manual_seed(seed)
     return steps[torch.randperm(len(steps), generator=generator)[:STEPS]]

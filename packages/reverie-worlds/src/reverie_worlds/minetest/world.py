@@ -106,6 +106,8 @@ _SETTINGS = {
     "creative_mode": "false",
     "time_speed": 0,
     "enable_client_modding": "true",
+    "free_move": "true",  # and noclip: of players with these privileges, who are held in the air
+    "noclip": "true",
     "csm_restriction_flags": 0,
     "num_emerge_threads": 1,
     "max_block_send_distance": VIEW_RANGE // 16 + 2,

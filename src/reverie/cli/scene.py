@@ -135,7 +135,7 @@ def _fit_ego_motion(config: BuildSceneConfig) -> tuple[EgoMotionNet | None, str]
 def _measure_ways(
     recordings: Sequence[Path], place: str | None, fov_deg: float | None, seed: int, scene: Scene
 ) -> RecordedWays | None:
-    """Where a scene's player may go, in a game that moves the camera behind the player; None where that is anywhere.
+    """Finds the ways that a scene's player keeps to, in a game without a mouse; None where walks go anywhere.
 
     Raises DataError for recordings of another place than the scene's.
     """

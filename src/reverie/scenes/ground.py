@@ -74,8 +74,8 @@ class Ground(NamedTuple):
         return torch.cat([place, pose[:, 3:4] + (turn.clamp(-limit, limit) - turn)], 1)
 
     def _nearest(self, pose: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What a pose (b, 6) is nearest to: a place (b, 3), metres away and degrees turned from it, and its heading,
-        (b, 1) each."""
+        """The recorded pose that a pose (b, 6) is nearest to: place (b, 3), metres away and degrees turned from it, and
+        its heading, (b, 1) each."""
         away, turn = (x[:, 0] for x in apart(pose[:, None, :4], self.poses))
         number = torch.hypot(away / self.radius, turn / self.heading).argmin(-1, keepdim=True)
         centre = self.poses[number[:, 0], :3]

@@ -126,7 +126,7 @@ def turned(degrees: Degrees) -> Degrees:
 
 
 def _turns_around(poses: Tensor, radius: float) -> Tensor:
-    """How far the cameras that were near each pose (n, 4) were turned from it at most, (n,) degrees: in a bend far."""
+    """Degrees (n,) by which cameras near to each pose (n, 4) were turned from it at most: in bends many."""
     found = []
     for part in poses.split(PART):
         away, turn = apart(part, poses)

@@ -100,7 +100,9 @@ def test_without_a_mouse_one_stays_on_the_recorded_ways(
     again = ["scene", "ego-motion", str(scene), str(tracked), "--epochs", "1"]
     assert cli.main(again) == 0
     np.testing.assert_array_equal(Scene.load(scene).ways.poses, ways.poses)  # type: ignore[union-attr]
-    moved = dataclasses.replace(Scene.load(scene), pose=Scene.load(scene).pose + np.float32([500, 0, 0, 0, 0, 0]))
+    moved = dataclasses.replace(
+        Scene.load(scene), pose=Scene.load(scene).pose + np.array([500, 0, 0, 0, 0, 0], np.float32)
+    )
     moved.save(scene)
     assert cli.main(again) == 2
     assert "the recordings are of another place" in capsys.readouterr().err

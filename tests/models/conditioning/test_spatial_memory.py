@@ -256,7 +256,7 @@ def test_who_is_stopped_by_the_end_of_the_ground_runs_on_the_spot(
 ) -> None:
     monkeypatch.setattr(memory, "predict_motion", lambda *_: torch.tensor([0.5, 0.2, 0, 0, 0, 0]).expand(1, 4, 6))
     room, state = scene(0), opened(memory)
-    ways = RecordedWays(np.zeros((1, 4), np.float32), np.float32([10]), 0.4)
+    ways = RecordedWays(np.zeros((1, 4), np.float32), np.full(1, 10, np.float32), 0.4)
     step = memory.next(
         state, last(), actions(), room._replace(walls=False, ground=Ground.of(room.keyframes.pose, ways))
     )

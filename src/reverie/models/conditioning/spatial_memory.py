@@ -195,8 +195,8 @@ class SpatialMemory(nn.Module):
         own; poses: (b, 4, 6) of the next frames where they are known, else they are predicted.
         """
         wanted = self._wanted_poses(state, actions, scene) if poses is None else poses
-        on_ground = scene is not None and scene.ground is not None and poses is None
-        poses = scene.ground.hold(state.camera, wanted) if on_ground else wanted
+        ground = None if scene is None or poses is not None else scene.ground
+        poses = wanted if ground is None else ground.hold(state.camera, wanted)
         motions = _motions(state.camera, poses)
         # No game has such an edge: a runner who is stopped there runs on the spot, and leaves it when told to turn.
         motions[..., 0] = _motions(state.camera, wanted)[..., 0]

@@ -19,10 +19,10 @@ from reverie.engine.loading import scenes as bundled
 from reverie.scenes import recordings
 from reverie.scenes.assemble import make_keyframes
 from reverie.scenes.ego_motion import relative_motion
+from reverie.scenes.recorded_ways import distances
 from reverie.scenes.recordings import read_footage
 from reverie.scenes.scene import Scene
 from reverie.scenes.scene_keyframes import measure_coverage, render_from
-from reverie.scenes.ways import distances
 from reverie.train.spatial.packs import list_episodes, read_episode
 from reverie.vision.projection import focal_lengths
 from reverie.worlds import WORLDS, WorldInfo

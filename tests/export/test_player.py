@@ -25,11 +25,12 @@ from reverie.models.conditioning.spatial_memory import SpatialMemory, SpatialMem
 from reverie.scenes.ego_motion import EgoMotionNet, apply_motion, relative_motion
 from reverie.scenes.ground import Ground
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
+from reverie.scenes.recorded_ways import RecordedWays
 from reverie.scenes.view_sources import median_reach, pick_keyframes, probe_points, view_promise
-from reverie.scenes.ways import RecordedWays
 from reverie.serve.bindings import bindings_for
 from reverie.types import ActionSpace
-from reverie.vision.projection import VIEW_SIZE, focal_lengths, render_views, sample_colour
+from reverie.vision.projection import VIEW_SIZE, focal_lengths
+from reverie.vision.rendering import render_views, sample_colour
 
 PLAYER = Path(export.__file__).parent / "player"
 MODULES = ("projection", "selection", "memory", "walls", "ground", "pace", "bindings", "noise", "ego-motion")

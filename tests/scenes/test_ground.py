@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from reverie.scenes.ground import REACH, SPACING, Ground
-from reverie.scenes.ways import HEIGHT_FACTOR, RecordedWays
+from reverie.scenes.recorded_ways import HEIGHT_FACTOR, RecordedWays
 
 
 def poses(*places: tuple[float, ...]) -> Tensor:

@@ -25,8 +25,8 @@ from tests.helpers.rendered_room import around, look
 from reverie.errors import DataError
 from reverie.scenes import scene
 from reverie.scenes.ego_motion import FILE, EgoMotionNet
+from reverie.scenes.recorded_ways import RecordedWays
 from reverie.scenes.scene import COLOUR_QUALITY, KEYFRAMES, Scene, Start
-from reverie.scenes.ways import RecordedWays
 from reverie.types import ActionSpace
 
 COUNT = 4

@@ -18,7 +18,8 @@ from reverie.scenes.view_sources import (
     probe_points,
     view_promise,
 )
-from reverie.vision.projection import SKY, VIEW_SIZE, render_views
+from reverie.vision.projection import SKY, VIEW_SIZE
+from reverie.vision.rendering import render_views
 
 
 def choose(frames: Keyframes, pose: Tensor, k: int, preference: Tensor | None = None) -> tuple[Tensor, Tensor]:

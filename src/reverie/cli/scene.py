@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from reverie.scenes.assemble import Facts, LookRound
     from reverie.scenes.capture import CapturableWorld
     from reverie.scenes.ego_motion import EgoMotionNet
+    from reverie.scenes.recorded_ways import RecordedWays
     from reverie.scenes.recordings import Footage
     from reverie.scenes.scene import Scene
-    from reverie.scenes.ways import RecordedWays
     from reverie.train.spatial.ego_motion import Drift
 
 Output = Annotated[Path, alias("-o")]
@@ -143,8 +143,8 @@ def _measure_ways(
     import torch
 
     from reverie.scenes.ground import keyframe_radius
+    from reverie.scenes.recorded_ways import distances, measure_ways
     from reverie.scenes.recordings import read_poses
-    from reverie.scenes.ways import distances, measure_ways
 
     pose = torch.from_numpy(scene.pose)
     most_m = float(keyframe_radius(pose))
@@ -198,8 +198,8 @@ class EgoMotionConfig:
 def scene_ego_motion(config: EgoMotionConfig) -> None:
     """Fits the network, writes it beside the scene and prints how far it leads the camera astray."""
     from reverie.scenes.ego_motion import write_network
+    from reverie.scenes.recorded_ways import write_ways
     from reverie.scenes.scene import Scene
-    from reverie.scenes.ways import write_ways
     from reverie.train.spatial.walks import fit_ego_motion, read_walks
     from reverie.types import ActionSpace
 

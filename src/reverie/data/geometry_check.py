@@ -17,7 +17,8 @@ import torch
 from reverie.data.dataset import Dataset
 from reverie.types import Clip
 from reverie.vision.pixels import shrink_frames
-from reverie.vision.projection import focal_lengths, render_views
+from reverie.vision.projection import focal_lengths
+from reverie.vision.rendering import render_views
 
 GAP_FRAMES = 8
 """A frame is warped onto the one so many frames on, or the next after that which has depth."""

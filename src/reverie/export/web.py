@@ -37,8 +37,8 @@ from reverie.models.tokenizer import VideoTokenizer
 from reverie.nn.rope import split_pairs
 from reverie.paths import local_path
 from reverie.scenes.ego_motion import EgoMotionNet
+from reverie.scenes.recorded_ways import RecordedWays
 from reverie.scenes.scene import KEYFRAMES, Scene
-from reverie.scenes.ways import RecordedWays
 from reverie.serve import protocol
 from reverie.serve.host import describe, welcome
 from reverie.serve.sources import ModelSource, StartPicture, WorldSpec

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reverie.scenes.ego_motion import apply_motion, relative_motion
-from reverie.scenes.ways import RecordedWays, apart, distances
+from reverie.scenes.recorded_ways import RecordedWays, apart, distances
 
 REACH = 2.0
 """Radius of a place, in distances between one and the next, where a scene has no recorded ways."""

@@ -25,7 +25,7 @@ from PIL import Image
 from reverie.errors import DataError
 from reverie.paths import local_path
 from reverie.scenes.ego_motion import EgoMotionNet, for_columns, read_network, write_network
-from reverie.scenes.ways import RecordedWays, read_ways, write_ways
+from reverie.scenes.recorded_ways import RecordedWays, read_ways, write_ways
 from reverie.types import ActionSpace, Frames
 from reverie.vision.depth_codec import decode_depth, encode_depth
 from reverie.vision.projection import VIEW_SIZE

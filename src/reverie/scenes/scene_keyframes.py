@@ -15,7 +15,7 @@ from reverie.errors import DataError
 from reverie.scenes.keyframes import Candidates, Keyframes
 from reverie.scenes.view_sources import DISTANCE_SCALE, choose_keyframes
 from reverie.vision.pixels import psnr_db, shrink_frames
-from reverie.vision.projection import View, render_views
+from reverie.vision.rendering import View, render_views
 from reverie.vision.visibility import compare_depth
 
 NEIGHBOURS = 8

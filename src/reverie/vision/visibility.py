@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from reverie.vision.projection import clip_far, splat
+from reverie.vision.projection import clip_far
+from reverie.vision.rendering import splat
 
 
 def compare_depth(

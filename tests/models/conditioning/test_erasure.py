@@ -10,7 +10,8 @@ from torch import Tensor
 from reverie.errors import ShapeError
 from reverie.models.conditioning.erasure import GONE, ROW_BYTES, _pack, _unpack, count_seen_through, gone, match_scale
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
-from reverie.vision.projection import VIEW_SIZE, View, focal_lengths
+from reverie.vision.projection import VIEW_SIZE, focal_lengths
+from reverie.vision.rendering import View
 
 FOCAL = focal_lengths(torch.tensor([80.0]))
 WALL, BLOCK = 6.0, 2.0

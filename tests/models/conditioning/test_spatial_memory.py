@@ -29,7 +29,7 @@ from reverie.models.state import SpatialMemoryState
 from reverie.scenes.ego_motion import EgoMotionNet, relative_motion
 from reverie.scenes.ground import Ground
 from reverie.scenes.keyframes import Candidates, Keyframes
-from reverie.scenes.ways import RecordedWays
+from reverie.scenes.recorded_ways import RecordedWays
 from reverie.vision.projection import VIEW_SIZE, focal_lengths
 
 SIZE = (32, 64)

@@ -1,5 +1,6 @@
-// Cameras and view synthesis: keyframes with depth are splatted into new views.  The same as vision/projection.py, which
-// describes it; a view is rendered from the keyframes in order of preference, one source a pixel.
+// Cameras and view synthesis: keyframes with depth are splatted into new views.  The same as vision/projection.py and
+// vision/rendering.py, which describe it; a view is rendered from the keyframes in order of preference, one source a
+// pixel.
 //
 // Layouts: a pose is [x, y, z, yaw, pitch, roll]; depth images are h x w floats, colours RGB bytes.
 

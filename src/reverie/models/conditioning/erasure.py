@@ -16,7 +16,8 @@ from torch import Tensor
 from reverie.errors import ShapeError
 from reverie.scenes.keyframes import Candidates, Choice
 from reverie.scenes.view_sources import probe_pixels
-from reverie.vision.projection import VIEW_SIZE, View
+from reverie.vision.projection import VIEW_SIZE
+from reverie.vision.rendering import View
 from reverie.vision.visibility import compare_depth
 
 GONE = 3

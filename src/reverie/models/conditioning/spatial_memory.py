@@ -42,7 +42,8 @@ from reverie.scenes.keyframes import Candidates, Choice, Keyframes
 from reverie.scenes.view_sources import NUM_PROBES, median_reach, probe_points
 from reverie.types import STEP_FRAMES, ActionSpace
 from reverie.vision.pixels import shrink_frames, to_bytes
-from reverie.vision.projection import FAR, VIEW_SIZE, View, focal_lengths, render_views, sample_colour, unproject
+from reverie.vision.projection import FAR, VIEW_SIZE, focal_lengths, unproject
+from reverie.vision.rendering import View, render_views, sample_colour
 
 INVERSE_DEPTH_SCALE = 4.0
 """Inverse depths are about 0.1 per metre: brought to the size of latents."""

@@ -20,7 +20,7 @@ from reverie.models.state import ConditionChannels
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
 from reverie.train.spatial.encoded_recordings import Store
 from reverie.vision.pixels import to_pixels
-from reverie.vision.projection import render_views
+from reverie.vision.rendering import render_views
 
 SESSION_STEPS = (14, 18, 28, 50, 100)
 """Lengths of sessions that episodes are cut into."""

@@ -12,7 +12,15 @@ import pytest
 import torch
 
 from reverie.errors import DataError
-from reverie.scenes.ways import COLUMNS, MIN_HEADING_DEG, RecordedWays, distances, measure_ways, read_ways, write_ways
+from reverie.scenes.recorded_ways import (
+    COLUMNS,
+    MIN_HEADING_DEG,
+    RecordedWays,
+    distances,
+    measure_ways,
+    read_ways,
+    write_ways,
+)
 
 Poses = npt.NDArray[np.float32]
 
@@ -66,7 +74,7 @@ def test_what_led_to_a_fall_is_no_way() -> None:
 
 
 def test_there_are_never_more_than_a_scene_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reverie.scenes.ways.MAX_WAYS", 20)
+    monkeypatch.setattr("reverie.scenes.recorded_ways.MAX_WAYS", 20)
     assert len(measure([walk()], [walk(0.5)]).poses) <= 20
 
 

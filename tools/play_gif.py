@@ -1,4 +1,4 @@
-"""The moving picture of README: play in four scenes by the bundled model, the keys drawn below.
+"""The moving picture of README: play in five scenes by the bundled model, the keys drawn below.
 
 .venv/bin/python tools/play_gif.py docs/images/play.gif
 """
@@ -15,9 +15,10 @@ import reverie
 from reverie.types import Action
 
 SCRIPTS = (
-    ("temple-run", 0, ((1.1, "", 0.0), (0.4, "jump", 0.0), (0.9, "", 0.0))),
+    ("temple-run", 3, ((2.4, "", 0.0),)),
+    ("voxel-savanna", 2, ((2.0, "forward", 0.8),)),
     ("city-corner", 1, ((1.0, "forward", 0.0), (1.0, "forward", 0.8))),
-    ("doom-halls", 3, ((1.4, "forward", 0.4), (0.6, "", -2.0))),
+    ("doom-halls", 0, ((2.0, "forward", 0.8),)),
     ("snow-hill", 0, ((2.0, "forward", 0.0),)),
 )
 """Scene, start, and for how many seconds which keys are held and how many degrees a frame the mouse turns."""

@@ -19,7 +19,7 @@ from reverie.engine.loading import scenes as bundled
 from reverie.scenes import recordings
 from reverie.scenes.assemble import make_keyframes
 from reverie.scenes.ego_motion import relative_motion
-from reverie.scenes.recorded_ways import distances
+from reverie.scenes.recorded_ways import measure_distances
 from reverie.scenes.recordings import read_footage
 from reverie.scenes.scene import Scene
 from reverie.scenes.scene_keyframes import measure_coverage, render_from
@@ -94,7 +94,7 @@ def test_without_a_mouse_one_stays_on_the_recorded_ways(
     ways = Scene.load(scene).ways
     assert ways is not None
     recorded = torch.from_numpy(np.concatenate([Dataset(tracked).poses(i) for i in range(3)]))  # type: ignore[misc]
-    away = distances(recorded[:, :3], torch.from_numpy(ways.poses[:, :3])).amin(1)
+    away = measure_distances(recorded[:, :3], torch.from_numpy(ways.poses[:, :3])).amin(1)
     assert float((away <= ways.radius).float().mean()) > 0.95
     (scene / "ways.parquet").unlink()
     again = ["scene", "ego-motion", str(scene), str(tracked), "--epochs", "1"]

@@ -16,7 +16,7 @@ from reverie.scenes.recorded_ways import (
     COLUMNS,
     MIN_HEADING_DEG,
     RecordedWays,
-    distances,
+    measure_distances,
     measure_ways,
     read_ways,
     write_ways,
@@ -42,13 +42,15 @@ def test_its_radius_is_how_far_other_walks_strayed() -> None:
     assert ways.radius == pytest.approx(0.8, abs=0.1)
     assert len(ways.poses) < 150, "thinned"
     assert float(ways.heading.max()) == MIN_HEADING_DEG
-    away = distances(torch.from_numpy(walk(0.2)[:, :3]), torch.from_numpy(ways.poses[:, :3])).amin(1)
+    away = measure_distances(torch.from_numpy(walk(0.2)[:, :3]), torch.from_numpy(ways.poses[:, :3])).amin(1)
     assert float(away.max()) < 0.6, "what was recorded is on it"
 
 
 def test_where_walks_go_anywhere_there_are_no_ways() -> None:
     assert measure_ways([walk()], [walk(4.0)], 5.0) is not None
     assert measure_ways([walk()], [walk(4.0)], 3.0) is None
+    assert measure_ways([walk()], [walk()[:0]], 3.0) is None
+    assert measure_ways([walk()[:0]], [walk()], 3.0) is None
 
 
 def test_headings_are_as_free_as_they_were_in_bends() -> None:

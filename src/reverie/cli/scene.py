@@ -143,14 +143,14 @@ def _measure_ways(
     import torch
 
     from reverie.scenes.ground import keyframe_radius
-    from reverie.scenes.recorded_ways import distances, measure_ways
+    from reverie.scenes.recorded_ways import measure_distances, measure_ways
     from reverie.scenes.recordings import read_poses
 
     pose = torch.from_numpy(scene.pose)
     most_m = float(keyframe_radius(pose))
     recorded, held_out = read_poses(recordings, place, fov_deg, seed)
     ways = measure_ways(recorded, held_out, most_m)
-    away = distances(pose[:, :3], torch.from_numpy(np.concatenate(recorded)[:, :3])).amin(1)
+    away = measure_distances(pose[:, :3], torch.from_numpy(np.concatenate(recorded)[:, :3])).amin(1)
     if float(away.median()) > most_m:
         raise DataError(
             f"the recordings are of another place: half of the keyframes are more than {most_m:.1f} m from where their "

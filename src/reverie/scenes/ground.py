@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from reverie.scenes.ego_motion import apply_motion, relative_motion
-from reverie.scenes.recorded_ways import RecordedWays, apart, distances
+from reverie.scenes.recorded_ways import RecordedWays, measure_distances, measure_offsets
 
 REACH = 2.0
 """Radius of a place, in distances between one and the next, where a scene has no recorded ways."""
@@ -76,7 +76,7 @@ class Ground(NamedTuple):
     def _nearest(self, pose: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The recorded pose that a pose (b, 6) is nearest to: place (b, 3), metres away and degrees turned from it, and
         its heading, (b, 1) each."""
-        away, turn = (x[:, 0] for x in apart(pose[:, None, :4], self.poses))
+        away, turn = (x[:, 0] for x in measure_offsets(pose[:, None, :4], self.poses))
         number = torch.hypot(away / self.radius, turn / self.heading).argmin(-1, keepdim=True)
         centre = self.poses[number[:, 0], :3]
         return centre, away.gather(1, number), turn.gather(1, number), self.heading[number]
@@ -84,7 +84,7 @@ class Ground(NamedTuple):
 
 def keyframe_radius(pose: Tensor) -> Tensor:
     """Metres (): a few distances between one keyframe's place and the next.  pose: (n, 6)."""
-    away = distances(pose[:, :3], pose[:, :3])
+    away = measure_distances(pose[:, :3], pose[:, :3])
     nearest = away.masked_fill(away < SAME_PLACE, torch.inf).amin(1)
     nearest = nearest[nearest.isfinite()]
     return REACH * (nearest.median() if len(nearest) else torch.full_like(pose[0, 0], SPACING))

@@ -61,28 +61,28 @@ class RecordedWays(NamedTuple):
 def measure_ways(recorded: Sequence[Poses], held_out: Sequence[Poses], most_m: float) -> RecordedWays | None:
     """Thins the poses (frames, 6) of recorded walks, and measures on walks held out how far from them one may be.
 
-    None where that is more than `most_m`: walks go anywhere there.
+    None where that is more than `most_m`: walks go anywhere there; and where nothing is left to measure.
     """
-    whole, others = (
-        torch.from_numpy(np.concatenate([_without_ends(walk) for walk in x])) for x in (recorded, held_out)
-    )
+    whole, others = (torch.from_numpy(np.concatenate([_drop_falls(walk) for walk in x])) for x in (recorded, held_out))
+    if not len(whole) or not len(others):
+        return None
     others = others[:: max(1, len(others) // MAX_HELD_OUT), :4]
     fine = _thin(whole[:, :4], FINE_M)
-    radius, _ = _strays(fine, others)
+    radius, _ = _measure_strays(fine, others)
     step = max(FINE_M, radius / 2)
     while len(poses := _thin(fine, step)) > MAX_WAYS:
         step *= 1.5
-    radius, slack = _strays(poses, others)
+    radius, slack = _measure_strays(poses, others)
     if radius > most_m:
         return None
-    heading = (_turns_around(poses, radius) + slack).clamp(max=180)
+    heading = (_measure_bends(poses, radius) + slack).clamp(max=180)
     return RecordedWays(poses.numpy(), heading.numpy(), radius)
 
 
-def _without_ends(walk: Poses) -> Poses:
+def _drop_falls(walk: Poses) -> Poses:
     """A walk (frames, 6) without what led to a jump of the camera, a fall: it goes on elsewhere, so that is no way."""
     moved = np.linalg.norm(np.diff(walk[:, :3], axis=0), axis=1)
-    turns = np.abs(turned(np.diff(walk[:, 3])))
+    turns = np.abs(wrap_degrees(np.diff(walk[:, 3])))
     jumps = np.flatnonzero((moved > JUMP_M) | (turns > JUMP_DEG))
     kept = np.ones(len(walk), bool)
     for jump in jumps:
@@ -97,21 +97,21 @@ def _thin(poses: Tensor, step_m: float) -> Tensor:
     return poses[torch.from_numpy(np.sort(first))]
 
 
-def _strays(poses: Tensor, held_out: Tensor) -> tuple[float, float]:
+def _measure_strays(poses: Tensor, held_out: Tensor) -> tuple[float, float]:
     """Metres and degrees from the poses within which the held-out ones are."""
-    parts = [apart(part, poses) for part in held_out.split(PART)]
+    parts = [measure_offsets(part, poses) for part in held_out.split(PART)]
     nearest = torch.cat([away.amin(1) for away, _ in parts])
     radius = max(MIN_RADIUS_M, float(nearest.quantile(STRAYED)))
     turns = torch.cat([turn.abs().masked_fill(away > radius, torch.inf).amin(1) for away, turn in parts])
     return radius, max(MIN_HEADING_DEG, float(turns[turns.isfinite()].quantile(STRAYED)))
 
 
-def apart(at: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
+def measure_offsets(at: Tensor, poses: Tensor) -> tuple[Tensor, Tensor]:
     """Metres, and signed degrees of yaw, of cameras (..., k, 4) from poses (n, 4): twice (..., k, n)."""
-    return distances(at[..., :3], poses[:, :3]), turned(at[..., 3:4] - poses[:, 3])
+    return measure_distances(at[..., :3], poses[:, :3]), wrap_degrees(at[..., 3:4] - poses[:, 3])
 
 
-def distances(at: Tensor, places: Tensor) -> Tensor:
+def measure_distances(at: Tensor, places: Tensor) -> Tensor:
     """Metres of places (..., k, 3) from others (n, 3), heights times `HEIGHT_FACTOR`: (..., k, n).
 
     Exact far from the origin too, where products of matrices would lose the metres.
@@ -120,16 +120,16 @@ def distances(at: Tensor, places: Tensor) -> Tensor:
     return torch.cdist(at, places.expand(*at.shape[:-2], -1, -1), compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def turned(degrees: Degrees) -> Degrees:
+def wrap_degrees(degrees: Degrees) -> Degrees:
     """The same turn within half a circle to either side."""
     return (degrees + 180) % 360 - 180
 
 
-def _turns_around(poses: Tensor, radius: float) -> Tensor:
+def _measure_bends(poses: Tensor, radius: float) -> Tensor:
     """Degrees (n,) by which cameras near to each pose (n, 4) were turned from it at most: in bends many."""
     found = []
     for part in poses.split(PART):
-        away, turn = apart(part, poses)
+        away, turn = measure_offsets(part, poses)
         found.append(turn.abs().masked_fill(away > BEND * radius, 0).amax(1))
     return torch.cat(found)
 

@@ -60,12 +60,12 @@ export class Ground {
     let found = 0;
     let least = Infinity;
     for (let i = 0; i < this.poses.length; i++) {
-      const [away, turn] = [distance(this.poses[i], camera), turned(camera[3] - this.poses[i][3])];
+      const [away, turn] = [distance(this.poses[i], camera), wrapDegrees(camera[3] - this.poses[i][3])];
       const apart = Math.hypot(away / this.radius, turn / this.heading[i]);
       if (apart < least) [least, found] = [apart, i];
     }
     const centre = this.poses[found];
-    return { centre, away: distance(centre, camera), turn: turned(camera[3] - centre[3]), heading: this.heading[found] };
+    return { centre, away: distance(centre, camera), turn: wrapDegrees(camera[3] - centre[3]), heading: this.heading[found] };
   }
 }
 
@@ -86,7 +86,7 @@ function quantile(sorted, share) {
 }
 
 /** The same turn within half a circle to either side. */
-function turned(degrees) {
+function wrapDegrees(degrees) {
   return ((((degrees + 180) % 360) + 360) % 360) - 180;
 }
 

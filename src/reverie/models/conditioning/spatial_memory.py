@@ -195,17 +195,17 @@ class SpatialMemory(nn.Module):
         last: (b, c, u, v) the last latent; actions: (b, 4, a) of the next frames; scene: keyframes beside the session's
         own; poses: (b, 4, 6) of the next frames where they are known, else they are predicted.
         """
-        wanted = self._wanted_poses(state, actions, scene) if poses is None else poses
+        predicted = self.predict_poses(state, actions, scene) if poses is None else poses
         ground = None if scene is None or poses is not None else scene.ground
-        poses = wanted if ground is None else ground.hold(state.camera, wanted)
-        motions = _motions(state.camera, poses)
+        poses = predicted if ground is None else ground.hold(state.camera, predicted)
+        motions = motions_along(state.camera, poses)
         # No game has such an edge: a runner who is stopped there runs on the spot, and leaves it when told to turn.
-        motions[..., 0] = _motions(state.camera, wanted)[..., 0]
+        motions[..., 0] = motions_along(state.camera, predicted)[..., 0]
         view, choice = self.render(state, poses, scene)
         parts = self.channels(view.colour, view.cover, view.inverse_depth, last, choice.valid.any(1))
         return NextStep(parts, actions, poses, motions, view, choice)
 
-    def _wanted_poses(self, state: SpatialMemoryState, actions: Tensor, scene: Candidates | None) -> Tensor:
+    def predict_poses(self, state: SpatialMemoryState, actions: Tensor, scene: Candidates | None) -> Tensor:
         """The next poses (b, 4, 6) as predicted, stopped by walls."""
         path = [state.camera]
         for motion in self.predict_motion(state, actions, scene).unbind(1):
@@ -323,7 +323,7 @@ class SpatialMemory(nn.Module):
         return torch.where(state.written < count, state.written, 1 + (state.written - 1) % max(1, count - 1))
 
 
-def _motions(camera: Tensor, poses: Tensor) -> Tensor:
+def motions_along(camera: Tensor, poses: Tensor) -> Tensor:
     """Motions (b, f, 6) of a camera (b, 6) along poses (b, f, 6)."""
     return relative_motion(torch.cat([camera[:, None], poses[:, :-1]], 1), poses)
 

@@ -22,7 +22,7 @@ from reverie.serve.bindings import InputBox, bindings_for
 from reverie.serve.host import Host, Limits
 from reverie.serve.opening import open_start
 from reverie.serve.player import MAX_REST_S, Player
-from reverie.serve.protocol import MAX_REASON_BYTES, VERSION, Input, close_reason
+from reverie.serve.protocol import MAX_REASON_BYTES, VERSION, ErrorCode, Input, Refusal, close_reason
 from reverie.serve.sources import Picture
 
 # --------------------------------------------------------------------------------------------------------- places
@@ -180,6 +180,30 @@ def test_a_world_that_is_opened_for_a_player_who_has_left_is_closed():
 
     asyncio.run(leave_while_it_opens())
     assert [world.is_closed for world in source.worlds] == [True]
+
+
+def test_nothing_is_logged_where_a_player_has_left_before_the_start_was_refused(caplog: pytest.LogCaptureFixture):
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(FakeSource):
+        def open(self, picture: Picture | None, seed: int) -> FakeWorld:
+            begun.set()
+            assert go_on.wait(20)
+            raise Refusal(ErrorCode.UNKNOWN_START, "no longer there")
+
+    async def leave_while_it_opens() -> None:
+        host = Host(Slow())
+        await host.warm_up()
+        opening = asyncio.create_task(open_start(host, None, "start-0", seed=1))
+        assert await asyncio.to_thread(begun.wait, 20)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        go_on.set()
+        await asyncio.to_thread(host.close)
+
+    asyncio.run(leave_while_it_opens())
+    assert not caplog.records
 
 
 # ------------------------------------------------------------------------------------------------------- messages

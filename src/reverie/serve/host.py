@@ -214,7 +214,7 @@ class Host:
             return await asyncio.wrap_future(running)
         except asyncio.CancelledError:
             if close is not None and not running.cancelled():
-                self.later(lambda: close(running.result()))
+                self.later(lambda: None if running.exception() else close(running.result()))
             raise
 
     def later(self, work: Callable[[], object]) -> None:

@@ -61,3 +61,8 @@ class ServeError(ReverieError):
 
 class ProtocolError(ServeError, ValueError):
     """A message of a client that breaks the protocol."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type's name."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

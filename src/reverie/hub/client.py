@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import get_session
 
-from reverie.errors import HubError, ReverieError
+from reverie.errors import HubError, ReverieError, first_line
 from reverie.hub.push_options import PushOptions
 
 Kind = Literal["model", "dataset"]
@@ -252,8 +252,3 @@ def _explain_connection(error: Exception) -> str:
     if isinstance(error, ValueError):
         return f"{names} is no usable proxy; write http:// or socks5:// and its address, or unset {names}"
     return f"{first_line(error)}; check the proxy of {names}, or unset it"
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, or its type's name."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from reverie.errors import first_line
 from reverie.nn.cache import KVCache
 
 if TYPE_CHECKING:
@@ -268,8 +269,9 @@ def flex_works(device: torch.device) -> bool:
     try:
         torch.testing.assert_close(*_both_ways(device), atol=0.05, rtol=0.05)
     except Exception as error:  # of compilers and drivers, anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        warnings.warn(f"FlexAttention does not work here, so attention runs under a mask: {reason}", stacklevel=2)
+        warnings.warn(
+            f"FlexAttention does not work here, so attention runs under a mask: {first_line(error)}", stacklevel=2
+        )
         return False
     return True
 

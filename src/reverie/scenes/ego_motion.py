@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from reverie.errors import DataError
+from reverie.errors import DataError, first_line
 from reverie.types import STEP_FRAMES
 
 MOTION_SCALE = (0.1, 0.1, 0.05, 1.0, 1.0, 1.0)
@@ -125,8 +125,9 @@ def read_network(folder: Path, action_size: int) -> EgoMotionNet | None:
         network = EgoMotionNet(action_size, width)
         network.load_state_dict(weights)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: no ego-motion network of {action_size} action numbers ({reason}); {HINT}") from error
+        raise DataError(
+            f"{path}: no ego-motion network of {action_size} action numbers ({first_line(error)}); {HINT}"
+        ) from error
     return network.eval().requires_grad_(False)
 
 

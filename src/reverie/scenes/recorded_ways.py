@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from reverie.errors import DataError
+from reverie.errors import DataError, first_line
 from reverie.paths import local_path
 
 FILE = "ways.parquet"
@@ -174,6 +174,7 @@ def read_ways(folder: Path) -> RecordedWays | None:
         if not is_sound:  # true for what is no number, too
             raise ValueError("its numbers are not those of poses, metres and degrees")
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: not readable as recorded ways ({reason}); build the scene again") from error
+        raise DataError(
+            f"{path}: not readable as recorded ways ({first_line(error)}); build the scene again"
+        ) from error
     return RecordedWays(poses, heading, radius)

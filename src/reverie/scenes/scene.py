@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from reverie.errors import DataError
+from reverie.errors import DataError, first_line
 from reverie.paths import local_path
 from reverie.scenes.ego_motion import EgoMotionNet, for_columns, read_network, write_network
 from reverie.scenes.recorded_ways import RecordedWays, read_ways, write_ways
@@ -227,8 +227,7 @@ def _read_keyframes(
             batches = (batch.to_pylist() for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns))
             rows = [row for batch in batches for row in _small(batch)]
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: not readable as keyframes ({reason}); {HINT}") from error
+        raise DataError(f"{path}: not readable as keyframes ({first_line(error)}); {HINT}") from error
     colour, depth, hidden, pose = [], [], [], []
     for i, row in enumerate(rows):
         try:

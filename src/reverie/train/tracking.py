@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from PIL import Image
 
-from reverie.errors import TrainError
+from reverie.errors import TrainError, first_line
 
 Track = Literal["auto", "none", "tensorboard", "trackio", "wandb"]
 """auto: TensorBoard where it is installed."""
@@ -64,8 +64,9 @@ def open_tracker(kind: Track, folder: Path, first_step: int, config: Mapping[str
             f'--track {kind} needs a package that is not installed ({error.name}); pip install "reverie-world[track]"'
         ) from error
     except Exception as error:  # no network, no account: each package has its own words
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise TrainError(f"--track {kind} does not start: {first}; leave --track out to train without it") from error
+        raise TrainError(
+            f"--track {kind} does not start: {first_line(error)}; leave --track out to train without it"
+        ) from error
 
 
 class TensorBoard:

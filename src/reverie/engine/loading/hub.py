@@ -18,10 +18,10 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
-from reverie.errors import CheckpointError
+from reverie.errors import CheckpointError, first_line
 from reverie.hub import client
 from reverie.hub.cards import card_of, licence_metadata
-from reverie.hub.client import find_obstacle, first_line
+from reverie.hub.client import find_obstacle
 from reverie.hub.push_options import DEFAULT, PushOptions
 from reverie.models.adapters.published import CLIP_FILES, DEFAULT_VARIANT, FOLDERS, TINY_FILES, VAE_FILES
 from reverie.models.checkpoint import GEOMETRY, KIND, TINY_DECODER, WEIGHTS, ModelConfig, file_of, read_config

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from reverie.errors import ImageError
+from reverie.errors import ImageError, first_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """The file formats that are opened.  Pillow opens many more, and hands some (EPS) to other programs."""
@@ -206,7 +206,7 @@ def _open(source: str | Path | bytes, name: str | Path, resolution: tuple[int, i
 
 
 def _damaged(name: str | Path, error: Exception) -> ImageError:
-    return ImageError(f"cannot read {_quote(name)}: the file is damaged ({_first_line(error)})")
+    return ImageError(f"cannot read {_quote(name)}: the file is damaged ({first_line(error)})")
 
 
 def _check_size(image: Image.Image) -> None:
@@ -267,7 +267,3 @@ def _to_uint8(pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 def _quote(name: str | Path) -> str:
     return str(name) if name == "the picture" else repr(str(name))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

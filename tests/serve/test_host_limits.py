@@ -154,6 +154,19 @@ def test_whoever_seeks_or_saves_rests_as_long_as_that_took(monkeypatch: pytest.M
     host.close()
 
 
+async def leave_while_it_opens(source: FakeSource, begun: threading.Event, go_on: threading.Event) -> None:
+    """A player leaves between `begun` and `go_on`, which the source's `open` sets and waits for; then the host ends."""
+    host = Host(source)
+    await host.warm_up()
+    opening = asyncio.create_task(open_start(host, None, "start-0", seed=1))
+    assert await asyncio.to_thread(begun.wait, 20)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    go_on.set()
+    await asyncio.to_thread(host.close)
+
+
 def test_a_world_that_is_opened_for_a_player_who_has_left_is_closed():
     """A game that nobody plays would run on, with its window, until the server ends."""
     begun, go_on = threading.Event(), threading.Event()
@@ -167,18 +180,7 @@ def test_a_world_that_is_opened_for_a_player_who_has_left_is_closed():
 
     source = Slow()
 
-    async def leave_while_it_opens() -> None:
-        host = Host(source)
-        await host.warm_up()
-        opening = asyncio.create_task(open_start(host, None, "start-0", seed=1))
-        assert await asyncio.to_thread(begun.wait, 20)
-        opening.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await opening
-        go_on.set()
-        await asyncio.to_thread(host.close)
-
-    asyncio.run(leave_while_it_opens())
+    asyncio.run(leave_while_it_opens(source, begun, go_on))
     assert [world.is_closed for world in source.worlds] == [True]
 
 
@@ -191,18 +193,7 @@ def test_nothing_is_logged_where_a_player_has_left_before_the_start_was_refused(
             assert go_on.wait(20)
             raise Refusal(ErrorCode.UNKNOWN_START, "no longer there")
 
-    async def leave_while_it_opens() -> None:
-        host = Host(Slow())
-        await host.warm_up()
-        opening = asyncio.create_task(open_start(host, None, "start-0", seed=1))
-        assert await asyncio.to_thread(begun.wait, 20)
-        opening.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await opening
-        go_on.set()
-        await asyncio.to_thread(host.close)
-
-    asyncio.run(leave_while_it_opens())
+    asyncio.run(leave_while_it_opens(Slow(), begun, go_on))
     assert not caplog.records
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -70,7 +70,8 @@ class BuildSceneConfig:
 def scene_build(config: BuildSceneConfig) -> None:
     """Builds the scene and prints how well it covers held-out frames."""
     from reverie.scenes.assemble import Facts, build_scene, check_counts, coverage_of, make_keyframes
-    from reverie.scenes.recordings import read_footage
+    from reverie.scenes.ground import find_ways
+    from reverie.scenes.recordings import read_footage, read_poses
     from reverie.train.spatial.wall_check import has_walls, recorded_steps
 
     check_counts(config.keyframes, config.starts)
@@ -106,11 +107,10 @@ def scene_build(config: BuildSceneConfig) -> None:
             report(0.8, "fitting ego-motion")
             network, told = _fit_ego_motion(config)
         report(0.95, "checking walls")
-        steps = recorded_steps(config.recordings, footage.place, config.fov, config.seed)
-        ways = (
-            _measure_ways(config.recordings, footage.place, config.fov, config.seed, scene) if not facts.mouse else None
-        )
-        scene = replace(scene, ego_motion=network, walls=has_walls(shown, facts.focal, steps), ways=ways)
+        walks = read_poses(config.recordings, footage.place, config.fov, config.seed)
+        walls = has_walls(shown, facts.focal, recorded_steps([*walks[0], *walks[1]], config.seed))
+        ways = None if facts.mouse else find_ways(shown.pose, *walks)
+        scene = replace(scene, ego_motion=network, walls=walls, ways=ways)
         scene.save(config.output)
     print(f"{config.output}: {summary(scene, config.output)}")
     print(f"held-out frames: {covered}{told}")
@@ -132,33 +132,6 @@ def _fit_ego_motion(config: BuildSceneConfig) -> tuple[EgoMotionNet | None, str]
     return network, f"\nego-motion on held-out walks, after a second: {_format_drifts(drifts)}"
 
 
-def _measure_ways(
-    recordings: Sequence[Path], place: str | None, fov_deg: float | None, seed: int, scene: Scene
-) -> RecordedWays | None:
-    """Finds the ways that a scene's player keeps to, in a game without a mouse; None where walks go anywhere.
-
-    Raises DataError for recordings of another place than the scene's.
-    """
-    import numpy as np
-    import torch
-
-    from reverie.scenes.ground import keyframe_radius
-    from reverie.scenes.recorded_ways import measure_distances, measure_ways
-    from reverie.scenes.recordings import read_poses
-
-    pose = torch.from_numpy(scene.pose)
-    most_m = float(keyframe_radius(pose))
-    recorded, held_out = read_poses(recordings, place, fov_deg, seed)
-    ways = measure_ways(recorded, held_out, most_m)
-    away = measure_distances(pose[:, :3], torch.from_numpy(np.concatenate(recorded)[:, :3])).amin(1)
-    if float(away.median()) > most_m:
-        raise DataError(
-            f"the recordings are of another place: half of the keyframes are more than {most_m:.1f} m from where their "
-            "cameras were; name the scene's with --place"
-        )
-    return ways
-
-
 def _format_ways(ways: RecordedWays) -> str:
     low, high = float(ways.heading.min()), float(ways.heading.max())
     return (
@@ -175,8 +148,8 @@ def _format_drifts(drifts: Mapping[str, Drift]) -> str:
 class EgoMotionConfig:
     """Fit a scene's own ego-motion to recordings of its place, so that one moves in it as one moves there.
 
-    In games that move the camera behind the player, the ways that recorded cameras went are found too: one stays on
-    them.  `reverie scene build` does so too; this does it again, or longer, or for a scene that was captured.
+    Where players keep to a track, the ways that recorded cameras went are found too: one stays on them.
+    `reverie scene build` does so too; this does it again, or longer, or for a scene that was captured.
 
     Example: reverie scene ego-motion scenes/my-level recordings/vizdoom --epochs 400
     """
@@ -198,20 +171,25 @@ class EgoMotionConfig:
 def scene_ego_motion(config: EgoMotionConfig) -> None:
     """Fits the network, writes it beside the scene and prints how far it leads the camera astray."""
     from reverie.scenes.ego_motion import write_network
+    from reverie.scenes.ground import find_ways
     from reverie.scenes.recorded_ways import write_ways
-    from reverie.scenes.scene import Scene
+    from reverie.scenes.recordings import read_poses
+    from reverie.scenes.scene import read_head, read_keyframe_poses
     from reverie.train.spatial.walks import fit_ego_motion, read_walks
     from reverie.types import ActionSpace
 
     _check_epochs(config.epochs, 1)
-    scene = Scene.load(config.scene)
+    head = read_head(config.scene)
     walks = read_walks(config.recordings, config.fov, config.seed)
-    if walks.action_space != (own := ActionSpace(scene.keys, scene.mouse)):
+    if walks.action_space != (own := ActionSpace(head.keys, head.mouse)):
         raise DataError(
             f"the recordings are of a game with {', '.join(walks.action_space.names)}, the scene of one with "
             f"{', '.join(own.names)}; take recordings of the scene's game"
         )
-    ways = None if scene.mouse else _measure_ways(config.recordings, config.place, config.fov, config.seed, scene)
+    ways = None
+    if not head.mouse:
+        poses = read_poses(config.recordings, config.place, config.fov, config.seed)
+        ways = find_ways(read_keyframe_poses(config.scene), *poses)
     network, drifts = fit_ego_motion(walks, config.epochs)
     write_network(config.scene, network)
     write_ways(config.scene, ways)

@@ -22,6 +22,7 @@ from reverie.errors import DataError
 from reverie.evaluate import metrics
 from reverie.evaluate.folds import fold_score, mirror_score, small_grey
 from reverie.types import FPS, Frames
+from reverie.vision.projection import wrap_degrees
 
 Looks = npt.NDArray[np.float64]
 
@@ -103,7 +104,7 @@ def curve_of(signs: Looks, name: str) -> Looks:
 def moved_seconds(poses: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
     """Tests for camera motion in each whole second after the first frame.  poses: (1 + f, 6)."""
     ends = poses[::FPS]
-    turn = np.abs((np.diff(ends[:, 3:5], axis=0) + 180) % 360 - 180).max(1)
+    turn = np.abs(wrap_degrees(np.diff(ends[:, 3:5], axis=0))).max(1)
     return (np.linalg.norm(np.diff(ends[:, :3], axis=0), axis=1) >= MOVED_M) | (turn >= MOVED_DEG)
 
 

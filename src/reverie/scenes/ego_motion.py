@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from reverie.errors import DataError, first_line
 from reverie.types import STEP_FRAMES
+from reverie.vision.projection import wrap_degrees
 
 MOTION_SCALE = (0.1, 0.1, 0.05, 1.0, 1.0, 1.0)
 """A usual frame's motion: metres and degrees."""
@@ -45,10 +46,15 @@ def relative_motion(before: Tensor, after: Tensor) -> Tensor:
     yaw = torch.deg2rad(before[..., 3])
     step = after[..., :3] - before[..., :3]
     s, c = yaw.sin(), yaw.cos()
-    turn = (after[..., 3] - before[..., 3] + 180) % 360 - 180
+    turn = wrap_degrees(after[..., 3] - before[..., 3])
     forward, right = step[..., 0] * s + step[..., 1] * c, step[..., 0] * c - step[..., 1] * s
     tilt = after[..., 4:6] - before[..., 4:6]
     return torch.cat([torch.stack([forward, right, step[..., 2], turn], -1), tilt], -1)
+
+
+def motions_along(camera: Tensor, poses: Tensor) -> Tensor:
+    """The motions (b, f, 6) of a camera (b, 6) along poses (b, f, 6)."""
+    return relative_motion(torch.cat([camera[:, None], poses[:, :-1]], 1), poses)
 
 
 def apply_motion(pose: Tensor, motion: Tensor) -> Tensor:

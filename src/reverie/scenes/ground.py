@@ -6,13 +6,16 @@ keeps to them, in its heading too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from reverie.scenes.ego_motion import apply_motion, relative_motion
-from reverie.scenes.recorded_ways import RecordedWays, measure_distances, measure_offsets
+from reverie.errors import DataError
+from reverie.scenes.ego_motion import apply_motion, motions_along
+from reverie.scenes.recorded_ways import Poses, RecordedWays, measure_distances, measure_offsets, measure_ways
 
 REACH = 2.0
 """Radius of a place, in distances between one and the next, where a scene has no recorded ways."""
@@ -57,10 +60,9 @@ class Ground(NamedTuple):
         low, high = torch.minimum(self.low, camera[:, 4:6]), torch.maximum(self.high, camera[:, 4:6])
         tilt = torch.minimum(torch.maximum(poses[..., 4:6], low[:, None]), high[:, None])
         _, away, turn, heading = self._nearest(camera)
-        limits = self.radius * (away / self.radius).clamp(min=1), (turn.abs() / heading).clamp(min=1)
+        limits = away.clamp(min=self.radius), (turn.abs() / heading).clamp(min=1)
         held = [camera]
-        motions = relative_motion(torch.cat([camera[:, None], poses[:, :-1]], 1), poses)
-        for frame, motion in enumerate(motions.unbind(1)):
+        for frame, motion in enumerate(motions_along(camera, poses).unbind(1)):
             pose = self._hold(apply_motion(held[-1], motion), *limits)
             held.append(torch.cat([pose, tilt[:, frame]], 1))
         return torch.stack(held[1:], 1)
@@ -80,6 +82,22 @@ class Ground(NamedTuple):
         number = torch.hypot(away / self.radius, turn / self.heading).argmin(-1, keepdim=True)
         centre = self.poses[number[:, 0], :3]
         return centre, away.gather(1, number), turn.gather(1, number), self.heading[number]
+
+
+def find_ways(pose: Tensor, recorded: Sequence[Poses], held_out: Sequence[Poses]) -> RecordedWays | None:
+    """The recorded ways of a scene with keyframes at pose (n, 6); None where walks went anywhere near them.
+
+    recorded, held_out: walks (frames, 6).  Raises DataError for walks in another place.
+    """
+    most = keyframe_radius(pose)
+    walked = torch.from_numpy(np.concatenate(recorded)[:, :3])
+    away = measure_distances(pose[:, :3], walked[walked.isfinite().all(1)]).amin(1)
+    if away.median() > most:
+        raise DataError(
+            f"the recordings are of another place: half of the keyframes are more than {float(most):.1f} m from where "
+            "their cameras were; name the scene's with --place"
+        )
+    return measure_ways(recorded, held_out, float(most))
 
 
 def keyframe_radius(pose: Tensor) -> Tensor:

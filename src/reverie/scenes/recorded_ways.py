@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from reverie.errors import DataError, first_line
 from reverie.paths import local_path
+from reverie.types import FPS
+from reverie.vision.projection import wrap_degrees
 
 FILE = "ways.parquet"
 COLUMNS = ("x", "y", "z", "yaw", "heading")
@@ -34,8 +36,8 @@ FINE_M, FINE_DEG = 0.25, 10.0
 """Poses nearer to each other than this are one."""
 JUMP_M, JUMP_DEG = 3.0, 40.0
 """No camera moves or turns so far in a frame; it was put there."""
-BEFORE_JUMP = 50
-"""Frames before a jump that belong to it: two seconds."""
+BEFORE_JUMP = 2 * FPS
+"""Frames before a jump that belong to it."""
 MAX_HELD_OUT = 4000
 BEND = 2.0
 """Radii within which poses are of one bend, in which a camera may have any of their headings."""
@@ -44,7 +46,6 @@ PART = 256
 
 
 Poses = npt.NDArray[np.float32]
-Degrees = TypeVar("Degrees", Tensor, npt.NDArray[np.float32])
 
 
 class RecordedWays(NamedTuple):
@@ -80,11 +81,13 @@ def measure_ways(recorded: Sequence[Poses], held_out: Sequence[Poses], most_m: f
 
 
 def _drop_falls(walk: Poses) -> Poses:
-    """A walk (frames, 6) without what led to a jump of the camera, a fall: it goes on elsewhere, so that is no way."""
+    """The sound poses of a walk (frames, 6) but for what led to a jump of the camera, a fall: it goes on elsewhere, so
+    that is no way."""
     moved = np.linalg.norm(np.diff(walk[:, :3], axis=0), axis=1)
     turns = np.abs(wrap_degrees(np.diff(walk[:, 3])))
     jumps = np.flatnonzero((moved > JUMP_M) | (turns > JUMP_DEG))
-    kept = np.ones(len(walk), bool)
+    kept = np.isfinite(walk).all(axis=1)
+    assert isinstance(kept, np.ndarray)
     for jump in jumps:
         kept[max(0, jump + 1 - BEFORE_JUMP) : jump + 1] = False
     return walk[kept]
@@ -118,11 +121,6 @@ def measure_distances(at: Tensor, places: Tensor) -> Tensor:
     """
     at, places = (torch.cat([x[..., :2], HEIGHT_FACTOR * x[..., 2:3]], -1) for x in (at, places))
     return torch.cdist(at, places.expand(*at.shape[:-2], -1, -1), compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def wrap_degrees(degrees: Degrees) -> Degrees:
-    """The same turn within half a circle to either side."""
-    return (degrees + 180) % 360 - 180
 
 
 def _measure_bends(poses: Tensor, radius: float) -> Tensor:

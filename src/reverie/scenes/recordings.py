@@ -155,7 +155,8 @@ def read_footage(
 def read_poses(
     folders: Sequence[Path], place: str | None = None, fov_deg: float | None = None, seed: int = 0
 ) -> tuple[list[npt.NDArray[np.float32]], list[npt.NDArray[np.float32]]]:
-    """Poses (frames, 6) of the episodes of one place, to build from and held out, without their images.
+    """Poses (frames, 6) of the episodes of one place, to build from and held out, without their images; some may be no
+    numbers.
 
     Arguments and what is held out are those of `read_footage`.
     """
@@ -164,7 +165,7 @@ def read_poses(
     for (dataset, number), held_out in zip(episodes, mark_held_out(episodes, seed), strict=True):
         poses = dataset.poses(number)
         assert poses is not None
-        parts[held_out].append(poses[np.isfinite(poses).all(1)].astype(np.float32))
+        parts[held_out].append(poses.astype(np.float32))
     if parts[False] and not parts[True]:
         last = parts[False].pop()
         cut = len(last) - len(last) // HELD_OUT_EVERY

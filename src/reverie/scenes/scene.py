@@ -20,7 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
+from torch import Tensor
 
 from reverie.errors import DataError, first_line
 from reverie.paths import local_path
@@ -213,21 +215,7 @@ def read_scene_json(folder: Path) -> dict[str, Any]:
 def _read_keyframes(
     path: Path,
 ) -> tuple[Frames, npt.NDArray[np.float32], npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = ["colour", "depth", "hidden", "pose"]
-    try:
-        with pq.ParquetFile(local_path(path)) as file:
-            if lacking := sorted(set(columns) - set(file.schema_arrow.names)):
-                raise KeyError(f"no column {lacking[0]}")
-            count = file.metadata.num_rows
-            if not 1 <= count <= MAX_KEYFRAMES:
-                raise DataError(f"{path}: expected 1 to {MAX_KEYFRAMES} keyframes, got {count}")
-            batches = (batch.to_pylist() for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns))
-            rows = [row for batch in batches for row in _small(batch)]
-    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: not readable as keyframes ({first_line(error)}); {HINT}") from error
+    rows = _read_rows(path, ["colour", "depth", "hidden", "pose"])
     colour, depth, hidden, pose = [], [], [], []
     for i, row in enumerate(rows):
         try:
@@ -241,6 +229,32 @@ def _read_keyframes(
             shapes = (colour[i].shape, depth[i].shape, hidden[i].shape)
             raise DataError(f"{path}, row {i}: expected {colour[0].shape} and {VIEW_SIZE} twice, got {shapes}")
     return np.stack(colour), np.stack(depth), np.stack(hidden), np.stack(pose)
+
+
+def read_keyframe_poses(folder: Path) -> Tensor:
+    """The poses (n, 6) of a scene's keyframes, without their images.  Raises DataError."""
+    path = folder / KEYFRAMES
+    try:
+        return torch.from_numpy(np.stack([_pose(row["pose"]) for row in _read_rows(path, ["pose"])]))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: a damaged keyframe ({error}); build the scene again") from error
+
+
+def _read_rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(local_path(path)) as file:
+            if lacking := sorted(set(columns) - set(file.schema_arrow.names)):
+                raise KeyError(f"no column {lacking[0]}")
+            count = file.metadata.num_rows
+            if not 1 <= count <= MAX_KEYFRAMES:
+                raise DataError(f"{path}: expected 1 to {MAX_KEYFRAMES} keyframes, got {count}")
+            batches = (batch.to_pylist() for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns))
+            return [row for batch in batches for row in _small(batch)]
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: not readable as keyframes ({first_line(error)}); {HINT}") from error
 
 
 def _small(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from reverie.errors import DataError
 from reverie.scenes.keyframes import Candidates, Keyframes
 from reverie.scenes.view_sources import DISTANCE_SCALE, choose_keyframes
 from reverie.vision.pixels import psnr_db, shrink_frames
+from reverie.vision.projection import wrap_degrees
 from reverie.vision.rendering import View, render_views
 from reverie.vision.visibility import compare_depth
 
@@ -53,7 +54,7 @@ def choose_scene_keyframes(frames: Keyframes, count: int) -> Tensor:
     chosen = [0]
     while len(chosen) < min(count, len(frames)):
         last = pose[chosen[-1]]
-        yaw = ((pose[:, 3] - last[3] + 180) % 360 - 180).abs() / YAW_SCALE_DEG
+        yaw = wrap_degrees(pose[:, 3] - last[3]).abs() / YAW_SCALE_DEG
         pitch = (pose[:, 4] - last[4]).abs() / PITCH_SCALE_DEG
         away = (pose[:, :3] - last[:3]).norm(dim=1) / scale
         distance = torch.minimum(distance, away.square() + (yaw + pitch).square())

@@ -9,9 +9,14 @@ Legend: b batch of sessions, v views, k keyframes, n = h w pixels of a view.
 from __future__ import annotations
 
 import math
+from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+
+Degrees = TypeVar("Degrees", Tensor, npt.NDArray[np.floating[Any]])
 
 VIEW_SIZE = (64, 112)
 """(h, w) of rendered views and of depth images."""
@@ -20,6 +25,11 @@ FAR = 95.0
 SKY = 3000.0
 NEAR = 0.15
 """Points closer than this to the camera are not drawn."""
+
+
+def wrap_degrees(degrees: Degrees) -> Degrees:
+    """The same turn within half a circle to either side."""
+    return (degrees + 180) % 360 - 180
 
 
 def rotation(pose: Tensor) -> Tensor:

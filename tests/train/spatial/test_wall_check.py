@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from tests.helpers import rendered_room as rooms
 from tests.helpers.yard_scene import record_yard
 
+from reverie.scenes.recordings import read_poses
 from reverie.train.spatial.wall_check import blocked_share, has_walls, recorded_steps
 
 
@@ -28,10 +30,15 @@ def test_steps_inside_are_free_and_those_through_a_wall_are_not() -> None:
     assert blocked_share(room, rooms.FOCAL, inside[:0]) == 0.0
 
 
+def walks_of(recording: Path) -> list[npt.NDArray[np.float32]]:
+    recorded, held_out = read_poses([recording], "yard")
+    return [*recorded, *held_out]
+
+
 def test_steps_are_those_of_the_recording(tmp_path: Path) -> None:
-    found = recorded_steps([record_yard(tmp_path / "yard", episodes=2, frames=81)], "yard")
+    found = recorded_steps(walks_of(record_yard(tmp_path / "yard", episodes=2, frames=81)))
     assert found.shape[1:] == (5, 6)
     assert 20 < len(found) <= 40
     way = (found[:, -1, :2] - found[:, 0, :2]).norm(dim=1)
     assert way.min() > 0.05
-    assert not len(recorded_steps([record_yard(tmp_path / "short", episodes=2, frames=4)], "yard"))
+    assert not len(recorded_steps(walks_of(record_yard(tmp_path / "short", episodes=2, frames=4))))

@@ -25,6 +25,7 @@ from reverie.evaluate.scenes.walks import IDLE_FRAMES, TURN_FRAMES, Place, Scene
 from reverie.evaluate.store import Record
 from reverie.scenes.ego_motion import apply_motion, relative_motion
 from reverie.types import FPS, Action, Frames
+from reverie.vision.projection import wrap_degrees
 
 Errors = npt.NDArray[np.floating]
 
@@ -229,7 +230,7 @@ def _again(frames: Frames, poses: Poses) -> float:
         early = np.arange(0, late - AGAIN_S * FPS + 1, 5)
         if not len(early):
             continue
-        turn = np.abs((poses[early, 3:5] - poses[late, 3:5] + 180) % 360 - 180).max(1)
+        turn = np.abs(wrap_degrees(poses[early, 3:5] - poses[late, 3:5])).max(1)
         away = np.linalg.norm(poses[early, :3] - poses[late, :3], axis=1) / AGAIN_M + turn / AGAIN_DEG
         nearest = int(away.argmin())
         if away[nearest] < 1:

@@ -21,7 +21,7 @@ from reverie.evaluate.scenes.batch import Poses, shrink
 from reverie.scenes.recordings import is_held_out, place_of
 from reverie.types import FPS, Action, Clip, Frames
 from reverie.vision.pixels import psnr_db
-from reverie.vision.projection import focal_lengths
+from reverie.vision.projection import focal_lengths, wrap_degrees
 
 DEGREES_A_METRE = 10.0
 """Degrees of camera rotation that count as one metre in the choice of the nearest view."""
@@ -107,7 +107,7 @@ class Library:
         found = []
         for one in pose:
             there = self.poses[usable]
-            turn = (there[:, 3:5] - one[3:5] + 180) % 360 - 180
+            turn = wrap_degrees(there[:, 3:5] - one[3:5])
             away = np.linalg.norm(there[:, :3] - one[:3], axis=1) + np.linalg.norm(turn, axis=1) / DEGREES_A_METRE
             found.append(int(usable[away.argmin()]))
         frames = [self.dataset.clip(int(self.episode[i]), int(self.frame[i]), 1, depth=False).frames for i in found]

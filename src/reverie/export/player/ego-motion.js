@@ -71,3 +71,8 @@ export function relativeMotion(before, after) {
   const turn = (((step[3] + 180) % 360) + 360) % 360;
   return [step[0] * s + step[1] * c, step[0] * c - step[1] * s, step[2], turn - 180, step[4], step[5]];
 }
+
+/** Motions of a camera along poses. */
+export function motionsAlong(camera, poses) {
+  return poses.map((pose, i) => relativeMotion(i ? poses[i - 1] : camera, pose));
+}

@@ -1,7 +1,7 @@
 // The ground of a scene: the places near to where it was recorded, which are all that a session in it can go to.  The
 // same as scenes/ground.py, which describes it.
 
-import { applyMotion, relativeMotion } from "./ego-motion.js";
+import { applyMotion, motionsAlong } from "./ego-motion.js";
 
 const REACH = 2;
 const SAME_PLACE = 0.3;
@@ -34,12 +34,11 @@ export class Ground {
     const { away, turn, heading } = this.#nearest(camera);
     const [radius, share] = [Math.max(away, this.radius), Math.max(Math.abs(turn) / heading, 1)];
     const held = [camera];
-    for (const [i, pose] of poses.entries()) {
-      const motion = relativeMotion(i ? poses[i - 1] : camera, pose);
+    for (const [i, motion] of motionsAlong(camera, poses).entries()) {
       const next = this.#hold(applyMotion(held[i], motion), radius, share);
       for (const j of [0, 1]) {
         const [low, high] = [Math.min(this.low[j], camera[4 + j]), Math.max(this.high[j], camera[4 + j])];
-        next[4 + j] = Math.min(Math.max(pose[4 + j], low), high);
+        next[4 + j] = Math.min(Math.max(poses[i][4 + j], low), high);
       }
       held.push(next);
     }

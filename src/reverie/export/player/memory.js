@@ -2,7 +2,7 @@
 // models/conditioning/spatial_memory.py, with what is drawn chosen and rendered here and the networks left to the caller.
 
 import { Erasure, isFarther, matchScale } from "./erasure.js";
-import { HISTORY_FRAMES, applyMotion, relativeMotion } from "./ego-motion.js";
+import { HISTORY_FRAMES, applyMotion, motionsAlong } from "./ego-motion.js";
 import { Ground } from "./ground.js";
 import { VIEW, focalLengths, renderViews } from "./projection.js";
 import { chooseKeyframes, probe } from "./selection.js";
@@ -135,11 +135,6 @@ export class SpatialMemory {
     this.#own[slot] = { ...keyframe, ...probe(keyframe, this.focal) };
     this.written++;
   }
-}
-
-/** Motions of a camera along poses. */
-function motionsAlong(camera, poses) {
-  return poses.map((pose, i) => relativeMotion(i ? poses[i - 1] : camera, pose));
 }
 
 /** Means of log depth on a coarse grid: what is ahead. */

@@ -36,7 +36,7 @@ from reverie.scenes.ego_motion import (
     EgoMotionNet,
     apply_motion,
     depth_ahead,
-    relative_motion,
+    motions_along,
 )
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
 from reverie.scenes.view_sources import NUM_PROBES, median_reach, probe_points
@@ -197,10 +197,11 @@ class SpatialMemory(nn.Module):
         """
         predicted = self.predict_poses(state, actions, scene) if poses is None else poses
         ground = None if scene is None or poses is not None else scene.ground
-        poses = predicted if ground is None else ground.hold(state.camera, predicted)
-        motions = motions_along(state.camera, poses)
-        # No game has such an edge: a runner who is stopped there runs on the spot, and leaves it when told to turn.
-        motions[..., 0] = motions_along(state.camera, predicted)[..., 0]
+        poses, motions = predicted, motions_along(state.camera, predicted)
+        if ground is not None:
+            poses = ground.hold(state.camera, predicted)
+            # No game has such an edge: a runner who is stopped there runs on the spot, and leaves it when told to turn.
+            motions = torch.cat([motions[..., :1], motions_along(state.camera, poses)[..., 1:]], -1)
         view, choice = self.render(state, poses, scene)
         parts = self.channels(view.colour, view.cover, view.inverse_depth, last, choice.valid.any(1))
         return NextStep(parts, actions, poses, motions, view, choice)
@@ -321,11 +322,6 @@ class SpatialMemory(nn.Module):
         """The slot of the next keyframe, (b,): the first one, the start image, is never overwritten."""
         count = self.config.keyframes
         return torch.where(state.written < count, state.written, 1 + (state.written - 1) % max(1, count - 1))
-
-
-def motions_along(camera: Tensor, poses: Tensor) -> Tensor:
-    """Motions (b, f, 6) of a camera (b, 6) along poses (b, f, 6)."""
-    return relative_motion(torch.cat([camera[:, None], poses[:, :-1]], 1), poses)
 
 
 def move_camera(state: SpatialMemoryState, step: NextStep) -> None:

@@ -26,6 +26,7 @@ from reverie.scenes.ego_motion import (
 )
 from reverie.train.spatial.fitting import lr_at, take_step
 from reverie.types import STEP_FRAMES
+from reverie.vision.projection import wrap_degrees
 
 MAX_MOTION = 60.0
 """A step with a motion of more usual ones than this is a jump (a respawn), not a motion."""
@@ -233,7 +234,7 @@ class Drift:
         """made, recorded: (n, t, 6) motions."""
         off = camera_error(made, recorded)[:, -1]
         way = camera_error(recorded, torch.zeros_like(recorded))[:, -1, :3].norm(dim=1)
-        off_m, yaw = off[:, :3].norm(dim=1), ((off[:, 3] + 180) % 360 - 180).abs()
+        off_m, yaw = off[:, :3].norm(dim=1), wrap_degrees(off[:, 3]).abs()
         return cls(*(x.item() for x in (way.mean(), off_m.mean(), off_m.median(), yaw.mean(), yaw.median())))
 
     def __str__(self) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,7 +13,6 @@ from reverie.models.conditioning.erasure import ROW_BYTES
 from reverie.models.conditioning.spatial_memory import SpatialMemoryConfig
 from reverie.models.conditioning.walls import heading_pose, stop_at_surfaces, surface_points
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
-from reverie.scenes.recordings import read_poses
 from reverie.types import STEP_FRAMES
 
 STEPS = 600
@@ -48,15 +46,15 @@ def blocked_share(keyframes: Keyframes, focal: Tensor, steps: Tensor) -> float:
     return blocked / max(1, len(steps))
 
 
-def recorded_steps(folders: Sequence[Path], place: str, fov_deg: float | None = None, seed: int = 0) -> Tensor:
-    """Steps (n, 5, 6) of recorded cameras in a place that move, drawn evenly from its episodes."""
+def recorded_steps(walks: Sequence[npt.NDArray[np.float32]], seed: int = 0) -> Tensor:
+    """Steps (n, 5, 6) of recorded cameras that move, drawn evenly from walks (frames, 6)."""
     found = []
-    for poses in itertools.chain(*read_poses(folders, place, fov_deg, seed)):
+    for poses in walks:
         if len(poses) > STEP_FRAMES:
             every = np.lib.stride_tricks.sliding_window_view(poses, STEP_FRAMES + 1, axis=0)[::STEP_FRAMES]
             found.append(every.transpose(0, 2, 1))
     steps = torch.from_numpy(np.concatenate([np.zeros((0, STEP_FRAMES + 1, 6)), *found]).astype(np.float32))
     way = (steps[:, -1, :2] - steps[:, 0, :2]).norm(dim=1)
-    steps = steps[(way > MOVED_M[0]) & (way < MOVED_M[1])]
+    steps = steps[(way > MOVED_M[0]) & (way < MOVED_M[1]) & steps.isfinite().all(2).all(1)]
     generator = torch.Generator().manual_seed(seed)
     return steps[torch.randperm(len(steps), generator=generator)[:STEPS]]

@@ -97,6 +97,7 @@ def test_without_a_mouse_one_stays_on_the_recorded_ways(
     away = measure_distances(recorded[:, :3], torch.from_numpy(ways.poses[:, :3])).amin(1)
     assert float((away <= ways.radius).float().mean()) > 0.95
     (scene / "ways.parquet").unlink()
+    (scene / "ego-motion.safetensors").write_bytes(b"damaged: fitting it again is what mends it")
     again = ["scene", "ego-motion", str(scene), str(tracked), "--epochs", "1"]
     assert cli.main(again) == 0
     np.testing.assert_array_equal(Scene.load(scene).ways.poses, ways.poses)  # type: ignore[union-attr]

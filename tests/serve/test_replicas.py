@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import multiprocessing
@@ -25,6 +26,7 @@ from tests.helpers.server_client import OPEN, connected
 from tests.helpers.small_model import small_engine
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
+from websockets.utils import accept_key
 
 from reverie.cli.serve import ServeConfig, serve
 from reverie.errors import CheckpointError, ServeError
@@ -129,6 +131,38 @@ def test_who_plays_is_not_moved():
         first.socket.close()
         until(lambda: sorted(num_open(front)) == [0, 1])
         assert second.frame().payload
+
+
+def test_a_player_whose_task_is_cancelled_leaves_no_connection_open():
+    async def play() -> None:
+        async def never_closes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            key = re.search(rb"Sec-WebSocket-Key: (.+)\r", await reader.readuntil(b"\r\n\r\n"))
+            assert key is not None
+            upgrade = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            writer.write(f"{upgrade}Sec-WebSocket-Accept: {accept_key(key[1].decode())}\r\n\r\n".encode())
+            with contextlib.suppress(ConnectionError):
+                await reader.read()
+            writer.close()
+
+        async with await asyncio.start_server(never_closes, "127.0.0.1", 0) as server:
+            front = Front([Replica(0, server.sockets[0].getsockname()[1])], LIMITS)
+            player = asyncio.create_task(front.play(SilentPlayer(), front.visit(None)[1]))  # type: ignore[arg-type]
+            while not front._links or (backend := front._links[0].backend) is None:
+                await asyncio.sleep(0.01)
+            while not player.done():  # again and again, as servers on anyio do
+                player.cancel()
+                await asyncio.sleep(0.01)
+            assert backend.transport.is_closing()
+            await backend.wait_closed()
+
+    asyncio.run(asyncio.wait_for(play(), 20))
+
+
+class SilentPlayer:
+    """A player's socket on which nothing comes."""
+
+    async def receive(self) -> None:
+        await asyncio.Event().wait()
 
 
 def test_a_replica_that_is_not_there():

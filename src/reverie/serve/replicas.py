@@ -170,10 +170,7 @@ class Front:
         while True:
             link.moved.clear()
             try:
-                async with connect(
-                    f"ws://127.0.0.1:{link.replica.port}/ws", compression=None, max_size=None, ping_interval=None,
-                    proxy=None, open_timeout=self.limits.hello_s,
-                ) as backend:  # fmt: skip
+                async with self._connected(link.replica) as backend:
                     if link.hello is not None:
                         await backend.send(link.hello)
                     link.backend = backend
@@ -184,6 +181,19 @@ class Front:
                 link.backend = None
             if end is not None:
                 return end
+
+    @asynccontextmanager
+    async def _connected(self, replica: Replica) -> AsyncIterator[ClientConnection]:
+        """A connection to a replica, which is gone at the end also for a task that is cancelled while it closes."""
+        async with connect(
+            f"ws://127.0.0.1:{replica.port}/ws", compression=None, max_size=None, ping_interval=None, proxy=None,
+            open_timeout=self.limits.hello_s,
+        ) as backend:  # fmt: skip
+            try:
+                yield backend
+                await backend.close()
+            finally:
+                backend.transport.abort()
 
     async def _relay(
         self, link: _Link, backend: ClientConnection, reading: asyncio.Task[None]

@@ -109,6 +109,32 @@ def test_without_a_mouse_one_stays_on_the_recorded_ways(
     assert "the recordings are of another place" in capsys.readouterr().err
 
 
+def test_who_is_seen_in_every_frame_is_seen_in_the_scene(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], built: Path, recording: Path
+) -> None:
+    assert Scene.load(built).body is None
+    monkeypatch.setattr(YardWorld, "body", True)
+    walks, scene = record_yard(tmp_path / "walks", every=1), tmp_path / "scene"
+    args = ["scene", "build", str(walks), "-o", str(scene), "--keyframes", "9", "--starts", "1", "--epochs", "0"]
+    assert cli.main([*args, "--body-frames", "50"]) == 0
+    assert "the player's body in 48 frames" in capsys.readouterr().out
+    body = Scene.load(scene).body
+    assert body is not None
+    assert body.corner == (56, 48), "the yard draws it there"
+    opaque = body.image[..., :3][body.image[..., 3] == 255].astype(float)
+    np.testing.assert_allclose(opaque.mean(0), (200, 30, 30), atol=20)
+    assert cli.main(["scene", "body", str(scene), str(walks), "--frames", "24"]) == 0
+    assert "the player's body in 24 frames" in capsys.readouterr().out
+    found = Scene.load(scene).body
+    assert found is not None
+    assert len(found.image) == 24
+    assert cli.main(["scene", "body", str(scene), str(recording)]) == 2
+    assert "record with --depth-every 1" in capsys.readouterr().err
+    assert Scene.load(scene).body is not None, "what was there stays"
+    assert cli.main(["scene", "body", str(scene), str(walks), "--frames", "23"]) == 2
+    assert "frames of the player's body must be 24 to 4096, got 23" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [(["--epochs", "0"], "--epochs must be 1 to 100000, got 0"), ([], "the recordings are of a game with")],

@@ -13,27 +13,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.helpers import player_body
 from tests.helpers import rendered_room as rooms
 from torch import Tensor
 
 from reverie import export
 from reverie.engine.sessions import pace
-from reverie.export.web import describe_ways, write_ego_motion
+from reverie.export.web import describe_ways, write_body_images, write_ego_motion
 from reverie.models import presets
 from reverie.models.conditioning.erasure import gone
 from reverie.models.conditioning.spatial_memory import SpatialMemory, SpatialMemoryConfig, own_keyframes
+from reverie.scenes.body_matching import Body
 from reverie.scenes.ego_motion import EgoMotionNet, apply_motion, relative_motion
 from reverie.scenes.ground import Ground
 from reverie.scenes.keyframes import Candidates, Choice, Keyframes
+from reverie.scenes.recorded_body import write_body
 from reverie.scenes.recorded_ways import RecordedWays
 from reverie.scenes.view_sources import median_reach, pick_keyframes, probe_points, view_promise
 from reverie.serve.bindings import bindings_for
 from reverie.types import ActionSpace
+from reverie.vision.pixels import to_bytes, to_pixels
 from reverie.vision.projection import VIEW_SIZE, focal_lengths
-from reverie.vision.rendering import render_views, sample_colour
+from reverie.vision.rendering import Points, View, render_views, sample_colour
 
 PLAYER = Path(export.__file__).parent / "player"
-MODULES = ("projection", "selection", "memory", "walls", "ground", "pace", "bindings", "noise", "ego-motion")
+MODULES = ("projection", "selection", "memory", "walls", "ground", "pace", "bindings", "noise", "ego-motion", "body")
 SIZE = (128, 224)
 FOV = 75.0
 FILLS = [False, False, True, False, True]
@@ -448,6 +452,77 @@ def test_a_session_goes_where_the_engines_goes_and_remembers_what_it_remembers()
     assert sum(one["is_held"] for one in wanted) > 2, "the edge of the scene stops it"
     assert wanted[-1]["written"] > 4, "the oldest own keyframe is overwritten"
     assert wanted[-1]["gone"] > 100, "points of the scene are deleted"
+
+
+@torch.inference_mode()
+def test_the_player_s_body_is_shown_as_the_engine_shows_it(tmp_path: Path) -> None:
+    recorded, columns, size = player_body.recorded(96), [3, 1], player_body.SIZE
+    write_body(tmp_path, recorded)
+    (tmp_path / "page").mkdir()
+    described = write_body_images(tmp_path / "page", tmp_path, recorded, columns, 5)
+    assert described is not None
+    assert described["offsets"][-1] == (tmp_path / "page/body.bin").stat().st_size
+    body = Body.of(recorded, columns, 5)
+    rand = torch.Generator().manual_seed(3)
+    begin = player_body.walk(["left"] * 2)
+    frame, mask = torch.from_numpy(begin.frames[30:31]), torch.from_numpy(begin.body[30:31])
+    shown = body.find(to_pixels(frame.permute(0, 3, 1, 2)), mask)
+    blocks, wanted = [], [{"found": int(shown)}]
+    colour = torch.rand(1, 4, 3, *VIEW_SIZE, generator=rand) * 2 - 1
+    cover = (torch.rand(1, 4, *VIEW_SIZE, generator=rand) > 0.5).float()
+    frames = torch.randint(0, 256, (1, 4, *size, 3), generator=rand, dtype=torch.uint8)
+    for number in range(6):
+        actions = (torch.rand(1, 24, 5, generator=rand) > 0.6).float()
+        motions = torch.rand(1, 24, 6, generator=rand) * 0.3
+        before = 0 if number == 3 else int(shown)
+        layer = body.show(actions, motions, torch.tensor([before]), size)
+        shown = layer.rows[:, -1] + 1
+        view = layer.draw_view(View(colour, cover, cover, cover, cover.long(), Points(cover.long(), *[cover] * 5)))
+        drawn = to_bytes(layer.draw(to_pixels(frames.permute(0, 1, 4, 2, 3)))).permute(0, 1, 3, 4, 2)
+        wanted.append(
+            {
+                "rows": layer.rows[0].tolist(),
+                "colour": view.colour,
+                "cover": view.cover,
+                "frames": drawn.float(),
+                "hides": (mask | layer.hides(VIEW_SIZE)).float(),
+            }
+        )
+        blocks.append({"actions": actions.flatten().tolist(), "motions": motions.flatten().tolist(), "shown": before})
+    got = run(
+        """
+        import { Body } from "body.js";
+        const body = new Body(given.described, given.images, { width: 224, height: 128 });
+        const told = [{ found: body.find(given.frame, given.mask) }];
+        for (const { actions, motions, shown } of given.blocks) {
+          const layer = body.show(Float32Array.from(actions), Float32Array.from(motions), shown);
+          const [colour, cover] = [given.colour, given.cover].map((values) => Float32Array.from(values));
+          const view = layer.drawView({ colour, cover });
+          const frames = given.frames.map((one) => Uint8Array.from(one));
+          layer.draw(frames);
+          told.push({ rows: layer.rows, colour: [...view.colour], cover: [...view.cover],
+            frames: frames.map((one) => [...one]), hides: [...layer.hides(given.mask)] });
+        }
+        console.log(JSON.stringify(told));
+        """,
+        {
+            "described": described,
+            "images": recorded.image.reshape(len(recorded.image), -1).tolist(),
+            "frame": frame.flatten().tolist(),
+            "mask": mask.int().flatten().tolist(),
+            "blocks": blocks,
+            "colour": colour.flatten().tolist(),
+            "cover": cover.flatten().tolist(),
+            "frames": frames[0].flatten(1).tolist(),
+        },
+    )
+    assert got[0] == wanted[0]
+    assert len({tuple(one["rows"]) for one in wanted[1:]}) > 3, "the pasts are told apart"
+    for one, other in zip(wanted[1:], got[1:], strict=True):
+        assert other["rows"] == one["rows"]
+        for name, tolerance in (("colour", 1e-4), ("cover", 1e-4), ("frames", 1.01), ("hides", 0)):
+            given = torch.tensor(other[name]).float().view_as(one[name])
+            torch.testing.assert_close(given, one[name], atol=tolerance, rtol=0, msg=name)
 
 
 def test_the_start_image_is_never_overwritten_and_the_oldest_of_the_others_goes() -> None:

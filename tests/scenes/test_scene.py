@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
+from tests.helpers import player_body
 from tests.helpers.damage import ANY, Damage, examples
 from tests.helpers.rendered_room import around, look
 
@@ -134,6 +135,20 @@ def test_its_recorded_ways_are_saved_with_it(folder: Path) -> None:
     assert "ways.parquet: not readable as recorded ways" in refusal(folder)
     make_scene().save(folder)
     assert Scene.load(folder).ways is None, "what is saved again is what is there"
+
+
+def test_its_recorded_body_is_saved_with_it(folder: Path) -> None:
+    assert Scene.load(folder).body is None, "a scene without is sound"
+    recorded = player_body.recorded()
+    made = dataclasses.replace(make_scene(), keys=player_body.KEYS, mouse=False, body=recorded)
+    made.save(folder)
+    found = Scene.load(folder).body
+    assert found is not None
+    np.testing.assert_array_equal(found.clip, recorded.clip)
+    (folder / "body.parquet").write_bytes(b"no")
+    assert "body.parquet: not readable as a recorded body" in refusal(folder)
+    make_scene().save(folder)
+    assert Scene.load(folder).body is None, "what is saved again is what is there"
 
 
 def test_its_ego_motion_reads_its_own_controls_of_a_models_actions() -> None:

@@ -61,6 +61,7 @@ COMMANDS = (
     Command("data pull", "download a recording from the Hub", "reverie.cli.data:PullDatasetConfig"),
     Command("scene build", "build a scene from recordings", "reverie.cli.scene:BuildSceneConfig"),
     Command("scene ego-motion", "fit how one moves in a scene", "reverie.cli.scene:EgoMotionConfig"),
+    Command("scene body", "record how the player looks in a scene", "reverie.cli.scene:BodyConfig"),
     Command("scene capture", "capture a scene of a game", "reverie.cli.scene:CaptureSceneConfig"),
     Command("scene check", "validate a scene and measure it", "reverie.cli.scene:CheckSceneConfig"),
     Command("scene list", "list the bundled scenes", "reverie.cli.scene:ListScenesConfig"),

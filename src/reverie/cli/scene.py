@@ -1,4 +1,4 @@
-"""`reverie scene build | ego-motion | capture | check | list | push | pull`: scenes of recordings and of games."""
+"""`reverie scene build | ego-motion | body | capture | check | list | push | pull`: scenes of recordings or games."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from reverie.scenes.assemble import Facts, LookRound
     from reverie.scenes.capture import CapturableWorld
     from reverie.scenes.ego_motion import EgoMotionNet
+    from reverie.scenes.recorded_body import RecordedBody
     from reverie.scenes.recorded_ways import RecordedWays
     from reverie.scenes.recordings import Footage
-    from reverie.scenes.scene import Scene
+    from reverie.scenes.scene import Head, Scene
     from reverie.train.spatial.ego_motion import Drift
+    from reverie.types import ActionSpace
 
 Output = Annotated[Path, alias("-o")]
 
 MAX_EPOCHS = 100_000
+BODY_FRAMES = 600
+"""25 clips of a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,9 @@ class BuildSceneConfig:
     epochs: int = 40
     """Passes through the recorded walks to fit the scene's own ego-motion; with 0 one moves as the
     model has learnt."""
+    body_frames: int = BODY_FRAMES
+    """The most frames of the player's own body that are kept, of recordings with a mask of it for every frame
+    (`reverie record --depth-every 1`)."""
     overwrite: bool = False
     """Replace a scene that is there."""
 
@@ -76,6 +83,7 @@ def scene_build(config: BuildSceneConfig) -> None:
 
     check_counts(config.keyframes, config.starts)
     _check_epochs(config.epochs, 0)
+    _check_body_frames(config.body_frames)
     check_target(config.output, config.overwrite)
     with _progress() as report:
         footage = read_footage(
@@ -110,7 +118,9 @@ def scene_build(config: BuildSceneConfig) -> None:
         walks = read_poses(config.recordings, footage.place, config.fov, config.seed)
         walls = has_walls(shown, facts.focal, recorded_steps([*walks[0], *walks[1]], config.seed))
         ways = None if facts.mouse else find_ways(shown.pose, *walks)
-        scene = replace(scene, ego_motion=network, walls=walls, ways=ways)
+        report(0.97, "recording the player's body")
+        body = _record_body(config.recordings, footage.place, config.fov, config.seed, config.body_frames)
+        scene = replace(scene, ego_motion=network, walls=walls, ways=ways, body=body)
         scene.save(config.output)
     print(f"{config.output}: {summary(scene, config.output)}")
     print(f"held-out frames: {covered}{told}")
@@ -118,6 +128,8 @@ def scene_build(config: BuildSceneConfig) -> None:
         print("recorded cameras went through surfaces, so none stops the camera here")
     if scene.ways is not None:
         print(_format_ways(scene.ways))
+    if scene.body is not None:
+        print(_format_body(scene.body))
 
 
 def _fit_ego_motion(config: BuildSceneConfig) -> tuple[EgoMotionNet | None, str]:
@@ -176,16 +188,11 @@ def scene_ego_motion(config: EgoMotionConfig) -> None:
     from reverie.scenes.recordings import read_poses
     from reverie.scenes.scene import read_head, read_keyframe_poses
     from reverie.train.spatial.walks import fit_ego_motion, read_walks
-    from reverie.types import ActionSpace
 
     _check_epochs(config.epochs, 1)
     head = read_head(config.scene)
     walks = read_walks(config.recordings, config.fov, config.seed)
-    if walks.action_space != (own := ActionSpace(head.keys, head.mouse)):
-        raise DataError(
-            f"the recordings are of a game with {', '.join(walks.action_space.names)}, the scene of one with "
-            f"{', '.join(own.names)}; take recordings of the scene's game"
-        )
+    _check_controls(head, walks.action_space)
     ways = None
     if not head.mouse:
         poses = read_poses(config.recordings, config.place, config.fov, config.seed)
@@ -196,6 +203,80 @@ def scene_ego_motion(config: EgoMotionConfig) -> None:
     print(f"{config.scene}, on held-out walks, after a second: {_format_drifts(drifts)}")
     if ways is not None:
         print(_format_ways(ways))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyConfig:
+    """Record how the player's own body looks in a scene, so that who is seen from behind is seen all the time.
+
+    Clips of it are taken from recordings with a mask of the body for every frame (`reverie record --depth-every 1`);
+    in play the one is shown whose last second is most like the player's.  `reverie scene build` does so too.
+
+    Example: reverie scene body scenes/my-track recordings/temple --frames 1200
+    """
+
+    scene: Annotated[Path, positional()]
+    """The scene's folder; `body.parquet` is written."""
+    recordings: Annotated[tuple[Path, ...], positional()]
+    """Folders of LeRobot datasets, of that game."""
+    frames: int = BODY_FRAMES
+    """The most frames that are kept, about a kilobyte each."""
+    place: str | None = None
+    """The scene's place (map), where the recordings have several."""
+    fov: float | None = None
+    """Horizontal field of view in degrees, where the recordings do not hold it."""
+    seed: int = 0
+    """Decides which episodes are held out, where none is marked."""
+
+
+def scene_body(config: BodyConfig) -> None:
+    """Writes the body beside the scene and prints how large it is."""
+    from reverie.scenes.recorded_body import write_body
+    from reverie.scenes.recordings import open_recordings
+    from reverie.scenes.scene import read_head
+
+    _check_body_frames(config.frames)
+    head = read_head(config.scene)
+    _check_controls(head, open_recordings(config.recordings, config.fov)[0][0].action_space)
+    body = _record_body(config.recordings, config.place, config.fov, config.seed, config.frames)
+    if body is None:
+        raise DataError(
+            "no body of a player is seen in these recordings in every frame; of a game that shows one, record with "
+            "--depth-every 1"
+        )
+    write_body(config.scene, body)
+    print(f"{config.scene}: {_format_body(body)}")
+
+
+def _record_body(
+    recordings: tuple[Path, ...], place: str | None, fov: float | None, seed: int, num_frames: int
+) -> RecordedBody | None:
+    from reverie.scenes.recorded_body import record_body
+    from reverie.scenes.recordings import read_body_walks
+
+    return record_body(read_body_walks(recordings, place, fov, seed), num_frames)
+
+
+def _format_body(body: RecordedBody) -> str:
+    return f"the player's body in {len(body.image)} frames"
+
+
+def _check_body_frames(frames: int) -> None:
+    from reverie.scenes.recorded_body import CLIP_FRAMES, MAX_BODY_FRAMES
+
+    if not CLIP_FRAMES <= frames <= MAX_BODY_FRAMES:
+        raise DataError(f"frames of the player's body must be {CLIP_FRAMES} to {MAX_BODY_FRAMES}, got {frames}")
+
+
+def _check_controls(head: Head, space: ActionSpace) -> None:
+    """Raises DataError for recordings of a game with other controls than the scene's."""
+    from reverie.types import ActionSpace
+
+    if space != (own := ActionSpace(head.keys, head.mouse)):
+        raise DataError(
+            f"the recordings are of a game with {', '.join(space.names)}, the scene of one with "
+            f"{', '.join(own.names)}; take recordings of the scene's game"
+        )
 
 
 def _check_epochs(epochs: int, low: int) -> None:

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from reverie.errors import CheckpointError
 from reverie.models.actions import WINDOW_FRAMES
 from reverie.models.checkpoint import ModelBundle
-from reverie.models.conditioning.detail import add_detail
+from reverie.models.conditioning.detail import add_detail, show_behind
 from reverie.models.conditioning.spatial_memory import SpatialMemory
 from reverie.models.depth import BODY_LOGIT
 from reverie.models.dit import WorldModel
@@ -194,13 +194,23 @@ class DecodeGraph(nn.Module):
 
 
 class DetailGraph(nn.Module):
-    """frames (1, 4, 3, H, W), detail (1, 4, 3, 2 h, 2 w) in [-1, 1]; cover, inverse_depth (1, 4, h, w); body (1, h, w)
-    -> frames as shown."""
+    """frames (1, 4, 3, H, W), detail (1, 4, 3, 2 h, 2 w) in [-1, 1]; found, cover, inverse_depth (1, 4, h, w); painted,
+    body (1, h, w) -> frames as shown, but for the recorded body.
+
+    found: cover without that body; painted: the body as the network painted it, where it has no place.
+    """
 
     def forward(
-        self, frames: Tensor, detail: Tensor, cover: Tensor, inverse_depth: Tensor, body: Tensor
+        self,
+        frames: Tensor,
+        detail: Tensor,
+        found: Tensor,
+        cover: Tensor,
+        inverse_depth: Tensor,
+        painted: Tensor,
+        body: Tensor,
     ) -> tuple[Tensor, ...]:
-        return (add_detail(frames, detail, cover, inverse_depth, body),)
+        return (add_detail(show_behind(frames, detail, found, painted), detail, cover, inverse_depth, body),)
 
 
 class DepthGraph(nn.Module):
@@ -248,8 +258,10 @@ def graphs_of(bundle: ModelBundle) -> dict[str, Graph]:
             {
                 "frames": torch.rand(1, 4, 3, height, width) * 2 - 1,
                 "detail": torch.rand(1, 4, 3, 2 * h, 2 * w) * 2 - 1,
+                "found": (torch.rand(1, 4, h, w) > 0.2).float(),
                 "cover": views["cover"],
                 "inverse_depth": 0.1 + 0.3 * (torch.rand(1, 4, h, w) > 0.5),
+                "painted": (torch.rand(1, h, w) > 0.95).float(),
                 "body": (torch.rand(1, h, w) > 0.9).float(),
             },
             ("shown",),

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from reverie.engine.engine import Engine
 from reverie.engine.loading.scenes import find_scene
@@ -36,7 +37,10 @@ from reverie.models.config import WorldModelConfig
 from reverie.models.tokenizer import VideoTokenizer
 from reverie.nn.rope import split_pairs
 from reverie.paths import local_path
+from reverie.scenes import recorded_body
+from reverie.scenes.body_matching import Body
 from reverie.scenes.ego_motion import EgoMotionNet
+from reverie.scenes.recorded_body import RecordedBody
 from reverie.scenes.recorded_ways import RecordedWays
 from reverie.scenes.scene import KEYFRAMES, Scene
 from reverie.serve import protocol
@@ -176,6 +180,7 @@ def write_scene(scene: Scene, source: Path, folder: Path, space: ActionSpace) ->
         "poses": [[float(value) for value in pose] for pose in scene.pose],
         "walls": scene.walls,
         "ways": describe_ways(scene.ways),
+        "body": write_body_images(folder, source, scene.body, scene.columns_in(space), space.size),
         "ego_motion": write_ego_motion(folder, scene.ego_motion_for(space)),
     }
     (folder / "scene.json").write_text(json.dumps(head), encoding="utf-8")
@@ -187,6 +192,29 @@ def describe_ways(ways: RecordedWays | None) -> dict[str, Any] | None:
         return None
     rows = np.column_stack([ways.poses, ways.heading]).astype(np.float64).round(2)
     return {"poses": rows.tolist(), "radius": ways.radius}
+
+
+def write_body_images(
+    folder: Path, source: Path, recorded: RecordedBody | None, columns: list[int] | None, action_size: int
+) -> dict[str, Any] | None:
+    """Writes the images of a scene's body, as they are stored.  Returns what the player needs beside them."""
+    import pyarrow.parquet as pq
+
+    if recorded is None or columns is None:
+        return None
+    images = pq.read_table(local_path(source / recorded_body.FILE), columns=["image"])["image"].to_pylist()
+    (folder / "body.bin").write_bytes(b"".join(images))
+    body = Body.of(recorded, columns, action_size)
+    (top, left), (height, width) = body.corner, body.image.shape[-2:]
+    return {
+        "box": {"top": top, "left": left, "width": width, "height": height},
+        "offsets": [0, *accumulate(map(len, images))],
+        **{name: _numbers(getattr(body, name)) for name in ("embedding", "ends", "after", "mean", "weights")},
+    }
+
+
+def _numbers(tensor: Tensor) -> list[Any]:
+    return tensor.double().numpy().round(6).tolist()
 
 
 def write_ego_motion(folder: Path, network: EgoMotionNet | None) -> dict[str, Any] | None:

@@ -78,7 +78,8 @@ class SpatialMemoryState:
     (b, 24, 6) and actions: (b, 24, a), of the last frames; focal: (b, 2) pixels; ahead: (b, 8, 14) log depth of the
     last frame; trail: (b, 256, 2) where the camera was after the last steps, oldest first, for the map; seen_through:
     (b, r, bytes) uint8, for each pixel of the scene's keyframes, then of the session's own, and a spare one, two bits:
-    how many times in succession it was seen through.
+    how many times in succession it was seen through; body: (b,) int64, the recorded frame of the player's body that was
+    shown last, from 1, and 0 for none.
     """
 
     colour: Tensor
@@ -97,6 +98,7 @@ class SpatialMemoryState:
     ahead: Tensor
     trail: Tensor
     seen_through: Tensor
+    body: Tensor
 
     def tensors(self) -> list[Tensor]:
         return [getattr(self, one.name) for one in fields(self)]

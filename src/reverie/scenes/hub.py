@@ -9,10 +9,10 @@ from reverie.errors import DataError
 from reverie.hub import client
 from reverie.hub.cards import card_of, licence_metadata
 from reverie.hub.push_options import DEFAULT, PushOptions
-from reverie.scenes import ego_motion, recorded_ways
+from reverie.scenes import ego_motion, recorded_body, recorded_ways
 from reverie.scenes.scene import KEYFRAMES, Scene, read_scene_json
 
-OPTIONAL_FILES = (ego_motion.FILE, recorded_ways.FILE)
+OPTIONAL_FILES = (ego_motion.FILE, recorded_ways.FILE, recorded_body.FILE)
 SCENE_FILES = ("scene.json", KEYFRAMES, *OPTIONAL_FILES, "start-*.webp", "README.md")
 """Patterns of the files of a scene."""
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from reverie.scenes.body_matching import Body
 from reverie.scenes.ego_motion import EgoMotionNet
 from reverie.scenes.ground import Ground
 from reverie.scenes.view_sources import median_reach, pick_keyframes, probe_points, view_promise
@@ -64,7 +65,7 @@ class Keyframes:
 class Candidates(NamedTuple):
     """The keyframes that each session may be shown: members (b, m) of `keyframes`, usable (b, m) bool; is_whole: the
     members are all keyframes in their order, for every session, so that choosing among them copies nothing; ground,
-    ego_motion, walls: of the scene that they are."""
+    ego_motion, walls, body: of the scene that they are."""
 
     keyframes: Keyframes
     members: Tensor
@@ -73,6 +74,7 @@ class Candidates(NamedTuple):
     ground: Ground | None = None
     ego_motion: EgoMotionNet | None = None
     walls: bool = True
+    body: Body | None = None
 
     @classmethod
     def of_scene(cls, keyframes: Keyframes, batch: int = 1, ground: Ground | None = None) -> Candidates:

@@ -15,17 +15,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from reverie.data.dataset import Dataset, Episode
 from reverie.data.poses import recorded_world
 from reverie.errors import DataError
 from reverie.scenes.assemble import Report, Stack, make_keyframes
 from reverie.scenes.keyframes import Keyframes
+from reverie.scenes.recorded_body import BodyWalk
 from reverie.types import ActionSpace, ClipDepth
 from reverie.vision.projection import VIEW_SIZE, focal_lengths
 
 MAX_FRAMES = 1200
 """Frames that keyframes are chosen among; of longer recordings they are spread evenly."""
+MAX_BODY_FRAMES = 12_000
+"""Frames of walks that are looked through for the player's body: 1 GB at nano's size."""
 HELD_OUT_EVERY = 8
 """One episode in so many is held out where none is marked; of a single episode, the last part of that size."""
 PLACE_BY_SEED = ("temple", "minetest")
@@ -173,6 +177,26 @@ def read_poses(
     return parts
 
 
+def read_body_walks(
+    folders: Sequence[Path], place: str | None = None, fov_deg: float | None = None, seed: int = 0
+) -> list[BodyWalk]:
+    """Walks of one place, none of those held out, that have a body mask for every frame; of `MAX_BODY_FRAMES` at most.
+
+    Arguments and what is held out are those of `read_footage`.
+    """
+    _, episodes = _episodes_of(open_recordings(folders, fov_deg)[0], place)
+    walks: list[BodyWalk] = []
+    for (dataset, number), held_out in zip(episodes, mark_held_out(episodes, seed), strict=True):
+        if held_out or sum(len(walk.frames) for walk in walks) + dataset.episodes[number].length > MAX_BODY_FRAMES:
+            continue
+        clip = dataset.clip(number)
+        if clip.depth is None or clip.poses is None or len(clip.depth) < len(clip.frames):
+            continue
+        if np.isfinite(clip.poses).all():
+            walks.append(BodyWalk(clip.frames, clip.depth.body, clip.actions, clip.poses.astype(np.float32)))
+    return walks
+
+
 def _episodes_of(datasets: Sequence[Dataset], place: str | None) -> tuple[str, list[tuple[Dataset, int]]]:
     """A place, by default the one with the most frames, and its episodes with depth.  Raises DataError for another."""
     found = [(d, i) for d in datasets for i, episode in enumerate(d.episodes) if episode.depth_file is not None]
@@ -235,7 +259,13 @@ def _read_episode(dataset: Dataset, number: int, limit: int) -> Stack:
     sound = np.flatnonzero(np.isfinite(clip.poses[depth.frames]).all(1))
     index = sound[_spread(len(sound), limit)]
     frames = depth.frames[index]
-    return clip.frames[frames], depth.depth[index], depth.body[index], clip.poses[frames]
+    return clip.frames[frames], depth.depth[index], _widen(depth.body[index]), clip.poses[frames]
+
+
+def _widen(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Masks (n, h, w) and the pixels beside theirs: at its rim a body has a share of them, and would leave crumbs."""
+    wide = F.max_pool2d(torch.from_numpy(masks)[:, None].float(), 3, 1, 1)
+    return wide[:, 0].bool().numpy()
 
 
 def _spread(count: int, limit: int) -> npt.NDArray[np.intp]:

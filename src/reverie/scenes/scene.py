@@ -5,6 +5,7 @@ keyframes.parquet   a row each: colour (WebP), depth (PNG, 8 bits of its logarit
 start-00.webp ...   start images, with their poses in scene.json
 ego-motion.safetensors   how one moves here; left out, one moves as the model has learnt
 ways.parquet        where recorded cameras were, on a track; left out, one may go anywhere near the keyframes
+body.parquet        how the player's own body looked; left out, the network paints one, or none is seen
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from torch import Tensor
 from reverie.errors import DataError, first_line
 from reverie.paths import local_path
 from reverie.scenes.ego_motion import EgoMotionNet, for_columns, read_network, write_network
+from reverie.scenes.recorded_body import RecordedBody, read_body, write_body
 from reverie.scenes.recorded_ways import RecordedWays, read_ways, write_ways
 from reverie.types import ActionSpace, Frames
 from reverie.vision.depth_codec import decode_depth, encode_depth
@@ -63,7 +65,7 @@ class Scene:
     colour: (n, H, W, 3) uint8; depth: (n, h, w) metres; hidden: (n, h, w) bool, pixels that are not drawn; pose:
     (n, 6).  keys, mouse: the controls of the game that it was captured in; ego_motion: how one moves there under them;
     walls: whether surfaces stop the camera, as they do not where it follows a player through gates; ways: where one may
-    go, where that is a track.
+    go, where that is a track; body: how the player's own body looks.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Scene:
     ego_motion: EgoMotionNet | None = None
     walls: bool = True
     ways: RecordedWays | None = None
+    body: RecordedBody | None = None
 
     @property
     def resolution(self) -> tuple[int, int]:
@@ -97,10 +100,14 @@ class Scene:
 
     def ego_motion_for(self, space: ActionSpace) -> EgoMotionNet | None:
         """Its own ego-motion network for a model's action rows; None without one, or for a model without its mouse."""
-        if self.ego_motion is None or (self.mouse and not space.mouse):
+        columns = self.columns_in(space)
+        return None if self.ego_motion is None or columns is None else for_columns(self.ego_motion, columns)
+
+    def columns_in(self, space: ActionSpace) -> list[int] | None:
+        """Where its own action numbers are in a model's rows; None for a model without its mouse."""
+        if self.mouse and not space.mouse:
             return None
-        names = ActionSpace(self.keys, self.mouse).names
-        return for_columns(self.ego_motion, [space.names.index(name) for name in names])
+        return [space.names.index(name) for name in ActionSpace(self.keys, self.mouse).names]
 
     def save(self, folder: Path) -> None:
         """Writes the folder; `scene.json`, which makes it a scene, last."""
@@ -119,6 +126,7 @@ class Scene:
         os.replace(temporary, folder / KEYFRAMES)
         write_network(folder, self.ego_motion)
         write_ways(folder, self.ways)
+        write_body(folder, self.body)
         starts = []
         for i, start in enumerate(self.starts):
             image = f"start-{i:02d}.webp"
@@ -146,10 +154,12 @@ class Scene:
         """Raises DataError, in one line with the file and the row, for a folder that is no sound scene."""
         folder = Path(folder)
         head = read_head(folder)
-        network = read_network(folder, len(head.keys) + 2 * head.mouse)
+        action_size = len(head.keys) + 2 * head.mouse
+        network = read_network(folder, action_size)
         walls = read_scene_json(folder).get("walls", True) is not False
         keyframes = _read_keyframes(folder / KEYFRAMES)
-        return cls(folder.resolve().name, *head, *keyframes, network, walls, read_ways(folder))
+        body = read_body(folder, keyframes[0].shape[1:3], action_size)
+        return cls(folder.resolve().name, *head, *keyframes, network, walls, read_ways(folder), body)
 
 
 class Head(NamedTuple):

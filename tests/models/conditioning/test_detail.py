@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reverie.models.conditioning.detail import add_detail
+from reverie.models.conditioning.detail import add_detail, show_behind
 from reverie.vision.projection import VIEW_SIZE
 
 SIZE = (2 * VIEW_SIZE[0], 2 * VIEW_SIZE[1])
@@ -86,6 +86,19 @@ def test_sky_is_a_surface_and_sessions_are_independent(sharp: Tensor) -> None:
     together = add_detail(*two)
     torch.testing.assert_close(together[:1], alone)
     assert together[1].abs().max() == 0
+
+
+def test_behind_a_painted_body_the_view_is_seen(sharp: Tensor) -> None:
+    painted = NOBODY.clone()
+    painted[0, 20:40, 40:60] = 1
+    found = planes(1.0)
+    found[..., :25, :] = 0
+    out = show_behind(decoded(sharp), sharp, found, painted)
+    assert torch.equal(out[..., 54:76, 84:116], sharp[..., 54:76, 84:116])
+    assert torch.equal(out[..., :46, :], decoded(sharp)[..., :46, :]), "a hole of the view shows nothing"
+    assert torch.equal(out[..., 140:], decoded(sharp)[..., 140:])
+    small = show_behind(torch.zeros(1, 4, 3, 32, 64), sharp, planes(1.0), torch.ones(1, *VIEW_SIZE))
+    torch.testing.assert_close(small, F.interpolate(sharp.flatten(0, 1), (32, 64), mode="area")[None])
 
 
 def test_frames_of_another_size(sharp: Tensor) -> None:

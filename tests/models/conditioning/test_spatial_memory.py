@@ -26,9 +26,11 @@ from reverie.models.conditioning.spatial_memory import (
 from reverie.models.dit import WorldModel
 from reverie.models.schedule import Schedule
 from reverie.models.state import SpatialMemoryState
+from reverie.scenes.body_matching import Body
 from reverie.scenes.ego_motion import EgoMotionNet, relative_motion
 from reverie.scenes.ground import Ground
 from reverie.scenes.keyframes import Candidates, Keyframes
+from reverie.scenes.recorded_body import RecordedBody
 from reverie.scenes.recorded_ways import RecordedWays
 from reverie.vision.projection import VIEW_SIZE, focal_lengths
 
@@ -351,6 +353,68 @@ def test_the_body_alone_is_nothing_new(memory: SpatialMemory) -> None:
     step = memory.next(state, last(), actions(), poses=poses(yaw=180))
     memory.commit(state, step, frame(-0.5).expand(1, 4, 3, *SIZE))
     assert state.written.tolist() == [1]
+
+
+def bodied(memory: SpatialMemory) -> Candidates:
+    """A scene whose recorded body is a white box in the middle of the frame."""
+    height, width = SIZE
+    image = np.full((8, 16, 16, 4), 255, np.uint8)
+    past = 6 * (len(PRESET.world.action_space.names) + 6)
+    recorded = RecordedBody(
+        image,
+        (height // 2 - 8, width // 2 - 8),
+        np.repeat([0, 1], 4),
+        np.zeros((8, 2), np.float32),
+        np.zeros(past, np.float32),
+        np.zeros((past, 2), np.float32),
+    )
+    columns = list(range(memory.action_size))
+    return scene(10)._replace(body=Body.of(recorded, columns, memory.action_size))
+
+
+def test_a_recorded_body_is_drawn_and_never_written(memory: SpatialMemory) -> None:
+    room = bodied(memory)
+    state = memory.init_state(1, SIZE, scene_keyframes=1)
+    memory.open(state, frame(0.5), body=room.body)
+    assert 1 <= int(state.body) <= 8, "of the start image"
+    before = state.clone()
+    step = memory.next(state, last(), actions(), room, poses(yaw=180))
+    assert step.body is not None
+    assert torch.equal(state.body, before.body)
+    assert step.view.colour[0, -1, :, 32, 56].tolist() == [1.0] * 3
+    assert step.view.cover[0, -1, 32, 56] == 1
+    assert step.view.cover[0, -1, 0, 0] == 0, "nothing was seen behind"
+    shown = memory.commit(state, step, frame(-0.5).expand(1, 4, 3, *SIZE))
+    middle = (slice(SIZE[0] // 2 - 8, SIZE[0] // 2 + 8), slice(SIZE[1] // 2 - 8, SIZE[1] // 2 + 8))
+    assert shown[..., *middle].min() == 1
+    assert shown[..., 0, 0].max() == -0.5
+    assert int(state.body) == int(step.body.rows[0, -1]) + 1
+    assert int(state.written) == 2
+    assert state.hidden[0, 1, 32, 56]
+    assert state.hidden[0, 1].float().mean() == pytest.approx(16 * 16 / (SIZE[0] * SIZE[1]), abs=0.05)
+    memory.open(state, frame(0.5))
+    assert int(state.body) == 0
+
+
+def test_a_body_that_the_network_paints_gives_way_to_the_recorded_one(memory: SpatialMemory) -> None:
+    class Painted(Flat):
+        def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+            depth, body = super().forward(frames)
+            body[:, 8:20, 8:24] = 9.0
+            return depth, body
+
+    room = bodied(memory)
+    for candidates in (scene(10), room):
+        state = memory.init_state(1, SIZE, scene_keyframes=1)
+        memory.depth = Flat(4.0)  # type: ignore[assignment]
+        memory.open(state, frame(10 / 127.5 - 1), body=candidates.body)
+        memory.depth = Painted(4.0)  # type: ignore[assignment]
+        painted = torch.full((1, 4, 3, *SIZE), 10 / 127.5 - 1)
+        painted[..., 4:10, 5:11] = 1.0
+        step = memory.next(state, last(), actions(), candidates, poses())
+        shown = memory.commit(state, step, painted)
+        ghost = float(shown.detach()[..., 6:8, 7:9].mean())
+        assert ghost > 0.9 if candidates.body is None else ghost < -0.85
 
 
 def test_what_is_seen_through_goes_from_a_scene_for_this_session_alone(memory: SpatialMemory) -> None:

@@ -13,6 +13,7 @@ from reverie.engine.loading.models import WEIGHTS
 from reverie.errors import CheckpointError, DataError
 from reverie.models.checkpoint import ModelConfig
 from reverie.models.weights import fingerprint as weights_fingerprint
+from reverie.scenes.body_matching import Body
 from reverie.scenes.ground import Ground
 from reverie.scenes.keyframes import Candidates, Keyframes
 from reverie.scenes.scene import Scene, Start, pick_start, read_head
@@ -111,9 +112,13 @@ class LoadedScene:
             digest.update(weights_fingerprint(network.state_dict()).encode())
         if scene.ways is not None:
             digest.update(scene.ways.poses.tobytes())
+        body = None
+        if scene.body is not None and (columns := scene.columns_in(config.action_space)) is not None:
+            body = Body.of(scene.body, columns, config.action_space.size).to(device)
+            digest.update(scene.body.image.tobytes())
         ground = Ground.of(keyframes.pose.to(device), scene.ways)
         candidates = Candidates.of_scene(keyframes.to(device), ground=ground)
-        candidates = candidates._replace(ego_motion=network, walls=scene.walls)
+        candidates = candidates._replace(ego_motion=network, walls=scene.walls, body=body)
         return cls(scene, candidates, f"{scene.name}/{digest.hexdigest()[:12]}")
 
 

@@ -375,7 +375,8 @@ class Session:
             fov_deg = torch.tensor([camera.fov_deg], device=device)
             pixel_aspect = torch.tensor([camera.pixel_aspect], device=device)
         frame = torch.from_numpy(self._first_frame).to(self._engine.device).permute(0, 3, 1, 2)
-        memory.open(state, to_pixels(frame), pose, fov_deg, pixel_aspect)
+        body = None if self._opening is None else self._opening.loaded.candidates.body
+        memory.open(state, to_pixels(frame), pose, fov_deg, pixel_aspect, body)
 
     @torch.inference_mode()
     def snapshot(self, *, copy: bool = True) -> Snapshot:

@@ -79,13 +79,14 @@ class Batch:
         schedule = bundle.config.schedule
         sampling.begin(bundle.model, z, bundle.image_encoder(pixels), schedule, self._world, self._generator)
         stored = _stored(engine.decoder.decode(z, self._decoder))
-        camera = fov_deg = pixel_aspect = None
+        camera = fov_deg = pixel_aspect = body = None
         if scene is not None:
             assert poses is not None
             camera = torch.from_numpy(poses).to(engine.device)
             fov_deg = torch.full((b,), scene.scene.fov_deg, device=engine.device)
             pixel_aspect = torch.full((b,), scene.scene.pixel_aspect, device=engine.device)
-        self._memory.open(self._keyframes, _pixels(stored)[:, -1], camera, fov_deg, pixel_aspect)
+            body = scene.candidates.body
+        self._memory.open(self._keyframes, _pixels(stored)[:, -1], camera, fov_deg, pixel_aspect, body)
         self.first_frames = shrink(stored.cpu().numpy()) if self._alone else stored.cpu().numpy()
 
     @property

@@ -88,8 +88,11 @@ def _open(engine: Engine, keyframes, first: Tensor, scene: LoadedScene | None, p
     if scene is None or pose is None:
         memory.open(keyframes, frame)
         return
-    lens = (torch.tensor([x], device=engine.device) for x in (scene.scene.fov_deg, scene.scene.pixel_aspect))
-    memory.open(keyframes, frame, torch.from_numpy(np.array(pose))[None].to(engine.device), *lens)
+    start = torch.from_numpy(np.array(pose))[None].to(engine.device)
+    fov_deg, pixel_aspect = (
+        torch.tensor([x], device=engine.device) for x in (scene.scene.fov_deg, scene.scene.pixel_aspect)
+    )
+    memory.open(keyframes, frame, start, fov_deg, pixel_aspect, scene.candidates.body)
 
 
 def _whole(

@@ -1,5 +1,6 @@
 // Images and scenes, read into what sessions take.
 
+import { Body } from "./body.js";
 import { EgoMotion } from "./ego-motion.js";
 import { fetchBytes, unpacked } from "./networks.js";
 import { VIEW, focalLengths } from "./projection.js";
@@ -36,7 +37,7 @@ export async function readEgoMotion(described, folder) {
   return new EgoMotion(described, await unpacked(await fetchBytes(new URL("ego-motion.bin.gz", folder))));
 }
 
-/** A scene {fovDeg, pixelAspect, keyframes, egoMotion, walls, ways} from its folder.  size: {width, height} of its colours. */
+/** A scene {fovDeg, pixelAspect, keyframes, egoMotion, walls, ways, body} from its folder.  size: {width, height} of its colours. */
 export async function readScene(folder, { width, height }) {
   const head = JSON.parse(new TextDecoder().decode(await fetchBytes(new URL("scene.json", folder))));
   const [colours, packed] = await Promise.all(
@@ -48,10 +49,7 @@ export async function readScene(folder, { width, height }) {
   const n = VIEW.h * VIEW.w;
   const keyframes = [];
   for (const [i, pose] of head.poses.entries()) {
-    const blob = new Blob([colours.subarray(head.offsets[i], head.offsets[i + 1])], { type: "image/webp" });
-    const image = await createImageBitmap(blob, AS_STORED);
-    context.drawImage(image, 0, 0);
-    image.close();
+    await drawStored(context, colours, head.offsets, i);
     const levels = geometry.subarray(2 * n * i, 2 * n * i + n);
     const depth = Float32Array.from(levels, (level) => Math.exp((level - ONE_METRE) / LEVELS_PER_E));
     const hidden = geometry.subarray(2 * n * i + n, 2 * n * (i + 1));
@@ -60,7 +58,31 @@ export async function readScene(folder, { width, height }) {
   }
   const egoMotion = await readEgoMotion(head.ego_motion, folder);
   const { fov_deg: fovDeg, pixel_aspect: pixelAspect, walls, ways } = head;
-  return { fovDeg, pixelAspect, keyframes, egoMotion, walls, ways };
+  const body = await readBody(head.body, folder, { width, height });
+  return { fovDeg, pixelAspect, keyframes, egoMotion, walls, ways, body };
+}
+
+/** The player's body as it was recorded in a scene; null for none.  size: of frames. */
+async function readBody(described, folder, size) {
+  if (!described) return null;
+  const bytes = await fetchBytes(new URL("body.bin", folder));
+  const { width, height } = described.box;
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  const images = [];
+  for (let i = 0; i + 1 < described.offsets.length; i++) {
+    context.clearRect(0, 0, width, height);
+    await drawStored(context, bytes, described.offsets, i);
+    images.push(context.getImageData(0, 0, width, height).data);
+  }
+  return new Body(described, images, size);
+}
+
+/** Draws image number i of WebP files one after another. */
+async function drawStored(context, bytes, offsets, i) {
+  const blob = new Blob([bytes.subarray(offsets[i], offsets[i + 1])], { type: "image/webp" });
+  const image = await createImageBitmap(blob, AS_STORED);
+  context.drawImage(image, 0, 0);
+  image.close();
 }
 
 function rgb(context, width, height) {

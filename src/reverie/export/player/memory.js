@@ -21,7 +21,7 @@ export class SpatialMemory {
 
   /**
    * config: of the model; size: {width, height} of frames.
-   * scene: {fovDeg, pixelAspect, keyframes, egoMotion, walls, ways} or null; pose: of the start image's camera.
+   * scene: {fovDeg, pixelAspect, keyframes, egoMotion, walls, ways, body} or null; pose: of the start image's camera.
    * egoMotion: the model's, for scenes that have none of their own; actionSize: numbers of an action row.
    */
   constructor(config, size, scene = null, pose = null, egoMotion = null, actionSize = 0) {
@@ -38,6 +38,8 @@ export class SpatialMemory {
     this.motion = new Float32Array(HISTORY_FRAMES * 6);
     this.actions = new Float32Array(HISTORY_FRAMES * actionSize);
     this.ahead = null;
+    this.body = scene?.body ?? null;
+    this.shown = 0; // the recorded frame of the body that was shown last, from 1
   }
 
   /** Motions (4 x 6 numbers) of the next block under 4 action rows. */
@@ -53,8 +55,8 @@ export class SpatialMemory {
 
   /**
    * The next block, of predicted `motions` under 4 action `rows`: its poses, which walls and the end of a scene's ground
-   * stop, their motions with the speed ahead that the ground's end takes, the rendered views, and the keyframes that are
-   * drawn in them.
+   * stop, their motions with the speed ahead that the ground's end takes, the rendered views, the keyframes that are
+   * drawn in them, and the player's body before them, of scenes that have recorded it.
    */
   next(motions, rows = []) {
     const path = [];
@@ -67,7 +69,11 @@ export class SpatialMemory {
     // No game has such an edge: a runner who is stopped there runs on the spot, and leaves it when told to turn.
     const taken = motionsAlong(this.camera, step.poses);
     motionsAlong(this.camera, wanted).forEach(([ahead], i) => (taken[i][0] = ahead));
-    return { ...step, rows, motions: Float32Array.of(...taken.flat()) };
+    const next = { ...step, rows, motions: Float32Array.of(...taken.flat()) };
+    if (!this.body) return next;
+    const past = [moveOn(this.actions.slice(), rows), moveOn(this.motion.slice(), next.motions)];
+    const body = this.body.show(...past, this.shown);
+    return { ...next, body, view: body.drawView(next.view) };
   }
 
   #stopAtWalls(wanted) {
@@ -98,14 +104,16 @@ export class SpatialMemory {
   /** Begins: the start image (RGB bytes) with its measured geometry. */
   open({ depth, hidden }, colour) {
     this.ahead = depthAhead(depth);
+    if (this.body) this.shown = this.body.find(colour, hidden);
     this.#write(colour, depth, hidden);
   }
 
   /** Advances by the block that `next` foresaw; geometry: of its last frame, colour: that frame's RGB bytes. */
-  commit({ poses, rows, motions, view, chosen }, { depth: measured, hidden }, colour) {
+  commit({ poses, rows, motions, view, chosen, body }, { depth: measured, hidden }, colour) {
     this.camera = poses.at(-1);
     moveOn(this.motion, motions);
     moveOn(this.actions, rows);
+    if (body) this.shown = body.rows.at(-1) + 1;
     const n = measured.length;
     const shown = view.inverseDepth.subarray(-n);
     const cover = view.cover.subarray(-n);
@@ -149,9 +157,10 @@ function depthAhead(depth) {
   return means;
 }
 
-/** Takes new numbers in at the end; the oldest go. */
+/** Takes new numbers in at the end; the oldest go.  Returns the history. */
 function moveOn(history, values) {
   history.copyWithin(0, values.length);
   history.set(values, history.length - values.length);
+  return history;
 }
 

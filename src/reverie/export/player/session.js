@@ -89,7 +89,10 @@ export class Session {
     const z = await this.#denoise(noise, actions, condition);
     const decoded = await this.#decode(z);
     const geometry = await this.#measure(decoded.at(-1));
-    const frames = await this.#addDetail(decoded, next.view, geometry.hidden);
+    const painted = next.body ? geometry.hidden : new Uint8Array(geometry.hidden.length);
+    if (next.body) geometry.hidden = next.body.hides(geometry.hidden);
+    const frames = await this.#addDetail(decoded, next.view, painted, geometry.hidden);
+    next.body?.draw(frames);
     show(frames);
     await this.#commit(z, actions, condition, noise.at(-1));
     memory.commit(next, geometry, frames.at(-1));
@@ -145,16 +148,18 @@ export class Session {
     return this.networks.run("pass", inputs);
   }
 
-  /** Frames (RGB bytes) with the fine detail of the views, but for the body. */
-  async #addDetail(frames, view, body) {
+  /** Frames (RGB bytes) with the fine detail of the views, but for the body, and without the one that was painted. */
+  async #addDetail(frames, view, painted, body) {
     const { width, height, view: [h, w] } = this.model;
     const block = new Float32Array(3 * this.size * frames.length);
     frames.forEach((frame, i) => block.set(this.#picture(frame).data, 3 * this.size * i));
     const out = await this.networks.run("detail", {
       frames: { data: block, dims: [1, STEP_FRAMES, 3, height, width] },
       detail: { data: view.detail(), dims: [1, STEP_FRAMES, 3, 2 * h, 2 * w] },
+      found: { data: view.found ?? view.cover, dims: [1, STEP_FRAMES, h, w] },
       cover: { data: view.cover, dims: [1, STEP_FRAMES, h, w] },
       inverse_depth: { data: view.inverseDepth, dims: [1, STEP_FRAMES, h, w] },
+      painted: { data: Float32Array.from(painted), dims: [1, h, w] },
       body: { data: Float32Array.from(body), dims: [1, h, w] },
     });
     return this.#frames(out.shown);

@@ -49,6 +49,18 @@ def add_detail(frames: Tensor, detail: Tensor, cover: Tensor, inverse_depth: Ten
     return frames + (difference - KEPT_COARSE * coarse).mul_(agreement * is_drawn).view_as(frames)
 
 
+def show_behind(frames: Tensor, view: Tensor, cover: Tensor, body: Tensor) -> Tensor:
+    """Frames in which the view is seen where a body was painted, but for the view's holes.
+
+    As `add_detail`; cover: without a body before the view.
+    """
+    painted = F.max_pool2d(body[:, None].float(), BODY_RIM, 1, BODY_RIM // 2)
+    weight = F.interpolate((cover * painted).flatten(0, 1)[:, None], frames.shape[-2:], mode="bilinear")
+    if view.shape[-2:] != frames.shape[-2:]:
+        view = F.interpolate(view.flatten(0, 1), frames.shape[-2:], mode="area").unflatten(0, view.shape[:2])
+    return torch.lerp(frames, view, weight.view(*frames.shape[:2], 1, *frames.shape[-2:]))
+
+
 def _neighbours(inverse_depth: Tensor) -> Tensor:
     """Counts of the eight neighbours that are on each pixel's surface.  inverse_depth: (..., h, w) per metre."""
     inverse_depth = inverse_depth + 1e-3  # sky is a surface

@@ -3,7 +3,8 @@
 What was seen need not be learnt, only placed.  For every block the camera's next poses are predicted from the actions
 (or given), the keyframes that promise most are rendered into them, and the views become condition channels and the
 latent that the network's output is a residual to.  After the block its last frame becomes a keyframe if it shows
-something new: first seen, or seen from less than half as far as before.  What it sees through is deleted.
+something new: first seen, or seen from less than half as far as before.  What it sees through is deleted.  The player's
+own body, where a scene has recorded it, is drawn into views and frames, and never written.
 
 Legend: b batch of sessions, K keyframes of a session, k keyframes that a view is rendered from, m candidates,
 (h w) = 64 x 112 views, (H W) frames, (c u v) a latent step.
@@ -18,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reverie.models.conditioning.detail import add_detail
+from reverie.models.conditioning.detail import add_detail, show_behind
 from reverie.models.conditioning.erasure import (
     ROW_BYTES,
     count_seen_through,
@@ -30,6 +31,7 @@ from reverie.models.conditioning.erasure import (
 from reverie.models.conditioning.walls import heading_pose, stop_at_surfaces, surface_points
 from reverie.models.depth import BODY_LOGIT, MAX_DEPTH_M, DepthNet
 from reverie.models.state import ConditionChannels, SpatialMemoryState
+from reverie.scenes.body_matching import Body, BodyLayer
 from reverie.scenes.ego_motion import (
     AHEAD_GRID,
     HISTORY_FRAMES,
@@ -75,8 +77,11 @@ class SpatialMemoryConfig:
 
 
 class NextStep(NamedTuple):
-    """The condition of the next step, and what `commit` needs of it: actions (b, 4, a), poses (b, 4, 6), motions
-    (b, 4, 6) with the speed ahead that the ground's end takes, the view and the keyframes that it was rendered from."""
+    """The condition of the next step, and what `commit` needs of it.
+
+    actions: (b, 4, a); poses: (b, 4, 6); motions: (b, 4, 6) with the speed ahead that the ground's end takes; view, and
+    the keyframes that it was rendered from; body: the player's own before it, of scenes that have recorded it.
+    """
 
     parts: ConditionChannels
     actions: Tensor
@@ -84,6 +89,7 @@ class NextStep(NamedTuple):
     motions: Tensor
     view: View
     choice: Choice
+    body: BodyLayer | None
 
 
 class ViewEncoder(nn.Module):
@@ -154,6 +160,7 @@ class SpatialMemory(nn.Module):
             ahead=zeros(*AHEAD_GRID),
             trail=zeros(TRAIL_STEPS, 2),
             seen_through=zeros(scene_keyframes + count + 1, ROW_BYTES, dtype=torch.uint8),
+            body=zeros(dtype=torch.int64),
         )
 
     def open(
@@ -163,11 +170,13 @@ class SpatialMemory(nn.Module):
         pose: Tensor | None = None,
         fov_deg: Tensor | None = None,
         pixel_aspect: Tensor | None = None,
+        body: Body | None = None,
     ) -> None:
         """Resets the state to one keyframe, the start image.
 
         frame: (b, 3, H, W) in [-1, 1], as the decoder gives it; pose: (b, 6), fov_deg and pixel_aspect: (b,) of its
-        camera, by default the origin and the configuration's.
+        camera, by default the origin and the configuration's; body: the scene's, of which the start image is
+        taken to show what looks most like it.
         """
         for tensor in state.tensors():
             tensor.zero_()
@@ -180,6 +189,8 @@ class SpatialMemory(nn.Module):
         state.focal.copy_(focal_lengths(fov, aspect))
         depth, hidden = self._measure(frame)
         state.ahead.copy_(depth_ahead(depth.log()))
+        if body is not None:
+            state.body.copy_(body.find(frame, hidden))
         self._write_keyframe(state, frame, depth, hidden, torch.ones(b, dtype=torch.bool, device=frame.device))
 
     def next(
@@ -203,8 +214,21 @@ class SpatialMemory(nn.Module):
             # No game has such an edge: a runner who is stopped there runs on the spot, and leaves it when told to turn.
             motions = torch.cat([motions[..., :1], motions_along(state.camera, poses)[..., 1:]], -1)
         view, choice = self.render(state, poses, scene)
+        body = self._show_body(state, actions, motions, scene)
+        if body is not None:
+            view = body.draw_view(view)
         parts = self.channels(view.colour, view.cover, view.inverse_depth, last, choice.valid.any(1))
-        return NextStep(parts, actions, poses, motions, view, choice)
+        return NextStep(parts, actions, poses, motions, view, choice, body)
+
+    def _show_body(
+        self, state: SpatialMemoryState, actions: Tensor, motions: Tensor, scene: Candidates | None
+    ) -> BodyLayer | None:
+        """The player's body in the next block, of a scene that has recorded it."""
+        if scene is None or scene.body is None:
+            return None
+        with torch.autocast(motions.device.type, enabled=False):
+            past = _append(state.actions, actions), _append(state.motion, motions.float())
+            return scene.body.show(*past, state.body, (state.colour.shape[-2], state.colour.shape[-1]))
 
     def predict_poses(self, state: SpatialMemoryState, actions: Tensor, scene: Candidates | None) -> Tensor:
         """The next poses (b, 4, 6) as predicted, stopped by walls."""
@@ -269,7 +293,7 @@ class SpatialMemory(nn.Module):
         frames: (b, 4, 3, H, W) in [-1, 1], as decoded.
         """
         depth, hidden = self._measure(frames[:, -1])
-        frames = self._with_detail(state, step, frames, hidden)
+        frames, hidden = self._with_view(state, step, frames, hidden)
         move_camera(state, step)
         with torch.autocast(frames.device.type, enabled=False):
             depth = match_scale(depth, hidden, step.view)
@@ -281,13 +305,23 @@ class SpatialMemory(nn.Module):
             self._write_keyframe(state, frames[:, -1], depth, hidden | (known & stays), write)
         return frames
 
-    def _with_detail(self, state: SpatialMemoryState, step: NextStep, frames: Tensor, body: Tensor) -> Tensor:
-        """Frames (b, 4, 3, H, W) with the fine detail of the view, but for the body (b, h, w)."""
+    def _with_view(
+        self, state: SpatialMemoryState, step: NextStep, frames: Tensor, body: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Frames (b, 4, 3, H, W) with the fine detail of the view and the recorded body, and the pixels that are body.
+
+        body: (b, h, w) as the network painted it into the last frame.
+        """
         with torch.autocast(frames.device.type, enabled=False):
-            view, choice = step.view, step.choice
+            view, choice, frames = step.view, step.choice, frames.float()
             hidden = choice.gather("hidden") | gone(state.seen_through, choice)
             detail = sample_colour(choice.gather("colour"), hidden, view.points.divided())
-            return add_detail(frames.float(), detail, view.cover, view.inverse_depth, body)
+            if step.body is None:
+                return add_detail(frames, detail, view.cover, view.inverse_depth, body), body
+            frames = show_behind(frames, detail, view.points.found, body)
+            body = body | step.body.hides((body.shape[-2], body.shape[-1]))
+            frames = add_detail(frames, detail, view.cover, view.inverse_depth, body)
+            return step.body.draw(frames), body
 
     def _measure(self, frame: Tensor) -> tuple[Tensor, Tensor]:
         """Depth in metres and hidden pixels (body), (b, h, w), of a frame."""
@@ -325,11 +359,18 @@ class SpatialMemory(nn.Module):
 
 
 def move_camera(state: SpatialMemoryState, step: NextStep) -> None:
-    """The camera stands where the step leads; its motions and actions are the last ones."""
+    """The camera stands where the step leads; its motions and actions, and the body shown, are the last ones."""
     state.camera.copy_(step.poses[:, -1])
-    state.motion.copy_(torch.cat([state.motion[:, STEP_FRAMES:], step.motions], 1))
-    state.actions.copy_(torch.cat([state.actions[:, STEP_FRAMES:], step.actions.to(state.actions)], 1))
+    state.motion.copy_(_append(state.motion, step.motions))
+    state.actions.copy_(_append(state.actions, step.actions))
+    if step.body is not None:
+        state.body.copy_(step.body.rows[:, -1] + 1)
     state.trail.copy_(torch.cat([state.trail[:, 1:], state.camera[:, None, :2]], 1))
+
+
+def _append(history: Tensor, rows: Tensor) -> Tensor:
+    """Histories (b, n, .) with new rows (b, f, .) at their ends, as long as before."""
+    return torch.cat([history[:, rows.shape[1] :], rows.to(history)], 1)
 
 
 def own_keyframes(state: SpatialMemoryState) -> Candidates:

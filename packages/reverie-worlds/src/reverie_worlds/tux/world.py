@@ -60,8 +60,12 @@ CAMERA_DISTANCE = 4.0
 TUX_BELOW_VIEW_DEG = 20.0
 """Position of the penguin relative to the camera: its distance, and its angle below the middle of the frame."""
 
-TUX_FROM_CAMERA, TUX_RADIUS_M = (0.0, -1.27, 3.76), 0.65
+TUX_FROM_CAMERA, TUX_RADIUS_M = (0.0, -1.2, 3.55), 0.85
 """The ball that holds the penguin: its centre right, up and ahead of the camera, metres."""
+
+MIN_SNOW_CELLS = 20
+SNOW_RADIUS_M, ABOVE_SNOW_M = 1.45, 0.07
+"""The snow around the penguin is taken for a plane so far from that centre; what is so high above it is penguin."""
 
 SUNK = 0.22
 """On the snow the penguin is so many metres higher than its position in the frame implies."""
@@ -326,9 +330,33 @@ class _Ride:
 
 
 def _penguin(depth: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
-    """The cells `(64, 112)` whose points lie in the ball that holds the penguin."""
-    away = np.linalg.norm(cell_points(depth, FOV_DEG) - np.array(TUX_FROM_CAMERA, np.float32), axis=-1)
-    return (away < TUX_RADIUS_M).reshape(GEOMETRY_SHAPE)
+    """The cells `(64, 112)` in the ball that holds the penguin, above the snow, and those beside them."""
+    points = cell_points(depth, FOV_DEG).reshape(*GEOMETRY_SHAPE, 3)
+    away = np.linalg.norm(points - np.array(TUX_FROM_CAMERA, np.float32), axis=-1)
+    near = away < TUX_RADIUS_M
+    around = points[~near & (away < SNOW_RADIUS_M)]
+    if len(around) >= MIN_SNOW_CELLS:
+        near &= _heights(points, around) > ABOVE_SNOW_M
+    body = near.copy()
+    body[1:] |= near[:-1]
+    body[:-1] |= near[1:]
+    body[:, 1:] |= near[:, :-1]
+    body[:, :-1] |= near[:, 1:]
+    return body
+
+
+def _heights(points: npt.NDArray[np.float32], around: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Heights of points `(..., 3)` above the plane through points `(n, 3)` of the snow, most of which lie on it."""
+    kept = np.ones(len(around), np.bool_)
+    plane = np.zeros(3)
+    for _ in range(3):
+        rows = np.column_stack([around[kept][:, [0, 2]], np.ones(kept.sum())])
+        plane = np.linalg.lstsq(rows, around[kept, 1], rcond=None)[0]
+        off = around[:, 1] - around[:, [0, 2]] @ plane[:2] - plane[2]
+        off = np.abs(off - np.median(off))
+        kept = off <= max(ABOVE_SNOW_M, float(np.quantile(off, 0.7)))
+    finite = np.where(np.isfinite(points), points, 0.0)
+    return finite[..., 1] - finite[..., [0, 2]] @ plane[:2] - plane[2]
 
 
 def _start_game(seed: int) -> LockstepGame:

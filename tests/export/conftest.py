@@ -17,6 +17,7 @@ from reverie.export.runtime import cached_archive
 from reverie.models import presets
 from reverie.models.schedule import Schedule
 from reverie.models.start_frames import NewStartFrame, write_start_frames
+from reverie.scenes.recorded_body import RecordedBody
 from reverie.scenes.scene import Scene, Start
 from reverie.vision.projection import VIEW_SIZE
 
@@ -38,7 +39,7 @@ def _image(seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="session")
 def yard(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A scene of four keyframes that look to all sides."""
+    """A scene of four keyframes that look to all sides, with a player who is seen."""
     pose = np.zeros((4, 6), np.float32)
     pose[:, 3] = [0, 90, 180, 270]
     scene = Scene(
@@ -55,10 +56,29 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Path:
         depth=np.full((4, *VIEW_SIZE), 6.0, np.float32),
         hidden=np.zeros((4, *VIEW_SIZE), bool),
         pose=pose,
+        body=_body(),
     )
     folder = tmp_path_factory.mktemp("scenes") / "yard"
     scene.save(folder)
     return folder
+
+
+def _body() -> RecordedBody:
+    """Two clips of a patch near the bottom of the frame, told apart by what was done before."""
+    height, width = presets.tiny().resolution
+    rand = np.random.default_rng(9)
+    image = np.stack([_image(20 + i)[: height // 3, : width // 4] for i in range(12)])
+    opacity = np.zeros((*image.shape[:3], 1), np.uint8)
+    opacity[:, 1:-1, 1:-1] = 255
+    past = 6 * (len(("forward", "left", "pitch", "yaw")) + 6)
+    return RecordedBody(
+        np.concatenate([image, opacity], -1),
+        (height // 2, width // 3),
+        np.repeat([0, 1], 6),
+        rand.normal(size=(12, 5)).astype(np.float32),
+        np.zeros(past, np.float32),
+        rand.normal(size=(past, 5)).astype(np.float32),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ FILE = "body.parquet"
 COLUMNS = ("image", "clip", "embedding")
 MAX_BODY_FRAMES = 4096
 MAX_PIXELS = 2**27
-"""Of all images together: limits on what a file of a stranger holds."""
+"""Pixels of all images together: with the rows, limits on what a file of a stranger holds."""
 MAX_NUMBER = 1e6
 """The largest number of an embedding, and of what it is fitted with."""
 CLIP_FRAMES = 24
@@ -53,7 +53,7 @@ RIDGE = 1e-3
 LEAST_SEEN = 0.5
 """A body that is less than so many times as large as it usually is has something before it: not to be shown again."""
 SMALLEST_SHARE, LARGEST_SHARE = 0.002, 0.4
-"""Of the picture's pixels; where a body has less or more on average, none is seen."""
+"""Shares of a frame's pixels; where a body has fewer or more on average, none is seen."""
 QUALITY = 60
 
 

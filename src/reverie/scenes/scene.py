@@ -1,7 +1,7 @@
 """Scenes on disk: a folder with `scene.json`, `keyframes.parquet` and start images.
 
 scene.json          kind, version, title, game, fov_deg, pixel_aspect, keys, mouse, licence, starts, walls
-keyframes.parquet   a row each: colour (WebP), depth (PNG, 8 bits of its logarithm), hidden (PNG, 1 bit), pose
+keyframes.parquet   a row each: colour (WebP), depth (8 bits of its logarithm), hidden (both lossless WebP or PNG), pose
 start-00.webp ...   start images, with their poses in scene.json
 ego-motion.safetensors   how one moves here; left out, one moves as the model has learnt
 ways.parquet        where recorded cameras were, on a track; left out, one may go anywhere near the keyframes
@@ -104,7 +104,7 @@ class Scene:
         return None if self.ego_motion is None or columns is None else for_columns(self.ego_motion, columns)
 
     def columns_in(self, space: ActionSpace) -> list[int] | None:
-        """Where its own action numbers are in a model's rows; None for a model without its mouse."""
+        """Columns of a model's action rows that hold its own numbers; None for a model without its mouse."""
         if self.mouse and not space.mouse:
             return None
         return [space.names.index(name) for name in ActionSpace(self.keys, self.mouse).names]
@@ -117,8 +117,8 @@ class Scene:
         folder.mkdir(parents=True, exist_ok=True)
         rows = {
             "colour": [_encode(Image.fromarray(x), "WEBP", quality=COLOUR_QUALITY, method=6) for x in self.colour],
-            "depth": [_encode(Image.fromarray(encode_depth(x)), "PNG", optimize=True) for x in self.depth],
-            "hidden": [_encode(Image.fromarray(x), "PNG", optimize=True) for x in self.hidden],
+            "depth": [_encode_exactly(encode_depth(x)) for x in self.depth],
+            "hidden": [_encode_exactly(255 * x.astype(np.uint8)) for x in self.hidden],
             "pose": [[float(v) for v in pose] for pose in self.pose],
         }
         temporary = folder / f".{KEYFRAMES}.{os.getpid()}.tmp"
@@ -306,6 +306,11 @@ def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def _encode_exactly(levels: npt.NDArray[np.uint8]) -> bytes:
+    """Levels (h, w) without loss: as WebP an eighth smaller than as PNG."""
+    return _encode(Image.fromarray(levels).convert("RGB"), "WEBP", lossless=True, quality=100, method=6)
 
 
 def _decode(content: bytes, mode: str) -> npt.NDArray[np.uint8]:

@@ -114,23 +114,36 @@ class BodyLayer {
     return Uint8Array.from(mask, (value, i) => (value || opacity[i] > 0 ? 1 : 0));
   }
 
-  /** At the size of views: colour in [-1, 1] times opacity, and opacity in 0..1, (4 h w). */
+  /** At the size of views, by area: colour in [-1, 1] times opacity, and opacity in 0..1, (4 h w). */
   #shrink(image) {
     const { top, left, width, height } = this.box;
-    const [n, down, across] = [VIEW.h * VIEW.w, this.size.height / VIEW.h, this.size.width / VIEW.w];
+    const n = VIEW.h * VIEW.w;
     const small = new Float32Array(4 * n);
-    for (let y = 0, from = 0; y < height; y++) {
-      const row = Math.floor((top + y) / down) * VIEW.w;
-      for (let x = 0; x < width; x++, from += 4) {
-        const opacity = image[from + 3] / 255 / (down * across);
-        if (!opacity) continue;
-        const to = row + Math.floor((left + x) / across);
-        for (let c = 0; c < 3; c++) small[c * n + to] += (image[from + c] / 127.5 - 1) * opacity;
-        small[3 * n + to] += opacity;
+    const rows = spans(VIEW.h, this.size.height, top, height);
+    const columns = spans(VIEW.w, this.size.width, left, width);
+    for (const [row, y0, y1, tall] of rows) {
+      for (const [column, x0, x1, wide] of columns) {
+        const to = row * VIEW.w + column;
+        for (let y = y0; y < y1; y++) {
+          for (let x = x0; x < x1; x++) {
+            const from = 4 * (y * width + x);
+            const opacity = image[from + 3] / 255 / (tall * wide);
+            for (let c = 0; c < 3; c++) small[c * n + to] += (image[from + c] / 127.5 - 1) * opacity;
+            small[3 * n + to] += opacity;
+          }
+        }
       }
     }
     return small;
   }
+}
+
+/** The cells of `cells` along an axis that show a part of a box: their number, its first and last pixel, and their size. */
+function spans(cells, pixels, start, length) {
+  return Array.from({ length: cells }, (_, cell) => {
+    const [from, to] = [Math.floor((cell * pixels) / cells), Math.ceil(((cell + 1) * pixels) / cells)];
+    return [cell, Math.max(from - start, 0), Math.min(to - start, length), to - from];
+  }).filter(([, from, to]) => from < to);
 }
 
 /** Means of four frames each, of the last frames' actions and motions. */

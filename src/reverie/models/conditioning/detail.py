@@ -54,11 +54,14 @@ def show_behind(frames: Tensor, view: Tensor, cover: Tensor, body: Tensor) -> Te
 
     As `add_detail`; cover: without a body before the view.
     """
+    size = frames.shape[-2:]
     painted = F.max_pool2d(body[:, None].float(), BODY_RIM, 1, BODY_RIM // 2)
-    weight = F.interpolate((cover * painted).flatten(0, 1)[:, None], frames.shape[-2:], mode="bilinear")
-    if view.shape[-2:] != frames.shape[-2:]:
-        view = F.interpolate(view.flatten(0, 1), frames.shape[-2:], mode="area").unflatten(0, view.shape[:2])
-    return torch.lerp(frames, view, weight.view(*frames.shape[:2], 1, *frames.shape[-2:]))
+    painted = F.interpolate(painted, size, mode="bilinear")[:, None]
+    # In holes the view shows anything: its holes stay sharp.
+    found = F.interpolate(cover.flatten(0, 1)[:, None], size, mode="area").view(*frames.shape[:2], 1, *size)
+    if view.shape[-2:] != size:
+        view = F.interpolate(view.flatten(0, 1), size, mode="area").unflatten(0, view.shape[:2])
+    return torch.lerp(frames, view, painted * (found == 1))
 
 
 def _neighbours(inverse_depth: Tensor) -> Tensor:

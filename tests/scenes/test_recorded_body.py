@@ -11,9 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import given
+from tests.helpers.damage import ANY, Damage, examples
 from tests.helpers.player_body import BOTTOM, CENTRE, HALF, LEAN, SIZE, TOP, recorded, walk
 
 from reverie.errors import DataError
+from reverie.scenes.body_matching import Body
 from reverie.scenes.recorded_body import (
     CLIP_FRAMES,
     FILE,
@@ -117,6 +120,7 @@ def test_a_written_body_is_the_body(body: RecordedBody, tmp_path: Path) -> None:
         ({"corner": None}, "not readable"),
         ({"mean": [0.0]}, "not those of actions of 2 numbers"),
         ({"weights": [[1e9] * 24] * 48}, "out of range"),
+        ({"clip": 1}, "no clip has 4 frames"),
         ({"image": b"RIFF"}, "cannot identify image file"),
         ({"image": None}, "not readable"),
     ],
@@ -128,6 +132,8 @@ def test_a_damaged_or_foreign_body(body: RecordedBody, tmp_path: Path, change: d
     told |= {name: value for name, value in change.items() if name in told}
     if "rows" in change:
         table = table.slice(0, 0)
+    if "clip" in change:
+        table = table.set_column(1, "clip", pa.array(np.arange(len(table))))
     if "image" in change:
         images = [*table["image"].to_pylist()[1:], change["image"]]
         table = table.set_column(0, "image", pa.array(images, pa.binary()))
@@ -138,6 +144,35 @@ def test_a_damaged_or_foreign_body(body: RecordedBody, tmp_path: Path, change: d
     assert says in str(caught.value)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def stored(body: RecordedBody, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stored")
+    write_body(folder, body)
+    return folder / FILE
+
+
+@examples(100)
+@given(damage=ANY)
+def test_a_damaged_body_is_a_body_or_one_line(
+    stored: Path, tmp_path_factory: pytest.TempPathFactory, damage: Damage
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "damaged-body"
+    folder.mkdir(exist_ok=True)
+    (folder / FILE).write_bytes(damage.apply(stored.read_bytes()))
+    found = _read(folder)
+    assert "\n" not in found if isinstance(found, str) else len(Body.of(found, [0, 1], 2).ends) > 0
+
+
+def _read(folder: Path) -> RecordedBody | str:
+    """The body, or why it is none."""
+    try:
+        found = read_body(folder, SIZE, 2)
+    except DataError as error:
+        return str(error)
+    assert found is not None
+    return found
 
 
 def test_a_body_of_another_game_or_no_parquet_at_all(body: RecordedBody, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tests.helpers.damage import ANY, Damage, examples
 from tests.helpers.rendered_room import around, look
 
 from reverie.errors import DataError
-from reverie.scenes import scene
+from reverie.scenes import image_rows
 from reverie.scenes.ego_motion import FILE, EgoMotionNet
 from reverie.scenes.recorded_ways import RecordedWays
 from reverie.scenes.scene import COLOUR_QUALITY, KEYFRAMES, Scene, Start
@@ -320,7 +320,7 @@ def test_an_image_as_large_as_a_file_can_say_is_not_decoded(folder: Path) -> Non
     assert "row 1: a damaged keyframe" in refusal(folder)
     replace(folder, "colour", 1, _bomb((3000, 3000)))
     assert "row 1: a damaged keyframe (an image of 3000x3000 pixels)" in refusal(folder)
-    replace(folder, "colour", 1, bytes(scene.MAX_IMAGE_BYTES + 1))
+    replace(folder, "colour", 1, bytes(image_rows.MAX_IMAGE_BYTES + 1))
     assert "an image of more than 8 MiB" in refusal(folder)
     (folder / "start-00.webp").write_bytes(bomb)
     assert "start-00.webp: not a readable start image" in refusal(folder)
@@ -333,9 +333,9 @@ def _bomb(size: tuple[int, int]) -> bytes:
 
 
 def test_more_keyframes_than_a_scene_has_are_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scene, "MAX_KEYFRAMES", 3)
+    monkeypatch.setattr(image_rows, "MAX_ROWS", 3)
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", None)
-    assert "expected 1 to 3 keyframes, got 4" in refusal(folder)
+    assert "expected 1 to 3 rows, got 4" in refusal(folder)
 
 
 @examples(150)
@@ -379,4 +379,4 @@ def test_a_keyframe_of_another_size(folder: Path) -> None:
 
 def test_no_keyframes_at_all(folder: Path) -> None:
     pq.write_table(pq.read_table(folder / KEYFRAMES).slice(0, 0), folder / KEYFRAMES)
-    assert "expected 1 to 4096 keyframes, got 0" in refusal(folder)
+    assert "expected 1 to 4096 rows, got 0" in refusal(folder)

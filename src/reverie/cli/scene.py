@@ -262,10 +262,11 @@ def _format_body(body: RecordedBody) -> str:
 
 
 def _check_body_frames(frames: int) -> None:
-    from reverie.scenes.recorded_body import CLIP_FRAMES, MAX_BODY_FRAMES
+    from reverie.scenes.image_rows import MAX_ROWS
+    from reverie.scenes.recorded_body import CLIP_FRAMES
 
-    if not CLIP_FRAMES <= frames <= MAX_BODY_FRAMES:
-        raise DataError(f"frames of the player's body must be {CLIP_FRAMES} to {MAX_BODY_FRAMES}, got {frames}")
+    if not CLIP_FRAMES <= frames <= MAX_ROWS:
+        raise DataError(f"frames of the player's body must be {CLIP_FRAMES} to {MAX_ROWS}, got {frames}")
 
 
 def _check_controls(head: Head, space: ActionSpace) -> None:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from reverie.errors import DataError
+from reverie.scenes.image_rows import MAX_ROWS
 from reverie.scenes.keyframes import Keyframes
-from reverie.scenes.scene import MAX_KEYFRAMES, Scene, Start
+from reverie.scenes.scene import Scene, Start
 from reverie.scenes.scene_keyframes import Coverage, choose_scene_keyframes, hide_moving, measure_coverage, render_from
 from reverie.types import Frames
 from reverie.vision.depth_codec import decode_depth, encode_depth
@@ -85,7 +86,7 @@ def make_keyframes(
 
 def check_counts(keyframes: int, starts: int) -> None:
     """Raises DataError for numbers of keyframes and starts that a scene cannot have."""
-    for name, value, high in (("--keyframes", keyframes, MAX_KEYFRAMES), ("--starts", starts, MAX_STARTS)):
+    for name, value, high in (("--keyframes", keyframes, MAX_ROWS), ("--starts", starts, MAX_STARTS)):
         if not 1 <= value <= high:
             raise DataError(f"{name} must be 1 to {high}, got {value}")
 

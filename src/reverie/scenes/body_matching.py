@@ -18,7 +18,7 @@ from reverie.scenes.recorded_body import RecordedBody, describe_looks, describe_
 from reverie.types import STEP_FRAMES
 from reverie.vision.rendering import View
 
-CONTINUITY = 0.25
+CONTINUITY = 0.1
 """Weight of a change of looks from one block to the next, beside a difference of pasts."""
 
 
@@ -55,8 +55,8 @@ class Body(NamedTuple):
     """A recorded body on the device, for one model's actions.
 
     image: (n, 4, y, x) uint8; corner: of the box in the frame; embedding: (m, k) of the pasts of frames that end a
-    block, ends: (m,) their rows; after: (n,) what follows each frame, itself at the end of its
-    clip; looks: (n, l); mean (p,), weights (p, k): of the embedding.
+    block, ends: (m,) their rows; after: (n,) what follows each frame, itself at the end of its clip; looks: (n, l);
+    mean (p,), weights (p, k): of the embedding.
     """
 
     image: Tensor

@@ -9,7 +9,6 @@ Legend: n frames of clips, (H W) a frame, (h w) a view at half size, k numbers o
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -26,15 +25,13 @@ from torch import Tensor
 from reverie.errors import DataError, first_line
 from reverie.paths import local_path
 from reverie.scenes.ego_motion import HISTORY_FRAMES, motions_along
+from reverie.scenes.image_rows import decode_image, encode_image, read_rows
 from reverie.types import STEP_FRAMES, Frames
 from reverie.vision.pixels import to_bytes, to_pixels
 from reverie.vision.rendering import push_pull
 
 FILE = "body.parquet"
 COLUMNS = ("image", "clip", "embedding")
-MAX_BODY_FRAMES = 4096
-MAX_PIXELS = 2**27
-"""Pixels of all images together: with the rows, limits on what a file of a stranger holds."""
 MAX_NUMBER = 1e6
 """The largest number of an embedding, and of what it is fitted with."""
 CLIP_FRAMES = 24
@@ -49,6 +46,8 @@ OPACITY_WEIGHT = 2.0
 """A pixel that is body in one look and not in the other counts as much as black beside white."""
 LOOK_WEIGHT = 0.7
 """Weight of looks beside embeddings of pasts in the choice of clips."""
+FASTEST = (1.5, 1.5, 1.5, 15.0, 15.0, 15.0)
+"""The largest motion of a frame that counts, metres and degrees."""
 RIDGE = 1e-3
 LEAST_SEEN = 0.5
 """A body that is less than so many times as large as it usually is has something before it: not to be shown again."""
@@ -158,7 +157,9 @@ def _cut_out(walks: Sequence[BodyWalk]) -> tuple[tuple[int, int], list[Tensor]]:
 def _describe_walk(walk: BodyWalk) -> Tensor:
     """Pasts (f, p) of a walk's frames; before its beginning nothing was done."""
     poses, actions = torch.from_numpy(walk.poses), torch.from_numpy(walk.actions)
-    motions = F.pad(motions_along(poses[:1], poses[None, 1:])[0], (0, 0, HISTORY_FRAMES, 0))
+    most = poses.new_tensor(FASTEST)  # a camera that was put elsewhere after a fall has not moved there
+    motions = motions_along(poses[:1], poses[None, 1:])[0].clamp(-most, most)
+    motions = F.pad(motions, (0, 0, HISTORY_FRAMES, 0))
     actions = F.pad(actions[:-1], (0, 0, HISTORY_FRAMES, 0))
     actions, motions = (x.unfold(0, HISTORY_FRAMES, 1).transpose(1, 2) for x in (actions, motions))
     return describe_past(actions, motions)
@@ -211,11 +212,10 @@ def write_body(folder: Path, body: RecordedBody | None) -> None:
     if body is None:
         path.unlink(missing_ok=True)
         return
-    images = []
-    for image in body.image:
-        buffer = io.BytesIO()
-        Image.fromarray(image, "RGBA").save(buffer, "WEBP", quality=QUALITY, alpha_quality=QUALITY, method=6)
-        images.append(buffer.getvalue())
+    images = [
+        encode_image(Image.fromarray(image, "RGBA"), quality=QUALITY, alpha_quality=QUALITY, method=6)
+        for image in body.image
+    ]
     table = pa.table(
         {"image": images, "clip": body.clip, "embedding": pa.array(list(body.embedding), pa.list_(pa.float32()))}
     )
@@ -235,45 +235,32 @@ def read_body(folder: Path, resolution: tuple[int, int], action_size: int) -> Re
 
     Raises DataError for another file.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = folder / FILE
     if not path.is_file():
         return None
     try:
-        with pq.ParquetFile(local_path(path)) as file:
-            if not 1 <= file.metadata.num_rows <= MAX_BODY_FRAMES:
-                raise ValueError(f"expected 1 to {MAX_BODY_FRAMES} rows, got {file.metadata.num_rows}")
-            told = {key.decode(): json.loads(text) for key, text in (file.schema_arrow.metadata or {}).items()}
-            table = file.read(columns=list(COLUMNS))
-        clip = table["clip"].to_numpy().astype(np.int64)
-        embedding, mean, weights = (
-            np.asarray(numbers, np.float32)
-            for numbers in (table["embedding"].to_pylist(), told["mean"], told["weights"])
-        )
+        rows = read_rows(path, COLUMNS)
+        told = {
+            key.decode(): json.loads(text) for key, text in (pq.read_schema(local_path(path)).metadata or {}).items()
+        }
+        clip = np.array([row["clip"] for row in rows], np.int64)
+        embedding = np.array([row["embedding"] for row in rows], np.float32)
+        mean, weights = (np.asarray(told[name], np.float32) for name in ("mean", "weights"))
         past = HISTORY_FRAMES // STEP_FRAMES * (action_size + 6)
-        if (mean.shape, weights.shape, len(embedding)) != ((past,), (past, embedding.shape[1]), len(clip)):
+        if (mean.shape, weights.shape) != ((past,), (past, embedding.shape[1])):
             raise ValueError(f"its numbers are not those of actions of {action_size} numbers")
         if not all(bool((np.abs(numbers) <= MAX_NUMBER).all()) for numbers in (embedding, mean, weights)):
             raise ValueError("its numbers are out of range")
-        image = _decode(table["image"].to_pylist())
+        if not (clip[STEP_FRAMES - 1 :] == clip[: 1 - STEP_FRAMES]).any():
+            raise ValueError(f"no clip has {STEP_FRAMES} frames")
+        image = np.stack([decode_image(row["image"], "RGBA") for row in rows])
         top, left = map(int, told["corner"])
         if top < 0 or left < 0 or top + image.shape[1] > resolution[0] or left + image.shape[2] > resolution[1]:
             raise ValueError(f"images of {image.shape[1:3]} pixels at {top}, {left} lie outside of the frame")
-    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, IndexError) as error:
+    except Exception as error:  # decoders raise nearly anything on a damaged image
         raise DataError(
             f"{path}: not readable as a recorded body ({first_line(error)}); build the scene again"
         ) from error
     return RecordedBody(image, (top, left), clip, embedding, mean, weights)
-
-
-def _decode(images: Sequence[bytes]) -> npt.NDArray[np.uint8]:
-    """(n, y, x, 4).  Raises ValueError for images that are too large, or of several sizes."""
-    found = []
-    for image in images:
-        with Image.open(io.BytesIO(image), formats=("WEBP",)) as one:
-            if len(images) * one.width * one.height > MAX_PIXELS:
-                raise ValueError(f"{len(images)} images of {one.width}x{one.height} pixels are too many")
-            found.append(np.asarray(one.convert("RGBA")))
-    return np.stack(found)

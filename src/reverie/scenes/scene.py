@@ -10,7 +10,6 @@ body.parquet        how the player's own body looked; left out, the network pain
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -28,6 +27,7 @@ from torch import Tensor
 from reverie.errors import DataError, first_line
 from reverie.paths import local_path
 from reverie.scenes.ego_motion import EgoMotionNet, for_columns, read_network, write_network
+from reverie.scenes.image_rows import MAX_IMAGE_BYTES, decode_image, encode_exactly, encode_image, read_rows
 from reverie.scenes.recorded_body import RecordedBody, read_body, write_body
 from reverie.scenes.recorded_ways import RecordedWays, read_ways, write_ways
 from reverie.types import ActionSpace, Frames
@@ -37,15 +37,11 @@ from reverie.vision.projection import VIEW_SIZE
 KIND, VERSION = "reverie.scene", 1
 KEYFRAMES = "keyframes.parquet"
 HINT = "build one with `reverie scene build RECORDING -o FOLDER`"
-MAX_KEYFRAMES = 4096
 MAX_STARTS = 256
 MAX_JSON_BYTES = 2**20
-MAX_IMAGE_BYTES = 8 * 2**20
-MAX_PIXELS = 4_000_000
-"""Limits on what a scene of a stranger holds; an image is decoded only within the last two."""
+"""Limits on what a scene of a stranger holds, beside those of its images."""
 MAX_M = 1e6
 """The largest coordinate of a pose."""
-ROWS_AT_ONCE = 16
 COLOUR_QUALITY = 78
 
 
@@ -116,9 +112,9 @@ class Scene:
 
         folder.mkdir(parents=True, exist_ok=True)
         rows = {
-            "colour": [_encode(Image.fromarray(x), "WEBP", quality=COLOUR_QUALITY, method=6) for x in self.colour],
-            "depth": [_encode_exactly(encode_depth(x)) for x in self.depth],
-            "hidden": [_encode_exactly(255 * x.astype(np.uint8)) for x in self.hidden],
+            "colour": [encode_image(Image.fromarray(x), quality=COLOUR_QUALITY, method=6) for x in self.colour],
+            "depth": [encode_exactly(encode_depth(x)) for x in self.depth],
+            "hidden": [encode_exactly(255 * x.astype(np.uint8)) for x in self.hidden],
             "pose": [[float(v) for v in pose] for pose in self.pose],
         }
         temporary = folder / f".{KEYFRAMES}.{os.getpid()}.tmp"
@@ -130,7 +126,7 @@ class Scene:
         starts = []
         for i, start in enumerate(self.starts):
             image = f"start-{i:02d}.webp"
-            (folder / image).write_bytes(_encode(Image.fromarray(start.image), "WEBP", quality=92, method=6))
+            (folder / image).write_bytes(encode_image(Image.fromarray(start.image), quality=92, method=6))
             starts.append({"title": start.title, "image": image, "pose": [round(float(v), 4) for v in start.pose]})
         raw = {
             "kind": KIND,
@@ -229,9 +225,9 @@ def _read_keyframes(
     colour, depth, hidden, pose = [], [], [], []
     for i, row in enumerate(rows):
         try:
-            colour.append(_decode(row["colour"], "RGB"))
-            depth.append(decode_depth(_decode(row["depth"], "L")))
-            hidden.append(_decode(row["hidden"], "L") > 0)
+            colour.append(decode_image(row["colour"], "RGB"))
+            depth.append(decode_depth(decode_image(row["depth"], "L")))
+            hidden.append(decode_image(row["hidden"], "L") > 0)
             pose.append(_pose(row["pose"]))
         except Exception as error:  # decoders raise nearly anything on a damaged image
             raise DataError(f"{path}, row {i}: a damaged keyframe ({error}); build the scene again") from error
@@ -250,28 +246,13 @@ def read_keyframe_poses(folder: Path) -> Tensor:
         raise DataError(f"{path}: a damaged keyframe ({error}); build the scene again") from error
 
 
-def _read_rows(path: Path, columns: list[str]) -> list[dict[str, Any]]:
+def _read_rows(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(local_path(path)) as file:
-            if lacking := sorted(set(columns) - set(file.schema_arrow.names)):
-                raise KeyError(f"no column {lacking[0]}")
-            count = file.metadata.num_rows
-            if not 1 <= count <= MAX_KEYFRAMES:
-                raise DataError(f"{path}: expected 1 to {MAX_KEYFRAMES} keyframes, got {count}")
-            batches = (batch.to_pylist() for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns))
-            return [row for batch in batches for row in _small(batch)]
+        return read_rows(path, columns)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise DataError(f"{path}: not readable as keyframes ({first_line(error)}); {HINT}") from error
-
-
-def _small(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows as they are.  Raises ValueError for an image that is too large: a file can hold one image for all rows."""
-    if any(isinstance(value, bytes) and len(value) > MAX_IMAGE_BYTES for row in rows for value in row.values()):
-        raise ValueError(f"an image of more than {MAX_IMAGE_BYTES >> 20} MiB")
-    return rows
 
 
 def _read_start(folder: Path, name: str) -> npt.NDArray[np.uint8]:
@@ -282,7 +263,7 @@ def _read_start(folder: Path, name: str) -> npt.NDArray[np.uint8]:
         if not path.is_file():
             raise FileNotFoundError("there is no such file")
         with path.open("rb") as file:
-            return _decode(file.read(MAX_IMAGE_BYTES + 1), "RGB")
+            return decode_image(file.read(MAX_IMAGE_BYTES + 1), "RGB")
     except Exception as error:  # decoders raise nearly anything on a damaged image
         raise DataError(f"{folder / name}: not a readable start image ({error}); build the scene again") from error
 
@@ -300,23 +281,3 @@ def _text(value: Any) -> str:
     text = str(value)
     text.encode()
     return text
-
-
-def _encode(image: Image.Image, kind: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def _encode_exactly(levels: npt.NDArray[np.uint8]) -> bytes:
-    """Levels (h, w) without loss: as WebP an eighth smaller than as PNG."""
-    return _encode(Image.fromarray(levels).convert("RGB"), "WEBP", lossless=True, quality=100, method=6)
-
-
-def _decode(content: bytes, mode: str) -> npt.NDArray[np.uint8]:
-    if len(content) > MAX_IMAGE_BYTES:
-        raise ValueError(f"an image of more than {MAX_IMAGE_BYTES >> 20} MiB")
-    with Image.open(io.BytesIO(content), formats=("WEBP", "PNG")) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"an image of {image.width}x{image.height} pixels")
-        return np.asarray(image.convert(mode))

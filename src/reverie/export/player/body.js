@@ -5,7 +5,7 @@ import { VIEW } from "./projection.js";
 
 const STEP_FRAMES = 4;
 const MOTION_SIZE = 6;
-const CONTINUITY = 0.25;
+const CONTINUITY = 0.1;
 const LOOK_CELL = 8;
 const OPACITY_WEIGHT = 2;
 

@@ -15,11 +15,11 @@ import reverie
 from reverie.types import Action
 
 SCRIPTS = (
-    ("temple-run", 3, ((2.4, "", 0.0),)),
+    ("temple-run", 0, ((1.36, "", 0.0), (0.32, "crouch", 0.0), (1.12, "", 0.0), (0.24, "jump", 0.0), (0.72, "", 0.0))),
     ("voxel-savanna", 2, ((2.0, "forward", 0.8),)),
     ("city-corner", 1, ((1.0, "forward", 0.0), (1.0, "forward", 0.8))),
     ("doom-halls", 0, ((2.0, "forward", 0.8),)),
-    ("snow-hill", 0, ((2.0, "forward", 0.0),)),
+    ("snow-hill", 0, ((0.8, "forward", 0.0), (0.6, "left", 0.0), (0.8, "right", 0.0))),
 )
 """Scene, start, and for how many seconds which keys are held and how many degrees a frame the mouse turns."""
 EVERY, FPS, SCALE, COLOURS = 3, 25, 2, 128
@@ -56,7 +56,7 @@ def main() -> None:
     engine = reverie.load("nano")
     pictures = [picture for script in SCRIPTS for picture in played(engine, *script)]
     target = Path(sys.argv[1])
-    quantised = [picture.quantize(COLOURS, dither=Image.Dither.NONE) for picture in pictures]
+    quantised = [picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE) for picture in pictures]
     quantised[0].save(
         target, save_all=True, append_images=quantised[1:], duration=1000 * EVERY // FPS, loop=0, optimize=True
     )

@@ -67,6 +67,23 @@ def test_depth_and_poses_warp_a_frame_onto_a_later_one(world: TuxRacerWorld) -> 
     assert np.isinf(clip.depth.depth[:, 0]).mean() > 0.5, "the sky"
 
 
+def test_the_body_is_the_penguin_with_its_feet_and_without_the_snow(world: TuxRacerWorld) -> None:
+    feet, snow = [], []
+    frame = world.reset(1)
+    for i in range(80):
+        frame = world.step(holding("forward", *(["left"] if i % 20 < 6 else [])))
+        if i % 8:
+            continue
+        body, small = world.geometry().body, frame[0].reshape(64, 2, 112, 2, 3).mean((1, 3))
+        yellow = (small[..., 0] > 170) & (small[..., 1] > 140) & (small[..., 2] < 110)
+        middle = np.zeros_like(yellow)
+        middle[36:60, 44:68] = True
+        feet.append((yellow & middle & body).sum() / max(1, (yellow & middle).sum()))
+        snow.append(body.sum())
+    assert np.mean(feet) > 0.85
+    assert 40 < np.median(snow) < 140
+
+
 def test_geometry_leaves_the_frames_that_follow_as_they_are(world: TuxRacerWorld, plain: np.ndarray) -> None:
     world.reset(1)
     for frame in plain[1:]:

@@ -187,13 +187,15 @@ def read_body_walks(
     _, episodes = _episodes_of(open_recordings(folders, fov_deg)[0], place)
     walks: list[BodyWalk] = []
     for (dataset, number), held_out in zip(episodes, mark_held_out(episodes, seed), strict=True):
-        if held_out or sum(len(walk.frames) for walk in walks) + dataset.episodes[number].length > MAX_BODY_FRAMES:
+        length = dataset.episodes[number].length
+        if held_out or sum(len(walk.frames) for walk in walks) + length > MAX_BODY_FRAMES:
             continue
-        clip = dataset.clip(number)
-        if clip.depth is None or clip.poses is None or len(clip.depth) < len(clip.frames):
+        depth = dataset.depth(number)
+        if depth is None or len(depth) < length:
             continue
-        if np.isfinite(clip.poses).all():
-            walks.append(BodyWalk(clip.frames, clip.depth.body, clip.actions, clip.poses.astype(np.float32)))
+        clip = dataset.clip(number, depth=False)
+        if clip.poses is not None and np.isfinite(clip.poses).all():
+            walks.append(BodyWalk(clip.frames, depth.body, clip.actions, clip.poses.astype(np.float32)))
     return walks
 
 

@@ -93,6 +93,9 @@ def test_where_nobody_is_seen_there_is_no_body() -> None:
     assert record_body([seen._replace(body=np.zeros_like(seen.body))], 240) is None
     assert record_body([seen._replace(body=np.ones_like(seen.body))], 240) is None
     assert record_body([seen], 240) is not None
+    blinking = seen.body.copy()
+    blinking[::12] = False
+    assert record_body([seen._replace(body=blinking)], 240) is None, "never for a second"
 
 
 def test_a_written_body_is_the_body(body: RecordedBody, tmp_path: Path) -> None:

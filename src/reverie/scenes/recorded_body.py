@@ -191,6 +191,8 @@ def choose_clips(told: Sequence[Tensor], count: int, usable: Sequence[Tensor]) -
         for at in range(0, len(ok) - CLIP_FRAMES + 1, CLIP_EVERY)
         if bool(ok[at : at + CLIP_FRAMES].all())
     ]
+    if not clips:
+        return []
     frames = torch.cat([x[ok][2::5] for x, ok in zip(told, usable, strict=True)])
     away = torch.stack(
         [torch.cdist(frames, told[i][at + STEP_FRAMES : at + CLIP_FRAMES : 2]).amin(1) for i, at in clips]

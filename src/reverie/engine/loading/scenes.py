@@ -115,7 +115,7 @@ class LoadedScene:
         body = None
         if scene.body is not None and (columns := scene.columns_in(config.action_space)) is not None:
             body = Body.of(scene.body, columns, config.action_space.size).to(device)
-            digest.update(scene.body.image.tobytes())
+            digest.update(scene.body.image.tobytes() + scene.body.embedding.tobytes() + scene.body.weights.tobytes())
         ground = Ground.of(keyframes.pose.to(device), scene.ways)
         candidates = Candidates.of_scene(keyframes.to(device), ground=ground)
         candidates = candidates._replace(ego_motion=network, walls=scene.walls, body=body)

@@ -23,6 +23,8 @@ SCRIPTS = (
 )
 """Scene, start, and for how many seconds which keys are held and how many degrees a frame the mouse turns."""
 EVERY, FPS, SCALE, COLOURS = 3, 25, 2, 128
+METHOD = Image.Quantize.MAXCOVERAGE
+"""Keeps rare colours: a penguin's feet on a hill of snow."""
 
 
 def played(
@@ -56,7 +58,7 @@ def main() -> None:
     engine = reverie.load("nano")
     pictures = [picture for script in SCRIPTS for picture in played(engine, *script)]
     target = Path(sys.argv[1])
-    quantised = [picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE) for picture in pictures]
+    quantised = [picture.quantize(COLOURS, METHOD, dither=Image.Dither.NONE) for picture in pictures]
     quantised[0].save(
         target, save_all=True, append_images=quantised[1:], duration=1000 * EVERY // FPS, loop=0, optimize=True
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from tests.helpers.yard_scene import record_yard
 from tests.helpers.yard_walks import poses_of
 
@@ -48,3 +50,22 @@ def test_a_scene_holds_out_the_episodes_that_evaluation_takes(tmp_path: Path) ->
     own = {pose.tobytes() for pose in poses_of(dataset, 7)}
     assert {pose.numpy().tobytes() for pose in footage.held_out.pose} <= own
     assert not {pose.numpy().tobytes() for pose in footage.frames.pose} & own
+
+
+def test_frames_of_a_fall_are_not_in_a_scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After frame 59 the camera is elsewhere: the two seconds before were a fall."""
+    record_yard(tmp_path / "walk", 1, 121)
+    before = read_footage([tmp_path / "walk"])
+    real = Dataset._poses_of
+
+    def put_elsewhere(*args: Any) -> Any:
+        poses = real(*args).copy()
+        poses[60:, 0] += 50
+        return poses
+
+    monkeypatch.setattr(Dataset, "_poses_of", put_elsewhere)
+    after = read_footage([tmp_path / "walk"])
+    assert len(before.frames) + len(before.held_out) == 31
+    poses = torch.cat([after.frames.pose, after.held_out.pose])
+    assert (poses[:, 0] < 25).sum() == 3, "frames 0, 4 and 8"
+    assert (poses[:, 0] > 25).sum() == 16, "frames 60 to 120"

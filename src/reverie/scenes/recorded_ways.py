@@ -64,7 +64,9 @@ def measure_ways(recorded: Sequence[Poses], held_out: Sequence[Poses], most_m: f
 
     None where that is more than `most_m`: walks go anywhere there; and where nothing is left to measure.
     """
-    whole, others = (torch.from_numpy(np.concatenate([_drop_falls(walk) for walk in x])) for x in (recorded, held_out))
+    whole, others = (
+        torch.from_numpy(np.concatenate([walk[find_walked(walk)] for walk in walks])) for walks in (recorded, held_out)
+    )
     if not len(whole) or not len(others):
         return None
     others = others[:: max(1, len(others) // MAX_HELD_OUT), :4]
@@ -80,9 +82,9 @@ def measure_ways(recorded: Sequence[Poses], held_out: Sequence[Poses], most_m: f
     return RecordedWays(poses.numpy(), heading.numpy(), radius)
 
 
-def _drop_falls(walk: Poses) -> Poses:
-    """The sound poses of a walk (frames, 6) but for what led to a jump of the camera, a fall: it goes on elsewhere, so
-    that is no way."""
+def find_walked(walk: Poses) -> npt.NDArray[np.bool_]:
+    """Marks the sound poses of a walk (frames, 6) but for what led to a jump of the camera, a fall: it goes on
+    elsewhere, so that is no way."""
     moved = np.linalg.norm(np.diff(walk[:, :3], axis=0), axis=1)
     turns = np.abs(wrap_degrees(np.diff(walk[:, 3])))
     jumps = np.flatnonzero((moved > JUMP_M) | (turns > JUMP_DEG))
@@ -90,7 +92,7 @@ def _drop_falls(walk: Poses) -> Poses:
     assert isinstance(kept, np.ndarray)
     for jump in jumps:
         kept[max(0, jump + 1 - BEFORE_JUMP) : jump + 1] = False
-    return walk[kept]
+    return kept
 
 
 def _thin(poses: Tensor, step_m: float) -> Tensor:

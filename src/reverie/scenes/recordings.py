@@ -23,6 +23,7 @@ from reverie.errors import DataError
 from reverie.scenes.assemble import Report, Stack, make_keyframes
 from reverie.scenes.keyframes import Keyframes
 from reverie.scenes.recorded_body import BodyWalk
+from reverie.scenes.recorded_ways import find_walked
 from reverie.types import ActionSpace, ClipDepth
 from reverie.vision.projection import VIEW_SIZE, focal_lengths
 
@@ -251,15 +252,15 @@ def mark_held_out(episodes: Sequence[tuple[Dataset, int]], seed: int) -> list[bo
 
 
 def _read_episode(dataset: Dataset, number: int, limit: int) -> Stack:
-    """At most `limit` of the frames of an episode that have depth, spread evenly."""
+    """At most `limit` of the frames of an episode that have depth, spread evenly, none of a fall."""
     clip = dataset.clip(number)
     assert clip.poses is not None
     depth = clip.depth
     if depth is None:
         empty = np.zeros((0, *VIEW_SIZE), np.float32)
         depth = ClipDepth(np.zeros(0, np.int64), empty, empty.astype(np.bool_))
-    sound = np.flatnonzero(np.isfinite(clip.poses[depth.frames]).all(1))
-    index = sound[_spread(len(sound), limit)]
+    walked = np.flatnonzero(find_walked(clip.poses)[depth.frames])
+    index = walked[_spread(len(walked), limit)]
     frames = depth.frames[index]
     return clip.frames[frames], depth.depth[index], _widen(depth.body[index]), clip.poses[frames]
 

@@ -485,7 +485,7 @@ def test_the_player_s_body_is_shown_as_the_engine_shows_it(tmp_path: Path) -> No
                 "colour": view.colour,
                 "cover": view.cover,
                 "frames": drawn.float(),
-                "hides": (mask | layer.hides(VIEW_SIZE)).float(),
+                "hides": (mask | layer.hides).float(),
             }
         )
         blocks.append({"actions": actions.flatten().tolist(), "motions": motions.flatten().tolist(), "shown": before})

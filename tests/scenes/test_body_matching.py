@@ -34,7 +34,7 @@ def past(key: str | None, frames: int = 24) -> tuple[Tensor, Tensor]:
 
 def shown_columns(layer: BodyLayer) -> list[int]:
     """The columns of a view that the last frame's body is in."""
-    return layer.hides(VIEW_SIZE)[0].any(0).nonzero().flatten().tolist()
+    return layer.hides[0].any(0).nonzero().flatten().tolist()
 
 
 @pytest.mark.parametrize("key", [None, "left", "right"])
@@ -42,7 +42,7 @@ def test_the_body_leans_as_it_did_under_these_keys(body: Body, key: str | None) 
     layer = body.show(*past(key), torch.zeros(1, dtype=torch.int64), SIZE)
     wanted = list(range(*columns(key).indices(VIEW_SIZE[1])))
     assert set(wanted) <= set(shown_columns(layer)) <= {wanted[0] - 1, *wanted, wanted[-1] + 1}
-    rows = layer.hides(VIEW_SIZE)[0].any(1).nonzero().flatten()
+    rows = layer.hides[0].any(1).nonzero().flatten()
     assert (int(rows[0]), int(rows[-1])) == (TOP, BOTTOM - 1)
 
 
@@ -103,7 +103,7 @@ def test_it_is_drawn_before_frames_and_views(body: Body) -> None:
     planes = torch.zeros(1, 4, *VIEW_SIZE)
     points = Points(planes.long(), *[planes] * 5)
     view = layer.draw_view(View(torch.full((1, 4, 3, *VIEW_SIZE), -0.5), planes, planes, planes, planes.long(), points))
-    assert torch.equal(view.cover[0, -1] > 0, layer.hides(VIEW_SIZE)[0])
+    assert torch.equal(view.cover[0, -1] > 0, layer.hides[0])
     assert view.cover.max() == 1
     assert view.points.found.max() == 0, "what is behind it is not known"
     assert view.colour[0, -1, 2, TOP + 3, columns(None).start + 3] == pytest.approx(220 / 127.5 - 1, abs=0.02)

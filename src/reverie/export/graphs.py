@@ -4,6 +4,7 @@
     view     rendered views, last latent -> condition channels, base
     pass     one evaluation of the transformer: noisy latent, level, condition, past -> output; the step's own `present`
     decode   latent, carries -> four frames, carries
+    behind   frames, rendered views at full size -> frames without the body that the network painted
     detail   frames, rendered views at full size -> frames with the fine detail of the views
     depth    last frame -> depth, body mask
 
@@ -193,24 +194,22 @@ class DecodeGraph(nn.Module):
         return tokenizer.decoder(z, iter(new))[0], *new
 
 
-class DetailGraph(nn.Module):
-    """frames (1, 4, 3, H, W), detail (1, 4, 3, 2 h, 2 w) in [-1, 1]; found, cover, inverse_depth (1, 4, h, w); painted,
-    body (1, h, w) -> frames as shown, but for the recorded body.
+class BehindGraph(nn.Module):
+    """frames (1, 4, 3, H, W), detail (1, 4, 3, 2 h, 2 w) in [-1, 1]; found (1, 4, h, w), cover without the recorded
+    body; painted (1, h, w), the body that the network painted -> frames in which the view is seen there."""
 
-    found: cover without that body; painted: the body as the network painted it, where it has no place.
-    """
+    def forward(self, frames: Tensor, detail: Tensor, found: Tensor, painted: Tensor) -> tuple[Tensor, ...]:
+        return (show_behind(frames, detail, found, painted),)
+
+
+class DetailGraph(nn.Module):
+    """frames (1, 4, 3, H, W), detail (1, 4, 3, 2 h, 2 w) in [-1, 1]; cover, inverse_depth (1, 4, h, w); body (1, h, w)
+    -> frames as shown."""
 
     def forward(
-        self,
-        frames: Tensor,
-        detail: Tensor,
-        found: Tensor,
-        cover: Tensor,
-        inverse_depth: Tensor,
-        painted: Tensor,
-        body: Tensor,
+        self, frames: Tensor, detail: Tensor, cover: Tensor, inverse_depth: Tensor, body: Tensor
     ) -> tuple[Tensor, ...]:
-        return (add_detail(show_behind(frames, detail, found, painted), detail, cover, inverse_depth, body),)
+        return (add_detail(frames, detail, cover, inverse_depth, body),)
 
 
 class DepthGraph(nn.Module):
@@ -253,15 +252,23 @@ def graphs_of(bundle: ModelBundle) -> dict[str, Graph]:
             {"latent": latent, **dict(zip(names, carries, strict=True))},
             ("frames", *(f"new_{name}" for name in names)),
         ),
+        "behind": Graph(
+            BehindGraph(),
+            {
+                "frames": torch.rand(1, 4, 3, height, width) * 2 - 1,
+                "detail": torch.rand(1, 4, 3, 2 * h, 2 * w) * 2 - 1,
+                "found": (torch.rand(1, 4, h, w) > 0.2).float(),
+                "painted": (torch.rand(1, h, w) > 0.95).float(),
+            },
+            ("shown",),
+        ),
         "detail": Graph(
             DetailGraph(),
             {
                 "frames": torch.rand(1, 4, 3, height, width) * 2 - 1,
                 "detail": torch.rand(1, 4, 3, 2 * h, 2 * w) * 2 - 1,
-                "found": (torch.rand(1, 4, h, w) > 0.2).float(),
                 "cover": views["cover"],
                 "inverse_depth": 0.1 + 0.3 * (torch.rand(1, 4, h, w) > 0.5),
-                "painted": (torch.rand(1, h, w) > 0.95).float(),
                 "body": (torch.rand(1, h, w) > 0.9).float(),
             },
             ("shown",),

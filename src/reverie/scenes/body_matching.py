@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reverie.scenes.recorded_body import RecordedBody, describe_looks, describe_past, to_unit
 from reverie.types import STEP_FRAMES
+from reverie.vision.pixels import shrink_frames
 from reverie.vision.rendering import View
 
 CONTINUITY = 0.1
@@ -25,30 +26,33 @@ CONTINUITY = 0.1
 class BodyLayer(NamedTuple):
     """The body in a block.
 
-    rows: (b, 4) of the recorded frames; image: (b, 4, 4, H, W), colour in [-1, 1] times opacity, and opacity in 0..1.
+    rows: (b, 4) of the recorded frames; image: (b, 4, 4, H, W), colour in [-1, 1] times opacity, and opacity in 0..1;
+    small: (b, 4, 4, h, w), the same at the size of views.
     """
 
     rows: Tensor
     image: Tensor
+    small: Tensor
 
     def draw(self, frames: Tensor) -> Tensor:
-        """Frames (b, 4, 3, h, w) in [-1, 1] with the body before them, at their size."""
-        image = self._resized(frames.shape[-2:]).to(frames.dtype)
-        return frames * (1 - image[:, :, 3:]) + image[:, :, :3]
+        """Frames (b, 4, 3, H, W) in [-1, 1] with the body before them."""
+        return _over(self.image, frames)
 
     def draw_view(self, view: View) -> View:
         """A view with the body before it; what is covered by the body is known."""
-        opacity = self._resized(view.cover.shape[-2:])[:, :, 3]
-        return view._replace(colour=self.draw(view.colour), cover=torch.maximum(view.cover, opacity))
+        cover = torch.maximum(view.cover, self.small[:, :, 3])
+        return view._replace(colour=_over(self.small, view.colour), cover=cover)
 
-    def hides(self, size: tuple[int, int]) -> Tensor:
-        """Pixels (b, *size) of the last frame that show the body, bool."""
-        return self._resized(size)[:, -1, 3] > 0
+    @property
+    def hides(self) -> Tensor:
+        """Pixels (b, h, w) of the last frame's view that show the body, bool."""
+        return self.small[:, -1, 3] > 0
 
-    def _resized(self, size: tuple[int, ...]) -> Tensor:
-        if self.image.shape[-2:] == size:
-            return self.image
-        return F.interpolate(self.image.flatten(0, 1), size, mode="area").unflatten(0, self.image.shape[:2])
+
+def _over(image: Tensor, frames: Tensor) -> Tensor:
+    """Frames (b, f, 3, y, x) behind images (b, f, 4, y, x) as a layer has them."""
+    image = image.to(frames.dtype)
+    return frames * (1 - image[:, :, 3:]) + image[:, :, :3]
 
 
 class Body(NamedTuple):
@@ -114,4 +118,5 @@ class Body(NamedTuple):
         image = to_unit(self.image[rows].flatten(0, 1)).unflatten(0, rows.shape)
         image[:, :, :3] *= image[:, :, 3:]
         (top, left), (height, width) = self.corner, image.shape[-2:]
-        return BodyLayer(rows, F.pad(image, (left, size[1] - left - width, top, size[0] - top - height)))
+        image = F.pad(image, (left, size[1] - left - width, top, size[0] - top - height))
+        return BodyLayer(rows, image, shrink_frames(image))

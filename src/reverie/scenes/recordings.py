@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 
 from reverie.data.dataset import Dataset, Episode
 from reverie.data.poses import recorded_world
@@ -24,8 +23,9 @@ from reverie.scenes.assemble import Report, Stack, make_keyframes
 from reverie.scenes.keyframes import Keyframes
 from reverie.scenes.recorded_body import BodyWalk
 from reverie.scenes.recorded_ways import find_walked
-from reverie.types import ActionSpace, ClipDepth
+from reverie.types import STEP_FRAMES, ActionSpace, ClipDepth
 from reverie.vision.projection import VIEW_SIZE, focal_lengths
+from reverie.vision.rendering import dilate
 
 MAX_FRAMES = 1200
 """Frames that keyframes are chosen among; of longer recordings they are spread evenly."""
@@ -191,12 +191,13 @@ def read_body_walks(
         length = dataset.episodes[number].length
         if held_out or sum(len(walk.frames) for walk in walks) + length > MAX_BODY_FRAMES:
             continue
-        depth = dataset.depth(number)
-        if depth is None or len(depth) < length:
+        first = dataset.depth(number, 0, min(STEP_FRAMES, length))
+        if first is None or len(first) < min(STEP_FRAMES, length):
+            continue  # usually a mask for every fourth frame: nothing is decoded to find that out
+        clip = dataset.clip(number)
+        if clip.depth is None or clip.poses is None or len(clip.depth) < length or not np.isfinite(clip.poses).all():
             continue
-        clip = dataset.clip(number, depth=False)
-        if clip.poses is not None and np.isfinite(clip.poses).all():
-            walks.append(BodyWalk(clip.frames, depth.body, clip.actions, clip.poses.astype(np.float32)))
+        walks.append(BodyWalk(clip.frames, clip.depth.body, clip.actions, clip.poses.astype(np.float32)))
     return walks
 
 
@@ -262,13 +263,9 @@ def _read_episode(dataset: Dataset, number: int, limit: int) -> Stack:
     walked = np.flatnonzero(find_walked(clip.poses)[depth.frames])
     index = walked[_spread(len(walked), limit)]
     frames = depth.frames[index]
-    return clip.frames[frames], depth.depth[index], _widen(depth.body[index]), clip.poses[frames]
-
-
-def _widen(masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Masks (n, h, w) and the pixels beside theirs: at its rim a body has a share of them, and would leave crumbs."""
-    wide = F.max_pool2d(torch.from_numpy(masks)[:, None].float(), 3, 1, 1)
-    return wide[:, 0].bool().numpy()
+    # At its rim a body has a share of the pixels beside its mask, which would be left as crumbs.
+    body = dilate(torch.from_numpy(depth.body[index])).numpy()
+    return clip.frames[frames], depth.depth[index], body, clip.poses[frames]
 
 
 def _spread(count: int, limit: int) -> npt.NDArray[np.intp]:

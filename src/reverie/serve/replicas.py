@@ -185,15 +185,15 @@ class Front:
     @asynccontextmanager
     async def _connected(self, replica: Replica) -> AsyncIterator[ClientConnection]:
         """A connection to a replica, which is gone at the end also for a task that is cancelled while it closes."""
-        async with connect(
+        backend = await connect(
             f"ws://127.0.0.1:{replica.port}/ws", compression=None, max_size=None, ping_interval=None, proxy=None,
             open_timeout=self.limits.hello_s,
-        ) as backend:  # fmt: skip
-            try:
-                yield backend
-                await backend.close()
-            finally:
-                backend.transport.abort()
+        )  # fmt: skip
+        try:
+            yield backend
+            await backend.close()
+        finally:
+            backend.transport.abort()
 
     async def _relay(
         self, link: _Link, backend: ClientConnection, reading: asyncio.Task[None]

@@ -160,7 +160,7 @@ def _leave_to_recorded(drawn_z: Tensor, address: Tensor, fills: Tensor, size: tu
     filling = fills[:, None, :, None, None].float()
     taken = torch.zeros(math.prod(size), device=drawn_z.device)
     taken.scatter_reduce_(0, address, ((drawn_z < BEYOND).float() * (1 - filling)).flatten(), "amax")
-    taken = _dilated(taken.view(size) > 0).flatten().float()
+    taken = dilate(taken.view(size) > 0).flatten().float()
     return drawn_z + taken.index_select(0, address).view_as(drawn_z) * filling * NOWHERE
 
 
@@ -288,7 +288,7 @@ def sample_colour(colour: Tensor, hidden: Tensor, points: Points) -> Tensor:
     b, k, _, height, width = colour.shape
     h, w = hidden.shape[-2:]
     device = colour.device
-    beside = _dilated(hidden).flatten().float()
+    beside = dilate(hidden).flatten().float()
     place = points.point.view(b, -1) + (torch.arange(b, device=device) * (k * h * w))[:, None]
     keyframe = (place.int() // (h * w)).view_as(points.point)
     pixel = points.point.int() % (h * w)
@@ -308,7 +308,7 @@ def sample_colour(colour: Tensor, hidden: Tensor, points: Points) -> Tensor:
     return out if colour.is_floating_point() else out / 127.5 - 1
 
 
-def _dilated(mask: Tensor) -> Tensor:
+def dilate(mask: Tensor) -> Tensor:
     """The pixels of a bool mask (..., h, w) and those beside them."""
     wide = F.pad(mask, (1, 1, 1, 1))
     wide = wide[..., :-2] | wide[..., 1:-1] | wide[..., 2:]

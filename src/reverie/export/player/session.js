@@ -5,6 +5,7 @@
 //   pass     noise -> clean latent, once for each noise level of the schedule
 //   decode   clean latent -> 4 frames
 //   depth    last frame -> its depth and body
+//   behind   frames, views at full size -> frames without the body that was painted, in scenes that have recorded one
 //   detail   frames, views at full size -> frames with what is fine in the views, which are handed out at once
 //   pass     the clean latent with a little noise, whose keys and values are the block's row of the past
 //   memory   keeps the last frame and its depth where they are new, and deletes what is seen through
@@ -89,10 +90,9 @@ export class Session {
     const z = await this.#denoise(noise, actions, condition);
     const decoded = await this.#decode(z);
     const geometry = await this.#measure(decoded.at(-1));
-    const painted = next.body ? geometry.hidden : new Uint8Array(geometry.hidden.length);
-    if (next.body) geometry.hidden = next.body.hides(geometry.hidden);
-    const frames = await this.#addDetail(decoded, next.view, painted, geometry.hidden);
-    next.body?.draw(frames);
+    const painted = geometry.hidden;
+    if (next.body) geometry.hidden = next.body.hides(painted);
+    const frames = await this.#withView(decoded, next, painted, geometry.hidden);
     show(frames);
     await this.#commit(z, actions, condition, noise.at(-1));
     memory.commit(next, geometry, frames.at(-1));
@@ -148,21 +148,26 @@ export class Session {
     return this.networks.run("pass", inputs);
   }
 
-  /** Frames (RGB bytes) with the fine detail of the views, but for the body, and without the one that was painted. */
-  async #addDetail(frames, view, painted, body) {
+  /**
+   * Frames (RGB bytes) with the fine detail of the views, but for the body (h w), and with the recorded body, where there
+   * is one, in the place of the one that was painted (h w).
+   */
+  async #withView(decoded, { view, body: recorded }, painted, body) {
     const { width, height, view: [h, w] } = this.model;
-    const block = new Float32Array(3 * this.size * frames.length);
-    frames.forEach((frame, i) => block.set(this.#picture(frame).data, 3 * this.size * i));
-    const out = await this.networks.run("detail", {
-      frames: { data: block, dims: [1, STEP_FRAMES, 3, height, width] },
-      detail: { data: view.detail(), dims: [1, STEP_FRAMES, 3, 2 * h, 2 * w] },
-      found: { data: view.found ?? view.cover, dims: [1, STEP_FRAMES, h, w] },
-      cover: { data: view.cover, dims: [1, STEP_FRAMES, h, w] },
-      inverse_depth: { data: view.inverseDepth, dims: [1, STEP_FRAMES, h, w] },
-      painted: { data: Float32Array.from(painted), dims: [1, h, w] },
-      body: { data: Float32Array.from(body), dims: [1, h, w] },
-    });
-    return this.#frames(out.shown);
+    const block = new Float32Array(3 * this.size * decoded.length);
+    decoded.forEach((frame, i) => block.set(this.#picture(frame).data, 3 * this.size * i));
+    const frames = { data: block, dims: [1, STEP_FRAMES, 3, height, width] };
+    const detail = { data: view.detail(), dims: [1, STEP_FRAMES, 3, 2 * h, 2 * w] };
+    const planes = (data) => ({ data, dims: [1, STEP_FRAMES, h, w] });
+    const mask = (data) => ({ data: Float32Array.from(data), dims: [1, h, w] });
+    if (recorded) {
+      const inputs = { frames, detail, found: planes(view.found), painted: mask(painted) };
+      frames.data = (await this.networks.run("behind", inputs)).shown;
+    }
+    const inputs = { frames, detail, cover: planes(view.cover), inverse_depth: planes(view.inverseDepth), body: mask(body) };
+    const shown = this.#frames((await this.networks.run("detail", inputs)).shown);
+    recorded?.draw(shown);
+    return shown;
   }
 
   async #decode(latent) {

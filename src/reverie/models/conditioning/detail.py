@@ -55,13 +55,17 @@ def show_behind(frames: Tensor, view: Tensor, cover: Tensor, body: Tensor) -> Te
     As `add_detail`; cover: without a body before the view.
     """
     size = frames.shape[-2:]
-    painted = F.max_pool2d(body[:, None].float(), BODY_RIM, 1, BODY_RIM // 2)
-    painted = F.interpolate(painted, size, mode="bilinear")[:, None]
+    painted = F.interpolate(_with_rim(body), size, mode="bilinear")[:, None]
     # In holes the view shows anything: its holes stay sharp.
     found = F.interpolate(cover.flatten(0, 1)[:, None], size, mode="area").view(*frames.shape[:2], 1, *size)
     if view.shape[-2:] != size:
         view = F.interpolate(view.flatten(0, 1), size, mode="area").unflatten(0, view.shape[:2])
     return torch.lerp(frames, view, painted * (found == 1))
+
+
+def _with_rim(body: Tensor) -> Tensor:
+    """The body (b, h, w) of a block's last frame and where it was about before, (b, 1, h, w)."""
+    return F.max_pool2d(body[:, None].float(), BODY_RIM, 1, BODY_RIM // 2)
 
 
 def _neighbours(inverse_depth: Tensor) -> Tensor:
@@ -79,5 +83,5 @@ def _neighbours(inverse_depth: Tensor) -> Tensor:
 def _is_drawn(cover: Tensor, inverse_depth: Tensor, body: Tensor) -> Tensor:
     """Marks pixels whose detail may be taken, (b f, 1, h, w): not at the rims of holes, on the body, or astray."""
     is_drawn = -F.max_pool2d(-cover, 3, 1, 1)  # covered, and its neighbours too
-    is_drawn = is_drawn * (1 - F.max_pool2d(body[:, None].float(), BODY_RIM, 1, BODY_RIM // 2))
+    is_drawn = is_drawn * (1 - _with_rim(body))
     return (is_drawn * (_neighbours(inverse_depth) >= MIN_NEIGHBOURS)).flatten(0, 1)[:, None]

@@ -319,7 +319,7 @@ class SpatialMemory(nn.Module):
             if step.body is None:
                 return add_detail(frames, detail, view.cover, view.inverse_depth, body), body
             frames = show_behind(frames, detail, view.points.found, body)
-            body = body | step.body.hides((body.shape[-2], body.shape[-1]))
+            body = body | step.body.hides
             frames = add_detail(frames, detail, view.cover, view.inverse_depth, body)
             return step.body.draw(frames), body
 
